@@ -1,0 +1,279 @@
+"""Every error that a person can meet, each with a stable code.
+
+ReplicatorError
+├── InvalidStream            RPL-STREAM-INVALID     an input is wrong as it stands
+├── StreamNotFound           RPL-STREAM-NOTFOUND    the engine has no such stream
+├── StreamProtected          RPL-STREAM-PROTECTED   deletionProtection is on
+├── Unsupported              RPL-CAP-UNSUPPORTED    the backend cannot do it; says what would work
+├── NotOurs                  RPL-OWNER-NONE         the object carries no marker of ours
+├── OwnedByAnother           RPL-OWNER-OTHER        another resource manages the stream
+├── InvalidConfig            RPL-CONFIG-INVALID     the provider's configuration is wrong
+├── SecretSyntax             RPL-AUTH-SYNTAX        an authRef cannot be read
+├── SecretNotFound           RPL-AUTH-NOTFOUND      an authRef names nothing
+├── SourceMissing            RPL-SOURCE-MISSING     the source is not there
+├── SourceFormat             RPL-SOURCE-FORMAT      the source is not what its kind says
+├── SourceLocked             RPL-SOURCE-LOCKED      a writer holds the source
+├── SourceDenied             RPL-SOURCE-DENIED      no permission on the source
+├── SourceSwapped            RPL-SOURCE-SWAPPED     another file took the source's place
+├── SourceFull               RPL-SOURCE-FULL        no space left beside the source
+├── DestinationMissing       RPL-DEST-MISSING       the bucket or folder is not there
+├── DestinationDenied        RPL-DEST-DENIED        the destination refuses the credentials
+├── DestinationInUse         RPL-DEST-INUSE         another writer's data is there
+├── EngineUnavailable        RPL-ENGINE-DOWN        the engine or its store did not answer
+├── EngineRefused            RPL-ENGINE-REFUSED     the engine answered with an error
+├── AgentUnreachable         RPL-AGENT-DOWN         nothing listens at the agent's address
+├── AgentVersion             RPL-AGENT-VERSION      the agent speaks another protocol
+├── AgentFault               RPL-AGENT-FAULT        the agent failed in a way that it did not expect
+├── ReplayRefused            RPL-REPLAY-REFUSED     the replay would do harm or nothing
+├── ReplayNotRetained        RPL-REPLAY-RETENTION   the start is no longer kept
+├── ReplayKeyReused          RPL-REPLAY-KEY         the key belongs to another replay
+├── ReplayNotFound           RPL-REPLAY-NOTFOUND    no replay has this key
+├── WaitTimeout              RPL-WAIT-TIMEOUT       a wait ran out of time
+└── WaitCancelled            RPL-WAIT-CANCELLED     a wait was cancelled
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar
+
+
+class Category(Enum):
+    """What an error means to a caller; transports map it to their own status codes."""
+
+    INVALID = "invalid"
+    MISSING = "missing"
+    CONFLICT = "conflict"
+    DENIED = "denied"
+    UNAVAILABLE = "unavailable"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class ReplicatorError(Exception):
+    """What happened, to which stream and property, and what to do next."""
+
+    code: ClassVar[str] = "RPL-UNKNOWN"
+    category: ClassVar[Category] = Category.FAILED
+
+    def __init__(
+        self, message: str, *, stream: str | None = None, property: str | None = None, fix: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.stream = stream
+        self.property = property
+        self.fix = fix
+
+    def __str__(self) -> str:
+        subject = f"stream {self.stream!r}: " if self.stream else ""
+        path = f"{self.property}: " if self.property else ""
+        fix = f"\n  → {self.fix}" if self.fix else ""
+        return f"{subject}{path}{self.message} [{self.code}]{fix}"
+
+
+class InvalidStream(ReplicatorError):
+    """An input is wrong as it stands."""
+
+    code = "RPL-STREAM-INVALID"
+    category = Category.INVALID
+
+
+class StreamNotFound(ReplicatorError):
+    """The engine answered, and has no such stream."""
+
+    code = "RPL-STREAM-NOTFOUND"
+    category = Category.MISSING
+
+
+class StreamProtected(ReplicatorError):
+    """The stream has deletionProtection."""
+
+    code = "RPL-STREAM-PROTECTED"
+    category = Category.CONFLICT
+
+
+class Unsupported(ReplicatorError):
+    """The backend cannot do what the property asks; the text says what would work."""
+
+    code = "RPL-CAP-UNSUPPORTED"
+    category = Category.INVALID
+
+
+class NotOurs(ReplicatorError):
+    """An object of the engine carries no marker of ours."""
+
+    code = "RPL-OWNER-NONE"
+    category = Category.CONFLICT
+
+
+class OwnedByAnother(ReplicatorError):
+    """Another resource manages the stream."""
+
+    code = "RPL-OWNER-OTHER"
+    category = Category.CONFLICT
+
+
+class InvalidConfig(ReplicatorError):
+    """The provider's configuration is wrong or lacks something."""
+
+    code = "RPL-CONFIG-INVALID"
+    category = Category.INVALID
+
+
+class SecretSyntax(ReplicatorError):
+    """An authRef is not a reference that we can read."""
+
+    code = "RPL-AUTH-SYNTAX"
+    category = Category.INVALID
+
+
+class SecretNotFound(ReplicatorError):
+    """An authRef is well formed but names nothing where it is resolved."""
+
+    code = "RPL-AUTH-NOTFOUND"
+    category = Category.MISSING
+
+
+class SourceMissing(ReplicatorError):
+    """The source is not there."""
+
+    code = "RPL-SOURCE-MISSING"
+    category = Category.MISSING
+
+
+class SourceFormat(ReplicatorError):
+    """The source is not what its kind says, for example not an SQLite file."""
+
+    code = "RPL-SOURCE-FORMAT"
+    category = Category.INVALID
+
+
+class SourceLocked(ReplicatorError):
+    """A writer holds the source longer than we wait."""
+
+    code = "RPL-SOURCE-LOCKED"
+    category = Category.UNAVAILABLE
+
+
+class SourceDenied(ReplicatorError):
+    """No permission on the source, or it is read-only where the engine must write."""
+
+    code = "RPL-SOURCE-DENIED"
+    category = Category.DENIED
+
+
+class SourceSwapped(ReplicatorError):
+    """Another file took the place of the source while it was replicated."""
+
+    code = "RPL-SOURCE-SWAPPED"
+    category = Category.CONFLICT
+
+
+class SourceFull(ReplicatorError):
+    """No space is left where the source or its side files live."""
+
+    code = "RPL-SOURCE-FULL"
+    category = Category.UNAVAILABLE
+
+
+class DestinationMissing(ReplicatorError):
+    """The bucket or folder of the destination is not there."""
+
+    code = "RPL-DEST-MISSING"
+    category = Category.MISSING
+
+
+class DestinationDenied(ReplicatorError):
+    """The destination refuses our credentials."""
+
+    code = "RPL-DEST-DENIED"
+    category = Category.DENIED
+
+
+class DestinationInUse(ReplicatorError):
+    """Another stream writes to the destination, or another writer's data is there."""
+
+    code = "RPL-DEST-INUSE"
+    category = Category.CONFLICT
+
+
+class EngineUnavailable(ReplicatorError):
+    """The engine, or the store that it needs, did not answer. It says nothing about the stream."""
+
+    code = "RPL-ENGINE-DOWN"
+    category = Category.UNAVAILABLE
+
+
+class EngineRefused(ReplicatorError):
+    """The engine answered with an error; its text is quoted."""
+
+    code = "RPL-ENGINE-REFUSED"
+    category = Category.FAILED
+
+
+class AgentUnreachable(ReplicatorError):
+    """Nothing answers at the agent's address."""
+
+    code = "RPL-AGENT-DOWN"
+    category = Category.UNAVAILABLE
+
+
+class AgentVersion(ReplicatorError):
+    """The agent speaks another version of the protocol."""
+
+    code = "RPL-AGENT-VERSION"
+    category = Category.CONFLICT
+
+
+class AgentFault(ReplicatorError):
+    """The agent failed in a way that it did not expect; its log has the details."""
+
+    code = "RPL-AGENT-FAULT"
+    category = Category.FAILED
+
+
+class ReplayRefused(ReplicatorError):
+    """The replay would do harm, or cannot do what was asked."""
+
+    code = "RPL-REPLAY-REFUSED"
+    category = Category.CONFLICT
+
+
+class ReplayNotRetained(ReplicatorError):
+    """The start of the replay is no longer retained; the text names the nearest kept points."""
+
+    code = "RPL-REPLAY-RETENTION"
+    category = Category.CONFLICT
+
+
+class ReplayKeyReused(ReplicatorError):
+    """The idempotency key was used for a replay with other arguments."""
+
+    code = "RPL-REPLAY-KEY"
+    category = Category.CONFLICT
+
+
+class ReplayNotFound(ReplicatorError):
+    """The engine's side has no record of a replay with this key."""
+
+    code = "RPL-REPLAY-NOTFOUND"
+    category = Category.MISSING
+
+
+class WaitTimeout(ReplicatorError):
+    """A wait ran out of time; nothing was undone."""
+
+    code = "RPL-WAIT-TIMEOUT"
+    category = Category.TIMEOUT
+
+
+class WaitCancelled(ReplicatorError):
+    """A wait was cancelled; nothing was undone."""
+
+    code = "RPL-WAIT-CANCELLED"
+    category = Category.CANCELLED
+
+
+BY_CODE: dict[str, type[ReplicatorError]] = {cls.code: cls for cls in ReplicatorError.__subclasses__()}

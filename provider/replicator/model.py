@@ -1,0 +1,274 @@
+"""The words of the project as types: streams, endpoints, checkpoints and status. No I/O.
+
+On every wire and in every record the names are camelCase (`checkpointInterval`), in Python snake_case. A value that the
+engine cannot tell is `None`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import durationpy
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+
+def _parse_duration(value: object) -> object:
+    """A duration as Go writes it (`10s`, `1m30s`) as a timedelta."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return durationpy.from_str(value)
+    except durationpy.DurationError as error:
+        raise ValueError(f'{value!r} is not a duration; write one such as "10s" or "1m30s"') from error
+
+
+def _positive(value: timedelta) -> timedelta:
+    if value <= timedelta():
+        raise ValueError("must be longer than zero")
+    return value
+
+
+def format_duration(value: timedelta) -> str:
+    """`90 seconds` as `1m30s`."""
+    return str(durationpy.to_str(value))
+
+
+def format_time(value: datetime) -> str:
+    """An instant as RFC 3339 in UTC with milliseconds, as status and plans print it."""
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _aware(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError('needs a time zone, as in "2026-01-31T12:00:00Z"')
+    return value.astimezone(UTC)
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_parse_duration, json_schema_input_type=str),
+    AfterValidator(_positive),
+    PlainSerializer(format_duration, return_type=str),
+]
+Instant = Annotated[datetime, AfterValidator(_aware), PlainSerializer(format_time, return_type=str)]
+StreamName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,47}$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+
+
+class Model(BaseModel):
+    """Frozen, strict about unknown fields, camelCase on the wire."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, serialize_by_alias=True
+    )
+
+    def wire(self) -> dict[str, Any]:
+        """The model as plain JSON values with camelCase names; unset optional fields are left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class EndpointKind(StrEnum):
+    """What stands at one end of a stream."""
+
+    POSTGRES = "postgres"
+    SQLITE = "sqlite"
+    BASE = "base"
+    S3 = "s3"
+    NATS = "nats"
+    KAFKA = "kafka"
+
+
+SCHEMES: dict[EndpointKind, tuple[str, ...]] = {
+    EndpointKind.POSTGRES: ("postgres", "postgresql"),
+    EndpointKind.SQLITE: ("sqlite",),
+    EndpointKind.BASE: ("base",),
+    EndpointKind.S3: ("s3", "file"),
+    EndpointKind.NATS: ("nats", "tls"),
+    EndpointKind.KAFKA: ("kafka",),
+}
+
+
+class Mode(StrEnum):
+    """What is moved: the changes, a copy, or a copy and then the changes."""
+
+    CDC = "cdc"
+    SNAPSHOT = "snapshot"
+    SNAPSHOT_THEN_CDC = "snapshot_then_cdc"
+
+
+class Conflict(StrEnum):
+    """Which side wins where both hold a version of the same record."""
+
+    LAST_WRITER_WINS = "last_writer_wins"
+    SOURCE_WINS = "source_wins"
+    DEST_WINS = "dest_wins"
+    MANUAL_REVIEW = "manual_review"
+
+
+class DesiredState(StrEnum):
+    """Whether the stream should move data."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+
+
+class WaitFor(StrEnum):
+    """What a create or update waits for before it returns."""
+
+    NONE = "none"
+    RUNNING = "running"
+    CAUGHT_UP = "caught_up"
+
+
+class StreamState(StrEnum):
+    """What the engine says that a stream does; taken from its worst part."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    FAILED = "failed"
+    CATCHING_UP = "catching_up"
+    SNAPSHOT = "snapshot"
+
+
+_SECRET_QUERY = re.compile(r"(?i)[?&][^=&#]*(password|passwd|secret|token|access-?key|credential|signature)[^=&#]*=")
+
+
+class Endpoint(Model):
+    """One end of a stream.
+
+    :param kind: what it is.
+    :param uri: where it is. It never holds a password; `authRef` names the secret.
+    :param region: a word for the place (`us-east`); it chooses the agent or cluster that manages the stream.
+    :param auth_ref: a reference to the secret that the engine uses (`env://NAME_*`, `file:///path`).
+    :param admin_auth_ref: a reference to another role, for objects that we make.
+    """
+
+    kind: EndpointKind
+    uri: Text
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")] | None = None
+    auth_ref: Text | None = None
+    admin_auth_ref: Text | None = None
+
+    @model_validator(mode="after")
+    def _check_uri(self) -> Self:
+        scheme, separator, _ = self.uri.partition("://")
+        allowed = SCHEMES[self.kind]
+        if not separator or scheme not in allowed:
+            expected = " or ".join(f"{word}://…" for word in allowed)
+            raise ValueError(f"uri: an endpoint of kind {self.kind} has a uri such as {expected}")
+        try:
+            parts = urlsplit(self.uri)
+            password = parts.password
+        except ValueError as error:
+            raise ValueError("uri: cannot be read as a URI") from error
+        if password is not None or _SECRET_QUERY.search(self.uri):
+            raise ValueError("uri: holds a secret, which would stand in the state; name it with authRef instead")
+        if any(ord(char) < 32 for char in self.uri):
+            raise ValueError("uri: holds a control character")
+        return self
+
+
+class Checkpoint(Model):
+    """A position in a stream.
+
+    :param lsn: the source's own ordering token, as the backend writes it (its documentation page says how).
+    :param wall: the time at the source that belongs to it.
+    """
+
+    lsn: Text | None = None
+    wall: Instant | None = None
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if self.lsn is None and self.wall is None:
+            raise ValueError("needs lsn or wall")
+        return self
+
+
+StartFrom = Literal["earliest", "latest"] | Checkpoint
+
+
+class Owner(Model):
+    """Who manages a stream: the resource's URN, and a random token that the resource's state keeps.
+
+    The engine's side makes the token. It decides, because a URN changes when a stack or a resource is renamed. Without
+    a token, after a lost reply, the same URN does.
+
+    :param claim: the caller's state holds the stream's id, so it may claim a record that names no owner. Not recorded.
+    """
+
+    urn: str
+    token: str | None = None
+    claim: bool = Field(default=False, exclude_if=lambda value: not value)
+
+    def owns(self, record: Owner) -> bool:
+        """Whether this caller is the owner that the engine's record names."""
+        return self.token == record.token if self.token else self.urn == record.urn
+
+
+def _no_duplicates(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(set(values)))
+
+
+Patterns = Annotated[tuple[Text, ...], AfterValidator(_no_duplicates)]
+
+
+class Stream(Model):
+    """One replication unit, as a person declares it. `include` and `exclude` are sets."""
+
+    name: StreamName
+    source: Endpoint
+    destination: Endpoint
+    backend: str | None = None
+    mode: Mode = Mode.SNAPSHOT_THEN_CDC
+    include: Patterns = ()
+    exclude: Patterns = ()
+    filter: Text | None = None
+    conflict: Conflict = Conflict.SOURCE_WINS
+    checkpoint_interval: Duration | None = None
+    desired_state: DesiredState = DesiredState.RUNNING
+    start_from: StartFrom | None = None
+    wait_for: WaitFor = WaitFor.NONE
+    deletion_protection: bool = False
+    purge_destination: bool = False
+    options: dict[str, Any] = Field(default_factory=dict)
+    owner: Owner | None = None
+
+
+class StreamStatus(Model):
+    """What the engine tells about a stream. Every number that it cannot tell is `None`.
+
+    :param last_event: time of the last change that was seen at the source.
+    :param last_checkpoint: the position up to which everything is at the destination.
+    :param lag_seconds: age of the oldest change that is not at the destination yet, in seconds.
+    :param lag_events: changes that are not at the destination yet; the unit is the backend's.
+    :param bytes_replicated: bytes written to the destination.
+    :param events_replicated: changes written to the destination; the unit is the backend's.
+    :param errors_last_hour: failures seen within the last 3,600 seconds.
+    :param last_error: the newest failure, quoted from the engine and redacted.
+    """
+
+    name: str
+    state: StreamState
+    last_event: Instant | None = None
+    last_checkpoint: Checkpoint | None = None
+    lag_seconds: float | None = None
+    lag_events: int | None = None
+    bytes_replicated: int | None = None
+    events_replicated: int | None = None
+    errors_last_hour: int | None = None
+    last_error: str | None = None

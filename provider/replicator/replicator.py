@@ -1,0 +1,162 @@
+"""The seam: what every backend can be asked. Small, async, the same in process and over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, Protocol
+
+from pydantic import Field
+
+from replicator.model import Checkpoint, Instant, Model, Owner, Stream, StreamStatus
+
+
+class Severity(StrEnum):
+    """How certain a finding is: an error will fail the change, a warning may, info is worth knowing."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Finding(Model):
+    """What a look at the live source and destination found before a change."""
+
+    severity: Severity
+    code: str
+    message: str
+    property: str | None = None
+    fix: str | None = None
+
+
+class ReplayMethod(StrEnum):
+    """The honest kinds of replay. `AUTO` takes the least harmful one that is exact."""
+
+    AUTO = "auto"
+    COPY = "copy"
+    RESEED = "reseed"
+    LOG_REWIND = "log_rewind"
+    SINK_REWIND = "sink_rewind"
+    RESNAPSHOT = "resnapshot"
+
+
+class ReplayPlan(Model):
+    """What a replay would do, resolved against what is retained now.
+
+    :param method: the method that would run; never AUTO.
+    :param start: the position that was asked for.
+    :param resolved: the position at which it would really start.
+    :param target: where a copy goes; `None` for other methods.
+    :param events: changes that would be emitted, in the backend's unit.
+    :param bytes: bytes that would be read.
+    :param duplicates: whether the destination would get records again that it holds already.
+    :param earliest: the earliest position that is retained.
+    :param latest: the newest position that is retained.
+    :param effects: what would happen, in sentences, the most harmful first.
+    """
+
+    stream: str
+    method: ReplayMethod
+    start: Checkpoint
+    resolved: Checkpoint
+    target: str | None = None
+    events: int | None = None
+    bytes: int | None = None
+    duplicates: bool = False
+    earliest: Checkpoint | None = None
+    latest: Checkpoint | None = None
+    effects: tuple[str, ...] = ()
+
+
+class ReplayState(StrEnum):
+    """Where a replay stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class ReplayProgress(Model):
+    """The engine side's record of one replay, kept under its idempotency key."""
+
+    key: str
+    stream: str
+    state: ReplayState
+    method: ReplayMethod
+    start: Checkpoint
+    resolved: Checkpoint | None = None
+    target: str | None = None
+    events: int | None = None
+    bytes: int | None = None
+    started_at: Instant
+    finished_at: Instant | None = None
+    error: str | None = None
+    message: str | None = None
+
+
+class Description(Model):
+    """One stream as the engine's side holds it: the declaration, its status, and the objects that were made for it."""
+
+    stream: Stream
+    status: StreamStatus
+    engine_objects: dict[str, Any] = Field(default_factory=dict)
+
+
+class Replicator(Protocol):
+    """One backend. Methods raise the errors of `replicator.errors`; a missing stream is `StreamNotFound`.
+
+    `owner`, where it is given, must be the owner in the engine's record: the check and the effect are one step there.
+    """
+
+    kind: str
+
+    async def upsert_stream(self, stream: Stream) -> None:
+        """Make it so. Idempotent: the same stream again changes nothing; a half-made one is adopted and finished."""
+
+    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
+        """Remove the stream and its replication state. Removing what is gone succeeds."""
+
+    async def list_streams(self) -> list[Stream]:
+        """Every stream that the engine's side has a record of."""
+
+    async def get_status(self, name: str) -> StreamStatus:
+        """The status of one stream, measured now."""
+
+    async def pause(self, name: str) -> None:
+        """Stop moving data and keep the checkpoint. Idempotent."""
+
+    async def resume(self, name: str) -> None:
+        """Go on from the checkpoint and lose nothing, or refuse. Idempotent."""
+
+    async def replay(
+        self,
+        name: str,
+        start: Checkpoint,
+        *,
+        key: str,
+        method: ReplayMethod = ReplayMethod.AUTO,
+        target: str | None = None,
+    ) -> ReplayProgress:
+        """Start a replay, or return the record of the one that has this key. Never runs twice for one key."""
+
+    async def get_replay(self, name: str, key: str) -> ReplayProgress:
+        """The record of a replay; raise `ReplayNotFound` where there is none."""
+
+    async def plan_replay(
+        self,
+        name: str,
+        start: Checkpoint,
+        *,
+        method: ReplayMethod = ReplayMethod.AUTO,
+        target: str | None = None,
+    ) -> ReplayPlan:
+        """What `replay` would do. Changes nothing; raises what `replay` would raise."""
+
+    async def preflight(self, stream: Stream) -> list[Finding]:
+        """Look at the live source and destination. Changes nothing."""
+
+    async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
+        """Declaration, status and objects of the named streams (all, if left out) in one listing, without missing ones."""
+
+    async def aclose(self) -> None:
+        """Give back connections. The streams go on."""
