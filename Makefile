@@ -1,0 +1,70 @@
+# A short front to the project's tools; `make` alone lists the targets. Works with GNU make 3.81 and newer.
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# The Python that PYTHON names, else the first that is new enough and can make virtual environments.
+FIND_PYTHON = for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+	  "$$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "No Python 3.11 or newer with its venv module was found; install one, or name it: make PYTHON=/path/to/python" >&2; \
+	  exit 1; \
+	fi
+
+.DEFAULT_GOAL := help
+.PHONY: help venv lock check unit test cli demo bench bench-check schema clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+venv: $(INSTALLED) ## Make .venv with the locked dependencies and this package in it
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(FIND_PYTHON); \
+	if ! $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  echo "making $(VENV) with $$python"; \
+	  "$$python" -m venv --clear $(VENV); \
+	fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock: ## Renew requirements.lock from pyproject.toml (needs uv)
+	@command -v uv >/dev/null || { echo "uv is not installed: pip install uv" >&2; exit 1; }
+	UV_PYTHON_DOWNLOADS=never uv lock
+	UV_PYTHON_DOWNLOADS=never uv export --quiet --format requirements.txt --locked --no-emit-workspace --no-header \
+	  -o requirements.lock
+
+check: venv ## Format, lint, types and layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: venv ## The fast tests: no engine, no Pulumi CLI
+	$(BIN)/pytest -q -m "not cli and not engine" tests
+
+test: check ## Everything that CI runs; builds the Pulumi CLI first (6 to 10 minutes, once)
+	$(BIN)/python tools/pulumi_cli.py path
+	$(BIN)/pytest -q tests
+
+cli: ## Build the Pulumi CLI and its language hosts, and print their folder
+	@$(FIND_PYTHON); "$$python" tools/pulumi_cli.py path
+
+demo: venv ## Show the whole thing on this machine
+	$(BIN)/python tools/demo.py
+
+bench: venv ## Measure
+	$(BIN)/python bench/run.py
+
+bench-check: venv ## Measure, and fail below a floor
+	$(BIN)/python bench/check.py
+
+schema: venv ## Write schema.json from the models
+	$(BIN)/python -m replicator.plugin.schema > schema.json.new || { rm -f schema.json.new; exit 1; }
+	mv schema.json.new schema.json
+
+clean: ## Remove what make made in this folder; the built Pulumi CLI stays in its cache
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find provider tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,89 @@
+"""Messages to the person at the terminal, through the log service of the Pulumi engine.
+
+The engine hides what a plugin prints, so this is the only way to speak. A message can never fail an operation: whatever
+goes wrong on the way is swallowed. Severity ERROR is left out on purpose: the engine prints it and goes on, with exit
+code 0, so a fault has to be the answer of the call itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import grpc.aio
+
+from replicator.plugin._proto import engine_pb2, engine_pb2_grpc
+
+_PATIENCE = 5.0  # seconds for one message; an engine that hangs must not hang an operation
+_OPTIONS = (("grpc.enable_http_proxy", 0),)  # the engine is on this machine, whatever http_proxy says
+_STATUS_EVERY = 1.0  # seconds between two status texts of a resource; without a terminal each one is printed as a line
+
+
+def engine_stub(channel: grpc.aio.Channel) -> engine_pb2_grpc.EngineAsyncStub:
+    """The engine's service on an asyncio channel, with the types that it has there."""
+    return engine_pb2_grpc.EngineStub(channel)  # type: ignore[return-value]
+
+
+class EngineLog:
+    """The log of one engine. Without an address nothing is sent, so a plugin started by hand works too.
+
+    `redact` takes every text before it leaves. A message with a URN is shown at that resource, any other at the stack.
+    The channel opens with the first message; `close` ends it.
+    """
+
+    def __init__(
+        self, address: str | None, redact: Callable[[str], str], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.address = address
+        self._redact = redact
+        self._clock = clock
+        self._channel: grpc.aio.Channel | None = None
+        self._warned: set[tuple[str, str]] = set()
+        self._status_at: dict[str, float] = {}
+
+    async def debug(self, message: str, urn: str = "") -> None:
+        """Shown only with `--debug`."""
+        await self._send(engine_pb2.DEBUG, message, urn)
+
+    async def info(self, message: str, urn: str = "") -> None:
+        """Shown under Diagnostics."""
+        await self._send(engine_pb2.INFO, message, urn)
+
+    async def warning(self, message: str, urn: str = "") -> None:
+        """Shown under Diagnostics, marked as a warning."""
+        await self._send(engine_pb2.WARNING, message, urn)
+
+    async def warn_once(self, urn: str, text: str) -> None:
+        """A warning that is sent once for a URN and text: Check and Diff may run several times for one change."""
+        if (urn, text) not in self._warned:
+            self._warned.add((urn, text))
+            await self.warning(text, urn)
+
+    async def status(self, message: str, urn: str = "") -> None:
+        """Progress beside the resource, which leaves no trace. At most one a second for a URN; the rest is dropped."""
+        now = self._clock()
+        if now - self._status_at.get(urn, -_STATUS_EVERY) >= _STATUS_EVERY:
+            self._status_at[urn] = now
+            await self._send(engine_pb2.INFO, message, urn, ephemeral=True)
+
+    async def close(self) -> None:
+        """End the channel. Later messages go nowhere."""
+        self.address = None
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    async def _send(
+        self, severity: engine_pb2.LogSeverity.ValueType, message: str, urn: str, *, ephemeral: bool = False
+    ) -> None:
+        if not self.address:
+            return
+        try:
+            request = engine_pb2.LogRequest(
+                severity=severity, message=self._redact(message), urn=urn, ephemeral=ephemeral
+            )
+            if self._channel is None:
+                self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
+            await engine_stub(self._channel).Log(request, timeout=_PATIENCE)
+        except Exception:  # noqa: S110  (see the module's first lines)
+            pass
