@@ -79,6 +79,7 @@ class Capabilities:
     :param changes: what changing a property in place does, by property path.
     :param options: keys that `options` may hold; `None` where every key is passed on.
     :param removal: what a delete leaves at the destination.
+    :param pause_cost: what a pause costs while it lasts.
     """
 
     backend: str
@@ -92,6 +93,7 @@ class Capabilities:
     lag_unit: str
     changes: Mapping[str, Effect]
     removal: str
+    pause_cost: str
     options: frozenset[str] | None = None
     automatic: bool = field(default=True)
 
@@ -102,7 +104,6 @@ _SAFE_CHANGES = {
     "desiredState": Effect(Verdict.SAFE, ""),
     "waitFor": Effect(Verdict.SAFE, ""),
     "deletionProtection": Effect(Verdict.SAFE, ""),
-    "source.region": Effect(Verdict.SAFE, ""),
     "destination.region": Effect(Verdict.SAFE, ""),
 }
 
@@ -132,6 +133,7 @@ MEMORY = Capabilities(
     default_interval="0s",
     lag_unit="event",
     removal="the events that it delivered stay until the process ends",
+    pause_cost="the events of the pause are delivered on resume",
     changes={
         **_SAFE_CHANGES,
         "source.uri": Effect(Verdict.RE_SNAPSHOTS, "another source is read from its first event"),
@@ -192,6 +194,7 @@ LITESTREAM = Capabilities(
     },
     default_interval="1s",
     lag_unit="transaction file (one upload; it may hold many commits)",
+    pause_cost="the replica stands still, and what is written meanwhile is in no backup until the stream resumes",
     removal="the replica stays and can be restored; the side directory beside the database is removed",
     options=frozenset(
         {

@@ -73,7 +73,12 @@ class Model(BaseModel):
     """Frozen, strict about unknown fields, camelCase on the wire."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, serialize_by_alias=True
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        serialize_by_alias=True,
+        hide_input_in_errors=True,
     )
 
     def wire(self) -> dict[str, Any]:
@@ -147,6 +152,15 @@ class StreamState(StrEnum):
 _SECRET_QUERY = re.compile(r"(?i)[?&][^=&#]*(password|passwd|secret|token|access-?key|credential|signature)[^=&#]*=")
 
 
+_SHAPES = {"sqlite": r"sqlite:///[^?#]+$", "s3": r"s3://[^/?#]+/[^/?#]", "file": r"file:///[^/?#]", "base": r"base:///."}
+_EXAMPLES = {
+    "sqlite": "sqlite:///var/lib/app/app.db (an absolute path)",
+    "s3": "s3://bucket/prefix?region=eu-central-1 (a prefix of its own in the bucket)",
+    "file": "file:///var/backups/app (an absolute path)",
+    "base": "base:///var/lib/base (an absolute path)",
+}
+
+
 class Endpoint(Model):
     """One end of a stream.
 
@@ -179,6 +193,8 @@ class Endpoint(Model):
             raise ValueError("uri: holds a secret, which would stand in the state; name it with authRef instead")
         if any(ord(char) < 32 for char in self.uri):
             raise ValueError("uri: holds a control character")
+        if (shape := _SHAPES.get(scheme)) and not re.match(shape, self.uri):
+            raise ValueError(f"uri: must look like {_EXAMPLES[scheme]}")
         return self
 
 
@@ -228,7 +244,25 @@ Patterns = Annotated[tuple[Text, ...], AfterValidator(_no_duplicates)]
 
 
 class Stream(Model):
-    """One replication unit, as a person declares it. `include` and `exclude` are sets."""
+    """One replication unit, as a person declares it.
+
+    :param name: its name at the engine; left out, one is made from project, stack and resource. A change replaces it.
+    :param source: where the data comes from.
+    :param destination: where it goes. One stream writes there, and nothing else.
+    :param backend: the engine's backend; left out, the only one that fits. A change replaces the stream.
+    :param mode: the changes, a copy, or a copy and then the changes.
+    :param include: what is replicated (tables, topics, files); globs in which `*` does not cross `.` or `/`.
+    :param exclude: what is left out of that.
+    :param filter: which records pass: an SQL predicate or a JSONPath, as the backend says.
+    :param conflict: which side wins where both hold a version of a record.
+    :param checkpoint_interval: time between checkpoints, such as `"10s"`; left out, the engine's own.
+    :param desired_state: whether it should move data. A pause by somebody else shows as a change of this.
+    :param start_from: where a new stream begins.
+    :param wait_for: what a create or update waits for.
+    :param deletion_protection: refuse to delete it.
+    :param purge_destination: a delete also deletes what it wrote to the destination.
+    :param options: the engine's own settings, for what has no property here.
+    """
 
     name: StreamName
     source: Endpoint

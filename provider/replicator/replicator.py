@@ -156,7 +156,7 @@ class Replicator(Protocol):
         """Look at the live source and destination. Changes nothing."""
 
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
-        """Declaration, status and objects of the named streams (all, if left out) in one listing, without missing ones."""
+        """Declaration, status and objects of the named streams (all, if left out) in one listing, less missing ones."""
 
     async def aclose(self) -> None:
         """Give back connections. The streams go on."""

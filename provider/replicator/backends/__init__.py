@@ -14,6 +14,7 @@ class Backend:
     :param config_key: its block in the provider's configuration.
     :param driver: import path of the local driver, `module:class`.
     :param via_agent: the driver runs inside an agent, and everybody else talks to that agent.
+    :param default_address: without an address in the configuration, this machine's own agent is used.
     :param managed_at: the end of the stream whose region says which agent or cluster manages it.
     """
 
@@ -21,13 +22,26 @@ class Backend:
     config_key: str
     driver: str
     via_agent: bool
+    default_address: bool
     managed_at: str = "source"
 
 
 REGISTRY: Mapping[str, Backend] = {
     backend.kind: backend
     for backend in (
-        Backend("litestream", "litestream", "replicator.backends.sqlite.driver:SqliteDriver", via_agent=True),
-        Backend("memory", "memory", "replicator.backends.memory:MemoryReplicator", via_agent=True),
+        Backend(
+            kind="litestream",
+            config_key="litestream",
+            driver="replicator.backends.sqlite.driver:SqliteDriver",
+            via_agent=True,
+            default_address=True,
+        ),
+        Backend(
+            kind="memory",
+            config_key="memory",
+            driver="replicator.backends.memory:MemoryReplicator",
+            via_agent=True,
+            default_address=False,
+        ),
     )
 }

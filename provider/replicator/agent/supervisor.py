@@ -1,0 +1,328 @@
+"""Keep one child process running.
+
+A `Supervisor` starts a program in an explicit environment, reads what it says line by line, starts it again with
+growing delays when it ends, and ends it on `stop`. The program counts as ready only after `on_start` has succeeded,
+which is called after each start.
+
+At most one such child lives for a pid file, even when supervisors are killed. Three things see to it: the child is on a
+leash (`replicator.leash`), so it dies with us; the pid file is locked and the child inherits the lock, which is held as
+long as either lives; and who finds a child without its supervisor behind the lock ends it, if its command line is ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import io
+import json
+import logging
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from replicator.leash import leashed
+
+_log = logging.getLogger(__name__)
+_CHUNK = 65536  # bytes read at once, and the most that one line may have before its rest is dropped
+_LINE = 4000  # characters of a line that are kept
+
+
+class SupervisorError(Exception):
+    """The child cannot be started; the text says why."""
+
+
+class AlreadySupervised(SupervisorError):
+    """Another live process supervises the child of this pid file."""
+
+
+class ChildState(Enum):
+    """`STARTING` lasts until `on_start` has succeeded; `WAITING` is the delay before the next start."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Delays between starts, in seconds: doubled each time, and the first again after a run of `healthy_after`."""
+
+    first: float = 0.5
+    most: float = 30.0
+    healthy_after: float = 60.0
+
+
+class LineLog:
+    """The last lines in memory, all lines in a rotating file of mode 0600; both only after `redact`."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        redact: Callable[[str], str] = str,
+        keep: int = 500,
+        max_bytes: int = 2_000_000,
+        backups: int = 3,
+    ) -> None:
+        self._redact = redact
+        self._recent: deque[str] = deque(maxlen=keep)
+        self._file = _PrivateRotatingFile(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
+
+    def write(self, line: str) -> None:
+        """Add one line; what is longer than 4,000 characters is cut."""
+        text = self._redact(line)  # before the cut, which could leave half a secret
+        if len(text) > _LINE:
+            text = text[:_LINE] + "…"
+        self._recent.append(text)
+        self._file.handle(logging.makeLogRecord({"msg": text}))
+
+    def tail(self, count: int = 20) -> list[str]:
+        """The last `count` lines, oldest first."""
+        return list(self._recent)[-count:]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Supervisor:
+    """One supervised child. `start` and `stop` may be called again and again, `start` on the loop's own thread."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        log: LineLog,
+        pid_file: Path,
+        marker: str,
+        on_start: Callable[[], Awaitable[None]],
+        backoff: Backoff | None = None,
+        stop_timeout: float = 15.0,
+    ) -> None:
+        """`argv[0]` is an absolute path; `env` is the child's whole environment.
+
+        `marker` is a part of the command line that only our child has, such as the path of its configuration.
+        `stop_timeout` is the time in seconds between SIGTERM and SIGKILL.
+        """
+        if not any(marker in argument for argument in argv):
+            raise ValueError("the marker is not in the command line")
+        self._argv = list(argv)
+        self._env = dict(env)
+        self._log = log
+        self._pid_file = pid_file
+        self._marker = marker
+        self._on_start = on_start
+        self._backoff = backoff or Backoff()
+        self._stop_timeout = stop_timeout
+        self._lock: int | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self.state = ChildState.STOPPED
+        self.pid: int | None = None
+        self.starts = 0  # how often the child was started
+        self.last_exit: int | None = None  # its last exit code, negative for a signal
+        self.last_error: str | None = None  # why the last start failed, None after a good one
+
+    async def start(self) -> None:
+        """Begin to supervise. Returns at once: see `wait_ready`.
+
+        Raises SupervisorError if there is no such program, AlreadySupervised if another process has this child.
+        """
+        if self._task is not None:
+            return
+        if not os.access(self._argv[0], os.X_OK):
+            raise SupervisorError(f"{self._argv[0]} is not an executable file")
+        self._lock = await _take_over(self._pid_file, self._marker)
+        self._stopping.clear()
+        self._task = asyncio.create_task(self._supervise(self._lock))
+
+    async def wait_ready(self, timeout: float) -> None:
+        """Wait until the child is ready. Raises TimeoutError after `timeout` seconds."""
+        async with asyncio.timeout(timeout), self._changed:
+            await self._changed.wait_for(lambda: self.state is ChildState.READY)
+
+    async def stop(self) -> None:
+        """End the child: SIGTERM, then SIGKILL. Also when cancelled, the child is dead afterwards."""
+        if self._task is None:
+            return
+        self._stopping.set()
+        task, self._task = self._task, None
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+        finally:
+            if self._lock is not None:
+                os.ftruncate(self._lock, 0)  # the file stays: who waits for its lock has it open
+                os.close(self._lock)
+                self._lock = None
+            await self._become(ChildState.STOPPED)
+
+    async def _supervise(self, lock: int) -> None:
+        delay = self._backoff.first
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                await self._run_once(lock)
+            except OSError as error:
+                self._failed(str(error))
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - began >= self._backoff.healthy_after:
+                delay = self._backoff.first
+            await self._become(ChildState.WAITING)
+            _log.warning("%s ended with %s; next start in %.1f s", self._argv[0], self.last_exit, delay)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay)
+            delay = min(delay * 2, self._backoff.most)
+
+    async def _run_once(self, lock: int) -> None:
+        await self._become(ChildState.STARTING)
+        process = await asyncio.create_subprocess_exec(
+            *leashed(self._argv),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=self._env,
+            pass_fds=[lock],
+            start_new_session=True,  # a ^C in our terminal is for us; we end the child in order
+        )
+        self.pid = process.pid
+        self.starts += 1
+        _write_pid(lock, process.pid)
+        reading = asyncio.create_task(self._read(process))
+        exited = asyncio.create_task(process.wait())
+        stopping = asyncio.create_task(self._stopping.wait())
+        starting = asyncio.create_task(self._call_on_start())
+        try:
+            await asyncio.wait([exited, stopping, starting], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done() and starting.result():
+                await asyncio.wait([exited, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (starting, stopping):
+                task.cancel()
+            await asyncio.wait([starting, stopping])
+            try:
+                if not exited.done():
+                    await self._terminate(process, exited)
+            finally:
+                if not exited.done():
+                    with contextlib.suppress(ProcessLookupError):
+                        process.kill()
+                self.last_exit = await exited
+                self.pid = None
+                await asyncio.wait([reading], timeout=2.0)  # what it said last
+                reading.cancel()
+
+    async def _call_on_start(self) -> bool:
+        try:
+            await self._on_start()
+        except Exception as error:  # whatever it is, the child is not usable
+            self._failed(f"{type(error).__name__}: {error}")
+            return False
+        self.last_error = None
+        await self._become(ChildState.READY)
+        return True
+
+    def _failed(self, text: str) -> None:
+        self.last_error = text
+        self._log.write(f"not started: {text}")
+
+    async def _terminate(self, process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -> None:
+        process.send_signal(signal.SIGTERM)
+        await asyncio.wait([exited], timeout=self._stop_timeout)
+        if not exited.done():
+            _log.warning("%s did not end within %.0f s of SIGTERM", self._argv[0], self._stop_timeout)
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        if process.stdout is None:
+            raise AssertionError("the child's output is a pipe")
+        rest = b""
+        dropping = False  # inside a line that was too long
+        while chunk := await process.stdout.read(_CHUNK):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if not dropping:
+                    self._log.write(line.decode(errors="replace"))
+                dropping = False
+            if len(rest) >= _CHUNK:
+                if not dropping:
+                    self._log.write(rest.decode(errors="replace"))
+                rest, dropping = b"", True
+        if rest and not dropping:
+            self._log.write(rest.decode(errors="replace"))
+
+    async def _become(self, state: ChildState) -> None:
+        async with self._changed:
+            self.state = state
+            self._changed.notify_all()
+
+
+class _PrivateRotatingFile(RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """A full disk must not stop the supervision; the last lines are still in memory."""
+
+    def _open(self) -> io.TextIOWrapper:
+        os.close(os.open(self.baseFilename, os.O_CREAT | os.O_WRONLY, 0o600))
+        Path(self.baseFilename).chmod(0o600)
+        return super()._open()
+
+
+async def _take_over(pid_file: Path, marker: str, *, timeout: float = 3.0) -> int:
+    """Lock `pid_file`, and end the child that was left behind the lock. Gives the descriptor that holds the lock."""
+    lock = os.open(pid_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + timeout
+    try:
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            child, supervisor = _read_pids(lock)
+            # A supervisor that was killed a moment ago may still look alive, so only the deadline decides.
+            if time.monotonic() > deadline:
+                raise AlreadySupervised(f"process {supervisor} supervises the child of {pid_file}")
+            if child is not None and _parent(child) != supervisor and marker in _command_line(child):
+                _log.warning("ending process %d, whose supervisor %d is gone", child, supervisor)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            await asyncio.sleep(0.02)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _read_pids(lock: int) -> tuple[int | None, int | None]:
+    try:
+        record = json.loads(os.pread(lock, 1000, 0))
+        return int(record["child"]), int(record["supervisor"])
+    except (ValueError, KeyError, TypeError):
+        return None, None  # no child was started yet
+
+
+def _write_pid(lock: int, child: int) -> None:
+    record = json.dumps({"child": child, "supervisor": os.getpid()}).encode()
+    os.pwrite(lock, record.ljust(100), 0)
+
+
+def _parent(pid: int) -> int | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return None
+
+
+def _command_line(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""

@@ -1,0 +1,343 @@
+"""References to secrets (`authRef`): read them, resolve them in memory, and keep their values out of text.
+
+    authRef = ["ref+"] scheme "://" path ["?" field "=" name *("&" field "=" name)] ["#" ["/"] key]
+
+A reference is no secret and is shown in plans; what it names never is. A scheme is one row of `_SCHEMES`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import stat
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+from urllib.parse import quote, quote_plus
+
+from replicator.errors import SecretNotFound, SecretSyntax
+
+FIELDS = ("username", "password", "accessKeyId", "secretAccessKey", "sessionToken", "token")
+"""The canonical fields of a secret; a store may call them otherwise (`?accessKeyId=AKID`)."""
+
+_PLANNED = ("dir", "k8s", "kms", "infisical", "vault", "awssecrets", "gcpsecrets", "azurekeyvault", "sops")
+_GRAMMAR = re.compile(r"(?:ref\+)?(?P<scheme>\w+)://(?P<path>[^?#]*)(?:\?(?P<params>[^#]*))?(?:#/?(?P<key>.*))?")
+_EXAMPLES = "env://PG_MAIN_*, env://PG_PASSWORD, file:///run/secrets/pg.json or file:///run/secrets/pg.json#password"
+_MARK = "[redacted]"
+_MAX_FILE = 1 << 20
+_MIN_VALUE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class AuthRef:
+    """A parsed reference.
+
+    :param path: as written after `scheme://`, with its case.
+    :param key: the one value that is named (for `env` the variable itself), or None for a bundle of several fields.
+    :param fields: canonical field → the name that the bundle has for it, where the reference renames it.
+    :param text: the reference as the person wrote it.
+    """
+
+    scheme: str
+    path: str
+    key: str | None
+    fields: Mapping[str, str] = field(hash=False)
+    text: str
+
+    def entry(self, name: str) -> str:
+        """The name that the store has for a canonical field: `PG_MAIN_SECRET_ACCESS_KEY` for `secretAccessKey`."""
+        return self.key if self.key is not None else _SCHEMES[self.scheme].entry(self, name)
+
+
+class _Scheme(NamedTuple):
+    """How the references of one scheme are written and read.
+
+    :param path: matches the whole path; a group `key` means that the path itself names one value.
+    :param name: matches a renamed field, and a `#key`.
+    :param keyed: whether `#key` may follow.
+    :param expects: the form, for a person.
+    :param missing: what is wrong when an entry is not there, with {name} and {path}.
+    :param entry: the name in the store of a bundle's field.
+    :param read: the store's entries by name; may block; raises SecretNotFound.
+    """
+
+    path: re.Pattern[str]
+    name: re.Pattern[str]
+    keyed: bool
+    expects: str
+    missing: str
+    entry: Callable[[AuthRef, str], str]
+    read: Callable[[AuthRef, Mapping[str, str]], Mapping[str, str]]
+
+
+def parse(text: str) -> AuthRef:
+    """Read a reference.
+
+    :raises SecretSyntax: it is none. The message never repeats the text, which may be a pasted password.
+    """
+    if not text.isprintable():
+        raise _refused("holds a control character, or another one that cannot be printed")
+    if "${" in text:
+        raise _refused("holds ${; write the reference itself, each engine gets its own placeholder for it")
+    match = _GRAMMAR.fullmatch(text)
+    if match is None:
+        raise _refused("is not a reference to a secret")
+    word, path, params, key = match.group("scheme", "path", "params", "key")
+    if word not in _SCHEMES:
+        which = f"has the scheme {word}, which this release" if word in _PLANNED else "has a scheme that this release"
+        raise _refused(f"{which} cannot read: {_listed(_SCHEMES)} work, {_listed(_PLANNED)} do not yet")
+    scheme = _SCHEMES[word]
+    if "@" in path.partition("/")[0]:
+        raise _refused("holds a user or a password before @, which would stand in the state")
+    found = scheme.path.fullmatch(path)
+    if found is None:
+        raise _refused(f"must look like {scheme.expects}")
+    if key is not None and not (scheme.keyed and scheme.name.fullmatch(key)):
+        raise _refused(f"has a # part that does not fit: it must look like {scheme.expects}")
+    key = key if key is not None else found.groupdict().get("key")
+    fields = {} if params is None else dict(_renames(params, word))
+    if fields and key is not None:
+        raise _refused("names one value, so there are no fields to rename")
+    return AuthRef(word, path, key, fields, text)
+
+
+def _refused(problem: str) -> SecretSyntax:
+    return SecretSyntax(f"the reference {problem}", fix=f"Name the secret, as in {_EXAMPLES}; never write it here.")
+
+
+def _listed(words: Sequence[str] | Mapping[str, object]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _renames(params: str, word: str) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    for param in params.split("&"):
+        canonical, _, name = param.partition("=")
+        if canonical == "as":
+            raise _refused("has the parameter as=, which nothing reads: the agent resolves secrets itself")
+        if canonical not in FIELDS:
+            raise _refused(f"has a parameter that is none of the fields {_listed(FIELDS)}")
+        if canonical in seen:
+            raise _refused(f"renames the field {canonical} twice")
+        if not _SCHEMES[word].name.fullmatch(name):
+            raise _refused(f"renames the field {canonical} to something that is not a name in {word}")
+        seen.add(canonical)
+        yield canonical, name
+
+
+def resolve(
+    ref: AuthRef, fields: Sequence[str], *, required: Sequence[str], environ: Mapping[str, str]
+) -> dict[str, str]:
+    """The secret's values by canonical field. It may read a file: callers on an event loop run it in a thread.
+
+    A reference to one value gives the password-like field, the last of `required`. One final newline is cut off.
+
+    :param fields: what to look for, of `FIELDS`.
+    :param required: those of them that must be there; at least one.
+    :param environ: the environment that `env` reads.
+    :raises SecretNotFound: a required value is not there or is empty; names the variable or key, never a value.
+    """
+    if not required or not set(required) <= set(fields) <= set(FIELDS):
+        raise ValueError("required must be some of fields, and fields some of FIELDS")
+    if ref.key is not None and len(required) > 1:
+        raise SecretNotFound(
+            f"{ref.text} names one value, but {_listed(required)} are needed",
+            fix="Name a bundle that holds all of them, as in env://PG_MAIN_* or file:///run/secrets/pg.json.",
+        )
+    scheme = _SCHEMES[ref.scheme]
+    entries = scheme.read(ref, environ)
+    wanted = {name: ref.entry(name) for name in (fields if ref.key is None else required)}
+    values = {name: value for name, entry in wanted.items() if (value := _usable(entries.get(entry)))}
+    if missing := [wanted[name] for name in required if name not in values]:
+        raise SecretNotFound(
+            "; ".join(scheme.missing.format(name=name, path=ref.path) for name in missing),
+            fix=f"Provide it to the process that resolves {ref.text}, or correct the reference.",
+        )
+    return values
+
+
+def _usable(value: str | None) -> str | None:
+    """The value without its final newline, or None where no engine could take it."""
+    if value is None or any("\ud800" <= char <= "\udfff" for char in value):
+        return None
+    return value.removesuffix("\n").removesuffix("\r") if value.endswith("\n") else value
+
+
+def _env_entry(ref: AuthRef, name: str) -> str:
+    return ref.path.removesuffix("*") + ref.fields.get(name, re.sub(r"(?=[A-Z])", "_", name).upper())
+
+
+def _read_file(ref: AuthRef, environ: Mapping[str, str]) -> Mapping[str, str]:
+    path, problem, raw = Path(ref.path), "", b""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for its writer
+            problem = "it is not a regular file"
+        else:
+            with path.open("rb") as file:
+                raw = file.read(_MAX_FILE + 1)
+    except OSError as error:
+        problem = error.strerror or type(error).__name__
+    if len(raw) > _MAX_FILE:
+        problem = "it is larger than 1 MiB"
+    entries = None if problem else _entries(raw)
+    if entries is None:
+        problem = problem or "it is neither a JSON object nor a properties file in UTF-8"
+        raise SecretNotFound(
+            f"the secret file {ref.path} cannot be read: {problem}",
+            fix=f"Let the process that resolves {ref.text} read a file of key=value lines or a JSON object there.",
+        )
+    return entries
+
+
+def _entries(raw: bytes) -> dict[str, str] | None:
+    """None rather than an exception: the decoders' exceptions carry the whole content."""
+    try:
+        text = raw.decode("utf-8-sig")
+        if not text.lstrip().startswith("{"):
+            return dict(_properties(text))
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return {key: value for key, value in data.items() if isinstance(value, str)}
+
+
+_LINE = re.compile(r"[ \t\f]*(?:[#!][^\r\n]*|(?P<entry>(?:\\(?:\r\n|[\s\S])|[^\\\r\n])+\\?))?(?:\r\n|[\r\n]|\Z)")
+_CONTINUED = re.compile(r"(\\[^\r\n])|\\(?:\r\n|[\r\n]|\Z)[ \t\f]*")
+_PAIR = re.compile(r"((?:\\.|[^\\=: \t\f])*)[ \t\f]*[=:]?[ \t\f]*(.*)", re.DOTALL)
+_ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
+_SHORT_ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
+
+
+def _properties(text: str) -> Iterator[tuple[str, str]]:
+    """What java.util.Properties reads, since Kafka's FileConfigProvider resolves the same file with it."""
+    for line in _LINE.finditer(text):
+        if line["entry"] and (pair := _PAIR.fullmatch(_CONTINUED.sub(lambda match: match[1] or "", line["entry"]))):
+            yield _unescape(pair[1]), _unescape(pair[2])
+
+
+def _unescape(text: str) -> str:
+    def one(match: re.Match[str]) -> str:
+        if match[1]:
+            return chr(int(match[1], 16))
+        if match[2] == "u":
+            raise ValueError
+        return _SHORT_ESCAPES.get(match[2], match[2])
+
+    units = _ESCAPE.sub(one, text)
+    return units.encode("utf-16", "surrogatepass").decode("utf-16")  # joins the two halves of an escaped pair
+
+
+_SCHEMES: dict[str, _Scheme] = {
+    "env": _Scheme(
+        path=re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*|(?P<key>[A-Za-z_][A-Za-z0-9_]*)"),
+        name=re.compile(r"[A-Za-z0-9_]+"),
+        keyed=False,
+        expects="env://NAME for one variable, or env://PREFIX_* for several (letters, digits and _)",
+        missing="the environment variable {name} is not set, or holds no UTF-8 text",
+        entry=_env_entry,
+        read=lambda ref, environ: environ,
+    ),
+    "file": _Scheme(
+        path=re.compile(r"/[^/%](?:[^%]*[^/%])?"),
+        name=re.compile(r"[A-Za-z0-9_.-]+"),
+        keyed=True,
+        expects="file:///absolute/path (without %), or file:///absolute/path#key for one of its values",
+        missing="the file {path} has no text under the key {name}",
+        entry=lambda ref, name: ref.fields.get(name, name),
+        read=_read_file,
+    ),
+}
+
+
+class Redactor:
+    """Replaces secret values in text that goes to people, logs or state by `[redacted]`.
+
+    A value is found as it is, and as URLs, JSON, YAML, Go, Python and base64 write it; so is each of its lines, since
+    engines log line by line. Values shorter than 4 characters are left: they stand in ordinary words, which the
+    replacement would destroy, and its places would tell the value. It may be shared between threads.
+    """
+
+    def __init__(self) -> None:
+        self._forms: frozenset[str] = frozenset()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Redactor holds secret values and is never pickled")
+
+    def add(self, value: str) -> None:
+        """Hide a value from now on."""
+        pieces = {value, *(line.strip() for line in value.splitlines())}
+        forms = {form for piece in pieces if len(piece) >= _MIN_VALUE for form in _forms(piece)}
+        with self._lock:
+            self._forms |= forms
+
+    def __call__(self, text: str) -> str:
+        """The text without any form of any value; forms that overlap are replaced as one."""
+        parts: list[str] = []
+        end = 0
+        for start, stop in sorted(self._spans(text)):
+            if start > end or not parts:
+                parts += [text[end:start], _MARK]
+            end = max(end, stop)
+        return "".join([*parts, text[end:]]) if parts else text
+
+    def _spans(self, text: str) -> Iterator[tuple[int, int]]:
+        for form in self._forms:
+            start = text.find(form)
+            while start >= 0:
+                yield start, start + len(form)
+                start = text.find(form, start + 1)
+
+
+def _forms(value: str) -> set[str]:
+    """Every way in which programs write the value into text; quoted text may be quoted once more."""
+    once = {value, *_quoted(value), *_url_quoted(value), value.replace("'", "''")}
+    return once | {twice for form in once for twice in _quoted(form)} | set(_base64(value))
+
+
+# What is left as it is: Python's quote, all escaped, Go's userinfo, path segment and path, JavaScript's component.
+_URL_SAFE = ("/", "", "$&+,;=", "$&+:=@", "$&+,/:;=@", "!'()*")
+
+
+def _url_quoted(value: str) -> Iterator[str]:
+    forms = [quote(value, safe=safe, errors="surrogatepass") for safe in _URL_SAFE]
+    for form in (*forms, quote_plus(value, errors="surrogatepass")):
+        yield form
+        yield re.sub("%..", lambda match: match[0].lower(), form)
+
+
+def _quoted(value: str) -> Iterator[str]:
+    for ascii_only in (True, False):
+        body = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
+        yield body
+        yield re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", body)  # Go's encoding/json
+    yield "".join(map(_go_quoted, value))
+    both = repr(value + "'\"")[1:-4]  # Python escapes ' only in a text that holds both quotes
+    yield both
+    yield both.replace(r"\'", "'")
+
+
+_GO = {char: f"\\{short}" for char, short in zip('\a\b\f\n\r\t\v"\\', 'abfnrtv"\\', strict=True)}
+
+
+def _go_quoted(char: str) -> str:
+    """A character as strconv.Quote writes it (%q)."""
+    if char in _GO or char.isprintable():
+        return _GO.get(char, char)
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _base64(value: str) -> Iterator[str]:
+    """What the base64 of every text around the value holds, for each of three alignments, and where the text ends."""
+    raw = value.encode("utf-8", "surrogatepass")
+    for before, shared in enumerate((0, 2, 3)):  # characters that hold bits of the bytes before the value
+        whole = base64.b64encode(bytes(before) + raw).decode()
+        alone = 8 * (before + len(raw)) // 6  # the next character may hold bits of the bytes after it
+        for form in (whole[shared:], whole[shared:].rstrip("="), whole[shared:alone]):
+            yield form
+            yield form.translate({ord("+"): "-", ord("/"): "_"})

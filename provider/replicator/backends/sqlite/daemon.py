@@ -1,0 +1,102 @@
+"""How a litestream daemon is configured. Text in, text out: nothing here starts or writes anything.
+
+There are two shapes. A *shared* daemon has no database of its own; databases are registered over its control socket,
+and each is uploaded once a second. A *single* daemon has one database with an upload interval of its own, which
+`/register` cannot set; it has a control socket too, for `/sync`, `/list` and `/txid`.
+
+No configuration holds a secret or a placeholder for one: a daemon has one identity, and gets it in its environment
+(`replica.engine_environment`). So `daemon_argv` switches the engine's expansion of `$` off, and any path is safe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from replicator.backends.sqlite.replica import ReplicaLocation
+
+_SOCKET_LIMIT = 107  # bytes of a Unix socket's path that the kernel takes
+_MONITOR = timedelta(seconds=1)  # how often the engine looks at the WAL unless told otherwise
+
+
+@dataclass(frozen=True)
+class DaemonSettings:
+    """What both shapes share.
+
+    `replay_window` is how long each single transaction stays restorable (the engine's `l0-retention`); after it only
+    the ends of compacted ranges are. `snapshot_retention` bounds how far back one can go at all. `shutdown_timeout` is
+    how long the daemon tries to upload the rest when it is told to end. `metrics_port` opens Prometheus metrics on
+    127.0.0.1.
+    """
+
+    socket: Path
+    replay_window: timedelta = timedelta(hours=1)
+    snapshot_interval: timedelta = timedelta(hours=24)
+    snapshot_retention: timedelta = timedelta(hours=24)
+    shutdown_timeout: timedelta = timedelta(seconds=10)
+    metrics_port: int | None = None
+
+
+def shared_daemon(settings: DaemonSettings) -> str:
+    """The YAML of a daemon for databases that are registered later.
+
+    Raises ValueError for a socket path that is too long.
+    """
+    return _render(_common(settings))
+
+
+def single_daemon(
+    settings: DaemonSettings, database: Path, replica: ReplicaLocation, upload_interval: timedelta
+) -> str:
+    """The YAML of a daemon for one `database`, uploaded each `upload_interval`.
+
+    Raises ValueError for an interval that is not positive, a relative path, or a socket path that is too long.
+    """
+    if upload_interval <= timedelta(0):
+        raise ValueError(f"an upload interval is longer than 0 s, not {upload_interval}")
+    if not database.is_absolute():
+        raise ValueError(f"a database has an absolute path, not {database}")
+    entry = {
+        "path": str(database),
+        # Uploads carry what the monitor has taken from the WAL, so it must look at least as often.
+        "monitor-interval": _duration(min(_MONITOR, upload_interval)),
+        "replica": {"url": replica.url_for_engine(), "sync-interval": _duration(upload_interval)},
+    }
+    return _render({**_common(settings), "dbs": [entry]})
+
+
+def daemon_argv(binary: Path, config: Path) -> list[str]:
+    """The command line of a daemon whose YAML is in the file `config`."""
+    return [str(binary), "replicate", "-config", str(config), "-no-expand-env"]
+
+
+def _common(settings: DaemonSettings) -> dict[str, Any]:
+    socket = str(settings.socket)
+    if len(socket.encode()) > _SOCKET_LIMIT:
+        raise ValueError(f"the path of a Unix socket has at most {_SOCKET_LIMIT} bytes: {socket}")
+    config: dict[str, Any] = {
+        "socket": {"enabled": True, "path": socket, "permissions": 0o600},
+        "logging": {"level": "info", "type": "json"},
+        "snapshot": {
+            "interval": _duration(settings.snapshot_interval),
+            "retention": _duration(settings.snapshot_retention),
+        },
+        "l0-retention": _duration(settings.replay_window),
+        "shutdown-sync-timeout": _duration(settings.shutdown_timeout),
+    }
+    if settings.metrics_port is not None:
+        config["addr"] = f"127.0.0.1:{settings.metrics_port}"
+    return config
+
+
+def _render(config: dict[str, Any]) -> str:
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=4096)
+
+
+def _duration(value: timedelta) -> str:
+    """A duration in the engine's notation (Go's), exact to the microsecond."""
+    return f"{value // timedelta(microseconds=1)}us"

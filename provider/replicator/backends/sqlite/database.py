@@ -1,0 +1,224 @@
+"""A SQLite database file: what it is, what it holds, and its WAL.
+
+SQLite runs in threads; nothing here blocks the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sqlite3
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from replicator.backends.sqlite.dialect import LITESTREAM
+
+_MAGIC = b"SQLite format 3\0"
+_WAL_VERSION = 2  # bytes 18 and 19 of the header; 1 is a rollback journal
+
+
+class DatabaseError(Exception):
+    """Something is wrong with a database file; the text names the file."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        super().__init__(f"{path}: {text}")
+
+
+class DatabaseMissing(DatabaseError):
+    """There is no such file."""
+
+
+class NotADatabase(DatabaseError):
+    """It is not a file, or not a SQLite database, or SQLite finds it malformed."""
+
+
+class DatabaseLocked(DatabaseError):
+    """Another process holds a lock on it."""
+
+
+class DatabaseForbidden(DatabaseError):
+    """Our user may not read or write it, or not make files beside it."""
+
+
+@dataclass(frozen=True)
+class DatabaseFacts:
+    """What can be seen of a database without opening it in SQLite.
+
+    `inode` (with its device) tells a file that was swapped. `size` is bytes, without the WAL. `is_sqlite` is true for
+    an empty file too: SQLite takes it for a database without tables. `journal_mode` is `wal`, `rollback` (delete,
+    truncate and persist are not told apart in the file) or None if it is no database or cannot be read. `writable`
+    includes the folder, where SQLite puts the WAL.
+    """
+
+    device: int
+    inode: int
+    size: int
+    is_sqlite: bool
+    journal_mode: str | None
+    readable: bool
+    writable: bool
+
+
+async def inspect(path: Path) -> DatabaseFacts:
+    """Look at the file.
+
+    Raises DatabaseMissing, NotADatabase if it is not a regular file, or DatabaseForbidden if it cannot be reached.
+    """
+    return await asyncio.to_thread(_inspect, path)
+
+
+async def checkpoint_truncate(path: Path, *, busy_timeout: float = 5.0) -> bool:
+    """Move the whole WAL into the database and empty it; False if a reader or writer prevented that.
+
+    It waits for them for `busy_timeout` seconds.
+    A database without a WAL has nothing to lose: True. Raises DatabaseError's kinds.
+    """
+    return await asyncio.to_thread(_checkpoint_truncate, path, busy_timeout)
+
+
+async def content_hash(path: Path) -> str:
+    """A SHA-256, in hex, of schema and rows: equal for databases that a reader cannot tell apart.
+
+    Tables come in the order of their names, rows in the order of their keys; where pages lie does not matter. The
+    engine's own tables are left out. Raises DatabaseError's kinds.
+    """
+    return await asyncio.to_thread(_content_hash, path)
+
+
+def _inspect(path: Path) -> DatabaseFacts:
+    try:
+        info = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise DatabaseMissing(path, "there is no such file") from None
+    except PermissionError:
+        raise DatabaseForbidden(path, "its folder may not be searched") from None
+    if not stat.S_ISREG(info.st_mode):
+        raise NotADatabase(path, "it is not a regular file")
+    effective = os.access in os.supports_effective_ids
+    readable = os.access(path, os.R_OK, effective_ids=effective)
+    writable = os.access(path, os.W_OK, effective_ids=effective)
+    folder_writable = os.access(path.parent, os.W_OK | os.X_OK, effective_ids=effective)
+    header = b""
+    if readable:
+        with path.open("rb") as file:
+            header = file.read(100)
+    is_sqlite = readable and (not header or header.startswith(_MAGIC))
+    mode = None
+    if is_sqlite:
+        mode = "wal" if header[18:20] == bytes([_WAL_VERSION] * 2) else "rollback"
+    return DatabaseFacts(
+        device=info.st_dev,
+        inode=info.st_ino,
+        size=info.st_size,
+        is_sqlite=is_sqlite,
+        journal_mode=mode,
+        readable=readable,
+        writable=writable and folder_writable,
+    )
+
+
+def _checkpoint_truncate(path: Path, busy_timeout: float) -> bool:
+    with _connection(path, mode="rw", busy_timeout=busy_timeout) as database:
+        (busy, _, _) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return bool(busy == 0)
+
+
+def _content_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with _connection(path, mode="ro", busy_timeout=5.0) as database:
+        database.text_factory = _Text
+        database.execute("BEGIN")  # one read transaction: tables that belong together
+        for kind, name, table, sql in _objects(database):
+            digest.update(_encode([kind, name, table, sql]))
+            if kind == "table" and not sql.raw.upper().startswith(b"CREATE VIRTUAL"):
+                for row in _rows(database, name.raw.decode()):
+                    digest.update(_encode(row))
+        database.execute("ROLLBACK")
+    return digest.hexdigest()
+
+
+class _Text:
+    """A TEXT value as its bytes, so that text is not mistaken for a blob and need not be valid UTF-8."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+
+def _objects(database: sqlite3.Connection) -> list[Any]:
+    own = LITESTREAM.own_tables.replace("_", r"\_")
+    return database.execute(
+        r"""SELECT type, name, tbl_name, sql FROM sqlite_schema
+            WHERE sql IS NOT NULL AND tbl_name NOT LIKE ? ESCAPE '\' ORDER BY type, name""",
+        (f"{own}%",),
+    ).fetchall()
+
+
+def _rows(database: sqlite3.Connection, table: str) -> Iterator[Any]:
+    name = _quoted(table)
+    columns = database.execute("SELECT name, pk FROM pragma_table_xinfo(?)", (table,)).fetchall()
+    names = {column.raw.decode().lower() for column, _ in columns}
+    (without_rowid,) = database.execute(
+        "SELECT wr FROM pragma_table_list(?) WHERE schema = 'main'", (table,)
+    ).fetchone()
+    key = [_quoted(column.raw.decode()) for column, place in sorted(columns, key=lambda pair: pair[1]) if place]
+    if not without_rowid:
+        row_id = next((alias for alias in ("rowid", "_rowid_", "oid") if alias not in names), None)
+        key = [row_id] if row_id else [_quoted(column.raw.decode()) for column, _ in columns]
+    return iter(database.execute(f"SELECT * FROM {name} ORDER BY {', '.join(key)}"))  # noqa: S608 - quoted identifiers
+
+
+def _quoted(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def _encode(row: Any) -> bytes:
+    parts = []
+    for value in row:
+        if value is None:
+            tag, raw = b"n", b""
+        elif isinstance(value, int):
+            tag, raw = b"i", str(value).encode()
+        elif isinstance(value, float):
+            tag, raw = b"f", struct.pack(">d", value)
+        elif isinstance(value, _Text):
+            tag, raw = b"t", value.raw
+        else:
+            tag, raw = b"b", bytes(value)
+        parts.append(tag + str(len(raw)).encode() + b":" + raw)
+    return b"".join(parts) + b"\n"
+
+
+@contextmanager
+def _connection(path: Path, *, mode: str, busy_timeout: float) -> Iterator[sqlite3.Connection]:
+    facts = _inspect(path)
+    if not facts.readable or (mode == "rw" and not facts.writable):
+        raise DatabaseForbidden(path, "it may not be " + ("written" if facts.readable else "read"))
+    if not facts.is_sqlite:
+        raise NotADatabase(path, "it is not a SQLite database")
+    try:
+        uri = f"file:{quote(str(path))}?mode={mode}"
+        with closing(sqlite3.connect(uri, uri=True, timeout=busy_timeout, isolation_level=None)) as database:
+            yield database
+    except sqlite3.DatabaseError as error:
+        raise _translated(path, error) from error
+
+
+def _translated(path: Path, error: sqlite3.DatabaseError) -> DatabaseError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return DatabaseLocked(path, "another process holds a lock on it")
+    if code in (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH):
+        return DatabaseForbidden(path, str(error))
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return NotADatabase(path, str(error))
+    return DatabaseError(path, str(error))

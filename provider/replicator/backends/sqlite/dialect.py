@@ -1,0 +1,36 @@
+"""What differs between the engines of this family, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One engine's words.
+
+    `side_folder` is the folder that the engine keeps beside a database, `{name}` being the database's file name.
+    `own_tables` is the prefix of the tables that the engine makes in a database.
+    """
+
+    binary: str
+    minimum_version: tuple[int, int, int]
+    already_registered: str
+    already_unregistered: str
+    side_folder: str
+    own_tables: str
+
+    def side_folder_of(self, database: Path) -> Path:
+        """The folder that the engine keeps beside `database`."""
+        return database.with_name(self.side_folder.format(name=database.name))
+
+
+LITESTREAM = Dialect(
+    binary="litestream",
+    minimum_version=(0, 5, 17),
+    already_registered="already_registered",
+    already_unregistered="already_unregistered",
+    side_folder=".{name}-litestream",
+    own_tables="_litestream_",
+)

@@ -1,0 +1,53 @@
+"""What the engine's error texts mean. The text is quoted in the error, trimmed to one line."""
+
+from __future__ import annotations
+
+import re
+
+from replicator.errors import (
+    DestinationDenied,
+    DestinationMissing,
+    EngineRefused,
+    EngineUnavailable,
+    ReplicatorError,
+    SourceDenied,
+    SourceFormat,
+    SourceFull,
+    SourceLocked,
+    SourceMissing,
+)
+
+_MEANINGS: tuple[tuple[str, type[ReplicatorError], str, str], ...] = (
+    (r"NoSuchBucket|bucket must be created|bucket not found", DestinationMissing, "destination.uri", "make the bucket"),
+    (
+        r"InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|StatusCode: 40[13]\b|no EC2 IMDS role|static credentials",
+        DestinationDenied,
+        "destination.authRef",
+        "check the access key that authRef names, and that it may list, read, write and delete below the prefix",
+    ),
+    (r"not a database|malformed", SourceFormat, "source.uri", "point the stream at an SQLite file"),
+    (r"database is locked|SQLITE_BUSY", SourceLocked, "source.uri", "end the transaction that holds the database"),
+    (r"no space left|disk.*full|SQLITE_FULL", SourceFull, "source.uri", "free space on the database's disk"),
+    (
+        r"readonly database|attempt to write a readonly|permission denied|SQLITE_READONLY|unable to open database file",
+        SourceDenied,
+        "source.uri",
+        "give the agent's user write permission on the database and its folder",
+    ),
+    (r"waiting for data|no such file or directory", SourceMissing, "source.uri", "check the path on the agent's host"),
+    (
+        r"connection refused|deadline exceeded|no such host|timeout|timed out|connection reset|EOF|StatusCode: 5\d\d",
+        EngineUnavailable,
+        "destination.uri",
+        "the stream goes on by itself when the store answers again",
+    ),
+)
+
+
+def meaning(text: str, stream: str) -> ReplicatorError:
+    """The error of ours for an engine's text. Errors of S3 are looked for before those of the file system."""
+    line = " ".join(text.split())[:500]
+    for pattern, error, property, fix in _MEANINGS:
+        if re.search(pattern, line, re.IGNORECASE):
+            return error(f"litestream says: {line}", stream=stream, property=property, fix=fix)
+    return EngineRefused(f"litestream says: {line}", stream=stream)

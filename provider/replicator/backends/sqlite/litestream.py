@@ -1,0 +1,437 @@
+"""The litestream program: its control socket and its command line, with typed answers.
+
+Every call has a deadline. The engine can hang while its destination is away (a `/sync` without a time-out was seen to
+block for more than a minute), so nothing here waits longer than it was told to.
+
+Transaction ids are plain integers; the engine prints them as 16 hex digits (`format_txid`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from replicator.backends.sqlite.dialect import LITESTREAM, Dialect
+from replicator.leash import leashed
+
+_TEXT_LIMIT = 2000  # characters of engine text that an error keeps
+_GRACE = 2.0  # seconds between the engine's own time-out and ours
+_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
+
+
+class EngineError(Exception):
+    """The engine refused or failed.
+
+    `operation` is what was asked (`POST /sync`, `restore`), `status` the HTTP status or the exit code, None when there
+    was no answer. `text` is the engine's own, trimmed; it is not redacted.
+    """
+
+    def __init__(self, operation: str, status: int | None, text: str) -> None:
+        self.operation = operation
+        self.status = status
+        self.text = text.strip()[-_TEXT_LIMIT:]
+        super().__init__(f"{operation}: {self.text}")
+
+
+class EngineTimeout(EngineError):
+    """No answer in time. Whether the engine has done what was asked is not known."""
+
+
+class EngineUnreachable(EngineError):
+    """Nobody listens on the control socket."""
+
+
+class EngineMissing(EngineError):
+    """The binary is not installed, or it is not a version that we know."""
+
+
+# --- What the engine answers ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Registered:
+    """`already` says that the path was known before; the engine then ignores the URL, even if it is another one."""
+
+    path: Path
+    already: bool
+
+
+@dataclass(frozen=True)
+class Unregistered:
+    """`txid` is the last local transaction, None if there is none or the path was not registered."""
+
+    path: Path
+    already: bool
+    txid: int | None
+
+
+@dataclass(frozen=True)
+class Synced:
+    """`txid` is the local transaction, `replicated_txid` the one at the destination.
+
+    Both count the engine's batches, not commits. None is unknown: the engine says 0 before the first upload, and also
+    after an error of a file destination that had worked.
+    """
+
+    changed: bool
+    txid: int | None
+    replicated_txid: int | None
+
+
+@dataclass(frozen=True)
+class ListedDatabase:
+    """`status` `replicating` means only that the database is open: see `last_sync_at`."""
+
+    path: Path
+    status: str
+    last_sync_at: datetime | None
+
+
+@dataclass(frozen=True)
+class DaemonInfo:
+    """Which daemon answers; another `pid` or `started_at` means that it knows no registered database any more."""
+
+    version: str
+    pid: int
+    started_at: datetime
+    database_count: int
+
+
+@dataclass(frozen=True)
+class SyncActivity:
+    """The last or running sync of one database; `error` shows failures of the first contact only."""
+
+    path: Path
+    active: bool
+    operation: str | None
+    phase: str | None
+    started_at: datetime | None
+    updated_at: datetime | None
+    txid: int | None
+    wal_size: int | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class LtxFile:
+    """One file of a replica. Level 0 holds single batches, 1 to 3 compacted ones, 9 snapshots.
+
+    `created` has whole seconds.
+    """
+
+    level: int
+    min_txid: int
+    max_txid: int
+    size: int
+    created: datetime
+
+
+@dataclass(frozen=True)
+class RestorePlan:
+    """The files that a restore would read; the result would be the database as of `max_txid`."""
+
+    min_txid: int
+    max_txid: int
+    files: tuple[LtxFile, ...]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A database written to `path`, as of `txid`."""
+
+    path: Path
+    txid: int
+    duration_seconds: float
+
+
+# --- The control socket --------------------------------------------------------------------------------------------
+
+
+class ControlClient:
+    """The daemon's HTTP over its Unix socket. Open until `aclose`, or as an async context manager.
+
+    All time-outs are seconds. Methods raise EngineError with the HTTP status, EngineTimeout, or EngineUnreachable.
+    """
+
+    def __init__(self, socket_path: Path, *, dialect: Dialect = LITESTREAM) -> None:
+        self._socket = socket_path
+        self._dialect = dialect
+        self._http = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(socket_path)), base_url="http://engine", trust_env=False
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def register(self, path: Path, replica_url: str, *, timeout: float = 10.0) -> Registered:
+        """Start replicating `path`. The engine checks neither the file nor the destination: ask `sync` with `wait`.
+
+        A registered database is uploaded each second, whatever the daemon's configuration says.
+        """
+        answer = await self._post("/register", {"path": str(path), "replica_url": replica_url}, timeout, limit=None)
+        return Registered(Path(answer["path"]), already=answer["status"] == self._dialect.already_registered)
+
+    async def unregister(self, path: Path, *, timeout: float = 30.0) -> Unregistered:
+        """Upload what is left, then forget `path`. It is forgotten also when the upload fails (EngineError)."""
+        answer = await self._post("/unregister", {"path": str(path)}, timeout, limit=timeout)
+        already = answer["status"] == self._dialect.already_unregistered
+        return Unregistered(Path(answer["path"]), already=already, txid=answer.get("txid") or None)
+
+    async def sync(self, path: Path, *, wait: bool, timeout: float) -> Synced:
+        """Take what is in the WAL; with `wait`, also upload it. Without `wait` a failing destination does not show."""
+        answer = await self._post("/sync", {"path": str(path), "wait": wait}, timeout, limit=timeout)
+        return Synced(
+            changed=answer["status"] != "no_change",
+            txid=answer["txid"] or None,
+            replicated_txid=answer["replicated_txid"] or None,
+        )
+
+    async def txid(self, path: Path, *, timeout: float = 5.0) -> int | None:
+        """The last local transaction, None before the first."""
+        answer = await self._get("/txid", {"path": str(path)}, timeout)
+        return int(answer["txid"]) or None
+
+    async def list_databases(self, *, timeout: float = 5.0) -> list[ListedDatabase]:
+        """All databases, in the order of their registration."""
+        answer = await self._get("/list", {}, timeout)
+        return [
+            ListedDatabase(Path(item["path"]), item["status"], _time(item.get("last_sync_at")))
+            for item in answer["databases"]
+        ]
+
+    async def info(self, *, timeout: float = 5.0) -> DaemonInfo:
+        """Which daemon this is."""
+        answer = await self._get("/info", {}, timeout)
+        return DaemonInfo(
+            version=answer["version"],
+            pid=answer["pid"],
+            started_at=datetime.fromisoformat(answer["started_at"]),
+            database_count=answer["database_count"],
+        )
+
+    async def sync_status(self, path: Path | None = None, *, timeout: float = 5.0) -> dict[Path, SyncActivity]:
+        """What the syncs are doing, of one database or of all."""
+        answer = await self._get("/debug/sync-status", {"path": str(path)} if path else {}, timeout)
+        return {Path(item["path"]): _activity(item) for item in answer["databases"]}
+
+    async def _post(self, route: str, body: dict[str, Any], timeout: float, *, limit: float | None) -> dict[str, Any]:
+        if limit is not None:
+            body = {**body, "timeout": max(1, math.ceil(limit))}  # whole seconds; 0 would be the engine's default
+            timeout = body["timeout"] + _GRACE
+        return await self._send("POST", route, timeout, json=body)
+
+    async def _get(self, route: str, query: dict[str, str], timeout: float) -> dict[str, Any]:
+        return await self._send("GET", route, timeout, params=query)
+
+    async def _send(self, method: str, route: str, timeout: float, **what: Any) -> dict[str, Any]:
+        operation = f"{method} {route}"
+        try:
+            async with asyncio.timeout(timeout):
+                reply = await self._http.request(method, route, timeout=timeout, **what)
+        except (TimeoutError, httpx.TimeoutException):
+            raise EngineTimeout(operation, None, f"no answer within {timeout:g} s") from None
+        except httpx.TransportError as error:
+            raise EngineUnreachable(operation, None, f"{self._socket}: {error}") from error
+        if reply.status_code != httpx.codes.OK:
+            raise EngineError(operation, reply.status_code, _error_text(reply))
+        answer: dict[str, Any] = reply.json()
+        return answer
+
+
+def _error_text(reply: httpx.Response) -> str:
+    try:
+        body = reply.json()
+        return ": ".join(part for part in (body["error"], body.get("details")) if part)
+    except (ValueError, KeyError, TypeError):
+        return reply.text
+
+
+def _activity(item: dict[str, Any]) -> SyncActivity:
+    return SyncActivity(
+        path=Path(item["path"]),
+        active=item["active"],
+        operation=item.get("operation"),
+        phase=item.get("phase"),
+        started_at=_time(item.get("started_at")),
+        updated_at=_time(item.get("updated_at")),
+        txid=item.get("txid"),
+        wal_size=item.get("wal_size"),
+        error=item.get("error"),
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+# --- The command line ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Binary:
+    """An engine's program that was asked for its version."""
+
+    path: Path
+    version: str
+
+
+async def find_binary(dialect: Dialect = LITESTREAM) -> Binary:
+    """The engine's program: beside the running interpreter, else on PATH.
+
+    Raises EngineMissing if there is none, or if its version is not in the minor series that we know.
+    """
+    beside = Path(sys.executable).parent / dialect.binary
+    found = str(beside) if beside.exists() else shutil.which(dialect.binary)
+    if found is None:
+        raise EngineMissing("version", None, f"{dialect.binary} is neither in {beside.parent} nor on PATH")
+    path = Path(found)
+    text = (await _run([str(path), "version"], env={}, timeout=10.0, operation="version")).strip()
+    match = _VERSION.fullmatch(text)
+    version = tuple(int(part) for part in match.groups()) if match else (0, 0, 0)
+    least = dialect.minimum_version
+    if version[:2] != least[:2] or version < least:
+        wanted = f"{least[0]}.{least[1]}.x, from {'.'.join(map(str, least))} on"
+        raise EngineMissing("version", None, f"{path} is version {text!r}; we know {wanted}")
+    return Binary(path, text)
+
+
+class CommandLine:
+    """The program run as a command, in an explicit environment (see `replica.engine_environment`).
+
+    All time-outs are seconds; a command that exceeds its own, or whose caller is cancelled, is killed. Commands die
+    with this process too: an upload that went on alone would be a second writer. Methods raise EngineError or
+    EngineTimeout.
+    """
+
+    def __init__(self, binary: Path, env: Mapping[str, str]) -> None:
+        self._binary = binary
+        self._env = env
+
+    async def ltx(self, replica_url: str, *, timeout: float = 60.0) -> list[LtxFile]:
+        """All files of a replica on all levels; empty if there is no replica."""
+        text = await self._command(["ltx", "-level", "all", "-json", replica_url], timeout)
+        return [_ltx_file(item) for item in json.loads(text) or []]
+
+    async def plan_restore(
+        self, replica_url: str, *, txid: int | None = None, timestamp: datetime | None = None, timeout: float = 60.0
+    ) -> RestorePlan:
+        """What `restore` would read. The engine refuses a transaction or a time that is not retained (EngineError)."""
+        # The plan needs the name of an output; the engine neither makes it nor looks at it.
+        point = _point(txid, timestamp)
+        text = await self._command(["restore", "-dry-run", "-json", *point, "-o", "plan", replica_url], timeout)
+        plan = json.loads(text)
+        files = tuple(_ltx_file(item) for item in plan["files"])
+        return RestorePlan(int(plan["min_txid"], 16), int(plan["max_txid"], 16), files)
+
+    async def restore(
+        self,
+        replica_url: str,
+        output: Path,
+        *,
+        txid: int | None = None,
+        timestamp: datetime | None = None,
+        integrity: str = "full",
+        timeout: float = 600.0,
+    ) -> Restored:
+        """Write the database of a replica to `output`, which must not exist.
+
+        `txid` (inclusive) or `timestamp` choose the point, the newest if neither is given. A time after the last batch
+        is refused by the engine. `integrity` is none, quick or full, SQLite's own check.
+        """
+        arguments = ["-json", "-integrity-check", integrity, *_point(txid, timestamp), "-o", str(output), replica_url]
+        result = json.loads(await self._command(["restore", *arguments], timeout))
+        return Restored(Path(result["db_path"]), int(result["txid"], 16), result["duration_ms"] / 1000)
+
+    async def reset(self, database: Path, *, timeout: float = 60.0) -> None:
+        """Drop the engine's local files of `database`. This alone does not make the next upload a snapshot."""
+        await self._command(["reset", str(database)], timeout)
+
+    async def replicate_once(
+        self, database: Path, replica_url: str, *, force_snapshot: bool = True, timeout: float = 600.0
+    ) -> None:
+        """Upload what is new and, with `force_snapshot`, the whole database.
+
+        No daemon may hold `database` meanwhile.
+        """
+        flags = ["-once", "-force-snapshot"] if force_snapshot else ["-once"]
+        await self._command(["replicate", *flags, str(database), replica_url], timeout)
+
+    async def _command(self, arguments: Sequence[str], timeout: float) -> str:
+        return await _run([str(self._binary), *arguments], env=self._env, timeout=timeout, operation=arguments[0])
+
+
+def format_txid(txid: int) -> str:
+    """A transaction id as the engine prints it: 16 hex digits."""
+    return f"{txid:016x}"
+
+
+def _point(txid: int | None, timestamp: datetime | None) -> list[str]:
+    if txid is not None and timestamp is not None:
+        raise ValueError("a restore has a txid or a timestamp, not both")
+    if txid is not None:
+        return ["-txid", format_txid(txid)]
+    if timestamp is not None:
+        return ["-timestamp", timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")]
+    return []
+
+
+def _ltx_file(item: dict[str, Any]) -> LtxFile:
+    return LtxFile(
+        level=item["level"],
+        min_txid=int(item["min_txid"], 16),
+        max_txid=int(item["max_txid"], 16),
+        size=item["size"],
+        created=datetime.fromisoformat(item["timestamp"]),
+    )
+
+
+async def _run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float, operation: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *leashed(argv),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=dict(env),
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(timeout):
+            output, errors = await process.communicate()
+    except TimeoutError:
+        raise EngineTimeout(operation, None, f"not finished within {timeout:g} s") from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await asyncio.shield(process.wait())
+    if process.returncode != 0:
+        raise EngineError(operation, process.returncode, _last_words(errors, output))
+    return output.decode(errors="replace")
+
+
+def _last_words(errors: bytes, output: bytes) -> str:
+    text = (errors.strip() or output.strip()).decode(errors="replace")
+    said = [line for line in text.splitlines() if line.startswith("Error: ")]
+    return said[-1].removeprefix("Error: ") if said else text

@@ -1,0 +1,355 @@
+"""Where a replica lives: a prefix of an S3 bucket, or a folder.
+
+`parse_replica` reads a destination's URI. A location knows the URL that the engine wants, and can list and purge itself
+by its own means (boto3 or the file system), with credentials that are handed to it. A key pair in the environment is
+never used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_LTX = re.compile(r"/ltx/\d+/[0-9a-f]{16}-([0-9a-f]{16})\.ltx$")
+_SEGMENT = re.compile(r"[A-Za-z0-9._=+@~,-]+")  # what neither S3 nor the engine's URL parser writes in another way
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_QUERY = ("endpoint", "region")
+_DEFAULT_REGION = "us-east-1"
+_BATCH = 1000  # the most keys that S3 deletes in one request
+_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_ROLE = (  # where an identity is to be found; never a key pair itself
+    "AWS_PROFILE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+)
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+
+T = TypeVar("T")
+
+
+class ReplicaError(Exception):
+    """The destination failed; the text names the location, and holds no secret."""
+
+    def __init__(self, location: ReplicaLocation, text: str) -> None:
+        self.location = location
+        super().__init__(f"{location}: {text}")
+
+
+class BucketMissing(ReplicaError):
+    """The bucket does not exist."""
+
+
+class CredentialsRefused(ReplicaError):
+    """The server does not know the key, the signature is wrong, or the identity may not do this."""
+
+
+class ReplicaUnreachable(ReplicaError):
+    """The server did not answer, or not in time."""
+
+
+class PurgeRefused(ReplicaError):
+    """Too much would be deleted."""
+
+
+@dataclass(frozen=True)
+class S3Credentials:
+    """One S3 identity. The engine drops a session token, so there is none."""
+
+    access_key_id: str = field(repr=False)
+    secret_access_key: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class PrefixContents:
+    """What lies below a prefix. `newest_txid` and `newest_time` (UTC) are None if there is no file of the engine."""
+
+    objects: int
+    newest_txid: int | None
+    newest_time: datetime | None
+
+
+class ReplicaLocation(ABC):
+    """A place for one replica. `str()` is safe to show."""
+
+    @abstractmethod
+    def __str__(self) -> str: ...
+
+    @abstractmethod
+    def url_for_engine(self) -> str:
+        """The URL for `/register`, YAML and commands; the same for the same place."""
+
+    @abstractmethod
+    def child(self, name: str) -> ReplicaLocation:
+        """The place `name` below this one. Raises ValueError."""
+
+    @abstractmethod
+    def overlaps(self, other: ReplicaLocation) -> bool:
+        """Whether they are the same place, or one lies below the other."""
+
+    @abstractmethod
+    async def list_prefix(self, credentials: S3Credentials | None) -> PrefixContents:
+        """Everything below the prefix. Raises ReplicaError's kinds."""
+
+    @abstractmethod
+    async def purge_prefix(self, credentials: S3Credentials | None) -> int:
+        """Delete everything below the prefix and nothing else; how many objects there were.
+
+        Raises ReplicaError's kinds, PurgeRefused for a place that no replica owns alone.
+        """
+
+
+def parse_replica(uri: str) -> ReplicaLocation:
+    """`s3://bucket/prefix?endpoint=…&region=…` or `file:///dir`.
+
+    Raises ValueError, which says what is wrong; the text repeats nothing that could be a secret.
+    """
+    parts = urlsplit(uri)
+    if "@" in parts.netloc:
+        raise ValueError("a destination's URI holds no user or password; credentials come from authRef")
+    if parts.fragment:
+        raise ValueError("a destination's URI has no '#' part")
+    if parts.scheme == "s3":
+        return _parse_s3(parts.netloc, parts.path, parts.query)
+    if parts.scheme == "file":
+        if parts.netloc or parts.query:
+            raise ValueError("a folder is written file:///absolute/path")
+        return FolderLocation(Path("/", *_segments(parts.path)))
+    raise ValueError("a destination is s3://bucket/prefix or file:///folder")
+
+
+@dataclass(frozen=True)
+class S3Location(ReplicaLocation):
+    """A prefix (without slashes at its ends) of a bucket. Without `endpoint` it is AWS; with one, path style."""
+
+    bucket: str
+    prefix: str
+    endpoint: str | None = None
+    region: str | None = None
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    def url_for_engine(self) -> str:
+        query = {name: value for name in _QUERY if (value := getattr(self, name))}
+        return str(self) + ("?" + urlencode(query, safe=":/") if query else "")
+
+    def child(self, name: str) -> S3Location:
+        prefix = "/".join([self.prefix, *_segments(name)])
+        return S3Location(self.bucket, prefix, self.endpoint, self.region)
+
+    def overlaps(self, other: ReplicaLocation) -> bool:
+        if not isinstance(other, S3Location) or (self.endpoint, self.bucket) != (other.endpoint, other.bucket):
+            return False
+        mine, theirs = f"{self.prefix}/", f"{other.prefix}/"
+        return mine.startswith(theirs) or theirs.startswith(mine)
+
+    async def list_prefix(self, credentials: S3Credentials | None) -> PrefixContents:
+        return await self._in_thread(credentials, self._list)
+
+    async def purge_prefix(self, credentials: S3Credentials | None) -> int:
+        if not self.prefix:
+            raise PurgeRefused(self, "the whole bucket would be deleted")
+        return await self._in_thread(credentials, self._purge)
+
+    def _list(self, s3: S3Client) -> PrefixContents:
+        return _contents((item["Key"], item["LastModified"]) for item in self._objects(s3))
+
+    def _purge(self, s3: S3Client) -> int:
+        count = 0
+        keys = [item["Key"] for item in self._objects(s3)]
+        for start in range(0, len(keys), _BATCH):
+            batch = keys[start : start + _BATCH]
+            reply = s3.delete_objects(
+                Bucket=self.bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
+            )
+            if failed := reply.get("Errors"):
+                first = failed[0]
+                raise ReplicaError(self, f"{len(failed)} objects remain, the first because of {first.get('Code')}")
+            count += len(batch)
+        return count
+
+    def _objects(self, s3: S3Client) -> Iterator[Any]:
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{self.prefix}/"):
+            yield from page.get("Contents", [])
+
+    async def _in_thread(self, credentials: S3Credentials | None, work: Callable[[S3Client], T]) -> T:
+        def run() -> T:
+            with self._client(credentials) as s3:
+                return work(s3)
+
+        return await asyncio.to_thread(run)
+
+    @contextmanager
+    def _client(self, credentials: S3Credentials | None) -> Iterator[S3Client]:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
+        from botocore.session import Session
+
+        core = Session()
+        if credentials is None:  # the host's role or files; a key pair in our environment is for somebody else
+            core.get_component("credential_provider").remove("env")
+        client = boto3.session.Session(botocore_session=core).client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name=self.region or _DEFAULT_REGION,
+            aws_access_key_id=credentials.access_key_id if credentials else None,
+            aws_secret_access_key=credentials.secret_access_key if credentials else None,
+            # The engine's trust store. Left out, boto3 would open the file that AWS_CA_BUNDLE names.
+            verify=ssl.get_default_verify_paths().cafile or True,
+            config=Config(
+                connect_timeout=5,
+                read_timeout=15,
+                retries={"total_max_attempts": 2, "mode": "standard"},
+                s3={"addressing_style": "path" if self.endpoint else "auto"},
+            ),
+        )
+        try:
+            yield client
+        except ClientError as error:
+            raise self._refusal(error.response) from error
+        except (ConnectionError, HTTPClientError) as error:
+            raise ReplicaUnreachable(
+                self, f"no answer from {self.endpoint or 'AWS'}: {type(error).__name__}"
+            ) from error
+        except BotoCoreError as error:
+            raise CredentialsRefused(self, str(error)) from error
+        finally:
+            client.close()
+
+    def _refusal(self, response: Mapping[str, Any]) -> ReplicaError:
+        code = response["Error"].get("Code", "")
+        message = response["Error"].get("Message", "")
+        if code == "NoSuchBucket":
+            return BucketMissing(self, f"there is no bucket {self.bucket}")
+        if response["ResponseMetadata"]["HTTPStatusCode"] in (401, 403):
+            return CredentialsRefused(self, f"{code}: {message}")
+        return ReplicaError(self, f"{code}: {message}")
+
+
+@dataclass(frozen=True)
+class FolderLocation(ReplicaLocation):
+    """A folder of the host where the engine runs."""
+
+    folder: Path
+
+    def __str__(self) -> str:
+        return f"file://{self.folder}"
+
+    def url_for_engine(self) -> str:
+        return str(self)
+
+    def child(self, name: str) -> FolderLocation:
+        return FolderLocation(self.folder.joinpath(*_segments(name)))
+
+    def overlaps(self, other: ReplicaLocation) -> bool:
+        if not isinstance(other, FolderLocation):
+            return False
+        return self.folder.is_relative_to(other.folder) or other.folder.is_relative_to(self.folder)
+
+    async def list_prefix(self, credentials: S3Credentials | None) -> PrefixContents:
+        return await asyncio.to_thread(self._list)
+
+    async def purge_prefix(self, credentials: S3Credentials | None) -> int:
+        return await asyncio.to_thread(self._purge)
+
+    def _list(self) -> PrefixContents:
+        with self._translated():
+            files = [path for path in self.folder.rglob("*") if not path.is_dir() or path.is_symlink()]
+            return _contents((str(path), datetime.fromtimestamp(path.lstat().st_mtime, UTC)) for path in files)
+
+    def _purge(self) -> int:
+        folder, home = self.folder.resolve(), Path.home().resolve()
+        if home.is_relative_to(folder):
+            raise PurgeRefused(self, "it is the file system's root, a home folder, or a folder that holds one")
+        if len(folder.parts) < 3:
+            raise PurgeRefused(self, "a folder at the top of the file system is too much to delete")
+        count = self._list().objects
+        with self._translated():
+            if self.folder.is_symlink():
+                raise PurgeRefused(self, "it is a symbolic link")
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+        return count
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except PermissionError as error:
+            raise CredentialsRefused(self, f"{error.strerror}: {error.filename}") from error
+        except OSError as error:
+            raise ReplicaError(self, f"{error.strerror}: {error.filename}") from error
+
+
+def engine_environment(credentials: S3Credentials | None, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The whole environment of an engine's process, made from a few names of `inherited` and the credentials.
+
+    Without credentials the engine finds the host's own role (instance metadata, a shared file, a container's token),
+    as `list_prefix` does. AWS_CA_BUNDLE is never passed on: it makes the engine's S3 client fail; SSL_CERT_FILE works.
+    """
+    names = (*_PASSED_ON, *_PROXIES, *(() if credentials else _ROLE))
+    env = {name: inherited[name] for name in names if name in inherited}
+    if credentials:
+        env["AWS_ACCESS_KEY_ID"] = credentials.access_key_id
+        env["AWS_SECRET_ACCESS_KEY"] = credentials.secret_access_key
+    return env
+
+
+def _parse_s3(bucket: str, path: str, query: str) -> S3Location:
+    if not _BUCKET.fullmatch(bucket):
+        raise ValueError("a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens")
+    settings = dict(parse_qsl(query, keep_blank_values=True))
+    settings.pop("force-path-style", None)  # what an endpoint means anyway
+    if unknown := sorted(set(settings) - set(_QUERY)):
+        raise ValueError(
+            f"unknown parameters of an S3 destination: {', '.join(unknown)}; known are endpoint and region"
+        )
+    endpoint = settings.get("endpoint")
+    if endpoint is not None:
+        address = urlsplit(endpoint)
+        if address.scheme not in ("http", "https") or not address.hostname or "@" in address.netloc:
+            raise ValueError("an endpoint is http://host:port or https://host")
+        endpoint = endpoint.rstrip("/")
+    return S3Location(bucket, "/".join(_segments(path)), endpoint, settings.get("region") or None)
+
+
+def _segments(path: str) -> list[str]:
+    segments = unquote(path).strip("/").split("/")
+    for segment in segments:
+        if segment in (".", "..") or not _SEGMENT.fullmatch(segment):
+            raise ValueError(
+                "a prefix or folder is made of letters, digits and . _ = + @ ~ , - with single slashes between; "
+                "it is not empty and has no part '.' or '..'"
+            )
+    return segments
+
+
+def _contents(items: Iterator[tuple[str, datetime]]) -> PrefixContents:
+    count, newest_txid, newest_time = 0, None, None
+    for key, modified in items:
+        count += 1
+        if match := _LTX.search(key):
+            txid = int(match[1], 16)
+            newest_txid = txid if newest_txid is None else max(newest_txid, txid)
+            newest_time = modified if newest_time is None else max(newest_time, modified)
+    return PrefixContents(count, newest_txid, newest_time)

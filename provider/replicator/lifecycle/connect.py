@@ -1,0 +1,118 @@
+"""From a stream to the Replicator that manages it, and one listing shared by everybody who asks at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from replicator.backends import REGISTRY
+from replicator.errors import InvalidStream
+from replicator.lifecycle.config import ProviderConfig
+from replicator.model import Stream
+from replicator.replicator import Description, Replicator
+
+START_HINT = "start it: replicator agent start"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamId:
+    """A resource id, `<backend>/<region or "default">/<name>`."""
+
+    backend: str
+    region: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> StreamId:
+        """Read an id; raise `InvalidStream` where it is none."""
+        parts = text.split("/")
+        if len(parts) != 3 or not all(parts) or parts[0] not in REGISTRY:
+            raise InvalidStream(
+                f"{text!r} is not the id of a stream",
+                fix=f"write <backend>/<region or default>/<name>; backends are {', '.join(REGISTRY)}",
+            )
+        return cls(*parts)
+
+    @classmethod
+    def of(cls, stream: Stream) -> StreamId:
+        """The id of a stream whose backend is known."""
+        backend = REGISTRY[stream.backend or ""]
+        end = stream.source if backend.managed_at == "source" else stream.destination
+        return cls(backend.kind, end.region or "default", stream.name)
+
+    def __str__(self) -> str:
+        return f"{self.backend}/{self.region}/{self.name}"
+
+
+class _Listing:
+    """All streams of one Replicator, fetched once for everybody who asks within `max_age` seconds."""
+
+    def __init__(self, replicator: Replicator) -> None:
+        self._replicator = replicator
+        self._fetch: asyncio.Task[dict[str, Description]] | None = None
+        self._started = 0.0
+
+    async def get(self, max_age: float) -> dict[str, Description]:
+        fetch = self._fetch
+        if fetch is None or time.monotonic() - self._started > max_age or (fetch.done() and fetch.exception()):
+            self._started = time.monotonic()
+            fetch = self._fetch = asyncio.create_task(self._all())
+        return await asyncio.shield(fetch)
+
+    async def _all(self) -> dict[str, Description]:
+        return {item.stream.name: item for item in await self._replicator.describe()}
+
+    def forget(self) -> None:
+        self._fetch = None
+
+
+Connect = Callable[[str, str], Replicator]
+
+
+class Connections:
+    """The Replicators of one provider configuration, connected on first use.
+
+    :param connect: makes a Replicator of a backend kind and an address.
+    """
+
+    def __init__(self, config: ProviderConfig, connect: Connect | None = None) -> None:
+        self.config = config
+        self._connect = connect or _remote
+        self._open: dict[tuple[str, str], tuple[Replicator, _Listing]] = {}
+
+    def _entry(self, at: StreamId) -> tuple[Replicator, _Listing]:
+        backend = REGISTRY[at.backend]
+        key = (backend.kind, self.config.address(backend, at.region))
+        if key not in self._open:
+            replicator = self._connect(*key)
+            self._open[key] = (replicator, _Listing(replicator))
+        return self._open[key]
+
+    def replicator(self, at: StreamId) -> Replicator:
+        """The Replicator for reading and for effects; raise `InvalidConfig` where no address is configured."""
+        return self._entry(at)[0]
+
+    def changing(self, at: StreamId) -> Replicator:
+        """The Replicator for an effect: the shared listing is out of date from here on."""
+        replicator, listing = self._entry(at)
+        listing.forget()
+        return replicator
+
+    async def describe(self, at: StreamId, *, max_age: float) -> Description | None:
+        """The stream in a listing that is at most `max_age` seconds old; `None` where the engine has no such stream."""
+        return (await self._entry(at)[1].get(max_age)).get(at.name)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for replicator, _ in self._open.values():
+            await replicator.aclose()
+        self._open.clear()
+
+
+def _remote(kind: str, address: str) -> Any:
+    from replicator.remote.client import RemoteReplicator
+
+    return RemoteReplicator(kind, address, start_hint=START_HINT)

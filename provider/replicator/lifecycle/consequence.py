@@ -1,0 +1,58 @@
+"""What a planned change does to the data: one verdict for each changed property, from the capability table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from replicator.capabilities import TABLE, Effect, Verdict
+from replicator.lifecycle.diff import Change
+from replicator.model import Stream
+
+_ORDER = list(Verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class Consequence:
+    """One property's verdict, and the sentence that the preview shows."""
+
+    property: str
+    verdict: Verdict
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.property}: {self.verdict.value}: {self.text}"
+
+
+def consequences(old: Stream, changes: Iterable[Change], *, purges: bool) -> list[Consequence]:
+    """The verdicts of `changes` to `old`, the most harmful first. A harmless change has none.
+
+    :param purges: whether the stream as it will be has `purgeDestination`.
+    """
+    row = TABLE[old.backend or ""]
+    found: dict[str, Consequence] = {}
+    for change in changes:
+        if change.replaces:
+            found[change.property] = _replacement(old, change.property)
+        elif change.property == "purgeDestination":
+            if purges:
+                text = "from now on a delete of this stream also deletes what it wrote to the destination"
+                found[change.property] = Consequence(change.property, Verdict.DELETES_DATA, text)
+        else:
+            effect = row.changes.get(_known(change.property, row.changes))
+            if effect and effect.verdict is not Verdict.SAFE:
+                found[change.property] = Consequence(change.property, effect.verdict, effect.text)
+    return sorted(found.values(), key=lambda item: -_ORDER.index(item.verdict))
+
+
+def _known(path: str, effects: Iterable[str] | dict[str, Effect]) -> str:
+    """`options.busy-timeout` has the effect of `options`."""
+    head = path.partition(".")[0]
+    return path if path in effects else head
+
+
+def _replacement(old: Stream, path: str) -> Consequence:
+    made_of = "the stream is removed and made again, which begins with a new snapshot"
+    if old.purge_destination:
+        return Consequence(path, Verdict.DELETES_DATA, f"{made_of}; purgeDestination deletes what the old one wrote")
+    return Consequence(path, Verdict.RE_SNAPSHOTS, f"{made_of}; {TABLE[old.backend or ''].removal}")

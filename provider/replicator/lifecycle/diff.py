@@ -1,0 +1,93 @@
+"""What differs between the declared stream and the one in the state. Status is not part of either."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from replicator.model import Stream
+
+_SETS = frozenset({"include", "exclude"})
+
+REPLACING = frozenset({"name", "backend", "source.region"})
+"""Another name or backend is another stream; another region is another agent. Everything else is changed in place."""
+
+
+class Kind(Enum):
+    """How one path differs."""
+
+    ADD = "add"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One path that differs.
+
+    :param path: `source.uri`, `include[0]` (the index in the new list; in the old one for a deletion).
+    :param replaces: the change makes another stream.
+    """
+
+    path: str
+    kind: Kind
+    replaces: bool = False
+
+    @property
+    def property(self) -> str:
+        """The path without an index."""
+        return self.path.partition("[")[0]
+
+
+def diff(old: Stream, new: Mapping[str, Any] | Stream, unknown: Iterable[str] = ()) -> list[Change]:
+    """Every change from `old` to `new`, in the order of the properties.
+
+    Both sides have their defaults filled in, so that writing a default down is no change. Unknown paths
+    are changes.
+    """
+    before = _comparable(old)
+    after = _comparable(new) if isinstance(new, Stream) else _comparable(_with_defaults(new))
+    holes = frozenset(unknown)
+    changes = [change for change in _walk(before, after, "") if change.property not in holes]
+    changes += [Change(hole, Kind.UPDATE, hole in REPLACING) for hole in sorted(holes)]
+    return changes
+
+
+def _comparable(stream: Stream | Mapping[str, Any]) -> dict[str, Any]:
+    wire = stream.wire() if isinstance(stream, Stream) else dict(stream)
+    wire.pop("owner", None)
+    return wire
+
+
+def _with_defaults(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs of which some are unknown, with the defaults of the others."""
+    defaults = Stream.model_construct(name="", source=None, destination=None).model_dump(
+        mode="json", exclude={"name", "source", "destination"}, exclude_none=True, warnings=False
+    )
+    return {**defaults, **known}
+
+
+def _walk(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str) -> Iterable[Change]:
+    for key in dict.fromkeys([*before, *after]):
+        path = f"{prefix}{key}"
+        old, new = before.get(key), after.get(key)
+        if old == new:
+            continue
+        replaces = path in REPLACING
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _walk(old, new, f"{path}.")
+        elif path in _SETS:
+            yield from _set_changes(path, old or [], new or [])
+        elif old is None:
+            yield Change(path, Kind.ADD, replaces)
+        elif new is None:
+            yield Change(path, Kind.DELETE, replaces)
+        else:
+            yield Change(path, Kind.UPDATE, replaces)
+
+
+def _set_changes(path: str, old: list[Any], new: list[Any]) -> Iterable[Change]:
+    yield from (Change(f"{path}[{i}]", Kind.DELETE) for i, item in enumerate(old) if item not in new)
+    yield from (Change(f"{path}[{i}]", Kind.ADD) for i, item in enumerate(new) if item not in old)

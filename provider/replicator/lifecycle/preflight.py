@@ -1,0 +1,45 @@
+"""A look at the live source and destination before a change, as strict as the configuration says."""
+
+from __future__ import annotations
+
+from replicator.errors import AgentUnreachable, EngineUnavailable, ReplicatorError
+from replicator.lifecycle.config import Preflight
+from replicator.lifecycle.connect import Connections, StreamId
+from replicator.model import Stream
+from replicator.replicator import Finding, Severity
+
+
+async def preflight(connections: Connections, stream: Stream) -> list[Finding]:
+    """What the backend finds. Where it cannot be reached, that is a warning: a preview works offline.
+
+    With `preflight: warn` an error counts as a warning; with `off` nothing is asked.
+    """
+    strictness = connections.config.preflight
+    if strictness is Preflight.OFF:
+        return []
+    try:
+        found = await connections.replicator(StreamId.of(stream)).preflight(stream)
+    except (AgentUnreachable, EngineUnavailable) as error:
+        return [_unseen(error)]
+    if strictness is Preflight.WARN:
+        return [
+            item.model_copy(update={"severity": Severity.WARNING}) if item.severity is Severity.ERROR else item
+            for item in found
+        ]
+    return found
+
+
+def _unseen(error: ReplicatorError) -> Finding:
+    return Finding(
+        severity=Severity.WARNING,
+        code=error.code,
+        message=f"this preview could not look at the source and the destination: {error.message}",
+        fix=error.fix,
+    )
+
+
+def sentence(finding: Finding) -> str:
+    """A finding as the preview shows it."""
+    path = f"{finding.property}: " if finding.property else ""
+    fix = f"\n  → {finding.fix}" if finding.fix else ""
+    return f"{path}{finding.message} [{finding.code}]{fix}"

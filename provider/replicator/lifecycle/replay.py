@@ -1,0 +1,33 @@
+"""Replay: plan it, run it once for one key, see it end."""
+
+from __future__ import annotations
+
+from replicator.lifecycle.connect import Connections, StreamId
+from replicator.lifecycle.wait import Limits, Progress, silent, wait_for_replay
+from replicator.model import Checkpoint
+from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress
+
+
+async def plan_replay(
+    connections: Connections, at: StreamId, start: Checkpoint, method: ReplayMethod, target: str | None
+) -> ReplayPlan:
+    """What the replay would do. Changes nothing."""
+    return await connections.replicator(at).plan_replay(at.name, start, method=method, target=target)
+
+
+async def run_replay(
+    connections: Connections,
+    at: StreamId,
+    start: Checkpoint,
+    *,
+    key: str,
+    method: ReplayMethod,
+    target: str | None,
+    limits: Limits,
+    progress: Progress = silent,
+) -> ReplayProgress:
+    """Run the replay, or join the one that has this key, and wait until it ends. A failed one is returned as it is."""
+    replicator = connections.changing(at)
+    async with limits.within("the replay", at.name):
+        started = await replicator.replay(at.name, start, key=key, method=method, target=target)
+        return await wait_for_replay(replicator, started, limits, progress)

@@ -1,0 +1,111 @@
+"""Waits: for a stream to run, to catch up, for a replay to end. Each ends on success, failure, cancel or time-out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from replicator.errors import WaitCancelled, WaitTimeout
+from replicator.model import Stream, StreamState, StreamStatus, WaitFor
+from replicator.replicator import ReplayProgress, ReplayState, Replicator
+
+Progress = Callable[[str], Awaitable[None]]
+
+DEFAULT_TIMEOUT = 600.0
+"""Seconds that a create, update or replay may take where the resource's customTimeouts say nothing."""
+
+_POLL = 0.25
+
+
+async def silent(_: str) -> None:
+    """No progress text."""
+
+
+class Limits:
+    """How long one operation may go on: a deadline, and an event that a cancel sets.
+
+    :param seconds: of time from now; 0 means the default.
+    """
+
+    def __init__(self, seconds: float = 0, cancelled: asyncio.Event | None = None) -> None:
+        self.seconds = seconds or DEFAULT_TIMEOUT
+        self.cancelled = cancelled or asyncio.Event()
+
+    def within(self, what: str, stream: str) -> AbstractAsyncContextManager[None]:
+        """Raise `WaitTimeout` when the time is over."""
+        return _within(self.seconds, what, stream)
+
+    async def pause(self, seconds: float, what: str, stream: str) -> None:
+        """Sleep; raise `WaitCancelled` at once on cancel."""
+        try:
+            await asyncio.wait_for(self.cancelled.wait(), seconds)
+        except TimeoutError:
+            return
+        raise WaitCancelled(f"cancelled while {what}; the engine goes on", stream=stream, fix="run pulumi up again")
+
+
+@asynccontextmanager
+async def _within(seconds: float, what: str, stream: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise WaitTimeout(
+            f"{seconds:g} s were not enough for {what}; nothing was undone",
+            stream=stream,
+            fix="raise the resource's customTimeouts, or look at the stream's status and run pulumi up again",
+        ) from None
+
+
+async def wait_for_stream(
+    replicator: Replicator, stream: Stream, limits: Limits, progress: Progress = silent
+) -> StreamStatus:
+    """Wait as `stream.wait_for` says, and return the last status.
+
+    `caught_up` means that all that was committed at the source when the wait began is at the destination. A stream that
+    the engine calls failed ends the wait at once: its status says so.
+    """
+    status = await replicator.get_status(stream.name)
+    goal = _position(status)
+    while not _reached(stream.wait_for, status, goal):
+        await progress(_words(status))
+        await limits.pause(_POLL, f"waiting for {stream.wait_for.value}", stream.name)
+        status = await replicator.get_status(stream.name)
+    return status
+
+
+def _position(status: StreamStatus) -> int | None:
+    """Where the source stands, in the backend's unit of events."""
+    if status.events_replicated is None or status.lag_events is None:
+        return None
+    return status.events_replicated + status.lag_events
+
+
+def _reached(wait_for: WaitFor, status: StreamStatus, goal: int | None) -> bool:
+    if wait_for is WaitFor.NONE or status.state in (StreamState.FAILED, StreamState.PAUSED):
+        return True
+    if wait_for is WaitFor.RUNNING:
+        return status.state is StreamState.RUNNING
+    if status.state is StreamState.SNAPSHOT:
+        return False
+    if goal is not None and status.events_replicated is not None:
+        return status.events_replicated >= goal
+    return status.lag_events == 0
+
+
+def _words(status: StreamStatus) -> str:
+    behind = f", {status.lag_events} behind" if status.lag_events else ""
+    return f"{status.state.value.replace('_', ' ')}{behind}"
+
+
+async def wait_for_replay(
+    replicator: Replicator, started: ReplayProgress, limits: Limits, progress: Progress = silent
+) -> ReplayProgress:
+    """Wait until the replay is done or failed."""
+    replay = started
+    while replay.state is ReplayState.RUNNING:
+        await progress(replay.message or "replaying")
+        await limits.pause(_POLL, "waiting for the replay", replay.stream)
+        replay = await replicator.get_replay(replay.stream, replay.key)
+    return replay

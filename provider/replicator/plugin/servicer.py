@@ -1,0 +1,251 @@
+"""Pulumi's provider protocol, translated. What a call means is in `stream` and `functions`, imported on first use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+from google.protobuf.empty_pb2 import Empty
+
+from replicator import __version__
+from replicator.plugin._proto import pb, plugin_pb2, provider_pb2_grpc
+from replicator.plugin.codec import decode, encode
+from replicator.plugin.engine import EngineLog
+from replicator.plugin.rpc import Calls, Context, rpc
+from replicator.plugin.values import PropertyError, contains_unknown, drop_unknown, path_text, strip
+
+if TYPE_CHECKING:
+    from replicator.lifecycle.config import ProviderConfig
+    from replicator.lifecycle.connect import Connections
+    from replicator.plugin.stream import StreamResource
+
+GRACE = 3.0
+"""Seconds that running calls have after a cancel to end with a resource id; the engine kills after 5."""
+
+
+def status_of(error: BaseException) -> tuple[grpc.StatusCode, str] | None:
+    """The gRPC status of an error of ours."""
+    from replicator.errors import Category, ReplicatorError
+
+    if isinstance(error, PropertyError):
+        return grpc.StatusCode.INVALID_ARGUMENT, str(error)
+    if not isinstance(error, ReplicatorError):
+        return None
+    codes = {
+        Category.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+        Category.MISSING: grpc.StatusCode.NOT_FOUND,
+        Category.CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,
+        Category.DENIED: grpc.StatusCode.PERMISSION_DENIED,
+        Category.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+        Category.TIMEOUT: grpc.StatusCode.DEADLINE_EXCEEDED,
+        Category.CANCELLED: grpc.StatusCode.CANCELLED,
+        Category.FAILED: grpc.StatusCode.ABORTED,
+    }
+    return codes[error.category], str(error)
+
+
+class Servicer(provider_pb2_grpc.ResourceProviderServicer):
+    """One provider process. The engine calls from many sides at once; nothing here blocks the loop."""
+
+    status_of = staticmethod(status_of)
+
+    def __init__(self, engine_address: str | None = None, connect: Callable[[str, str], Any] | None = None) -> None:
+        self.calls = Calls()
+        self.engine = EngineLog(engine_address, self.redact)
+        self.invokes_know_preview = False
+        self._connect = connect
+        self._connections: Connections | None = None
+        self._streams: StreamResource | None = None
+
+    def redact(self, text: str) -> str:
+        """The plugin resolves no secret, so that no text of its own can hold one."""
+        return text
+
+    @property
+    def connections(self) -> Connections:
+        """The engines' side, by the provider's configuration."""
+        if self._connections is None:
+            from replicator.lifecycle.config import ProviderConfig
+
+            self.configure(ProviderConfig())
+        assert self._connections is not None
+        return self._connections
+
+    @property
+    def streams(self) -> StreamResource:
+        """The Stream resource."""
+        if self._streams is None:
+            from replicator.plugin.stream import StreamResource
+
+            self._streams = StreamResource(self.connections, self)
+        return self._streams
+
+    def configure(self, config: ProviderConfig) -> None:
+        """Take the configuration. Nothing connects before it is needed."""
+        from replicator.lifecycle.connect import Connections
+
+        self._connections = Connections(config, self._connect)
+        self._streams = None
+
+    async def aclose(self) -> None:
+        """Give back every connection."""
+        if self._connections is not None:
+            await self._connections.aclose()
+        await self.engine.close()
+
+    @rpc
+    async def Handshake(self, request: Any, context: Context) -> Any:
+        self.calls.reset()
+        self.invokes_know_preview = request.invoke_with_preview
+        await self._use_engine(request.engine_address)
+        return pb.ProviderHandshakeResponse(accept_secrets=True, accept_resources=True, accept_outputs=True)
+
+    @rpc
+    async def Attach(self, request: Any, context: Context) -> Empty:
+        await self._use_engine(request.address)
+        return Empty()
+
+    async def _use_engine(self, address: str) -> None:
+        if address and address != self.engine.address:
+            await self.engine.close()
+            self.engine = EngineLog(address, self.redact)
+
+    @rpc
+    async def GetPluginInfo(self, request: Empty, context: Context) -> Any:
+        return plugin_pb2.PluginInfo(version=__version__)
+
+    @rpc
+    async def GetSchema(self, request: Any, context: Context) -> Any:
+        from replicator.plugin.packaged import schema_text
+
+        return pb.GetSchemaResponse(schema=schema_text())
+
+    @rpc
+    async def CheckConfig(self, request: Any, context: Context) -> Any:
+        known, _ = drop_unknown(decode(request.news))
+        from replicator.lifecycle.config import parse_config
+
+        _, failures = parse_config(strip(known))
+        return pb.CheckResponse(
+            inputs=request.news,
+            failures=[pb.CheckFailure(property="", reason=str(failure)) for failure in failures],
+        )
+
+    @rpc
+    async def DiffConfig(self, request: Any, context: Context) -> Any:
+        """Another address is an update: which agent holds a stream is looked up by its id, not by the provider."""
+        old, new = strip(decode(request.old_inputs or request.olds)), strip(decode(request.news))
+        changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and not key.startswith("__"))
+        return pb.DiffResponse(
+            changes=pb.DiffResponse.DIFF_SOME if changed else pb.DiffResponse.DIFF_NONE,
+            diffs=changed,
+            detailedDiff={key: pb.PropertyDiff(kind=pb.PropertyDiff.UPDATE, inputDiff=True) for key in changed},
+            hasDetailedDiff=True,
+        )
+
+    @rpc
+    async def Configure(self, request: Any, context: Context) -> Any:
+        from replicator.errors import InvalidConfig
+        from replicator.lifecycle.config import parse_config
+
+        arguments = decode(request.args)
+        if not contains_unknown(arguments):
+            config, failures = parse_config(strip(arguments))
+            if failures:
+                raise InvalidConfig("; ".join(str(failure) for failure in failures))
+            self.configure(config)
+        return pb.ConfigureResponse(acceptSecrets=True, supportsPreview=True, acceptResources=True, acceptOutputs=True)
+
+    @rpc
+    async def Check(self, request: Any, context: Context) -> Any:
+        inputs, failures = await self.streams.check(request.urn, decode(request.olds), decode(request.news))
+        return pb.CheckResponse(
+            inputs=encode(inputs), failures=[pb.CheckFailure(property="", reason=reason) for reason in failures]
+        )
+
+    @rpc
+    async def Diff(self, request: Any, context: Context) -> Any:
+        old = strip(decode(request.old_inputs))
+        changes = await self.streams.diff(request.urn, request.id, old, decode(request.news))
+        kinds = {"add": "ADD", "update": "UPDATE", "delete": "DELETE"}
+        return pb.DiffResponse(
+            changes=pb.DiffResponse.DIFF_SOME if changes else pb.DiffResponse.DIFF_NONE,
+            diffs=sorted({change.path.partition(".")[0].partition("[")[0] for change in changes}),
+            replaces=sorted({change.path.partition(".")[0] for change in changes if change.replaces}),
+            stables=["name", "backend", "ownerToken"],
+            deleteBeforeReplace=any(change.replaces for change in changes),
+            detailedDiff={
+                change.path: pb.PropertyDiff(
+                    kind=pb.PropertyDiff.Kind.Value(kinds[change.kind.value] + ("_REPLACE" if change.replaces else "")),
+                    inputDiff=True,
+                )
+                for change in changes
+            },
+            hasDetailedDiff=True,
+        )
+
+    @rpc
+    async def Create(self, request: Any, context: Context) -> Any:
+        cancel = self.calls.cancel
+        inputs = decode(request.properties)
+        if request.preview:
+            return pb.CreateResponse(properties=encode(await self.streams.preview_create(request.urn, inputs)))
+        id, outputs = await self.streams.create(context, request.urn, inputs, request.timeout, cancel)
+        return pb.CreateResponse(id=id, properties=encode(outputs))
+
+    @rpc
+    async def Update(self, request: Any, context: Context) -> Any:
+        cancel = self.calls.cancel
+        old_inputs, old, new = strip(decode(request.old_inputs)), decode(request.olds), decode(request.news)
+        if request.preview:
+            outputs = await self.streams.preview_update(request.urn, request.id, old_inputs, strip(old), new)
+            return pb.UpdateResponse(properties=encode(outputs))
+        outputs = await self.streams.update(context, request.urn, strip(old), new, request.timeout, cancel)
+        return pb.UpdateResponse(properties=encode(outputs))
+
+    @rpc
+    async def Read(self, request: Any, context: Context) -> Any:
+        found = await self.streams.read(
+            context, request.urn, request.id, decode(request.inputs), decode(request.properties)
+        )
+        if found is None:
+            return pb.ReadResponse(id="")
+        inputs, outputs = found
+        return pb.ReadResponse(id=request.id, inputs=encode(inputs), properties=encode(outputs))
+
+    @rpc
+    async def Delete(self, request: Any, context: Context) -> Empty:
+        state = strip(decode(request.properties))
+        await self.streams.delete(request.urn, request.id, state, request.timeout, self.calls.cancel)
+        return Empty()
+
+    @rpc
+    async def Invoke(self, request: Any, context: Context) -> Any:
+        from replicator.plugin.functions import FUNCTIONS, Invocation
+
+        function = FUNCTIONS.get(request.tok)
+        if function is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"{request.tok} is not a function of this provider")
+        arguments = decode(request.args)
+        if contains_unknown(arguments):
+            holes = ", ".join(path_text(path) for path in drop_unknown(arguments)[1])
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not known yet: {holes}")
+        invocation = Invocation(
+            connections=self.connections,
+            preview=request.preview if self.invokes_know_preview else None,
+            cancelled=self.calls.cancel,
+            engine=self.engine,
+        )
+        result, failures = await function(invocation, strip(arguments))
+        return pb.InvokeResponse(
+            **{"return": encode(result)},
+            failures=[pb.CheckFailure(property=failure.path, reason=str(failure)) for failure in failures],
+        )
+
+    async def Cancel(self, request: Empty, context: Context) -> Empty:
+        """Answer at once; running calls end by themselves with the id of what they made."""
+        stopping = asyncio.create_task(self.calls.cancel_all(GRACE))
+        self._stopping = stopping
+        return Empty()

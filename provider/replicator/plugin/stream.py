@@ -1,0 +1,262 @@
+"""The Stream resource: from Pulumi's values to the life cycle and back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from replicator.capabilities import TABLE
+from replicator.errors import AgentUnreachable, InvalidStream, ReplicatorError, WaitCancelled, WaitTimeout
+from replicator.lifecycle import apply
+from replicator.lifecycle.check import Checked, Identity, check
+from replicator.lifecycle.connect import Connections, StreamId
+from replicator.lifecycle.consequence import consequences
+from replicator.lifecycle.diff import Change, diff
+from replicator.lifecycle.preflight import preflight, sentence
+from replicator.lifecycle.wait import Limits
+from replicator.model import DesiredState, Owner, Stream
+from replicator.plugin.engine import EngineLog
+from replicator.plugin.rpc import Context, abort_init_failed
+from replicator.plugin.values import drop_unknown, path_text, secret_paths, strip, wrap_secrets
+from replicator.replicator import Severity
+
+Values = dict[str, Any]
+
+_LAST_LOOK = 2.0
+"""Seconds for reading back what was made, after a cancel or a time-out; the engine kills after 5."""
+
+
+class Host(Protocol):
+    """Where messages to the person go."""
+
+    engine: EngineLog
+
+
+class StreamResource:
+    """Check, diff and the effects of `replicator:index:Stream`."""
+
+    def __init__(self, connections: Connections, host: Host) -> None:
+        self._connections = connections
+        self._host = host
+
+    async def check(self, urn: str, old: Values, new: Values) -> tuple[Values, list[str]]:
+        """The inputs as the person wrote them, with name and backend filled in; and what is wrong with them."""
+        checked = self._checked(urn, new, strip(old))
+        filled: Values = {key: checked.inputs[key] for key in ("name", "backend") if key in checked.inputs}
+        return {**filled, **new}, [str(failure) for failure in checked.failures]
+
+    def _checked(self, urn: str, new: Values, old_inputs: Values) -> Checked:
+        known, holes = drop_unknown(new)
+        unknown = [path_text(path) for path in holes]
+        return check(strip(known), unknown, old_inputs, Identity.of_urn(urn), self._connections.config)
+
+    async def diff(self, urn: str, id: str, old_inputs: Values, new: Values) -> list[Change]:
+        """What differs. Says which property forces a replacement, because the CLI does not."""
+        old = _stream(old_inputs)
+        known, holes = drop_unknown(new)
+        unknown = [path_text(path) for path in holes]
+        changes = diff(old, strip(known) if unknown else _stream(strip(known)), unknown)
+        replacing = [change for change in changes if change.replaces]
+        for item in consequences(old, replacing, purges=old.purge_destination):
+            await self._host.engine.warn_once(
+                urn, f"{item.property}: forces replacement: {item.verdict.value}: {item.text}"
+            )
+        if replacing and old.deletion_protection:
+            text = (
+                "deletionProtection is on, so the replacement will fail; set it to false in an update of its own first"
+            )
+            await self._host.engine.warn_once(urn, text)
+        return changes
+
+    async def preview_create(self, urn: str, inputs: Values) -> Values:
+        """What is known of a stream that does not exist yet. Looks at source and destination, changes nothing."""
+        checked = self._checked(urn, inputs, {})
+        if checked.stream is not None:
+            await self._look(urn, checked.stream)
+        return _known_outputs(checked, inputs)
+
+    async def preview_update(self, urn: str, id: str, old_inputs: Values, old: Values, new: Values) -> Values:
+        """What is known of a stream after an update, and a warning for each change that is not harmless."""
+        checked = self._checked(urn, new, old_inputs)
+        before = _stream(old_inputs)
+        unknown = [path_text(path) for path in drop_unknown(new)[1]]
+        changes = diff(before, checked.stream or checked.inputs, unknown)
+        for item in consequences(before, changes, purges=bool(checked.inputs.get("purgeDestination"))):
+            await self._host.engine.warn_once(urn, str(item))
+        if any(change.path == "desiredState" for change in changes) and (
+            checked.inputs.get("desiredState") == DesiredState.PAUSED
+        ):
+            await self._host.engine.info(
+                f"desiredState: while it is paused, {TABLE[before.backend or ''].pause_cost}", urn
+            )
+        if not changes:
+            await self._say_why_unchanged(urn, id)
+        elif checked.stream is not None:
+            await self._look(urn, checked.stream)
+        kept: Values = {key: old[key] for key in ("engineObjects", "ownerToken") if key in old}
+        return {**_known_outputs(checked, new), **kept}
+
+    async def _say_why_unchanged(self, urn: str, id: str) -> None:
+        """Nothing differs, and an update is planned: the last run left the stream unwell. The CLI does not say so."""
+        text = "the last run left this stream unwell; this update tries again"
+        try:
+            found = await apply.read(self._connections, StreamId.parse(id))
+        except ReplicatorError as error:
+            found, text = None, f"{text} ({error.message})"
+        if found and found.trouble:
+            text = f"{text}: {found.trouble[0]}"
+        await self._host.engine.warn_once(urn, text)
+
+    async def _look(self, urn: str, stream: Stream) -> None:
+        """Show what the backend finds at the source and the destination; raise where the change will certainly fail."""
+        found = await preflight(self._connections, stream)
+        for item in found:
+            if item.severity is Severity.WARNING:
+                shared = item.code == AgentUnreachable.code
+                await self._host.engine.warn_once("" if shared else urn, sentence(item))
+            elif item.severity is Severity.INFO:
+                await self._host.engine.info(sentence(item), urn)
+        errors = [item for item in found if item.severity is Severity.ERROR]
+        if errors:
+            raise InvalidStream(
+                "\n".join(["this would fail:", *(sentence(item) for item in errors)]), stream=stream.name
+            )
+
+    async def create(
+        self, context: Context, urn: str, inputs: Values, timeout: float, cancelled: asyncio.Event
+    ) -> tuple[str, Values]:
+        """Make the stream. One that is made but not well ends the call with its id, so that it is not lost."""
+        stream = _stream(strip(inputs))
+        try:
+            made = await apply.create(self._connections, stream, urn, Limits(timeout, cancelled), self._progress(urn))
+        except (WaitCancelled, WaitTimeout) as error:
+            made = await self._look_back(context, stream, inputs, error)
+        return str(made.id), await self._healthy(context, made, inputs)
+
+    async def update(
+        self,
+        context: Context,
+        urn: str,
+        old: Values,
+        new: Values,
+        timeout: float,
+        cancelled: asyncio.Event,
+    ) -> Values:
+        """Change the stream in place."""
+        stream = _stream(strip(new))
+        owner = Owner(urn=urn, token=old.get("ownerToken"))
+        try:
+            made = await apply.update(self._connections, stream, owner, Limits(timeout, cancelled), self._progress(urn))
+        except (WaitCancelled, WaitTimeout) as error:
+            made = await self._look_back(context, stream, new, error)
+        return await self._healthy(context, made, new)
+
+    async def _look_back(
+        self, context: Context, stream: Stream, inputs: Values, error: WaitCancelled | WaitTimeout
+    ) -> apply.Outcome:
+        """After a wait that ended early: if the stream is there, report it as not ready, with its id."""
+        try:
+            async with asyncio.timeout(_LAST_LOOK):
+                found = await apply.read(self._connections, StreamId.of(stream))
+        except (TimeoutError, ReplicatorError):
+            raise error from None
+        if found is None:
+            raise error
+        await abort_init_failed(context, str(found.id), _outputs(found, inputs), [str(error)], inputs)
+
+    async def _healthy(self, context: Context, made: apply.Outcome, inputs: Values) -> Values:
+        outputs = _outputs(made, inputs)
+        if made.trouble:
+            await abort_init_failed(context, str(made.id), outputs, made.trouble, inputs)
+        return outputs
+
+    async def read(
+        self, context: Context, urn: str, id: str, old_inputs: Values, old: Values
+    ) -> tuple[Values, Values] | None:
+        """The stream as it is now: inputs in the person's own words where they still hold, and outputs."""
+        found = await apply.read(self._connections, StreamId.parse(id))
+        if found is None:
+            return None
+        inputs = wrap_secrets(_project(found.stream, strip(old_inputs)), secret_paths(old_inputs) | secret_paths(old))
+        owner = found.stream.owner
+        if not old_inputs and owner and owner.urn != urn:
+            text = (
+                f"it is managed by {owner.urn}; remove it from that state (pulumi state delete), or both will change it"
+            )
+            await self._host.engine.warning(text, urn)
+        if found.trouble:
+            await abort_init_failed(context, id, _outputs(found, inputs), found.trouble, inputs)
+        return inputs, _outputs(found, inputs)
+
+    async def delete(self, urn: str, id: str, state: Values, timeout: float, cancelled: asyncio.Event) -> None:
+        """Remove the stream."""
+        owner = Owner(urn=urn, token=state.get("ownerToken"))
+        protected = bool(state.get("deletionProtection"))
+        await apply.delete(
+            self._connections, StreamId.parse(id), owner, protected=protected, limits=Limits(timeout, cancelled)
+        )
+
+    def _progress(self, urn: str) -> Any:
+        async def show(text: str) -> None:
+            await self._host.engine.status(text, urn)
+
+        return show
+
+
+def _stream(inputs: Mapping[str, Any]) -> Stream:
+    """Checked inputs as a stream. State of another release may hold what this one refuses."""
+    try:
+        return Stream.model_validate(inputs)
+    except ValidationError as error:
+        from replicator.lifecycle.failure import failures_of
+
+        listed = "; ".join(str(failure) for failure in failures_of(error, Stream, InvalidStream.code))
+        raise InvalidStream(f"its inputs cannot be read: {listed}", stream=str(inputs.get("name"))) from None
+
+
+def _known_outputs(checked: Checked, inputs: Values) -> Values:
+    """Outputs of a preview: inputs and defaults. What only the engine can tell is left out, which means unknown."""
+    defaults = _wire(checked.stream) if checked.stream else {}
+    return {**defaults, **checked.inputs, **inputs}
+
+
+def _outputs(found: apply.Outcome, inputs: Values) -> Values:
+    owner = found.stream.owner
+    outputs = {
+        **_wire(found.stream),
+        **inputs,
+        "status": found.status.wire(),
+        "engineObjects": found.engine_objects,
+    }
+    if owner and owner.token:
+        outputs["ownerToken"] = owner.token
+    return outputs
+
+
+def _wire(stream: Stream) -> Values:
+    wire = stream.wire()
+    wire.pop("owner", None)
+    return wire
+
+
+def _project(live: Stream, old_inputs: Values) -> Values:
+    """The live stream in the person's own words: a key that still means the same keeps its text, defaults stay away."""
+    wire = _wire(live)
+    defaults = Stream.model_validate({key: wire[key] for key in ("name", "source", "destination")}).wire()
+    drifted = set(wire)
+    if old_inputs:
+        try:
+            drifted = {change.path.partition(".")[0].partition("[")[0] for change in diff(_stream(old_inputs), live)}
+        except InvalidStream:
+            old_inputs = {}
+    required = ("name", "backend", "source", "destination")
+    kept = {key: value for key, value in old_inputs.items() if key not in drifted}
+    changed = {
+        key: value
+        for key, value in wire.items()
+        if key not in kept and (key in drifted or key in required) and (key in required or value != defaults.get(key))
+    }
+    return {**kept, **changed}

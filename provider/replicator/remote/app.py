@@ -1,0 +1,169 @@
+"""Replicators of this process as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from replicator import __version__
+from replicator.errors import AgentFault, AgentUnreachable, AgentVersion, ReplicatorError, Unsupported
+from replicator.remote.faults import STATUS, invalid, to_wire
+from replicator.remote.routes import INFO_PATH, OPERATIONS, PROTOCOL, PROTOCOL_HEADER, Info, Operation
+from replicator.replicator import Replicator
+
+_log = logging.getLogger(__name__)
+
+
+def build_app(
+    replicators: Mapping[str, Replicator],
+    *,
+    info: Mapping[str, Any] | None = None,
+    latency: timedelta = timedelta(),
+    on_call: Callable[[str], None] | None = None,
+) -> Starlette:
+    """The ASGI application that serves some replicators, each under its kind.
+
+    It never calls `aclose` on them. A call goes on when its client goes away.
+
+    :param info: more fields for `GET /v1/info`.
+    :param latency: a wait before each operation, to imitate an engine that is far away.
+    :param on_call: is told the method of each operation before it begins.
+    """
+    calls = {operation.method: 0 for operation in OPERATIONS}
+    started_at = datetime.now(UTC)
+
+    def count(method: str) -> None:
+        calls[method] += 1
+        if on_call is not None:
+            on_call(method)
+
+    async def get_info(request: Request) -> Response:
+        del request
+        own = Info(
+            protocol=PROTOCOL,
+            version=__version__,
+            kinds=sorted(replicators),
+            pid=os.getpid(),
+            started_at=started_at,
+            calls=calls,
+        )
+        return _json(Info.model_validate({**(info or {}), **own.wire()}).model_dump_json().encode())
+
+    def endpoint(operation: Operation[Any]) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
+            try:
+                content = await request.body()
+            except ClientDisconnect:
+                return Response(status_code=499)
+            arguments = {name: request.path_params[name] for name in operation.in_path}
+            stream = arguments.get("name")
+            try:
+                replicator = _choose(replicators, request.path_params["kind"])
+                arguments |= _read_body(operation, content, stream)
+                stream = stream or getattr(arguments.get("stream"), "name", None)
+                count(operation.method)
+                if latency:
+                    await asyncio.sleep(latency.total_seconds())
+                result = await getattr(replicator, operation.method)(**arguments)
+                return _json(operation.adapter.dump_json(result, by_alias=True))
+            except ReplicatorError as error:
+                return _refuse(error)
+            except asyncio.CancelledError:
+                return _refuse(
+                    AgentUnreachable(
+                        f"the agent stopped before {operation.method} ended; a part of it may have happened",
+                        stream=stream,
+                        fix="start the agent and do the same again, which is safe",
+                    )
+                )
+            except Exception as error:
+                _log.exception("%s of stream %s failed", operation.method, stream)
+                text = f"{operation.method} failed with {type(error).__name__}, which the agent did not expect"
+                return _refuse(AgentFault(text, stream=stream, fix="read the agent's log"))
+
+        return handle
+
+    routes = [Route(INFO_PATH, get_info, methods=["GET"])]
+    routes += [Route(row.path, endpoint(row), methods=[row.verb]) for row in OPERATIONS]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(_Handshake)],
+        exception_handlers={404: _refuse_route, 405: _refuse_route},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Handshake:
+    """Puts the protocol on every answer, and refuses a client that speaks another one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_protocol(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[PROTOCOL_HEADER] = str(PROTOCOL)
+            await send(message)
+
+        spoken = Headers(scope=scope).get(PROTOCOL_HEADER, str(PROTOCOL))
+        if spoken == str(PROTOCOL):
+            await self._app(scope, receive, send_with_protocol)
+            return
+        error = AgentVersion(
+            f"the client speaks protocol {spoken}, this agent (version {__version__}) speaks protocol {PROTOCOL}",
+            fix="install the same version of replicator-provider on both sides",
+        )
+        await _refuse(error)(scope, receive, send_with_protocol)
+
+
+def _choose(replicators: Mapping[str, Replicator], kind: str) -> Replicator:
+    try:
+        return replicators[kind]
+    except KeyError:
+        served = ", ".join(sorted(replicators)) or "nothing"
+        raise Unsupported(
+            f"the agent does not serve {kind!r}; it serves {served}", property="backend", fix="use another address"
+        ) from None
+
+
+def _read_body(operation: Operation[Any], content: bytes, stream: str | None) -> dict[str, Any]:
+    if operation.body is None:
+        return {}
+    try:
+        body = operation.body.model_validate_json(content or b"{}")
+    except ValidationError as error:
+        raise invalid(error, stream) from None
+    return {name: getattr(body, name) for name in type(body).model_fields}
+
+
+async def _refuse_route(request: Request, error: Exception) -> Response:
+    del error
+    assert isinstance(request, Request)
+    return _refuse(
+        AgentVersion(
+            f"the agent (version {__version__}) has no operation {request.method} {request.url.path}",
+            fix="install the same version of replicator-provider on both sides",
+        )
+    )
+
+
+def _refuse(error: ReplicatorError) -> Response:
+    return _json(to_wire(error).model_dump_json().encode(), STATUS[error.category])
+
+
+def _json(content: bytes, status: int = 200) -> Response:
+    return Response(content, status, media_type="application/json")

@@ -1,0 +1,164 @@
+"""A Replicator that is somewhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+from pydantic import ValidationError
+
+from replicator.errors import AgentFault, AgentVersion, InvalidStream
+from replicator.model import Checkpoint, Owner, Stream, StreamStatus
+from replicator.remote import routes
+from replicator.remote.connection import Connection
+from replicator.remote.exchange import Reply
+from replicator.remote.faults import from_wire, invalid
+from replicator.remote.routes import PROTOCOL, PROTOCOL_HEADER, Info, Operation
+from replicator.replicator import Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+_LAST_CONTROL = 31
+_FIRST_ERROR = 300
+
+
+class RemoteReplicator:
+    """The backend `kind` of the agent at `address`, as a Replicator.
+
+    Nothing connects before the first call. Clients of one address share their connections. Beside the errors of the
+    backend itself, every call raises `AgentUnreachable`, `AgentVersion`, `AgentFault` or `EngineUnavailable`.
+
+    :param address: `unix:///absolute/path`; raise `InvalidConfig` for anything else.
+    :param start_hint: what a person does where no agent runs.
+    :param timeout: how long to wait for one answer.
+    :param transport: stands in for the socket, as in `httpx.ASGITransport(app)`.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        address: str,
+        *,
+        start_hint: str,
+        timeout: timedelta = timedelta(seconds=60),
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.kind = kind
+        self.address = address
+        self._connection = Connection(address, timeout=timeout, start_hint=start_hint, transport=transport)
+
+    async def upsert_stream(self, stream: Stream) -> None:
+        return await self._call(routes.UPSERT_STREAM, stream=stream)
+
+    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
+        return await self._call(routes.DELETE_STREAM, name=name, owner=owner)
+
+    async def list_streams(self) -> list[Stream]:
+        return await self._call(routes.LIST_STREAMS)
+
+    async def get_status(self, name: str) -> StreamStatus:
+        return await self._call(routes.GET_STATUS, name=name)
+
+    async def pause(self, name: str) -> None:
+        return await self._call(routes.PAUSE, name=name)
+
+    async def resume(self, name: str) -> None:
+        return await self._call(routes.RESUME, name=name)
+
+    async def replay(
+        self,
+        name: str,
+        start: Checkpoint,
+        *,
+        key: str,
+        method: ReplayMethod = ReplayMethod.AUTO,
+        target: str | None = None,
+    ) -> ReplayProgress:
+        return await self._call(routes.REPLAY, name=name, start=start, key=key, method=method, target=target)
+
+    async def get_replay(self, name: str, key: str) -> ReplayProgress:
+        return await self._call(routes.GET_REPLAY, name=name, key=key)
+
+    async def plan_replay(
+        self,
+        name: str,
+        start: Checkpoint,
+        *,
+        method: ReplayMethod = ReplayMethod.AUTO,
+        target: str | None = None,
+    ) -> ReplayPlan:
+        return await self._call(routes.PLAN_REPLAY, name=name, start=start, method=method, target=target)
+
+    async def preflight(self, stream: Stream) -> list[Finding]:
+        return await self._call(routes.PREFLIGHT, stream=stream)
+
+    async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
+        return await self._call(routes.DESCRIBE, names=None if names is None else list(names))
+
+    async def info(self) -> Info:
+        """Who answers at the address."""
+        reply = await self._connection.send("GET", routes.INFO_PATH)
+        self._check(reply)
+        try:
+            return Info.model_validate_json(reply.content)
+        except ValidationError as error:
+            raise self._unreadable("info") from error
+
+    async def aclose(self) -> None:
+        """Give back the connections of the running event loop. A later call opens new ones."""
+        await self._connection.aclose()
+
+    async def _call(self, operation: Operation[T], **arguments: Any) -> T:
+        path = _fill_path(operation, self.kind, {name: arguments.pop(name) for name in operation.in_path})
+        content = b""
+        if operation.body is not None:
+            try:
+                content = operation.body(**arguments).model_dump_json().encode()
+            except ValidationError as error:
+                raise invalid(error, None) from None
+        reply = await self._connection.send(operation.verb, path, content)
+        self._check(reply)
+        try:
+            return operation.adapter.validate_json(reply.content)
+        except ValidationError as error:
+            raise self._unreadable(operation.method) from error
+
+    def _check(self, reply: Reply) -> None:
+        """Raise what the answer says, after a look at who gave it."""
+        spoken = reply.headers.get(PROTOCOL_HEADER.lower())
+        if spoken is None:
+            raise AgentVersion(
+                f"what answers at {self.address} does not say a replicator protocol (HTTP {reply.status})",
+                property="address",
+                fix="give the address of an agent",
+            )
+        if spoken != str(PROTOCOL):
+            raise AgentVersion(
+                f"the agent at {self.address} speaks protocol {spoken}, this client speaks protocol {PROTOCOL}",
+                fix="install the same version of replicator-provider on both sides",
+            )
+        if reply.status >= _FIRST_ERROR:
+            raise from_wire(reply.content, reply.status)
+
+    def _unreadable(self, method: str) -> AgentFault:
+        return AgentFault(
+            f"the answer of the agent at {self.address} to {method} cannot be read",
+            fix="install the same version of replicator-provider on both sides",
+        )
+
+
+def _fill_path(operation: Operation[Any], kind: str, arguments: dict[str, str]) -> str:
+    path = operation.path.replace("{kind}", quote(kind, safe=""))
+    for name, value in arguments.items():
+        slashes = f"{{{name}:path}}" in path
+        if not value or (not slashes and "/" in value) or any(ord(char) <= _LAST_CONTROL for char in value):
+            raise InvalidStream(f"{value!r} cannot be a {name}", property=name)
+        # Dots are encoded too, since `.` and `..` would be steps of the path.
+        encoded = quote(value, safe="").replace(".", "%2E")
+        path = path.replace(f"{{{name}:path}}" if slashes else f"{{{name}}}", encoded)
+    return path

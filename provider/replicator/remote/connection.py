@@ -1,0 +1,165 @@
+"""One way to an agent: the address, connections that are shared, and what is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import stat
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from replicator.errors import AgentUnreachable, EngineUnavailable, InvalidConfig
+from replicator.remote.exchange import BrokenError, ConnectError, Exchange, Reply, TransportExchange, UnixExchange
+from replicator.remote.routes import PROTOCOL, PROTOCOL_HEADER
+
+if TYPE_CHECKING:
+    import httpx
+
+RETRY_FOR = timedelta(seconds=2.5)
+"""How long after a first failure another attempt may begin: an agent that restarts is back by then."""
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 0.4
+_CONNECTIONS = 64
+
+
+def parse_address(address: str) -> Path:
+    """The socket of an address; raise `InvalidConfig` for what is none."""
+    scheme, separator, rest = address.partition("://")
+    if not separator or scheme != "unix" or not rest.startswith("/"):
+        raise InvalidConfig(
+            f"{address!r} is not an address of an agent",
+            property="address",
+            fix="write unix:// and the absolute path of its socket, as in unix:///run/replicator/agent.sock",
+        )
+    return Path(rest)
+
+
+@dataclass(eq=False)
+class _Shared:
+    """The connections to one address in one event loop."""
+
+    exchange: Exchange
+    free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CONNECTIONS))
+    users: set[Connection] = field(default_factory=set)
+    answered: bool = False
+
+
+_shared: dict[asyncio.AbstractEventLoop, dict[str, _Shared]] = {}
+
+
+class Connection:
+    """Sends requests to one address, and again after a failure that a restart of the agent explains.
+
+    Every operation of the seam is idempotent, so a request whose answer was lost is sent again.
+
+    :param timeout: how long to wait for an answer.
+    :param start_hint: what a person does where no agent runs.
+    :param transport: stands in for the socket; it is not shared.
+    """
+
+    def __init__(
+        self, address: str, *, timeout: timedelta, start_hint: str, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self.address = address
+        self._path = parse_address(address)
+        self._timeout = timeout.total_seconds()
+        self._start_hint = start_hint
+        self._transport = transport
+        self._key = address if transport is None else f"{address} through {id(transport)}"
+
+    async def send(self, verb: str, path: str, content: bytes = b"") -> Reply:
+        """The answer, whatever its status.
+
+        Raise `AgentUnreachable` where nothing answers, `EngineUnavailable` where the answer takes too long.
+        """
+        shared = self._lease()
+        headers = {PROTOCOL_HEADER: str(PROTOCOL), "Content-Type": "application/json"}
+        now = asyncio.get_running_loop().time
+        pause, last_start = _FIRST_PAUSE, None
+        while True:
+            try:
+                # A turn first: the time of the calls before it is not the time of this one.
+                async with shared.free, asyncio.timeout(self._timeout):
+                    reply = await shared.exchange.request(verb, path, headers, content)
+            except TimeoutError as error:
+                raise EngineUnavailable(
+                    f"the agent at {self.address} did not answer in {self._timeout:g} s; "
+                    "that says nothing about the stream",
+                    fix="try again; if it stays so, read the agent's log",
+                ) from error
+            except (ConnectError, BrokenError) as error:
+                last_start = last_start or now() + RETRY_FOR.total_seconds()
+                if now() + pause > last_start or not _may_pass(error, shared.answered):
+                    raise self._explain(error) from error
+            else:
+                shared.answered = True
+                return reply
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def aclose(self) -> None:
+        """Give back the connections of the running event loop; the last user closes them."""
+        here = _shared.get(asyncio.get_running_loop(), {})
+        shared = here.get(self._key)
+        if shared is None:
+            return
+        shared.users.discard(self)
+        if not shared.users:
+            del here[self._key]
+            await shared.exchange.aclose()
+
+    def _lease(self) -> _Shared:
+        loop = asyncio.get_running_loop()
+        if loop not in _shared:
+            for closed in [other for other in _shared if other.is_closed()]:
+                del _shared[closed]
+        here = _shared.setdefault(loop, {})
+        if (shared := here.get(self._key)) is None:
+            transport = self._transport
+            shared = here[self._key] = _Shared(
+                UnixExchange(self._path) if transport is None else TransportExchange(transport)
+            )
+        shared.users.add(self)
+        return shared
+
+    def _explain(self, error: ConnectError | BrokenError) -> AgentUnreachable:
+        cause = error.__cause__
+        if isinstance(cause, PermissionError):
+            return AgentUnreachable(
+                f"no permission on the agent's socket at {self.address}{_describe(self._path)}",
+                fix="run as the owner of the socket, or start the agent with a --group that you are in",
+            )
+        if isinstance(cause, FileNotFoundError | NotADirectoryError):
+            return AgentUnreachable(f"no agent runs at {self.address}: the socket is not there", fix=self._start_hint)
+        if isinstance(cause, ConnectionRefusedError):
+            return AgentUnreachable(
+                f"no agent runs at {self.address}: the socket is there, but nothing listens", fix=self._start_hint
+            )
+        if isinstance(error, ConnectError):
+            return AgentUnreachable(f"cannot connect to the agent at {self.address}: {error}", fix=self._start_hint)
+        return AgentUnreachable(
+            f"the agent at {self.address} broke the connection before it answered ({error}); "
+            "the call may have happened",
+            fix="do the same again, which is safe; if it stays so, read the agent's log",
+        )
+
+
+def _may_pass(error: ConnectError | BrokenError, answered: bool) -> bool:
+    """Whether waiting may help. An agent that answered before may be starting again while its socket is away."""
+    cause = error.__cause__
+    if isinstance(cause, PermissionError):
+        return False
+    return answered or not isinstance(cause, FileNotFoundError | NotADirectoryError)
+
+
+def _describe(path: Path) -> str:
+    """Mode and group of a socket, in words, as far as we may see them."""
+    try:
+        found = path.stat()
+        group = grp.getgrgid(found.st_gid).gr_name
+    except (OSError, KeyError):
+        return ""
+    return f", which has mode {stat.S_IMODE(found.st_mode):04o} and group {group}"

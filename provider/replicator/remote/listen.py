@@ -1,0 +1,125 @@
+"""A Unix socket of our own: nobody connects before it has its mode and group, and no two servers share a path."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import grp
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from replicator.errors import AgentFault, InvalidConfig
+
+_BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A socket that listens.
+
+    :param identity: device, inode and change time of its file, which tell it from a later one at the same path.
+    """
+
+    path: Path
+    socket: socket.socket
+    identity: tuple[int, int, int]
+
+    def remove(self) -> None:
+        """Remove the file, unless another server has taken the path since."""
+        with _alone(self.path.parent):
+            if self.path.exists() and _identify(self.path) == self.identity:
+                self.path.unlink()
+
+
+def listen(path: Path, *, mode: int, group: str | None) -> Listener:
+    """Listen at `path`, taking the place of a socket that nothing answers on. Blocks for moments.
+
+    A folder that is missing is made for the owner alone, and for passing through by the group.
+    Raise `AgentFault` where another server answers, `InvalidConfig` where the path or the group cannot be used.
+    """
+    path = path.absolute()
+    group_id = _find_group(group)
+    try:
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, mode=0o700)
+            if group_id is not None:
+                os.chown(path.parent, -1, group_id)
+                path.parent.chmod(0o710)
+        with _alone(path.parent):
+            _clear(path)
+            return _bind(path, mode, group_id)
+    except OSError as error:
+        if "too long" in str(error):
+            raise InvalidConfig(
+                f"the path of the socket is too long for this system: {path}", fix="choose a shorter --socket"
+            ) from error
+        raise InvalidConfig(
+            f"cannot listen at {path}: {error.strerror or error}", fix="choose another --socket"
+        ) from error
+
+
+def _bind(path: Path, mode: int, group_id: int | None) -> Listener:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(str(path))
+        # Until listen() every connection is refused, whatever the umask left in the mode.
+        if group_id is not None:
+            os.chown(path, -1, group_id)
+        path.chmod(mode)
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+        return Listener(path, sock, _identify(path))
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _clear(path: Path) -> None:
+    try:
+        found = path.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise InvalidConfig(f"{path} is there and is not a socket", fix="choose another --socket")
+    if _answers(path):
+        raise AgentFault(
+            f"another server is already running at unix://{path}", fix="stop it first, or choose another --socket"
+        )
+    path.unlink()
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        # A full backlog (EAGAIN) is an answer too, and so is whatever we cannot explain.
+        return probe.connect_ex(str(path)) != errno.ECONNREFUSED
+
+
+def _find_group(group: str | None) -> int | None:
+    if group is None:
+        return None
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise InvalidConfig(f"this host has no group {group!r}", fix="choose another --group") from None
+
+
+def _identify(path: Path) -> tuple[int, int, int]:
+    found = path.stat(follow_symlinks=False)
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other servers from judging and replacing sockets of the folder meanwhile."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

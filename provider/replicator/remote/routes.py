@@ -1,0 +1,183 @@
+"""The operations of the seam as one table. Server, client and the OpenAPI document all read it.
+
+A path holds `{kind}` and those arguments that name something; every other argument is a field of the body.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
+
+from replicator.model import Checkpoint, Instant, Model, Owner, Stream, StreamStatus
+from replicator.replicator import Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
+
+PROTOCOL = 1
+"""The version of this table. A peer that speaks another one is refused."""
+
+PROTOCOL_HEADER = "Replicator-Protocol"
+
+INFO_PATH = "/v1/info"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Operation(Generic[T]):
+    """One row.
+
+    :param method: the method of the seam.
+    :param verb: the HTTP verb.
+    :param path: the path, with `{…}` where an argument goes; `{key:path}` may hold slashes.
+    :param result: the type of the answer.
+    :param body: the arguments that are not in the path; `None` where all of them are.
+    :param summary: one sentence for the OpenAPI document.
+    """
+
+    method: str
+    verb: str
+    path: str
+    result: type[T]
+    summary: str
+    body: type[Model] | None = None
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[T]:
+        """Reads and writes the answer."""
+        return TypeAdapter(self.result)
+
+    @cached_property
+    def in_path(self) -> frozenset[str]:
+        """The names of the arguments that the path holds."""
+        return frozenset(re.findall(r"{(\w+)", self.path)) - {"kind"}
+
+
+class StreamBody(Model):
+    """A whole stream."""
+
+    stream: Stream
+
+
+class DeleteBody(Model):
+    """Who deletes."""
+
+    owner: Owner | None = None
+
+
+class PlanBody(Model):
+    """Where a replay starts, and how it is done."""
+
+    start: Checkpoint
+    method: ReplayMethod = ReplayMethod.AUTO
+    target: str | None = None
+
+
+class ReplayBody(PlanBody):
+    """A replay and its idempotency key, which a path has to hold later."""
+
+    key: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$")]
+
+
+class DescribeBody(Model):
+    """The streams to describe; all of them, if left out."""
+
+    names: list[str] | None = None
+
+
+class Fault(Model):
+    """An error as it travels: the parts of a `ReplicatorError`."""
+
+    code: str
+    message: str
+    stream: str | None = None
+    property: str | None = None
+    fix: str | None = None
+
+
+class Info(Model):
+    """Who answers at an address.
+
+    :param protocol: the version of the protocol.
+    :param version: the version of the package.
+    :param kinds: the backends that are served.
+    :param started_at: when the server was built.
+    :param calls: how often each operation was called since then, by the name of its method.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    protocol: int
+    version: str
+    kinds: list[str]
+    pid: int
+    started_at: Instant
+    calls: dict[str, int] = Field(default_factory=dict)
+
+
+_STREAM = "/v1/{kind}/streams/{name}"
+
+UPSERT_STREAM: Operation[None] = Operation(
+    "upsert_stream", "PUT", "/v1/{kind}/streams", type(None), "Make a stream, or make it as given.", StreamBody
+)
+DELETE_STREAM: Operation[None] = Operation(
+    "delete_stream", "DELETE", _STREAM, type(None), "Remove a stream and its replication state.", DeleteBody
+)
+LIST_STREAMS: Operation[list[Stream]] = Operation(
+    "list_streams", "GET", "/v1/{kind}/streams", list[Stream], "Every stream that is on record."
+)
+GET_STATUS: Operation[StreamStatus] = Operation(
+    "get_status", "GET", f"{_STREAM}/status", StreamStatus, "The status of one stream, measured now."
+)
+PAUSE: Operation[None] = Operation(
+    "pause", "POST", f"{_STREAM}/pause", type(None), "Stop moving data and keep the checkpoint."
+)
+RESUME: Operation[None] = Operation(
+    "resume", "POST", f"{_STREAM}/resume", type(None), "Go on from the checkpoint and lose nothing, or refuse."
+)
+REPLAY: Operation[ReplayProgress] = Operation(
+    "replay",
+    "POST",
+    f"{_STREAM}/replays",
+    ReplayProgress,
+    "Start a replay, or return the one with this key.",
+    ReplayBody,
+)
+GET_REPLAY: Operation[ReplayProgress] = Operation(
+    "get_replay", "GET", f"{_STREAM}/replays/{{key:path}}", ReplayProgress, "The record of a replay."
+)
+PLAN_REPLAY: Operation[ReplayPlan] = Operation(
+    "plan_replay", "POST", f"{_STREAM}/replay-plan", ReplayPlan, "What a replay would do; changes nothing.", PlanBody
+)
+PREFLIGHT: Operation[list[Finding]] = Operation(
+    "preflight",
+    "POST",
+    "/v1/{kind}/preflight",
+    list[Finding],
+    "Look at the live source and destination; changes nothing.",
+    StreamBody,
+)
+DESCRIBE: Operation[list[Description]] = Operation(
+    "describe",
+    "POST",
+    "/v1/{kind}/describe",
+    list[Description],
+    "Declaration, status and objects of the named streams, in one listing.",
+    DescribeBody,
+)
+
+OPERATIONS: tuple[Operation[Any], ...] = (
+    UPSERT_STREAM,
+    DELETE_STREAM,
+    LIST_STREAMS,
+    GET_STATUS,
+    PAUSE,
+    RESUME,
+    REPLAY,
+    GET_REPLAY,
+    PLAN_REPLAY,
+    PREFLIGHT,
+    DESCRIBE,
+)

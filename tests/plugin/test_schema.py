@@ -1,0 +1,241 @@
+"""The schema: fresh, described, sound, and true to what the plugin does."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic.alias_generators import to_camel
+from replicator.lifecycle.check import Identity, check
+from replicator.lifecycle.config import parse_config
+from replicator.lifecycle.connect import StreamId
+from replicator.model import Model
+from replicator.plugin.functions import FUNCTIONS
+from replicator.plugin.schema import build_schema, render
+from replicator.plugin.schema_types import Types, docs_of
+
+from tools.gobuild import Cache, cache_root
+from tools.pulumi_cli import built
+
+COMMITTED = Path(__file__).parents[2] / "schema.json"
+URN = "urn:pulumi:dev::shop::replicator:index:Stream::orders"
+STREAM = "replicator:index:Stream"
+SCHEMA = build_schema()
+
+
+def properties_of(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each place that lists properties, and its list."""
+    yield "config", schema["config"]["variables"]
+    yield "provider", schema["provider"]["inputProperties"]
+    for token, item in schema["types"].items():
+        if "enum" not in item:
+            yield token, item["properties"]
+    for token, item in schema["resources"].items():
+        yield f"{token} inputs", item["inputProperties"]
+        yield f"{token} outputs", item["properties"]
+    for token, item in schema["functions"].items():
+        yield f"{token} inputs", item["inputs"]["properties"]
+        yield f"{token} outputs", item["outputs"]["properties"]
+
+
+def undescribed(schema: dict[str, Any]) -> list[str]:
+    items = {"provider": schema["provider"]}
+    for group in ("types", "resources", "functions"):
+        items |= schema[group]
+    for place, properties in properties_of(schema):
+        items |= {f"{place}: {name}": item for name, item in properties.items()}
+    return [name for name, item in items.items() if not item.get("description", "").strip()]
+
+
+def refs(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key == "$ref":
+                yield item
+            else:
+                yield from refs(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from refs(item)
+
+
+def test_the_committed_file_is_fresh() -> None:
+    assert COMMITTED.read_text("utf-8") == render(), "run: make schema"
+
+
+def test_the_module_prints_the_file() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "replicator.plugin.schema"], capture_output=True, check=True
+    )
+    assert done.stdout.decode() == render()
+    assert json.loads(done.stdout) == SCHEMA
+
+
+def test_everything_is_described() -> None:
+    assert undescribed(SCHEMA) == []
+
+
+def test_a_missing_description_is_found() -> None:
+    schema = copy.deepcopy(SCHEMA)
+    schema["types"]["replicator:index:Endpoint"]["properties"]["uri"]["description"] = " "
+    del schema["functions"]["replicator:index:replay"]["description"]
+    assert undescribed(schema) == ["replicator:index:replay", "replicator:index:Endpoint: uri"]
+
+
+def test_each_reference_resolves_and_each_type_is_used() -> None:
+    named = {f"#/types/{token}" for token in SCHEMA["types"]}
+    assert set(refs(SCHEMA)) - {"pulumi.json#/Any"} == named
+
+
+def test_required_names_are_properties() -> None:
+    lists: list[tuple[dict[str, Any], list[str]]] = []
+    for item in SCHEMA["resources"].values():
+        lists += [(item["properties"], item["required"]), (item["inputProperties"], item["requiredInputs"])]
+    for item in SCHEMA["functions"].values():
+        lists += [(part["properties"], part["required"]) for part in (item["inputs"], item["outputs"])]
+    lists += [(item["properties"], item["required"]) for item in SCHEMA["types"].values() if "enum" not in item]
+    assert [names for properties, names in lists if names != sorted(names) or set(names) - set(properties)] == []
+
+
+def test_no_two_tokens_differ_in_case_alone() -> None:
+    tokens = [token.casefold() for group in ("types", "resources", "functions") for token in SCHEMA[group]]
+    assert len(tokens) == len(set(tokens))
+
+
+def test_a_stream_has_the_inputs_that_people_write_and_the_outputs_that_states_hold() -> None:
+    stream = SCHEMA["resources"][STREAM]
+    inputs, outputs = stream["inputProperties"], stream["properties"]
+    assert "owner" not in inputs
+    assert set(outputs) - set(inputs) == {"status", "engineObjects", "ownerToken"}
+    assert stream["requiredInputs"] == ["destination", "source"]
+    optional = {"filter", "checkpointInterval", "startFrom", "status", "engineObjects", "ownerToken"}
+    assert set(stream["required"]) == set(outputs) - optional
+    assert [name for name, item in inputs.items() if item.get("willReplaceOnChanges")] == ["name", "backend"]
+    assert inputs["startFrom"]["oneOf"] == [{"type": "string"}, {"$ref": "#/types/replicator:index:Checkpoint"}]
+    assert inputs["checkpointInterval"]["type"] == "string"
+    assert inputs["options"]["additionalProperties"] == {"$ref": "pulumi.json#/Any"}
+
+
+def test_functions_are_the_ones_that_the_plugin_serves() -> None:
+    assert set(SCHEMA["functions"]) == set(FUNCTIONS)
+
+
+def test_a_function_with_an_effect_waits_for_the_resources_that_it_depends_on() -> None:
+    assert [name for name, item in SCHEMA["functions"].items() if item.get("plain") is False] == [
+        "replicator:index:replay"
+    ]
+
+
+def test_each_setting_of_the_provider_is_read() -> None:
+    settings = {name: {"address": "unix:///run/a.sock"} for name in SCHEMA["config"]["variables"]}
+    _, failures = parse_config({**settings, "preflight": "warn"})
+    assert failures == []
+    assert SCHEMA["provider"]["inputProperties"] == SCHEMA["config"]["variables"]
+
+
+def test_the_examples_pass_check_and_mean_the_same() -> None:
+    description = SCHEMA["resources"][STREAM]["description"]
+    blocks = dict(re.findall(r"^```(yaml|python)\n(.*?)^```$", description, re.MULTILINE | re.DOTALL))
+    program = yaml.safe_load(blocks["yaml"])
+    inputs = program["resources"]["orders"]["properties"]
+    config, failures = parse_config({})
+    checked = check(inputs, (), {}, Identity.of_urn(URN), config)
+    assert (failures, checked.failures) == ([], [])
+    assert checked.stream is not None
+
+    calls = [node for node in ast.walk(ast.parse(blocks["python"])) if isinstance(node, ast.Call)]
+    (stream,) = [call for call in calls if ast.unparse(call.func) == "replicator.Stream"]
+    python = {to_camel(str(word.arg)): ast.literal_eval(word.value) for word in stream.keywords}
+    camel = {
+        key: {to_camel(k): v for k, v in value.items()} if isinstance(value, dict) else value
+        for key, value in python.items()
+    }
+    assert camel == inputs
+
+    imported = re.search(rf"pulumi import {STREAM} orders (\S+)", description)
+    assert imported is not None
+    assert StreamId.parse(imported[1]).region == checked.stream.source.region
+
+
+class Sample(Model):
+    """A class.
+
+    Its second paragraph.
+
+    :param name: a text
+        of two lines; `None` where nobody knows.
+    :param other: short.
+    """
+
+    name: str | None = None
+    other: str
+
+
+class Extended(Sample):
+    """Another class.
+
+    :param other: told again.
+    """
+
+
+def test_descriptions_come_from_the_docstrings() -> None:
+    docs = docs_of(Extended)
+    assert docs.text == "Another class."
+    assert docs.fields == {"name": "A text of two lines; null where nobody knows.", "other": "Told again."}
+    assert docs_of(Sample).text == "A class. Its second paragraph."
+
+
+def test_a_type_that_pulumi_does_not_have_is_an_error() -> None:
+    with pytest.raises(TypeError, match=r"set\[str\]"):
+        Types("replicator").of(set[str])
+
+
+def test_the_plugin_starts_without_what_makes_the_schema() -> None:
+    code = (
+        "import sys, replicator.plugin.__main__; print([name for name in sys.modules if name.startswith('replicator')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ast.literal_eval(done.stdout))
+    assert "replicator.plugin.servicer" in loaded
+    assert not {name for name in loaded if "schema" in name or name.endswith(".shapes")}
+
+
+@pytest.fixture(scope="module")
+def pulumi() -> Path:
+    folder = built(Cache(cache_root(os.environ)))
+    if folder is None:
+        pytest.skip("the Pulumi CLI is not built: python tools/pulumi_cli.py path")
+    return folder / "pulumi"
+
+
+def schema_check(pulumi: Path, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = folder / "schema.json"
+    path.write_text(text, "utf-8")
+    env = os.environ | {"PULUMI_HOME": str(folder / "home"), "PULUMI_SKIP_UPDATE_CHECK": "true"}
+    command = [str(pulumi), "schema", "check", str(path), "--color", "never"]
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+
+@pytest.mark.cli
+def test_pulumi_accepts_the_schema(pulumi: Path, tmp_path: Path) -> None:
+    done = schema_check(pulumi, COMMITTED.read_text("utf-8"), tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.cli
+def test_pulumi_refuses_a_schema_with_a_dangling_reference(pulumi: Path, tmp_path: Path) -> None:
+    schema = copy.deepcopy(SCHEMA)
+    del schema["types"]["replicator:index:Mode"]
+    done = schema_check(pulumi, json.dumps(schema), tmp_path)
+    assert done.returncode != 0
+    assert "type replicator:index:Mode not found" in done.stderr
