@@ -9,26 +9,30 @@ The kernel watches the *thread* that forked, so start leashed programs from a th
 asyncio does it from the loop's thread. Elsewhere than on Linux nothing watches, and `leashed` changes nothing.
 """
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+
+TYPE_CHECKING = False  # `typing` would take a third of the script's time
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
+_SIGKILL = 9  # `signal` is slow to import
 
 
 def leashed(argv: Sequence[str]) -> list[str]:
     """The command line that runs `argv` on a leash held by this process. `argv[0]` is an absolute path."""
     if sys.platform != "linux":
         return list(argv)
-    return [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(os.getpid()), *argv]
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *argv]
 
 
 def _become(parent: int, argv: list[str]) -> None:
     import ctypes
-    import signal
 
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:  # it died before the request, so no signal will come
         sys.exit(1)

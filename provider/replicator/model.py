@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    Strict,
     StringConstraints,
     model_validator,
 )
@@ -28,12 +29,12 @@ from pydantic.alias_generators import to_camel
 
 def _parse_duration(value: object) -> object:
     """A duration as Go writes it (`10s`, `1m30s`) as a timedelta."""
-    if not isinstance(value, str):
+    if isinstance(value, timedelta):
         return value
     try:
-        return durationpy.from_str(value)
+        return durationpy.from_str(value if isinstance(value, str) else "")
     except durationpy.DurationError as error:
-        raise ValueError(f'{value!r} is not a duration; write one such as "10s" or "1m30s"') from error
+        raise ValueError('is not a duration; write one such as "10s" or "1m30s"') from error
 
 
 def _positive(value: timedelta) -> timedelta:
@@ -52,10 +53,18 @@ def format_time(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _written_out(value: object) -> object:
+    """A bare number is refused: `20260131` would be read as seconds since 1970."""
+    if not isinstance(value, datetime) and not (isinstance(value, str) and ":" in value):
+        raise ValueError('needs a date, a time and a time zone, as in "2026-01-31T12:00:00Z"')
+    return value
+
+
 def _aware(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError('needs a time zone, as in "2026-01-31T12:00:00Z"')
-    return value.astimezone(UTC)
+    utc = value.astimezone(UTC)
+    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)  # what the wire carries
 
 
 Duration = Annotated[
@@ -64,7 +73,13 @@ Duration = Annotated[
     AfterValidator(_positive),
     PlainSerializer(format_duration, return_type=str),
 ]
-Instant = Annotated[datetime, AfterValidator(_aware), PlainSerializer(format_time, return_type=str)]
+Instant = Annotated[
+    datetime,
+    BeforeValidator(_written_out, json_schema_input_type=str),
+    AfterValidator(_aware),
+    PlainSerializer(format_time, return_type=str),
+]
+Flag = Annotated[bool, Strict()]
 StreamName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,47}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 
@@ -149,10 +164,17 @@ class StreamState(StrEnum):
     SNAPSHOT = "snapshot"
 
 
-_SECRET_QUERY = re.compile(r"(?i)[?&][^=&#]*(password|passwd|secret|token|access-?key|credential|signature)[^=&#]*=")
+_SECRET_QUERY = re.compile(
+    r"(?i)[?&][^=&#]*(pass(word|wd|phrase)|pwd|secret|token|(access|api|private)[-_]?key|credential|signature)[^=&#]*="
+)
 
 
-_SHAPES = {"sqlite": r"sqlite:///[^?#]+$", "s3": r"s3://[^/?#]+/[^/?#]", "file": r"file:///[^/?#]", "base": r"base:///."}
+_SHAPES = {
+    "sqlite": r"sqlite:///[^?#]+$",
+    "s3": r"s3://[^/?#]+/[^/?#]",
+    "file": r"file:///[^/?#]",
+    "base": r"base:///.",
+}
 _EXAMPLES = {
     "sqlite": "sqlite:///var/lib/app/app.db (an absolute path)",
     "s3": "s3://bucket/prefix?region=eu-central-1 (a prefix of its own in the bucket)",
@@ -277,8 +299,8 @@ class Stream(Model):
     desired_state: DesiredState = DesiredState.RUNNING
     start_from: StartFrom | None = None
     wait_for: WaitFor = WaitFor.NONE
-    deletion_protection: bool = False
-    purge_destination: bool = False
+    deletion_protection: Flag = False
+    purge_destination: Flag = False
     options: dict[str, Any] = Field(default_factory=dict)
     owner: Owner | None = None
 

@@ -31,6 +31,7 @@ from replicator.leash import leashed
 
 _log = logging.getLogger(__name__)
 _CHUNK = 65536  # bytes read at once, and the most that one line may have before its rest is dropped
+_TAKE_OVER = 3.0  # seconds that a lock is waited for
 _LINE = 4000  # characters of a line that are kept
 
 
@@ -105,11 +106,13 @@ class Supervisor:
         pid_file: Path,
         marker: str,
         on_start: Callable[[], Awaitable[None]],
+        before_start: Callable[[], Awaitable[None]] | None = None,
         backoff: Backoff | None = None,
         stop_timeout: float = 15.0,
     ) -> None:
         """`argv[0]` is an absolute path; `env` is the child's whole environment.
 
+        `before_start` is awaited before each start; where it fails, that start has failed.
         `marker` is a part of the command line that only our child has, such as the path of its configuration.
         `stop_timeout` is the time in seconds between SIGTERM and SIGKILL.
         """
@@ -121,6 +124,7 @@ class Supervisor:
         self._pid_file = pid_file
         self._marker = marker
         self._on_start = on_start
+        self._before_start = before_start
         self._backoff = backoff or Backoff()
         self._stop_timeout = stop_timeout
         self._lock: int | None = None
@@ -175,7 +179,9 @@ class Supervisor:
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
-                await self._run_once(lock)
+                await self._become(ChildState.STARTING)
+                if await self._call_before_start():
+                    await self._run_once(lock)
             except OSError as error:
                 self._failed(str(error))
             if self._stopping.is_set():
@@ -188,8 +194,16 @@ class Supervisor:
                 await asyncio.wait_for(self._stopping.wait(), delay)
             delay = min(delay * 2, self._backoff.most)
 
+    async def _call_before_start(self) -> bool:
+        try:
+            if self._before_start is not None:
+                await self._before_start()
+        except Exception as error:  # whatever it is, the child must not run
+            self._failed(f"{type(error).__name__}: {error}")
+            return False
+        return True
+
     async def _run_once(self, lock: int) -> None:
-        await self._become(ChildState.STARTING)
         process = await asyncio.create_subprocess_exec(
             *leashed(self._argv),
             stdin=asyncio.subprocess.DEVNULL,
@@ -280,10 +294,10 @@ class _PrivateRotatingFile(RotatingFileHandler):
         return super()._open()
 
 
-async def _take_over(pid_file: Path, marker: str, *, timeout: float = 3.0) -> int:
+async def _take_over(pid_file: Path, marker: str) -> int:
     """Lock `pid_file`, and end the child that was left behind the lock. Gives the descriptor that holds the lock."""
     lock = os.open(pid_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + _TAKE_OVER
     try:
         while True:
             with contextlib.suppress(BlockingIOError):

@@ -10,6 +10,7 @@ No configuration holds a secret or a placeholder for one: a daemon has one ident
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +30,8 @@ class DaemonSettings:
 
     `replay_window` is how long each single transaction stays restorable (the engine's `l0-retention`); after it only
     the ends of compacted ranges are. `snapshot_retention` bounds how far back one can go at all. `shutdown_timeout` is
-    how long the daemon tries to upload the rest when it is told to end. `metrics_port` opens Prometheus metrics on
+    how long the engine tries to upload the rest of one database when it ends; it ends them one after the other, so with
+    a dead destination this adds up. It bounds `/unregister` too. `metrics_port` opens Prometheus metrics on
     127.0.0.1.
     """
 
@@ -37,7 +39,7 @@ class DaemonSettings:
     replay_window: timedelta = timedelta(hours=1)
     snapshot_interval: timedelta = timedelta(hours=24)
     snapshot_retention: timedelta = timedelta(hours=24)
-    shutdown_timeout: timedelta = timedelta(seconds=10)
+    shutdown_timeout: timedelta = timedelta(seconds=5)
     metrics_port: int | None = None
 
 
@@ -50,9 +52,16 @@ def shared_daemon(settings: DaemonSettings) -> str:
 
 
 def single_daemon(
-    settings: DaemonSettings, database: Path, replica: ReplicaLocation, upload_interval: timedelta
+    settings: DaemonSettings,
+    database: Path,
+    replica: ReplicaLocation,
+    upload_interval: timedelta,
+    *,
+    options: Mapping[str, Any] | None = None,
 ) -> str:
     """The YAML of a daemon for one `database`, uploaded each `upload_interval`.
+
+    `options` are the engine's own settings of a database, as they stand in its YAML.
 
     Raises ValueError for an interval that is not positive, a relative path, or a socket path that is too long.
     """
@@ -64,6 +73,7 @@ def single_daemon(
         "path": str(database),
         # Uploads carry what the monitor has taken from the WAL, so it must look at least as often.
         "monitor-interval": _duration(min(_MONITOR, upload_interval)),
+        **(options or {}),
         "replica": {"url": replica.url_for_engine(), "sync-interval": _duration(upload_interval)},
     }
     return _render({**_common(settings), "dbs": [entry]})

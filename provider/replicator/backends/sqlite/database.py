@@ -138,7 +138,7 @@ def _content_hash(path: Path) -> str:
         database.execute("BEGIN")  # one read transaction: tables that belong together
         for kind, name, table, sql in _objects(database):
             digest.update(_encode([kind, name, table, sql]))
-            if kind == "table" and not sql.raw.upper().startswith(b"CREATE VIRTUAL"):
+            if kind.raw == b"table" and not sql.raw.upper().startswith(b"CREATE VIRTUAL"):
                 for row in _rows(database, name.raw.decode()):
                     digest.update(_encode(row))
         database.execute("ROLLBACK")

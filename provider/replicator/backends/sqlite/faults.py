@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from replicator.backends.sqlite import database as db
+from replicator.backends.sqlite import replica
 from replicator.errors import (
     DestinationDenied,
     DestinationMissing,
@@ -17,10 +19,12 @@ from replicator.errors import (
     SourceMissing,
 )
 
+_GRANT = "give the agent's user write permission on the database and its folder"
+
 _MEANINGS: tuple[tuple[str, type[ReplicatorError], str, str], ...] = (
-    (r"NoSuchBucket|bucket must be created|bucket not found", DestinationMissing, "destination.uri", "make the bucket"),
+    (r"NoSuchBucket|no bucket", DestinationMissing, "destination.uri", "make the bucket"),
     (
-        r"InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|StatusCode: 40[13]\b|no EC2 IMDS role|static credentials",
+        r"InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|StatusCode: 40[13]\b|no EC2 IMDS|static credentials",
         DestinationDenied,
         "destination.authRef",
         "check the access key that authRef names, and that it may list, read, write and delete below the prefix",
@@ -29,10 +33,10 @@ _MEANINGS: tuple[tuple[str, type[ReplicatorError], str, str], ...] = (
     (r"database is locked|SQLITE_BUSY", SourceLocked, "source.uri", "end the transaction that holds the database"),
     (r"no space left|disk.*full|SQLITE_FULL", SourceFull, "source.uri", "free space on the database's disk"),
     (
-        r"readonly database|attempt to write a readonly|permission denied|SQLITE_READONLY|unable to open database file",
+        r"readonly database|attempt to write a readonly|permission denied|SQLITE_READONLY|unable to open database",
         SourceDenied,
         "source.uri",
-        "give the agent's user write permission on the database and its folder",
+        _GRANT,
     ),
     (r"waiting for data|no such file or directory", SourceMissing, "source.uri", "check the path on the agent's host"),
     (
@@ -51,3 +55,35 @@ def meaning(text: str, stream: str) -> ReplicatorError:
         if re.search(pattern, line, re.IGNORECASE):
             return error(f"litestream says: {line}", stream=stream, property=property, fix=fix)
     return EngineRefused(f"litestream says: {line}", stream=stream)
+
+
+_DATABASE: dict[type[db.DatabaseError], tuple[type[ReplicatorError], str]] = {
+    db.DatabaseMissing: (SourceMissing, "check the path; it is a path on the agent's host"),
+    db.NotADatabase: (SourceFormat, "point the stream at an SQLite file"),
+    db.DatabaseLocked: (SourceLocked, "end the transaction that holds the database"),
+    db.DatabaseForbidden: (SourceDenied, _GRANT),
+}
+
+
+def of_database(error: db.DatabaseError, stream: str) -> ReplicatorError:
+    """The error of ours for a fault of the database file."""
+    kind, fix = _DATABASE.get(type(error), (EngineRefused, None))
+    return kind(str(error), stream=stream, property="source.uri", fix=fix)
+
+
+_REPLICA: dict[type[replica.ReplicaError], tuple[type[ReplicatorError], str, str]] = {
+    replica.BucketMissing: (DestinationMissing, "destination.uri", "make the bucket"),
+    replica.CredentialsRefused: (
+        DestinationDenied,
+        "destination.authRef",
+        "check the access key that authRef names, and that it may list, read, write and delete below the prefix",
+    ),
+    replica.ReplicaUnreachable: (EngineUnavailable, "destination.uri", "try again when the store answers"),
+    replica.PurgeRefused: (EngineRefused, "purgeDestination", "set it to false and delete the replica by hand"),
+}
+
+
+def of_replica(error: replica.ReplicaError, stream: str) -> ReplicatorError:
+    """The error of ours for a fault of the destination."""
+    kind, property, fix = _REPLICA.get(type(error), (EngineRefused, "destination.uri", "look at the store"))
+    return kind(str(error), stream=stream, property=property, fix=fix)

@@ -24,7 +24,8 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_LTX = re.compile(r"/ltx/\d+/[0-9a-f]{16}-([0-9a-f]{16})\.ltx$")
+# The engine writes `0000/MIN-MAX.ltx` (level 0) in a bucket, `ltx/0/MIN-MAX.ltx` in a folder.
+_LTX = re.compile(r"/(?:[0-9a-f]{4}|ltx/\d)/[0-9a-f]{16}-([0-9a-f]{16})\.ltx$")
 _SEGMENT = re.compile(r"[A-Za-z0-9._=+@~,-]+")  # what neither S3 nor the engine's URL parser writes in another way
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _QUERY = ("endpoint", "region")
@@ -217,8 +218,8 @@ class S3Location(ReplicaLocation):
             # The engine's trust store. Left out, boto3 would open the file that AWS_CA_BUNDLE names.
             verify=ssl.get_default_verify_paths().cafile or True,
             config=Config(
-                connect_timeout=5,
-                read_timeout=15,
+                connect_timeout=3,
+                read_timeout=8,
                 retries={"total_max_attempts": 2, "mode": "standard"},
                 s3={"addressing_style": "path" if self.endpoint else "auto"},
             ),

@@ -1,0 +1,327 @@
+"""The local driver of litestream: the seam on top of records, processes and the replica's own files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from replicator import authref
+from replicator.backends.ownership import check_owner, destination_key, settle_owner
+from replicator.backends.sqlite import database as db
+from replicator.backends.sqlite import preflight, replays
+from replicator.backends.sqlite.keeper import Keeper, side_folder, source_path
+from replicator.backends.sqlite.lanes import Launch
+from replicator.backends.sqlite.litestream import EngineError
+from replicator.backends.sqlite.record import Phase, Record, Store
+from replicator.backends.sqlite.status import Answer, ask, listing, status_of
+from replicator.errors import (
+    ReplicatorError,
+)
+from replicator.model import Checkpoint, Mode, Owner, Stream, StreamStatus
+from replicator.replicator import Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
+
+FIRST_SYNC = 10.0
+"""Seconds that an upsert waits for the first upload. A longer one goes on, and the state says `snapshot` meanwhile."""
+
+LOOK_EVERY = 2.0
+"""Seconds between two looks at files and uploads."""
+
+_ASK_AT_ONCE = 8
+
+
+class SqliteDriver:
+    """Streams of SQLite files on this host.
+
+    :param store: the records; written before each effect, so that a crash can be finished.
+    :param launch: starts supervised children.
+    :param replay_window: how long each single transaction stays restorable.
+    """
+
+    kind = "litestream"
+
+    def __init__(
+        self,
+        binary: Path,
+        folder: Path,
+        store: Store,
+        launch: Launch,
+        *,
+        replay_window: timedelta = timedelta(hours=1),
+        redactor: authref.Redactor | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._keeper = Keeper(
+            binary,
+            folder,
+            store,
+            launch,
+            replay_window=replay_window,
+            redactor=redactor or authref.Redactor(),
+            environ=environ,
+        )
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looking: set[str] = set()
+        self._watching: asyncio.Task[None] | None = None
+
+    # --- life of the agent ---------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up every stream that the store has, and finish what a crash left half done."""
+        gate = asyncio.Semaphore(_ASK_AT_ONCE)
+
+        async def one(record: Record) -> None:
+            async with gate, self._lock(record.name):
+                await self._recover(record)
+
+        await asyncio.gather(*(one(record) for record in self._keeper.store.records()))
+        self._watching = asyncio.create_task(self._watch())
+
+    async def aclose(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._keeper.lanes.aclose()
+
+    async def _recover(self, record: Record) -> None:
+        if record.phase is Phase.DELETING:
+            with suppress(ReplicatorError):
+                await self._keeper.remove(record)
+            return
+        if record.phase is Phase.MAKING or record.paused:
+            return  # the next upsert of its owner finishes it
+        await self._keeper.try_attach(record)
+        for replay in replays.unfinished(record):
+            self._spawn(self._run_replay(record.name, replay.key))
+
+    # --- the seam ------------------------------------------------------------------------------------------------
+
+    async def upsert_stream(self, stream: Stream) -> None:
+        async with self._lock(stream.name):
+            record = self._keeper.store.get(stream.name)
+            if record is not None and record.phase is Phase.DELETING:
+                check_owner(record.stream, stream.owner)
+                await self._keeper.remove(record)
+                record = None
+            owner = settle_owner(record.stream if record else None, stream)
+            stored = stream.model_copy(update={"owner": owner, "backend": self.kind})
+            self._keeper.refuse_neighbours(stored)
+            if record is None or record.phase is Phase.MAKING:
+                await self._keeper.make(stored, record)
+            else:
+                await self._keeper.change(record, stored)
+
+    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
+        async with self._lock(name):
+            record = self._keeper.store.get(name)
+            if record is None:
+                return
+            check_owner(record.stream, owner)
+            await self._keeper.remove(record)
+
+    async def list_streams(self) -> list[Stream]:
+        return [record.stream for record in self._keeper.store.records()]
+
+    async def get_status(self, name: str) -> StreamStatus:
+        return (await self._statuses([self._keeper.record(name)]))[0]
+
+    async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
+        records = [record for record in self._keeper.store.records() if names is None or record.name in names]
+        statuses = await self._statuses(records)
+        return [
+            Description(stream=record.stream, status=status, engine_objects=self._objects(record))
+            for record, status in zip(records, statuses, strict=True)
+        ]
+
+    async def pause(self, name: str) -> None:
+        async with self._lock(name):
+            record = self._keeper.record(name)
+            if not record.paused:
+                await self._keeper.pause(record)
+
+    async def resume(self, name: str) -> None:
+        async with self._lock(name):
+            record = self._keeper.record(name)
+            if record.stream.mode is Mode.SNAPSHOT:
+                await self._keeper.copy_once(record)
+            elif record.paused or self._keeper.health_of(name).error:
+                await self._keeper.resume(record)
+
+    async def preflight(self, stream: Stream) -> list[Finding]:
+        record = self._keeper.store.get(stream.name)
+        same_place = record is not None and (
+            destination_key(record.stream.destination) == destination_key(stream.destination)
+        )
+
+        async def owner() -> None:
+            settle_owner(record.stream if record else None, stream)
+
+        async def neighbours() -> None:
+            self._keeper.refuse_neighbours(stream)
+
+        async def source() -> None:
+            await self._keeper.inspect(stream)
+
+        async def destination() -> None:
+            job = await self._keeper.job(Record(stream=stream, phase=Phase.MAKING))
+            if not same_place:
+                grave = self._keeper.store.tombstone(destination_key(stream.destination))
+                await self._keeper.refuse_foreign_data(stream, job, grave)
+
+        return await preflight.findings(owner, neighbours, source, destination)
+
+    async def plan_replay(
+        self,
+        name: str,
+        start: Checkpoint,
+        *,
+        method: ReplayMethod = ReplayMethod.AUTO,
+        target: str | None = None,
+    ) -> ReplayPlan:
+        record = self._keeper.record(name)
+        sources = await self._replay_sources(record)
+        await self._flush(record)
+        return await replays.plan(record, sources, start, method=method, target=target)
+
+    async def replay(
+        self,
+        name: str,
+        start: Checkpoint,
+        *,
+        key: str,
+        method: ReplayMethod = ReplayMethod.AUTO,
+        target: str | None = None,
+    ) -> ReplayProgress:
+        if (known := replays.known(self._keeper.record(name), start, key, method, target)) is not None:
+            if known.finished_at is None:
+                self._spawn(self._run_replay(name, key))
+            return known
+        plan = await self.plan_replay(name, start, method=method, target=target)
+        async with self._lock(name):
+            record = self._keeper.record(name)
+            if (known := replays.known(record, start, key, method, target)) is not None:
+                return known
+            record = replays.begun(record, plan, key)
+            await self._keeper.store.put(record)
+        self._spawn(self._run_replay(name, key))
+        return record.replays[key]
+
+    async def get_replay(self, name: str, key: str) -> ReplayProgress:
+        return replays.find(self._keeper.record(name), key)
+
+    # --- watching ------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            for record in self._keeper.store.records():
+                if record.name not in self._looking and not self._lock(record.name).locked():
+                    self._looking.add(record.name)
+                    self._spawn(self._look_at(record.name))
+
+    async def _look_at(self, name: str) -> None:
+        """One look; a slow one holds up its own stream only."""
+        try:
+            async with self._lock(name):
+                await self._keeper.look_at(name)
+        finally:
+            self._looking.discard(name)
+
+    # --- status --------------------------------------------------------------------------------------------------
+
+    async def _statuses(self, records: Sequence[Record]) -> list[StreamStatus]:
+        lanes = {id(lane): lane for record in records if (lane := self._keeper.lanes.of(record.name))}
+        listed = dict(zip(lanes, await asyncio.gather(*map(listing, lanes.values())), strict=True))
+        gate = asyncio.Semaphore(_ASK_AT_ONCE)
+
+        async def one(record: Record) -> StreamStatus:
+            lane, path = self._keeper.lanes.of(record.name), source_path(record.stream)
+            answer: Answer | None = None
+            if lane is not None and not record.paused:
+                async with gate:
+                    answer = await ask(lane, path, listed.get(id(lane), {}).get(path))
+            status = await status_of(record, self._keeper.health_of(record.name), path, answer, datetime.now(UTC))
+            if status.last_error is None:
+                return status
+            return status.model_copy(update={"last_error": self._keeper.redact(status.last_error)})
+
+        return list(await asyncio.gather(*map(one, records)))
+
+    def _objects(self, record: Record) -> dict[str, Any]:
+        lane = self._keeper.lanes.of(record.name)
+        return {
+            "replica": str(self._keeper.location(record)),
+            "sideFolder": str(side_folder(record.stream)),
+            "ownProcess": bool(record.stream.checkpoint_interval or record.stream.options),
+            **({"pid": lane.process.pid} if lane and lane.process.pid else {}),
+        }
+
+    # --- replays -------------------------------------------------------------------------------------------------
+
+    async def _replay_sources(self, record: Record) -> replays.Sources:
+        job = await self._keeper.job(record)
+        base = self._keeper.location(record.model_copy(update={"generation": 1}))
+        return replays.Sources(
+            command=self._keeper.lanes.command_line(job.credentials),
+            base=base,
+            databases=tuple(source_path(other.stream) for other in self._keeper.store.records()),
+        )
+
+    async def _flush(self, record: Record) -> None:
+        """Upload what is committed, so that a plan can reach it. A store that is down shows in the plan itself."""
+        lane = self._keeper.lanes.of(record.name)
+        if lane is not None:
+            with suppress(EngineError):
+                await lane.control.sync(source_path(record.stream), wait=True, timeout=FIRST_SYNC)
+
+    async def _run_replay(self, name: str, key: str) -> None:
+        async with self._lock(f"replay/{name}/{key}"):
+            record = self._keeper.store.get(name)
+            if record is None or record.replays[key].finished_at is not None:
+                return
+            try:
+                if record.replays[key].method is ReplayMethod.COPY:
+                    sources = await self._replay_sources(record)
+                    changes = await replays.copy(record, sources, record.replays[key])
+                    await self._finish_replay(name, key, changes)
+                    await replays.tidy(record.replays[key])
+                else:
+                    await self._reseed(name, key)
+            except (ReplicatorError, EngineError, db.DatabaseError, OSError) as error:
+                text = self._keeper.redact(self._keeper.meaning(error, name).message)
+                await self._finish_replay(name, key, {"state": "failed", "error": text})
+
+    async def _reseed(self, name: str, key: str) -> None:
+        """A full snapshot under a new prefix. The new generation is recorded first, so a crash goes on with it."""
+        async with self._lock(name):
+            record = self._keeper.record(name)
+            if not replays.reseed_begun(record, key):
+                record = replays.next_generation(record, key)
+                await self._keeper.store.put(record)
+            await self._keeper.lanes.detach(name)
+            if not record.paused:
+                await self._keeper.store.put(await self._keeper.attach(record, wait=True))
+        await self._finish_replay(name, key, {"state": "done"})
+
+    async def _finish_replay(self, name: str, key: str, changes: dict[str, Any]) -> None:
+        async with self._lock(name):
+            record = self._keeper.store.get(name)
+            if record is not None:
+                await self._keeper.store.put(replays.finished(record, key, changes))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())

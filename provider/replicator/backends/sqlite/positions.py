@@ -1,0 +1,53 @@
+"""Positions in a replica: the generation of the prefix, and the engine's transaction id in it.
+
+Written as an LSN it is `000000000000000a`, or `r2/000000000000000a` after a re-seed, which begins a new prefix and
+counts from 1 again.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from replicator.backends.sqlite.dialect import LITESTREAM
+from replicator.backends.sqlite.litestream import format_txid
+from replicator.errors import InvalidStream
+
+_LSN = re.compile(r"(?:r([1-9][0-9]{0,5})/)?([0-9a-f]{16})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """One point of a replica."""
+
+    generation: int
+    txid: int
+
+    def __str__(self) -> str:
+        prefix = f"r{self.generation}/" if self.generation > 1 else ""
+        return f"{prefix}{format_txid(self.txid)}"
+
+    @classmethod
+    def parse(cls, text: str, stream: str) -> Position:
+        """Read an LSN; raise `InvalidStream` where it is none."""
+        match = _LSN.fullmatch(text)
+        if match is None:
+            raise InvalidStream(
+                f"{text!r} is not a position of litestream",
+                stream=stream,
+                property="start.lsn",
+                fix="write the 16 hex digits of a transaction, as lastCheckpoint.lsn shows them",
+            )
+        return cls(int(match[1] or 1), int(match[2], 16))
+
+
+def batch_time(database: Path, txid: int) -> datetime | None:
+    """When a transaction file was made, while it is still kept beside the database."""
+    name = format_txid(txid)
+    path = LITESTREAM.side_folder_of(database) / "ltx" / "0" / f"{name}-{name}.ltx"
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except OSError:
+        return None

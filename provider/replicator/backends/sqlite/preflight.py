@@ -1,0 +1,65 @@
+"""Looks at the source and the destination that change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from replicator.backends.sqlite import database as db
+from replicator.backends.sqlite import faults
+from replicator.backends.sqlite.record import FileId
+from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3Credentials
+from replicator.errors import Category, DestinationInUse, ReplicatorError
+from replicator.model import Stream
+from replicator.replicator import Finding, Severity
+
+
+async def inspect(path: Path) -> FileId:
+    """Which file it is; raise `DatabaseError` where litestream could not replicate it."""
+    facts = await db.inspect(path)
+    if not facts.readable:
+        raise db.DatabaseForbidden(path, "the agent may not read it")
+    if not facts.is_sqlite:
+        raise db.NotADatabase(path, "it is not an SQLite database")
+    if not facts.writable:
+        raise db.DatabaseForbidden(path, "the agent may not write it or its folder, and litestream has to")
+    return FileId(device=facts.device, inode=facts.inode)
+
+
+async def refuse_objects(stream: Stream, location: ReplicaLocation, credentials: S3Credentials | None) -> None:
+    """Raise `DestinationInUse` where anything is stored at the destination."""
+    try:
+        found = await location.list_prefix(credentials)
+    except ReplicaError as error:
+        raise faults.of_replica(error, stream.name) from error
+    if not found.objects:
+        return
+    newest = ""
+    if found.newest_txid is not None and found.newest_time is not None:
+        newest = f", the newest transaction {found.newest_txid:016x} of {found.newest_time:%Y-%m-%d %H:%M:%S} UTC"
+    raise DestinationInUse(
+        f"{location} holds {found.objects} objects that no stream of this agent wrote{newest}",
+        stream=stream.name,
+        property="destination.uri",
+        fix="choose an empty prefix; two writers on one prefix leave only one database restorable",
+    )
+
+
+async def findings(*checks: Callable[[], Awaitable[None]]) -> list[Finding]:
+    """Run every check; what it raises is a finding. A store that does not answer now may answer later: a warning."""
+    found = []
+    for check in checks:
+        try:
+            await check()
+        except ReplicatorError as error:
+            unsure = error.category is Category.UNAVAILABLE
+            found.append(
+                Finding(
+                    severity=Severity.WARNING if unsure else Severity.ERROR,
+                    code=error.code,
+                    message=error.message,
+                    property=error.property,
+                    fix=error.fix,
+                )
+            )
+    return found

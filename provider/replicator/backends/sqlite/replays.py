@@ -1,0 +1,359 @@
+"""Replay of an SQLite replica: a copy of the database as it was, or a re-seed of the destination.
+
+litestream ships pages, so there is no event to emit again. A copy is exact at every transaction that is retained; a
+re-seed ignores the position and writes the database as it is now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from replicator.backends.sqlite import faults
+from replicator.backends.sqlite.dialect import LITESTREAM
+from replicator.backends.sqlite.litestream import CommandLine, EngineError, LtxFile
+from replicator.backends.sqlite.positions import Position
+from replicator.backends.sqlite.record import Record
+from replicator.backends.sqlite.replica import ReplicaLocation
+from replicator.capabilities import LITESTREAM as CAPABILITIES
+from replicator.capabilities import No
+from replicator.errors import (
+    EngineRefused,
+    InvalidStream,
+    ReplayKeyReused,
+    ReplayNotFound,
+    ReplayNotRetained,
+    ReplayRefused,
+    SourceMissing,
+    Unsupported,
+)
+from replicator.model import Checkpoint
+from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
+
+_CLOCKS_DIFFER = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a replay reads from.
+
+    :param base: the place of the first generation.
+    :param databases: every live database of the agent; none is ever written over.
+    """
+
+    command: CommandLine
+    base: ReplicaLocation
+    databases: Sequence[Path]
+
+    def url(self, generation: int) -> str:
+        """The engine's URL of one generation."""
+        place = self.base if generation == 1 else self.base.child(f"r{generation}")
+        return place.url_for_engine()
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The points of one generation that can be restored."""
+
+    generation: int
+    files: list[LtxFile]
+
+    @property
+    def points(self) -> list[LtxFile]:
+        """One file for each end that a restore can reach, oldest first."""
+        first = min((file.max_txid for file in self.files if file.min_txid == 1), default=None)
+        ends = {file.max_txid: file for file in self.files if first is not None and file.max_txid >= first}
+        return [ends[txid] for txid in sorted(ends)]
+
+    def checkpoint(self, file: LtxFile) -> Checkpoint:
+        return Checkpoint(lsn=str(Position(self.generation, file.max_txid)), wall=file.created)
+
+
+# --- Plans -----------------------------------------------------------------------------------------------------------
+
+
+async def plan(
+    record: Record, sources: Sources, start: Checkpoint, *, method: ReplayMethod, target: str | None
+) -> ReplayPlan:
+    """Resolve a replay against what is retained."""
+    if method is ReplayMethod.AUTO:
+        if target is None:
+            raise InvalidStream(
+                "says where the copy goes; litestream cannot emit events again",
+                stream=record.name,
+                property="target",
+                fix="give a path on the agent's host, or the method reseed to fill the destination anew",
+            )
+        method = ReplayMethod.COPY
+    cell = CAPABILITIES.replay[method]
+    if isinstance(cell, No):
+        raise Unsupported(cell.reason, stream=record.name, property="method")
+    if method is ReplayMethod.RESEED:
+        return _plan_reseed(record, start, target)
+    path = await asyncio.to_thread(_check_target, record, sources, target)
+    kept, txid, size = await _resolve(record, sources, start)
+    points = kept.points
+    at = next(file for file in points if file.max_txid == txid)
+    return ReplayPlan(
+        stream=record.name,
+        method=method,
+        start=start,
+        resolved=kept.checkpoint(at),
+        target=str(path),
+        bytes=size,
+        earliest=kept.checkpoint(points[0]),
+        latest=kept.checkpoint(points[-1]),
+        effects=(
+            f"the database as of transaction {Position(kept.generation, txid)} is written to {path} on its host",
+            "the stream and its destination stay as they are",
+        ),
+    )
+
+
+def _plan_reseed(record: Record, start: Checkpoint, target: str | None) -> ReplayPlan:
+    if target is not None:
+        raise InvalidStream("a reseed writes to the stream's destination", stream=record.name, property="target")
+    return ReplayPlan(
+        stream=record.name,
+        method=ReplayMethod.RESEED,
+        start=start,
+        resolved=Checkpoint(lsn=_next_mark(record)),
+        duplicates=True,
+        effects=(
+            f"the whole database is written again under the new prefix r{record.generation + 1}",
+            "the position is ignored: the copy is the database as it is then",
+            "the old prefix stays, grows no more, and can be restored by its own positions",
+        ),
+    )
+
+
+def _check_target(record: Record, sources: Sources, target: str | None) -> Path:
+    if target is None:
+        raise InvalidStream("a copy needs a path on the agent's host", stream=record.name, property="target")
+    path = Path(target.removeprefix("sqlite://"))
+    if not path.is_absolute():
+        raise InvalidStream("must be an absolute path on the agent's host", stream=record.name, property="target")
+    path = path.parent.resolve() / path.name
+    for database in sources.databases:
+        live = database.parent.resolve() / database.name
+        side = LITESTREAM.side_folder_of(live)
+        if path in (live, Path(f"{live}-wal"), Path(f"{live}-shm")) or path.is_relative_to(side):
+            raise ReplayRefused(
+                f"{path} belongs to the live database {live}",
+                stream=record.name,
+                property="target",
+                fix="write elsewhere",
+            )
+    if not path.parent.is_dir():
+        raise SourceMissing(f"the folder {path.parent} is not there", stream=record.name, property="target")
+    if path.exists():
+        raise ReplayRefused(
+            f"{path} exists, and a replay writes over nothing",
+            stream=record.name,
+            property="target",
+            fix="remove it first, or name another path",
+        )
+    return path
+
+
+async def _resolve(record: Record, sources: Sources, start: Checkpoint) -> tuple[_Kept, int, int]:
+    """The generation, the last transaction, and the bytes that a restore to `start` reads."""
+    if start.lsn is not None:
+        position = Position.parse(start.lsn, record.name)
+        if position.generation > record.generation:
+            raise _not_retained(record, start, _Kept(position.generation, []))
+        kept = await _kept(record, sources, position.generation)
+        return await _ask(record, sources, start, kept, txid=position.txid)
+    assert start.wall is not None
+    if start.wall > datetime.now(UTC) + _CLOCKS_DIFFER:
+        raise ReplayRefused("the time is in the future", stream=record.name, property="start.wall")
+    kept = await _kept(record, sources, record.generation)
+    while kept.generation > 1 and (not kept.files or kept.points[0].created > start.wall):
+        kept = await _kept(record, sources, kept.generation - 1)
+    try:
+        return await _ask(record, sources, start, kept, timestamp=start.wall)
+    except ReplayNotRetained:
+        # The engine refuses a time after the last change, though the database has not changed since.
+        if kept.points and start.wall >= kept.points[-1].created:
+            return await _ask(record, sources, start, kept, txid=kept.points[-1].max_txid)
+        raise
+
+
+async def _kept(record: Record, sources: Sources, generation: int) -> _Kept:
+    try:
+        return _Kept(generation, await sources.command.ltx(sources.url(generation)))
+    except EngineError as error:
+        raise faults.meaning(error.text, record.name) from error
+
+
+async def _ask(
+    record: Record, sources: Sources, start: Checkpoint, kept: _Kept, **point: Any
+) -> tuple[_Kept, int, int]:
+    try:
+        found = await sources.command.plan_restore(sources.url(kept.generation), **point)
+    except EngineError as error:
+        refused = "no matching backup" in error.text or "timestamp does not exist" in error.text
+        raise (_not_retained(record, start, kept) if refused else faults.meaning(error.text, record.name)) from error
+    if not any(file.max_txid == found.max_txid for file in kept.points):
+        raise _not_retained(record, start, kept)
+    return kept, found.max_txid, sum(file.size for file in found.files)
+
+
+def _not_retained(record: Record, start: Checkpoint, kept: _Kept) -> ReplayNotRetained:
+    points = kept.points
+    wanted = start.lsn or (start.wall and f"{start.wall:%Y-%m-%dT%H:%M:%SZ}")
+    if not points:
+        return ReplayNotRetained(f"{wanted} is not retained, and neither is anything else there", stream=record.name)
+    if start.lsn is not None:
+        txid = Position.parse(start.lsn, record.name).txid
+        before = [file for file in points if file.max_txid < txid][-1:]
+        after = [file for file in points if file.max_txid > txid][:1]
+    else:
+        before, after = [], points[:1]
+    near = " and ".join(
+        f"{Position(kept.generation, file.max_txid)} ({file.created:%Y-%m-%dT%H:%M:%SZ})" for file in before + after
+    )
+    return ReplayNotRetained(
+        f"{wanted} is not retained; the nearest points are {near}",
+        stream=record.name,
+        property="start",
+        fix="start at one of them; agent run --replay-window says how long each transaction is kept",
+    )
+
+
+# --- Records ---------------------------------------------------------------------------------------------------------
+
+
+def find(record: Record, key: str) -> ReplayProgress:
+    """The replay with this key; raise `ReplayNotFound` where there is none."""
+    try:
+        return record.replays[key]
+    except KeyError:
+        raise ReplayNotFound(f"no replay has the key {key!r}", stream=record.name) from None
+
+
+def known(
+    record: Record, start: Checkpoint, key: str, method: ReplayMethod, target: str | None
+) -> ReplayProgress | None:
+    """The replay that ran or runs under this key; raise `ReplayKeyReused` where it was another one."""
+    replay = record.replays.get(key)
+    if replay is None:
+        return None
+    wanted = str(Path(target.removeprefix("sqlite://"))) if target else None
+    same_method = method in (ReplayMethod.AUTO, replay.method)
+    same_target = (wanted is None) == (replay.target is None) and (
+        wanted is None or Path(wanted).name == Path(replay.target or "").name
+    )
+    if replay.start != start or not same_method or not same_target:
+        raise ReplayKeyReused(
+            f"key {key!r} was used for another replay, started {replay.started_at:%Y-%m-%dT%H:%M:%SZ}",
+            stream=record.name,
+            property="idempotencyKey",
+            fix="use another key for another replay",
+        )
+    return replay
+
+
+def begun(record: Record, plan: ReplayPlan, key: str) -> Record:
+    """The record with a replay that is about to run."""
+    replay = ReplayProgress(
+        key=key,
+        stream=record.name,
+        state=ReplayState.RUNNING,
+        method=plan.method,
+        start=plan.start,
+        resolved=plan.resolved,
+        target=plan.target,
+        bytes=plan.bytes,
+        started_at=datetime.now(UTC),
+    )
+    return record.model_copy(update={"replays": {**record.replays, key: replay}})
+
+
+def finished(record: Record, key: str, changes: dict[str, Any]) -> Record:
+    """The record with a replay that has ended."""
+    ended = ReplayProgress.model_validate({**record.replays[key].wire(), "finishedAt": datetime.now(UTC), **changes})
+    return record.model_copy(update={"replays": {**record.replays, key: ended}})
+
+
+def unfinished(record: Record) -> list[ReplayProgress]:
+    """Replays that a crash interrupted."""
+    return [replay for replay in record.replays.values() if replay.finished_at is None]
+
+
+def _next_mark(record: Record) -> str:
+    return str(Position(record.generation + 1, 1))
+
+
+def reseed_begun(record: Record, key: str) -> bool:
+    """Whether the new generation of this re-seed is recorded already."""
+    resolved = record.replays[key].resolved
+    return resolved is not None and resolved.lsn == str(Position(record.generation, 1))
+
+
+def new_generation(record: Record) -> Record:
+    """The record as it writes to a fresh prefix: local state is dropped, so that the first upload is a snapshot."""
+    return record.model_copy(update={"generation": record.generation + 1, "snapshot_due": False, "reset_due": True})
+
+
+def next_generation(record: Record, key: str) -> Record:
+    """The record with the new generation of a re-seed, and the position at which that begins."""
+    resolved = Checkpoint(lsn=_next_mark(record))
+    replay = record.replays[key].model_copy(update={"resolved": resolved})
+    return new_generation(record).model_copy(update={"replays": {**record.replays, key: replay}})
+
+
+# --- Copies ----------------------------------------------------------------------------------------------------------
+
+
+async def copy(record: Record, sources: Sources, replay: ReplayProgress) -> dict[str, Any]:
+    """Write the copy, whole or not at all. Run again after a crash, it finds what it has done."""
+    assert replay.resolved is not None and replay.resolved.lsn is not None and replay.target is not None
+    position = Position.parse(replay.resolved.lsn, record.name)
+    target, part = Path(replay.target), _part(replay)
+    if not await asyncio.to_thread(_same_file, part, target):
+        await asyncio.to_thread(part.unlink, missing_ok=True)
+        try:
+            await sources.command.restore(sources.url(position.generation), part, txid=position.txid)
+        except EngineError as error:
+            raise faults.meaning(error.text, record.name) from error
+        await asyncio.to_thread(_publish, part, target, record.name)
+    return {"state": "done", "message": f"the database as of {position} is at {target}"}
+
+
+async def tidy(replay: ReplayProgress) -> None:
+    """Remove the name under which the copy was written; its end is on record by now."""
+    await asyncio.to_thread(_part(replay).unlink, missing_ok=True)
+
+
+def _part(replay: ReplayProgress) -> Path:
+    target = Path(replay.target or "")
+    return target.with_name(f".{target.name}.{hashlib.sha256(replay.key.encode()).hexdigest()[:12]}.part")
+
+
+def _same_file(part: Path, target: Path) -> bool:
+    try:
+        return part.samefile(target)
+    except OSError:
+        return False
+
+
+def _publish(part: Path, target: Path, stream: str) -> None:
+    """Give the finished copy its name, never over another file."""
+    handle = os.open(part, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    try:
+        target.hardlink_to(part)
+    except FileExistsError:
+        raise ReplayRefused(f"{target} appeared meanwhile, and a replay writes over nothing", stream=stream) from None
+    except OSError as error:
+        raise EngineRefused(f"{target} cannot be made: {error.strerror}", stream=stream) from None

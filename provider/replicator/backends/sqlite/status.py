@@ -1,0 +1,114 @@
+"""The status of a stream, from what litestream answers now and what the agent has seen."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from replicator.backends.sqlite.health import Health
+from replicator.backends.sqlite.lanes import Lane
+from replicator.backends.sqlite.litestream import EngineError, ListedDatabase, Synced
+from replicator.backends.sqlite.positions import Position, batch_time
+from replicator.backends.sqlite.record import Phase, Record
+from replicator.model import Checkpoint, StreamState, StreamStatus
+
+_ASK_WITHIN = 2.0
+_DEFAULT_INTERVAL = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the engine said of one database; `None` where it did not answer or does not know the database."""
+
+    listed: ListedDatabase | None
+    synced: Synced | None
+    error: str | None
+
+
+async def ask(lane: Lane, database: Path, listed: ListedDatabase | None) -> Answer:
+    """Ask for transactions. This takes what is in the WAL, so that the lag counts everything that is committed."""
+    try:
+        return Answer(listed, await lane.control.sync(database, wait=False, timeout=_ASK_WITHIN), None)
+    except EngineError as error:
+        return Answer(listed, None, error.text)
+
+
+async def listing(lane: Lane) -> dict[Path, ListedDatabase]:
+    """All databases of one process; empty where it does not answer."""
+    try:
+        return {item.path: item for item in await lane.control.list_databases(timeout=_ASK_WITHIN)}
+    except EngineError:
+        return {}
+
+
+def stale_after(interval: timedelta | None) -> timedelta:
+    """How old the last upload of a healthy stream can be: litestream notes one each interval, also when idle."""
+    return 3 * (interval or _DEFAULT_INTERVAL) + timedelta(seconds=5)
+
+
+async def status_of(
+    record: Record, health: Health, database: Path, answer: Answer | None, now: datetime
+) -> StreamStatus:
+    """Put together what is known.
+
+    :param answer: `None` where the stream is in no process.
+    """
+    txid = answer.synced.txid if answer and answer.synced else None
+    replicated = answer.synced.replicated_txid if answer and answer.synced else None
+    made, seen, waiting = await asyncio.to_thread(_times, database, replicated, txid)
+    state, error = _state(record, health, answer, now)
+    lag_events = txid - replicated if txid is not None and replicated is not None else None
+    lag_seconds = None
+    if lag_events == 0:
+        lag_seconds = 0.0
+    elif waiting is not None:
+        lag_seconds = round(max((now - waiting).total_seconds(), 0.0), 3)
+    lsn = str(Position(record.generation, replicated)) if replicated else None
+    return StreamStatus(
+        name=record.name,
+        state=state,
+        last_event=seen,
+        last_checkpoint=Checkpoint(lsn=lsn, wall=made) if lsn else None,
+        lag_seconds=lag_seconds,
+        lag_events=lag_events,
+        events_replicated=replicated,
+        errors_last_hour=health.errors_last_hour,
+        last_error=error or health.last_error,
+    )
+
+
+def _times(
+    database: Path, replicated: int | None, txid: int | None
+) -> tuple[datetime | None, datetime | None, datetime | None]:
+    """When the replicated, the newest, and the oldest waiting transaction were made."""
+    made = batch_time(database, replicated) if replicated else None
+    seen = batch_time(database, txid) if txid else None
+    behind = replicated is not None and txid is not None and txid > replicated
+    return made, seen, batch_time(database, replicated + 1) if behind and replicated is not None else None
+
+
+def _state(record: Record, health: Health, answer: Answer | None, now: datetime) -> tuple[StreamState, str | None]:
+    if record.phase is not Phase.ACTIVE:
+        return StreamState.FAILED, health.error or f"it is half {'made' if record.phase is Phase.MAKING else 'removed'}"
+    if record.paused:
+        return StreamState.PAUSED, None
+    if health.error:
+        return StreamState.FAILED, health.error
+    if answer is None:
+        return StreamState.FAILED, "no litestream process replicates it"
+    if answer.error:
+        return StreamState.FAILED, answer.error
+    if answer.listed is None:
+        return StreamState.FAILED, "its litestream process does not answer, or has lost it"
+    last = answer.listed.last_sync_at
+    if last is None:
+        return StreamState.SNAPSHOT, None
+    age = now - last.astimezone(UTC)
+    if age > stale_after(record.stream.checkpoint_interval):
+        silent = f"nothing was uploaded for {age.total_seconds():.0f} s, and litestream does not say why"
+        return StreamState.FAILED, silent
+    late = 3 * (record.stream.checkpoint_interval or _DEFAULT_INTERVAL)
+    behind = answer.synced is not None and answer.synced.txid != answer.synced.replicated_txid
+    return (StreamState.CATCHING_UP if behind and age > late else StreamState.RUNNING), None
