@@ -13,7 +13,7 @@ FIND_PYTHON = for python in $(or $(PYTHON),python3 python3.13 python3.12 python3
 	fi
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock check unit test cli demo bench bench-check schema clean
+.PHONY: help venv lock check unit test cli demo bench bench-check schema docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -61,9 +61,14 @@ bench: venv ## Measure
 bench-check: venv ## Measure, and fail below a floor
 	$(BIN)/python bench/check.py
 
-schema: venv ## Write schema.json from the models
+schema: venv ## Write schema.json and openapi.json from the models
 	$(BIN)/python -m replicator.plugin.schema > schema.json.new || { rm -f schema.json.new; exit 1; }
 	mv schema.json.new schema.json
+	$(BIN)/python -m replicator.remote.openapi > openapi.json.new || { rm -f openapi.json.new; exit 1; }
+	mv openapi.json.new provider/replicator/remote/openapi.json
+
+docs: venv ## Write the pages that are made from the code
+	$(BIN)/python tools/docs.py
 
 clean: ## Remove what make made in this folder; the built Pulumi CLI stays in its cache
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -273,3 +274,22 @@ def s3_server(folder: Path, *, owner: S3Identity | None = None) -> Iterator[S3Se
         yield server
     finally:
         server.kill()
+
+
+def make_database(path: Path, *, rows: int = 1, journal_mode: str = "wal") -> Path:
+    """A SQLite database with the table `item` and `rows` rows; gives `path` back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute(f"PRAGMA journal_mode={journal_mode}")
+        database.execute("CREATE TABLE item (id INTEGER PRIMARY KEY, value TEXT)")
+        database.commit()
+    add_rows(path, rows)
+    return path
+
+
+def add_rows(path: Path, count: int = 1) -> None:
+    """`count` commits of one row each, by a connection that closes afterwards."""
+    with contextlib.closing(sqlite3.connect(path, timeout=10)) as database:
+        for _ in range(count):
+            database.execute("INSERT INTO item (value) VALUES (?)", (secrets.token_hex(20),))
+            database.commit()

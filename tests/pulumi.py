@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,15 @@ def cli_folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One finished run of the CLI."""
+    """One finished run of the CLI.
+
+    :param events: what the engine said, in its own form; of the update alone where a preview came before it.
+    """
 
     code: int
     stdout: str
     stderr: str
+    events: Sequence[Mapping[str, Any]] = ()
 
     @property
     def text(self) -> str:
@@ -39,6 +43,20 @@ class Ran:
     @property
     def json(self) -> dict[str, Any]:
         return json.loads(self.stdout)  # type: ignore[no-any-return]
+
+    def done(self, name: str) -> list[str]:
+        """What was done to a resource: `create`, `same`, …; in a preview, what would be."""
+        steps = (event["resOutputsEvent"]["metadata"] for event in self.events if "resOutputsEvent" in event)
+        return [step["op"] for step in steps if _name(step["urn"]) == name]
+
+    def said(self, severity: str, name: str | None = None) -> list[str]:
+        """The messages of a severity: `info`, `warning`, `error`; of one resource, or of all."""
+        found = (event["diagnosticEvent"] for event in self.events if "diagnosticEvent" in event)
+        return [
+            item["message"].rstrip()
+            for item in found
+            if item["severity"] == severity and name in (None, _name(item.get("urn", "")))
+        ]
 
 
 @dataclass
@@ -90,6 +108,7 @@ class Project:
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "PULUMI_PYTHON_CMD": sys.executable,
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+            "PULUMI_DEBUG_COMMANDS": "true",  # --event-log is one of those
             "NO_COLOR": "1",
             **self.environment,
         }
@@ -118,24 +137,81 @@ class Project:
         """Make the stack."""
         self.run("stack", "init", self.stack)
 
+    def configure(self, key: str, value: Any) -> None:
+        """Set a value of the stack's configuration; what is no string, as JSON text."""
+        text = value if isinstance(value, str) else json.dumps(value)
+        self.run("config", "set", key, text, "--stack", self.stack)
+
     def up(self, *arguments: str, check: bool = True) -> Ran:
-        return self.run("up", "--yes", "--stack", self.stack, *arguments, check=check)
+        return self.operate("up", *arguments, check=check)
 
     def preview(self, *arguments: str, check: bool = True) -> Ran:
-        return self.run("preview", "--stack", self.stack, *arguments, check=check)
+        return self.operate("preview", *arguments, check=check)
 
     def refresh(self, *arguments: str, check: bool = True) -> Ran:
-        return self.run("refresh", "--yes", "--stack", self.stack, *arguments, check=check)
+        return self.operate("refresh", *arguments, check=check)
 
     def destroy(self, *arguments: str, check: bool = True) -> Ran:
-        return self.run("destroy", "--yes", "--stack", self.stack, *arguments, check=check)
+        return self.operate("destroy", *arguments, check=check)
+
+    def operate(self, command: str, *arguments: str, check: bool = True) -> Ran:
+        """Run an operation on the stack, with its events."""
+        log = self.folder / "events.json"
+        log.unlink(missing_ok=True)
+        words = self._operation(command, *arguments)
+        ran = self.run(*words, "--event-log", str(log), check=check)
+        return replace(ran, events=_last_phase(log) if log.exists() else ())
+
+    def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
+        """Begin an operation; the caller ends it. Its output is one pipe."""
+        return subprocess.Popen(
+            self.command(*self._operation(command, *arguments)),
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def _operation(self, command: str, *arguments: str) -> list[str]:
+        agreed = [] if command == "preview" else ["--yes"]
+        return [command, *agreed, "--stack", self.stack, *arguments]
 
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs."""
         return self.run("stack", "output", "--json", "--stack", self.stack).json
 
+    def deployment(self) -> dict[str, Any]:
+        """The state: resources, and operations that never came to an end."""
+        exported = self.run("stack", "export", "--stack", self.stack).json
+        return exported["deployment"]  # type: ignore[no-any-return]
+
     def resources(self) -> dict[str, dict[str, Any]]:
         """The resources in the state, by name."""
-        exported = self.run("stack", "export", "--stack", self.stack).json
-        found = exported["deployment"].get("resources", [])
-        return {item["urn"].rpartition("::")[2]: item for item in found}
+        return {_name(item["urn"]): item for item in self.deployment().get("resources", [])}
+
+
+def plugins_of(parent: int) -> list[int]:
+    """The provider processes that a process of the CLI started."""
+    listed = subprocess.run(["ps", "-axwwo", "pid=,ppid=,args="], check=True, stdout=subprocess.PIPE, text=True)
+    rows = (line.split(None, 2) for line in listed.stdout.splitlines())
+    return [int(pid) for pid, of, args in rows if int(of) == parent and "pulumi-resource-replicator" in args]
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and is no zombie."""
+    listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], check=False, stdout=subprocess.PIPE, text=True)
+    return listed.stdout.strip()[:1] not in ("", "Z")
+
+
+def _name(urn: str) -> str:
+    return urn.rpartition("::")[2]
+
+
+def _last_phase(log: Path) -> list[dict[str, Any]]:
+    """The events after a preview, where an update came after it."""
+    events: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()]
+    ends = [place for place, event in enumerate(events) if event.get("summaryEvent", {}).get("isPreview")]
+    later = events[ends[-1] + 1 :] if ends else events
+    return later if any("cancelEvent" not in event for event in later) else events

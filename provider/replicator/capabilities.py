@@ -185,8 +185,12 @@ LITESTREAM = Capabilities(
         ReplayMethod.RESNAPSHOT: No("use reseed, which writes the snapshot under a new prefix"),
     },
     features={
-        Feature.INCLUDE_EXCLUDE: No(f"{_PAGES}; a stream is one whole database file"),
-        Feature.FILTER: No(f"{_PAGES}, so it cannot leave rows out"),
+        Feature.INCLUDE_EXCLUDE: No(
+            f"{_PAGES}, so a stream is one whole database file; leave it out, or use a database of its own"
+        ),
+        Feature.FILTER: No(
+            f"{_PAGES}, so it cannot leave rows out; leave filter out, and filter where the copy is read"
+        ),
         Feature.CHECKPOINT_INTERVAL: Yes("the stream then has a litestream process of its own"),
         Feature.PURGE_DESTINATION: Yes(),
         Feature.WAIT_CAUGHT_UP: Yes(),

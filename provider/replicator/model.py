@@ -26,6 +26,14 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+_UNITS = {
+    "h": timedelta(hours=1),
+    "m": timedelta(minutes=1),
+    "s": timedelta(seconds=1),
+    "ms": timedelta(milliseconds=1),
+    "us": timedelta(microseconds=1),
+}
+
 
 def _parse_duration(value: object) -> object:
     """A duration as Go writes it (`10s`, `1m30s`) as a timedelta."""
@@ -44,8 +52,12 @@ def _positive(value: timedelta) -> timedelta:
 
 
 def format_duration(value: timedelta) -> str:
-    """`90 seconds` as `1m30s`."""
-    return str(durationpy.to_str(value))
+    """`90 seconds` as `1m30s`, to the microsecond."""
+    left, text = value, ""
+    for unit, size in _UNITS.items():
+        count, left = divmod(left, size)
+        text += f"{count}{unit}" if count else ""
+    return text or "0s"
 
 
 def format_time(value: datetime) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pydantic import Field
 
+from replicator.errors import ReplicatorError
 from replicator.model import Checkpoint, Instant, Model, Owner, Stream, StreamStatus
 
 
@@ -27,6 +28,11 @@ class Finding(Model):
     message: str
     property: str | None = None
     fix: str | None = None
+
+    @classmethod
+    def of(cls, error: ReplicatorError, severity: Severity) -> Finding:
+        """The finding that a change would meet this error."""
+        return cls(severity=severity, code=error.code, message=error.message, property=error.property, fix=error.fix)
 
 
 class ReplayMethod(StrEnum):

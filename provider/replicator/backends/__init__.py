@@ -16,6 +16,7 @@ class Backend:
     :param via_agent: the driver runs inside an agent, and everybody else talks to that agent.
     :param default_address: without an address in the configuration, this machine's own agent is used.
     :param managed_at: the end of the stream whose region says which agent or cluster manages it.
+    :param served_by: the command that serves it, where the driver needs more than its class; else `replicator serve`.
     """
 
     kind: str
@@ -24,6 +25,7 @@ class Backend:
     via_agent: bool
     default_address: bool
     managed_at: str = "source"
+    served_by: str | None = None
 
 
 REGISTRY: Mapping[str, Backend] = {
@@ -35,6 +37,7 @@ REGISTRY: Mapping[str, Backend] = {
             driver="replicator.backends.sqlite.driver:SqliteDriver",
             via_agent=True,
             default_address=True,
+            served_by="replicator agent run",
         ),
         Backend(
             kind="memory",

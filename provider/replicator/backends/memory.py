@@ -19,6 +19,7 @@ from replicator.errors import (
     ReplayKeyReused,
     ReplayNotFound,
     ReplayNotRetained,
+    ReplicatorError,
     StreamNotFound,
     Unsupported,
 )
@@ -30,6 +31,7 @@ from replicator.replicator import (
     ReplayPlan,
     ReplayProgress,
     ReplayState,
+    Severity,
 )
 
 
@@ -197,7 +199,12 @@ class MemoryReplicator:
         )
 
     async def preflight(self, stream: Stream) -> list[Finding]:
-        del stream
+        record = self._records.get(stream.name)
+        try:
+            settle_owner(record.stream if record else None, stream)
+            refuse_shared_destination(stream, (other.stream for other in self._records.values()))
+        except ReplicatorError as error:
+            return [Finding.of(error, Severity.ERROR)]
         return []
 
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
@@ -248,7 +255,7 @@ class MemoryReplicator:
             case "latest":
                 return self._now()
             case Checkpoint() as at:
-                return min(self._event(at, stream.name), self._now())
+                return max(0, min(self._event(at, stream.name), self._now()))
 
     def _snapshot(self, stream: Stream, position: int) -> Iterable[int]:
         return () if stream.mode is Mode.CDC else range(1, position + 1)

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import typer
 
+from replicator.cli.agent import agent
 from replicator.cli.output import errors_for_people
+from replicator.cli.replay import replay
 from replicator.cli.serve import serve
+from replicator.cli.status import pause, resume, status
 
 app = typer.Typer(
     name="replicator",
-    help="Replication streams: serve a backend, and look after what runs.",
+    help="Replication streams: run an agent, look at streams, pause, resume and replay them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text, in half the time
 )
 
-
-@app.callback()
-def _root() -> None:
-    """Make `replicator` a group of commands, whatever their number."""
-
-
-app.command()(serve)
+app.add_typer(agent)
+for command in (status, replay, pause, resume, serve):
+    app.command()(command)
 
 
 def main() -> None:

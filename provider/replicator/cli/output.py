@@ -2,16 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
 
 from replicator.errors import ReplicatorError
+
+UNKNOWN = "-"
+"""What stands for a value that the engine cannot tell."""
+
+_UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def say(line: str) -> None:
     """Print a line at once, also into a pipe."""
     print(line, flush=True)
+
+
+def say_json(value: Any) -> None:
+    """Print plain JSON values."""
+    say(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def words(value: str) -> str:
+    """`catching_up` as people read it."""
+    return value.replace("_", " ")
+
+
+def rough(time: timedelta) -> str:
+    """A time span in its largest whole unit: `3 min`. A span before now, as of a clock that differs, is `0 s`."""
+    seconds = max(int(time.total_seconds()), 0)
+    name, size = next((unit for unit in _UNITS if seconds >= unit[1]), _UNITS[-1])
+    return f"{seconds // size} {name}"
+
+
+def size(count: int) -> str:
+    """A number of bytes: `1.4 MB`."""
+    value, units = float(count), ["B", "kB", "MB", "GB"]
+    while value >= 1000 and units[1:]:
+        value /= 1000
+        del units[0]
+    return f"{value:.1f} {units[0]}" if units[0] != "B" else f"{count} B"
+
+
+def sentence(text: str) -> str:
+    """A clause as a sentence."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -10,48 +9,26 @@ from typing import Annotated
 import typer
 
 from replicator.backends import REGISTRY
+from replicator.cli.options import parse_backend, parse_wait
 from replicator.cli.output import say
 from replicator.errors import Unsupported
 
-SERVED_ELSEWHERE: Mapping[str, str] = {"litestream": "replicator agent run"}
-"""Backends whose driver needs more than its class, and the command that serves them."""
-
-
-def _parse_latency(value: str | timedelta) -> timedelta:
-    import durationpy
-
-    if isinstance(value, timedelta):
-        return value
-    try:
-        latency: timedelta = durationpy.from_str(value)
-    except durationpy.DurationError:
-        latency = timedelta(-1)
-    if latency < timedelta():
-        raise typer.BadParameter(f'{value!r} is not a duration; write one such as "50ms"')
-    return latency
-
-
-def _parse_backend(value: str) -> str:
-    if value not in REGISTRY:
-        raise typer.BadParameter(f"{value!r} is not a backend; there are {', '.join(sorted(REGISTRY))}")
-    return value
-
 
 def serve(
-    backend: Annotated[str, typer.Option(help="The backend to serve.", parser=_parse_backend, metavar="NAME")],
+    backend: Annotated[str, typer.Option(help="The backend to serve.", parser=parse_backend, metavar="NAME")],
     socket: Annotated[Path, typer.Option(help="The Unix socket to listen at.", metavar="PATH")],
     latency: Annotated[
         timedelta,
         typer.Option(
             help="A wait before each operation, such as 50ms.",
-            parser=_parse_latency,
+            parser=parse_wait,
             metavar="DURATION",
             show_default="0s",
         ),
     ] = timedelta(),
 ) -> None:
     """Serve one backend on a Unix socket until SIGTERM or ^C."""
-    if command := SERVED_ELSEWHERE.get(backend):
+    if command := REGISTRY[backend].served_by:
         raise Unsupported(f"the backend {backend} runs inside an agent", fix=f"use {command}")
 
     import asyncio

@@ -15,10 +15,13 @@ from replicator.capabilities import TABLE, Capabilities, Cell, Feature, No, Star
 from replicator.errors import InvalidStream, ReplicatorError, Unsupported
 from replicator.lifecycle.config import ProviderConfig
 from replicator.lifecycle.failure import Failure, failures_of
-from replicator.model import Stream
+from replicator.model import EndpointKind, Stream
 
 _MODELLED_OPTIONS = frozenset({"path", "url", "uri", "type", "replica", "replicas", "name", "sync-interval"})
-_SECRET_OPTION = re.compile(r"(?i)(password|passwd|secret|token|access-?key|credential|private-?key|\bage\b)")
+_KINDS = frozenset(EndpointKind)
+_SECRET_OPTION = re.compile(
+    r"(?i)(pass(word|wd|phrase)|pwd|secret|token|(access|api|private)[-_.]?key|credential|\bage\b)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ def check(
             failures.append(failure)
     stream = None
     try:
-        stream = Stream.model_validate(filled)
+        stream = Stream.model_validate(filled, by_alias=True, by_name=False)
     except ValidationError as error:
         failures += [f for f in failures_of(error, Stream, InvalidStream.code) if not _explained(f.path, unknown)]
     if "owner" in filled:
@@ -123,16 +126,20 @@ def _choose_backend(
         return fitting[0], None
     if fitting:
         reason = f"{' and '.join(fitting)} can each move {source} to {destination}; choose one"
+    elif not candidates:
+        configured = " and ".join(sorted(config.backends))
+        reason = f"the configuration names {configured}, which a stream has to ask for by name; set backend"
     else:
         pairs = sorted({f"{a} → {b} ({row.backend})" for row in candidates for a, b in row.pairs})
-        reason = f"no backend moves {source} to {destination}; this release moves {', '.join(pairs) or 'nothing here'}"
+        whose = "those configured move" if config.backends else "this release moves"
+        reason = f"no backend moves {source} to {destination}; {whose} {', '.join(pairs)}"
     return None, Failure("backend", reason, Unsupported.code)
 
 
 def _kind(inputs: Mapping[str, Any], end: str) -> str | None:
     endpoint = inputs.get(end)
     kind = endpoint.get("kind") if isinstance(endpoint, Mapping) else None
-    return kind if isinstance(kind, str) else None
+    return kind if isinstance(kind, str) and kind in _KINDS else None
 
 
 def _serves(row: Capabilities, source: str, destination: str) -> bool:
@@ -178,10 +185,9 @@ def _asked(inputs: Mapping[str, Any], row: Capabilities) -> Iterable[tuple[str, 
     """The cells of the table that these inputs make use of, with the property that does."""
     modes = {str(mode): cell for mode, cell in row.modes.items()}
     conflicts = {str(conflict): cell for conflict, cell in row.conflicts.items()}
-    if (mode := inputs.get("mode")) in modes:
-        yield "mode", modes[mode]
-    if (conflict := inputs.get("conflict")) in conflicts:
-        yield "conflict", conflicts[conflict]
+    for path, cells in (("mode", modes), ("conflict", conflicts)):
+        if isinstance(word := inputs.get(path), str) and word in cells:
+            yield path, cells[word]
     if (start := _start_kind(inputs.get("startFrom"))) is not None:
         yield "startFrom", row.start_from[start]
     for path, feature in (

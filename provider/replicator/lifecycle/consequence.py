@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from replicator.capabilities import TABLE, Effect, Verdict
@@ -29,7 +29,7 @@ def consequences(old: Stream, changes: Iterable[Change], *, purges: bool) -> lis
 
     :param purges: whether the stream as it will be has `purgeDestination`.
     """
-    row = TABLE[old.backend or ""]
+    row = TABLE.get(old.backend or "")
     found: dict[str, Consequence] = {}
     for change in changes:
         if change.replaces:
@@ -39,20 +39,23 @@ def consequences(old: Stream, changes: Iterable[Change], *, purges: bool) -> lis
                 text = "from now on a delete of this stream also deletes what it wrote to the destination"
                 found[change.property] = Consequence(change.property, Verdict.DELETES_DATA, text)
         else:
-            effect = row.changes.get(_known(change.property, row.changes))
+            effect = _effect(change.property, row.changes) if row else None
             if effect and effect.verdict is not Verdict.SAFE:
                 found[change.property] = Consequence(change.property, effect.verdict, effect.text)
     return sorted(found.values(), key=lambda item: -_ORDER.index(item.verdict))
 
 
-def _known(path: str, effects: Iterable[str] | dict[str, Effect]) -> str:
-    """`options.busy-timeout` has the effect of `options`."""
-    head = path.partition(".")[0]
-    return path if path in effects else head
+def _effect(path: str, effects: Mapping[str, Effect]) -> Effect | None:
+    """`options.busy-timeout` has the effect of `options`; a whole endpoint that is unknown, the worst of its parts."""
+    if (effect := effects.get(path) or effects.get(path.partition(".")[0])) is not None:
+        return effect
+    parts = [effect for key, effect in effects.items() if key.startswith(f"{path}.")]
+    return max(parts, key=lambda effect: _ORDER.index(effect.verdict), default=None)
 
 
 def _replacement(old: Stream, path: str) -> Consequence:
     made_of = "the stream is removed and made again, which begins with a new snapshot"
     if old.purge_destination:
         return Consequence(path, Verdict.DELETES_DATA, f"{made_of}; purgeDestination deletes what the old one wrote")
-    return Consequence(path, Verdict.RE_SNAPSHOTS, f"{made_of}; {TABLE[old.backend or ''].removal}")
+    row = TABLE.get(old.backend or "")
+    return Consequence(path, Verdict.RE_SNAPSHOTS, f"{made_of}; {row.removal}" if row else made_of)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -37,7 +38,7 @@ class Change:
 
     @property
     def property(self) -> str:
-        """The path without an index."""
+        """The path without an index or a quoted key."""
         return self.path.partition("[")[0]
 
 
@@ -48,9 +49,9 @@ def diff(old: Stream, new: Mapping[str, Any] | Stream, unknown: Iterable[str] = 
     are changes.
     """
     before = _comparable(old)
-    after = _comparable(new) if isinstance(new, Stream) else _comparable(_with_defaults(new))
     holes = frozenset(unknown)
-    changes = [change for change in _walk(before, after, "") if change.property not in holes]
+    after = _comparable(new if isinstance(new, Stream) else _normal(new, old, holes))
+    changes = [change for change in _walk(before, after, "") if not {change.path, change.property} & holes]
     changes += [Change(hole, Kind.UPDATE, hole in REPLACING) for hole in sorted(holes)]
     return changes
 
@@ -61,17 +62,18 @@ def _comparable(stream: Stream | Mapping[str, Any]) -> dict[str, Any]:
     return wire
 
 
-def _with_defaults(known: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs of which some are unknown, with the defaults of the others."""
-    defaults = Stream.model_construct(name="", source=None, destination=None).model_dump(
-        mode="json", exclude={"name", "source", "destination"}, exclude_none=True, warnings=False
-    )
-    return {**defaults, **known}
+def _normal(known: Mapping[str, Any], old: Stream, unknown: frozenset[str]) -> dict[str, Any]:
+    """Inputs of which some are unknown, in the form that a stream has: defaults filled in, durations and sets alike."""
+    partial = {re.split(r"[.\[]", hole, maxsplit=1)[0] for hole in unknown}
+    whole = {key: value for key, value in known.items() if key not in partial}
+    stand_in = {"name": old.name, "source": old.source, "destination": old.destination}
+    form = Stream.model_validate({**stand_in, **whole}).wire()
+    return {**form, **{key: known[key] for key in partial if key in known}}
 
 
 def _walk(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str) -> Iterable[Change]:
     for key in dict.fromkeys([*before, *after]):
-        path = f"{prefix}{key}"
+        path = f"{prefix}{key}" if not set(key) & set('."[]') else f"{prefix.removesuffix('.')}{_quoted(key)}"
         old, new = before.get(key), after.get(key)
         if old == new:
             continue
@@ -86,6 +88,12 @@ def _walk(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str) -> I
             yield Change(path, Kind.DELETE, replaces)
         else:
             yield Change(path, Kind.UPDATE, replaces)
+
+
+def _quoted(key: str) -> str:
+    """A key that holds a dot, as Pulumi writes it in a path: `options["max.batch"]`."""
+    escaped = key.replace('"', '\\"')
+    return f'["{escaped}"]'
 
 
 def _set_changes(path: str, old: list[Any], new: list[Any]) -> Iterable[Change]:

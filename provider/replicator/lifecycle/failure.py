@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -40,6 +40,8 @@ _REASONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "string_too_short": lambda _: "must not be empty",
     "string_too_long": lambda context: f"is longer than {context['max_length']} characters",
     "string_pattern_mismatch": lambda context: f"must match {context['pattern']}",
+    "datetime_from_date_parsing": lambda _: 'must be a time such as "2026-01-31T12:00:00Z"',
+    "datetime_parsing": lambda _: 'must be a time such as "2026-01-31T12:00:00Z"',
     "value_error": lambda context: str(context["error"]),
 }
 
@@ -47,13 +49,21 @@ _REASONS: dict[str, Callable[[dict[str, Any]], str]] = {
 def failures_of(error: ValidationError, model: type[BaseModel], code: str) -> list[Failure]:
     """Pydantic's errors as failures, one for each path, with the value left out: it may be a secret."""
     found: dict[str, Failure] = {}
-    for item in error.errors(include_url=False, include_input=False):
+    items = error.errors(include_url=False, include_input=False)
+    for item in sorted(items, key=lambda item: item["type"] == "literal_error"):
         path = _path(item["loc"])
+        if item["type"] == "literal_error" and any(f"{known}.".startswith(f"{path}.") for known in found):
+            continue  # the person wrote an object, and what is wrong inside it is already told
         if item["type"] == "extra_forbidden":
-            reason = "is not known here" + _suggestion(path, model)
+            path = ".".join(filter(None, (_path(item["loc"][:-1]), str(item["loc"][-1]))))
+            reason = "is not known here" + _suggestion(item["loc"], model)
+        elif item["type"] == "model_type" and _is_member(item["loc"]):
+            continue
         else:
             known = _REASONS.get(item["type"])
             reason = known(item.get("ctx", {})) if known else item["msg"]
+            if item["type"] == "literal_error" and _is_member(item["loc"]):
+                reason += ", or an object"
         inner, separator, rest = reason.partition(": ")
         if item["type"] == "value_error" and separator and inner.isidentifier():
             path, reason = (f"{path}.{inner}" if path else inner), rest
@@ -67,14 +77,31 @@ def _path(location: tuple[int | str, ...]) -> str:
     for step in location:
         if isinstance(step, int):
             parts.append(f"[{step}]")
-        elif any(char in step for char in "[(") or step[:1].isupper():
-            break
-        else:
+        elif not _is_member((step,)):
             parts.append(f".{step}" if parts else step)
     return "".join(parts)
 
 
-def _suggestion(path: str, model: type[BaseModel]) -> str:
-    names = {info.alias or name for name, info in model.model_fields.items()}
-    close = get_close_matches(path.rpartition(".")[2], names, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+def _is_member(location: tuple[int | str, ...]) -> bool:
+    """Whether the last step is pydantic's name for a member of a union, which nobody wrote."""
+    last = str(location[-1])
+    return any(char in last for char in "[(") or last[:1].isupper()
+
+
+def _suggestion(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """The property that the person may have meant, among those of the object that holds the unknown one."""
+    *above, last = (str(step) for step in location)
+    for step in above:
+        inner = _models(next((info.annotation for info in model.model_fields.values() if info.alias == step), None))
+        model = inner[0] if inner else model
+    names = {info.alias or name for name, info in model.model_fields.items()} - {"owner"}
+    wanted = {name.lower(): name for name in names}
+    close = get_close_matches(last.replace("_", "").lower(), wanted, n=1)
+    return f"; did you mean {wanted[close[0]]}?" if close else ""
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in an annotation such as `Literal[…] | Checkpoint | None`."""
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [found for part in get_args(annotation) for found in _models(part)]

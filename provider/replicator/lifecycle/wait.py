@@ -16,6 +16,7 @@ DEFAULT_TIMEOUT = 600.0
 """Seconds that a create, update or replay may take where the resource's customTimeouts say nothing."""
 
 _POLL = 0.25
+_LAST_CALL = 0.5  # seconds that a call under way has after a cancel
 
 
 async def silent(_: str) -> None:
@@ -33,8 +34,8 @@ class Limits:
         self.cancelled = cancelled or asyncio.Event()
 
     def within(self, what: str, stream: str) -> AbstractAsyncContextManager[None]:
-        """Raise `WaitTimeout` when the time is over."""
-        return _within(self.seconds, what, stream)
+        """Raise `WaitTimeout` when the time is over, `WaitCancelled` shortly after a cancel: a call may just end."""
+        return _within(self.seconds, self.cancelled, what, stream)
 
     async def pause(self, seconds: float, what: str, stream: str) -> None:
         """Sleep; raise `WaitCancelled` at once on cancel."""
@@ -46,16 +47,35 @@ class Limits:
 
 
 @asynccontextmanager
-async def _within(seconds: float, what: str, stream: str) -> AsyncIterator[None]:
+async def _within(seconds: float, cancelled: asyncio.Event, what: str, stream: str) -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(seconds):
-            yield
+        async with asyncio.timeout(seconds) as scope:
+            hurry = asyncio.create_task(_hurry(scope, cancelled))
+            try:
+                yield
+            finally:
+                hurry.cancel()
     except TimeoutError:
+        if not scope.expired():
+            raise
+        if cancelled.is_set():
+            raise WaitCancelled(
+                f"cancelled during {what}; the engine goes on",
+                stream=stream,
+                fix="run the same command again, which is safe",
+            ) from None
         raise WaitTimeout(
             f"{seconds:g} s were not enough for {what}; nothing was undone",
             stream=stream,
             fix="raise the resource's customTimeouts, or look at the stream's status and run pulumi up again",
         ) from None
+
+
+async def _hurry(scope: asyncio.Timeout, cancelled: asyncio.Event) -> None:
+    """After a cancel, leave the call that runs only a moment to end."""
+    await cancelled.wait()
+    soon = asyncio.get_running_loop().time() + _LAST_CALL
+    scope.reschedule(min(soon, scope.when() or soon))
 
 
 async def wait_for_stream(

@@ -43,6 +43,9 @@ async def _until_orphaned() -> None:
 
 async def serve(engine_address: str | None) -> None:
     """Serve on a free port of 127.0.0.1. SIGINT is the engine's way to say that it is done."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
@@ -58,10 +61,6 @@ async def serve(engine_address: str | None) -> None:
     sys.stdout.flush()
     gc.freeze()
     gc.enable()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
     waits: list[asyncio.Future[object]] = [asyncio.ensure_future(stop.wait())]
     if engine_address:
         waits.append(asyncio.ensure_future(_until_orphaned()))

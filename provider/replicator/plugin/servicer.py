@@ -155,7 +155,10 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             config, failures = parse_config(strip(arguments))
             if failures:
                 raise InvalidConfig("; ".join(str(failure) for failure in failures))
+            earlier = self._connections
             self.configure(config)
+            if earlier is not None:
+                await earlier.aclose()
         return pb.ConfigureResponse(acceptSecrets=True, supportsPreview=True, acceptResources=True, acceptOutputs=True)
 
     @rpc

@@ -9,7 +9,14 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from replicator.capabilities import TABLE
-from replicator.errors import AgentUnreachable, InvalidStream, ReplicatorError, WaitCancelled, WaitTimeout
+from replicator.errors import (
+    AgentUnreachable,
+    DestinationInUse,
+    InvalidStream,
+    ReplicatorError,
+    WaitCancelled,
+    WaitTimeout,
+)
 from replicator.lifecycle import apply
 from replicator.lifecycle.check import Checked, Identity, check
 from replicator.lifecycle.connect import Connections, StreamId
@@ -41,9 +48,11 @@ class StreamResource:
     def __init__(self, connections: Connections, host: Host) -> None:
         self._connections = connections
         self._host = host
+        self._replaced: set[str] = set()
 
     async def check(self, urn: str, old: Values, new: Values) -> tuple[Values, list[str]]:
         """The inputs as the person wrote them, with name and backend filled in; and what is wrong with them."""
+        new = {key: value for key, value in new.items() if strip(value) is not None}
         checked = self._checked(urn, new, strip(old))
         filled: Values = {key: checked.inputs[key] for key in ("name", "backend") if key in checked.inputs}
         return {**filled, **new}, [str(failure) for failure in checked.failures]
@@ -60,6 +69,8 @@ class StreamResource:
         unknown = [path_text(path) for path in holes]
         changes = diff(old, strip(known) if unknown else _stream(strip(known)), unknown)
         replacing = [change for change in changes if change.replaces]
+        if replacing:
+            self._replaced.add(urn)
         for item in consequences(old, replacing, purges=old.purge_destination):
             await self._host.engine.warn_once(
                 urn, f"{item.property}: forces replacement: {item.verdict.value}: {item.text}"
@@ -75,7 +86,7 @@ class StreamResource:
         """What is known of a stream that does not exist yet. Looks at source and destination, changes nothing."""
         checked = self._checked(urn, inputs, {})
         if checked.stream is not None:
-            await self._look(urn, checked.stream)
+            await self._look(checked.stream, Owner(urn=urn))
         return _known_outputs(checked, inputs)
 
     async def preview_update(self, urn: str, id: str, old_inputs: Values, old: Values, new: Values) -> Values:
@@ -84,7 +95,8 @@ class StreamResource:
         before = _stream(old_inputs)
         unknown = [path_text(path) for path in drop_unknown(new)[1]]
         changes = diff(before, checked.stream or checked.inputs, unknown)
-        for item in consequences(before, changes, purges=bool(checked.inputs.get("purgeDestination"))):
+        harmful = consequences(before, changes, purges=bool(checked.inputs.get("purgeDestination")))
+        for item in harmful:
             await self._host.engine.warn_once(urn, str(item))
         if any(change.path == "desiredState" for change in changes) and (
             checked.inputs.get("desiredState") == DesiredState.PAUSED
@@ -95,8 +107,9 @@ class StreamResource:
         if not changes:
             await self._say_why_unchanged(urn, id)
         elif checked.stream is not None:
-            await self._look(urn, checked.stream)
-        kept: Values = {key: old[key] for key in ("engineObjects", "ownerToken") if key in old}
+            await self._look(checked.stream, Owner(urn=urn, token=old.get("ownerToken"), claim=True))
+        stable = ("ownerToken",) if harmful else ("ownerToken", "engineObjects")
+        kept: Values = {key: old[key] for key in stable if key in old}
         return {**_known_outputs(checked, new), **kept}
 
     async def _say_why_unchanged(self, urn: str, id: str) -> None:
@@ -110,9 +123,12 @@ class StreamResource:
             text = f"{text}: {found.trouble[0]}"
         await self._host.engine.warn_once(urn, text)
 
-    async def _look(self, urn: str, stream: Stream) -> None:
+    async def _look(self, stream: Stream, owner: Owner) -> None:
         """Show what the backend finds at the source and the destination; raise where the change will certainly fail."""
-        found = await preflight(self._connections, stream)
+        urn = owner.urn
+        found = await preflight(self._connections, stream.model_copy(update={"owner": owner}))
+        if urn in self._replaced:  # the stream that it replaces still writes there, and is removed first
+            found = [item for item in found if item.code != DestinationInUse.code]
         for item in found:
             if item.severity is Severity.WARNING:
                 shared = item.code == AgentUnreachable.code
@@ -160,7 +176,7 @@ class StreamResource:
         """After a wait that ended early: if the stream is there, report it as not ready, with its id."""
         try:
             async with asyncio.timeout(_LAST_LOOK):
-                found = await apply.read(self._connections, StreamId.of(stream))
+                found = await apply.look(self._connections, StreamId.of(stream))
         except (TimeoutError, ReplicatorError):
             raise error from None
         if found is None:
@@ -187,9 +203,15 @@ class StreamResource:
                 f"it is managed by {owner.urn}; remove it from that state (pulumi state delete), or both will change it"
             )
             await self._host.engine.warning(text, urn)
+        outputs = _outputs(found, inputs)
+        token = strip(old.get("ownerToken"))
+        if token and owner and token != owner.token and owner.urn != urn:
+            outputs["ownerToken"] = token  # taking over the other's token would take over its stream
+            text = f"it was removed and made again by {owner.urn}; this resource will not change it"
+            await self._host.engine.warning(text, urn)
         if found.trouble:
-            await abort_init_failed(context, id, _outputs(found, inputs), found.trouble, inputs)
-        return inputs, _outputs(found, inputs)
+            await abort_init_failed(context, id, outputs, found.trouble, inputs)
+        return inputs, outputs
 
     async def delete(self, urn: str, id: str, state: Values, timeout: float, cancelled: asyncio.Event) -> None:
         """Remove the stream."""

@@ -5,7 +5,7 @@ and each is uploaded once a second. A *single* daemon has one database with an u
 `/register` cannot set; it has a control socket too, for `/sync`, `/list` and `/txid`.
 
 No configuration holds a secret or a placeholder for one: a daemon has one identity, and gets it in its environment
-(`replica.engine_environment`). So `daemon_argv` switches the engine's expansion of `$` off, and any path is safe.
+(`replica.engine_environment`). So `daemon_argv` switches the engine's expansion of `$` off, and a path may hold one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from replicator.backends.sqlite.litestream import checked_path
 from replicator.backends.sqlite.replica import ReplicaLocation
 
 _SOCKET_LIMIT = 107  # bytes of a Unix socket's path that the kernel takes
@@ -63,14 +64,13 @@ def single_daemon(
 
     `options` are the engine's own settings of a database, as they stand in its YAML.
 
-    Raises ValueError for an interval that is not positive, a relative path, or a socket path that is too long.
+    Raises ValueError for an interval that is not positive, a socket path that is too long, or a database's path that
+    the engine would misread.
     """
     if upload_interval <= timedelta(0):
         raise ValueError(f"an upload interval is longer than 0 s, not {upload_interval}")
-    if not database.is_absolute():
-        raise ValueError(f"a database has an absolute path, not {database}")
     entry = {
-        "path": str(database),
+        "path": checked_path(database),
         # Uploads carry what the monitor has taken from the WAL, so it must look at least as often.
         "monitor-interval": _duration(min(_MONITOR, upload_interval)),
         **(options or {}),

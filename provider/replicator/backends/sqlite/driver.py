@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from replicator import authref
 from replicator.backends.ownership import check_owner, destination_key, settle_owner
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite import preflight, replays
-from replicator.backends.sqlite.keeper import Keeper, side_folder, source_path
+from replicator.backends.sqlite.attachment import FIRST_SYNC
+from replicator.backends.sqlite.keeper import Keeper
 from replicator.backends.sqlite.lanes import Launch
 from replicator.backends.sqlite.litestream import EngineError
+from replicator.backends.sqlite.places import location_of, parse_location, same_place, side_folder, source_path
 from replicator.backends.sqlite.record import Phase, Record, Store
-from replicator.backends.sqlite.status import Answer, ask, listing, status_of
-from replicator.errors import (
-    ReplicatorError,
-)
+from replicator.backends.sqlite.status import ASK_WITHIN, Answer, ask, status_of
+from replicator.errors import ReplicatorError
 from replicator.model import Checkpoint, Mode, Owner, Stream, StreamStatus
 from replicator.replicator import Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
-
-FIRST_SYNC = 10.0
-"""Seconds that an upsert waits for the first upload. A longer one goes on, and the state says `snapshot` meanwhile."""
 
 LOOK_EVERY = 2.0
 """Seconds between two looks at files and uploads."""
 
-_ASK_AT_ONCE = 8
+START_WITHIN = 10.0
+"""Seconds that a start waits for the streams to be taken up. What a dead store holds up goes on in the background."""
+
+_ASK_AT_ONCE = 32
+_THREADS = 64
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class SqliteDriver:
@@ -65,7 +71,7 @@ class SqliteDriver:
             environ=environ,
         )
         self._locks: dict[str, asyncio.Lock] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._looking: set[str] = set()
         self._watching: asyncio.Task[None] | None = None
 
@@ -73,14 +79,13 @@ class SqliteDriver:
 
     async def start(self) -> None:
         """Take up every stream that the store has, and finish what a crash left half done."""
-        gate = asyncio.Semaphore(_ASK_AT_ONCE)
-
-        async def one(record: Record) -> None:
-            async with gate, self._lock(record.name):
-                await self._recover(record)
-
-        await asyncio.gather(*(one(record) for record in self._keeper.store.records()))
+        # A locked database or a dead store holds a thread for seconds; it must not hold up the others.
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="replicator")
+        asyncio.get_running_loop().set_default_executor(pool)
+        work = [self._spawn(self._recover(record.name)) for record in self._keeper.store.records()]
         self._watching = asyncio.create_task(self._watch())
+        if work:
+            await asyncio.wait(work, timeout=START_WITHIN)
 
     async def aclose(self) -> None:
         if self._watching is not None:
@@ -92,20 +97,25 @@ class SqliteDriver:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._keeper.lanes.aclose()
 
-    async def _recover(self, record: Record) -> None:
-        if record.phase is Phase.DELETING:
-            with suppress(ReplicatorError):
+    async def _recover(self, name: str) -> None:
+        async with self._lock(name):
+            record = self._keeper.store.get(name)
+            if record is None or record.phase is Phase.MAKING:
+                return  # the next upsert of its owner finishes it
+            if record.phase is Phase.DELETING:
                 await self._keeper.remove(record)
-            return
-        if record.phase is Phase.MAKING or record.paused:
-            return  # the next upsert of its owner finishes it
-        await self._keeper.try_attach(record)
+                return
+            if not record.paused or record.copy_due:
+                await self._keeper.try_attach(record)
         for replay in replays.unfinished(record):
-            self._spawn(self._run_replay(record.name, replay.key))
+            self._spawn(self._run_replay(name, replay.key))
 
     # --- the seam ------------------------------------------------------------------------------------------------
 
     async def upsert_stream(self, stream: Stream) -> None:
+        await self._whole(self._upsert(stream))
+
+    async def _upsert(self, stream: Stream) -> None:
         async with self._lock(stream.name):
             record = self._keeper.store.get(stream.name)
             if record is not None and record.phase is Phase.DELETING:
@@ -121,12 +131,14 @@ class SqliteDriver:
                 await self._keeper.change(record, stored)
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
+        await self._whole(self._delete(name, owner))
+
+    async def _delete(self, name: str, owner: Owner | None) -> None:
         async with self._lock(name):
             record = self._keeper.store.get(name)
-            if record is None:
-                return
-            check_owner(record.stream, owner)
-            await self._keeper.remove(record)
+            if record is not None:
+                check_owner(record.stream, owner)
+                await self._keeper.remove(record)
 
     async def list_streams(self) -> list[Stream]:
         return [record.stream for record in self._keeper.store.records()]
@@ -143,24 +155,18 @@ class SqliteDriver:
         ]
 
     async def pause(self, name: str) -> None:
-        async with self._lock(name):
-            record = self._keeper.record(name)
-            if not record.paused:
-                await self._keeper.pause(record)
+        await self._whole(self._locked(name, self._keeper.pause))
 
     async def resume(self, name: str) -> None:
+        await self._whole(self._locked(name, self._keeper.resume))
+
+    async def _locked(self, name: str, work: Callable[[Record], Awaitable[None]]) -> None:
         async with self._lock(name):
-            record = self._keeper.record(name)
-            if record.stream.mode is Mode.SNAPSHOT:
-                await self._keeper.copy_once(record)
-            elif record.paused or self._keeper.health_of(name).error:
-                await self._keeper.resume(record)
+            await work(self._keeper.record(name))
 
     async def preflight(self, stream: Stream) -> list[Finding]:
         record = self._keeper.store.get(stream.name)
-        same_place = record is not None and (
-            destination_key(record.stream.destination) == destination_key(stream.destination)
-        )
+        stays = record is not None and same_place(record.stream, stream)
 
         async def owner() -> None:
             settle_owner(record.stream if record else None, stream)
@@ -172,10 +178,11 @@ class SqliteDriver:
             await self._keeper.inspect(stream)
 
         async def destination() -> None:
-            job = await self._keeper.job(Record(stream=stream, phase=Phase.MAKING))
-            if not same_place:
+            parse_location(stream)
+            await self._keeper.identities.of(stream)
+            if not stays:
                 grave = self._keeper.store.tombstone(destination_key(stream.destination))
-                await self._keeper.refuse_foreign_data(stream, job, grave)
+                await self._keeper.refuse_foreign_data(stream, grave)
 
         return await preflight.findings(owner, neighbours, source, destination)
 
@@ -201,14 +208,20 @@ class SqliteDriver:
         method: ReplayMethod = ReplayMethod.AUTO,
         target: str | None = None,
     ) -> ReplayProgress:
-        if (known := replays.known(self._keeper.record(name), start, key, method, target)) is not None:
+        path = None if target is None else str(await asyncio.to_thread(replays.target_path, target))
+        if (known := replays.known(self._keeper.record(name), start, key, method, path)) is not None:
             if known.finished_at is None:
                 self._spawn(self._run_replay(name, key))
             return known
         plan = await self.plan_replay(name, start, method=method, target=target)
+        return await self._whole(self._begin_replay(name, plan, key, method, path))
+
+    async def _begin_replay(
+        self, name: str, plan: ReplayPlan, key: str, method: ReplayMethod, path: str | None
+    ) -> ReplayProgress:
         async with self._lock(name):
             record = self._keeper.record(name)
-            if (known := replays.known(record, start, key, method, target)) is not None:
+            if (known := replays.known(record, plan.start, key, method, path)) is not None:
                 return known
             record = replays.begun(record, plan, key)
             await self._keeper.store.put(record)
@@ -240,16 +253,18 @@ class SqliteDriver:
 
     async def _statuses(self, records: Sequence[Record]) -> list[StreamStatus]:
         lanes = {id(lane): lane for record in records if (lane := self._keeper.lanes.of(record.name))}
-        listed = dict(zip(lanes, await asyncio.gather(*map(listing, lanes.values())), strict=True))
+        listings = await asyncio.gather(*(lane.listing(ASK_WITHIN) for lane in lanes.values()))
+        listed = dict(zip(lanes, listings, strict=True))
         gate = asyncio.Semaphore(_ASK_AT_ONCE)
 
         async def one(record: Record) -> StreamStatus:
             lane, path = self._keeper.lanes.of(record.name), source_path(record.stream)
+            health, moving = self._keeper.health_of(record.name), self._keeper.lanes.moving(record.name)
             answer: Answer | None = None
-            if lane is not None and not record.paused:
+            if lane is not None and not record.paused and not moving:
                 async with gate:
                     answer = await ask(lane, path, listed.get(id(lane), {}).get(path))
-            status = await status_of(record, self._keeper.health_of(record.name), path, answer, datetime.now(UTC))
+            status = await status_of(record, health, path, answer, datetime.now(UTC), moving=moving)
             if status.last_error is None:
                 return status
             return status.model_copy(update={"last_error": self._keeper.redact(status.last_error)})
@@ -257,19 +272,17 @@ class SqliteDriver:
         return list(await asyncio.gather(*map(one, records)))
 
     def _objects(self, record: Record) -> dict[str, Any]:
-        lane = self._keeper.lanes.of(record.name)
         return {
-            "replica": str(self._keeper.location(record)),
+            "replica": str(location_of(record)),
             "sideFolder": str(side_folder(record.stream)),
             "ownProcess": bool(record.stream.checkpoint_interval or record.stream.options),
-            **({"pid": lane.process.pid} if lane and lane.process.pid else {}),
         }
 
     # --- replays -------------------------------------------------------------------------------------------------
 
     async def _replay_sources(self, record: Record) -> replays.Sources:
         job = await self._keeper.job(record)
-        base = self._keeper.location(record.model_copy(update={"generation": 1}))
+        base = parse_location(record.stream)
         return replays.Sources(
             command=self._keeper.lanes.command_line(job.credentials),
             base=base,
@@ -286,14 +299,15 @@ class SqliteDriver:
     async def _run_replay(self, name: str, key: str) -> None:
         async with self._lock(f"replay/{name}/{key}"):
             record = self._keeper.store.get(name)
-            if record is None or record.replays[key].finished_at is not None:
+            replay = record.replays.get(key) if record else None
+            if record is None or replay is None or replay.finished_at is not None:
                 return
             try:
-                if record.replays[key].method is ReplayMethod.COPY:
+                if replay.method is ReplayMethod.COPY:
                     sources = await self._replay_sources(record)
-                    changes = await replays.copy(record, sources, record.replays[key])
+                    changes = await replays.copy(record, sources, replay)
                     await self._finish_replay(name, key, changes)
-                    await replays.tidy(record.replays[key])
+                    await replays.tidy(replay)
                 else:
                     await self._reseed(name, key)
             except (ReplicatorError, EngineError, db.DatabaseError, OSError) as error:
@@ -308,20 +322,34 @@ class SqliteDriver:
                 record = replays.next_generation(record, key)
                 await self._keeper.store.put(record)
             await self._keeper.lanes.detach(name)
-            if not record.paused:
+            if record.stream.mode is Mode.SNAPSHOT:
+                await self._keeper.store.put(await self._keeper.copy_once(record))
+            else:
+                replays.refuse_paused(record)
                 await self._keeper.store.put(await self._keeper.attach(record, wait=True))
         await self._finish_replay(name, key, {"state": "done"})
 
     async def _finish_replay(self, name: str, key: str, changes: dict[str, Any]) -> None:
         async with self._lock(name):
             record = self._keeper.store.get(name)
-            if record is not None:
+            if record is not None and key in record.replays:
                 await self._keeper.store.put(replays.finished(record, key, changes))
 
-    def _spawn(self, work: Any) -> None:
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do it to its end, also when the caller goes away: half an attach helps nobody."""
+        return await asyncio.shield(self._spawn(work))
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ReplicatorError):
+            _log.error("a task of the driver failed", exc_info=error)
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())

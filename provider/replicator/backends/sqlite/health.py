@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 _HOUR = 3600.0
+_LONGEST_DELAY = 15.0
 
 
 @dataclass
@@ -14,11 +15,13 @@ class Health:
     """One stream's failures.
 
     :param error: why it does not replicate now; `None` where it does.
+    :param stalled: why its uploads do not arrive, though litestream goes on trying.
     :param by_person: it stays so until somebody runs an update; trying again would not be right.
     :param retry_at: when to try again, on the monotonic clock.
     """
 
     error: str | None = None
+    stalled: str | None = None
     last_error: str | None = None
     by_person: bool = False
     retry_at: float = 0.0
@@ -28,7 +31,7 @@ class Health:
 
     def well(self) -> None:
         """It replicates."""
-        self.error, self.by_person, self._delay = None, False, 1.0
+        self.error, self.stalled, self.by_person, self._delay = None, None, False, 1.0
 
     def attached(self) -> None:
         """It was taken up just now."""
@@ -38,14 +41,23 @@ class Health:
     def failed(self, text: str, *, by_person: bool = False) -> None:
         """It does not replicate. Count the failure, and try again later."""
         self.error, self.by_person = text, by_person
-        self.noted(text)
-        self.retry_at = time.monotonic() + self._delay
-        self._delay = min(self._delay * 2, 30.0)
+        self._note(text)
 
-    def noted(self, text: str) -> None:
-        """Something failed, and the engine goes on by itself."""
+    def flows(self) -> None:
+        """Its uploads arrive."""
+        if self.stalled is not None:
+            self.stalled, self._delay = None, 1.0
+
+    def stalls(self, text: str) -> None:
+        """Nothing is uploaded, and the engine goes on trying by itself. Count it, and ask again later."""
+        self.stalled = text
+        self._note(text)
+
+    def _note(self, text: str) -> None:
         self.last_error = text
         self._failures.append(time.monotonic())
+        self.retry_at = time.monotonic() + self._delay
+        self._delay = min(self._delay * 2, _LONGEST_DELAY)
 
     @property
     def errors_last_hour(self) -> int:

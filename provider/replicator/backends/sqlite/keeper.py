@@ -3,162 +3,167 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Mapping
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from shutil import rmtree
-from urllib.parse import unquote, urlsplit
 
-from replicator import authref
 from replicator.backends.ownership import destination_key, refuse_shared_destination
-from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite import faults, preflight, replays
-from replicator.backends.sqlite.dialect import LITESTREAM
-from replicator.backends.sqlite.health import Health
-from replicator.backends.sqlite.lanes import Job, Lanes, Launch
-from replicator.backends.sqlite.litestream import EngineError, format_txid
-from replicator.backends.sqlite.record import FileId, Phase, Record, Store, Tombstone
-from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3Credentials, parse_replica
-from replicator.errors import (
-    DestinationInUse,
-    EngineUnavailable,
-    InvalidStream,
-    ReplicatorError,
-    SourceSwapped,
-    StreamNotFound,
-)
-from replicator.model import DesiredState, Mode, Stream
-
-FIRST_SYNC = 10.0
-"""Seconds that an upsert waits for the first upload. A longer one goes on, and the state says `snapshot` meanwhile."""
-
-LOOK_EVERY = 2.0
-"""Seconds between two looks at files and uploads."""
+from replicator.backends.sqlite.attachment import Attachment
+from replicator.backends.sqlite.litestream import format_txid
+from replicator.backends.sqlite.places import location_of, parse_location, same_place, side_folder, source_path
+from replicator.backends.sqlite.positions import position_at
+from replicator.backends.sqlite.record import FileId, Phase, Record, Tombstone
+from replicator.backends.sqlite.replica import ReplicaError
+from replicator.errors import DestinationInUse, EngineRefused, InvalidStream, ReplicatorError, StreamNotFound
+from replicator.model import DesiredState, Mode, Owner, Stream
 
 
-class Keeper:
-    """Makes, changes and removes streams, and keeps them replicated. Callers hold the stream's lock.
+class Keeper(Attachment):
+    """Makes, changes and removes streams. Callers hold the stream's lock.
 
-    Each record is written before the effect that it speaks of, so that a crash leaves a record that says what to finish.
+    Each record is written before the effect that it speaks of; after a crash it says what to finish.
     """
 
-    def __init__(
-        self,
-        binary: Path,
-        folder: Path,
-        store: Store,
-        launch: Launch,
-        *,
-        replay_window: timedelta,
-        redactor: authref.Redactor,
-        environ: Mapping[str, str],
-    ) -> None:
-        self.store = store
-        self.redact = redactor
-        self.lanes = Lanes(binary, folder, launch, replay_window=replay_window, on_attach_failed=self.attach_failed)
-        self._environ = environ
-        self._health: dict[str, Health] = {}
-
-    # --- making, changing, removing ------------------------------------------------------------------------------
+    # --- making ----------------------------------------------------------------------------------------------------
 
     async def make(self, stream: Stream, half_made: Record | None) -> None:
-        job = await self.job(Record(stream=stream, phase=Phase.MAKING))
-        file = await self.inspect(stream)
+        if half_made is not None:
+            await self.lanes.detach(stream.name)
+            if half_made.stream.source.uri != stream.source.uri or not same_place(half_made.stream, stream):
+                await self._abandon(half_made)
+                half_made = None
         grave = self.store.tombstone(destination_key(stream.destination))
-        if half_made is None:
-            await self.refuse_foreign_data(stream, job, grave)
         record = Record(
             stream=stream,
             phase=Phase.MAKING,
-            paused=stream.desired_state is DesiredState.PAUSED and stream.mode is not Mode.SNAPSHOT,
-            generation=grave.generation if grave else 1,
-            file=file,
-            snapshot_due=grave is not None or half_made is not None,
-            reset_due=grave is not None or half_made is not None,
+            paused=stream.desired_state is DesiredState.PAUSED or stream.mode is Mode.SNAPSHOT,
+            generation=half_made.generation if half_made else grave.generation if grave else 1,
+            copy_due=stream.mode is Mode.SNAPSHOT,
+            reset_due=True,
         )
+        await self.job(record)
+        record = record.model_copy(update={"file": await self._inspect_alone(stream)})
+        if half_made is None:
+            await self.refuse_foreign_data(stream, grave)
         await self.store.put(record)
         try:
-            if stream.mode is Mode.SNAPSHOT:
+            if record.copy_due:
                 record = await self.copy_once(record)
             elif not record.paused:
                 record = await self.attach(record, wait=True)
-        except BaseException as error:
-            if half_made is None and grave is None and isinstance(error, ReplicatorError):
-                await self._undo_make(record)
+        except ReplicatorError:
+            await self._abandon(record)
             raise
         await self.store.put(record.model_copy(update={"phase": Phase.ACTIVE}))
-        await self.store.exhume(destination_key(stream.destination))
+        await self._exhume(stream)
 
-    async def _undo_make(self, record: Record) -> None:
+    async def _abandon(self, record: Record) -> None:
+        """Leave nothing behind. What reached the destination meanwhile stays ours to come back to."""
         await self.lanes.detach(record.name, timeout=1.0)
+        if await self._may_hold_something(record):
+            await self._bury(record)
         await asyncio.to_thread(rmtree, side_folder(record.stream), True)
         await self.store.remove(record.name)
-        self._health.pop(record.name, None)
+        self.forget(record.name)
+
+    async def _may_hold_something(self, record: Record) -> bool:
+        try:
+            return (await location_of(record).list_prefix(await self.identities.of(record.stream))).objects > 0
+        except (ReplicaError, ReplicatorError):
+            return True
+
+    # --- changing --------------------------------------------------------------------------------------------------
 
     async def change(self, record: Record, stream: Stream) -> None:
-        old, health = record.stream, self.health_of(record.name)
+        old = record.stream
         new_source = old.source.uri != stream.source.uri
-        new_place = destination_key(old.destination) != destination_key(stream.destination)
-        file = await self.inspect(stream)
+        new_place = not same_place(old, stream)
+        file = await self._inspect_alone(stream)
         swapped = not new_source and record.file is not None and file != record.file
-        changed = record.model_copy(update={"stream": stream, "file": file})
-        if new_place:
-            grave = self.store.tombstone(destination_key(stream.destination))
-            await self.refuse_foreign_data(stream, await self.job(changed), grave)
-            changed = changed.model_copy(
-                update={
-                    "generation": grave.generation if grave else 1,
-                    "snapshot_due": grave is not None,
-                    "reset_due": True,
-                }
-            )
-        elif new_source or swapped:
-            changed = replays.new_generation(changed)
         moved = new_place or new_source or swapped
-        restarts = moved or _engine_settings(old) != _engine_settings(stream)
-        wants_pause = stream.desired_state is DesiredState.PAUSED
-        if not restarts and not health.error:
+        changed = record.model_copy(update={"stream": stream, "file": file})
+        if not moved and _engine_settings(old) == _engine_settings(stream):
             if changed != record:
                 await self.store.put(changed)
-            await self._settle(changed, wants_pause)
+            await self._settle(changed)
             return
-        await self.job(changed)  # what cannot be resolved fails here, before anything is stopped
         if new_place:
-            await self._bury(record)
+            grave = self.store.tombstone(destination_key(stream.destination))
+            await self.refuse_foreign_data(stream, grave)
+            changed = changed.model_copy(update={"generation": grave.generation if grave else 1, "reset_due": True})
+        elif moved:
+            changed = replays.new_generation(changed)
+        copies = stream.mode is Mode.SNAPSHOT
+        changed = changed.model_copy(
+            update={"paused": copies or stream.desired_state is DesiredState.PAUSED, "copy_due": copies}
+        )
+        await self._check_identity(changed)
+        last = await self.lanes.detach(record.name) if new_place else None
+        if new_place:
+            await self._bury(record, last)
         await self.store.put(changed)
         await self.lanes.detach(record.name)
         if new_source:
             await asyncio.to_thread(rmtree, side_folder(old), True)
-        if stream.mode is Mode.SNAPSHOT:
-            await self.store.put(await self.copy_once(changed))
-        elif wants_pause:
-            await self.store.put(changed.model_copy(update={"paused": True}))
-        else:
-            attached = await self.attach(changed.model_copy(update={"paused": False}), wait=True)
-            await self.store.put(attached)
-        if new_place:
-            await self.store.exhume(destination_key(stream.destination))
+        try:
+            await self._start(changed)
+        except ReplicatorError:
+            if not moved:  # as it was, it worked
+                await self.store.put(record)
+                if not record.paused:
+                    await self.try_attach(record)
+            raise
+        await self._exhume(stream)
 
-    async def _settle(self, record: Record, wants_pause: bool) -> None:
+    async def _check_identity(self, record: Record) -> None:
+        """What cannot be resolved, or may not even list, fails before anything is stopped."""
+        identity = (await self.job(record)).credentials
+        if not record.paused or record.copy_due:
+            try:
+                await location_of(record).list_prefix(identity)
+            except ReplicaError as error:
+                raise faults.of_replica(error, record.name) from error
+
+    async def _start(self, record: Record) -> None:
+        if record.copy_due:
+            await self.store.put(await self.copy_once(record))
+        elif not record.paused:
+            await self.store.put(await self.attach(record, wait=True))
+
+    async def _settle(self, record: Record) -> None:
         """Nothing differs but perhaps whether it runs."""
-        if record.stream.mode is Mode.SNAPSHOT:
+        if record.copy_due:
+            await self.store.put(await self.copy_once(record))
+        elif record.stream.mode is Mode.SNAPSHOT:
             return
-        if wants_pause and not record.paused:
+        elif record.stream.desired_state is DesiredState.PAUSED:
             await self.pause(record)
-        elif not wants_pause and (record.paused or self.lanes.of(record.name) is None):
+        elif record.paused or self.lanes.of(record.name) is None or self.health_of(record.name).error:
             await self.resume(record)
 
     async def pause(self, record: Record) -> None:
-        await self.store.put(record.model_copy(update={"paused": True}))
-        await self.lanes.detach(record.name)
+        self._refuse_half(record)
+        if record.paused and self.lanes.of(record.name) is None:
+            return
+        paused = record.model_copy(update={"paused": True})
+        await self.store.put(paused)
+        last = await self.lanes.detach(record.name)
         self.health_of(record.name).well()
+        if last is not None:
+            reached = position_at(record.generation, source_path(record.stream), last)
+            await self.store.put(paused.model_copy(update={"reached": reached}))
 
     async def resume(self, record: Record) -> None:
+        self._refuse_half(record)
+        if record.stream.mode is Mode.SNAPSHOT:
+            await self.store.put(await self.copy_once(record))
+            return
+        if not record.paused and self.lanes.of(record.name) and not self.health_of(record.name).error:
+            return
         file = await self.inspect(record.stream)
         if record.file is not None and file != record.file:
-            raise _swapped(record)
+            raise self.swapped(record)
+        await self.lanes.detach(record.name)
         running = record.model_copy(update={"paused": False})
         await self.store.put(running)
         try:
@@ -167,27 +172,25 @@ class Keeper:
             await self.store.put(record)
             raise
 
+    # --- removing --------------------------------------------------------------------------------------------------
+
     async def remove(self, record: Record) -> None:
-        removing = record.model_copy(update={"phase": Phase.DELETING})
-        await self.store.put(removing)
-        last = await self._last_txid(record)
-        await self.lanes.detach(record.name)
+        await self.store.put(record.model_copy(update={"phase": Phase.DELETING}))
+        last = await self.lanes.detach(record.name)
         stream = record.stream
         if stream.purge_destination:
-            job = await self.job(Record(stream=stream, phase=Phase.DELETING))
             try:
-                await job.location.purge_prefix(job.credentials)
+                await parse_location(stream).purge_prefix(await self.identities.of(stream))
             except ReplicaError as error:
                 raise faults.of_replica(error, stream.name) from error
-            await self.store.exhume(destination_key(stream.destination))
-        elif record.phase is not Phase.MAKING or last is not None:
+            await self._exhume(stream)
+        elif record.phase is not Phase.MAKING or await self._may_hold_something(record):
             await self._bury(record, last)
         await asyncio.to_thread(rmtree, side_folder(stream), True)
         await self.store.remove(record.name)
-        self._health.pop(record.name, None)
+        self.forget(record.name)
 
     async def _bury(self, record: Record, last: int | None = None) -> None:
-        last = last if last is not None else await self._last_txid(record)
         await self.store.bury(
             Tombstone(
                 destination=destination_key(record.stream.destination),
@@ -199,102 +202,12 @@ class Keeper:
             )
         )
 
-    async def _last_txid(self, record: Record) -> int | None:
-        lane = self.lanes.of(record.name)
-        if lane is None:
-            return None
-        with suppress(EngineError):
-            return await lane.control.txid(source_path(record.stream))
-        return None
+    async def _exhume(self, stream: Stream) -> None:
+        key = destination_key(stream.destination)
+        if self.store.tombstone(key) is not None:
+            await self.store.exhume(key)
 
-    async def copy_once(self, record: Record) -> Record:
-        """The one copy of mode snapshot."""
-        job = await self.job(record)
-        try:
-            await self.lanes.snapshot_once(job)
-        except (EngineError, db.DatabaseError) as error:
-            raise self.meaning(error, record.name) from error
-        self.health_of(record.name).attached()
-        return record.model_copy(update={"paused": True, "snapshot_due": False, "reset_due": False})
-
-    # --- attaching -----------------------------------------------------------------------------------------------
-
-    async def attach(self, record: Record, *, wait: bool = False) -> Record:
-        """Begin to replicate; with `wait`, see the first upload, or the reason why there is none."""
-        job = await self.job(record)
-        health = self.health_of(record.name)
-        try:
-            lane = await self.lanes.attach(job)
-            if wait:
-                await self._first_sync(record.name, job)
-        except (EngineError, db.DatabaseError) as error:
-            await self.lanes.detach(record.name, timeout=1.0)
-            failure = self.meaning(error, record.name)
-            health.failed(failure.message)
-            raise failure from error
-        del lane
-        health.attached()
-        return record.model_copy(update={"snapshot_due": False, "reset_due": False})
-
-    async def _first_sync(self, name: str, job: Job) -> None:
-        lane = self.lanes.of(name)
-        assert lane is not None
-        try:
-            await lane.control.sync(job.database, wait=True, timeout=FIRST_SYNC)
-        except EngineError as error:
-            if isinstance(faults.meaning(error.text, name), EngineUnavailable) and await self._reachable(job):
-                return  # a large first upload: the store is there, and it goes on
-            raise
-
-    async def _reachable(self, job: Job) -> bool:
-        try:
-            await job.location.list_prefix(job.credentials)
-        except ReplicaError:
-            return False
-        return True
-
-    async def try_attach(self, record: Record) -> None:
-        """Attach after a start or a failure. A failure is kept in the stream's health and tried again later."""
-        health = self.health_of(record.name)
-        try:
-            file = await self.inspect(record.stream)
-            if record.file is not None and file != record.file:
-                health.failed(_swapped(record).message, by_person=True)
-                return
-            attached = await self.attach(record)
-            if attached != record:
-                await self.store.put(attached)
-        except ReplicatorError as error:
-            health.failed(error.message)
-
-    def attach_failed(self, name: str, error: Exception) -> None:
-        self.health_of(name).failed(self.meaning(error, name).message)
-
-    # --- watching ------------------------------------------------------------------------------------------------
-
-    async def look_at(self, name: str) -> None:
-        record, health = self.store.get(name), self.health_of(name)
-        if record is None or record.paused or record.phase is not Phase.ACTIVE:
-            return
-        try:
-            file = await self.inspect(record.stream)
-        except ReplicatorError as error:
-            if health.error != error.message:
-                health.failed(error.message)
-            await self.lanes.detach(name, timeout=1.0)
-            return
-        if record.file is not None and file != record.file:
-            if not health.by_person:
-                health.failed(_swapped(record).message, by_person=True)
-                await self.lanes.detach(name, timeout=1.0)
-            return
-        if self.lanes.of(name) is None and not health.by_person and time.monotonic() >= health.retry_at:
-            await self.try_attach(record)
-
-    # --- small parts ---------------------------------------------------------------------------------------------
-
-    def health_of(self, name: str) -> Health:
-        return self._health.setdefault(name, Health())
+    # --- refusals --------------------------------------------------------------------------------------------------
 
     def record(self, name: str) -> Record:
         record = self.store.get(name)
@@ -302,95 +215,63 @@ class Keeper:
             raise StreamNotFound("the agent has no such stream", stream=name)
         return record
 
-    def location(self, record: Record) -> ReplicaLocation:
-        """Where the stream writes now."""
-        place = parse_location(record.stream)
-        return place if record.generation == 1 else place.child(f"r{record.generation}")
-
-    async def credentials(self, stream: Stream) -> S3Credentials | None:
-        """The identity that `authRef` names, resolved on this host; `None` for the host's own role."""
-        if stream.destination.auth_ref is None:
-            return None
-        fields = ("accessKeyId", "secretAccessKey")
-        try:
-            ref = authref.parse(stream.destination.auth_ref)
-            found = await asyncio.to_thread(authref.resolve, ref, fields, required=fields, environ=self._environ)
-        except ReplicatorError as error:
-            raise type(error)(
-                error.message, stream=stream.name, property="destination.authRef", fix=error.fix
-            ) from None
-        self.redact.add(found["secretAccessKey"])
-        return S3Credentials(found["accessKeyId"], found["secretAccessKey"])
-
-    async def job(self, record: Record) -> Job:
-        stream = record.stream
-        return Job(
-            name=stream.name,
-            database=source_path(stream),
-            location=self.location(record),
-            credentials=await self.credentials(stream),
-            interval=stream.checkpoint_interval,
-            options=stream.options,
-            snapshot_due=record.snapshot_due,
-            reset_due=record.reset_due,
-        )
-
-    async def inspect(self, stream: Stream) -> FileId:
-        try:
-            return await preflight.inspect(source_path(stream))
-        except db.DatabaseError as error:
-            raise faults.of_database(error, stream.name) from error
-
-    async def refuse_foreign_data(self, stream: Stream, job: Job, grave: Tombstone | None) -> None:
+    async def refuse_foreign_data(self, stream: Stream, grave: Tombstone | None) -> None:
         """One writer per destination: refuse a prefix that holds what this registry does not own."""
-        if grave is not None:
-            theirs, mine = grave.owner, stream.owner
-            if theirs is None or (mine is not None and (mine.token == theirs.token or mine.urn == theirs.urn)):
-                return
-            raise DestinationInUse(
-                f"{job.location} holds the replica of the removed stream {grave.name!r} of {theirs.urn}",
-                stream=stream.name,
-                property="destination.uri",
-                fix="choose another prefix, or delete that replica first",
-            )
-        await preflight.refuse_objects(stream, job.location, job.credentials)
+        if grave is None:
+            await preflight.refuse_objects(stream, parse_location(stream), await self.identities.of(stream))
+            return
+        if _may_come_back(stream.owner, grave.owner):
+            return
+        whose = f" of {grave.owner.urn}" if grave.owner else ", which no resource managed"
+        raise DestinationInUse(
+            f"{parse_location(stream)} holds the replica of the removed stream {grave.name!r}{whose}",
+            stream=stream.name,
+            property="destination.uri",
+            fix="choose another prefix, or delete that replica first",
+        )
 
     def refuse_neighbours(self, stream: Stream) -> None:
         others = [record.stream for record in self.store.records() if record.name != stream.name]
         refuse_shared_destination(stream, others)
         for other in others:
-            if source_path(other) == source_path(stream):
-                raise InvalidStream(
-                    f"stream {other.name!r} replicates this database already, and litestream writes to one place",
+            if parse_location(stream).overlaps(parse_location(other)):
+                raise DestinationInUse(
+                    f"stream {other.name!r} writes to {parse_location(other)}",
                     stream=stream.name,
-                    property="source.uri",
-                    fix="change the destination of that stream, or replicate its replica",
+                    property="destination.uri",
+                    fix="give each stream a destination of its own; two writers on one leave neither restorable",
                 )
+            if source_path(other) == source_path(stream):
+                raise _replicated_already(stream, other)
 
-    def meaning(self, error: Exception, name: str) -> ReplicatorError:
-        if isinstance(error, ReplicatorError):
-            return error
-        if isinstance(error, db.DatabaseError):
-            return faults.of_database(error, name)
-        text = error.text if isinstance(error, EngineError) else str(error)
-        return faults.meaning(self.redact(text), name)
+    async def _inspect_alone(self, stream: Stream) -> FileId:
+        """Which file it is; refused where another stream replicates it under another name."""
+        file = await self.inspect(stream)
+        for other in self.store.records():
+            if other.name != stream.name and other.file == file:
+                raise _replicated_already(stream, other.stream)
+        return file
 
-
-def source_path(stream: Stream) -> Path:
-    """The database file of a stream."""
-    return Path(unquote(urlsplit(stream.source.uri).path))
-
-
-def parse_location(stream: Stream) -> ReplicaLocation:
-    """The destination of a stream; raise `InvalidStream` where it cannot be one."""
-    try:
-        return parse_replica(stream.destination.uri)
-    except ValueError as error:
-        raise InvalidStream(str(error), stream=stream.name, property="destination.uri") from None
+    def _refuse_half(self, record: Record) -> None:
+        if record.phase is not Phase.ACTIVE:
+            half = "made" if record.phase is Phase.MAKING else "removed"
+            raise EngineRefused(f"it is half {half}", stream=record.name, fix="run pulumi up, which finishes that")
 
 
-def side_folder(stream: Stream) -> Path:
-    return LITESTREAM.side_folder_of(source_path(stream))
+def _may_come_back(caller: Owner | None, left: Owner | None) -> bool:
+    """Whether a caller may go on with what `left` has left. An operator has no identity and may."""
+    if caller is None or left is None:
+        return caller is None
+    return caller.urn == left.urn or (caller.token is not None and caller.token == left.token)
+
+
+def _replicated_already(stream: Stream, other: Stream) -> InvalidStream:
+    return InvalidStream(
+        f"stream {other.name!r} replicates this database already, and litestream writes to one place",
+        stream=stream.name,
+        property="source.uri",
+        fix="change the destination of that stream, or replicate its replica",
+    )
 
 
 def _engine_settings(stream: Stream) -> tuple[object, ...]:
@@ -401,13 +282,4 @@ def _engine_settings(stream: Stream) -> tuple[object, ...]:
         stream.checkpoint_interval,
         stream.options,
         stream.mode,
-    )
-
-
-def _swapped(record: Record) -> SourceSwapped:
-    return SourceSwapped(
-        f"another file took the place of {source_path(record.stream)} since its replication began",
-        stream=record.name,
-        property="source.uri",
-        fix="if that is right, run pulumi up: the new file is copied whole, under a new prefix",
     )

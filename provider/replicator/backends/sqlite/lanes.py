@@ -1,11 +1,10 @@
 """The litestream processes of one agent, and which database is replicated by which of them.
 
-Streams without settings of their own share one process for each set of credentials, because a process has one identity.
-A stream with its own interval or options has a process of its own, because `/register` cannot carry them.
+Streams without settings of their own share one process for each identity and store: a process has one identity, and
+one that waits for a store that is away does not even list its databases. A stream with its own interval or options has
+a process of its own, because `/register` cannot carry them.
 
-Every way into replication goes through `_prepare`: the WAL is emptied into the database first, or a full snapshot is
-forced. The engine otherwise takes up its old position in a WAL that was restarted meanwhile, and rows are missing from
-the replica without any error.
+Every way into replication goes through `_prepare`, which sees to it that litestream cannot miss a change (`wal.py`).
 """
 
 from __future__ import annotations
@@ -13,17 +12,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
 
+from replicator.backends.sqlite import wal
 from replicator.backends.sqlite.daemon import DaemonSettings, daemon_argv, shared_daemon, single_daemon
-from replicator.backends.sqlite.database import checkpoint_truncate
-from replicator.backends.sqlite.litestream import CommandLine, ControlClient, EngineError
-from replicator.backends.sqlite.replica import ReplicaLocation, S3Credentials, engine_environment
+from replicator.backends.sqlite.database import DatabaseError, DatabaseLocked, checkpoint_truncate
+from replicator.backends.sqlite.dialect import LITESTREAM
+from replicator.backends.sqlite.lane import Job, Lane, Launch, Supervised
+from replicator.backends.sqlite.litestream import (
+    CommandLine,
+    ControlClient,
+    EngineError,
+    EngineTimeout,
+    EngineUnreachable,
+)
+from replicator.backends.sqlite.replica import ReplicaError, S3Credentials, S3Location, engine_environment
+
+__all__ = ["Job", "Lane", "Lanes", "Launch", "Supervised"]
 
 READY_WITHIN = 15.0
 """Seconds that a litestream process has to answer on its control socket."""
@@ -31,78 +40,18 @@ READY_WITHIN = 15.0
 DETACH_WITHIN = 15.0
 """Seconds for uploading what is left when a database is let go; a store that is down takes them all."""
 
-_AT_ONCE = 8
+TAKE_WITHIN = 10.0
+"""Seconds for the first contact with the store and the first look at the WAL; more for a large database."""
 
-
-class Supervised(Protocol):
-    """A child process that is started again when it dies."""
-
-    pid: int | None
-    last_error: str | None
-
-    async def start(self) -> None: ...
-    async def wait_ready(self, timeout: float) -> None: ...
-    async def stop(self) -> None: ...
-
-
-class Launch(Protocol):
-    """How the agent starts a child; `before_start` and `on_start` are awaited around each start."""
-
-    def __call__(
-        self,
-        argv: list[str],
-        env: Mapping[str, str],
-        *,
-        folder: Path,
-        marker: str,
-        before_start: Callable[[], Awaitable[None]],
-        on_start: Callable[[], Awaitable[None]],
-    ) -> Supervised: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What is to be replicated, and how.
-
-    :param interval: the stream's own upload interval; `None` for the engine's second.
-    :param snapshot_due: begin with a forced snapshot, whatever state the WAL is in.
-    :param reset_due: forget the local replication state first.
-    """
-
-    name: str
-    database: Path
-    location: ReplicaLocation
-    credentials: S3Credentials | None
-    interval: timedelta | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    snapshot_due: bool = False
-    reset_due: bool = False
-
-    @property
-    def alone(self) -> bool:
-        """Whether it needs a process of its own."""
-        return self.interval is not None or bool(self.options)
-
-
-class Lane:
-    """One litestream process and the jobs in it."""
-
-    def __init__(self, control: ControlClient, process: Supervised) -> None:
-        self.control = control
-        self.process = process
-        self.jobs: dict[str, Job] = {}
-
-    async def close(self) -> None:
-        """End the process."""
-        await self.process.stop()
-        await self.control.aclose()
+_BYTES_PER_SECOND = 50e6  # a slow disk's, for the first copy of a whole database
+_AT_ONCE = 32
 
 
 class Lanes:
     """All litestream processes of an agent.
 
     :param folder: for configurations, sockets, pid files and logs.
-    :param on_attach_failed: told when a database could not be taken up again after its process had died.
+    :param on_change: told when a database was taken up again after its process had died (`None`), or why it was not.
     """
 
     def __init__(
@@ -112,99 +61,260 @@ class Lanes:
         launch: Launch,
         *,
         replay_window: timedelta,
-        on_attach_failed: Callable[[str, Exception], None],
+        on_change: Callable[[str, Exception | None], None],
     ) -> None:
         self._binary = binary
         self._folder = folder
         self._launch = launch
         self._replay_window = replay_window
-        self._on_attach_failed = on_attach_failed
+        self._on_change = on_change
         self._lanes: dict[str, Lane] = {}
+        self._alive: set[Lane] = set()
         self._opening: dict[str, asyncio.Lock] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
         self._of: dict[str, str] = {}
 
     def of(self, name: str) -> Lane | None:
         """The process that replicates a stream; `None` where none does."""
         return self._lanes.get(self._of.get(name, ""))
 
+    def moving(self, name: str) -> bool:
+        """Whether the stream is being taken over or let go just now."""
+        return self._turn(name).locked()
+
     def command_line(self, credentials: S3Credentials | None) -> CommandLine:
         """The engine's commands with an identity."""
         return CommandLine(self._binary, engine_environment(credentials))
 
-    async def attach(self, job: Job) -> Lane:
-        """Begin to replicate. The first upload goes on in the background: ask `sync` of the lane's control."""
+    async def attach(self, job: Job) -> None:
+        """Begin to replicate. When it returns, litestream holds the WAL; the upload goes on in the background.
+
+        Raises EngineError or DatabaseError; the database is let go then.
+        """
+        async with self._turn(job.name):
+            await (self._attach_alone(job) if job.alone else self._attach_shared(job))
+
+    async def detach(self, name: str, *, timeout: float = DETACH_WITHIN) -> int | None:
+        """Upload what is left, and let the database go, also when the upload fails.
+
+        Gives the last transaction if all are uploaded.
+        """
+        async with self._turn(name):
+            lane = self.of(name)
+            self._of.pop(name, None)
+            if lane is None:
+                return None
+            job = lane.jobs.pop(name)
+            lane.entered.pop(name, None)
+            if job.alone:
+                return await self._end_alone(lane, job, timeout)
+            try:
+                return await self._let_go(lane, job, timeout)
+            except EngineUnreachable:
+                return None
+            finally:
+                await self._close_if_empty(lane)
+
+    async def snapshot_once(self, job: Job) -> None:
+        """One full copy, with no process left behind."""
+        async with self._turn(job.name):
+            held = await self._prepare(job)
+            try:
+                command = self.command_line(job.credentials)
+                await command.replicate_once(job.database, job.location.url_for_engine(), force_snapshot=True)
+            finally:
+                await held.release()
+
+    async def aclose(self) -> None:
+        """End every process. The streams' records say what to start again."""
+        self._lanes, self._of = {}, {}
+        await asyncio.gather(*(self._close(lane) for lane in list(self._alive)))
+
+    # --- one database in a process ---------------------------------------------------------------------------------
+
+    async def _attach_shared(self, job: Job) -> None:
         key = self._key(job)
         async with self._opening.setdefault(key, asyncio.Lock()):
             lane = self._lanes.get(key)
             if lane is None:
                 lane = await self._open(key, job)
-        if not job.alone:
-            await self._prepare(job)
-            await lane.control.register(job.database, job.location.url_for_engine())
-        lane.jobs[job.name] = Job(**{**_fields(job), "snapshot_due": False, "reset_due": False})
+                self._lanes[key] = lane
+            lane.jobs[job.name] = job  # from here on the process is in use
+        try:
+            try:
+                await lane.process.wait_ready(READY_WITHIN)
+            except TimeoutError:
+                raise _not_started(lane) from None
+            await self._enter(lane, job)
+        except BaseException:
+            lane.jobs.pop(job.name, None)
+            await self._close_if_empty(lane)
+            raise
         self._of[job.name] = key
-        return lane
 
-    async def detach(self, name: str, *, timeout: float = DETACH_WITHIN) -> None:
-        """Upload what is left, and let the database go. It is let go also when the upload fails."""
-        key = self._of.pop(name, None)
-        lane = self._lanes.get(key) if key else None
-        if lane is None or key is None:
-            return
-        job = lane.jobs.pop(name)
-        if job.alone:
-            del self._lanes[key]
+    async def _enter(self, lane: Lane, job: Job) -> None:
+        start = lane.starts
+        await self._let_go(lane, job, DETACH_WITHIN)  # what a call without an answer may have left there
+        held = await self._prepare(job)
+        try:
+            answer = await lane.control.register(job.database, job.location.url_for_engine())
+            if answer.already:
+                raise EngineError("register", None, f"litestream has not let go of {job.database}")
+            await self._take(lane, job)
+        except BaseException:
             with suppress(EngineError):
-                await lane.control.sync(job.database, wait=True, timeout=timeout)
-            await lane.close()
-            return
-        with suppress(EngineError):
-            await lane.control.unregister(job.database, timeout=timeout)
+                await self._let_go(lane, job, 1.0)
+            raise
+        finally:
+            await held.release()
+        lane.jobs[job.name] = replace(job, reset_due=False)
+        lane.entered[job.name] = start
 
-    async def snapshot_once(self, job: Job) -> None:
-        """One full copy, with no process left behind."""
-        await self._prepare(Job(**{**_fields(job), "snapshot_due": True}))
+    async def _take(self, lane: Lane, job: Job) -> None:
+        """Wait until litestream has read the WAL and keeps it from being restarted. The caller holds it until then."""
+        size = await asyncio.to_thread(_size, job.database)
+        await lane.control.sync(job.database, wait=False, timeout=TAKE_WITHIN + size / _BYTES_PER_SECOND)
 
-    async def aclose(self) -> None:
-        """End every process. The streams' records say what to start again."""
-        lanes, self._lanes, self._of = list(self._lanes.values()), {}, {}
-        await asyncio.gather(*(lane.close() for lane in lanes))
+    async def _let_go(self, lane: Lane, job: Job, timeout: float) -> int | None:
+        """Unregister. Raises EngineUnreachable where the process is gone."""
+        if lane not in self._alive:
+            raise EngineUnreachable("unregister", None, "its litestream process was ended")
+        try:
+            return (await lane.control.unregister(job.database, timeout=timeout)).txid
+        except EngineTimeout as error:
+            await self._give_up(lane)  # it may still hold the database, and nothing else would tell
+            raise EngineUnreachable("unregister", None, f"{error.text}; its process was ended") from error
+        except EngineUnreachable:
+            raise
+        except EngineError:  # it was let go all the same
+            return None
+
+    async def _give_up(self, lane: Lane) -> None:
+        """End a process that does not answer. Its other databases are taken up again by who watches them."""
+        if self._lanes.get(lane.key) is lane:
+            del self._lanes[lane.key]
+        for name in list(lane.jobs):
+            if self._of.pop(name, None):
+                self._on_change(name, EngineError("unregister", None, "its litestream process had to be ended"))
+        await self._close(lane)
+
+    async def _prepare(self, job: Job) -> wal.Hold:
+        """Make local state and WAL such that the engine cannot miss a change, and hold them so."""
+        side = LITESTREAM.side_folder_of(job.database)
+        if job.reset_due and await asyncio.to_thread(side.exists):
+            await self.command_line(job.credentials).reset(job.database)
+        emptied = await checkpoint_truncate(job.database)
+        held = await wal.hold(job.database)
+        try:
+            if emptied or await wal.has_only_grown(job.database) or await self._is_fresh(job):
+                return held
+        except BaseException:
+            await held.release()
+            raise
+        await held.release()
+        raise DatabaseLocked(
+            job.database,
+            "a transaction has kept the WAL for 5 s, and it was restarted while litestream was away; "
+            "to go on now would lose what was written meanwhile",
+        )
+
+    async def _is_fresh(self, job: Job) -> bool:
+        """Whether the engine begins with a copy of the whole database, because there is nothing to go on from."""
+        if await asyncio.to_thread(wal.newest_transaction, job.database) is not None:
+            return False
+        try:
+            return (await job.location.list_prefix(job.credentials)).objects == 0
+        except ReplicaError:
+            return False
+
+    # --- processes -------------------------------------------------------------------------------------------------
+
+    async def _attach_alone(self, job: Job) -> None:
+        key = self._key(job)
+        lane = await self._open(key, job)
+        size = await asyncio.to_thread(_size, job.database)
+        within = READY_WITHIN + 2 * TAKE_WITHIN + size / _BYTES_PER_SECOND
+        ready = asyncio.create_task(lane.process.wait_ready(within))
+        failed = asyncio.create_task(lane.failed.wait())
+        try:
+            await asyncio.wait([ready, failed], return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done() or ready.exception() is not None:
+                raise lane.failure or _not_started(lane)
+        except BaseException:
+            await self._close(lane)
+            raise
+        finally:
+            ready.cancel()
+            failed.cancel()
+            await asyncio.gather(ready, failed, return_exceptions=True)
+        self._lanes[key] = lane
+        self._of[job.name] = key
+
+    async def _end_alone(self, lane: Lane, job: Job, timeout: float) -> int | None:
+        self._lanes.pop(lane.key, None)
+        try:
+            return (await lane.control.sync(job.database, wait=True, timeout=timeout)).replicated_txid
+        except EngineError:
+            return None
+        finally:
+            await self._close(lane)
+
+    async def _close_if_empty(self, lane: Lane) -> None:
+        """A process without databases would keep an identity that nobody uses any more."""
+        async with self._opening.setdefault(lane.key, asyncio.Lock()):
+            if lane in self._alive and not lane.jobs:
+                if self._lanes.get(lane.key) is lane:
+                    del self._lanes[lane.key]
+                await self._close(lane)
+
+    async def _close(self, lane: Lane) -> None:
+        await lane.close()
+        self._alive.discard(lane)
+
+    def _turn(self, name: str) -> asyncio.Lock:
+        return self._turns.setdefault(name, asyncio.Lock())
 
     def _key(self, job: Job) -> str:
         if job.alone:
             return f"own-{_digest(job.name)}"
-        identity = (job.credentials.access_key_id, job.credentials.secret_access_key) if job.credentials else ()
-        return f"all-{_digest(*identity)}"
+        identity = (job.credentials.access_key_id, job.credentials.secret_access_key) if job.credentials else ("", "")
+        place = job.location
+        store = (place.endpoint or "", place.region or "") if isinstance(place, S3Location) else ("file",)
+        return f"all-{_digest(*identity, *store)}"
 
     async def _open(self, key: str, job: Job) -> Lane:
+        """A process that was told to start."""
         folder = self._folder / key
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        settings = DaemonSettings(socket=folder / "socket", replay_window=self._replay_window)
-        if job.alone:
-            text = single_daemon(
-                settings, job.database, job.location, job.interval or timedelta(seconds=1), options=job.options
-            )
-        else:
-            text = shared_daemon(settings)
         config = folder / "litestream.yml"
-        await asyncio.to_thread(_write_private, config, text)
-        control = ControlClient(settings.socket)
-        lane: Lane | None = None
-        pending: Job | None = job  # its first start has what is due; a later one only has to empty the WAL
+        try:
+            await asyncio.to_thread(folder.mkdir, 0o700, True, True)
+            settings = DaemonSettings(socket=folder / "socket", replay_window=self._replay_window)
+            if job.alone:
+                interval = job.interval or timedelta(seconds=1)
+                text = single_daemon(settings, job.database, job.location, interval, options=job.options)
+            else:
+                text = shared_daemon(settings)
+            await asyncio.to_thread(_write_private, config, text)
+        except (OSError, ValueError) as error:
+            raise EngineError("start", None, str(error)) from error
+        lane = Lane(key, ControlClient(settings.socket))
+        if job.alone:
+            lane.jobs[job.name] = job
 
         async def before_start() -> None:
-            nonlocal pending
             await asyncio.to_thread(settings.socket.unlink, missing_ok=True)
             if job.alone:
-                await self._prepare(pending or Job(**{**_fields(job), "snapshot_due": False, "reset_due": False}))
-                pending = None
+                await self._before_alone(lane, job.name)
 
         async def on_start() -> None:
-            await _answering(control)
-            if lane is not None:
-                await self._take_up_again(lane)
+            await _answering(lane.control)
+            lane.starts += 1
+            if job.alone:
+                await self._on_alone(lane, job.name)
+            else:
+                lane.taking = asyncio.create_task(self._take_up_again(lane))
 
-        process = self._launch(
+        lane.process = self._launch(
             daemon_argv(self._binary, config),
             engine_environment(job.credentials),
             folder=folder,
@@ -212,45 +322,74 @@ class Lanes:
             before_start=before_start,
             on_start=on_start,
         )
-        await process.start()
+        self._alive.add(lane)
         try:
-            await process.wait_ready(READY_WITHIN)
-        except TimeoutError:
-            await process.stop()
-            await control.aclose()
-            why = process.last_error or f"no answer within {READY_WITHIN:g} s"
-            raise EngineError("start", None, why) from None
-        lane = self._lanes[key] = Lane(control, process)
+            await lane.process.start()
+        except BaseException:
+            await self._close(lane)
+            raise
         return lane
+
+    async def _before_alone(self, lane: Lane, name: str) -> None:
+        await lane.held.release()
+        lane.attempts += 1
+        if lane.attempts > 1 and lane.starts == 0:
+            self._lost(lane, name, _not_started(lane))
+        try:
+            lane.held = await self._prepare(lane.jobs[name])
+        except Exception as error:
+            self._lost(lane, name, error)
+            raise
+
+    async def _on_alone(self, lane: Lane, name: str) -> None:
+        try:
+            await self._take(lane, lane.jobs[name])
+        except Exception as error:
+            self._lost(lane, name, error)
+            raise
+        finally:
+            await lane.held.release()
+        lane.jobs[name] = replace(lane.jobs[name], reset_due=False)
+        lane.failure = None
+        lane.failed.clear()
+        if self._of.get(name) == lane.key:
+            self._on_change(name, None)
+
+    def _lost(self, lane: Lane, name: str, error: Exception) -> None:
+        lane.fail(error)
+        if self._of.get(name) == lane.key:
+            self._on_change(name, error)
 
     async def _take_up_again(self, lane: Lane) -> None:
         """A process that died has forgotten its databases."""
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def one(job: Job) -> None:
-            async with gate:
+            async with self._turn(job.name), gate:
+                if lane.jobs.get(job.name) is not job or lane.entered.get(job.name) == lane.starts:
+                    return
                 try:
-                    await self._prepare(job)
-                    await lane.control.register(job.database, job.location.url_for_engine())
-                except Exception as error:  # one database must not hold up the others
+                    await self._enter(lane, job)
+                except (EngineError, DatabaseError, OSError) as error:  # one must not hold up the others
                     lane.jobs.pop(job.name, None)
                     self._of.pop(job.name, None)
-                    self._on_attach_failed(job.name, error)
+                    self._on_change(job.name, error)
+                else:
+                    self._on_change(job.name, None)
 
-        await asyncio.gather(*(one(job) for job in list(lane.jobs.values()) if not job.alone))
-
-    async def _prepare(self, job: Job) -> None:
-        """Make local state and WAL such that the engine cannot miss a change."""
-        command = self.command_line(job.credentials)
-        if job.reset_due:
-            await command.reset(job.database)
-        emptied = await checkpoint_truncate(job.database)
-        if job.snapshot_due or not emptied:
-            await command.replicate_once(job.database, job.location.url_for_engine(), force_snapshot=True)
+        await asyncio.gather(*(one(job) for job in list(lane.jobs.values())))
 
 
-def _fields(job: Job) -> dict[str, Any]:
-    return {name: getattr(job, name) for name in Job.__dataclass_fields__}
+def _not_started(lane: Lane) -> EngineError:
+    why = lane.process.last_error or f"it does not run; its log in {lane.key} of the agent's folder says why"
+    return EngineError("start", None, why)
+
+
+def _size(database: Path) -> int:
+    try:
+        return database.stat().st_size
+    except OSError:
+        return 0
 
 
 def _digest(*parts: str) -> str:
@@ -264,7 +403,7 @@ async def _answering(control: ControlClient) -> None:
         try:
             await control.info(timeout=2.0)
             return
-        except EngineError:
+        except EngineUnreachable:
             if asyncio.get_running_loop().time() > deadline:
                 raise
             await asyncio.sleep(0.02)

@@ -83,7 +83,7 @@ class Synced:
     """`txid` is the local transaction, `replicated_txid` the one at the destination.
 
     Both count the engine's batches, not commits. None is unknown: the engine says 0 before the first upload, and also
-    after an error of a file destination that had worked.
+    after an upload to a place that had worked has failed.
     """
 
     changed: bool
@@ -188,9 +188,11 @@ class ControlClient:
     async def register(self, path: Path, replica_url: str, *, timeout: float = 10.0) -> Registered:
         """Start replicating `path`. The engine checks neither the file nor the destination: ask `sync` with `wait`.
 
-        A registered database is uploaded each second, whatever the daemon's configuration says.
+        A registered database is uploaded each second, whatever the daemon's configuration says. Raises ValueError for a
+        path that the engine would misread.
         """
-        answer = await self._post("/register", {"path": str(path), "replica_url": replica_url}, timeout, limit=None)
+        body = {"path": checked_path(path), "replica_url": replica_url}
+        answer = await self._post("/register", body, timeout, limit=None)
         return Registered(Path(answer["path"]), already=answer["status"] == self._dialect.already_registered)
 
     async def unregister(self, path: Path, *, timeout: float = 30.0) -> Unregistered:
@@ -200,7 +202,10 @@ class ControlClient:
         return Unregistered(Path(answer["path"]), already=already, txid=answer.get("txid") or None)
 
     async def sync(self, path: Path, *, wait: bool, timeout: float) -> Synced:
-        """Take what is in the WAL; with `wait`, also upload it. Without `wait` a failing destination does not show."""
+        """Take what is in the WAL; with `wait`, also upload it.
+
+        Without `wait` a failing destination does not show, and with nothing new to upload not even with it.
+        """
         answer = await self._post("/sync", {"path": str(path), "wait": wait}, timeout, limit=timeout)
         return Synced(
             changed=answer["status"] != "no_change",
@@ -214,7 +219,11 @@ class ControlClient:
         return int(answer["txid"]) or None
 
     async def list_databases(self, *, timeout: float = 5.0) -> list[ListedDatabase]:
-        """All databases, in the order of their registration."""
+        """All databases, in the order of their registration.
+
+        The engine gives no answer (EngineTimeout) as long as any one database waits for the first contact with a
+        destination that is away; `sync_status`, `info`, `txid` and the `sync` of others go on.
+        """
         answer = await self._get("/list", {}, timeout)
         return [
             ListedDatabase(Path(item["path"]), item["status"], _time(item.get("last_sync_at")))
@@ -366,7 +375,7 @@ class CommandLine:
 
     async def reset(self, database: Path, *, timeout: float = 60.0) -> None:
         """Drop the engine's local files of `database`. This alone does not make the next upload a snapshot."""
-        await self._command(["reset", str(database)], timeout)
+        await self._command(["reset", checked_path(database)], timeout)
 
     async def replicate_once(
         self, database: Path, replica_url: str, *, force_snapshot: bool = True, timeout: float = 600.0
@@ -376,10 +385,25 @@ class CommandLine:
         No daemon may hold `database` meanwhile.
         """
         flags = ["-once", "-force-snapshot"] if force_snapshot else ["-once"]
-        await self._command(["replicate", *flags, str(database), replica_url], timeout)
+        await self._command(["replicate", *flags, checked_path(database), replica_url], timeout)
 
     async def _command(self, arguments: Sequence[str], timeout: float) -> str:
         return await _run([str(self._binary), *arguments], env=self._env, timeout=timeout, operation=arguments[0])
+
+
+def checked_path(database: Path) -> str:
+    """The path of a database as the engine takes it.
+
+    Raises ValueError for a relative path, and for '?', '#' and '%': the engine puts the path into a SQLite URI as it
+    is, and would then open, change and even make another file.
+    """
+    text = str(database)
+    if not database.is_absolute() or any(char in "?#%" or ord(char) < 32 for char in text):
+        raise ValueError(
+            f"{text!r}: litestream needs an absolute path without '?', '#', '%' and control characters; "
+            "it would open another file"
+        )
+    return text
 
 
 def format_txid(txid: int) -> str:

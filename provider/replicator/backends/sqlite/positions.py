@@ -14,6 +14,7 @@ from pathlib import Path
 from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.litestream import format_txid
 from replicator.errors import InvalidStream
+from replicator.model import Checkpoint
 
 _LSN = re.compile(r"(?:r([1-9][0-9]{0,5})/)?([0-9a-f]{16})")
 
@@ -51,3 +52,8 @@ def batch_time(database: Path, txid: int) -> datetime | None:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except OSError:
         return None
+
+
+def position_at(generation: int, database: Path, txid: int) -> Checkpoint:
+    """A transaction of a generation as a checkpoint, with its time where that is still known."""
+    return Checkpoint(lsn=str(Position(generation, txid)), wall=batch_time(database, txid))

@@ -53,13 +53,5 @@ async def findings(*checks: Callable[[], Awaitable[None]]) -> list[Finding]:
             await check()
         except ReplicatorError as error:
             unsure = error.category is Category.UNAVAILABLE
-            found.append(
-                Finding(
-                    severity=Severity.WARNING if unsure else Severity.ERROR,
-                    code=error.code,
-                    message=error.message,
-                    property=error.property,
-                    fix=error.fix,
-                )
-            )
+            found.append(Finding.of(error, Severity.WARNING if unsure else Severity.ERROR))
     return found

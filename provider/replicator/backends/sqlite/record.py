@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pydantic import Field
 
-from replicator.model import Instant, Model, Owner, Stream
+from replicator.model import Checkpoint, Instant, Model, Owner, Stream
 from replicator.replicator import ReplayProgress
 
 
@@ -33,8 +33,9 @@ class Record(Model):
     :param paused: no data moves until a resume.
     :param generation: 1 writes to the destination's prefix, `n` to its sub-prefix `r<n>`; a re-seed begins a new one.
     :param file: the database file that is replicated; `None` before the first time.
-    :param snapshot_due: the replica continues only after a forced snapshot, because local state and replica may differ.
+    :param copy_due: the one copy of mode snapshot is still to be made.
     :param reset_due: local replication state belongs to another replica, and is removed before the next start.
+    :param reached: while it is paused, the position up to which everything is at the destination, if that is known.
     :param replays: by idempotency key.
     """
 
@@ -43,8 +44,9 @@ class Record(Model):
     paused: bool = False
     generation: int = 1
     file: FileId | None = None
-    snapshot_due: bool = False
+    copy_due: bool = False
     reset_due: bool = False
+    reached: Checkpoint | None = None
     replays: dict[str, ReplayProgress] = Field(default_factory=dict)
 
     @property

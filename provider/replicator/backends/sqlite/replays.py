@@ -33,7 +33,7 @@ from replicator.errors import (
     SourceMissing,
     Unsupported,
 )
-from replicator.model import Checkpoint
+from replicator.model import Checkpoint, Mode
 from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
 
 _CLOCKS_DIFFER = timedelta(seconds=2)
@@ -95,6 +95,7 @@ async def plan(
     if isinstance(cell, No):
         raise Unsupported(cell.reason, stream=record.name, property="method")
     if method is ReplayMethod.RESEED:
+        refuse_paused(record)
         return _plan_reseed(record, start, target)
     path = await asyncio.to_thread(_check_target, record, sources, target)
     kept, txid, size = await _resolve(record, sources, start)
@@ -133,13 +134,24 @@ def _plan_reseed(record: Record, start: Checkpoint, target: str | None) -> Repla
     )
 
 
+def refuse_paused(record: Record) -> None:
+    """A re-seed is the first upload under the new prefix, and a paused stream uploads nothing."""
+    if record.paused and record.stream.mode is not Mode.SNAPSHOT:
+        raise ReplayRefused("it is paused", stream=record.name, fix="resume it first")
+
+
+def target_path(target: str) -> Path:
+    """The path that a target names, which is absolute or refused later. Symbolic links of its folder are resolved."""
+    path = Path(target.removeprefix("sqlite://"))
+    return path.parent.resolve() / path.name if path.is_absolute() else path
+
+
 def _check_target(record: Record, sources: Sources, target: str | None) -> Path:
     if target is None:
         raise InvalidStream("a copy needs a path on the agent's host", stream=record.name, property="target")
-    path = Path(target.removeprefix("sqlite://"))
+    path = target_path(target)
     if not path.is_absolute():
         raise InvalidStream("must be an absolute path on the agent's host", stream=record.name, property="target")
-    path = path.parent.resolve() / path.name
     for database in sources.databases:
         live = database.parent.resolve() / database.name
         side = LITESTREAM.side_folder_of(live)
@@ -241,16 +253,14 @@ def find(record: Record, key: str) -> ReplayProgress:
 def known(
     record: Record, start: Checkpoint, key: str, method: ReplayMethod, target: str | None
 ) -> ReplayProgress | None:
-    """The replay that ran or runs under this key; raise `ReplayKeyReused` where it was another one."""
+    """The replay that ran or runs under this key; raise `ReplayKeyReused` where it was another one.
+
+    :param target: as `target_path` gives it.
+    """
     replay = record.replays.get(key)
     if replay is None:
         return None
-    wanted = str(Path(target.removeprefix("sqlite://"))) if target else None
-    same_method = method in (ReplayMethod.AUTO, replay.method)
-    same_target = (wanted is None) == (replay.target is None) and (
-        wanted is None or Path(wanted).name == Path(replay.target or "").name
-    )
-    if replay.start != start or not same_method or not same_target:
+    if replay.start != start or method not in (ReplayMethod.AUTO, replay.method) or replay.target != target:
         raise ReplayKeyReused(
             f"key {key!r} was used for another replay, started {replay.started_at:%Y-%m-%dT%H:%M:%SZ}",
             stream=record.name,
@@ -268,7 +278,8 @@ def begun(record: Record, plan: ReplayPlan, key: str) -> Record:
         state=ReplayState.RUNNING,
         method=plan.method,
         start=plan.start,
-        resolved=plan.resolved,
+        # A re-seed's mark is set together with the new generation, which tells after a crash whether that has begun.
+        resolved=None if plan.method is ReplayMethod.RESEED else plan.resolved,
         target=plan.target,
         bytes=plan.bytes,
         started_at=datetime.now(UTC),
@@ -299,7 +310,7 @@ def reseed_begun(record: Record, key: str) -> bool:
 
 def new_generation(record: Record) -> Record:
     """The record as it writes to a fresh prefix: local state is dropped, so that the first upload is a snapshot."""
-    return record.model_copy(update={"generation": record.generation + 1, "snapshot_due": False, "reset_due": True})
+    return record.model_copy(update={"generation": record.generation + 1, "reset_due": True})
 
 
 def next_generation(record: Record, key: str) -> Record:

@@ -123,6 +123,8 @@ def parse_replica(uri: str) -> ReplicaLocation:
 
     Raises ValueError, which says what is wrong; the text repeats nothing that could be a secret.
     """
+    if any(ord(char) <= 32 or ord(char) == 127 for char in uri):  # urlsplit would drop some in silence
+        raise ValueError("a destination's URI holds no spaces or control characters")
     parts = urlsplit(uri)
     if "@" in parts.netloc:
         raise ValueError("a destination's URI holds no user or password; credentials come from authRef")

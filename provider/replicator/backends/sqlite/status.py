@@ -14,7 +14,9 @@ from replicator.backends.sqlite.positions import Position, batch_time
 from replicator.backends.sqlite.record import Phase, Record
 from replicator.model import Checkpoint, StreamState, StreamStatus
 
-_ASK_WITHIN = 2.0
+ASK_WITHIN = 2.0
+"""Seconds that a process has for an answer."""
+
 _DEFAULT_INTERVAL = timedelta(seconds=1)
 
 
@@ -30,17 +32,9 @@ class Answer:
 async def ask(lane: Lane, database: Path, listed: ListedDatabase | None) -> Answer:
     """Ask for transactions. This takes what is in the WAL, so that the lag counts everything that is committed."""
     try:
-        return Answer(listed, await lane.control.sync(database, wait=False, timeout=_ASK_WITHIN), None)
+        return Answer(listed, await lane.control.sync(database, wait=False, timeout=ASK_WITHIN), None)
     except EngineError as error:
         return Answer(listed, None, error.text)
-
-
-async def listing(lane: Lane) -> dict[Path, ListedDatabase]:
-    """All databases of one process; empty where it does not answer."""
-    try:
-        return {item.path: item for item in await lane.control.list_databases(timeout=_ASK_WITHIN)}
-    except EngineError:
-        return {}
 
 
 def stale_after(interval: timedelta | None) -> timedelta:
@@ -49,34 +43,42 @@ def stale_after(interval: timedelta | None) -> timedelta:
 
 
 async def status_of(
-    record: Record, health: Health, database: Path, answer: Answer | None, now: datetime
+    record: Record, health: Health, database: Path, answer: Answer | None, now: datetime, *, moving: bool
 ) -> StreamStatus:
     """Put together what is known.
 
     :param answer: `None` where the stream is in no process.
+    :param moving: it is being taken over by a process just now.
     """
     txid = answer.synced.txid if answer and answer.synced else None
     replicated = answer.synced.replicated_txid if answer and answer.synced else None
     made, seen, waiting = await asyncio.to_thread(_times, database, replicated, txid)
-    state, error = _state(record, health, answer, now)
+    state, error = _state(record, health, answer, now, moving)
     lag_events = txid - replicated if txid is not None and replicated is not None else None
     lag_seconds = None
     if lag_events == 0:
         lag_seconds = 0.0
     elif waiting is not None:
         lag_seconds = round(max((now - waiting).total_seconds(), 0.0), 3)
-    lsn = str(Position(record.generation, replicated)) if replicated else None
+    reached = record.reached if record.paused else None
+    if replicated is not None:
+        reached = Checkpoint(lsn=str(Position(record.generation, replicated)), wall=made)
     return StreamStatus(
         name=record.name,
         state=state,
         last_event=seen,
-        last_checkpoint=Checkpoint(lsn=lsn, wall=made) if lsn else None,
+        last_checkpoint=reached,
         lag_seconds=lag_seconds,
         lag_events=lag_events,
-        events_replicated=replicated,
+        events_replicated=_count(reached, record.name),
         errors_last_hour=health.errors_last_hour,
         last_error=error or health.last_error,
     )
+
+
+def _count(reached: Checkpoint | None, name: str) -> int | None:
+    """Transactions at the destination, of the generation that is written now."""
+    return Position.parse(reached.lsn, name).txid if reached is not None and reached.lsn is not None else None
 
 
 def _times(
@@ -89,26 +91,36 @@ def _times(
     return made, seen, batch_time(database, replicated + 1) if behind and replicated is not None else None
 
 
-def _state(record: Record, health: Health, answer: Answer | None, now: datetime) -> tuple[StreamState, str | None]:
+def _state(
+    record: Record, health: Health, answer: Answer | None, now: datetime, moving: bool
+) -> tuple[StreamState, str | None]:
     if record.phase is not Phase.ACTIVE:
-        return StreamState.FAILED, health.error or f"it is half {'made' if record.phase is Phase.MAKING else 'removed'}"
+        return _half_way(record, health, moving)
+    if record.copy_due:
+        return StreamState.FAILED, health.error or "its snapshot is not made yet"
     if record.paused:
         return StreamState.PAUSED, None
     if health.error:
         return StreamState.FAILED, health.error
-    if answer is None:
-        return StreamState.FAILED, "no litestream process replicates it"
-    if answer.error:
-        return StreamState.FAILED, answer.error
+    if answer is None or moving:
+        return StreamState.SNAPSHOT, None  # whenever a process takes a database over, it begins with a whole copy
     if answer.listed is None:
         return StreamState.FAILED, "its litestream process does not answer, or has lost it"
+    if answer.error:
+        return StreamState.FAILED, answer.error
     last = answer.listed.last_sync_at
     if last is None:
-        return StreamState.SNAPSHOT, None
+        return (StreamState.FAILED, health.stalled) if health.stalled else (StreamState.SNAPSHOT, None)
     age = now - last.astimezone(UTC)
     if age > stale_after(record.stream.checkpoint_interval):
         silent = f"nothing was uploaded for {age.total_seconds():.0f} s, and litestream does not say why"
-        return StreamState.FAILED, silent
+        return StreamState.FAILED, health.stalled or silent
     late = 3 * (record.stream.checkpoint_interval or _DEFAULT_INTERVAL)
     behind = answer.synced is not None and answer.synced.txid != answer.synced.replicated_txid
     return (StreamState.CATCHING_UP if behind and age > late else StreamState.RUNNING), None
+
+
+def _half_way(record: Record, health: Health, moving: bool) -> tuple[StreamState, str | None]:
+    if record.phase is Phase.MAKING and moving and not health.error:
+        return StreamState.SNAPSHOT, None
+    return StreamState.FAILED, health.error or f"it is half {'made' if record.phase is Phase.MAKING else 'removed'}"

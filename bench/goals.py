@@ -1,0 +1,40 @@
+"""What is measured, over which floor, and how much more it may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One row of the table.
+
+    :param title: what is measured, for a person.
+    :param floor: what it is compared with.
+    :param most: the highest ratio of value to floor that is good.
+    :param unit: of value and floor.
+    """
+
+    name: str
+    title: str
+    floor: str
+    most: float
+    unit: str = "s"
+
+
+_NOTHING = "a plugin that does nothing"
+
+GOALS: Mapping[str, Goal] = {
+    goal.name: goal
+    for goal in (
+        Goal("spawn_to_port", "start of the plugin, to its port line", "import of grpc and protobuf", 1.3),
+        Goal("up_200", "first up of 200 streams, 50 ms a backend call", _NOTHING, 1.3),
+        Goal("preview_200", "preview of 200 streams, nothing to do", _NOTHING, 1.1),
+        Goal("refresh_200", "refresh of 200 streams, 50 ms a backend call", _NOTHING, 1.2),
+        Goal("destroy_200", "destroy of 200 streams, 50 ms a backend call", _NOTHING, 1.3),
+        Goal("preview_1000", "preview of 1,000 streams, nothing to do", _NOTHING, 1.15),
+        Goal("plugin_rss", "memory of the plugin, 1,000 streams", "120 MB", 1.0, "MB"),
+        Goal("agent_100", "100 databases made by an agent, 8 at once", "litestream's own calls", 2.5),
+    )
+}

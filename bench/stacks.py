@@ -1,0 +1,1 @@
+"""Programs of many streams, on the real CLI: with our plugin, and with one that does nothing."""

@@ -1,0 +1,52 @@
+"""How the agent runs a litestream process: supervised, with a log of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from replicator.agent.supervisor import LineLog, Supervisor, SupervisorError
+from replicator.backends.sqlite.lanes import Launch
+from replicator.backends.sqlite.litestream import EngineError
+
+
+class Child(Supervisor):
+    """A supervisor that speaks the family's errors, and closes its log when it stops."""
+
+    async def start(self) -> None:
+        """Begin to supervise; raise `EngineError` where that cannot be."""
+        try:
+            await super().start()
+        except (SupervisorError, OSError) as error:
+            self._log.close()
+            raise EngineError("start", None, str(error)) from error
+
+    async def stop(self) -> None:
+        """End the process and close its log."""
+        await super().stop()
+        self._log.close()
+
+
+def launcher(redact: Callable[[str], str]) -> Launch:
+    """What starts processes for a driver. All that they say is in `litestream.log` in their folder, after `redact`."""
+
+    def launch(
+        argv: list[str],
+        env: Mapping[str, str],
+        *,
+        folder: Path,
+        marker: str,
+        before_start: Callable[[], Awaitable[None]],
+        on_start: Callable[[], Awaitable[None]],
+    ) -> Child:
+        return Child(
+            argv,
+            env,
+            log=LineLog(folder / "litestream.log", redact=redact),
+            pid_file=folder / "pid",
+            marker=marker,
+            before_start=before_start,
+            on_start=on_start,
+        )
+
+    return launch

@@ -1,0 +1,51 @@
+"""The agent's own log: one line an event, on stderr, without secrets."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """How much is said."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LineFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.000Z INFO replicator.agent.run: text`, a traceback in the same line.
+
+    :param redact: takes secret values out of the finished line.
+    """
+
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._redact = redact
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        """The time of the event, in UTC with milliseconds."""
+        del datefmt
+        made = datetime.fromtimestamp(record.created, UTC)
+        return made.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line. Secrets are looked for before its parts are joined, since a value may have several lines."""
+        return " | ".join(self._redact(super().format(record)).splitlines())
+
+
+def log_to_stderr(level: Level, redact: Callable[[str], str]) -> None:
+    """Let this process log to stderr; libraries say warnings only, because their details hold requests."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter(redact))
+    logging.basicConfig(level=max(logging.WARNING, _number(level)), handlers=[handler], force=True)
+    logging.getLogger("replicator").setLevel(_number(level))
+
+
+def _number(level: Level) -> int:
+    return logging.getLevelNamesMapping()[level.upper()]

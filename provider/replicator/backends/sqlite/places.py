@@ -1,0 +1,88 @@
+"""Which file a stream reads, where it writes, and as whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from replicator import authref
+from replicator.backends.sqlite.dialect import LITESTREAM
+from replicator.backends.sqlite.litestream import checked_path
+from replicator.backends.sqlite.record import Record
+from replicator.backends.sqlite.replica import ReplicaLocation, S3Credentials, S3Location, parse_replica
+from replicator.errors import InvalidStream, ReplicatorError
+from replicator.model import Stream
+
+
+def source_path(stream: Stream) -> Path:
+    """The database file of a stream."""
+    return Path(unquote(urlsplit(stream.source.uri).path))
+
+
+def check_source_path(stream: Stream) -> Path:
+    """The database file of a stream; raise `InvalidStream` where litestream would open another one."""
+    path = source_path(stream)
+    try:
+        checked_path(path)
+    except ValueError as error:
+        raise InvalidStream(
+            str(error), stream=stream.name, property="source.uri", fix="rename the file or its folder"
+        ) from None
+    return path
+
+
+def side_folder(stream: Stream) -> Path:
+    """The folder that litestream keeps beside the database."""
+    return LITESTREAM.side_folder_of(source_path(stream))
+
+
+def parse_location(stream: Stream) -> ReplicaLocation:
+    """The destination of a stream; raise `InvalidStream` where it cannot be one."""
+    try:
+        return parse_replica(stream.destination.uri)
+    except ValueError as error:
+        raise InvalidStream(str(error), stream=stream.name, property="destination.uri") from None
+
+
+def location_of(record: Record) -> ReplicaLocation:
+    """Where the stream writes now."""
+    place = parse_location(record.stream)
+    return place if record.generation == 1 else place.child(f"r{record.generation}")
+
+
+def same_place(one: Stream, other: Stream) -> bool:
+    """Whether two declarations write to the same objects. A region is only how they are reached."""
+    return _without_region(parse_location(one)) == _without_region(parse_location(other))
+
+
+def _without_region(place: ReplicaLocation) -> ReplicaLocation:
+    return replace(place, region=None) if isinstance(place, S3Location) else place
+
+
+class Identities:
+    """Resolves `authRef` on this host.
+
+    :param redact: is told each secret, so that no text shows it.
+    """
+
+    def __init__(self, redact: authref.Redactor, environ: Mapping[str, str]) -> None:
+        self._redact = redact
+        self._environ = environ
+
+    async def of(self, stream: Stream) -> S3Credentials | None:
+        """The identity of a stream; `None` for the host's own role. Raises what `authref.resolve` raises."""
+        if stream.destination.auth_ref is None:
+            return None
+        fields = ("accessKeyId", "secretAccessKey")
+        try:
+            ref = authref.parse(stream.destination.auth_ref)
+            found = await asyncio.to_thread(authref.resolve, ref, fields, required=fields, environ=self._environ)
+        except ReplicatorError as error:
+            raise type(error)(
+                error.message, stream=stream.name, property="destination.authRef", fix=error.fix
+            ) from None
+        self._redact.add(found["secretAccessKey"])
+        return S3Credentials(found["accessKeyId"], found["secretAccessKey"])

@@ -1,0 +1,225 @@
+"""`replicator agent`: the daemon beside the databases, in the foreground or in the background."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from replicator.agent.log import Level
+from replicator.cli.connect import connected, find_agent, start_hint
+from replicator.cli.options import JsonOption, parse_duration
+from replicator.cli.output import UNKNOWN, rough, say, say_json, words
+
+if TYPE_CHECKING:
+    from replicator.agent.run import AgentSettings
+    from replicator.remote.client import RemoteReplicator
+    from replicator.remote.routes import Info
+
+NOT_RUNNING = 3
+"""The exit code of `agent status` where no agent runs."""
+
+agent = typer.Typer(
+    name="agent",
+    help="Run, start, stop and see the agent.\n\nIt runs beside SQLite databases, supervises litestream, and does what "
+    "Pulumi asks for.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+SocketOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--socket",
+        help="The Unix socket of the agent.",
+        metavar="PATH",
+        show_default="/run/replicator/agent.sock for root, else below $XDG_RUNTIME_DIR or ~/.replicator",
+    ),
+]
+StateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state",
+        help="The folder for its records and logs; each agent has its own.",
+        metavar="DIR",
+        show_default="/var/lib/replicator for root, else below $XDG_STATE_HOME or ~/.local/state",
+    ),
+]
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        "--socket-group",
+        help="A group whose members may use the socket too. They may then do everything that the agent can.",
+        metavar="NAME",
+        show_default="only the agent's own user",
+    ),
+]
+WindowOption = Annotated[
+    timedelta,
+    typer.Option(
+        "--replay-window",
+        help="How long each single transaction stays restorable. Each upload stays as an object that long.",
+        parser=parse_duration,
+        metavar="DURATION",
+        show_default="1h",
+    ),
+]
+LevelOption = Annotated[Level, typer.Option("--log-level", help="How much it says on stderr.")]
+
+_HOUR = timedelta(hours=1)
+
+
+def _settings(
+    socket: Path | None, state: Path | None, group: str | None, window: timedelta, level: Level
+) -> AgentSettings:
+    from replicator.agent.run import AgentSettings
+    from replicator.agent.state import default_state
+    from replicator.remote.address import default_socket
+
+    return AgentSettings(
+        socket=(socket or default_socket()).absolute(),
+        state=(state or default_state()).absolute(),
+        socket_group=group,
+        replay_window=window,
+        log_level=level,
+    )
+
+
+def _address(socket: Path | None) -> str:
+    from replicator.remote.address import default_socket
+
+    return f"unix://{(socket or default_socket()).absolute()}"
+
+
+@agent.command("run")
+def run_agent(
+    socket: SocketOption = None,
+    state: StateOption = None,
+    socket_group: GroupOption = None,
+    replay_window: WindowOption = _HOUR,
+    log_level: LevelOption = Level.INFO,
+) -> None:
+    """Run an agent in the foreground until SIGTERM or ^C. This is what a service manager starts."""
+    import asyncio
+
+    from replicator.agent.run import run
+
+    settings = _settings(socket, state, socket_group, replay_window, log_level)
+    asyncio.run(run(settings, ready=lambda: say(f"listening on unix://{settings.socket}")))
+
+
+@agent.command("start")
+def start_agent(
+    socket: SocketOption = None,
+    state: StateOption = None,
+    socket_group: GroupOption = None,
+    replay_window: WindowOption = _HOUR,
+    log_level: LevelOption = Level.INFO,
+) -> None:
+    """Start an agent in the background. Where one runs already, nothing happens."""
+    import asyncio
+
+    from replicator.cli.background import start
+
+    settings = _settings(socket, state, socket_group, replay_window, log_level)
+
+    async def body() -> None:
+        async with connected("litestream", _address(socket)) as client:
+            if (found := await find_agent(client)) is not None:
+                say(f"an agent runs already at {client.address} (process {found.pid}, version {found.version})")
+                return
+            pid = await start(settings, client)
+            say(f"an agent runs at {client.address} (process {pid}); its log is {settings.state / 'agent.log'}")
+
+    asyncio.run(body())
+
+
+@agent.command("stop")
+def stop_agent(socket: SocketOption = None) -> None:
+    """Stop the agent, after it has uploaded what is left. Replication stands still until the next start."""
+    import asyncio
+
+    from replicator.cli.background import stop
+
+    async def body() -> None:
+        async with connected("litestream", _address(socket)) as client:
+            found = await find_agent(client)
+            if found is None:
+                say(f"no agent runs at {client.address}")
+                return
+            await stop(found, client.address)
+            say(f"stopped the agent at {client.address} (process {found.pid})")
+
+    asyncio.run(body())
+
+
+@agent.command("status")
+def agent_status(socket: SocketOption = None, as_json: JsonOption = False) -> None:
+    """Show the agent and how many streams are in which state. The exit code is 0 where it runs, and 3 where not."""
+    import asyncio
+
+    async def body() -> dict[str, Any] | None:
+        async with connected("litestream", _address(socket)) as client:
+            found = await find_agent(client)
+            return None if found is None else await _describe(client, found)
+
+    address, seen = _address(socket), asyncio.run(body())
+    if as_json:
+        say_json({"running": seen is not None, "address": address, **(seen or {})})
+    elif seen is None:
+        say(f"no agent runs at {address}")
+        say(f"  → {start_hint(address)}")
+    else:
+        _show(address, seen)
+    if seen is None:
+        raise typer.Exit(NOT_RUNNING)
+
+
+async def _describe(client: RemoteReplicator, info: Info) -> dict[str, Any]:
+    from datetime import UTC, datetime
+
+    from replicator.model import format_time
+
+    extra = info.model_extra or {}
+    return {
+        "pid": info.pid,
+        "version": info.version,
+        "startedAt": format_time(info.started_at),
+        "uptimeSeconds": int((datetime.now(UTC) - info.started_at).total_seconds()),
+        "state": extra.get("state"),
+        "replayWindow": extra.get("replayWindow"),
+        "ready": extra.get("ready"),
+        "kinds": info.kinds,
+        "streams": {kind: await _count(kind, client.address) for kind in info.kinds} if extra.get("ready") else None,
+    }
+
+
+async def _count(kind: str, address: str) -> dict[str, int]:
+    from collections import Counter
+
+    async with connected(kind, address) as client:
+        return dict(Counter(item.status.state.value for item in await client.describe()))
+
+
+def _show(address: str, seen: dict[str, Any]) -> None:
+    say(f"an agent runs at {address}")
+    rows = {
+        "process": seen["pid"],
+        "version": seen["version"],
+        "running for": rough(timedelta(seconds=seen["uptimeSeconds"])),
+        "state folder": seen["state"] or UNKNOWN,
+        "replay window": seen["replayWindow"] or UNKNOWN,
+    }
+    for kind in seen["kinds"]:
+        rows[kind] = _streams(seen["streams"][kind]) if seen["streams"] is not None else "taking up its streams"
+    for name, value in rows.items():
+        say(f"  {name:14} {value}")
+
+
+def _streams(states: dict[str, int]) -> str:
+    total = sum(states.values())
+    parts = ", ".join(f"{count} {words(state)}" for state, count in sorted(states.items()))
+    return f"{total} stream{'' if total == 1 else 's'}{f': {parts}' if parts else ''}"

@@ -1,0 +1,55 @@
+"""From an address to an agent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from replicator.remote.client import RemoteReplicator
+    from replicator.remote.routes import Info
+
+
+def start_hint(address: str) -> str:
+    """What a person does where no agent runs."""
+    from replicator.lifecycle.connect import START_HINT
+    from replicator.remote.address import default_address
+
+    return START_HINT if address == default_address() else f"{START_HINT} --socket {address.removeprefix('unix://')}"
+
+
+@asynccontextmanager
+async def connected(backend: str, address: str | None) -> AsyncIterator[RemoteReplicator]:
+    """A client of the agent at `address`, or of this host's own."""
+    from replicator.remote.address import default_address
+    from replicator.remote.client import RemoteReplicator
+
+    address = address or default_address()
+    client = RemoteReplicator(backend, address, start_hint=start_hint(address))
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def find_agent(client: RemoteReplicator) -> Info | None:
+    """Who answers; `None`, at once, where nothing listens. Who listens and does not answer raises what calls raise."""
+    from replicator.remote.connection import parse_address
+
+    return await client.info() if _listens(str(parse_address(client.address))) else None
+
+
+def _listens(path: str) -> bool:
+    """Whether somebody listens, or may: what we are not allowed to know counts as yes."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            return False
+        except OSError:
+            return True
+        return True

@@ -1,0 +1,55 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from replicator.backends import REGISTRY
+
+
+def parse_backend(value: str) -> str:
+    """A backend's name."""
+    if value not in REGISTRY:
+        raise typer.BadParameter(f"{value!r} is not a backend; there are {', '.join(sorted(REGISTRY))}")
+    return value
+
+
+def parse_wait(value: str | timedelta) -> timedelta:
+    """A duration that may be zero."""
+    import durationpy
+
+    if isinstance(value, timedelta):
+        return value
+    try:
+        duration: timedelta = durationpy.from_str(value)
+    except durationpy.DurationError:
+        duration = timedelta(-1)
+    if duration < timedelta():
+        raise typer.BadParameter(f'{value!r} is not a duration; write one such as "50ms" or "1h"')
+    return duration
+
+
+def parse_duration(value: str | timedelta) -> timedelta:
+    """A duration longer than zero."""
+    duration = parse_wait(value)
+    if not duration:
+        raise typer.BadParameter("must be longer than zero")
+    return duration
+
+
+BackendOption = Annotated[
+    str, typer.Option("--backend", help="The backend of the stream.", parser=parse_backend, metavar="NAME")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Where the agent listens, such as unix:///run/replicator/agent.sock.",
+        metavar="ADDRESS",
+        show_default="this host's agent",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,0 +1,218 @@
+"""`replicator replay`: say what it would do, ask, do it, see it end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from replicator.cli.connect import connected
+from replicator.cli.options import AddressOption, BackendOption
+from replicator.cli.output import say, sentence, size, words
+from replicator.cli.status import NameArgument
+
+if TYPE_CHECKING:
+    from replicator.model import Checkpoint
+    from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress
+
+INTERRUPTED = 130
+"""The exit code after ^C; the replay goes on."""
+
+
+def _parse_method(value: str) -> str:
+    from replicator.replicator import ReplayMethod
+
+    if value not in list(ReplayMethod):
+        raise typer.BadParameter(f"{value!r} is not a method; there are {', '.join(ReplayMethod)}")
+    return value
+
+
+def replay(
+    name: NameArgument,
+    lsn: Annotated[
+        str | None, typer.Option(help="Start at this position, as status shows it.", metavar="POSITION")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Or at this time, such as 2026-01-31T12:00:00Z.", metavar="TIME")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="For a copy: a new file on the agent's host.", metavar="PATH")
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="How: copy, reseed, log_rewind, sink_rewind or resnapshot, as the backend can; "
+            "auto takes the least harmful way that is exact.",
+            parser=_parse_method,
+            metavar="METHOD",
+        ),
+    ] = "auto",
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="The idempotency key: what ran under it is never run again.",
+            metavar="KEY",
+            show_default="made from the arguments",
+        ),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would happen.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    backend: BackendOption = "litestream",
+    address: AddressOption = None,
+) -> None:
+    """Replay a stream from a position or a time.
+
+    It says what would happen, asks, does it, and waits for the end. The same command again joins the replay that runs,
+    or shows how it ended. The exit code is 1 where it failed.
+    """
+    import asyncio
+
+    from replicator.replicator import ReplayMethod, ReplayState
+
+    if target is not None and "://" not in target:
+        target = str(Path(target).absolute())
+    request = _Request(name, _start(lsn, time), ReplayMethod(method), target, key)
+    if not plan and not yes and not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
+    known = None if plan else asyncio.run(_find(request, backend, address))
+    if known is None:
+        _show_plan(asyncio.run(_plan(request, backend, address)))
+        if plan:
+            return
+        say(f"Its key is {request.key}.")
+        if not yes and not typer.confirm("Do it?"):
+            say("Nothing was done.")
+            raise typer.Exit(1)
+    elif known.state is ReplayState.RUNNING:
+        say(f"Joining the replay {request.key}, which began {_when(known)}.")
+    else:
+        say(f"The replay {request.key} ran already; it began {_when(known)}. Another --key runs it anew.")
+    try:
+        ended = asyncio.run(_run(request, backend, address))
+    except KeyboardInterrupt:
+        say("\nThe agent goes on, if the replay had begun. The same command again joins it.")
+        raise typer.Exit(INTERRUPTED) from None
+    say(f"{words(ended.state)}: {ended.error or ended.message or f'{words(ended.method)} of {ended.stream}'}")
+    if ended.state is not ReplayState.DONE:
+        raise typer.Exit(1)
+
+
+class _Request:
+    """What was asked for."""
+
+    def __init__(self, name: str, start: Checkpoint, method: ReplayMethod, target: str | None, key: str | None) -> None:
+        self.name = name
+        self.start = start
+        self.method = method
+        self.target = target
+        self.key = key or self._make_key()
+
+    def _make_key(self) -> str:
+        import hashlib
+        import json
+
+        parts = [self.name, self.start.wire(), self.method, self.target]
+        return f"cli-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
+
+
+def _start(lsn: str | None, time: str | None) -> Checkpoint:
+    from pydantic import ValidationError
+
+    from replicator.model import Checkpoint
+
+    if (lsn is None) == (time is None):
+        raise typer.BadParameter("say where to start, by one of them", param_hint="--lsn / --time")
+    try:
+        return Checkpoint.model_validate({"lsn": lsn} if time is None else {"wall": time})
+    except ValidationError as error:
+        text = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise typer.BadParameter(text, param_hint="--lsn" if time is None else "--time") from None
+
+
+async def _find(request: _Request, backend: str, address: str | None) -> ReplayProgress | None:
+    from replicator.errors import ReplayNotFound
+
+    async with connected(backend, address) as client:
+        try:
+            return await client.get_replay(request.name, request.key)
+        except ReplayNotFound:
+            return None
+
+
+async def _plan(request: _Request, backend: str, address: str | None) -> ReplayPlan:
+    async with connected(backend, address) as client:
+        return await client.plan_replay(request.name, request.start, method=request.method, target=request.target)
+
+
+async def _run(request: _Request, backend: str, address: str | None) -> ReplayProgress:
+    """Begin the replay, or join it, and see its end."""
+    from replicator.lifecycle.wait import Limits, wait_for_replay
+
+    async with connected(backend, address) as client:
+        begun = await client.replay(
+            request.name, request.start, key=request.key, method=request.method, target=request.target
+        )
+        with _progress() as progress:
+            return await wait_for_replay(client, begun, Limits(), progress)
+
+
+def _when(replay: ReplayProgress) -> str:
+    from replicator.model import format_time
+
+    return format_time(replay.started_at)
+
+
+def _show_plan(plan: ReplayPlan) -> None:
+    for line in _sentences(plan):
+        say(line)
+
+
+def _sentences(plan: ReplayPlan) -> Iterator[str]:
+    yield f"Replay of {plan.stream} by {words(plan.method)}, from {_place(plan.resolved)}."
+    if plan.start.lsn != plan.resolved.lsn and plan.start.wall != plan.resolved.wall:
+        yield f"That is where it can start for {_place(plan.start)}, which was asked for."
+    if plan.earliest is not None and plan.latest is not None:
+        yield f"Retained is what lies between {_place(plan.earliest)} and {_place(plan.latest)}."
+    if plan.events is not None:
+        yield f"It emits {plan.events} events."
+    if plan.bytes is not None:
+        yield f"It reads {size(plan.bytes)}."
+    if plan.duplicates:
+        yield "The destination gets again what it holds already."
+    yield from map(sentence, plan.effects)
+
+
+def _place(point: Checkpoint) -> str:
+    from replicator.model import format_time
+
+    parts = [point.lsn, point.wall and format_time(point.wall)]
+    return f"{parts[0]} ({parts[1]})" if all(parts) else str(parts[0] or parts[1])
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], Awaitable[None]]]:
+    """Shows what goes on: a moving line on a terminal, one line for each change elsewhere."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    last: Any = None
+
+    async def tell(text: str) -> None:
+        nonlocal last
+        if text != last:
+            last = text
+            if status is None:
+                say(f"{text} …")
+            else:
+                status.update(text)
+
+    if not console.is_terminal:
+        status = None
+        yield tell
+        return
+    with console.status("replaying") as status:
+        yield tell

@@ -1,0 +1,123 @@
+"""`replicator status`, `pause` and `resume`: one look at streams, and the two small things that one does to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from replicator.cli.connect import connected
+from replicator.cli.options import AddressOption, BackendOption, JsonOption
+from replicator.cli.output import UNKNOWN, rough, say, say_json, words
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from replicator.model import StreamStatus
+
+NameArgument = Annotated[str, typer.Argument(help="The stream's name.", metavar="NAME")]
+
+_COLOURS = {"running": "green", "failed": "red"}
+_PIPE_WIDTH = 200
+
+
+def status(
+    name: Annotated[
+        str | None, typer.Argument(help="One stream; all of them, if left out.", metavar="[NAME]", show_default=False)
+    ] = None,
+    backend: BackendOption = "litestream",
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show state and lag of streams, measured now. What the engine cannot tell is shown as `-`.
+
+    The exit code is 1 where there is no stream of that name.
+    """
+    import asyncio
+
+    async def body() -> list[StreamStatus]:
+        async with connected(backend, address) as client:
+            if name is not None:
+                return [await client.get_status(name)]
+            return sorted((item.status for item in await client.describe()), key=lambda found: found.name)
+
+    found = asyncio.run(body())
+    if as_json:
+        say_json([item.model_dump(mode="json") for item in found])
+    elif found:
+        _show(found)
+    else:
+        say("there are no streams")
+
+
+def pause(name: NameArgument, backend: BackendOption = "litestream", address: AddressOption = None) -> None:
+    """Stop moving data and keep the checkpoint. The next refresh in Pulumi shows it."""
+    import asyncio
+
+    from replicator.capabilities import TABLE
+
+    async def body() -> None:
+        async with connected(backend, address) as client:
+            await client.pause(name)
+
+    asyncio.run(body())
+    say(f"{name} is paused. While it is: {TABLE[backend].pause_cost}.")
+    say(f"Go on with: replicator resume {name}")
+
+
+def resume(name: NameArgument, backend: BackendOption = "litestream", address: AddressOption = None) -> None:
+    """Go on from the checkpoint. Nothing that was written meanwhile is lost."""
+    import asyncio
+
+    async def body() -> StreamStatus:
+        async with connected(backend, address) as client:
+            await client.resume(name)
+            return await client.get_status(name)
+
+    found = asyncio.run(body())
+    say(f"{name} is {words(found.state)}{f': {found.last_error}' if found.last_error else ''}")
+
+
+def _show(found: list[StreamStatus]) -> None:
+    from datetime import UTC, datetime
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    now = datetime.now(UTC)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading, side in _COLUMNS:
+        table.add_column(heading, justify=side, no_wrap=True)
+    for item in found:
+        state = Text(words(item.state), style=_COLOURS.get(item.state, "yellow"))
+        table.add_row(Text(item.name), state, *map(Text, _cells(item, now)))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_PIPE_WIDTH)  # a pipe has no width; nothing is cut
+    console.print(table)
+    for item in found:
+        if item.last_error is not None:
+            console.print(Text(f"last error of {item.name}: {item.last_error}"), soft_wrap=True)
+
+
+_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("name", "left"),
+    ("state", "left"),
+    ("lag", "right"),
+    ("behind", "right"),
+    ("checkpoint", "left"),
+    ("last event", "left"),
+    ("errors/h", "right"),
+)
+
+
+def _cells(item: StreamStatus, now: datetime) -> list[str]:
+    checkpoint = item.last_checkpoint
+    return [
+        UNKNOWN if item.lag_seconds is None else f"{item.lag_seconds:.1f} s",
+        UNKNOWN if item.lag_events is None else str(item.lag_events),
+        (checkpoint and checkpoint.lsn) or UNKNOWN,
+        UNKNOWN if item.last_event is None else f"{rough(now - item.last_event)} ago",
+        UNKNOWN if item.errors_last_hour is None else str(item.errors_last_hour),
+    ]

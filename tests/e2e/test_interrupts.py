@@ -1,0 +1,132 @@
+"""What is cut off: ^C, a plugin that is killed, a CLI that is killed. The next `up` converges."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from replicator.model import StreamState
+
+from tests.e2e.conftest import Make
+from tests.e2e.memory import SERVE_BEHIND, Memory, serving, until
+from tests.e2e.programs import stream, yaml_program
+from tests.pulumi import Project, is_running, plugins_of
+
+SLOW = 1.2  # seconds before the backend does anything
+UP = ("up", "--skip-preview")
+
+
+@pytest.fixture(scope="module")
+def slow() -> Iterator[Memory]:
+    with serving(arguments=("--latency", f"{SLOW}s")) as served:
+        yield served
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 60) -> str:
+    """Wait for the end of a call, and return what it printed."""
+    try:
+        return process.communicate(timeout=seconds)[0]
+    finally:
+        process.kill()
+
+
+def start_change(project: Project, memory: Memory) -> subprocess.Popen[str]:
+    """Begin an `up`, and return when the backend was asked for the change."""
+    before = memory.calls()["upsert_stream"]
+    process = project.start(*UP)
+    until(lambda: memory.calls()["upsert_stream"] > before, "the backend was asked")
+    return process
+
+
+def test_interrupt_while_the_backend_works(slow: Memory, make_project: Make) -> None:
+    project = make_project("interrupted")
+    project.write_yaml(yaml_program(slow.address, stream(project)))
+    process = start_change(project, slow)
+    process.send_signal(signal.SIGINT)
+    text = finish(process)
+    assert process.returncode == 1, text
+    assert "cancelled during the change; the engine goes on [RPL-WAIT-CANCELLED]" in text
+    deployment = project.deployment()
+    assert not deployment.get("pending_operations")
+    (state,) = [item for item in deployment["resources"] if item["type"] == "replicator:index:Stream"]
+    assert state["id"] == f"memory/default/{state['inputs']['name']}"
+    assert state["initErrors"]
+
+    project.up("--skip-preview")
+    assert project.preview("--expect-no-changes").done("main") == ["same"]
+    assert [name for name in slow.names() if "interrupted" in name] == [state["inputs"]["name"]]
+
+
+def test_plugin_killed_in_create_then_cli_killed_in_update(slow: Memory, make_project: Make) -> None:
+    project = make_project("killed")
+    project.write_yaml(yaml_program(slow.address, stream(project)))
+    process = start_change(project, slow)
+    plugins = plugins_of(process.pid)
+    assert plugins
+    for plugin in plugins:
+        os.kill(plugin, signal.SIGKILL)
+    text = finish(process)
+    assert process.returncode == 1, text
+    assert "main" not in project.resources()
+    until(lambda: [name for name in slow.names() if "killed" in name], "the backend went on")
+
+    project.up("--skip-preview")
+    name = project.resources()["main"]["inputs"]["name"]
+    assert [other for other in slow.names() if "killed" in other] == [name]
+
+    project.write_yaml(yaml_program(slow.address, stream(project, mode="cdc")))
+    process = start_change(project, slow)
+    plugins = plugins_of(process.pid)
+    assert plugins
+    process.kill()
+    finish(process)
+    until(lambda: not [plugin for plugin in plugins if is_running(plugin)], "the plugins have ended", 5)
+    project.run("cancel", "--yes", "--stack", project.stack)
+    project.up("--skip-preview")
+    found = slow.find(name)
+    assert found
+    assert found.stream.mode == "cdc"
+    assert project.preview("--expect-no-changes").done("main") == ["same"]
+
+
+def test_waits_end_on_time_out_and_interrupt(tmp_path: Path, make_project: Make) -> None:
+    gate = tmp_path / "caught-up"
+    project = make_project("waits")
+    with serving(SERVE_BEHIND, ("--gate", str(gate))) as behind:
+        inputs = stream(project, waitFor="caught_up")
+        limited = {"customTimeouts": {"create": "2s"}}
+        project.write_yaml(yaml_program(behind.address, inputs, options=limited))
+        late = project.up("--skip-preview", check=False)
+        assert late.code == 1
+        assert "2 s were not enough for the change; nothing was undone [RPL-WAIT-TIMEOUT]" in late.text
+        assert "raise the resource's customTimeouts" in late.text
+        state = project.resources()["main"]
+        name = state["inputs"]["name"]
+        assert state["id"] == f"memory/default/{name}"
+        assert state["initErrors"]
+        assert behind.status(name).state is StreamState.CATCHING_UP
+
+        project.write_yaml(yaml_program(behind.address, {**inputs, "mode": "cdc"}))
+        polls = behind.calls()["get_status"]
+        process = project.start(*UP)
+        until(lambda: behind.calls()["get_status"] >= polls + 2, "it waits")
+        asked = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        text = finish(process)
+        assert time.monotonic() - asked < 3
+        assert process.returncode == 1, text
+        assert "cancelled while waiting for caught_up; the engine goes on [RPL-WAIT-CANCELLED]" in text
+        deployment = project.deployment()
+        assert not deployment.get("pending_operations")
+        assert project.resources()["main"]["id"] == state["id"]
+
+        gate.touch()
+        project.up("--skip-preview")
+        assert project.preview("--expect-no-changes").done("main") == ["same"]
+        assert behind.names() == [name]
+        project.destroy("--skip-preview")

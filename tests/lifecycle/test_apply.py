@@ -1,0 +1,278 @@
+"""Declaring, changing, reading and removing a stream, on a memory replicator whose clock the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from replicator.errors import (
+    DestinationInUse,
+    InvalidConfig,
+    NotOurs,
+    OwnedByAnother,
+    StreamNotFound,
+    StreamProtected,
+    WaitCancelled,
+    WaitTimeout,
+)
+from replicator.lifecycle import apply
+from replicator.lifecycle.connect import Connections, StreamId
+from replicator.lifecycle.wait import Limits
+from replicator.model import DesiredState, Owner, StreamState, StreamStatus
+
+from tests.lifecycle.given import OTHER_URN, S3, URN, Clock, Watched, connected, stream
+
+ORDERS = StreamId("memory", "default", "orders")
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched(Clock())
+
+
+@pytest.fixture
+def connections(watched: Watched) -> Connections:
+    return connected(watched)
+
+
+async def create(
+    connections: Connections, urn: str = URN, limits: Limits | None = None, **changes: Any
+) -> apply.Outcome:
+    return await apply.create(connections, stream(**changes), urn, limits or Limits(5))
+
+
+def token(outcome: apply.Outcome | None) -> str:
+    assert outcome is not None
+    assert outcome.stream.owner is not None
+    assert outcome.stream.owner.token is not None
+    return outcome.stream.owner.token
+
+
+# --- create ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_is_made(connections: Connections) -> None:
+    made = await create(connections)
+    assert str(made.id) == "memory/default/orders"
+    assert made.status.state is StreamState.RUNNING
+    assert made.engine_objects == {"memoryStream": "orders"}
+    assert made.trouble == ()
+    assert made.stream.owner == Owner(urn=URN, token=token(made))
+    assert len(token(made)) == 32
+
+
+async def test_after_a_lost_reply_the_same_resource_finds_its_stream(connections: Connections) -> None:
+    first = await create(connections)
+    second = await create(connections)
+    assert token(second) == token(first)
+    assert second.stream == first.stream
+
+
+async def test_two_streams_have_two_tokens(connections: Connections) -> None:
+    first = await create(connections)
+    second = await create(connections, name="bills", destination={**S3, "uri": "s3://bucket/bills"})
+    assert token(first) != token(second)
+
+
+async def test_the_stream_of_another_resource_is_refused(connections: Connections) -> None:
+    made = await create(connections)
+    with pytest.raises(OwnedByAnother, match=f"it is managed by {URN}"):
+        await create(connections, OTHER_URN, mode="cdc")
+    assert await apply.read(connections, ORDERS) == made
+
+
+async def test_a_stream_that_nobody_manages_is_refused_with_the_import(
+    connections: Connections, watched: Watched
+) -> None:
+    await watched.upsert_stream(stream())
+    with pytest.raises(NotOurs) as caught:
+        await create(connections)
+    assert "pulumi import replicator:index:Stream <resource> memory/default/orders" in str(caught.value)
+
+
+async def test_one_writer_for_each_destination(connections: Connections) -> None:
+    await create(connections)
+    with pytest.raises(DestinationInUse, match="stream 'orders' writes to s3://bucket/orders"):
+        await create(connections, name="bills")
+    assert [item.name for item in await connections.replicator(ORDERS).list_streams()] == ["orders"]
+
+
+async def test_a_stream_that_fails_is_told(connections: Connections) -> None:
+    made = await create(connections, options={"fail": "no space left"}, waitFor="running")
+    assert made.trouble == ("the stream failed: no space left",)
+
+
+async def test_without_an_address_nothing_is_tried() -> None:
+    with pytest.raises(InvalidConfig, match="no address for backend 'memory'"):
+        await create(Connections(connected(Watched()).config.model_copy(update={"backends": {}})))
+
+
+@pytest.mark.parametrize("how", ["cancel", "time-out"])
+async def test_a_wait_that_ends_early_undoes_nothing(how: str, watched: Watched) -> None:
+    cancelled = asyncio.Event()
+    limits = Limits(0.05 if how == "time-out" else 5, cancelled)
+    if how == "cancel":
+        cancelled.set()
+    watched.resume = watched.pause  # type: ignore[method-assign]  # it never runs
+    watched.get_status = _snapshot  # type: ignore[method-assign]
+    connections = connected(watched)
+    with pytest.raises(WaitCancelled if how == "cancel" else WaitTimeout):
+        await create(connections, limits=limits, waitFor="running")
+    found = await apply.look(connections, ORDERS)
+    assert found is not None
+    assert found.stream.owner is not None
+
+
+async def _snapshot(name: str) -> StreamStatus:
+    return StreamStatus(name=name, state=StreamState.SNAPSHOT)
+
+
+async def test_what_somebody_else_removes_meanwhile(connections: Connections, watched: Watched) -> None:
+    async def nothing(name: str, **_: Any) -> None:
+        watched._records.pop(name)
+
+    watched.resume = nothing  # type: ignore[method-assign]
+    with pytest.raises(StreamNotFound, match="removed by somebody else meanwhile"):
+        await create(connections)
+
+
+# --- update ----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_update_changes_in_place_and_keeps_the_token(connections: Connections) -> None:
+    made = await create(connections)
+    owner = Owner(urn=URN, token=token(made))
+    changed = await apply.update(connections, stream(mode="cdc", checkpointInterval="5s"), owner, Limits(5))
+    assert changed.stream.mode == "cdc"
+    assert token(changed) == token(made)
+
+
+async def test_a_renamed_resource_keeps_its_stream(connections: Connections) -> None:
+    made = await create(connections)
+    changed = await apply.update(connections, stream(), Owner(urn=OTHER_URN, token=token(made)), Limits(5))
+    assert changed.stream.owner == Owner(urn=OTHER_URN, token=token(made))
+
+
+@pytest.mark.parametrize(
+    "owner", [Owner(urn=OTHER_URN), Owner(urn=URN, token="wrong"), Owner(urn=OTHER_URN, token="t")]
+)
+async def test_an_update_by_another_is_refused(connections: Connections, owner: Owner) -> None:
+    made = await create(connections)
+    with pytest.raises(OwnedByAnother):
+        await apply.update(connections, stream(mode="cdc"), owner, Limits(5))
+    with pytest.raises(OwnedByAnother):
+        await apply.delete(connections, ORDERS, owner, protected=False, limits=Limits(5))
+    assert await apply.read(connections, ORDERS) == made
+
+
+async def test_the_first_update_after_an_import_claims_the_stream(connections: Connections, watched: Watched) -> None:
+    await watched.upsert_stream(stream())
+    found = await apply.read(connections, ORDERS)
+    assert found is not None
+    assert found.stream.owner is None
+    claimed = await apply.update(connections, stream(), Owner(urn=URN), Limits(5))
+    assert claimed.stream.owner == Owner(urn=URN, token=token(claimed))
+    with pytest.raises(OwnedByAnother):
+        await apply.update(connections, stream(), Owner(urn=OTHER_URN), Limits(5))
+
+
+async def test_an_update_makes_again_what_is_gone(connections: Connections, watched: Watched) -> None:
+    made = await create(connections)
+    await watched.delete_stream("orders")
+    again = await apply.update(connections, stream(), Owner(urn=URN, token=token(made)), Limits(5))
+    assert token(again) == token(made)
+
+
+async def test_a_claim_is_not_recorded(connections: Connections) -> None:
+    made = await create(connections)
+    changed = await apply.update(connections, stream(), Owner(urn=URN, token=token(made)), Limits(5))
+    assert changed.stream.owner is not None
+    assert not changed.stream.owner.claim
+
+
+# --- read ------------------------------------------------------------------------------------------------------------
+
+
+async def test_gone_is_none(connections: Connections) -> None:
+    assert await apply.read(connections, ORDERS) is None
+    assert await apply.look(connections, ORDERS) is None
+
+
+@pytest.mark.parametrize(
+    ("declared", "done", "expected"),
+    [
+        ({}, "pause", "paused"),
+        ({}, None, "running"),
+        ({"desiredState": "paused"}, "resume", "running"),
+        ({"desiredState": "paused"}, None, "paused"),
+        ({"mode": "snapshot"}, None, "running"),  # its one copy is made, so that it rests
+        ({"options": {"fail": "x"}}, "pause", "running"),  # a failure is told as such, not as a pause
+    ],
+)
+async def test_a_pause_by_somebody_else_is_drift(
+    connections: Connections, watched: Watched, declared: dict[str, Any], done: str | None, expected: str
+) -> None:
+    await create(connections, **declared)
+    if done is not None:
+        await getattr(watched, done)("orders")
+    found = await apply.read(connections, ORDERS)
+    assert found is not None
+    assert found.stream.desired_state is DesiredState(expected)
+
+
+async def test_many_reads_are_one_listing(connections: Connections, watched: Watched) -> None:
+    await create(connections)
+    watched.listings.clear()
+    found = await asyncio.gather(*(apply.read(connections, ORDERS) for _ in range(100)))
+    assert watched.listings == [None]
+    assert all(found)
+
+
+async def test_a_look_is_never_older_than_the_last_change(connections: Connections, watched: Watched) -> None:
+    watched.gate = asyncio.Event()
+    early = asyncio.create_task(apply.read(connections, StreamId("memory", "default", "bills")))
+    await asyncio.sleep(0)
+    await watched.upsert_stream(stream())
+    looking = asyncio.create_task(apply.look(connections, ORDERS))
+    await asyncio.sleep(0)
+    watched.gate.set()
+    assert await early is None
+    assert await looking is not None
+    assert watched.listings == [None, ["orders"]]
+
+
+# --- delete ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("purge", "left"), [(False, True), (True, False)])
+async def test_a_delete(connections: Connections, watched: Watched, purge: bool, left: bool) -> None:
+    made = await create(connections, purgeDestination=purge)
+    owner = Owner(urn=URN, token=token(made))
+    for _ in range(2):
+        await apply.delete(connections, ORDERS, owner, protected=False, limits=Limits(5))
+    assert await apply.read(connections, ORDERS) is None
+    assert (S3["uri"] in watched.delivered) is left
+
+
+async def test_a_protected_stream_is_not_removed(connections: Connections) -> None:
+    made = await create(connections)
+    with pytest.raises(StreamProtected) as caught:
+        await apply.delete(connections, ORDERS, Owner(urn=URN), protected=True, limits=Limits(5))
+    assert "set deletionProtection to false" in str(caught.value)
+    assert await apply.read(connections, ORDERS) == made
+
+
+async def test_a_stream_in_state_that_nobody_marked_can_be_removed(connections: Connections, watched: Watched) -> None:
+    await watched.upsert_stream(stream())
+    await apply.delete(connections, ORDERS, Owner(urn=URN), protected=False, limits=Limits(5))
+    assert await watched.list_streams() == []
+
+
+async def test_a_delete_that_hangs_runs_out_of_time(connections: Connections, watched: Watched) -> None:
+    async def hang(name: str, *, owner: Owner | None = None) -> None:
+        await asyncio.Event().wait()
+
+    watched.delete_stream = hang  # type: ignore[method-assign]
+    with pytest.raises(WaitTimeout, match="for the delete"):
+        await apply.delete(connections, ORDERS, Owner(urn=URN), protected=False, limits=Limits(0.05))

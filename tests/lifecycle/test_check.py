@@ -1,0 +1,197 @@
+"""Check: names, the choice of a backend, and what the capability table refuses."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from replicator.capabilities import TABLE, Feature, No, StartKind
+from replicator.lifecycle.check import Identity, stream_name
+from replicator.lifecycle.config import ProviderConfig
+
+from tests.lifecycle.given import KAFKA, POSTGRES, S3, SQLITE, URN, checked, config, inputs
+
+NAME = re.compile(r"[a-z][a-z0-9-]{0,47}")
+
+
+def urn(project: str = "shop", stack: str = "dev", name: str = "orders") -> str:
+    return f"urn:pulumi:{stack}::{project}::replicator:index:Stream::{name}"
+
+
+def named(urn: str) -> str:
+    return stream_name(Identity.of_urn(urn))
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("of", "begins"),
+    [
+        (urn(), "shop-dev-orders-"),
+        (urn(project="Shop", name="Orders_2"), "shop-dev-orders-2-"),
+        (urn(project="7eleven"), "s-7eleven-dev-orders-"),
+        (urn(project="é", stack="ü", name="ß"), "s-"),
+        (urn(name="a::b"), "shop-dev-a-b-"),
+        (urn(project="p" * 60), "p" * 40 + "-"),
+        (urn(project="p" * 39), "p" * 39 + "-"),
+        ("not a urn", "not-a-urn-"),
+        ("", "s-"),
+    ],
+)
+def test_a_name_is_made_of_project_stack_and_resource(of: str, begins: str) -> None:
+    name = named(of)
+    assert name.startswith(begins)
+    assert NAME.fullmatch(name)
+    assert name == named(of)
+
+
+def test_names_of_a_component_differ_by_their_parents() -> None:
+    inside = "urn:pulumi:dev::shop::my:Component$replicator:index:Stream::orders"
+    assert named(inside) != named(URN)
+
+
+def test_long_names_that_begin_alike_differ() -> None:
+    assert named(urn(name="x" * 80 + "1")) != named(urn(name="x" * 80 + "2"))
+
+
+@pytest.mark.parametrize(
+    ("given", "old", "expected"),
+    [
+        ({}, {}, named(URN)),
+        ({}, {"name": "from-before-the-rename"}, "from-before-the-rename"),
+        ({"name": "chosen"}, {"name": "before"}, "chosen"),
+    ],
+)
+def test_a_name_stays_when_the_resource_is_renamed(given: dict[str, Any], old: dict[str, Any], expected: str) -> None:
+    assert checked(inputs(**given), old=old).inputs["name"] == expected
+
+
+def test_an_unknown_name_is_not_made_up() -> None:
+    assert "name" not in checked(inputs(), ["name"]).inputs
+
+
+@pytest.mark.parametrize("name", ["", "Orders", "7", "-a", "a_b", "a" * 49, "a\n", "ä"])
+def test_a_name_that_no_engine_takes(name: str) -> None:
+    (failure,) = checked(inputs(name=name)).failures
+    assert (failure.path, failure.code) == ("name", "RPL-STREAM-INVALID")
+
+
+# --- the backend -----------------------------------------------------------------------------------------------------
+
+MEMORY_ONLY = config(memory={"address": "mem://"})
+LITESTREAM_ONLY = config(litestream={"address": "unix:///a"})
+
+
+@pytest.mark.parametrize(
+    ("given", "old", "configured", "expected"),
+    [
+        ({}, {}, ProviderConfig(), "litestream"),
+        ({}, {}, LITESTREAM_ONLY, "litestream"),
+        ({}, {"backend": "memory"}, ProviderConfig(), "memory"),
+        ({"backend": "memory"}, {"backend": "litestream"}, ProviderConfig(), "memory"),
+        ({"backend": "memory"}, {}, LITESTREAM_ONLY, "memory"),
+    ],
+)
+def test_the_backend(given: dict[str, Any], old: dict[str, Any], configured: ProviderConfig, expected: str) -> None:
+    found = checked(inputs(**given), old=old, configured=configured)
+    assert found.failures == []
+    assert found.inputs["backend"] == expected
+    assert found.stream is not None
+    assert found.stream.backend == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "configured", "says"),
+    [
+        ({"source": POSTGRES}, ProviderConfig(), "no backend moves postgres to s3; this release moves sqlite → s3"),
+        ({"source": POSTGRES}, LITESTREAM_ONLY, "those configured move sqlite → s3 (litestream)"),
+        ({}, MEMORY_ONLY, "the configuration names memory, which a stream has to ask for by name"),
+        ({"backend": "nope"}, ProviderConfig(), "'nope' is not in this release; it has litestream, memory"),
+        ({"backend": "litestream", "source": KAFKA}, ProviderConfig(), "litestream does not move kafka to s3"),
+    ],
+)
+def test_no_backend_fits(given: dict[str, Any], configured: ProviderConfig, says: str) -> None:
+    found = checked(inputs(**given), configured=configured)
+    (failure,) = found.failures
+    assert (failure.path, failure.code) == ("backend", "RPL-CAP-UNSUPPORTED")
+    assert says in failure.reason
+    assert found.stream is None
+
+
+def test_a_backend_in_the_state_stays_and_is_told_what_it_cannot_do() -> None:
+    (failure,) = checked(inputs(source=POSTGRES), old={"backend": "litestream"}).failures
+    assert "litestream does not move postgres to s3" in failure.reason
+
+
+def test_several_backends_that_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from replicator.lifecycle import check
+
+    twin = replace(TABLE["litestream"], backend="twin")
+    monkeypatch.setattr(check, "TABLE", {**TABLE, "twin": twin})
+    (failure,) = checked(inputs()).failures
+    assert failure.reason == "litestream and twin can each move sqlite to s3; choose one"
+    assert checked(inputs(backend="twin")).failures == []
+
+
+def test_no_backend_is_guessed_while_a_kind_is_unknown() -> None:
+    found = checked(inputs(source={"uri": "sqlite:///a"}), ["source.kind"])
+    assert found.failures == []
+    assert "backend" not in found.inputs
+
+
+# --- the capability table --------------------------------------------------------------------------------------------
+
+STARTS = {
+    StartKind.EARLIEST: "earliest",
+    StartKind.LATEST: "latest",
+    StartKind.LSN: {"lsn": "1"},
+    StartKind.WALL: {"wall": "2026-01-31T12:00:00Z"},
+}
+ASKS: dict[Feature, list[tuple[str, Any]]] = {
+    Feature.INCLUDE_EXCLUDE: [("include", ["a"]), ("exclude", ["a"])],
+    Feature.FILTER: [("filter", "a > 1")],
+    Feature.CHECKPOINT_INTERVAL: [("checkpointInterval", "10s")],
+    Feature.PURGE_DESTINATION: [("purgeDestination", True)],
+    Feature.WAIT_CAUGHT_UP: [("waitFor", "caught_up")],
+    Feature.OPTIONS: [("options", {"busy-timeout": "1s"}), ("options", {"fail": "x"})],
+}
+
+
+def cells(backend: str) -> list[Any]:
+    row = TABLE[backend]
+    asked: list[tuple[str, Any, Any]] = [("mode", mode.value, cell) for mode, cell in row.modes.items()]
+    asked += [("conflict", conflict.value, cell) for conflict, cell in row.conflicts.items()]
+    asked += [("startFrom", STARTS[start], cell) for start, cell in row.start_from.items()]
+    asked += [
+        (path, value, cell)
+        for feature, cell in row.features.items()
+        for path, value in ASKS[feature]
+        if not (feature is Feature.OPTIONS and row.options is not None and not set(value) <= row.options)
+    ]
+    return [pytest.param(backend, *cell, id=f"{backend}-{cell[0]}-{cell[1]}") for cell in asked]
+
+
+@pytest.mark.parametrize(("backend", "path", "value", "cell"), [cell for backend in TABLE for cell in cells(backend)])
+def test_every_cell(backend: str, path: str, value: Any, cell: Any) -> None:
+    source, destination = next(iter(sorted(TABLE[backend].pairs)))
+    uris = {"sqlite": SQLITE, "s3": S3, "postgres": POSTGRES, "kafka": KAFKA, "base": {"uri": "base:///srv"}}
+    ends = {
+        "source": {**uris[source], "kind": source},
+        "destination": {**uris[destination], "kind": destination},
+    }
+    failures = [(f.path, f.reason, f.code) for f in checked({**ends, "backend": backend, path: value}).failures]
+    assert failures == ([(path, cell.reason, "RPL-CAP-UNSUPPORTED")] if isinstance(cell, No) else [])
+
+
+def test_every_failure_is_told_at_once() -> None:
+    found = checked(inputs(mode="cdc", filter="a", conflict="dest_wins", checkpointInterval="soon"))
+    assert sorted(failure.path for failure in found.failures) == ["checkpointInterval", "conflict", "filter", "mode"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("include", []), ("options", {}), ("purgeDestination", False)])
+def test_what_asks_for_nothing_is_not_refused(name: str, value: Any) -> None:
+    assert checked(inputs(**{name: value})).failures == []

@@ -1,0 +1,177 @@
+"""Consequences: one verdict for each change of each backend, and none left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from replicator.capabilities import TABLE, Feature, No, Verdict
+from replicator.lifecycle.consequence import Consequence, consequences
+from replicator.lifecycle.diff import REPLACING, Change, Kind, diff
+from replicator.model import Endpoint, Stream
+
+from tests.lifecycle.given import S3, SQLITE, inputs, stream
+
+SAFE, RESTARTS, RE_SNAPSHOTS = None, Verdict.RESTARTS, Verdict.RE_SNAPSHOTS
+DELETES = Verdict.DELETES_DATA
+
+VERDICTS: dict[str, dict[str, Verdict | None]] = {
+    "memory": {
+        "source.kind": RE_SNAPSHOTS,
+        "source.uri": RE_SNAPSHOTS,
+        "source.authRef": RESTARTS,
+        "source.adminAuthRef": SAFE,
+        "destination.kind": RE_SNAPSHOTS,
+        "destination.uri": RE_SNAPSHOTS,
+        "destination.region": SAFE,
+        "destination.authRef": RESTARTS,
+        "destination.adminAuthRef": SAFE,
+        "mode": RESTARTS,
+        "include": RESTARTS,
+        "exclude": RESTARTS,
+        "filter": RESTARTS,
+        "conflict": RESTARTS,
+        "checkpointInterval": RESTARTS,
+        "desiredState": SAFE,
+        "startFrom": SAFE,
+        "waitFor": SAFE,
+        "deletionProtection": SAFE,
+        "purgeDestination": SAFE,
+        "options": RESTARTS,
+    },
+    "litestream": {
+        "source.uri": RE_SNAPSHOTS,
+        "source.authRef": SAFE,
+        "source.adminAuthRef": SAFE,
+        "destination.uri": RE_SNAPSHOTS,
+        "destination.region": SAFE,
+        "destination.authRef": RESTARTS,
+        "destination.adminAuthRef": SAFE,
+        "mode": RESTARTS,
+        "checkpointInterval": RESTARTS,
+        "desiredState": SAFE,
+        "waitFor": SAFE,
+        "deletionProtection": SAFE,
+        "purgeDestination": SAFE,
+        "options": RESTARTS,
+    },
+}
+
+
+def verdict(backend: str, path: str, *, old: dict[str, Any] | None = None, purges: bool = False) -> Verdict | None:
+    before = Stream.model_validate({**stream(**(old or {})).wire(), "backend": backend})
+    found = consequences(before, [Change(path, Kind.UPDATE, path in REPLACING)], purges=purges)
+    assert len(found) <= 1
+    return found[0].verdict if found else None
+
+
+@pytest.mark.parametrize(
+    ("backend", "path", "expected"), [(row, *cell) for row, cells in VERDICTS.items() for cell in cells.items()]
+)
+def test_the_verdict_of_each_change(backend: str, path: str, expected: Verdict | None) -> None:
+    assert verdict(backend, path) == expected
+
+
+def test_each_backend_has_a_row_here() -> None:
+    assert VERDICTS.keys() == TABLE.keys()
+
+
+def every_path() -> set[str]:
+    """Every property of a stream that a person may change."""
+    ends = {f"{end}.{field.alias or name}" for end in ("source", "destination") for name, field in fields(Endpoint)}
+    return ends | {field.alias or name for name, field in fields(Stream)} - {"source", "destination", "owner"}
+
+
+def fields(model: type[Stream] | type[Endpoint]) -> list[tuple[str, Any]]:
+    return list(model.model_fields.items())
+
+
+def refused(backend: str) -> set[str]:
+    """Properties that the table leaves at most one value, so that no change of them can be planned."""
+    row = TABLE[backend]
+    found = {
+        f"{end}.kind" for place, end in enumerate(("source", "destination")) if len({p[place] for p in row.pairs}) == 1
+    }
+    for path, cells in (("mode", row.modes), ("conflict", row.conflicts)):
+        if sum(not isinstance(cell, No) for cell in cells.values()) <= 1:
+            found.add(path)
+    if all(isinstance(cell, No) for cell in row.start_from.values()):
+        found.add("startFrom")
+    for feature, paths in (
+        (Feature.INCLUDE_EXCLUDE, {"include", "exclude"}),
+        (Feature.FILTER, {"filter"}),
+        (Feature.CHECKPOINT_INTERVAL, {"checkpointInterval"}),
+        (Feature.PURGE_DESTINATION, {"purgeDestination"}),
+        (Feature.OPTIONS, {"options"}),
+    ):
+        if isinstance(row.features[feature], No):
+            found |= paths
+    return found
+
+
+@pytest.mark.parametrize("backend", TABLE)
+def test_no_property_is_left_out(backend: str) -> None:
+    """Each one has an effect, or replaces the stream, or has one value only: exactly one of the three."""
+    effects, one_value = set(TABLE[backend].changes), refused(backend)
+    assert effects | one_value | REPLACING == every_path()
+    assert not effects & one_value
+    assert not effects & REPLACING
+    assert effects == set(VERDICTS[backend])
+
+
+@pytest.mark.parametrize("backend", TABLE)
+def test_harmful_effects_have_a_sentence(backend: str) -> None:
+    for path, effect in TABLE[backend].changes.items():
+        assert (effect.verdict is Verdict.SAFE) == (effect.text == ""), path
+
+
+@pytest.mark.parametrize("path", sorted(REPLACING))
+@pytest.mark.parametrize("backend", TABLE)
+def test_a_replacement(backend: str, path: str) -> None:
+    assert verdict(backend, path) is RE_SNAPSHOTS
+    assert verdict(backend, path, old={"purgeDestination": True}) is DELETES
+    assert verdict(backend, path, purges=True) is RE_SNAPSHOTS  # the old stream is removed as it was declared
+    before = stream().model_copy(update={"backend": backend})
+    (told,) = consequences(before, [Change(path, Kind.UPDATE, replaces=True)], purges=False)
+    assert TABLE[backend].removal in told.text
+
+
+@pytest.mark.parametrize("backend", TABLE)
+def test_purge_is_told_when_it_is_turned_on(backend: str) -> None:
+    assert verdict(backend, "purgeDestination", purges=True) is DELETES
+    assert verdict(backend, "purgeDestination", purges=False) is SAFE
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("options.busy-timeout", RESTARTS),
+        ('options["a.b"]', RESTARTS),
+        ("include[3]", RESTARTS),
+        ("startFrom.lsn", SAFE),
+        ("source", RE_SNAPSHOTS),
+        ("destination", RE_SNAPSHOTS),
+    ],
+)
+def test_parts_and_wholes(path: str, expected: Verdict | None) -> None:
+    assert verdict("memory", path) == expected
+
+
+def test_the_worst_comes_first_and_each_property_once() -> None:
+    old = stream(include=["a", "b"])
+    new = stream(
+        include=["c"], mode="cdc", destination={**S3, "uri": "s3://b/q"}, purgeDestination=True, waitFor="running"
+    )
+    found = consequences(old, diff(old, new), purges=True)
+    assert [item.property for item in found] == ["purgeDestination", "destination.uri", "mode", "include"]
+    assert [item.verdict for item in found] == [DELETES, RE_SNAPSHOTS, RESTARTS, RESTARTS]
+    assert str(found[2]) == "mode: restarts: the stream stops and starts again from its checkpoint"
+
+
+def test_a_backend_of_another_release_is_not_judged_but_its_replacement_is() -> None:
+    old = Stream.model_validate(inputs(name="a", backend="from-the-future", source=SQLITE))
+    assert consequences(old, [Change("mode", Kind.UPDATE)], purges=False) == []
+    (told,) = consequences(old, [Change("name", Kind.UPDATE, replaces=True)], purges=False)
+    assert told == Consequence(
+        "name", RE_SNAPSHOTS, "the stream is removed and made again, which begins with a new snapshot"
+    )

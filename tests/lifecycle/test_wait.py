@@ -1,0 +1,184 @@
+"""Waits: what ends each one, and that cancel and time-out do so at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from replicator.errors import AgentUnreachable, WaitCancelled, WaitTimeout
+from replicator.lifecycle import wait
+from replicator.lifecycle.wait import DEFAULT_TIMEOUT, Limits, wait_for_replay, wait_for_stream
+from replicator.model import Checkpoint, StreamState, StreamStatus
+from replicator.replicator import ReplayMethod, ReplayProgress, ReplayState
+
+from tests.lifecycle.given import Watched, stream
+
+START = Checkpoint(lsn="1")
+
+
+class Scripted(Watched):
+    """Answers with the given statuses one after the other; the last one stays."""
+
+    def __init__(self, *answers: Any) -> None:
+        super().__init__()
+        self.answers = list(answers)
+
+    async def get_status(self, name: str) -> StreamStatus:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        state, done, behind = answer
+        return StreamStatus(name=name, state=StreamState(state), events_replicated=done, lag_events=behind)
+
+    async def get_replay(self, name: str, key: str) -> ReplayProgress:
+        return progress(self.answers.pop(0))
+
+
+def progress(state: str) -> ReplayProgress:
+    return ReplayProgress(
+        key="k",
+        stream="orders",
+        state=ReplayState(state),
+        method=ReplayMethod.COPY,
+        start=START,
+        started_at="2026-01-31T12:00:00Z",  # type: ignore[arg-type]
+        message=f"is {state}",
+    )
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wait, "_POLL", 0.001)
+
+
+SNAPSHOT, BEHIND, RUNNING = ("snapshot", None, None), ("catching_up", 5, 3), ("running", 8, 0)
+
+
+@pytest.mark.parametrize(
+    ("wait_for", "answers", "looks"),
+    [
+        ("none", [SNAPSHOT], 1),
+        ("running", [SNAPSHOT, RUNNING], 2),
+        ("running", [RUNNING], 1),
+        ("running", [SNAPSHOT, ("failed", None, None)], 2),
+        ("running", [("paused", 1, 5)], 1),
+        ("caught_up", [BEHIND, ("catching_up", 7, 30), ("catching_up", 8, 40)], 3),  # the goal was set at 8
+        ("caught_up", [("snapshot", 0, 8), ("snapshot", 8, 0), RUNNING], 3),
+        ("caught_up", [("running", None, 2), ("running", None, 0)], 2),
+        ("caught_up", [("running", 4, None), ("running", 9, None), ("running", 9, 0)], 3),
+        ("caught_up", [BEHIND, ("failed", 6, 2)], 2),
+        ("caught_up", [BEHIND, ("paused", 6, 2)], 2),
+        ("caught_up", [("running", 7, 1), ("running", 7, 1), ("running", 8, 5)], 3),
+    ],
+)
+async def test_what_ends_a_wait(wait_for: str, answers: list[Any], looks: int) -> None:
+    replicator = Scripted(*answers)
+    shown: list[str] = []
+
+    async def show(text: str) -> None:
+        shown.append(text)
+
+    last = await wait_for_stream(replicator, stream(waitFor=wait_for), Limits(5), show)
+    assert (last.state.value, last.events_replicated, last.lag_events) == answers[looks - 1]
+    assert len(shown) == looks - 1
+
+
+async def test_progress_says_how_far_behind_it_is() -> None:
+    shown: list[str] = []
+
+    async def show(text: str) -> None:
+        shown.append(text)
+
+    await wait_for_stream(Scripted(SNAPSHOT, BEHIND, RUNNING), stream(waitFor="running"), Limits(5), show)
+    assert shown == ["snapshot", "catching up, 3 behind"]
+
+
+async def test_an_engine_that_does_not_answer_ends_the_wait() -> None:
+    with pytest.raises(AgentUnreachable):
+        await wait_for_stream(Scripted(SNAPSHOT, AgentUnreachable("gone")), stream(waitFor="running"), Limits(5))
+
+
+async def test_cancel_ends_a_wait_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wait, "_POLL", 60.0)
+    cancelled = asyncio.Event()
+    began = time.monotonic()
+    asyncio.get_running_loop().call_later(0.05, cancelled.set)
+    with pytest.raises(WaitCancelled, match="cancelled while waiting for caught_up") as caught:
+        await wait_for_stream(Scripted(BEHIND), stream(waitFor="caught_up"), Limits(600, cancelled))
+    assert time.monotonic() - began < 1
+    assert caught.value.stream == "orders"
+
+
+async def test_a_wait_that_is_cancelled_before_it_begins() -> None:
+    cancelled = asyncio.Event()
+    cancelled.set()
+    with pytest.raises(WaitCancelled):
+        await wait_for_stream(Scripted(BEHIND), stream(waitFor="caught_up"), Limits(600, cancelled))
+
+
+async def test_time_runs_out() -> None:
+    limits = Limits(0.05)
+    with pytest.raises(WaitTimeout, match=r"0\.05 s were not enough for the change; nothing was undone"):
+        async with limits.within("the change", "orders"):
+            await wait_for_stream(Scripted(BEHIND), stream(waitFor="caught_up"), limits)
+
+
+async def test_a_call_that_hangs_has_a_moment_after_a_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wait, "_LAST_CALL", 0.05)
+    cancelled = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.02, cancelled.set)
+    with pytest.raises(WaitCancelled, match="cancelled during the change; the engine goes on"):
+        async with Limits(600, cancelled).within("the change", "orders"):
+            await asyncio.Event().wait()
+
+
+async def test_a_call_that_ends_shortly_after_a_cancel_ends_well() -> None:
+    cancelled = asyncio.Event()
+    cancelled.set()
+    async with Limits(600, cancelled).within("the change", "orders"):
+        await asyncio.sleep(0.05)
+
+
+async def test_a_cancel_gives_no_more_time_than_there_was() -> None:
+    cancelled = asyncio.Event()
+    cancelled.set()
+    began = time.monotonic()
+    with pytest.raises(WaitCancelled):
+        async with Limits(0.05, cancelled).within("the change", "orders"):
+            await asyncio.Event().wait()
+    assert time.monotonic() - began < 0.4
+
+
+async def test_a_time_out_of_something_else_is_not_ours() -> None:
+    with pytest.raises(TimeoutError, match="the disk"):
+        async with Limits(5).within("the change", "orders"):
+            raise TimeoutError("the disk")
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0, DEFAULT_TIMEOUT), (3, 3), (0.5, 0.5)])
+def test_seconds(seconds: float, expected: float) -> None:
+    assert Limits(seconds).seconds == expected
+
+
+@pytest.mark.parametrize(
+    ("states", "last"),
+    [(["done"], "done"), (["running", "failed"], "failed"), (["running", "running", "done"], "done")],
+)
+async def test_a_replay_is_seen_to_its_end(states: list[str], last: str) -> None:
+    shown: list[str] = []
+
+    async def show(text: str) -> None:
+        shown.append(text)
+
+    found = await wait_for_replay(Scripted(*states[1:]), progress(states[0]), Limits(5), show)
+    assert found.state.value == last
+    assert shown == ["is running"] * (len(states) - 1)
+
+
+async def test_cancel_leaves_a_replay_to_the_engine() -> None:
+    cancelled = asyncio.Event()
+    cancelled.set()
+    with pytest.raises(WaitCancelled, match="cancelled while waiting for the replay; the engine goes on"):
+        await wait_for_replay(Scripted("running"), progress("running"), Limits(5, cancelled))

@@ -1,0 +1,283 @@
+"""The life of a stream through the provider protocol, from the handshake to the delete."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import empty_pb2
+from replicator import __version__
+from replicator.plugin._proto import pb
+from replicator.plugin.codec import UNKNOWN, encode
+
+from tests.lifecycle.given import OTHER_URN, S3, SQLITE, URN, Clock, Watched
+from tests.plugin.given import Provider, Untouchable, another, failing, memory_inputs, serving
+
+ID = "memory/default/orders"
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Provider]:
+    async with serving() as provider:
+        yield provider
+
+
+async def up(provider: Provider, urn: str = URN, **changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Check and create: id, inputs and outputs."""
+    given = await provider.checked(urn, **changes)
+    id, outputs = await provider.create(given, urn=urn)
+    return id, given, outputs
+
+
+# --- the provider ----------------------------------------------------------------------------------------------------
+
+
+async def test_the_handshake_says_what_we_take(provider: Provider) -> None:
+    reply = await provider.handshake()
+    assert (reply.accept_secrets, reply.accept_resources, reply.accept_outputs) == (True, True, True)
+    info = await provider.stub.GetPluginInfo(empty_pb2.Empty())
+    assert info.version == __version__
+    configured = await provider.configure()
+    assert (configured.acceptSecrets, configured.supportsPreview, configured.acceptOutputs) == (True, True, True)
+
+
+async def test_the_schema_has_a_version(provider: Provider) -> None:
+    schema = json.loads((await provider.stub.GetSchema(pb.GetSchemaRequest())).schema)
+    assert schema["version"] == __version__
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"memory": {"address": "x"}, "preflight": "off"}, None),
+        ({"memory": '{"regions": {"us-east": "x"}}'}, None),
+        ({"memory": UNKNOWN}, None),
+        ({"memroy": {}}, "memroy: is not a setting of this provider"),
+        ({"litestream": {"adress": "x"}}, "litestream.adress: is not known here; did you mean address?"),
+    ],
+)
+async def test_the_configuration(provider: Provider, config: dict[str, Any], says: str | None) -> None:
+    reply = await provider.stub.CheckConfig(pb.CheckRequest(news=encode(config)))
+    assert reply.inputs == encode(config)
+    assert [says in failure.reason for failure in reply.failures if says] == [True] * bool(says)
+    if says is None:
+        await provider.configure(**config)
+    else:
+        error = await failing(provider.configure(**config))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert says in (error.details() or "")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ({"memory": {"address": "x"}}, {"memory": {"address": "x"}}, []),
+        ({"memory": {"address": "x"}}, {"memory": {"address": "y"}, "preflight": "off"}, ["memory", "preflight"]),
+        ({"__internal": "{}"}, {}, []),
+    ],
+)
+async def test_another_configuration_is_an_update(
+    provider: Provider, old: dict[str, Any], new: dict[str, Any], changed: list[str]
+) -> None:
+    reply = await provider.stub.DiffConfig(pb.DiffRequest(old_inputs=encode(old), news=encode(new)))
+    assert list(reply.diffs) == changed
+    assert list(reply.replaces) == []
+    assert reply.changes == (pb.DiffResponse.DIFF_SOME if changed else pb.DiffResponse.DIFF_NONE)
+
+
+async def test_a_second_configuration_gives_the_first_connections_back() -> None:
+    closed: list[str] = []
+
+    class Closing(Watched):
+        async def aclose(self) -> None:
+            closed.append("closed")
+
+    async with serving(Closing(Clock())) as provider:
+        await provider.read(ID)
+        await provider.configure(memory={"address": "other"})
+        assert closed == ["closed"]
+
+
+# --- the life of a stream --------------------------------------------------------------------------------------------
+
+
+async def test_a_whole_life(provider: Provider) -> None:
+    id, given, made = await up(provider, checkpointInterval="60s")
+    assert id == ID
+    assert made["status"]["state"] == "running"
+    assert made["engineObjects"] == {"memoryStream": "orders"}
+    assert made["checkpointInterval"] == "60s"
+    assert made["mode"] == "snapshot_then_cdc"
+
+    assert await provider.read(id, given, made) == (id, given, made)
+    assert (await provider.diff(given, given)).changes == pb.DiffResponse.DIFF_NONE
+
+    new = await provider.checked(old=given, mode="cdc", checkpointInterval="60s")
+    found = await provider.diff(given, new)
+    assert (list(found.diffs), list(found.replaces), found.deleteBeforeReplace) == (["mode"], [], False)
+    assert found.detailedDiff["mode"].kind == pb.PropertyDiff.UPDATE
+
+    changed = await provider.update(id, given, made, new)
+    assert changed["mode"] == "cdc"
+    assert changed["ownerToken"] == made["ownerToken"]
+
+    await provider.delete(id, changed)
+    assert await provider.read(id, new, changed) == ("", {}, {})
+    await provider.delete(id, changed)
+
+
+async def test_name_and_backend_are_filled_in_and_stay(provider: Provider) -> None:
+    await provider.configure(litestream={"address": "unix:///a"})
+    first, failures = await provider.check(memory_inputs(name=..., backend=...))
+    assert failures == []
+    assert first["backend"] == "litestream"
+    assert first["name"].startswith("shop-dev-orders-")
+    renamed, failures = await provider.check(memory_inputs(name=..., backend=...), old=first, urn=OTHER_URN)
+    assert failures == []
+    assert renamed == first
+
+
+async def test_what_is_null_is_left_out(provider: Provider) -> None:
+    given = {**memory_inputs(name=None), "mode": None, "filter": None, "purgeDestination": None, "options": None}
+    found, failures = await provider.check(given)
+    assert failures == []
+    assert found.keys() == {"name", "backend", "source", "destination"}
+    await provider.create(found)
+
+
+async def test_failures_name_the_path_inside_the_reason(provider: Provider) -> None:
+    given = memory_inputs(source={**SQLITE, "uri": "sqlite:///a?password=hunter2"}, mode="all", whatever=1)
+    _, failures = await provider.check(given)
+    assert sorted(failure.split(":")[0] for failure in failures) == ["mode", "source.uri", "whatever"]
+    assert all("hunter2" not in failure for failure in failures)
+
+
+async def test_a_replacement_is_told_with_its_property(provider: Provider) -> None:
+    old = await provider.checked(purgeDestination=True, deletionProtection=True)
+    new = await provider.checked(name="bills")
+    for _ in range(2):  # the CLI asks more than once
+        found = await provider.diff(old, new)
+    assert list(found.replaces) == ["name"]
+    assert found.deleteBeforeReplace
+    assert found.detailedDiff["name"].kind == pb.PropertyDiff.UPDATE_REPLACE
+    assert found.detailedDiff["purgeDestination"].kind == pb.PropertyDiff.UPDATE
+    forced, protected = provider.engine.warnings
+    assert forced.startswith("name: forces replacement: deletes data: ")
+    assert protected.startswith("deletionProtection is on, so the replacement will fail")
+
+
+async def test_another_region_is_another_agent(provider: Provider) -> None:
+    old, new = await provider.checked(), await provider.checked(source={**SQLITE, "region": "us-east"})
+    found = await provider.diff(old, new)
+    assert list(found.replaces) == ["source"]
+    assert found.detailedDiff["source.region"].kind == pb.PropertyDiff.ADD_REPLACE
+
+
+async def test_a_protected_stream_is_not_removed(provider: Provider) -> None:
+    id, _, made = await up(provider, deletionProtection=True)
+    error = await failing(provider.delete(id, made))
+    assert "deletionProtection is on [RPL-STREAM-PROTECTED]" in (error.details() or "")
+    assert [item.name for item in await provider.memory.list_streams()] == ["orders"]
+
+
+async def test_two_stacks_one_name(provider: Provider) -> None:
+    await up(provider)
+    given = await provider.checked(OTHER_URN)
+    error = await failing(provider.create(given, urn=OTHER_URN))
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert f"it is managed by {URN} [RPL-OWNER-OTHER]" in (error.details() or "")
+
+
+async def test_a_lost_reply_is_made_good_by_the_next_create(provider: Provider) -> None:
+    _, given, first = await up(provider)
+    id, second = await provider.create(given)
+    assert (id, second["ownerToken"]) == (ID, first["ownerToken"])
+
+
+async def test_many_calls_at_once(provider: Provider) -> None:
+    names = [f"s{number}" for number in range(64)]
+    made = await asyncio.gather(*(up(provider, f"{URN}-{name}", **another(name)) for name in names))
+    assert [id for id, _, _ in made] == [f"memory/default/{name}" for name in names]
+    assert len({outputs["ownerToken"] for _, _, outputs in made}) == 64
+    provider.memory.listings.clear()
+    found = await asyncio.gather(*(provider.read(id, given, outputs) for id, given, outputs in made))
+    assert [id for id, _, _ in found] == [id for id, _, _ in made]
+    assert provider.memory.listings == [None]
+    assert len(provider.servicer.calls) == 0
+
+
+# --- previews --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "known", "unknown"),
+    [
+        ({}, {"mode": "snapshot_then_cdc", "name": "orders"}, {"status", "engineObjects", "ownerToken"}),
+        ({"source": {**SQLITE, "uri": UNKNOWN}}, {"source": {**SQLITE, "uri": UNKNOWN}}, {"status", "mode"}),
+        ({"name": UNKNOWN, "mode": "cdc"}, {"name": UNKNOWN, "mode": "cdc"}, {"status"}),
+        ({"include": ["a", UNKNOWN]}, {"include": ["a", UNKNOWN]}, {"status"}),
+    ],
+)
+async def test_a_preview_of_a_create_touches_nothing(changes: dict[str, Any], known: Any, unknown: set[str]) -> None:
+    async with serving(Untouchable(Clock())) as provider:
+        given = await provider.checked(**changes)
+        id, outputs = await provider.create(given, preview=True)
+        assert id == ""
+        assert {key: outputs[key] for key in known} == known
+        assert not unknown & outputs.keys()
+
+
+async def test_a_preview_of_an_update_touches_nothing_and_tells_the_consequences() -> None:
+    async with serving() as provider:
+        id, given, made = await up(provider)
+        records = await provider.memory.list_streams()
+        new = await provider.checked(
+            old=given, mode="cdc", destination={**S3, "uri": "s3://bucket/new"}, desiredState="paused"
+        )
+        outputs = await provider.update(id, given, made, new, preview=True)
+        assert await provider.memory.list_streams() == records
+        assert (outputs["mode"], outputs["ownerToken"]) == ("cdc", made["ownerToken"])
+        assert "status" not in outputs
+        moved, restarted = provider.engine.warnings
+        assert moved.startswith("destination.uri: re-snapshots: ")
+        assert restarted.startswith("mode: restarts: ")
+        infos = [text for severity, text, _ in provider.engine.logs if severity == "INFO"]
+        assert infos == ["desiredState: while it is paused, the events of the pause are delivered on resume"]
+        assert {urn for _, _, urn in provider.engine.logs} == {URN}
+
+
+async def test_harmless_changes_say_nothing(provider: Provider) -> None:
+    id, given, made = await up(provider)
+    new = await provider.checked(old=given, deletionProtection=True, waitFor="running")
+    await provider.update(id, given, made, new, preview=True)
+    assert provider.engine.logs == []
+
+
+async def test_an_update_with_unknown_values_is_planned(provider: Provider) -> None:
+    id, given, made = await up(provider, checkpointInterval="60s", include=["b", "a"])
+    new = await provider.checked(
+        old=given, source={**SQLITE, "uri": UNKNOWN}, checkpointInterval="60s", include=["b", "a"]
+    )
+    found = await provider.diff(given, new)
+    assert list(found.detailedDiff) == ["source.uri"]
+    outputs = await provider.update(id, given, made, new, preview=True)
+    assert outputs["source"]["uri"] is UNKNOWN
+    assert len(provider.engine.warnings) == 1
+
+
+async def test_a_create_that_would_take_the_stream_of_another_is_refused_in_preview(provider: Provider) -> None:
+    await up(provider)
+    error = await failing(provider.create(await provider.checked(OTHER_URN), urn=OTHER_URN, preview=True))
+    assert "this would fail:" in (error.details() or "")
+    assert "RPL-OWNER-OTHER" in (error.details() or "")
+
+
+async def test_a_replacement_is_not_refused_in_preview_for_what_it_replaces(provider: Provider) -> None:
+    _, given, _ = await up(provider)
+    new = await provider.checked(name="bills")
+    assert list((await provider.diff(given, new)).replaces) == ["name"]
+    await provider.create(new, preview=True)  # by then the old stream, on the same destination, will be gone

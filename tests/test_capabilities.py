@@ -1,0 +1,90 @@
+"""The capability table: frozen as a reviewed page, complete, and each refusal says what would work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from replicator.capabilities import TABLE, Capabilities, Cell, Feature, No, StartKind
+from replicator.model import Conflict, Mode
+from replicator.replicator import ReplayMethod
+
+GOLDEN = Path(__file__).parent / "golden" / "capabilities.txt"
+
+
+def columns(row: Capabilities) -> dict[str, dict[Any, Cell]]:
+    return {
+        "mode": dict(row.modes),
+        "conflict": dict(row.conflicts),
+        "startFrom": dict(row.start_from),
+        "replay": dict(row.replay),
+        "feature": dict(row.features),
+    }
+
+
+def rendered() -> str:
+    return "\n".join("\n".join(_lines(row)) for row in TABLE.values())
+
+
+def _lines(row: Capabilities) -> Iterator[str]:
+    yield row.backend
+    yield f"  chosen by itself: {'yes' if row.automatic else 'no'}"
+    yield f"  moves: {', '.join(sorted(f'{a} → {b}' for a, b in row.pairs))}"
+    for title, cells in columns(row).items():
+        for key, cell in cells.items():
+            text = cell.reason if isinstance(cell, No) else cell.note
+            yield f"  {title} {key.value}: {'no' if isinstance(cell, No) else 'yes'}{f'; {text}' if text else ''}"
+    yield f"  options: {'any' if row.options is None else ', '.join(sorted(row.options))}"
+    yield f"  checkpointInterval of the engine: {row.default_interval}"
+    yield f"  one of lagEvents: {row.lag_unit}"
+    yield f"  a delete: {row.removal}"
+    yield f"  a pause: {row.pause_cost}"
+    for path, effect in sorted(row.changes.items()):
+        yield f"  change of {path}: {effect.verdict.value}{f'; {effect.text}' if effect.text else ''}"
+    yield ""
+
+
+def test_the_table_is_as_it_was_reviewed() -> None:
+    """To change it on purpose, write the page anew: `python -m tests.test_capabilities`."""
+    assert rendered() == GOLDEN.read_text("utf-8")
+
+
+@pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
+def test_every_cell_is_filled(row: Capabilities) -> None:
+    assert row.modes.keys() == set(Mode)
+    assert row.conflicts.keys() == set(Conflict)
+    assert row.start_from.keys() == set(StartKind)
+    assert row.replay.keys() == set(ReplayMethod) - {ReplayMethod.AUTO}
+    assert row.features.keys() == set(Feature)
+    assert row.pairs
+
+
+@pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
+def test_a_row_can_do_something(row: Capabilities) -> None:
+    for cells in (row.modes, row.conflicts, row.replay):
+        assert any(not isinstance(cell, No) for cell in cells.values())
+
+
+REFUSALS = [
+    pytest.param(cell.reason, id=f"{backend}-{title}-{key.value}")
+    for backend, row in TABLE.items()
+    for title, cells in columns(row).items()
+    for key, cell in cells.items()
+    if isinstance(cell, No)
+]
+
+
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_a_refusal_says_why_and_what_would_work(reason: str) -> None:
+    way_out = re.search(r"(?:^|[;,] )(use|leave|declare|set|give) ", reason)
+    assert way_out, "no way out is named"
+    named = re.search(r"\buse (\w+)", reason)
+    words = {word.value for enum in (Mode, Conflict, ReplayMethod) for word in enum}
+    assert not named or named[1] in words or " " in reason[way_out.end() :]
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(rendered(), "utf-8")
