@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -76,9 +76,12 @@ def read(path: Path = RESULTS) -> list[dict[str, object]]:
     return found
 
 
-def write(results: Iterable[Result], order: Mapping[str, Goal], path: Path = RESULTS) -> None:
-    """Put these rows in the place of earlier ones with their names; other rows stay."""
-    rows = {str(row["name"]): row for row in read(path)} | {result.name: asdict(result) for result in results}
+def write(results: Iterable[Result], measured: Iterable[str], path: Path = RESULTS) -> None:
+    """Put these rows in the place of the earlier ones of all names in `measured`; other rows stay.
+
+    A name that was measured and has no result, because it failed, has no row afterwards.
+    """
+    measured = set(measured)
+    rows = [row for row in read(path) if row["name"] not in measured] + [asdict(result) for result in results]
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps([rows[name] for name in order if name in rows], indent=2)
-    path.write_text(text + "\n")
+    path.write_text(json.dumps(rows, indent=2) + "\n")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from replicator.capabilities import LITESTREAM, Cell, Feature, No
+from replicator.model import Mode
 
 from tests.e2e.conftest import Make
 from tests.e2e.memory import Memory
@@ -18,6 +20,12 @@ MACHINE_WORDS = ("<nil>", "map[", "rpc error", "Traceback", "RPL-PLUGIN", "pydan
 
 SQLITE = {"kind": "sqlite", "uri": "sqlite:///var/lib/shop/shop.db"}
 S3 = {"kind": "s3", "uri": "s3://replicas/shop"}
+
+
+def reason(cell: Cell) -> str:
+    """Why the capability table says no."""
+    assert isinstance(cell, No)
+    return cell.reason
 
 
 @dataclass(frozen=True)
@@ -66,9 +74,8 @@ REFUSALS = {
     "what litestream cannot do": Refusal(
         {"backend": "litestream", "source": SQLITE, "destination": S3, "mode": "cdc", "filter": "total > 10"},
         (
-            "mode: litestream always begins with a snapshot; use snapshot_then_cdc [RPL-CAP-UNSUPPORTED]",
-            "filter: litestream ships pages of the database file, not rows, so it cannot leave rows out"
-            " [RPL-CAP-UNSUPPORTED]",
+            f"mode: {reason(LITESTREAM.modes[Mode.CDC])} [RPL-CAP-UNSUPPORTED]",
+            f"filter: {reason(LITESTREAM.features[Feature.FILTER])} [RPL-CAP-UNSUPPORTED]",
         ),
     ),
     "a pair that litestream does not move": Refusal(

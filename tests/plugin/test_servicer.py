@@ -136,9 +136,13 @@ async def test_name_and_backend_are_filled_in_and_stay(provider: Provider) -> No
     assert failures == []
     assert first["backend"] == "litestream"
     assert first["name"].startswith("shop-dev-orders-")
+    ((severity, text, _),) = provider.engine.logs
+    assert severity == "INFO"
+    assert text.startswith("backend: litestream, the only one here that moves ")
     renamed, failures = await provider.check(memory_inputs(name=..., backend=...), old=first, urn=OTHER_URN)
     assert failures == []
     assert renamed == first
+    assert len(provider.engine.logs) == 1
 
 
 async def test_what_is_null_is_left_out(provider: Provider) -> None:

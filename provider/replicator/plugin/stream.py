@@ -55,6 +55,10 @@ class StreamResource:
         new = {key: value for key, value in new.items() if strip(value) is not None}
         checked = self._checked(urn, new, strip(old))
         filled: Values = {key: checked.inputs[key] for key in ("name", "backend") if key in checked.inputs}
+        if "backend" in filled and "backend" not in {**old, **new}:
+            kinds = [strip(new[end])["kind"] for end in ("source", "destination")]
+            chosen = f"backend: {filled['backend']}, the only one here that moves {kinds[0]} to {kinds[1]}"
+            await self._host.engine.info(chosen, urn)
         return {**filled, **new}, [str(failure) for failure in checked.failures]
 
     def _checked(self, urn: str, new: Values, old_inputs: Values) -> Checked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -16,15 +17,17 @@ from replicator.backends.sqlite.litestream import EngineError, EngineUnreachable
 from replicator.backends.sqlite.places import Identities, check_source_path, location_of, source_path
 from replicator.backends.sqlite.positions import position_at
 from replicator.backends.sqlite.record import FileId, Phase, Record, Store
-from replicator.backends.sqlite.replica import ReplicaError
+from replicator.backends.sqlite.replica import ReplicaError, S3Location
 from replicator.backends.sqlite.status import ASK_WITHIN, stale_after
 from replicator.errors import EngineUnavailable, ReplicatorError, SourceSwapped
 from replicator.model import Stream
 
-FIRST_SYNC = 10.0
-"""Seconds that an upsert waits for the first upload. A longer one goes on, and the state says `snapshot` meanwhile."""
+FIRST_UPLOAD = 10.0
+"""Seconds that an upsert waits for the first upload. A large one goes on, and the state says `snapshot` meanwhile."""
 
+_SLOW_STORE = 1e6  # bytes per second; a smaller database that is not uploaded in time never will be
 _PROBE_WITHIN = 3.0
+_REACHED_IN_VAIN = 20.0  # seconds; litestream's own pauses between its tries grow to 5 minutes
 
 
 class Attachment:
@@ -52,10 +55,12 @@ class Attachment:
         job = await self.job(record)
         health = self.health_of(record.name)
         try:
-            await self.lanes.attach(job)
             if wait:
-                await self._first_sync(record.name, job)
-        except (EngineError, db.DatabaseError, OSError) as error:
+                await _reach(job)
+            await self.lanes.attach(job, reached=wait)
+            if wait:
+                await self._first_upload(record.name, job)
+        except (EngineError, ReplicaError, db.DatabaseError, OSError) as error:
             await self.lanes.detach(record.name, timeout=1.0)
             failure = self.meaning(error, record.name)
             health.failed(failure.message)
@@ -63,16 +68,22 @@ class Attachment:
         health.attached()
         return record.model_copy(update={"reset_due": False, "reached": None})
 
-    async def _first_sync(self, name: str, job: Job) -> None:
+    async def _first_upload(self, name: str, job: Job) -> None:
         lane = self.lanes.of(name)
         if lane is None:
             raise EngineError("sync", None, "its litestream process has ended")
+        if job.alone or await lane.control.uploaded(job.database, timeout=FIRST_UPLOAD):
+            return  # a process of its own has begun with an upload
+        if await asyncio.to_thread(_size, job.database) < FIRST_UPLOAD * _SLOW_STORE:
+            released = await self.lanes.detach(name, timeout=_PROBE_WITHIN)
+            raise EngineError("sync", None, released.error or f"nothing was uploaded within {FIRST_UPLOAD:g} s")
+
+    async def reach(self, record: Record) -> None:
+        """Raise where the secret cannot be resolved, or the store does not answer to it."""
         try:
-            await lane.control.sync(job.database, wait=True, timeout=FIRST_SYNC)
-        except EngineError as error:
-            if isinstance(faults.meaning(error.text, name), EngineUnavailable) and await _answers(job):
-                return  # a large first upload: the store is there, and it goes on
-            raise
+            await _reach(await self.job(record))
+        except ReplicaError as error:
+            raise faults.of_replica(error, record.name) from error
 
     async def copy_once(self, record: Record) -> Record:
         """The one copy of mode snapshot."""
@@ -145,11 +156,24 @@ class Attachment:
         if fresh or time.monotonic() - (health.attached_at or 0.0) <= limit.total_seconds():
             health.flows()
         elif time.monotonic() >= health.retry_at:
-            try:
-                await lane.control.sync(path, wait=True, timeout=_PROBE_WITHIN)
-                health.flows()
-            except EngineError as error:
-                health.stalls(self.meaning(error, record.name).message)
+            await self._ask_why(record, health)
+
+    async def _ask_why(self, record: Record, health: Health) -> None:
+        """The engine tells nobody why it does not upload: see whether the store answers us, and begin anew if it does.
+
+        Not at once, since the engine tries by itself, and to begin anew means to upload the whole database.
+        """
+        try:
+            await _reach(await self.job(record))
+        except (ReplicaError, ReplicatorError) as error:
+            health.stalls(self.meaning(error, record.name).message)
+            return
+        health.answers()
+        if health.answered_for() > _REACHED_IN_VAIN:
+            released = await self.lanes.detach(record.name, timeout=_PROBE_WITHIN)
+            if released.error:
+                health.failed(self.meaning(EngineError("sync", None, released.error), record.name).message)
+            await self.try_attach(record)
 
     # --- small parts ---------------------------------------------------------------------------------------------
 
@@ -183,6 +207,8 @@ class Attachment:
             return error
         if isinstance(error, db.DatabaseError):
             return faults.of_database(error, name)
+        if isinstance(error, ReplicaError):
+            return faults.of_replica(error, name)
         if isinstance(error, EngineUnreachable):
             return EngineUnavailable(
                 f"its litestream process does not answer: {error.text}",
@@ -202,9 +228,14 @@ class Attachment:
         )
 
 
-async def _answers(job: Job) -> bool:
+async def _reach(job: Job) -> None:
+    """Ask the store for something that is not there; raise ReplicaError's kinds where it does not answer."""
+    if isinstance(job.location, S3Location):
+        await job.location.child("reached").list_prefix(job.credentials)
+
+
+def _size(path: Path) -> int:
     try:
-        await job.location.list_prefix(job.credentials)
-    except ReplicaError:
-        return False
-    return True
+        return path.stat().st_size
+    except OSError:
+        return 0

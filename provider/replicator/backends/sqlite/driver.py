@@ -16,7 +16,6 @@ from replicator import authref
 from replicator.backends.ownership import check_owner, destination_key, settle_owner
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite import preflight, replays
-from replicator.backends.sqlite.attachment import FIRST_SYNC
 from replicator.backends.sqlite.keeper import Keeper
 from replicator.backends.sqlite.lanes import Launch
 from replicator.backends.sqlite.litestream import EngineError
@@ -29,6 +28,9 @@ from replicator.replicator import Description, Finding, ReplayMethod, ReplayPlan
 
 LOOK_EVERY = 2.0
 """Seconds between two looks at files and uploads."""
+
+FLUSH_WITHIN = 5.0
+"""Seconds that a plan waits for what is committed but not uploaded."""
 
 START_WITHIN = 10.0
 """Seconds that a start waits for the streams to be taken up. What a dead store holds up goes on in the background."""
@@ -292,9 +294,13 @@ class SqliteDriver:
     async def _flush(self, record: Record) -> None:
         """Upload what is committed, so that a plan can reach it. A store that is down shows in the plan itself."""
         lane = self._keeper.lanes.of(record.name)
-        if lane is not None:
+        if (
+            lane is not None
+            and record.stream.checkpoint_interval is None
+            and not self._keeper.lanes.moving(record.name)
+        ):
             with suppress(EngineError):
-                await lane.control.sync(source_path(record.stream), wait=True, timeout=FIRST_SYNC)
+                await lane.control.uploaded(source_path(record.stream), timeout=FLUSH_WITHIN)
 
     async def _run_replay(self, name: str, key: str) -> None:
         async with self._lock(f"replay/{name}/{key}"):

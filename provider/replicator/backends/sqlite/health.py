@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 _HOUR = 3600.0
-_LONGEST_DELAY = 15.0
+_LONGEST_DELAY = 30.0
 
 
 @dataclass
@@ -27,11 +27,13 @@ class Health:
     retry_at: float = 0.0
     attached_at: float | None = None
     _delay: float = 1.0
+    _answers_since: float | None = None
     _failures: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
 
     def well(self) -> None:
         """It replicates."""
         self.error, self.stalled, self.by_person, self._delay = None, None, False, 1.0
+        self._answers_since = None
 
     def attached(self) -> None:
         """It was taken up just now."""
@@ -45,12 +47,22 @@ class Health:
 
     def flows(self) -> None:
         """Its uploads arrive."""
-        if self.stalled is not None:
-            self.stalled, self._delay = None, 1.0
+        if self.stalled is not None or self._answers_since is not None:
+            self.stalled, self._answers_since, self._delay = None, None, 1.0
+
+    def answers(self) -> None:
+        """Nothing is uploaded, though the store answers."""
+        self.stalled = None
+        if self._answers_since is None:
+            self._answers_since = time.monotonic()
+
+    def answered_for(self) -> float:
+        """Seconds since the store answers and nothing is uploaded."""
+        return time.monotonic() - self._answers_since if self._answers_since is not None else 0.0
 
     def stalls(self, text: str) -> None:
         """Nothing is uploaded, and the engine goes on trying by itself. Count it, and ask again later."""
-        self.stalled = text
+        self.stalled, self._answers_since = text, None
         self._note(text)
 
     def _note(self, text: str) -> None:

@@ -97,10 +97,9 @@ class Keeper(Attachment):
         changed = changed.model_copy(
             update={"paused": copies or stream.desired_state is DesiredState.PAUSED, "copy_due": copies}
         )
-        await self._check_identity(changed)
-        last = await self.lanes.detach(record.name) if new_place else None
+        await self.reach(changed)  # what cannot be resolved, or may not even list, fails before anything is stopped
         if new_place:
-            await self._bury(record, last)
+            await self._bury(record, (await self.lanes.detach(record.name)).txid)
         await self.store.put(changed)
         await self.lanes.detach(record.name)
         if new_source:
@@ -114,15 +113,6 @@ class Keeper(Attachment):
                     await self.try_attach(record)
             raise
         await self._exhume(stream)
-
-    async def _check_identity(self, record: Record) -> None:
-        """What cannot be resolved, or may not even list, fails before anything is stopped."""
-        identity = (await self.job(record)).credentials
-        if not record.paused or record.copy_due:
-            try:
-                await location_of(record).list_prefix(identity)
-            except ReplicaError as error:
-                raise faults.of_replica(error, record.name) from error
 
     async def _start(self, record: Record) -> None:
         if record.copy_due:
@@ -147,10 +137,10 @@ class Keeper(Attachment):
             return
         paused = record.model_copy(update={"paused": True})
         await self.store.put(paused)
-        last = await self.lanes.detach(record.name)
+        released = await self.lanes.detach(record.name)
         self.health_of(record.name).well()
-        if last is not None:
-            reached = position_at(record.generation, source_path(record.stream), last)
+        if released.txid is not None:
+            reached = position_at(record.generation, source_path(record.stream), released.txid)
             await self.store.put(paused.model_copy(update={"reached": reached}))
 
     async def resume(self, record: Record) -> None:
@@ -176,7 +166,7 @@ class Keeper(Attachment):
 
     async def remove(self, record: Record) -> None:
         await self.store.put(record.model_copy(update={"phase": Phase.DELETING}))
-        last = await self.lanes.detach(record.name)
+        released = await self.lanes.detach(record.name)
         stream = record.stream
         if stream.purge_destination:
             try:
@@ -185,7 +175,7 @@ class Keeper(Attachment):
                 raise faults.of_replica(error, stream.name) from error
             await self._exhume(stream)
         elif record.phase is not Phase.MAKING or await self._may_hold_something(record):
-            await self._bury(record, last)
+            await self._bury(record, released.txid)
         await asyncio.to_thread(rmtree, side_folder(stream), True)
         await self.store.remove(record.name)
         self.forget(record.name)

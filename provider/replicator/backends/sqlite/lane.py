@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from replicator.backends.sqlite import wal
-from replicator.backends.sqlite.litestream import ControlClient, EngineError, EngineTimeout, ListedDatabase
+from replicator.backends.sqlite.litestream import ControlClient, EngineError, EngineTimeout, ListedDatabase, Synced
 from replicator.backends.sqlite.replica import ReplicaLocation, S3Credentials
+
+
+_POLL = 0.05
 
 
 class Supervised(Protocol):
@@ -61,6 +64,62 @@ class Job:
         return self.interval is not None or bool(self.options)
 
 
+class Control(ControlClient):
+    """The control socket, without the calls that make the engine lose changes.
+
+    litestream binds the read transaction that keeps the WAL from being restarted to the request that happens to begin
+    it: the first `/sync` of a database does, and any later one that checkpoints. A request with a time-out ends it on
+    its return, and `wait` implies one. From then on an application's checkpoint takes changes away before the engine
+    has read them. So nothing here asks for a time-out or waits in the engine.
+    """
+
+    async def progress(self, path: Path, *, timeout: float) -> Synced:
+        """Take what is in the WAL, and tell how far the uploads are."""
+        answer = await self._post("/sync", {"path": str(path), "wait": False}, timeout, limit=None)
+        return Synced(
+            changed=answer["status"] != "no_change",
+            txid=answer["txid"] or None,
+            replicated_txid=answer["replicated_txid"] or None,
+        )
+
+    async def first_look(self, path: Path, *, timeout: float) -> None:
+        """Wait until the engine's own look at a database, which comes within a second, has succeeded."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            activity = (await self.sync_status(path)).get(path)
+            if activity is not None and activity.started_at is not None and not activity.active:
+                if activity.error is None:
+                    return
+                raise EngineError("sync", None, activity.error)
+            if asyncio.get_running_loop().time() > deadline:
+                raise EngineTimeout("sync", None, f"no answer from the store within {timeout:g} s: timed out")
+            await asyncio.sleep(_POLL)
+
+    async def uploaded(self, path: Path, *, timeout: float) -> bool:
+        """Wait until all that is committed now is at the destination; False if it is not within `timeout` seconds."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        target = (await self.progress(path, timeout=timeout)).txid
+        while True:
+            reached = (await self.progress(path, timeout=timeout)).replicated_txid
+            if target is not None and reached is not None and reached >= target:
+                return True
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(_POLL)
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A database that was let go.
+
+    :param txid: its last transaction, where all are uploaded.
+    :param error: why they are not.
+    """
+
+    txid: int | None = None
+    error: str | None = None
+
+
 class Lane:
     """One litestream process and the jobs in it.
 
@@ -70,7 +129,7 @@ class Lane:
     :ivar failure: why the only job of a process could not be taken over.
     """
 
-    def __init__(self, key: str, control: ControlClient) -> None:
+    def __init__(self, key: str, control: Control) -> None:
         self.key = key
         self.control = control
         self.process: Supervised

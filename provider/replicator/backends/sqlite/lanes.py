@@ -22,7 +22,7 @@ from replicator.backends.sqlite import wal
 from replicator.backends.sqlite.daemon import DaemonSettings, daemon_argv, shared_daemon, single_daemon
 from replicator.backends.sqlite.database import DatabaseError, DatabaseLocked, checkpoint_truncate
 from replicator.backends.sqlite.dialect import LITESTREAM
-from replicator.backends.sqlite.lane import Job, Lane, Launch, Supervised
+from replicator.backends.sqlite.lane import Control, Job, Lane, Launch, Released, Supervised
 from replicator.backends.sqlite.litestream import (
     CommandLine,
     ControlClient,
@@ -32,7 +32,7 @@ from replicator.backends.sqlite.litestream import (
 )
 from replicator.backends.sqlite.replica import ReplicaError, S3Credentials, S3Location, engine_environment
 
-__all__ = ["Job", "Lane", "Lanes", "Launch", "Supervised"]
+__all__ = ["Job", "Lane", "Lanes", "Launch", "Released", "Supervised"]
 
 READY_WITHIN = 15.0
 """Seconds that a litestream process has to answer on its control socket."""
@@ -86,33 +86,32 @@ class Lanes:
         """The engine's commands with an identity."""
         return CommandLine(self._binary, engine_environment(credentials))
 
-    async def attach(self, job: Job) -> None:
-        """Begin to replicate. When it returns, litestream holds the WAL; the upload goes on in the background.
+    async def attach(self, job: Job, *, reached: bool) -> None:
+        """Begin to replicate. When it returns, litestream keeps the WAL; the upload goes on in the background.
 
         Raises EngineError or DatabaseError; the database is let go then.
+
+        :param reached: the store answered a moment ago, so that litestream can be asked to begin at once. It waits for
+            the store without an end then; otherwise it begins by itself within a second.
         """
         async with self._turn(job.name):
-            await (self._attach_alone(job) if job.alone else self._attach_shared(job))
+            await (self._attach_alone(job) if job.alone else self._attach_shared(job, reached))
 
-    async def detach(self, name: str, *, timeout: float = DETACH_WITHIN) -> int | None:
-        """Upload what is left, and let the database go, also when the upload fails.
-
-        Gives the last transaction if all are uploaded.
-        """
+    async def detach(self, name: str, *, timeout: float = DETACH_WITHIN) -> Released:
+        """Upload what is left, and let the database go, also when the upload fails."""
         async with self._turn(name):
             lane = self.of(name)
             self._of.pop(name, None)
             if lane is None:
-                return None
-            job = lane.jobs.pop(name)
-            lane.entered.pop(name, None)
-            if job.alone:
-                return await self._end_alone(lane, job, timeout)
+                return Released()
+            job = lane.jobs[name]
             try:
                 return await self._let_go(lane, job, timeout)
-            except EngineUnreachable:
-                return None
+            except EngineUnreachable as error:
+                return Released(error=error.text)
             finally:
+                lane.jobs.pop(name, None)
+                lane.entered.pop(name, None)
                 await self._close_if_empty(lane)
 
     async def snapshot_once(self, job: Job) -> None:
@@ -120,10 +119,13 @@ class Lanes:
         async with self._turn(job.name):
             held = await self._prepare(job)
             try:
-                command = self.command_line(job.credentials)
-                await command.replicate_once(job.database, job.location.url_for_engine(), force_snapshot=True)
+                await self._replicate_once(job, force_snapshot=True)
             finally:
                 await held.release()
+
+    async def _replicate_once(self, job: Job, *, force_snapshot: bool = False) -> None:
+        command = self.command_line(job.credentials)
+        await command.replicate_once(job.database, job.location.url_for_engine(), force_snapshot=force_snapshot)
 
     async def aclose(self) -> None:
         """End every process. The streams' records say what to start again."""
@@ -132,7 +134,7 @@ class Lanes:
 
     # --- one database in a process ---------------------------------------------------------------------------------
 
-    async def _attach_shared(self, job: Job) -> None:
+    async def _attach_shared(self, job: Job, reached: bool) -> None:
         key = self._key(job)
         async with self._opening.setdefault(key, asyncio.Lock()):
             lane = self._lanes.get(key)
@@ -145,14 +147,14 @@ class Lanes:
                 await lane.process.wait_ready(READY_WITHIN)
             except TimeoutError:
                 raise _not_started(lane) from None
-            await self._enter(lane, job)
+            await self._enter(lane, job, reached)
         except BaseException:
             lane.jobs.pop(job.name, None)
             await self._close_if_empty(lane)
             raise
         self._of[job.name] = key
 
-    async def _enter(self, lane: Lane, job: Job) -> None:
+    async def _enter(self, lane: Lane, job: Job, reached: bool) -> None:
         start = lane.starts
         await self._let_go(lane, job, DETACH_WITHIN)  # what a call without an answer may have left there
         held = await self._prepare(job)
@@ -160,7 +162,7 @@ class Lanes:
             answer = await lane.control.register(job.database, job.location.url_for_engine())
             if answer.already:
                 raise EngineError("register", None, f"litestream has not let go of {job.database}")
-            await self._take(lane, job)
+            await self._take(lane, job, reached)
         except BaseException:
             with suppress(EngineError):
                 await self._let_go(lane, job, 1.0)
@@ -170,24 +172,34 @@ class Lanes:
         lane.jobs[job.name] = replace(job, reset_due=False)
         lane.entered[job.name] = start
 
-    async def _take(self, lane: Lane, job: Job) -> None:
+    async def _take(self, lane: Lane, job: Job, reached: bool) -> None:
         """Wait until litestream has read the WAL and keeps it from being restarted. The caller holds it until then."""
-        size = await asyncio.to_thread(_size, job.database)
-        await lane.control.sync(job.database, wait=False, timeout=TAKE_WITHIN + size / _BYTES_PER_SECOND)
+        within = TAKE_WITHIN + await asyncio.to_thread(_size, job.database) / _BYTES_PER_SECOND
+        if reached:
+            await lane.control.progress(job.database, timeout=within)
+        else:
+            await lane.control.first_look(job.database, timeout=within)
 
-    async def _let_go(self, lane: Lane, job: Job, timeout: float) -> int | None:
+    async def _let_go(self, lane: Lane, job: Job, timeout: float) -> Released:
         """Unregister. Raises EngineUnreachable where the process is gone."""
         if lane not in self._alive:
             raise EngineUnreachable("unregister", None, "its litestream process was ended")
+        held = wal.Hold(None)
+        with suppress(
+            DatabaseError
+        ):  # the engine ends its own transaction before it looks at the WAL for the last time
+            held = await wal.hold(job.database)
         try:
-            return (await lane.control.unregister(job.database, timeout=timeout)).txid
+            return Released(txid=(await lane.control.unregister(job.database, timeout=timeout)).txid)
         except EngineTimeout as error:
             await self._give_up(lane)  # it may still hold the database, and nothing else would tell
             raise EngineUnreachable("unregister", None, f"{error.text}; its process was ended") from error
         except EngineUnreachable:
             raise
-        except EngineError:  # it was let go all the same
-            return None
+        except EngineError as error:
+            return Released(error=error.text)
+        finally:
+            await held.release()
 
     async def _give_up(self, lane: Lane) -> None:
         """End a process that does not answer. Its other databases are taken up again by who watches them."""
@@ -250,15 +262,6 @@ class Lanes:
         self._lanes[key] = lane
         self._of[job.name] = key
 
-    async def _end_alone(self, lane: Lane, job: Job, timeout: float) -> int | None:
-        self._lanes.pop(lane.key, None)
-        try:
-            return (await lane.control.sync(job.database, wait=True, timeout=timeout)).replicated_txid
-        except EngineError:
-            return None
-        finally:
-            await self._close(lane)
-
     async def _close_if_empty(self, lane: Lane) -> None:
         """A process without databases would keep an identity that nobody uses any more."""
         async with self._opening.setdefault(lane.key, asyncio.Lock()):
@@ -297,7 +300,7 @@ class Lanes:
             await asyncio.to_thread(_write_private, config, text)
         except (OSError, ValueError) as error:
             raise EngineError("start", None, str(error)) from error
-        lane = Lane(key, ControlClient(settings.socket))
+        lane = Lane(key, Control(settings.socket))
         if job.alone:
             lane.jobs[job.name] = job
 
@@ -336,14 +339,17 @@ class Lanes:
         if lane.attempts > 1 and lane.starts == 0:
             self._lost(lane, name, _not_started(lane))
         try:
-            lane.held = await self._prepare(lane.jobs[name])
+            job = lane.jobs[name]
+            lane.held = await self._prepare(job)
+            if lane.attempts == 1:  # the daemon's first upload would come after one interval
+                await self._replicate_once(job)
         except Exception as error:
             self._lost(lane, name, error)
             raise
 
     async def _on_alone(self, lane: Lane, name: str) -> None:
         try:
-            await self._take(lane, lane.jobs[name])
+            await self._take(lane, lane.jobs[name], reached=True)
         except Exception as error:
             self._lost(lane, name, error)
             raise
@@ -369,7 +375,7 @@ class Lanes:
                 if lane.jobs.get(job.name) is not job or lane.entered.get(job.name) == lane.starts:
                     return
                 try:
-                    await self._enter(lane, job)
+                    await self._enter(lane, job, reached=False)
                 except (EngineError, DatabaseError, OSError) as error:  # one must not hold up the others
                     lane.jobs.pop(job.name, None)
                     self._of.pop(job.name, None)

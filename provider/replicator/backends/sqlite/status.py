@@ -32,7 +32,7 @@ class Answer:
 async def ask(lane: Lane, database: Path, listed: ListedDatabase | None) -> Answer:
     """Ask for transactions. This takes what is in the WAL, so that the lag counts everything that is committed."""
     try:
-        return Answer(listed, await lane.control.sync(database, wait=False, timeout=ASK_WITHIN), None)
+        return Answer(listed, await lane.control.progress(database, timeout=ASK_WITHIN), None)
     except EngineError as error:
         return Answer(listed, None, error.text)
 
