@@ -28,6 +28,7 @@ ReplicatorError
 ├── ReplayNotRetained        RPL-REPLAY-RETENTION   the start is no longer kept
 ├── ReplayKeyReused          RPL-REPLAY-KEY         the key belongs to another replay
 ├── ReplayNotFound           RPL-REPLAY-NOTFOUND    no replay has this key
+├── ReplayFailed             RPL-REPLAY-FAILED      a replay began and did not come to its end
 ├── WaitTimeout              RPL-WAIT-TIMEOUT       a wait ran out of time
 └── WaitCancelled            RPL-WAIT-CANCELLED     a wait was cancelled
 """
@@ -260,6 +261,13 @@ class ReplayNotFound(ReplicatorError):
 
     code = "RPL-REPLAY-NOTFOUND"
     category = Category.MISSING
+
+
+class ReplayFailed(ReplicatorError):
+    """A replay began and did not come to its end; its record says why."""
+
+    code = "RPL-REPLAY-FAILED"
+    category = Category.FAILED
 
 
 class WaitTimeout(ReplicatorError):

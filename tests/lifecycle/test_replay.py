@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from replicator.errors import ReplayKeyReused, ReplayNotRetained, StreamNotFound, Unsupported, WaitTimeout
+from replicator.errors import ReplayFailed, ReplayKeyReused, ReplayNotRetained, StreamNotFound, Unsupported, WaitTimeout
 from replicator.lifecycle.connect import Connections, StreamId
 from replicator.lifecycle.replay import plan_replay, run_replay
 from replicator.lifecycle.wait import Limits
@@ -81,6 +81,18 @@ async def test_a_start_that_is_not_retained(connections: Connections, clock: Clo
 async def test_a_method_that_the_backend_has_not(connections: Connections) -> None:
     with pytest.raises(Unsupported, match="use log_rewind"):
         await plan_replay(connections, ORDERS, FIVE, ReplayMethod.COPY, "/target")
+
+
+async def test_a_replay_that_fails_is_an_error(connections: Connections, watched: Watched) -> None:
+    done = await run(connections, "k")
+
+    async def fail(*_: object, **__: object) -> ReplayProgress:
+        return done.model_copy(update={"state": ReplayState.FAILED, "error": "the disk is full"})
+
+    watched.replay = fail  # type: ignore[method-assign]
+    with pytest.raises(ReplayFailed, match="the disk is full") as raised:
+        await run(connections, "k")
+    assert raised.value.stream == "orders"
 
 
 async def test_no_such_stream(connections: Connections) -> None:

@@ -91,8 +91,14 @@ async def test_progress_says_how_far_behind_it_is() -> None:
     async def show(text: str) -> None:
         shown.append(text)
 
-    await wait_for_stream(Scripted(SNAPSHOT, BEHIND, RUNNING), stream(waitFor="running"), Limits(5), show)
-    assert shown == ["snapshot", "catching up, 3 behind"]
+    copying = ("snapshot", 0, 8)
+    await wait_for_stream(Scripted(copying, BEHIND, RUNNING), stream(waitFor="caught_up"), Limits(5), show)
+    assert shown == ["snapshot, 8 behind", "catching up, 3 behind"]
+
+
+async def test_a_stream_that_catches_up_is_running() -> None:
+    last = await wait_for_stream(Scripted(SNAPSHOT, BEHIND, RUNNING), stream(waitFor="running"), Limits(5))
+    assert last.state.value == "catching_up"
 
 
 async def test_an_engine_that_does_not_answer_ends_the_wait() -> None:

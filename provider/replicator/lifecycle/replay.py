@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from replicator.errors import ReplayFailed
 from replicator.lifecycle.connect import Connections, StreamId
 from replicator.lifecycle.wait import Limits, Progress, silent, wait_for_replay
 from replicator.model import Checkpoint
-from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress
+from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
 
 
 async def plan_replay(
@@ -26,8 +27,15 @@ async def run_replay(
     limits: Limits,
     progress: Progress = silent,
 ) -> ReplayProgress:
-    """Run the replay, or join the one that has this key, and wait until it ends. A failed one is returned as it is."""
+    """Run the replay, or join the one that has this key, and wait until it ends. Raise `ReplayFailed` if it fails."""
     replicator = connections.changing(at)
     async with limits.within("the replay", at.name):
         started = await replicator.replay(at.name, start, key=key, method=method, target=target)
-        return await wait_for_replay(replicator, started, limits, progress)
+        ended = await wait_for_replay(replicator, started, limits, progress)
+    if ended.state is ReplayState.FAILED:
+        raise ReplayFailed(
+            ended.error or "the engine gives no reason",
+            stream=at.name,
+            fix="mend that, and replay under another key; this one stays with its failure",
+        )
+    return ended

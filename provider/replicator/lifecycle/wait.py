@@ -106,7 +106,7 @@ def _reached(wait_for: WaitFor, status: StreamStatus, goal: int | None) -> bool:
     if wait_for is WaitFor.NONE or status.state in (StreamState.FAILED, StreamState.PAUSED):
         return True
     if wait_for is WaitFor.RUNNING:
-        return status.state is StreamState.RUNNING
+        return status.state in (StreamState.RUNNING, StreamState.CATCHING_UP)
     if status.state is StreamState.SNAPSHOT:
         return False
     if goal is not None and status.events_replicated is not None:
