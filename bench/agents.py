@@ -20,10 +20,10 @@ from pathlib import Path
 from replicator.backends.sqlite.daemon import DaemonSettings, daemon_argv, shared_daemon
 from replicator.model import Stream
 from replicator.remote.client import RemoteReplicator
-from tests.engines import find_engine, make_database, wait_until
 
 from bench.goals import GOALS
 from bench.measure import Result, in_turn, judge
+from tests.engines import find_engine, make_database, wait_until
 
 AT_ONCE = 8
 _LIMIT = 60.0  # seconds for one call
@@ -166,9 +166,10 @@ async def _upsert_all(place: Place, address: str) -> float:
 @contextmanager
 def _running(command: list[str], log: Path) -> Iterator[None]:
     """A process until the block ends; its log is told where the block fails."""
-    with log.open("wb") as output, subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-    ) as process:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process,
+    ):
         try:
             yield
         except Exception as error:

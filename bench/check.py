@@ -1,9 +1,10 @@
-"""Says whether every goal was met: `python bench/check.py [FILE]`. Exit code 1 where one was not, or was not measured."""
+"""Says whether every goal was met: `python bench/check.py [FILE]`. Exit code 1 where one was missed or not measured."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, Python looks in bench/ alone
 from bench.goals import GOALS
@@ -21,7 +22,7 @@ def problems(path: Path) -> list[str]:
         elif row["goal"] != goal.most:
             found.append(f"{goal.name}: measured against another goal ({row['goal']}); measure again")
         elif row["ok"] is not True:
-            faults = "".join(f"; {fault}" for fault in row["faults"])
+            faults = "".join(f"; {fault}" for fault in cast("list[str]", row["faults"]))
             found.append(
                 f"{goal.name}: {row['ratio']} times the floor, the goal is {goal.most} "
                 f"({row['value']} {goal.unit} over {row['floor']} {goal.unit}){faults}"

@@ -42,7 +42,7 @@ def _load_protocol() -> tuple[Any, Any, Any]:
 pb, pb_grpc, plugin_pb2 = _load_protocol()
 
 
-class Nothing(pb_grpc.ResourceProviderServicer):  # type: ignore[misc]
+class Nothing(pb_grpc.ResourceProviderServicer):  # type: ignore[misc, name-defined]
     """Every resource is what its inputs say."""
 
     async def Handshake(self, request: Any, context: Any) -> Any:

@@ -43,7 +43,5 @@ def spawn_to_port(pairs: int) -> Result:
     """From the start of the process to the port line."""
     for command in (_FLOOR, _VALUE):
         _seconds_to_first_line(command)  # writes the bytecode
-    values, floors = in_turn(
-        pairs, lambda: _seconds_to_first_line(_FLOOR), lambda: _seconds_to_first_line(_VALUE)
-    )
+    values, floors = in_turn(pairs, lambda: _seconds_to_first_line(_FLOOR), lambda: _seconds_to_first_line(_VALUE))
     return judge(GOALS["spawn_to_port"], values, floors)

@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.pulumi import SCRIPTS, Project, plugins_of
-
 from bench import floor_plugin
 from bench.goals import GOALS
 from bench.measure import Result, judge
 from bench.memory import Memory, serving
+from tests.pulumi import SCRIPTS, Project, plugins_of
 
 LATENCY = "50ms"
 RSS_FLOOR = 120.0  # MB, which is what the plugin may take
@@ -116,7 +115,9 @@ def life_cycle(folder: Path, laps: int, count: int) -> list[Result]:
                     if operation == "up":
                         side.expect_full()
     return [
-        judge(GOALS[f"{name}_200"], value.seconds[name], floor.seconds[name], find_faults(name, count, value.calls[name]))
+        judge(
+            GOALS[f"{name}_200"], value.seconds[name], floor.seconds[name], find_faults(name, count, value.calls[name])
+        )
         for name in _OPERATIONS
     ]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from replicator.capabilities import MEMORY
 
 from tests.e2e.conftest import Make
 from tests.e2e.memory import Memory
@@ -14,7 +15,6 @@ from tests.pulumi import Project
 
 OTHER_SOURCE = {"kind": "postgres", "uri": "postgres://other.example/shop"}
 REMADE = "the stream is removed and made again, which begins with a new snapshot"
-KEPT = "the events that it delivered stay until the process ends"
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +37,18 @@ CHANGES: Mapping[str, tuple[Mapping[str, Any], list[str], list[str]]] = {
         [
             "purgeDestination: deletes data: from now on a delete of this stream also deletes what it wrote to the"
             " destination",
-            "source.uri: re-snapshots: another source is read from its first event",
+            f"source.uri: re-snapshots: {MEMORY.changes['source.uri'].text}",
         ],
     ),
     "another name": (
         {"name": "consequences-renamed"},
         ["delete-replaced", "replace", "create-replacement"],
-        [f"name: forces replacement: re-snapshots: {REMADE}; {KEPT}"],
+        [f"name: forces replacement: re-snapshots: {REMADE}; {MEMORY.removal}"],
     ),
     "another region": (
         {"source": {"kind": "postgres", "uri": "postgres://db.example/shop", "region": "eu-fra"}},
         ["delete-replaced", "replace", "create-replacement"],
-        [f"source.region: forces replacement: re-snapshots: {REMADE}; {KEPT}"],
+        [f"source.region: forces replacement: re-snapshots: {REMADE}; {MEMORY.removal}"],
     ),
 }
 
@@ -69,7 +69,7 @@ def test_preview_says_what_a_pause_costs(project: Project, memory: Memory) -> No
     project.write_yaml(yaml_program(memory.address, stream(project, desiredState="paused")))
     ran = project.preview()
     assert ran.said("warning") == []
-    assert "desiredState: while it is paused, the events of the pause are delivered on resume" in ran.text
+    assert f"desiredState: while it is paused, {MEMORY.pause_cost}" in ran.text
 
 
 def test_deletion_protection(memory: Memory, make_project: Make) -> None:

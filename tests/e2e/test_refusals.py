@@ -118,8 +118,8 @@ def test_refused_in_preview(case: str, project: Project, memory: Memory) -> None
     assert_readable(ran)
     reasons = told(ran)
     assert len(reasons) == len(refusal.reasons), ran.text
-    for reason in refusal.reasons:
-        assert [line for line in reasons if line.startswith(reason)], f"{reason!r} is not in:\n{ran.text}"
+    for expected in refusal.reasons:
+        assert [line for line in reasons if line.startswith(expected)], f"{expected!r} is not in:\n{ran.text}"
     assert memory.effects() == effects
 
 
@@ -173,7 +173,7 @@ CONFIGURATIONS: Mapping[str, tuple[Mapping[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", CONFIGURATIONS)
 def test_configuration_refused(case: str, make_project: Make) -> None:
-    settings, reason = CONFIGURATIONS[case]
+    settings, fault = CONFIGURATIONS[case]
     project = make_project(f"config-{case.replace(' ', '-')}")
     for key, value in settings.items():
         project.configure(f"replicator:{key}", value)
@@ -181,7 +181,7 @@ def test_configuration_refused(case: str, make_project: Make) -> None:
     ran = project.preview(check=False)
     assert ran.code == 1, ran.text
     assert_readable(ran)
-    assert reason in ran.text
+    assert fault in ran.text
 
 
 def test_what_is_unknown_passes_in_preview(memory: Memory, make_project: Make) -> None:

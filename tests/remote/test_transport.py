@@ -144,7 +144,7 @@ async def test_no_permission_says_whose_socket_it_is_and_does_not_wait(socket_pa
         with pytest.raises(AgentUnreachable, match=r"no permission .* mode 0[46]00 and group \w+") as caught:
             await client.pause("orders")
         assert now() - before < 1
-    assert "--group" in str(caught.value.fix)
+    assert "--socket-group" in str(caught.value.fix)
 
 
 async def test_another_failure_to_connect_is_quoted(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,7 +244,10 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         result, failures = await function(invocation, strip(arguments))
         return pb.InvokeResponse(
             **{"return": encode(result)},
-            failures=[pb.CheckFailure(property=failure.path, reason=str(failure)) for failure in failures],
+            failures=[
+                pb.CheckFailure(property=failure.path, reason=f"{failure.reason} [{failure.code}]")
+                for failure in failures
+            ],
         )
 
     async def Cancel(self, request: Empty, context: Context) -> Empty:

@@ -130,7 +130,7 @@ class Connection:
         if isinstance(cause, PermissionError):
             return AgentUnreachable(
                 f"no permission on the agent's socket at {self.address}{_describe(self._path)}",
-                fix="run as the owner of the socket, or start the agent with a --group that you are in",
+                fix="run as the owner of the socket, or start the agent with a --socket-group that you are in",
             )
         if isinstance(cause, FileNotFoundError | NotADirectoryError):
             return AgentUnreachable(f"no agent runs at {self.address}: the socket is not there", fix=self._start_hint)

@@ -106,7 +106,7 @@ def _find_group(group: str | None) -> int | None:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise InvalidConfig(f"this host has no group {group!r}", fix="choose another --group") from None
+        raise InvalidConfig(f"this host has no group {group!r}", fix="choose another --socket-group") from None
 
 
 def _identify(path: Path) -> tuple[int, int, int]:

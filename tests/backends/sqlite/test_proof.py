@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
 DATABASES = 8
 ROUNDS = 26  # 208 in all
+_AWAY = ("pause",) * 5 + ("remove",) * 2 + ("kill",)  # a kill is one for every database
 _WAL_ACTIONS = ("nothing", "passive", "restart", "restart", "truncate", "close", "close")
 
 
@@ -69,7 +70,7 @@ class _Subject:
         await self.writer("burst", chance.randrange(12))
         if chance.random() < 0.5:
             await caught_up(driver, name)
-        away = chance.choice(("pause", "pause", "kill", "kill", "remove"))
+        away = chance.choice(_AWAY)
         live = chance.random() < 0.5
         reader = chance.random() < 0.15
         if away == "pause":
@@ -120,20 +121,8 @@ class _Subject:
         driver, name = self.agent.driver, self.stream.name
         status = await caught_up(driver, name, timeout=60)
         copy = self.agent.folder / f"{name}.copy"
-        here = await content_hash(self.database)
-        try:
-            there = await restored_hash(self.command, await replica_url(driver, name), copy)
-        except EngineError as error:
-            there = str(error)
-        if there != here:
-            import subprocess
-
-            subprocess.run(
-                f"rm -rf /tmp/evid; mkdir /tmp/evid; cp -a {self.database.parent}/.{name}.db-litestream /tmp/evid/side; cp {self.database}* /tmp/evid/; cp {self.agent.folder}/d/*/litestream.log /tmp/evid/",
-                shell=True,
-            )
-            print(await replica_url(driver, name), status)
-        assert there == here, f"{name} differs after round {len(self.story)}: {self.story}"
+        here, url = await content_hash(self.database), await replica_url(driver, name)
+        assert await _equal(self.command, url, copy, self.database), f"{name} after {len(self.story)}: {self.story}"
         assert status.last_checkpoint is not None and status.last_checkpoint.lsn is not None
         self.points.append((Position.parse(status.last_checkpoint.lsn, name), here))
 
@@ -195,14 +184,20 @@ async def test_the_naive_way_loses_rows(
                         await writer("burst", chance.choice((0, 1, 5)))
                         (await engine.post("/start", json={"path": str(database)})).raise_for_status()
                         await _sync(daemon.control, database)
-                        copy = tmp_path / f"{number}.copy"
-                        if await restored_hash(command_line, url, copy) != await content_hash(database):
+                        if not await _equal(command_line, url, tmp_path / f"{number}.copy", database):
                             return 1
                 return 0
 
             lost = await asyncio.gather(*(rounds(number) for number in range(DATABASES)))
     print(f"databases with lost rows: {sum(lost)} of {DATABASES}")
     assert sum(lost) > 0
+
+
+async def _equal(command: CommandLine, url: str, copy: Path, database: Path) -> bool:
+    try:
+        return await restored_hash(command, url, copy) == await content_hash(database)
+    except EngineError:  # what was lost can leave a copy that is no database
+        return False
 
 
 async def _sync(control: ControlClient, database: Path) -> None:

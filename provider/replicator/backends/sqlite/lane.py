@@ -13,7 +13,6 @@ from replicator.backends.sqlite import wal
 from replicator.backends.sqlite.litestream import ControlClient, EngineError, EngineTimeout, ListedDatabase, Synced
 from replicator.backends.sqlite.replica import ReplicaLocation, S3Credentials
 
-
 _POLL = 0.05
 
 
