@@ -1,0 +1,241 @@
+"""What every backend keeps, in one suite: over memory and litestream, in process and through HTTP on a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from replicator.backends.memory import MemoryReplicator
+from replicator.backends.sqlite.litestream import find_binary
+from replicator.capabilities import TABLE, No
+from replicator.errors import (
+    DestinationInUse,
+    NotOurs,
+    OwnedByAnother,
+    ReplayKeyReused,
+    ReplayNotFound,
+    ReplayNotRetained,
+    StreamNotFound,
+    Unsupported,
+)
+from replicator.model import Checkpoint, Owner, Stream, StreamState
+from replicator.remote.server import build_app
+from replicator.replicator import ReplayMethod, Replicator
+
+from tests.backends.sqlite.agents import Agent, until
+from tests.remote.support import connected, serving
+
+pytestmark = pytest.mark.engine
+
+URN = "urn:pulumi:dev::shop::replicator:index:Stream::orders"
+OTHER = URN.replace("dev", "prod")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One backend, and a place for the sources and destinations of a test."""
+
+    replicator: Replicator
+    folder: Path
+
+    def stream(self, name: str = "orders", *, place: str = "", **changes: Any) -> Stream:
+        """A declaration with a source and a destination of its own."""
+        database = self.folder / f"{name}.db"
+        with closing(sqlite3.connect(database, isolation_level=None)) as source:
+            source.execute("CREATE TABLE IF NOT EXISTS t (a)")
+        return Stream.model_validate(
+            {
+                "name": name,
+                "source": {"kind": "sqlite", "uri": f"sqlite://{database}"},
+                "destination": {"kind": "s3", "uri": f"file://{self.folder}/replicas/{place or name}"},
+                "owner": {"urn": URN},
+                **changes,
+            }
+        )
+
+    async def made(self, name: str = "orders", **changes: Any) -> Stream:
+        """A stream that exists, as the engine's side records it."""
+        await self.replicator.upsert_stream(self.stream(name, **changes))
+        (found,) = await self.replicator.describe([name])
+        return found.stream
+
+    async def replicated(self, name: str) -> Checkpoint:
+        """Wait for a checkpoint."""
+        found: list[Checkpoint] = []
+
+        async def reached() -> bool:
+            status = await self.replicator.get_status(name)
+            found[:] = [status.last_checkpoint] if status.last_checkpoint else []
+            return bool(found) and status.lag_events is not None and status.lag_events <= 1
+
+        await until(reached, what=f"a checkpoint of {name}")
+        return found[0]
+
+
+@pytest.fixture(params=["memory", "memory, remote", "litestream", "litestream, remote"])
+async def given(request: pytest.FixtureRequest) -> AsyncIterator[Given]:
+    kind, _, way = request.param.partition(", ")
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="c")))
+        replicator: Replicator = MemoryReplicator()
+        if kind == "litestream":
+            agent = Agent((await find_binary()).path, folder / "agent", {})
+            replicator = await agent.start()
+            stack.push_async_callback(agent.stop)
+        if way:
+            await stack.enter_async_context(serving(build_app({kind: replicator}), folder / "s"))
+            replicator = await stack.enter_async_context(connected(folder / "s", kind))
+        yield Given(replicator, folder)
+
+
+async def test_the_same_stream_again_changes_nothing(given: Given) -> None:
+    made = await given.made()
+    before = await given.replicator.describe(["orders"])
+    await given.replicator.upsert_stream(made)
+    after = await given.replicator.describe(["orders"])
+    assert [item.stream for item in after] == [item.stream for item in before]
+    assert [item.engine_objects for item in after] == [item.engine_objects for item in before]
+
+
+async def test_a_lost_reply_is_found_again_by_the_urn_and_keeps_its_token(given: Given) -> None:
+    made = await given.made()
+    again = await given.made()
+    assert made.owner is not None
+    assert made.owner.token
+    assert again.owner == made.owner
+
+
+async def test_the_token_decides_and_the_urn_is_written_anew(given: Given) -> None:
+    made = await given.made()
+    assert made.owner is not None
+    renamed = Owner(urn=OTHER, token=made.owner.token)
+    await given.replicator.upsert_stream(made.model_copy(update={"owner": renamed}))
+    (found,) = await given.replicator.list_streams()
+    assert found.owner == renamed
+
+
+async def test_another_owner_is_refused_by_name(given: Given) -> None:
+    made = await given.made()
+    stranger = Owner(urn=OTHER)
+    with pytest.raises(OwnedByAnother, match=URN):
+        await given.replicator.upsert_stream(made.model_copy(update={"owner": stranger}))
+    with pytest.raises(OwnedByAnother, match=URN):
+        await given.replicator.delete_stream("orders", owner=stranger)
+    assert await given.replicator.list_streams() == [made]
+
+
+async def test_an_unmarked_stream_is_refused_until_it_is_claimed(given: Given) -> None:
+    made = await given.made(owner=None)
+    assert made.owner is None
+    with pytest.raises(NotOurs) as refused:
+        await given.replicator.upsert_stream(made.model_copy(update={"owner": Owner(urn=URN)}))
+    assert "pulumi import" in str(refused.value.fix)
+    await given.replicator.upsert_stream(made.model_copy(update={"owner": Owner(urn=URN, claim=True)}))
+    (found,) = await given.replicator.list_streams()
+    assert found.owner is not None
+    assert (found.owner.urn, bool(found.owner.token), found.owner.claim) == (URN, True, False)
+
+
+@pytest.mark.parametrize("place", ["orders", "orders/inside", "."])
+async def test_one_writer_for_a_destination(given: Given, place: str) -> None:
+    await given.made()
+    second = given.stream("bills", place=place) if place != "." else given.stream("bills")
+    if place == ".":
+        around = second.destination.model_copy(update={"uri": f"file://{given.folder}/replicas"})
+        second = second.model_copy(update={"destination": around})
+    with pytest.raises(DestinationInUse, match="orders"):
+        await given.replicator.upsert_stream(second)
+    assert [stream.name for stream in await given.replicator.list_streams()] == ["orders"]
+
+
+async def test_pause_and_resume_are_idempotent_and_keep_the_checkpoint(given: Given) -> None:
+    await given.made()
+    before = await given.replicated("orders")
+    for _ in range(2):
+        await given.replicator.pause("orders")
+    assert (await given.replicator.get_status("orders")).state is StreamState.PAUSED
+    for _ in range(2):
+        await given.replicator.resume("orders")
+    after = await given.replicated("orders")
+    assert before.lsn is not None
+    assert after.lsn is not None
+    assert after.lsn >= before.lsn if not before.lsn.isdecimal() else int(after.lsn) >= int(before.lsn)
+
+
+async def test_listing_description_and_status_agree(given: Given) -> None:
+    for name in ("orders", "bills"):
+        await given.made(name)
+        await given.replicator.pause(name)
+    listed = {stream.name: stream for stream in await given.replicator.list_streams()}
+    described = {item.stream.name: item for item in await given.replicator.describe()}
+    assert listed.keys() == described.keys() == {"orders", "bills"}
+    for name, item in described.items():
+        assert item.stream == listed[name]
+        assert item.status.state is (await given.replicator.get_status(name)).state is StreamState.PAUSED
+    assert await given.replicator.describe(["nobody"]) == []
+
+
+async def test_a_delete_can_be_repeated_and_leaves_nothing(given: Given) -> None:
+    made = await given.made()
+    for _ in range(2):
+        await given.replicator.delete_stream("orders", owner=made.owner)
+    assert await given.replicator.list_streams() == []
+    with pytest.raises(StreamNotFound):
+        await given.replicator.get_status("orders")
+
+
+async def test_a_plan_of_what_is_not_retained_is_refused(given: Given) -> None:
+    await given.made()
+    await given.replicated("orders")
+    beyond = "9" * 9 if given.replicator.kind == "memory" else f"{2**40:016x}"
+    with pytest.raises(ReplayNotRetained):
+        await given.replicator.plan_replay("orders", Checkpoint(lsn=beyond), target=_target(given))
+
+
+async def test_a_replay_runs_once_for_its_key(given: Given) -> None:
+    await given.made()
+    start, target = await given.replicated("orders"), _target(given)
+    with pytest.raises(ReplayNotFound):
+        await given.replicator.get_replay("orders", "k")
+    begun = await given.replicator.replay("orders", start, key="k", target=target)
+
+    async def ended() -> bool:
+        return (await given.replicator.get_replay("orders", "k")).finished_at is not None
+
+    await until(ended, what="the replay has ended")
+    done = await given.replicator.get_replay("orders", "k")
+    assert (done.state.value, done.started_at, done.error) == ("done", begun.started_at, None)
+    assert await given.replicator.replay("orders", start, key="k", target=target) == done
+    with pytest.raises(ReplayKeyReused):
+        await given.replicator.replay("orders", Checkpoint(lsn="0" * 15 + "f"), key="k", target=target)
+
+
+async def test_methods_that_the_table_refuses_are_refused_with_its_reason(given: Given) -> None:
+    await given.made()
+    start = await given.replicated("orders")
+    refused = {method: cell for method, cell in TABLE[given.replicator.kind].replay.items() if isinstance(cell, No)}
+    assert refused
+    for method, cell in refused.items():
+        with pytest.raises(Unsupported) as error:
+            await given.replicator.plan_replay("orders", start, method=method, target=_target(given))
+        assert error.value.message == cell.reason
+    assert ReplayMethod.AUTO not in refused
+
+
+async def test_many_calls_at_once_are_answered(given: Given) -> None:
+    names = [f"s{number}" for number in range(8)]
+    await asyncio.gather(*(given.made(name) for name in names))
+    assert sorted(item.stream.name for item in await given.replicator.describe()) == names
+
+
+def _target(given: Given) -> str | None:
+    """A place for a copy, where the backend makes copies."""
+    copies = not isinstance(TABLE[given.replicator.kind].replay[ReplayMethod.COPY], No)
+    return str(given.folder / "copy.db") if copies else None
