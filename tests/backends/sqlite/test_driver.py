@@ -1,0 +1,196 @@
+"""The driver on the real engine: what a change does to the data, and what it refuses. Only the destination counts."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from replicator.backends.sqlite.database import content_hash
+from replicator.backends.sqlite.litestream import CommandLine, find_binary
+from replicator.errors import DestinationInUse, InvalidStream, SourceFormat, SourceMissing
+from replicator.model import Owner, Stream, StreamState
+
+from tests.backends.sqlite.agents import Agent, caught_up, declare, replica_url, until
+
+pytestmark = pytest.mark.engine
+
+
+@dataclass
+class Shop:
+    """An agent, a database and folders for replicas."""
+
+    agent: Agent
+    folder: Path
+    command: CommandLine
+    copies: int = 0
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "shop.db"
+
+    def sell(self, count: int, database: Path | None = None) -> None:
+        """Commit `count` orders, and close: the last connection takes the WAL with it."""
+        with closing(sqlite3.connect(database or self.database, isolation_level=None)) as shop:
+            shop.execute("PRAGMA journal_mode = wal")
+            shop.execute("CREATE TABLE IF NOT EXISTS orders (item TEXT)")
+            for _ in range(count):
+                shop.execute("INSERT INTO orders VALUES (hex(randomblob(20)))")
+
+    def stream(self, place: str = "a", **changes: Any) -> Stream:
+        return declare("orders", self.database, f"file://{self.folder}/replicas/{place}", **changes)
+
+    async def upsert(self, place: str = "a", **changes: Any) -> None:
+        """Declare it as its owner, whatever has happened to it."""
+        await self.agent.driver.upsert_stream(self.stream(place, **changes))
+
+    async def restored(self, url: str | None = None) -> str:
+        """A hash of what the destination holds."""
+        self.copies += 1
+        copy = self.folder / f"copy-{self.copies}.db"
+        await self.command.restore(url or await replica_url(self.agent.driver, "orders"), copy)
+        return await content_hash(copy)
+
+    async def is_replicated(self) -> bool:
+        await caught_up(self.agent.driver, "orders")
+        return await self.restored() == await content_hash(self.database)
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    with tempfile.TemporaryDirectory(prefix="t") as name:
+        folder = Path(name)
+        binary = (await find_binary()).path
+        made = Shop(Agent(binary, folder / "agent", {}), folder, CommandLine(binary, {}))
+        made.sell(50)
+        await made.agent.start()
+        yield made
+        await made.agent.stop()
+
+
+async def test_another_destination_gets_a_whole_copy_and_the_old_one_stays(shop: Shop) -> None:
+    await shop.upsert()
+    assert await shop.is_replicated()
+    old, before = await replica_url(shop.agent.driver, "orders"), await content_hash(shop.database)
+    await shop.upsert("b")
+    shop.sell(20)
+    assert await shop.is_replicated()
+    assert await shop.restored(old) == before
+
+
+async def test_another_source_is_copied_whole(shop: Shop) -> None:
+    await shop.upsert()
+    assert await shop.is_replicated()
+    other = shop.folder / "other.db"
+    shop.sell(7, other)
+    await shop.upsert(source={"kind": "sqlite", "uri": f"sqlite://{other}"})
+    await caught_up(shop.agent.driver, "orders")
+    assert await shop.restored() == await content_hash(other)
+    assert not list(shop.folder.glob(".shop.db*"))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"checkpointInterval": "500ms"}, {"options": {"busy-timeout": "3s"}}], ids=["interval", "options"]
+)
+async def test_a_restart_loses_nothing(shop: Shop, changes: dict[str, Any]) -> None:
+    await shop.upsert()
+    shop.sell(20)
+    await shop.upsert(**changes)
+    shop.sell(20)
+    assert await shop.is_replicated()
+    await shop.upsert()
+    shop.sell(20)
+    assert await shop.is_replicated()
+
+
+async def test_a_new_agent_takes_up_what_the_old_one_left(shop: Shop) -> None:
+    await shop.upsert()
+    await shop.agent.stop()
+    shop.sell(30)
+    await shop.agent.start()
+    assert await shop.is_replicated()
+
+
+async def test_a_swapped_file_fails_until_an_update_copies_it_anew(shop: Shop) -> None:
+    await shop.upsert()
+    assert await shop.is_replicated()
+    other = shop.folder / "restored.db"
+    shop.sell(9, other)
+    for side in ("-wal", "-shm"):
+        shop.database.with_name(f"shop.db{side}").unlink(missing_ok=True)
+    other.rename(shop.database)
+
+    async def noticed() -> bool:
+        status = await shop.agent.driver.get_status("orders")
+        return status.state is StreamState.FAILED and "another file took the place of" in str(status.last_error)
+
+    await until(noticed, what="the other file is noticed")
+    await shop.upsert()
+    status = await caught_up(shop.agent.driver, "orders")
+    assert status.last_checkpoint is not None
+    assert str(status.last_checkpoint.lsn).startswith("r2/")
+    assert await shop.is_replicated()
+
+
+async def test_its_owner_comes_back_to_a_replica_and_nobody_else_does(shop: Shop) -> None:
+    await shop.upsert()
+    assert await shop.is_replicated()
+    await shop.agent.driver.delete_stream("orders")
+    assert not list(shop.folder.glob(".shop.db*"))
+    with pytest.raises(DestinationInUse, match="of the removed stream 'orders'"):
+        await shop.upsert(owner={"urn": "urn:somebody::else"})
+    shop.sell(20)
+    await shop.upsert()
+    assert await shop.is_replicated()
+
+
+async def test_purge_removes_the_replica(shop: Shop) -> None:
+    await shop.upsert(purgeDestination=True)
+    assert await shop.is_replicated()
+    await shop.agent.driver.delete_stream("orders", owner=Owner(urn=shop.stream().owner.urn))  # type: ignore[union-attr]
+    assert not (shop.folder / "replicas" / "a").exists()
+    assert await shop.agent.driver.list_streams() == []
+
+
+async def test_a_prefix_in_use_is_refused(shop: Shop) -> None:
+    place = shop.folder / "replicas" / "a"
+    place.mkdir(parents=True)
+    (place / "somebody.txt").write_text("theirs")
+    with pytest.raises(DestinationInUse, match="holds 1 objects"):
+        await shop.upsert()
+    assert await shop.agent.driver.list_streams() == []
+    assert [path.name for path in place.iterdir()] == ["somebody.txt"]
+
+
+async def test_a_missing_file_and_one_that_is_no_database_are_refused(shop: Shop) -> None:
+    text = shop.folder / "notes.txt"
+    text.write_text("this is not a database, whatever its name says" * 10)
+    for path, error in ((shop.folder / "nothing.db", SourceMissing), (text, SourceFormat)):
+        source = {"kind": "sqlite", "uri": f"sqlite://{path}"}
+        found = await shop.agent.driver.preflight(shop.stream(source=source))
+        assert [item.code for item in found] == [error.code]
+        with pytest.raises(error):
+            await shop.upsert(source=source)
+    assert await shop.agent.driver.list_streams() == []
+
+
+async def test_one_database_has_one_stream(shop: Shop) -> None:
+    await shop.upsert()
+    second = declare("again", shop.database, f"file://{shop.folder}/replicas/b")
+    with pytest.raises(InvalidStream, match="replicates this database already"):
+        await shop.agent.driver.upsert_stream(second)
+
+
+async def test_mode_snapshot_copies_once_and_again_on_resume(shop: Shop) -> None:
+    await shop.upsert(mode="snapshot")
+    first = await content_hash(shop.database)
+    assert (await shop.agent.driver.get_status("orders")).state is StreamState.PAUSED
+    shop.sell(10)
+    assert await shop.restored() == first
+    await shop.agent.driver.resume("orders")
+    assert await shop.restored() == await content_hash(shop.database)
