@@ -86,7 +86,7 @@ def test_the_demo_tells_its_story(tmp_path_factory: pytest.TempPathFactory) -> N
         env=env,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

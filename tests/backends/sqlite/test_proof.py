@@ -28,7 +28,7 @@ from tests.backends.sqlite.conftest import BUCKET, StartDaemon
 from tests.backends.sqlite.writer import Writer
 from tests.engines import S3Server, make_database
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 DATABASES = 8
 ROUNDS = 26  # 208 in all
