@@ -30,14 +30,21 @@ SECRET = 'it\'s "a" $HOME ${SECRET} \\ secret\nof two lines'
 
 
 class TwoOwners(S3Server):
-    """A server that a second identity may use as well."""
+    """A server that a second identity may use as well, and a third one may only read."""
 
     second = S3Identity("SECONDKEY", "another secret")
+    reader = S3Identity("READERKEY", "a third secret")
 
     def _identities(self) -> list[dict[str, object]]:
-        pair = {"accessKey": self.second.access_key_id, "secretKey": self.second.secret_access_key}
-        actions = ["Admin", "Read", "Write", "List", "Tagging"]
-        return [*super()._identities(), {"name": "second", "credentials": [pair], "actions": actions}]
+        def row(name: str, user: S3Identity, *actions: str) -> dict[str, object]:
+            pair = {"accessKey": user.access_key_id, "secretKey": user.secret_access_key}
+            return {"name": name, "credentials": [pair], "actions": list(actions)}
+
+        return [
+            *super()._identities(),
+            row("second", self.second, "Admin", "Read", "Write", "List", "Tagging"),
+            row("reader", self.reader, "Read", "List"),
+        ]
 
 
 @pytest.fixture(scope="session")
@@ -154,12 +161,14 @@ def short_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def environ(s3: TwoOwners) -> dict[str, str]:
-    """What the agent's own environment holds: two identities, by the names that `authRef` uses."""
+    """What the agent's own environment holds: identities, by the names that `authRef` uses."""
     return {
         "OWNER_ACCESS_KEY_ID": s3.owner.access_key_id,
         "OWNER_SECRET_ACCESS_KEY": s3.owner.secret_access_key,
         "SECOND_ACCESS_KEY_ID": s3.second.access_key_id,
         "SECOND_SECRET_ACCESS_KEY": s3.second.secret_access_key,
+        "READER_ACCESS_KEY_ID": s3.reader.access_key_id,
+        "READER_SECRET_ACCESS_KEY": s3.reader.secret_access_key,
         "STRANGER_ACCESS_KEY_ID": s3.stranger.access_key_id,
         "STRANGER_SECRET_ACCESS_KEY": s3.stranger.secret_access_key,
     }

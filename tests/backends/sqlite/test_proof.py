@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 DATABASES = 8
 ROUNDS = 26  # 208 in all
-_AWAY = ("pause", "pause", "kill", "kill", "remove")  # a kill is one for every database
+_AWAY = ("pause", "pause", "pause", "remove", "remove", "kill")  # a kill is one for every database
 _WAL_ACTIONS = ("nothing", "passive", "restart", "restart", "truncate", "close", "close")
 
 

@@ -40,7 +40,7 @@ class Application:
 
     def checkpoint(self, mode: str) -> Any:
         """A checkpoint as an application does it."""
-        return self.statement(f"PRAGMA wal_checkpoint({mode})")
+        return _checkpoint(self._open(1)[0], mode)
 
     def close(self) -> None:
         """Close every connection. Where nobody else has one, SQLite removes the WAL."""
@@ -75,7 +75,7 @@ class Application:
                 _transaction(connection, chance)
                 if chance.random() < 0.1:
                     with suppress(sqlite3.OperationalError):  # somebody else checkpoints
-                        connection.execute("PRAGMA wal_checkpoint(RESTART)")
+                        _checkpoint(connection, "RESTART")
         finally:
             connection.close()
 
@@ -89,6 +89,15 @@ def _connect(database: str) -> sqlite3.Connection:
     connection = sqlite3.connect(database, timeout=30, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA wal_autocheckpoint = 40")
     return connection
+
+
+def _checkpoint(connection: sqlite3.Connection, mode: str) -> Any:
+    """A checkpoint that waits for nobody for long: while litestream holds the WAL, it cannot be restarted."""
+    connection.execute("PRAGMA busy_timeout = 50")
+    try:
+        return connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    finally:
+        connection.execute("PRAGMA busy_timeout = 30000")
 
 
 def _transaction(connection: sqlite3.Connection, chance: random.Random) -> None:

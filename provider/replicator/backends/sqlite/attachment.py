@@ -63,7 +63,7 @@ class Attachment:
         except (EngineError, ReplicaError, db.DatabaseError, OSError) as error:
             await self.lanes.detach(record.name, timeout=1.0)
             failure = self.meaning(error, record.name)
-            health.failed(failure.message)
+            health.failed(failure.message, passing=isinstance(error, EngineUnreachable))
             raise failure from error
         health.attached()
         return record.model_copy(update={"reset_due": False, "reached": None})
@@ -119,7 +119,8 @@ class Attachment:
         if error is None:
             self.health_of(name).attached()
         else:
-            self.health_of(name).failed(self.meaning(error, name).message)
+            passing = isinstance(error, EngineUnreachable)
+            self.health_of(name).failed(self.meaning(error, name).message, passing=passing)
 
     # --- watching ------------------------------------------------------------------------------------------------
 

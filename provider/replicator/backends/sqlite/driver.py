@@ -109,8 +109,11 @@ class SqliteDriver:
                 return
             if not record.paused or record.copy_due:
                 await self._keeper.try_attach(record)
-        for replay in replays.unfinished(record):
-            self._spawn(self._run_replay(name, replay.key))
+        for replay in record.replays.values():
+            if replay.finished_at is None:
+                self._spawn(self._run_replay(name, replay.key))
+            else:
+                await replays.tidy(replay)
 
     # --- the seam ------------------------------------------------------------------------------------------------
 
@@ -313,12 +316,12 @@ class SqliteDriver:
                     sources = await self._replay_sources(record)
                     changes = await replays.copy(record, sources, replay)
                     await self._finish_replay(name, key, changes)
-                    await replays.tidy(replay)
                 else:
                     await self._reseed(name, key)
             except (ReplicatorError, EngineError, db.DatabaseError, OSError) as error:
                 text = self._keeper.redact(self._keeper.meaning(error, name).message)
                 await self._finish_replay(name, key, {"state": "failed", "error": text})
+            await replays.tidy(replay)
 
     async def _reseed(self, name: str, key: str) -> None:
         """A full snapshot under a new prefix. The new generation is recorded first, so a crash goes on with it."""

@@ -40,10 +40,13 @@ class Health:
         self.well()
         self.attached_at = time.monotonic()
 
-    def failed(self, text: str, *, by_person: bool = False) -> None:
-        """It does not replicate. Count the failure, and try again later."""
+    def failed(self, text: str, *, by_person: bool = False, passing: bool = False) -> None:
+        """It does not replicate. Count the failure, and try again later; soon, where it was somebody else's."""
         self.error, self.by_person = text, by_person
+        delay = self._delay
         self._note(text)
+        if passing:
+            self._delay = delay
 
     def flows(self) -> None:
         """Its uploads arrive."""

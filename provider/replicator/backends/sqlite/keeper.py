@@ -86,6 +86,7 @@ class Keeper(Attachment):
             if changed != record:
                 await self.store.put(changed)
             await self._settle(changed)
+            await self._exhume(stream)  # a crash may have left it since the stream came back
             return
         if new_place:
             grave = self.store.tombstone(destination_key(stream.destination))

@@ -7,6 +7,7 @@ counts from 1 again.
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from replicator.backends.sqlite.litestream import format_txid
 from replicator.errors import InvalidStream
 from replicator.model import Checkpoint
 
+_TIME, _TIME_AT = struct.Struct(">Q"), 32  # milliseconds since 1970 in a transaction file's header
 _LSN = re.compile(r"(?:r([1-9][0-9]{0,5})/)?([0-9a-f]{16})")
 
 
@@ -45,13 +47,19 @@ class Position:
 
 
 def batch_time(database: Path, txid: int) -> datetime | None:
-    """When a transaction file was made, while it is still kept beside the database."""
+    """When a transaction file was made, by its header, while it is still kept beside the database.
+
+    A restore goes by the same time. The file system's own is some milliseconds off.
+    """
     name = format_txid(txid)
     path = LITESTREAM.side_folder_of(database) / "ltx" / "0" / f"{name}-{name}.ltx"
     try:
-        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    except OSError:
+        with path.open("rb") as file:
+            header = file.read(_TIME.size + _TIME_AT)
+        (milliseconds,) = _TIME.unpack_from(header, _TIME_AT)
+    except (OSError, struct.error):
         return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def position_at(generation: int, database: Path, txid: int) -> Checkpoint:

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import Any
 from replicator.backends.sqlite import faults
 from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.litestream import CommandLine, EngineError, LtxFile
-from replicator.backends.sqlite.positions import Position
+from replicator.backends.sqlite.places import source_path
+from replicator.backends.sqlite.positions import Position, batch_time
 from replicator.backends.sqlite.record import Record
 from replicator.backends.sqlite.replica import ReplicaLocation
 from replicator.capabilities import LITESTREAM as CAPABILITIES
@@ -59,10 +61,14 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """The points of one generation that can be restored."""
+    """The points of one generation that can be restored.
+
+    :param database: where the generation that is written now has its newest files beside it.
+    """
 
     generation: int
     files: list[LtxFile]
+    database: Path | None = None
 
     @property
     def points(self) -> list[LtxFile]:
@@ -72,7 +78,9 @@ class _Kept:
         return [ends[txid] for txid in sorted(ends)]
 
     def checkpoint(self, file: LtxFile) -> Checkpoint:
-        return Checkpoint(lsn=str(Position(self.generation, file.max_txid)), wall=file.created)
+        """A point with its time: to the millisecond where that is known here, else to the second."""
+        here = batch_time(self.database, file.max_txid) if self.database else None
+        return Checkpoint(lsn=str(Position(self.generation, file.max_txid)), wall=here or file.created)
 
 
 # --- Plans -----------------------------------------------------------------------------------------------------------
@@ -186,22 +194,25 @@ async def _resolve(record: Record, sources: Sources, start: Checkpoint) -> tuple
     if start.wall > datetime.now(UTC) + _CLOCKS_DIFFER:
         raise ReplayRefused("the time is in the future", stream=record.name, property="start.wall")
     kept = await _kept(record, sources, record.generation)
-    while kept.generation > 1 and (not kept.files or kept.points[0].created > start.wall):
+    while True:
+        try:
+            # The engine takes what is older than a time; a checkpoint's own time means that checkpoint.
+            return await _ask(record, sources, start, kept, timestamp=start.wall + timedelta(milliseconds=1))
+        except ReplayNotRetained:
+            # The engine refuses a time after the last change, though the database has not changed since.
+            if kept.points and start.wall >= kept.points[-1].created:
+                return await _ask(record, sources, start, kept, txid=kept.points[-1].max_txid)
+            if kept.generation == 1:
+                raise
         kept = await _kept(record, sources, kept.generation - 1)
-    try:
-        return await _ask(record, sources, start, kept, timestamp=start.wall)
-    except ReplayNotRetained:
-        # The engine refuses a time after the last change, though the database has not changed since.
-        if kept.points and start.wall >= kept.points[-1].created:
-            return await _ask(record, sources, start, kept, txid=kept.points[-1].max_txid)
-        raise
 
 
 async def _kept(record: Record, sources: Sources, generation: int) -> _Kept:
     try:
-        return _Kept(generation, await sources.command.ltx(sources.url(generation)))
+        files = await sources.command.ltx(sources.url(generation))
     except EngineError as error:
         raise faults.meaning(error.text, record.name) from error
+    return _Kept(generation, files, source_path(record.stream) if generation == record.generation else None)
 
 
 async def _ask(
@@ -293,11 +304,6 @@ def finished(record: Record, key: str, changes: dict[str, Any]) -> Record:
     return record.model_copy(update={"replays": {**record.replays, key: ended}})
 
 
-def unfinished(record: Record) -> list[ReplayProgress]:
-    """Replays that a crash interrupted."""
-    return [replay for replay in record.replays.values() if replay.finished_at is None]
-
-
 def _next_mark(record: Record) -> str:
     return str(Position(record.generation + 1, 1))
 
@@ -339,8 +345,10 @@ async def copy(record: Record, sources: Sources, replay: ReplayProgress) -> dict
 
 
 async def tidy(replay: ReplayProgress) -> None:
-    """Remove the name under which the copy was written; its end is on record by now."""
-    await asyncio.to_thread(_part(replay).unlink, missing_ok=True)
+    """Remove the name under which a copy was written; its end is on record by now."""
+    if replay.target is not None:
+        with suppress(OSError):  # the folder may be gone
+            await asyncio.to_thread(_part(replay).unlink, missing_ok=True)
 
 
 def _part(replay: ReplayProgress) -> Path:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -209,6 +210,7 @@ class S3Location(ReplicaLocation):
         from botocore.session import Session
 
         core = Session()
+        core.register_component("data_loader", _service_models())
         if credentials is None:  # the host's role or files; a key pair in our environment is for somebody else
             core.get_component("credential_provider").remove("env")
         client = boto3.session.Session(botocore_session=core).client(
@@ -302,6 +304,14 @@ class FolderLocation(ReplicaLocation):
             raise CredentialsRefused(self, f"{error.strerror}: {error.filename}") from error
         except OSError as error:
             raise ReplicaError(self, f"{error.strerror}: {error.filename}") from error
+
+
+@cache
+def _service_models() -> Any:
+    """The descriptions of AWS services, read once: they are most of the time and memory of a client."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def engine_environment(credentials: S3Credentials | None, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -1,0 +1,113 @@
+"""Status from what is known: null where nothing is, and the state of the worst part."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from replicator.backends.sqlite.health import Health
+from replicator.backends.sqlite.litestream import ListedDatabase, Synced
+from replicator.backends.sqlite.record import Phase, Record
+from replicator.backends.sqlite.status import Answer, stale_after, status_of
+from replicator.model import Checkpoint, StreamState, StreamStatus
+
+from tests.backends.sqlite.agents import declare
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+DATABASE = Path("/srv/nowhere/orders.db")
+
+
+def record(*, phase: Phase = Phase.ACTIVE, interval: str | None = None, **changes: object) -> Record:
+    given = {"checkpointInterval": interval} if interval else {}
+    stream = declare("orders", DATABASE, "s3://bucket/orders", **given)
+    return Record(stream=stream, phase=phase).model_copy(update=changes)
+
+
+def answer(age: float | None, txid: int | None = 7, replicated: int | None = 7) -> Answer:
+    last = None if age is None else NOW - timedelta(seconds=age)
+    return Answer(ListedDatabase(DATABASE, "replicating", last), Synced(False, txid, replicated), None)
+
+
+async def status(
+    given: Record, heard: Answer | None, health: Health | None = None, *, moving: bool = False
+) -> StreamStatus:
+    return await status_of(given, health or Health(), DATABASE, heard, NOW, moving=moving)
+
+
+async def test_what_is_unknown_is_null() -> None:
+    for heard in (None, Answer(None, None, "no answer"), answer(1, None, None)):
+        found = await status(record(), heard)
+        assert (found.lag_events, found.lag_seconds, found.events_replicated) == (None, None, None)
+        assert (found.last_checkpoint, found.last_event, found.bytes_replicated) == (None, None, None)
+    before_the_first_upload = await status(record(), answer(None, 3, None))
+    assert (before_the_first_upload.lag_events, before_the_first_upload.lag_seconds) == (None, None)
+
+
+async def test_numbers_where_they_are_known() -> None:
+    level = await status(record(), answer(1))
+    assert (level.state, level.lag_events, level.lag_seconds, level.events_replicated) == ("running", 0, 0.0, 7)
+    assert level.last_checkpoint == Checkpoint(lsn=f"{7:016x}")
+    behind = await status(record(generation=3), answer(1, 9, 7))
+    assert (behind.state, behind.lag_events, behind.lag_seconds) == ("running", 2, None)
+    assert behind.last_checkpoint == Checkpoint(lsn=f"r3/{7:016x}")
+    assert (await status(record(), answer(4, 9, 7))).state is StreamState.CATCHING_UP
+
+
+@pytest.mark.parametrize(("interval", "limit"), [(None, 8.0), ("10s", 35.0), ("250ms", 5.75)])
+async def test_silence_is_a_failure(interval: str | None, limit: float) -> None:
+    given = record(interval=interval)
+    assert stale_after(given.stream.checkpoint_interval) == timedelta(seconds=limit)
+    assert (await status(given, answer(limit - 0.1))).state is StreamState.RUNNING
+    stale = await status(given, answer(limit + 0.1))
+    assert stale.state is StreamState.FAILED
+    assert "litestream does not say why" in str(stale.last_error)
+    health = Health()
+    health.stalls("the store does not answer")
+    assert (await status(given, answer(limit + 0.1), health)).last_error == "the store does not answer"
+
+
+async def test_the_worst_part_decides() -> None:
+    failed = Health()
+    failed.failed("it was swapped", by_person=True)
+    assert (await status(record(), answer(1), failed)).state is StreamState.FAILED
+    assert (await status(record(), Answer(answer(1).listed, None, "locked"))).last_error == "locked"
+    assert (await status(record(), Answer(None, None, None))).state is StreamState.FAILED
+    assert (await status(record(), None)).state is StreamState.SNAPSHOT
+    assert (await status(record(), answer(1), moving=True)).state is StreamState.SNAPSHOT
+    assert (await status(record(copy_due=True, paused=True), None)).last_error == "its snapshot is not made yet"
+    half_made = await status(record(phase=Phase.MAKING), None)
+    assert (half_made.state, half_made.last_error) == (StreamState.FAILED, "it is half made")
+    assert (await status(record(phase=Phase.MAKING), None, moving=True)).state is StreamState.SNAPSHOT
+    assert (await status(record(phase=Phase.DELETING), None, moving=True)).last_error == "it is half removed"
+
+
+async def test_a_pause_keeps_the_checkpoint_that_was_reached() -> None:
+    reached = Checkpoint(lsn=f"r2/{5:016x}", wall=NOW)
+    paused = await status(record(paused=True, generation=2, reached=reached), None)
+    assert (paused.state, paused.last_checkpoint, paused.events_replicated) == (StreamState.PAUSED, reached, 5)
+    assert (paused.lag_events, paused.lag_seconds) == (None, None)
+    unknown = await status(record(paused=True), None)
+    assert (unknown.last_checkpoint, unknown.events_replicated) == (None, None)
+
+
+def test_failures_are_counted_and_tried_again_later_and_later() -> None:
+    health = Health()
+    waits = []
+    for _ in range(8):
+        health.failed("no")
+        waits.append(round(health.retry_at - time.monotonic()))
+    assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert health.errors_last_hour == 8
+    health.attached()
+    assert (health.error, health.last_error, health.errors_last_hour) == (None, "no", 8)
+    for _ in range(3):
+        health.failed("its process died", passing=True)
+        assert round(health.retry_at - time.monotonic()) == 1
+    health.attached()
+    health.stalls("away")
+    health.answers()
+    assert (health.stalled, health.error) == (None, None)
+    health.flows()
+    assert health.answered_for() == 0.0
