@@ -1,4 +1,4 @@
-"""What is measured, over which floor, and how much more it may cost."""
+"""What is measured, over which floor, and how much more it may cost. README.md shows the same table."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Result:
 
     :param value: the median of `values`, in `unit`.
     :param floor: the median of `floors`.
-    :param ratio: `value` over `floor`.
+    :param ratio: the median of the pairs' own ratios, which a slow minute between two pairs does not move.
     :param goal: the highest ratio that is good.
     :param n: the number of pairs.
     :param faults: what went wrong beside the time, such as a backend call too many; none may.
@@ -44,7 +44,7 @@ def judge(goal: Goal, values: Iterable[float], floors: Iterable[float], faults: 
     """The medians, and whether they are good."""
     values, floors, faults = list(values), list(floors), list(faults)
     value, floor = median(values), median(floors)
-    ratio = value / floor
+    ratio = median(mine / theirs for mine, theirs in zip(values, floors, strict=True))
     return Result(
         name=goal.name,
         title=goal.title,

@@ -49,10 +49,10 @@ GROUPS = (
 _HEAD = f"{'':14} {'value':>9} {'floor':>9} {'ratio':>6} {'goal':>6}"
 
 
-def row(result: Result) -> str:
-    """A result as a line of the table."""
+def row(result: Result, quick: bool) -> str:
+    """A result as a line of the table; a quick one has no verdict."""
     numbers = f"{_number(result.value, result.unit):>9} {_number(result.floor, result.unit):>9}"
-    verdict = "ok" if result.ok else "MISSED"
+    verdict = "" if quick else "ok" if result.ok else "MISSED"
     return f"{result.name:14} {numbers} {result.ratio:6.2f} {result.goal:6.2f}  {verdict:6}  {result.title}"
 
 
@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
             print(f"not measured: {', '.join(group.names)}", flush=True)
             failed = True
         for result in results:
-            print("\n".join([row(result), *(f"{'':14} {fault}" for fault in result.faults)]), flush=True)
+            print("\n".join([row(result, options.quick), *(f"{'':14} {fault}" for fault in result.faults)]), flush=True)
         if not options.quick:
             write(results, group.names)
     return 1 if failed else 0
