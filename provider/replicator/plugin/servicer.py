@@ -17,7 +17,6 @@ from replicator.plugin.rpc import Calls, Context, rpc
 from replicator.plugin.values import PropertyError, contains_unknown, drop_unknown, path_text, strip
 
 if TYPE_CHECKING:
-    from replicator.lifecycle.config import ProviderConfig
     from replicator.lifecycle.connect import Connections
     from replicator.plugin.stream import StreamResource
 
@@ -46,6 +45,16 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str] | None:
     return codes[error.category], str(error)
 
 
+def _unchanged(checked: Any, news: Any) -> bool:
+    """Whether a person's inputs are those that Check let through before, which hold `name` and `backend` too."""
+    old, new = checked.fields, news.fields
+    return (
+        bool(old)
+        and old.keys() - new.keys() <= {"name", "backend"}
+        and all(key in old and old[key] == new[key] for key in new)
+    )
+
+
 class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     """One provider process. The engine calls from many sides at once; nothing here blocks the loop."""
 
@@ -56,6 +65,8 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         self.engine = EngineLog(engine_address, self.redact)
         self.invokes_know_preview = False
         self._connect = connect
+        self._arguments: dict[str, Any] = {}
+        self._arguments_unchanged = False
         self._connections: Connections | None = None
         self._streams: StreamResource | None = None
 
@@ -65,13 +76,20 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @property
     def connections(self) -> Connections:
-        """The engines' side, by the provider's configuration."""
+        """The engines' side, by the provider's configuration; raise `InvalidConfig` where that is wrong."""
         if self._connections is None:
-            from replicator.lifecycle.config import ProviderConfig
-
-            self.configure(ProviderConfig())
-        assert self._connections is not None
+            self._connections = self._configured()
         return self._connections
+
+    def _configured(self) -> Connections:
+        from replicator.errors import InvalidConfig
+        from replicator.lifecycle.config import parse_config
+        from replicator.lifecycle.connect import Connections
+
+        config, failures = parse_config(self._arguments)
+        if failures:
+            raise InvalidConfig("; ".join(str(failure) for failure in failures))
+        return Connections(config, self._connect)
 
     @property
     def streams(self) -> StreamResource:
@@ -81,13 +99,6 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
             self._streams = StreamResource(self.connections, self)
         return self._streams
-
-    def configure(self, config: ProviderConfig) -> None:
-        """Take the configuration. Nothing connects before it is needed."""
-        from replicator.lifecycle.connect import Connections
-
-        self._connections = Connections(config, self._connect)
-        self._streams = None
 
     async def aclose(self) -> None:
         """Give back every connection."""
@@ -124,6 +135,9 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @rpc
     async def CheckConfig(self, request: Any, context: Context) -> Any:
+        self._arguments_unchanged = request.olds == request.news
+        if self._arguments_unchanged:
+            return pb.CheckResponse(inputs=request.news)
         known, _ = drop_unknown(decode(request.news))
         from replicator.lifecycle.config import parse_config
 
@@ -147,22 +161,21 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @rpc
     async def Configure(self, request: Any, context: Context) -> Any:
-        from replicator.errors import InvalidConfig
-        from replicator.lifecycle.config import parse_config
-
+        """Take the configuration. One that was read before is read again only when it is used: a preview without
+        changes then needs none of it, and no model is loaded.
+        """
         arguments = decode(request.args)
         if not contains_unknown(arguments):
-            config, failures = parse_config(strip(arguments))
-            if failures:
-                raise InvalidConfig("; ".join(str(failure) for failure in failures))
-            earlier = self._connections
-            self.configure(config)
+            earlier, self._arguments = self._connections, strip(arguments)
+            self._connections, self._streams = None if self._arguments_unchanged else self._configured(), None
             if earlier is not None:
                 await earlier.aclose()
         return pb.ConfigureResponse(acceptSecrets=True, supportsPreview=True, acceptResources=True, acceptOutputs=True)
 
     @rpc
     async def Check(self, request: Any, context: Context) -> Any:
+        if _unchanged(request.olds, request.news):
+            return pb.CheckResponse(inputs=request.olds)
         inputs, failures = await self.streams.check(request.urn, decode(request.olds), decode(request.news))
         return pb.CheckResponse(
             inputs=encode(inputs), failures=[pb.CheckFailure(property="", reason=reason) for reason in failures]
@@ -170,6 +183,8 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @rpc
     async def Diff(self, request: Any, context: Context) -> Any:
+        if request.old_inputs == request.news:
+            return pb.DiffResponse(changes=pb.DiffResponse.DIFF_NONE, hasDetailedDiff=True)
         old = strip(decode(request.old_inputs))
         changes = await self.streams.diff(request.urn, request.id, old, decode(request.news))
         kinds = {"add": "ADD", "update": "UPDATE", "delete": "DELETE"}
