@@ -44,10 +44,10 @@ class ProviderConfig(Model):
             return address
         if backend.default_address and not block.regions:
             return default_address()
-        example = json.dumps({"address": "unix:///run/replicator/agent.sock"})
         raise InvalidConfig(
             f"no address for backend {backend.kind!r} and region {region!r}",
-            fix=f"pulumi config set --path 'replicator:{backend.config_key}.address' … , or pass {example} in code",
+            fix="give yours: "
+            f"pulumi config set --path 'replicator:{backend.config_key}.address' unix:///run/replicator/agent.sock",
         )
 
 

@@ -12,9 +12,8 @@ from replicator.backends import REGISTRY
 from replicator.errors import InvalidStream
 from replicator.lifecycle.config import ProviderConfig
 from replicator.model import Stream
+from replicator.remote.address import default_address
 from replicator.replicator import Description, Replicator
-
-START_HINT = "start it: replicator agent start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,15 @@ class Connections:
         self._open.clear()
 
 
+def start_hint(kind: str, address: str) -> str:
+    """What a person does where nothing serves `kind` at an address."""
+    backend = REGISTRY[kind]
+    own = backend.default_address and address == default_address()
+    place = "" if own else f" --socket {address.removeprefix('unix://')}"
+    return f"start it: {backend.started_by}{place}"
+
+
 def _remote(kind: str, address: str) -> Any:
     from replicator.remote.client import RemoteReplicator
 
-    return RemoteReplicator(kind, address, start_hint=START_HINT)
+    return RemoteReplicator(kind, address, start_hint=start_hint(kind, address))

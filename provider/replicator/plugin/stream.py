@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from textwrap import indent
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -140,9 +141,12 @@ class StreamResource:
             elif item.severity is Severity.INFO:
                 await self._host.engine.info(sentence(item), urn)
         errors = [item for item in found if item.severity is Severity.ERROR]
+        if len(errors) == 1:
+            raise errors[0].error(stream.name)
         if errors:
+            listed = "".join(f"\n{indent(sentence(item), '    ')}" for item in errors)
             raise InvalidStream(
-                "\n".join(["this would fail:", *(sentence(item) for item in errors)]), stream=stream.name
+                f"it would fail for {len(errors)} reasons", stream=stream.name, fix=f"mend each of them:{listed}"
             )
 
     async def create(
@@ -185,7 +189,10 @@ class StreamResource:
             raise error from None
         if found is None:
             raise error
-        await abort_init_failed(context, str(found.id), _outputs(found, inputs), [str(error)], inputs)
+        # Whether it is well by then is not the question: the next run is to wait again.
+        await abort_init_failed(
+            context, str(found.id), _outputs(found, inputs), [str(error)], inputs, refresh_first=False
+        )
 
     async def _healthy(self, context: Context, made: apply.Outcome, inputs: Values) -> Values:
         outputs = _outputs(made, inputs)
