@@ -14,7 +14,7 @@ from replicator.plugin._proto import pb, plugin_pb2, provider_pb2_grpc
 from replicator.plugin.codec import decode, encode
 from replicator.plugin.engine import EngineLog
 from replicator.plugin.rpc import Calls, Context, rpc
-from replicator.plugin.values import PropertyError, contains_unknown, drop_unknown, path_text, strip
+from replicator.values import PropertyError, contains_unknown, drop_unknown, path_text, strip
 
 if TYPE_CHECKING:
     from replicator.lifecycle.config import ProviderConfig

@@ -27,8 +27,8 @@ from replicator.lifecycle.wait import Limits
 from replicator.model import DesiredState, Owner, Stream
 from replicator.plugin.engine import EngineLog
 from replicator.plugin.rpc import Context, abort_init_failed
-from replicator.plugin.values import drop_unknown, path_text, secret_paths, strip, wrap_secrets
 from replicator.replicator import Severity
+from replicator.values import drop_unknown, path_text, secret_paths, strip, wrap_secrets
 
 Values = dict[str, Any]
 
