@@ -67,6 +67,7 @@ def test_the_wire_half_loads_nothing_more() -> None:
     assert {name for name in loaded if name.split(".")[0] == "replicator"} == {
         "replicator",
         "replicator.plugin",
+        "replicator.messages",
         "replicator.values",
         *(f"replicator.plugin.{name}" for name in ("_proto", "codec", "engine", "rpc")),
     }
