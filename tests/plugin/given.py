@@ -13,7 +13,7 @@ from replicator.backends.memory import MemoryReplicator
 from replicator.plugin._proto import engine_pb2, engine_pb2_grpc, pb, provider_pb2_grpc, status_pb2
 from replicator.plugin.codec import decode, encode
 from replicator.plugin.servicer import Servicer
-from replicator.plugin.values import strip
+from replicator.values import strip
 
 from tests.lifecycle.given import S3, URN, Clock, Watched, inputs
 

@@ -14,10 +14,10 @@ from typing import Any
 from replicator.backends import REGISTRY, Backend
 from replicator.lifecycle.config import BackendConfig, ProviderConfig
 from replicator.lifecycle.diff import REPLACING
+from replicator.lifecycle.shapes import GetStreamStatusArgs, PlanReplayArgs, ReplayArgs, ReplayResult
 from replicator.model import Model, Stream, StreamStatus
 from replicator.plugin.schema_examples import STREAM_EXAMPLES
 from replicator.plugin.schema_types import Types, docs_of
-from replicator.plugin.shapes import GetStreamStatusArgs, PlanReplayArgs, ReplayArgs, ReplayResult
 from replicator.replicator import ReplayPlan
 
 PACKAGE = "replicator"

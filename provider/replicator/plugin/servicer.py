@@ -1,4 +1,4 @@
-"""Pulumi's provider protocol, translated. What a call means is in `stream` and `functions`, imported on first use."""
+"""Pulumi's provider protocol, translated. What a call means is in `lifecycle`, imported on first use."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from replicator import __version__
 from replicator.plugin._proto import pb, plugin_pb2, provider_pb2_grpc
 from replicator.plugin.codec import decode, encode
 from replicator.plugin.engine import EngineLog
-from replicator.plugin.rpc import Calls, Context, rpc
-from replicator.plugin.values import PropertyError, contains_unknown, drop_unknown, path_text, strip
+from replicator.plugin.rpc import Calls, Context, abort_init_failed, rpc
+from replicator.values import PropertyError, contains_unknown, drop_unknown, path_text, strip
 
 if TYPE_CHECKING:
     from replicator.lifecycle.connect import Connections
-    from replicator.plugin.stream import StreamResource
+    from replicator.lifecycle.resource import Applied, StreamResource
+    from replicator.lifecycle.wait import Limits
 
 GRACE = 3.0
 """Seconds that running calls have after a cancel to end with a resource id; the engine kills after 5."""
@@ -43,6 +44,14 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str] | None:
         Category.FAILED: grpc.StatusCode.ABORTED,
     }
     return codes[error.category], str(error)
+
+
+async def _end_unwell(context: Context, made: Applied) -> None:
+    """End the call where the stream is there and not well, or its wait was cut off."""
+    if made.trouble:
+        await abort_init_failed(
+            context, made.id, made.outputs, made.trouble, made.inputs, refresh_first=not made.cut_off
+        )
 
 
 def _unchanged(checked: Any, news: Any) -> bool:
@@ -95,10 +104,16 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     def streams(self) -> StreamResource:
         """The Stream resource."""
         if self._streams is None:
-            from replicator.plugin.stream import StreamResource
+            from replicator.lifecycle.resource import StreamResource
 
-            self._streams = StreamResource(self.connections, self)
+            self._streams = StreamResource(self.connections, lambda: self.engine)
         return self._streams
+
+    def _limits(self, request: Any) -> Limits:
+        """The time that a call has; taken when it starts, for a cancel ends only what runs then."""
+        from replicator.lifecycle.wait import Limits
+
+        return Limits(request.timeout, self.calls.cancel)
 
     async def aclose(self) -> None:
         """Give back every connection."""
@@ -206,37 +221,37 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @rpc
     async def Create(self, request: Any, context: Context) -> Any:
-        cancel = self.calls.cancel
+        limits = self._limits(request)
         inputs = decode(request.properties)
         if request.preview:
             return pb.CreateResponse(properties=encode(await self.streams.preview_create(request.urn, inputs)))
-        id, outputs = await self.streams.create(context, request.urn, inputs, request.timeout, cancel)
-        return pb.CreateResponse(id=id, properties=encode(outputs))
+        made = await self.streams.create(request.urn, inputs, limits)
+        await _end_unwell(context, made)
+        return pb.CreateResponse(id=made.id, properties=encode(made.outputs))
 
     @rpc
     async def Update(self, request: Any, context: Context) -> Any:
-        cancel = self.calls.cancel
+        limits = self._limits(request)
         old_inputs, old, new = strip(decode(request.old_inputs)), decode(request.olds), decode(request.news)
         if request.preview:
             outputs = await self.streams.preview_update(request.urn, request.id, old_inputs, strip(old), new)
             return pb.UpdateResponse(properties=encode(outputs))
-        outputs = await self.streams.update(context, request.urn, strip(old), new, request.timeout, cancel)
-        return pb.UpdateResponse(properties=encode(outputs))
+        made = await self.streams.update(request.urn, strip(old), new, limits)
+        await _end_unwell(context, made)
+        return pb.UpdateResponse(properties=encode(made.outputs))
 
     @rpc
     async def Read(self, request: Any, context: Context) -> Any:
-        found = await self.streams.read(
-            context, request.urn, request.id, decode(request.inputs), decode(request.properties)
-        )
+        found = await self.streams.read(request.urn, request.id, decode(request.inputs), decode(request.properties))
         if found is None:
             return pb.ReadResponse(id="")
-        inputs, outputs = found
-        return pb.ReadResponse(id=request.id, inputs=encode(inputs), properties=encode(outputs))
+        await _end_unwell(context, found)
+        return pb.ReadResponse(id=request.id, inputs=encode(found.inputs), properties=encode(found.outputs))
 
     @rpc
     async def Delete(self, request: Any, context: Context) -> Empty:
         state = strip(decode(request.properties))
-        await self.streams.delete(request.urn, request.id, state, request.timeout, self.calls.cancel)
+        await self.streams.delete(request.urn, request.id, state, self._limits(request))
         return Empty()
 
     @rpc

@@ -1,4 +1,4 @@
-"""What the provider's functions take and give. The schema is made from these; loaded with the first call."""
+"""What the functions take and give. The schema is made from these."""
 
 from __future__ import annotations
 
