@@ -23,9 +23,11 @@ async def run(config, old, new):
     servicer = Servicer()
     await servicer.CheckConfig(pb.CheckRequest(olds=encode(config), news=encode(config)), None)
     await servicer.Configure(pb.ConfigureRequest(args=encode(config)), None)
-    ask = pb.CheckRequest(urn="urn:pulumi:dev::a::b::c", olds=encode(old), news=encode(new))
+    urn = "urn:pulumi:dev::a::replicator:index:Stream::c"
+    ask = pb.CheckRequest(urn=urn, olds=encode(old), news=encode(new))
     new = (await servicer.Check(ask, None)).inputs
-    diff = await servicer.Diff(pb.DiffRequest(id="memory/default/orders", old_inputs=encode(old), news=new), None)
+    ask = pb.DiffRequest(urn=urn, id="memory/default/orders", old_inputs=encode(old), news=new)
+    diff = await servicer.Diff(ask, None)
     print(pb.DiffResponse.DiffChanges.Name(diff.changes), "pydantic" in sys.modules)
 """
 
@@ -53,7 +55,7 @@ async def test_the_short_answer_is_the_long_one(changes: dict[str, Any]) -> None
         given, refused = await provider.check(written)
         assert refused == []
         short = await provider.stub.Check(pb.CheckRequest(urn=URN, olds=encode(given), news=encode(written)))
-        long, failures = await provider.servicer.streams.check(URN, given, written)
+        long, failures = await provider.servicer.resource(URN).check(URN, given, written)
         assert (short.inputs, list(short.failures)) == (encode(long), failures)
 
 

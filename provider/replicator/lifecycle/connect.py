@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,21 @@ class Connections:
     async def describe(self, at: StreamId, *, max_age: float) -> Description | None:
         """The stream in a listing that is at most `max_age` seconds old; `None` where the engine has no such stream."""
         return (await self._entry(at)[1].get(max_age)).get(at.name)
+
+    async def everything(self, kinds: Iterable[str], region: str | None, *, max_age: float) -> list[Description]:
+        """All streams of some backends, wherever the configuration says that they are managed.
+
+        :param region: only what is managed there.
+        """
+        found: dict[str, Description] = {}
+        for kind in kinds:
+            for place in self.config.places(REGISTRY[kind], region):
+                _, listing = self._entry(StreamId(kind, place, "*"))
+                for item in (await listing.get(max_age)).values():
+                    at = StreamId.of(item.stream)
+                    if region in (None, at.region):
+                        found[str(at)] = item
+        return [found[id] for id in sorted(found)]
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from textwrap import indent
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -34,7 +34,7 @@ from replicator.values import drop_unknown, path_text, secret_paths, strip, wrap
 
 Values = dict[str, Any]
 
-_LAST_LOOK = 2.0
+LAST_LOOK = 2.0
 """Seconds for reading back what was made, after a cancel or a time-out; Pulumi's engine kills after 5."""
 
 
@@ -57,7 +57,12 @@ class StreamResource:
     """Check, diff and the effects of a declared stream.
 
     :param messages: where messages to the person go now.
+    :cvar stables: outputs that no update changes.
+    :cvar removed_first: a replacement may use the same names, so the old one goes first.
     """
+
+    stables: ClassVar[tuple[str, ...]] = ("name", "backend", "ownerToken")
+    removed_first: ClassVar[bool] = True
 
     def __init__(self, connections: Connections, messages: Callable[[], Messages]) -> None:
         self._connections = connections
@@ -187,7 +192,7 @@ class StreamResource:
     async def _look_back(self, stream: Stream, inputs: Values, error: WaitCancelled | WaitTimeout) -> Applied:
         """After a wait that ended early: if the stream is there, it is made and not ready; else raise the error."""
         try:
-            async with asyncio.timeout(_LAST_LOOK):
+            async with asyncio.timeout(LAST_LOOK):
                 found = await apply.look(self._connections, StreamId.of(stream))
         except (TimeoutError, ReplicatorError):
             raise error from None

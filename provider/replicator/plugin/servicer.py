@@ -18,8 +18,9 @@ from replicator.values import PropertyError, contains_unknown, drop_unknown, pat
 
 if TYPE_CHECKING:
     from replicator.lifecycle.connect import Connections
-    from replicator.lifecycle.resource import Applied, StreamResource
+    from replicator.lifecycle.resource import Applied
     from replicator.lifecycle.wait import Limits
+    from replicator.plugin.resources import Resource
 
 GRACE = 3.0
 """Seconds that running calls have after a cancel to end with a resource id; the engine kills after 5."""
@@ -77,7 +78,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         self._arguments: dict[str, Any] = {}
         self._arguments_unchanged = False
         self._connections: Connections | None = None
-        self._streams: StreamResource | None = None
+        self._resources: dict[str, Resource] = {}
 
     def redact(self, text: str) -> str:
         """The plugin resolves no secret, so that no text of its own can hold one."""
@@ -100,14 +101,14 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             raise InvalidConfig("; ".join(str(failure) for failure in failures))
         return Connections(config, self._connect)
 
-    @property
-    def streams(self) -> StreamResource:
-        """The Stream resource."""
-        if self._streams is None:
-            from replicator.lifecycle.resource import StreamResource
+    def resource(self, urn: str) -> Resource:
+        """What the type in a URN stands for; raise `InvalidStream` for a type of another release."""
+        from replicator.plugin.resources import RESOURCES, type_of
 
-            self._streams = StreamResource(self.connections, lambda: self.engine)
-        return self._streams
+        token = type_of(urn)
+        if token not in self._resources:
+            self._resources[token] = RESOURCES[token](self.connections, lambda: self.engine)
+        return self._resources[token]
 
     def _limits(self, request: Any) -> Limits:
         """The time that a call has; taken when it starts, for a cancel ends only what runs then."""
@@ -182,7 +183,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         arguments = decode(request.args)
         if not contains_unknown(arguments):
             earlier, self._arguments = self._connections, strip(arguments)
-            self._connections, self._streams = None if self._arguments_unchanged else self._configured(), None
+            self._connections, self._resources = None if self._arguments_unchanged else self._configured(), {}
             if earlier is not None:
                 await earlier.aclose()
         return pb.ConfigureResponse(acceptSecrets=True, supportsPreview=True, acceptResources=True, acceptOutputs=True)
@@ -191,7 +192,9 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     async def Check(self, request: Any, context: Context) -> Any:
         if _unchanged(request.olds, request.news):
             return pb.CheckResponse(inputs=request.olds)
-        inputs, failures = await self.streams.check(request.urn, decode(request.olds), decode(request.news))
+        inputs, failures = await self.resource(request.urn).check(
+            request.urn, decode(request.olds), decode(request.news)
+        )
         return pb.CheckResponse(
             inputs=encode(inputs), failures=[pb.CheckFailure(property="", reason=reason) for reason in failures]
         )
@@ -201,14 +204,15 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         if request.old_inputs == request.news:
             return pb.DiffResponse(changes=pb.DiffResponse.DIFF_NONE, hasDetailedDiff=True)
         old = strip(decode(request.old_inputs))
-        changes = await self.streams.diff(request.urn, request.id, old, decode(request.news))
+        resource = self.resource(request.urn)
+        changes = await resource.diff(request.urn, request.id, old, decode(request.news))
         kinds = {"add": "ADD", "update": "UPDATE", "delete": "DELETE"}
         return pb.DiffResponse(
             changes=pb.DiffResponse.DIFF_SOME if changes else pb.DiffResponse.DIFF_NONE,
             diffs=sorted({change.path.partition(".")[0].partition("[")[0] for change in changes}),
             replaces=sorted({change.path.partition(".")[0] for change in changes if change.replaces}),
-            stables=["name", "backend", "ownerToken"],
-            deleteBeforeReplace=any(change.replaces for change in changes),
+            stables=resource.stables,
+            deleteBeforeReplace=resource.removed_first and any(change.replaces for change in changes),
             detailedDiff={
                 change.path: pb.PropertyDiff(
                     kind=pb.PropertyDiff.Kind.Value(kinds[change.kind.value] + ("_REPLACE" if change.replaces else "")),
@@ -224,25 +228,30 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         limits = self._limits(request)
         inputs = decode(request.properties)
         if request.preview:
-            return pb.CreateResponse(properties=encode(await self.streams.preview_create(request.urn, inputs)))
-        made = await self.streams.create(request.urn, inputs, limits)
+            return pb.CreateResponse(
+                properties=encode(await self.resource(request.urn).preview_create(request.urn, inputs))
+            )
+        made = await self.resource(request.urn).create(request.urn, inputs, limits)
         await _end_unwell(context, made)
         return pb.CreateResponse(id=made.id, properties=encode(made.outputs))
 
     @rpc
     async def Update(self, request: Any, context: Context) -> Any:
         limits = self._limits(request)
+        resource = self.resource(request.urn)
         old_inputs, old, new = strip(decode(request.old_inputs)), decode(request.olds), decode(request.news)
         if request.preview:
-            outputs = await self.streams.preview_update(request.urn, request.id, old_inputs, strip(old), new)
+            outputs = await resource.preview_update(request.urn, request.id, old_inputs, strip(old), new)
             return pb.UpdateResponse(properties=encode(outputs))
-        made = await self.streams.update(request.urn, strip(old), new, limits)
+        made = await resource.update(request.urn, strip(old), new, limits)
         await _end_unwell(context, made)
         return pb.UpdateResponse(properties=encode(made.outputs))
 
     @rpc
     async def Read(self, request: Any, context: Context) -> Any:
-        found = await self.streams.read(request.urn, request.id, decode(request.inputs), decode(request.properties))
+        found = await self.resource(request.urn).read(
+            request.urn, request.id, decode(request.inputs), decode(request.properties)
+        )
         if found is None:
             return pb.ReadResponse(id="")
         await _end_unwell(context, found)
@@ -251,7 +260,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     @rpc
     async def Delete(self, request: Any, context: Context) -> Empty:
         state = strip(decode(request.properties))
-        await self.streams.delete(request.urn, request.id, state, self._limits(request))
+        await self.resource(request.urn).delete(request.urn, request.id, state, self._limits(request))
         return Empty()
 
     @rpc
