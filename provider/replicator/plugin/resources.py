@@ -1,17 +1,19 @@
-"""The provider's resources by type."""
+"""The provider's resources by type, each imported on first use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Protocol
 
 from replicator.errors import InvalidStream
-from replicator.lifecycle.connect import Connections
-from replicator.lifecycle.diff import Change
-from replicator.lifecycle.replay_run import ReplayRunResource
-from replicator.lifecycle.resource import Applied, StreamResource
-from replicator.lifecycle.wait import Limits
-from replicator.messages import Messages
+
+if TYPE_CHECKING:
+    from replicator.lifecycle.connect import Connections
+    from replicator.lifecycle.diff import Change
+    from replicator.lifecycle.resource import Applied
+    from replicator.lifecycle.wait import Limits
+    from replicator.messages import Messages
 
 Values = dict[str, Any]
 
@@ -52,15 +54,20 @@ class Resource(Protocol):
         """Remove it."""
 
 
-RESOURCES: Mapping[str, Callable[[Connections, Callable[[], Messages]], Resource]] = {
-    "replicator:index:Stream": StreamResource,
-    "replicator:index:ReplayRun": ReplayRunResource,
+RESOURCES: Mapping[str, str] = {
+    "replicator:index:Stream": "replicator.lifecycle.resource:StreamResource",
+    "replicator:index:ReplayRun": "replicator.lifecycle.replay_run:ReplayRunResource",
 }
 
 
 def type_of(urn: str) -> str:
-    """The type in `urn:pulumi:<stack>::<project>::<parents$type>::<name>`; raise `InvalidStream` for one not ours."""
-    token = "".join(urn.split("::", 3)[2:3]).rpartition("$")[2]
-    if token not in RESOURCES:
-        raise InvalidStream(f"{token} is not a resource of this release", fix="update the plugin")
-    return token
+    """The type in `urn:pulumi:<stack>::<project>::<parents$type>::<name>`."""
+    return "".join(urn.split("::", 3)[2:3]).rpartition("$")[2]
+
+
+def resource_of(type: str, connections: Connections, messages: Callable[[], Messages]) -> Resource:
+    """What a type stands for; raise `InvalidStream` for one of another release."""
+    if type not in RESOURCES:
+        raise InvalidStream(f"{type} is not a resource of this release", fix="update the plugin")
+    made: Resource = resolve_name(RESOURCES[type])(connections, messages)
+    return made

@@ -103,11 +103,11 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     def resource(self, urn: str) -> Resource:
         """What the type in a URN stands for; raise `InvalidStream` for a type of another release."""
-        from replicator.plugin.resources import RESOURCES, type_of
+        from replicator.plugin.resources import resource_of, type_of
 
         token = type_of(urn)
         if token not in self._resources:
-            self._resources[token] = RESOURCES[token](self.connections, lambda: self.engine)
+            self._resources[token] = resource_of(token, self.connections, lambda: self.engine)
         return self._resources[token]
 
     def _limits(self, request: Any) -> Limits:
