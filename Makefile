@@ -3,6 +3,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Most tests wait for an engine, so more processes than cores pay off. A module stays in one process, with its servers.
+PROCESSES := 3
+PYTEST := $(BIN)/pytest -q -n $(PROCESSES) --dist loadscope --no-loadscope-reorder
 # The Python that PYTHON names, else the first that is new enough and can make virtual environments.
 FIND_PYTHON = for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
 	  "$$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; python=; \
@@ -43,11 +46,11 @@ check: venv ## Format, lint, types and layers
 	$(BIN)/lint-imports
 
 unit: venv ## The fast tests: no engine, no Pulumi CLI
-	$(BIN)/pytest -q -m "not cli and not engine" tests
+	$(PYTEST) -m "not cli and not engine" tests
 
 test: check ## Everything that CI runs; builds the Pulumi CLI first (6 to 10 minutes, once)
 	$(BIN)/python tools/pulumi_cli.py path
-	$(BIN)/pytest -q tests
+	$(PYTEST) tests
 
 cli: ## Build the Pulumi CLI and its language hosts, and print their folder
 	@$(FIND_PYTHON); "$$python" tools/pulumi_cli.py path

@@ -19,6 +19,15 @@ IN_CI = os.environ.get("REPLICATOR_CI") == "1"
 settings.register_profile("replicator", deadline=None, derandomize=IN_CI)
 settings.load_profile("replicator")
 
+LONGEST_FIRST = (
+    "tests/backends/sqlite/test_proof.py",
+    "tests/backends/sqlite/test_keeper.py",
+    "tests/e2e/test_interrupts.py",
+    "tests/e2e/test_litestream.py",
+    "tests/e2e/test_examples.py",
+)
+"""Modules that take minutes. Begun last, one of them would be waited for by every other process."""
+
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 
 
@@ -34,6 +43,12 @@ def _skip_missing_engine() -> Generator[None, Any, Any]:
         if IN_CI or not _missing_engine(error):
             raise
         pytest.skip(str(error))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long modules first; else as collected."""
+    rank = {module: place for place, module in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
 
 
 @pytest.hookimpl(wrapper=True)
