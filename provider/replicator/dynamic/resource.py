@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import pulumi
@@ -14,7 +15,7 @@ from replicator.model import Checkpoint, Endpoint, Model
 
 _NAMES = {name: field.alias or name for name, field in Endpoint.model_fields.items()}
 _ENDPOINTS = ("source", "destination")
-_OUTPUTS = ("status", "engineObjects", "ownerToken", TROUBLE)
+_OUTPUTS = {"status": "status", "engine_objects": "engineObjects", "owner_token": "ownerToken", TROUBLE: TROUBLE}
 
 EndpointInput = pulumi.Input[Endpoint | Mapping[str, Any]]
 """An endpoint, or a dict with the same names; a value in it may be an output."""
@@ -80,12 +81,14 @@ class Stream(Resource, module="replicator", name="Stream"):
     ) -> None:
         given = locals()
         props = {key: _wire(given[name], key) for name, key in PROPERTIES.items()}
-        opts = opts or pulumi.ResourceOptions()
+        opts = _named(opts or pulumi.ResourceOptions())
         if opts.custom_timeouts is not None:
             limits = opts.custom_timeouts
             props[TIMEOUTS] = {"create": limits.create, "update": limits.update, "delete": limits.delete}
         props[URN] = pulumi.Output.from_input(self._own_urn(resource_name, opts.parent))
-        super().__init__(StreamProvider(), resource_name, {**props, **dict.fromkeys(_OUTPUTS)}, opts)
+        super().__init__(StreamProvider(), resource_name, {**props, **dict.fromkeys(_OUTPUTS.values())}, opts)
+        for attribute, key in (PROPERTIES | _OUTPUTS).items():
+            setattr(self, attribute, vars(self)[key])
         if not pulumi.runtime.is_dry_run():
             pulumi.Output.all(self.name, self.trouble).apply(lambda found: _fail_on(*found))
 
@@ -94,6 +97,15 @@ class Stream(Resource, module="replicator", name="Stream"):
         """The URN that Pulumi will give the resource. It depends on nothing: a parent waits for its children."""
         urn = pulumi.create_urn(name, f"pulumi-python:{cls._resource_type_name}", parent)
         return str(await urn.future())
+
+
+def _named(opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
+    """The options, in which properties have their names in the state."""
+    named = copy(opts)
+    for option in ("ignore_changes", "replace_on_changes"):
+        if given := getattr(opts, option):
+            setattr(named, option, [PROPERTIES.get(name, name) for name in given])
+    return named
 
 
 def _wire(value: Any, key: str) -> Any:
