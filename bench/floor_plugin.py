@@ -1,7 +1,8 @@
 """A plugin that does nothing, as fast as Python can: what a provider costs before it does anything.
 
-It answers every call that an operation makes with what it was given: no backend, no models, nothing of `replicator`.
-`install` writes the script that the Pulumi CLI starts.
+It answers every call that an operation makes with what it was given, and with constant outputs as large as those of a
+stream, since the CLI takes longer for a larger state: no backend, no models, nothing of `replicator`. `install` writes
+the script that the Pulumi CLI starts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,29 @@ import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
 _VERSION = "0.1.0"  # without one, the CLI starts another process to ask for it
+OUTPUTS: dict[str, Any] = {
+    "conflict": "source_wins",
+    "deletionProtection": False,
+    "desiredState": "running",
+    "engineObjects": {},
+    "exclude": [],
+    "include": [],
+    "mode": "snapshot_then_cdc",
+    "options": {},
+    "ownerToken": "0123456789abcdef0123456789abcdef",
+    "purgeDestination": False,
+    "status": {
+        "errorsLastHour": 0,
+        "eventsReplicated": 1234,
+        "lagEvents": 0,
+        "lagSeconds": 0,
+        "lastCheckpoint": {"lsn": "1234", "wall": "2026-01-31T12:00:00.000Z"},
+        "lastEvent": "2026-01-31T12:00:00.000Z",
+        "name": "a-project-and-a-stack-and-a-stream-0123abc",
+        "state": "running",
+    },
+    "waitFor": "none",
+}
 _MESSAGE_LIMIT = 400 * 1024 * 1024  # bytes
 
 
@@ -75,8 +99,10 @@ class Nothing(pb_grpc.ResourceProviderServicer):  # type: ignore[misc, name-defi
         return pb.DiffResponse(changes=pb.DiffResponse.DIFF_NONE if same else pb.DiffResponse.DIFF_SOME)
 
     async def Create(self, request: Any, context: Any) -> Any:
-        name = "" if request.preview else request.urn.rpartition("::")[2]
-        return pb.CreateResponse(id=name, properties=request.properties)
+        if request.preview:
+            return pb.CreateResponse(properties=request.properties)
+        request.properties.update(OUTPUTS)
+        return pb.CreateResponse(id=request.urn.rpartition("::")[2], properties=request.properties)
 
     async def Update(self, request: Any, context: Any) -> Any:
         return pb.UpdateResponse(properties=request.news)

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from bench.check import main
+from bench.floor_plugin import OUTPUTS
 from bench.goals import GOALS
 from bench.measure import ROOT, Result, judge, write
 from bench.stacks import find_faults
+from tests.lifecycle.given import Clock, Watched
+from tests.plugin.given import serving
 
 Check = Callable[[list[Result]], tuple[int, str]]
 
@@ -122,3 +125,16 @@ def test_a_run_that_failed_leaves_no_row(tmp_path: Path) -> None:
     write(results(), GOALS, path)
     write([], ["up_200"], path)
     assert {row["name"] for row in json.loads(path.read_text())} == set(GOALS) - {"up_200"}
+
+
+async def test_the_floor_answers_as_much_as_we_do() -> None:
+    clock = Clock()
+    async with serving(Watched(clock)) as provider:
+        given = await provider.checked()
+        id, made = await provider.create(given)
+        clock.advance(2)
+        _, _, outputs = await provider.read(id, given, made)
+        told = {key: value for key, value in outputs.items() if key not in given}
+        assert told.keys() == OUTPUTS.keys()
+        assert told["status"].keys() == OUTPUTS["status"].keys()
+        assert abs(len(json.dumps(told)) - len(json.dumps(OUTPUTS))) < 60

@@ -11,22 +11,15 @@ if TYPE_CHECKING:
     from replicator.remote.routes import Info
 
 
-def start_hint(address: str) -> str:
-    """What a person does where no agent runs."""
-    from replicator.lifecycle.connect import START_HINT
-    from replicator.remote.address import default_address
-
-    return START_HINT if address == default_address() else f"{START_HINT} --socket {address.removeprefix('unix://')}"
-
-
 @asynccontextmanager
 async def connected(backend: str, address: str | None) -> AsyncIterator[RemoteReplicator]:
     """A client of the agent at `address`, or of this host's own."""
+    from replicator.lifecycle.connect import start_hint
     from replicator.remote.address import default_address
     from replicator.remote.client import RemoteReplicator
 
     address = address or default_address()
-    client = RemoteReplicator(backend, address, start_hint=start_hint(address))
+    client = RemoteReplicator(backend, address, start_hint=start_hint(backend, address))
     try:
         yield client
     finally:

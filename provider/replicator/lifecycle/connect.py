@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,8 @@ from replicator.backends import REGISTRY
 from replicator.errors import InvalidStream
 from replicator.lifecycle.config import ProviderConfig
 from replicator.model import Stream
+from replicator.remote.address import default_address
 from replicator.replicator import Description, Replicator
-
-START_HINT = "start it: replicator agent start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +104,21 @@ class Connections:
         """The stream in a listing that is at most `max_age` seconds old; `None` where the engine has no such stream."""
         return (await self._entry(at)[1].get(max_age)).get(at.name)
 
+    async def everything(self, kinds: Iterable[str], region: str | None, *, max_age: float) -> list[Description]:
+        """All streams of some backends, wherever the configuration says that they are managed.
+
+        :param region: only what is managed there.
+        """
+        found: dict[str, Description] = {}
+        for kind in kinds:
+            for place in self.config.places(REGISTRY[kind], region):
+                _, listing = self._entry(StreamId(kind, place, "*"))
+                for item in (await listing.get(max_age)).values():
+                    at = StreamId.of(item.stream)
+                    if region in (None, at.region):
+                        found[str(at)] = item
+        return [found[id] for id in sorted(found)]
+
     async def aclose(self) -> None:
         """Close every connection."""
         for replicator, _ in self._open.values():
@@ -112,7 +126,15 @@ class Connections:
         self._open.clear()
 
 
+def start_hint(kind: str, address: str) -> str:
+    """What a person does where nothing serves `kind` at an address."""
+    backend = REGISTRY[kind]
+    own = backend.default_address and address == default_address()
+    place = "" if own else f" --socket {address.removeprefix('unix://')}"
+    return f"start it: {backend.started_by}{place}"
+
+
 def _remote(kind: str, address: str) -> Any:
     from replicator.remote.client import RemoteReplicator
 
-    return RemoteReplicator(kind, address, start_hint=START_HINT)
+    return RemoteReplicator(kind, address, start_hint=start_hint(kind, address))

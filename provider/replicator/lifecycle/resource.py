@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from textwrap import indent
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -33,7 +34,7 @@ from replicator.values import drop_unknown, path_text, secret_paths, strip, wrap
 
 Values = dict[str, Any]
 
-_LAST_LOOK = 2.0
+LAST_LOOK = 2.0
 """Seconds for reading back what was made, after a cancel or a time-out; Pulumi's engine kills after 5."""
 
 
@@ -42,19 +43,26 @@ class Applied:
     """A stream after an operation, as values for the state.
 
     :param trouble: why it is not well, one sentence each; empty where it is.
+    :param cut_off: a wait was cut off. Whether it is well by then is not the question: the next run is to wait again.
     """
 
     id: str
     inputs: Values
     outputs: Values
     trouble: tuple[str, ...] = ()
+    cut_off: bool = False
 
 
 class StreamResource:
     """Check, diff and the effects of a declared stream.
 
     :param messages: where messages to the person go now.
+    :cvar stables: outputs that no update changes.
+    :cvar removed_first: a replacement may use the same names, so the old one goes first.
     """
+
+    stables: ClassVar[tuple[str, ...]] = ("name", "backend", "ownerToken")
+    removed_first: ClassVar[bool] = True
 
     def __init__(self, connections: Connections, messages: Callable[[], Messages]) -> None:
         self._connections = connections
@@ -151,9 +159,12 @@ class StreamResource:
             elif item.severity is Severity.INFO:
                 await self._messages().info(sentence(item), urn)
         errors = [item for item in found if item.severity is Severity.ERROR]
+        if len(errors) == 1:
+            raise errors[0].error(stream.name)
         if errors:
+            listed = "".join(f"\n{indent(sentence(item), '    ')}" for item in errors)
             raise InvalidStream(
-                "\n".join(["this would fail:", *(sentence(item) for item in errors)]), stream=stream.name
+                f"it would fail for {len(errors)} reasons", stream=stream.name, fix=f"mend each of them:{listed}"
             )
 
     async def create(self, urn: str, inputs: Values, limits: Limits) -> Applied:
@@ -181,13 +192,13 @@ class StreamResource:
     async def _look_back(self, stream: Stream, inputs: Values, error: WaitCancelled | WaitTimeout) -> Applied:
         """After a wait that ended early: if the stream is there, it is made and not ready; else raise the error."""
         try:
-            async with asyncio.timeout(_LAST_LOOK):
+            async with asyncio.timeout(LAST_LOOK):
                 found = await apply.look(self._connections, StreamId.of(stream))
         except (TimeoutError, ReplicatorError):
             raise error from None
         if found is None:
             raise error
-        return _applied(found, inputs, (str(error),))
+        return replace(_applied(found, inputs), trouble=(str(error),), cut_off=True)
 
     async def read(self, urn: str, id: str, old_inputs: Values, old: Values) -> Applied | None:
         """The stream as it is now: inputs in the person's own words where they still hold, and outputs."""
@@ -240,8 +251,8 @@ def _known_outputs(checked: Checked, inputs: Values) -> Values:
     return {**defaults, **checked.inputs, **inputs}
 
 
-def _applied(found: apply.Outcome, inputs: Values, trouble: tuple[str, ...] | None = None) -> Applied:
-    return Applied(str(found.id), inputs, _outputs(found, inputs), found.trouble if trouble is None else trouble)
+def _applied(found: apply.Outcome, inputs: Values) -> Applied:
+    return Applied(str(found.id), inputs, _outputs(found, inputs), found.trouble)
 
 
 def _outputs(found: apply.Outcome, inputs: Values) -> Values:

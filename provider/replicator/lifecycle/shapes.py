@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
-from replicator.model import Checkpoint, Model, Text
-from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress
+from pydantic import Field
+
+from replicator.model import Checkpoint, Endpoint, EndpointKind, Instant, Mode, Model, StreamState, StreamStatus, Text
+from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
 
 
 class GetStreamStatusArgs(Model):
@@ -16,6 +18,175 @@ class GetStreamStatusArgs(Model):
     """
 
     stream: Text
+
+
+class GetStreamStatusesArgs(Model):
+    """Which streams to ask about.
+
+    :param streams: ids of streams, each `<backend>/<region or "default">/<name>`.
+    """
+
+    streams: tuple[Text, ...]
+
+
+class StatusFailure(Model):
+    """A stream whose status could not be had.
+
+    :param stream: its id.
+    :param code: the stable code of the error: `RPL-STREAM-NOTFOUND` where the engine answered that it is not there.
+    :param message: what went wrong.
+    """
+
+    stream: str
+    code: str
+    message: str
+
+
+class StreamStatuses(Model):
+    """What the engines tell about several streams. One that cannot be asked about does not hide the others.
+
+    :param statuses: the status by id.
+    :param failures: the others, in the order asked for.
+    """
+
+    statuses: dict[str, StreamStatus]
+    failures: tuple[StatusFailure, ...]
+
+
+class ListStreamsArgs(Model):
+    """Which streams to list.
+
+    :param backend: one backend; left out: each that the provider's configuration has a block for.
+    :param region: only streams that are managed in this region, or `default` for those without one.
+    """
+
+    backend: Text | None = None
+    region: Text | None = None
+
+
+class ImportEntry(Model):
+    """One entry of the file that `pulumi import --file` takes.
+
+    :param type: the type's token.
+    :param name: a name for the resource in the program: the stream's own.
+    :param id: the id to import.
+    """
+
+    type: str = "replicator:index:Stream"
+    name: str
+    id: str
+
+
+class ListedStream(Model):
+    """One stream as its engine holds it.
+
+    :param id: its resource id.
+    :param name: its name at the engine.
+    :param backend: what manages it.
+    :param source: where it reads.
+    :param destination: where it writes.
+    :param owner: the URN of the resource that manages it; `None` where none does.
+    :param import_entry: what imports it into a program.
+    """
+
+    id: str
+    name: str
+    backend: str
+    source: Endpoint
+    destination: Endpoint
+    mode: Mode
+    state: StreamState
+    owner: str | None = None
+    import_entry: ImportEntry
+
+
+class ListedStreams(Model):
+    """All streams of the engines that were asked.
+
+    :param streams: by id.
+    """
+
+    streams: tuple[ListedStream, ...]
+
+
+class GetCapabilitiesArgs(Model):
+    """Which backend to tell about.
+
+    :param backend: one backend; left out: all of this release.
+    """
+
+    backend: Text | None = None
+
+
+class EndpointPair(Model):
+    """A kind of source and a kind of destination."""
+
+    source: EndpointKind
+    destination: EndpointKind
+
+
+class Capability(Model):
+    """Whether one thing that a stream or a replay may ask for is there.
+
+    :param property: the property that asks for it; `method` is that of a replay.
+    :param value: the value of the property; `None` for any.
+    :param supported: whether the backend can do it; if not, it is refused in preview.
+    :param note: what to know about it, or why it is not there and what would work.
+    """
+
+    property: str
+    value: str | None = None
+    supported: bool
+    note: str | None = None
+
+
+class ChangeConsequence(Model):
+    """What changing one property in place does to the data.
+
+    :param property: the property's path.
+    :param verdict: `safe`, `restarts`, `re-snapshots`, `loses position` or `deletes data`.
+    :param text: what the preview says of it; `None` for a change that is safe.
+    """
+
+    property: str
+    verdict: str
+    text: str | None = None
+
+
+class BackendCapabilities(Model):
+    """What one backend can do.
+
+    :param backend: its name.
+    :param capabilities: what a stream and a replay may ask for.
+    :param changes: what changing a property in place does.
+    :param pairs: what it moves from and to.
+    :param automatic: whether it is chosen where a stream names no backend.
+    :param default_interval: the checkpoint interval where a stream names none.
+    :param lag_unit: what one of `lagEvents` is.
+    :param pause_cost: what a pause costs while it lasts.
+    :param removal: what a delete leaves at the destination.
+    :param options: the keys that `options` may hold; `None` for any.
+    """
+
+    backend: str
+    pairs: tuple[EndpointPair, ...]
+    automatic: bool
+    capabilities: tuple[Capability, ...]
+    changes: tuple[ChangeConsequence, ...]
+    default_interval: str
+    lag_unit: str
+    pause_cost: str
+    removal: str
+    options: tuple[str, ...] | None = None
+
+
+class AllCapabilities(Model):
+    """What each backend of this release can do.
+
+    :param backends: one entry a backend.
+    """
+
+    backends: tuple[BackendCapabilities, ...]
 
 
 class PlanReplayArgs(Model):
@@ -40,6 +211,38 @@ class ReplayArgs(PlanReplayArgs):
     """
 
     idempotency_key: Text
+
+
+class ReplayRunInputs(PlanReplayArgs):
+    """A replay as a resource: a review sees it, and `pulumi up` runs it once.
+
+    :param triggers: any values; when one of them changes, the replay runs again.
+    """
+
+    triggers: tuple[Any, ...] = Field(default=())
+
+
+class ReplayRunOutputs(ReplayRunInputs):
+    """What the state holds of a replay that ran.
+
+    :param key: the idempotency key, made from the resource's URN and its inputs.
+    :param state: where it stood at the last update or refresh.
+    :param resolved: the position at which it really started.
+    :param events: changes that were emitted, in the backend's unit.
+    :param bytes: bytes that were read.
+    :param started_at: when the engine began.
+    :param finished_at: when it came to its end.
+    :param message: what the engine says about the run.
+    """
+
+    key: str
+    state: ReplayState
+    resolved: Checkpoint | None = None
+    events: int | None = None
+    bytes: int | None = None
+    started_at: Instant
+    finished_at: Instant | None = None
+    message: str | None = None
 
 
 class ReplayOutcomeState(StrEnum):

@@ -13,7 +13,14 @@ from replicator.errors import InvalidStream, Unsupported
 from replicator.lifecycle import functions
 from replicator.lifecycle.connect import Connections
 from replicator.lifecycle.failure import Failure, failures_of
-from replicator.lifecycle.shapes import GetStreamStatusArgs, PlanReplayArgs, ReplayArgs
+from replicator.lifecycle.shapes import (
+    GetCapabilitiesArgs,
+    GetStreamStatusArgs,
+    GetStreamStatusesArgs,
+    ListStreamsArgs,
+    PlanReplayArgs,
+    ReplayArgs,
+)
 from replicator.lifecycle.wait import Limits
 from replicator.model import Model
 from replicator.plugin.engine import EngineLog
@@ -55,6 +62,18 @@ async def _get_stream_status(invocation: Invocation, args: GetStreamStatusArgs) 
     return await functions.get_stream_status(invocation.connections, args)
 
 
+async def _get_stream_statuses(invocation: Invocation, args: GetStreamStatusesArgs) -> Model:
+    return await functions.get_stream_statuses(invocation.connections, args)
+
+
+async def _list_streams(invocation: Invocation, args: ListStreamsArgs) -> Model:
+    return await functions.list_streams(invocation.connections, args)
+
+
+async def _get_capabilities(invocation: Invocation, args: GetCapabilitiesArgs) -> Model:
+    return await functions.get_capabilities(args)
+
+
 async def _plan_replay(invocation: Invocation, args: PlanReplayArgs) -> Model:
     return await functions.plan(invocation.connections, args)
 
@@ -74,7 +93,10 @@ async def _replay(invocation: Invocation, args: ReplayArgs) -> Model:
 
 
 FUNCTIONS: dict[str, Callable[[Invocation, dict[str, Any]], Awaitable[Result]]] = {
+    "replicator:index:getCapabilities": _function(GetCapabilitiesArgs, _get_capabilities),
     "replicator:index:getStreamStatus": _function(GetStreamStatusArgs, _get_stream_status),
+    "replicator:index:getStreamStatuses": _function(GetStreamStatusesArgs, _get_stream_statuses),
+    "replicator:index:listStreams": _function(ListStreamsArgs, _list_streams),
     "replicator:index:planReplay": _function(PlanReplayArgs, _plan_replay),
     "replicator:index:replay": _function(ReplayArgs, _replay),
 }

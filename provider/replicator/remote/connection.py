@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import grp
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replicator.errors import AgentUnreachable, EngineUnavailable, InvalidConfig
-from replicator.remote.exchange import BrokenError, ConnectError, Exchange, Reply, TransportExchange, UnixExchange
+from replicator.exchange import BrokenError, ConnectError, Exchange, Reply, UnixExchange
 from replicator.remote.routes import PROTOCOL, PROTOCOL_HEADER
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Connection:
         if (shared := here.get(self._key)) is None:
             transport = self._transport
             shared = here[self._key] = _Shared(
-                UnixExchange(self._path) if transport is None else TransportExchange(transport)
+                UnixExchange(self._path) if transport is None else _TransportExchange(transport)
             )
         shared.users.add(self)
         return shared
@@ -163,3 +164,28 @@ def _describe(path: Path) -> str:
     except (OSError, KeyError):
         return ""
     return f", which has mode {stat.S_IMODE(found.st_mode):04o} and group {group}"
+
+
+class _TransportExchange:
+    """Requests through a transport of httpx, such as `httpx.ASGITransport(app)`."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def request(self, verb: str, path: str, headers: Mapping[str, str], content: bytes) -> Reply:
+        """Send a request and read its answer."""
+        import httpx
+
+        request = httpx.Request(verb, f"http://agent{path}", headers=dict(headers), content=content)
+        try:
+            response = await self._transport.handle_async_request(request)
+            await response.aread()
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise ConnectError(str(error)) from error
+        except httpx.TransportError as error:
+            raise BrokenError(str(error)) from error
+        return Reply(response.status_code, dict(response.headers), response.content)
+
+    async def aclose(self) -> None:
+        """Close the transport."""
+        await self._transport.aclose()
