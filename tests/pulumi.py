@@ -64,13 +64,13 @@ class Project:
     """One stack of one project.
 
     :param folder: an empty folder; project, state and plugin homes go below it.
-    :param plugins: the folder that holds `pulumi-resource-replicator`.
+    :param plugins: the folder that holds `pulumi-resource-replicator`; None for a project that names no plugin.
     """
 
     folder: Path
     name: str = "shop"
     stack: str = "dev"
-    plugins: Path = SCRIPTS
+    plugins: Path | None = SCRIPTS
     environment: dict[str, str] = field(default_factory=dict)
     runtime: str = "yaml"
     state: Path | None = None
@@ -91,8 +91,9 @@ class Project:
         (self.folder / "__main__.py").write_text(program)
 
     def _write_project(self, more: Mapping[str, Any]) -> None:
-        plugins = {"providers": [{"name": "replicator", "path": str(self.plugins)}]}
-        project = {"name": self.name, "plugins": plugins, **more}
+        project = {"name": self.name, **more}
+        if self.plugins is not None:
+            project["plugins"] = {"providers": [{"name": "replicator", "path": str(self.plugins)}]}
         (self.folder / "Pulumi.yaml").write_text(json.dumps(project, indent=2))
 
     @property

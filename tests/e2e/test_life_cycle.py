@@ -85,13 +85,17 @@ LIFE = (
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_life_cycle(language: str, memory: Memory, make_project: Make) -> None:
-    project = make_project(f"life-{language}")
-    LANGUAGES[language].prepare(project, memory)
+    live(make_project(f"life-{language}"), LANGUAGES[language], memory)
+
+
+def live(project: Project, language: Language, memory: Memory) -> None:
+    """Run the whole table."""
+    language.prepare(project, memory)
     name, inputs = None, stream(project)
     for step in LIFE:
         changed = {key: value.format(project=project.name) if value else None for key, value in step.change.items()}
         inputs = stream(project, **{**inputs, **changed})
-        name = run(step, project, LANGUAGES[language], memory, inputs, name)
+        name = run(step, project, language, memory, inputs, name)
     assert not [left for left in memory.names() if project.name in left]
 
 

@@ -74,6 +74,9 @@ def _structured(value: Any) -> Any:
     return value
 
 
+SETTINGS = (*sorted(backend.config_key for backend in REGISTRY.values()), "preflight")
+"""Every key of the configuration, without the package's name."""
+
 _RESERVED = frozenset({"version", "pluginDownloadURL"})
 
 
@@ -88,7 +91,7 @@ def parse_config(inputs: Mapping[str, Any]) -> tuple[ProviderConfig, list[Failur
         elif key == "preflight":
             raw["preflight"] = value
         elif key not in _RESERVED and not key.startswith("__"):
-            known = ", ".join(sorted([*blocks, "preflight"]))
+            known = ", ".join(SETTINGS)
             failures.append(Failure(key, f"is not a setting of this provider; it has {known}", InvalidConfig.code))
     try:
         return ProviderConfig.model_validate(raw), failures

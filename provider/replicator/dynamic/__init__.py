@@ -1,0 +1,9 @@
+"""Streams in a Pulumi program in Python, without the plugin: a resource, and functions on it."""
+
+from __future__ import annotations
+
+from replicator.dynamic.functions import get_stream_status, replay
+from replicator.dynamic.outputs import Checkpoint, ReplayResult, StreamStatus
+from replicator.dynamic.resource import Stream
+
+__all__ = ["Checkpoint", "ReplayResult", "Stream", "StreamStatus", "get_stream_status", "replay"]

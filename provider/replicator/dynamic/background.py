@@ -1,0 +1,52 @@
+"""One event loop beside Pulumi's, and the connections that live on it.
+
+Pulumi calls a dynamic provider in threads, and runs a program on a loop that it ends when it likes. On a loop of their
+own the connections stay open, and everybody who asks at the same time shares a listing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from functools import cache
+from threading import Thread
+from typing import Any, TypeVar
+
+from replicator.errors import InvalidConfig
+from replicator.lifecycle.config import SETTINGS, ProviderConfig, parse_config
+from replicator.lifecycle.connect import Connections
+
+PACKAGE = "replicator"
+"""The namespace of the configuration; the plugin's settings stand in the same one."""
+
+T = TypeVar("T")
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    Thread(target=loop.run_forever, name="replicator", daemon=True).start()
+    return loop
+
+
+def submit(call: Coroutine[Any, Any, T]) -> Future[T]:
+    """Run it there. The result can be waited for in a thread, or in a loop with `asyncio.wrap_future`."""
+    return asyncio.run_coroutine_threadsafe(call, _loop())
+
+
+def connections(setting: Callable[[str], Any]) -> Connections:
+    """The connections of a stack's configuration, to be used by calls that are submitted; raise `InvalidConfig`.
+
+    :param setting: gives the value of `replicator:<key>`, else `None`.
+    """
+    given = {key: setting(f"{PACKAGE}:{key}") for key in SETTINGS}
+    config, failures = parse_config({key: value for key, value in given.items() if value is not None})
+    if failures:
+        raise InvalidConfig("; ".join(f"{PACKAGE}:{failure.path}: {failure.reason}" for failure in failures))
+    return _connections(config.model_dump_json())
+
+
+@cache
+def _connections(config: str) -> Connections:
+    return Connections(ProviderConfig.model_validate_json(config))

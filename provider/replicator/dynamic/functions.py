@@ -1,0 +1,92 @@
+"""Functions on a stream. They run inside the program, whenever it runs; none has an effect in a preview."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+import pulumi
+from pulumi.runtime.rpc import translate_output_properties
+from pydantic import ValidationError
+
+from replicator.dynamic import background
+from replicator.dynamic.outputs import ReplayResult, StreamStatus
+from replicator.errors import InvalidStream, ReplicatorError
+from replicator.lifecycle import functions
+from replicator.lifecycle.connect import Connections
+from replicator.lifecycle.failure import failures_of
+from replicator.lifecycle.shapes import GetStreamStatusArgs, ReplayArgs
+from replicator.lifecycle.wait import Limits
+from replicator.model import Checkpoint, Model
+
+A = TypeVar("A", bound=Model)
+
+
+def get_stream_status(stream: pulumi.Input[str]) -> pulumi.Output[StreamStatus]:
+    """What the engine tells about a stream now. The resource's outputs are as old as the last update or refresh.
+
+    :param stream: the stream's id, `<backend>/<region or "default">/<name>`.
+    """
+    found: pulumi.Output[StreamStatus] = _call(
+        "get_stream_status", GetStreamStatusArgs, {"stream": stream}, functions.get_stream_status, StreamStatus
+    )
+    return found
+
+
+def replay(
+    stream: pulumi.Input[str],
+    *,
+    start: pulumi.Input[Checkpoint | Mapping[str, Any]],
+    idempotency_key: pulumi.Input[str],
+    method: pulumi.Input[str] | None = None,
+    target: pulumi.Input[str] | None = None,
+) -> pulumi.Output[ReplayResult]:
+    """Send the changes since a position or a time once more, or make a copy as of then, and wait until that is done.
+
+    It runs once for one key: with the same key it returns what the first run came to. In a preview it changes nothing
+    and returns the plan.
+
+    :param stream: the stream's id, `<backend>/<region or "default">/<name>`.
+    :param start: the position (`lsn`) or the time (`wall`) to replay from.
+    :param idempotency_key: names this replay.
+    :param method: how to replay; left out, the least harmful method that is exact.
+    :param target: where a copy goes; for the methods that write one.
+    """
+    preview = pulumi.runtime.is_dry_run()
+
+    async def run(connections: Connections, args: ReplayArgs) -> Model:
+        return await functions.replay(connections, args, preview=preview, limits=Limits())
+
+    given = {"stream": stream, "start": start, "idempotencyKey": idempotency_key, "method": method, "target": target}
+    found: pulumi.Output[ReplayResult] = _call("replay", ReplayArgs, given, run, ReplayResult)
+    return found
+
+
+def _call(
+    function: str,
+    arguments: type[A],
+    given: Mapping[str, Any],
+    call: Callable[[Connections, A], Coroutine[Any, Any, Model]],
+    result: type,
+) -> Any:
+    """The call as an output, known when its arguments are. What it raises ends the program with one sentence."""
+
+    async def run(known: Mapping[str, Any]) -> Any:
+        try:
+            args = arguments.model_validate({key: value for key, value in known.items() if value is not None})
+            calling = call(background.connections(_setting), args)
+            found = await asyncio.wrap_future(background.submit(calling))
+        except ValidationError as error:
+            text = "; ".join(str(failure) for failure in failures_of(error, arguments, InvalidStream.code))
+            raise pulumi.RunError(f"{function}: {text}") from None
+        except ReplicatorError as error:
+            raise pulumi.RunError(f"{function}: {error}") from None
+        return translate_output_properties(found.wire(), lambda name: name, result)
+
+    return pulumi.Output.from_input(dict(given)).apply(run)
+
+
+def _setting(key: str) -> str | None:
+    package, _, name = key.partition(":")
+    return pulumi.Config(package).get(name)

@@ -1,0 +1,52 @@
+"""What a program reads: the models of the status and of a replay, as Pulumi's output types.
+
+Times are RFC 3339 in UTC. What the engine cannot tell is `None`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+
+
+@pulumi.output_type
+class Checkpoint(dict[str, Any]):
+    """A position: the source's own ordering token, and the time at the source that belongs to it."""
+
+    lsn: str | None
+    wall: str | None
+
+
+@pulumi.output_type
+class StreamStatus(dict[str, Any]):
+    """What the engine tells about a stream."""
+
+    name: str
+    state: str
+    last_event: str | None = pulumi.property("lastEvent")
+    last_checkpoint: Checkpoint | None = pulumi.property("lastCheckpoint")
+    lag_seconds: float | None = pulumi.property("lagSeconds")
+    lag_events: int | None = pulumi.property("lagEvents")
+    bytes_replicated: int | None = pulumi.property("bytesReplicated")
+    events_replicated: int | None = pulumi.property("eventsReplicated")
+    errors_last_hour: int | None = pulumi.property("errorsLastHour")
+    last_error: str | None = pulumi.property("lastError")
+
+
+@pulumi.output_type
+class ReplayResult(dict[str, Any]):
+    """The plan of a replay in a preview (`state` is `planned`), its record otherwise."""
+
+    stream: str
+    key: str
+    state: str
+    method: str
+    start: Checkpoint
+    resolved: Checkpoint | None
+    target: str | None
+    events: int | None
+    bytes: int | None
+    effects: list[str] | None
+    message: str | None
+    error: str | None

@@ -1,0 +1,177 @@
+"""The dynamic provider: Pulumi's calls, translated to the life cycle that the plugin has too.
+
+Its host passes on less than the plugin gets. There is no URN, so the resource sends its own in a hidden input. There is
+no answer for "made, but not well", so the reasons stand in the output `trouble`, and the program fails on them. Create
+and Update are not called in a preview, so Check and Diff say what the plugin says there.
+
+The state of every resource holds the pickled provider, which is a reference to `StreamProvider` by module and name:
+neither may change, and an instance has no attributes before `configure`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+import durationpy
+from pulumi.dynamic import (
+    CheckFailure,
+    CheckResult,
+    ConfigureRequest,
+    CreateResult,
+    DiffResult,
+    ReadResult,
+    ResourceProvider,
+    UpdateResult,
+)
+from pulumi.runtime import rpc
+
+from replicator.dynamic import background
+from replicator.dynamic.engine import EngineMessages, engine_address
+from replicator.errors import InvalidConfig, InvalidStream, ReplicatorError
+from replicator.lifecycle.resource import Applied, StreamResource, Values
+from replicator.lifecycle.wait import Limits
+from replicator.model import Stream
+from replicator.values import UNKNOWN
+
+URN = "__urn"
+"""The hidden input that holds the resource's URN."""
+
+TIMEOUTS = "__timeouts"
+"""The hidden input that holds the resource's custom time-outs: durations by operation."""
+
+WRITTEN = "__written"
+"""The hidden output that names the inputs: Diff and Read are told the outputs alone, which hold defaults too."""
+
+TROUBLE = "trouble"
+"""The output that says why the stream is not well."""
+
+PROPERTIES = {name: field.alias or name for name, field in Stream.model_fields.items() if name != "owner"}
+"""The properties of a declaration: from their names in Python to those in the state."""
+
+T = TypeVar("T")
+
+
+class StreamProvider(ResourceProvider):
+    """Check, diff, create, read, update and delete of `replicator.dynamic.Stream`."""
+
+    serialize_as_secret_always = False
+
+    def configure(self, req: ConfigureRequest) -> None:
+        """Take the stack's configuration. What is wrong with it is told when a stream is checked."""
+        self._messages = EngineMessages(engine_address(sys.argv[1:]))
+        self._resource: StreamResource | InvalidConfig
+        try:
+            self._resource = StreamResource(background.connections(req.config.get), lambda: self._messages)
+        except InvalidConfig as error:
+            self._resource = error
+
+    @property
+    def _streams(self) -> StreamResource:
+        if isinstance(self._resource, InvalidConfig):
+            raise self._resource
+        return self._resource
+
+    def check(self, _olds: Values, news: Values) -> CheckResult:
+        """Fill in name and backend, and refuse what is wrong; a stream that is new is looked at where it will be."""
+        return _run(self._check(_olds, news))
+
+    async def _check(self, olds: Values, news: Values) -> CheckResult:
+        urn, given = _urn(news), _visible(news)
+        try:
+            inputs, reasons = await self._streams.check(urn, _visible(olds), given)
+            if not reasons and not olds:
+                await self._streams.preview_create(urn, inputs)
+        except ReplicatorError as error:
+            inputs, reasons = given, [str(error)]
+        filled = {key: news.get(key, value) for key, value in inputs.items()}
+        return CheckResult({**filled, **_hidden(news)}, [CheckFailure("", reason) for reason in reasons])
+
+    def diff(self, _id: str, _olds: Values, _news: Values) -> DiffResult:
+        """What differs between the state and the declaration, and what that means for the data."""
+        return _run(self._diff(_id, _olds, _news))
+
+    async def _diff(self, id: str, olds: Values, news: Values) -> DiffResult:
+        urn, old, new = _urn(news), _declared(olds), _visible(news)
+        changes = await self._streams.diff(urn, id, old, new)
+        replaces = sorted({change.path.partition(".")[0] for change in changes if change.replaces})
+        if not replaces and (changes or olds.get(TROUBLE)):
+            try:
+                await self._streams.preview_update(urn, id, old, olds, new)
+            except InvalidStream as error:  # a refresh asks too, and has to end
+                await self._messages.warn_once(urn, str(error))
+        # Without an opinion, Pulumi compares the inputs itself, and shows what differs within each of them.
+        opinion = None if changes else bool(olds.get(TROUBLE))
+        return DiffResult(opinion, replaces, delete_before_replace=bool(replaces))
+
+    def create(self, props: Values) -> CreateResult:
+        """Make the stream, or adopt the one that an earlier try of the same resource made."""
+        made = _run(self._streams.create(_urn(props), _visible(props), _limits(props, "create")))
+        return CreateResult(made.id, _outputs(made, props))
+
+    def update(self, _id: str, _olds: Values, _news: Values) -> UpdateResult:
+        """Change the stream in place."""
+        made = _run(self._streams.update(_urn(_news), _olds, _visible(_news), _limits(_news, "update")))
+        return UpdateResult(_outputs(made, _news))
+
+    def read(self, id_: str, props: Values) -> ReadResult:
+        """The stream as it is now. Inputs are told only where somebody else changed one."""
+        return _run(self._read(id_, props))
+
+    async def _read(self, id: str, props: Values) -> ReadResult:
+        urn, old = _urn(props), _declared(props)
+        found = await self._streams.read(urn, id, old, props)
+        if found is None:
+            return ReadResult("", {})
+        changed = found.inputs != old
+        return ReadResult(id, _outputs(found, props), {**found.inputs, **_hidden(props)} if changed else None)
+
+    def delete(self, _id: str, _props: Values) -> None:
+        """Remove the stream."""
+        _run(self._streams.delete(_urn(_props), _id, _props, _limits(_props, "delete")))
+
+
+def _run(call: Coroutine[Any, Any, T]) -> T:
+    """The result of a call. An error has no more of a traceback than the host adds, for the host shows it."""
+    try:
+        return background.submit(call).result()
+    except ReplicatorError as error:
+        raise error.with_traceback(None) from None
+
+
+def _urn(props: Mapping[str, Any]) -> str:
+    return str(props.get(URN, ""))
+
+
+def _hidden(props: Mapping[str, Any]) -> Values:
+    return {key: props[key] for key in (URN, TIMEOUTS) if key in props}
+
+
+def _visible(props: Mapping[str, Any]) -> Values:
+    return {key: _value(item) for key, item in props.items() if not key.startswith("__")}
+
+
+def _declared(outputs: Mapping[str, Any]) -> Values:
+    """The inputs that these outputs came from."""
+    return {key: _value(outputs[key]) for key in outputs.get(WRITTEN, PROPERTIES.values()) if key in outputs}
+
+
+def _outputs(made: Applied, props: Mapping[str, Any]) -> Values:
+    return {**made.outputs, TROUBLE: list(made.trouble), WRITTEN: sorted(made.inputs), **_hidden(props)}
+
+
+def _limits(props: Mapping[str, Any], operation: str) -> Limits:
+    text = props.get(TIMEOUTS, {}).get(operation)
+    return Limits(durationpy.from_str(text).total_seconds() if text else 0)
+
+
+def _value(value: Any) -> Any:
+    """A value as the life cycle has it: it has a mark of its own for the unknown, and 5.0 of the wire is 5."""
+    if isinstance(value, dict):
+        return {key: _value(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_value(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return UNKNOWN if value == rpc.UNKNOWN else value
