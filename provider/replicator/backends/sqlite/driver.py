@@ -22,7 +22,7 @@ from replicator.backends.sqlite.litestream import EngineError
 from replicator.backends.sqlite.places import location_of, parse_location, same_place, side_folder, source_path
 from replicator.backends.sqlite.record import Phase, Record, Store
 from replicator.backends.sqlite.status import ASK_WITHIN, Answer, ask, status_of
-from replicator.errors import ReplicatorError
+from replicator.errors import Category, ReplicatorError
 from replicator.model import Checkpoint, Mode, Owner, Stream, StreamStatus
 from replicator.replicator import Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
 
@@ -324,19 +324,34 @@ class SqliteDriver:
             await replays.tidy(replay)
 
     async def _reseed(self, name: str, key: str) -> None:
-        """A full snapshot under a new prefix. The new generation is recorded first, so a crash goes on with it."""
+        """A full snapshot under a new prefix.
+
+        The new generation is recorded first, so a crash goes on with it. From then on the stream writes nowhere else,
+        and what is only away is waited for.
+        """
+        while not await self._try_reseed(name, key):  # noqa: ASYNC110 - nothing tells when the store is back
+            await asyncio.sleep(LOOK_EVERY)
+        await self._finish_replay(name, key, {"state": "done"})
+
+    async def _try_reseed(self, name: str, key: str) -> bool:
+        """Whether the snapshot is made; false where the engine, the store or the database was not to be had."""
         async with self._lock(name):
             record = self._keeper.record(name)
             if not replays.reseed_begun(record, key):
                 record = replays.next_generation(record, key)
                 await self._keeper.store.put(record)
             await self._keeper.lanes.detach(name)
-            if record.stream.mode is Mode.SNAPSHOT:
-                await self._keeper.store.put(await self._keeper.copy_once(record))
-            else:
-                replays.refuse_paused(record)
-                await self._keeper.store.put(await self._keeper.attach(record, wait=True))
-        await self._finish_replay(name, key, {"state": "done"})
+            try:
+                if record.stream.mode is Mode.SNAPSHOT:
+                    await self._keeper.store.put(await self._keeper.copy_once(record))
+                else:
+                    replays.refuse_paused(record)
+                    await self._keeper.store.put(await self._keeper.attach(record, wait=True))
+            except ReplicatorError as error:
+                if error.category is not Category.UNAVAILABLE:
+                    raise
+                return False
+        return True
 
     async def _finish_replay(self, name: str, key: str, changes: dict[str, Any]) -> None:
         async with self._lock(name):
