@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from replicator.agent.log import Level
-from replicator.cli.connect import connected, find_agent, start_hint
+from replicator.cli.connect import connected, find_agent
 from replicator.cli.options import JsonOption, parse_duration
 from replicator.cli.output import UNKNOWN, rough, say, say_json, words
 
@@ -170,6 +170,8 @@ def agent_status(socket: SocketOption = None, as_json: JsonOption = False) -> No
     if as_json:
         say_json({"running": seen is not None, "address": address, **(seen or {})})
     elif seen is None:
+        from replicator.lifecycle.connect import start_hint
+
         say(f"no agent runs at {address}")
         say(f"  → {start_hint(address)}")
     else:

@@ -11,17 +11,10 @@ if TYPE_CHECKING:
     from replicator.remote.routes import Info
 
 
-def start_hint(address: str) -> str:
-    """What a person does where no agent runs."""
-    from replicator.lifecycle.connect import START_HINT
-    from replicator.remote.address import default_address
-
-    return START_HINT if address == default_address() else f"{START_HINT} --socket {address.removeprefix('unix://')}"
-
-
 @asynccontextmanager
 async def connected(backend: str, address: str | None) -> AsyncIterator[RemoteReplicator]:
     """A client of the agent at `address`, or of this host's own."""
+    from replicator.lifecycle.connect import start_hint
     from replicator.remote.address import default_address
     from replicator.remote.client import RemoteReplicator
 
@@ -35,9 +28,9 @@ async def connected(backend: str, address: str | None) -> AsyncIterator[RemoteRe
 
 async def find_agent(client: RemoteReplicator) -> Info | None:
     """Who answers; `None`, at once, where nothing listens. Who listens and does not answer raises what calls raise."""
-    from replicator.remote.connection import parse_address
+    from replicator.remote.address import parse_unix
 
-    return await client.info() if _listens(str(parse_address(client.address))) else None
+    return await client.info() if _listens(str(parse_unix(client.address))) else None
 
 
 def _listens(path: str) -> bool:

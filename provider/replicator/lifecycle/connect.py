@@ -12,9 +12,18 @@ from replicator.backends import REGISTRY
 from replicator.errors import InvalidStream
 from replicator.lifecycle.config import ProviderConfig
 from replicator.model import Stream
+from replicator.remote.address import SshAddress, default_address, parse_address
 from replicator.replicator import Description, Replicator
 
-START_HINT = "start it: replicator agent start"
+
+def start_hint(address: str) -> str:
+    """What a person does where no agent runs; raise `InvalidConfig` for what is no address."""
+    at = parse_address(address)
+    if isinstance(at, SshAddress):
+        host, socket = f" on {at.host}", at.socket
+    else:
+        host, socket = "", None if address == default_address() else str(at.path)
+    return f"start it{host}: replicator agent start{f' --socket {socket}' if socket else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,4 +124,4 @@ class Connections:
 def _remote(kind: str, address: str) -> Any:
     from replicator.remote.client import RemoteReplicator
 
-    return RemoteReplicator(kind, address, start_hint=START_HINT)
+    return RemoteReplicator(kind, address, start_hint=start_hint(address))
