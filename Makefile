@@ -72,4 +72,4 @@ docs: venv ## Write the pages that are made from the code
 
 clean: ## Remove what make made in this folder; the built Pulumi CLI stays in its cache
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find provider tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find provider tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from replicator.capabilities import TABLE, Capabilities, Cell, Verdict, Yes
 from replicator.errors import BY_CODE
-from replicator.plugin.values import PropertyError
+from replicator.values import PropertyError
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- capabilities: made by `make docs` -->", "<!-- end of capabilities -->"

@@ -6,7 +6,7 @@ what would work.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
@@ -96,6 +96,19 @@ class Capabilities:
     pause_cost: str
     options: frozenset[str] | None = None
     automatic: bool = field(default=True)
+
+    def cells(self) -> Iterator[tuple[str, str | None, Cell]]:
+        """Every cell with the property that asks for it and the value, `None` for any; `method` is that of a replay."""
+        for property, cells in (
+            ("mode", self.modes),
+            ("conflict", self.conflicts),
+            ("startFrom", self.start_from),
+            ("method", self.replay),
+        ):
+            yield from ((property, value.value, cell) for value, cell in cells.items())
+        for feature, cell in self.features.items():
+            words, _, value = feature.partition(": ")
+            yield from ((property, value or None, cell) for property in words.split("/"))
 
 
 _EVERY_PAIR = frozenset((source, destination) for source in EndpointKind for destination in EndpointKind)

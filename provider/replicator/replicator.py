@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pydantic import Field
 
-from replicator.errors import ReplicatorError
+from replicator.errors import BY_CODE, InvalidStream, ReplicatorError
 from replicator.model import Checkpoint, Instant, Model, Owner, Stream, StreamStatus
 
 
@@ -34,9 +34,14 @@ class Finding(Model):
         """The finding that a change would meet this error."""
         return cls(severity=severity, code=error.code, message=error.message, property=error.property, fix=error.fix)
 
+    def error(self, stream: str) -> ReplicatorError:
+        """The error that the change would meet."""
+        found = BY_CODE.get(self.code, InvalidStream)
+        return found(self.message, stream=stream, property=self.property, fix=self.fix)
+
 
 class ReplayMethod(StrEnum):
-    """The honest kinds of replay. `AUTO` takes the least harmful one that is exact."""
+    """The honest kinds of replay. `auto` takes the least harmful one that is exact."""
 
     AUTO = "auto"
     COPY = "copy"
@@ -49,7 +54,7 @@ class ReplayMethod(StrEnum):
 class ReplayPlan(Model):
     """What a replay would do, resolved against what is retained now.
 
-    :param method: the method that would run; never AUTO.
+    :param method: the method that would run; never auto.
     :param start: the position that was asked for.
     :param resolved: the position at which it would really start.
     :param target: where a copy goes; `None` for other methods.

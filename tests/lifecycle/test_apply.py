@@ -274,5 +274,5 @@ async def test_a_delete_that_hangs_runs_out_of_time(connections: Connections, wa
         await asyncio.Event().wait()
 
     watched.delete_stream = hang  # type: ignore[method-assign]
-    with pytest.raises(WaitTimeout, match="for the delete"):
+    with pytest.raises(WaitTimeout, match="the delete took longer"):
         await apply.delete(connections, ORDERS, Owner(urn=URN), protected=False, limits=Limits(0.05))

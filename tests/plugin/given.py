@@ -13,7 +13,7 @@ from replicator.backends.memory import MemoryReplicator
 from replicator.plugin._proto import engine_pb2, engine_pb2_grpc, pb, provider_pb2_grpc, status_pb2
 from replicator.plugin.codec import decode, encode
 from replicator.plugin.servicer import Servicer
-from replicator.plugin.values import strip
+from replicator.values import strip
 
 from tests.lifecycle.given import S3, URN, Clock, Watched, inputs
 
@@ -151,14 +151,14 @@ async def serving(
             await server.stop(0)
 
 
-def init_failure(error: grpc.aio.AioRpcError) -> tuple[str, Values, Values, list[str]]:
-    """Id, outputs, inputs and reasons of a resource that was made but is not well."""
+def init_failure(error: grpc.aio.AioRpcError, *, cut_off: bool = False) -> tuple[str, Values, Values, list[str]]:
+    """Id, outputs, inputs and reasons of a resource that was made but is not well, or whose wait was cut off."""
     status = status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
     assert (status.code, status.message) == (error.code().value[0], error.details())
     (packed,) = status.details
     failure = pb.ErrorResourceInitFailed()
     assert packed.Unpack(failure)
-    assert failure.refresh_before_update
+    assert failure.refresh_before_update is not cut_off
     return failure.id, decode(failure.properties), decode(failure.inputs), list(failure.reasons)
 
 

@@ -111,7 +111,7 @@ OWN = (
     "replicator.lifecycle",
     "replicator.backends",
     "replicator.remote",
-    "replicator.plugin.stream",
+    "replicator.plugin.functions",
 )
 UNWANTED = (*HEAVY, *OWN, "pulumi.automation", "pulumi.resource", "pulumi.runtime.settings")
 

@@ -67,7 +67,9 @@ def test_the_wire_half_loads_nothing_more() -> None:
     assert {name for name in loaded if name.split(".")[0] == "replicator"} == {
         "replicator",
         "replicator.plugin",
-        *(f"replicator.plugin.{name}" for name in ("_proto", "codec", "engine", "rpc", "values")),
+        "replicator.messages",
+        "replicator.values",
+        *(f"replicator.plugin.{name}" for name in ("_proto", "codec", "engine", "rpc")),
     }
 
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import grpc
 import pytest
+from replicator.capabilities import TABLE
+from replicator.errors import AgentUnreachable
+from replicator.model import Owner
 from replicator.plugin.codec import UNKNOWN, Secret
 from replicator.plugin.functions import FUNCTIONS
 from replicator.replicator import ReplayProgress, ReplayState
 
-from tests.lifecycle.given import Clock, Watched, stream
+from tests.lifecycle.given import S3, SQLITE, URN, Clock, Watched, stream
 from tests.plugin.given import Provider, failing, serving
 
 ID = "memory/default/orders"
@@ -171,3 +174,74 @@ async def test_calls_that_cannot_be(
 
 def test_functions_have_tokens_of_this_package() -> None:
     assert {token.rpartition(":")[0] for token in FUNCTIONS} == {"replicator:index"}
+
+
+async def test_statuses_of_several_streams_are_one_listing(provider: Provider) -> None:
+    provider.memory.listings.clear()
+    ids = [ID, "memory/default/nope", ID, "orders"]
+    found, failures = await provider.invoke("getStreamStatuses", {"streams": ids})
+    assert failures == {}
+    assert {id: status["state"] for id, status in found["statuses"].items()} == {ID: "running"}
+    assert [(item["stream"], item["code"]) for item in found["failures"]] == [
+        ("memory/default/nope", "RPL-STREAM-NOTFOUND"),
+        ("orders", "RPL-STREAM-INVALID"),
+    ]
+    assert len(provider.memory.listings) == 1
+
+
+async def test_an_engine_that_is_away_hides_no_other() -> None:
+    here, away = Watched(Clock()), Watched(Clock())
+    away.broken = AgentUnreachable("no agent runs at mem://eu")
+    await here.upsert_stream(stream())
+    async with serving(connect=lambda kind, address: away if address == "mem://eu" else here) as provider:
+        await provider.configure(memory={"address": "mem://us", "regions": {"eu": "mem://eu"}})
+        found, _ = await provider.invoke("getStreamStatuses", {"streams": [ID, "memory/eu/orders"]})
+        assert list(found["statuses"]) == [ID]
+        assert found["failures"] == [
+            {"stream": "memory/eu/orders", "code": "RPL-AGENT-DOWN", "message": "no agent runs at mem://eu"}
+        ]
+        error = await failing(provider.invoke("listStreams", {}))
+        assert "no agent runs at mem://eu" in (error.details() or "")
+        listed, _ = await provider.invoke("listStreams", {"region": "default"})
+        assert [item["id"] for item in listed["streams"]] == [ID]
+
+
+async def test_all_streams_are_listed_with_what_imports_them(provider: Provider) -> None:
+    owner = Owner(urn=URN, token="t")
+    await provider.memory.upsert_stream(
+        stream(name="bills", destination={**S3, "uri": "s3://bucket/bills"}).model_copy(update={"owner": owner})
+    )
+    found, failures = await provider.invoke("listStreams", {"backend": "memory"})
+    assert failures == {}
+    bills, orders = found["streams"]
+    assert (bills["id"], bills["owner"], bills["state"]) == ("memory/default/bills", URN, "running")
+    assert "owner" not in orders
+    assert orders["importEntry"] == {"type": "replicator:index:Stream", "name": "orders", "id": ID}
+    assert orders["source"] == SQLITE
+    assert (await provider.invoke("listStreams", {"region": "eu-fra"}))[0] == {"streams": []}
+
+
+async def test_a_listing_of_what_is_not_a_backend(provider: Provider) -> None:
+    for name in ("listStreams", "getCapabilities"):
+        error = await failing(provider.invoke(name, {"backend": "mysql"}))
+        assert "backend: 'mysql' is not in this release [RPL-STREAM-INVALID]" in (error.details() or "")
+
+
+async def test_capabilities_are_the_table(provider: Provider) -> None:
+    found, _ = await provider.invoke("getCapabilities", {})
+    assert [row["backend"] for row in found["backends"]] == list(TABLE)
+    row = next(row for row in found["backends"] if row["backend"] == "litestream")
+    assert row["pairs"] == [{"source": "sqlite", "destination": "s3"}]
+    cells = {(cell["property"], cell.get("value")): cell for cell in row["capabilities"]}
+    assert cells["mode", "cdc"] == {
+        "property": "mode",
+        "value": "cdc",
+        "supported": False,
+        "note": "litestream always begins with a snapshot; use snapshot_then_cdc",
+    }
+    assert cells["waitFor", "caught_up"]["supported"]
+    assert not cells["include", None]["supported"]
+    verdicts = {change["property"]: change["verdict"] for change in row["changes"]}
+    assert verdicts["destination.uri"] == "re-snapshots"
+    only, _ = await provider.invoke("getCapabilities", {"backend": "memory"})
+    assert [row["backend"] for row in only["backends"]] == ["memory"]

@@ -102,7 +102,7 @@ def test_what_is_for_this_host_alone() -> None:
     ],
 )
 def test_how_to_start_an_agent(address: str, hint: str) -> None:
-    assert start_hint(address) == hint
+    assert start_hint("litestream", address) == hint
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])

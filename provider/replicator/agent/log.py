@@ -1,4 +1,4 @@
-"""The agent's own log: one line an event, on stderr, without secrets."""
+"""The agent's own log: one line an event, without secrets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+_MOST_BYTES = 10_000_000
 
 
 class Level(StrEnum):
@@ -39,9 +43,14 @@ class LineFormatter(logging.Formatter):
         return " | ".join(self._redact(super().format(record)).splitlines())
 
 
-def log_to_stderr(level: Level, redact: Callable[[str], str]) -> None:
-    """Let this process log to stderr; libraries say warnings only, because their details hold requests."""
-    handler = logging.StreamHandler(sys.stderr)
+def start_logging(level: Level, redact: Callable[[str], str], file: Path | None = None) -> None:
+    """Let this process log; libraries say warnings only, because their details hold requests.
+
+    :param file: log there, and keep two older files of the same size; else to stderr.
+    """
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if file is not None:
+        handler = RotatingFileHandler(file, maxBytes=_MOST_BYTES, backupCount=2, encoding="utf-8")
     handler.setFormatter(LineFormatter(redact))
     logging.basicConfig(level=max(logging.WARNING, _number(level)), handlers=[handler], force=True)
     logging.getLogger("replicator").setLevel(_number(level))

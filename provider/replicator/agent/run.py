@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from replicator import __version__
 from replicator.agent.child import launcher
-from replicator.agent.log import Level, log_to_stderr
+from replicator.agent.log import Level, start_logging
 from replicator.agent.registry import FileStore
 from replicator.agent.state import StateFolder
 from replicator.authref import Redactor
@@ -40,6 +40,7 @@ class AgentSettings:
     :param state: its folder, which it shares with no other agent.
     :param socket_group: the group that may use the socket too; without it, only the agent's own user.
     :param replay_window: how long each single transaction stays restorable.
+    :param log_file: where it logs, in place of stderr.
     """
 
     socket: Path
@@ -47,6 +48,7 @@ class AgentSettings:
     socket_group: str | None = None
     replay_window: timedelta = timedelta(hours=1)
     log_level: Level = Level.INFO
+    log_file: Path | None = None
 
 
 async def run(settings: AgentSettings, *, ready: Callable[[], None] | None = None) -> None:
@@ -58,7 +60,7 @@ async def run(settings: AgentSettings, *, ready: Callable[[], None] | None = Non
     :param ready: is called when the first call would be answered. Streams are taken up again after that.
     """
     redactor = Redactor()
-    log_to_stderr(settings.log_level, redactor)
+    start_logging(settings.log_level, redactor, settings.log_file)
     folder = StateFolder(settings.state.absolute())
     async with folder.locked():
         store = await asyncio.to_thread(FileStore, folder.registry)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
     """How a backend is reached.
 
@@ -17,6 +17,7 @@ class Backend:
     :param default_address: without an address in the configuration, this machine's own agent is used.
     :param managed_at: the end of the stream whose region says which agent or cluster manages it.
     :param served_by: the command that serves it, where the driver needs more than its class; else `replicator serve`.
+    :param started_by: the command that a person types where nothing serves it; takes `--socket`.
     """
 
     kind: str
@@ -26,6 +27,7 @@ class Backend:
     default_address: bool
     managed_at: str = "source"
     served_by: str | None = None
+    started_by: str
 
 
 REGISTRY: Mapping[str, Backend] = {
@@ -38,6 +40,7 @@ REGISTRY: Mapping[str, Backend] = {
             via_agent=True,
             default_address=True,
             served_by="replicator agent run",
+            started_by="replicator agent start",
         ),
         Backend(
             kind="memory",
@@ -45,6 +48,7 @@ REGISTRY: Mapping[str, Backend] = {
             driver="replicator.backends.memory:MemoryReplicator",
             via_agent=True,
             default_address=False,
+            started_by="replicator serve --backend memory",
         ),
     )
 }

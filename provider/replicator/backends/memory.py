@@ -183,7 +183,7 @@ class MemoryReplicator:
                 f"{_words(start)} is not retained; kept is {first} to {last}",
                 stream=name,
                 property="start",
-                fix=f'start at lsn "{first}" or later',
+                fix=f'start at an lsn from "{first}" to "{last}"',
             )
         return ReplayPlan(
             stream=name,

@@ -67,13 +67,27 @@ WindowOption = Annotated[
         show_default="1h",
     ),
 ]
-LevelOption = Annotated[Level, typer.Option("--log-level", help="How much it says on stderr.")]
+LevelOption = Annotated[Level, typer.Option("--log-level", help="How much it says in its log.")]
+FileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-file",
+        help="Log to this file, which is kept below 10 MB, with two older ones beside it.",
+        metavar="PATH",
+        show_default="stderr",
+    ),
+]
 
 _HOUR = timedelta(hours=1)
 
 
 def _settings(
-    socket: Path | None, state: Path | None, group: str | None, window: timedelta, level: Level
+    socket: Path | None,
+    state: Path | None,
+    group: str | None,
+    window: timedelta,
+    level: Level,
+    log_file: Path | None = None,
 ) -> AgentSettings:
     from replicator.agent.run import AgentSettings
     from replicator.agent.state import default_state
@@ -85,6 +99,7 @@ def _settings(
         socket_group=group,
         replay_window=window,
         log_level=level,
+        log_file=log_file,
     )
 
 
@@ -101,13 +116,14 @@ def run_agent(
     socket_group: GroupOption = None,
     replay_window: WindowOption = _HOUR,
     log_level: LevelOption = Level.INFO,
+    log_file: FileOption = None,
 ) -> None:
     """Run an agent in the foreground until SIGTERM or ^C. This is what a service manager starts."""
     import asyncio
 
     from replicator.agent.run import run
 
-    settings = _settings(socket, state, socket_group, replay_window, log_level)
+    settings = _settings(socket, state, socket_group, replay_window, log_level, log_file)
     asyncio.run(run(settings, ready=lambda: say(f"listening on unix://{settings.socket}")))
 
 
@@ -173,7 +189,7 @@ def agent_status(socket: SocketOption = None, as_json: JsonOption = False) -> No
         from replicator.lifecycle.connect import start_hint
 
         say(f"no agent runs at {address}")
-        say(f"  → {start_hint(address)}")
+        say(f"  → {start_hint('litestream', address)}")
     else:
         _show(address, seen)
     if seen is None:

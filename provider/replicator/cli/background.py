@@ -88,6 +88,7 @@ def _spawn(settings: AgentSettings, folder: StateFolder) -> subprocess.Popen[byt
         f"--state={settings.state}",
         f"--replay-window={format_duration(settings.replay_window)}",
         f"--log-level={settings.log_level}",
+        f"--log-file={folder.log}",
         *([f"--socket-group={settings.socket_group}"] if settings.socket_group else []),
     ]
     log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -19,7 +19,7 @@ async def connected(backend: str, address: str | None) -> AsyncIterator[RemoteRe
     from replicator.remote.client import RemoteReplicator
 
     address = address or default_address()
-    client = RemoteReplicator(backend, address, start_hint=start_hint(address))
+    client = RemoteReplicator(backend, address, start_hint=start_hint(backend, address))
     try:
         yield client
     finally:

@@ -44,11 +44,24 @@ class ProviderConfig(Model):
             return address
         if backend.default_address and not block.regions:
             return default_address()
-        example = json.dumps({"address": "unix:///run/replicator/agent.sock"})
         raise InvalidConfig(
             f"no address for backend {backend.kind!r} and region {region!r}",
-            fix=f"pulumi config set --path 'replicator:{backend.config_key}.address' … , or pass {example} in code",
+            fix="give yours: "
+            f"pulumi config set --path 'replicator:{backend.config_key}.address' unix:///run/replicator/agent.sock",
         )
+
+    def places(self, backend: Backend, region: str | None) -> list[str]:
+        """The regions that stand for the addresses of a backend, one for each address."""
+        if region is not None:
+            return [region]
+        block = self.backends.get(backend.kind, BackendConfig())
+        elsewhere = [] if block.regions and block.address is None else ["default"]
+        by_address = {self.address(backend, place): place for place in [*block.regions, *elsewhere]}
+        return list(by_address.values())
+
+    def kinds(self) -> list[str]:
+        """The backends that are configured; without any, those that this host's own agent serves."""
+        return sorted(self.backends) or [backend.kind for backend in REGISTRY.values() if backend.default_address]
 
 
 def _structured(value: Any) -> Any:

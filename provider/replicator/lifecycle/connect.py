@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +14,6 @@ from replicator.lifecycle.config import ProviderConfig
 from replicator.model import Stream
 from replicator.remote.address import SshAddress, default_address, parse_address
 from replicator.replicator import Description, Replicator
-
-
-def start_hint(address: str) -> str:
-    """What a person does where no agent runs; raise `InvalidConfig` for what is no address."""
-    at = parse_address(address)
-    if isinstance(at, SshAddress):
-        host, socket = f" on {at.host}", at.socket
-    else:
-        host, socket = "", None if address == default_address() else str(at.path)
-    return f"start it{host}: replicator agent start{f' --socket {socket}' if socket else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +104,21 @@ class Connections:
         """The stream in a listing that is at most `max_age` seconds old; `None` where the engine has no such stream."""
         return (await self._entry(at)[1].get(max_age)).get(at.name)
 
+    async def everything(self, kinds: Iterable[str], region: str | None, *, max_age: float) -> list[Description]:
+        """All streams of some backends, wherever the configuration says that they are managed.
+
+        :param region: only what is managed there.
+        """
+        found: dict[str, Description] = {}
+        for kind in kinds:
+            for place in self.config.places(REGISTRY[kind], region):
+                _, listing = self._entry(StreamId(kind, place, "*"))
+                for item in (await listing.get(max_age)).values():
+                    at = StreamId.of(item.stream)
+                    if region in (None, at.region):
+                        found[str(at)] = item
+        return [found[id] for id in sorted(found)]
+
     async def aclose(self) -> None:
         """Close every connection."""
         for replicator, _ in self._open.values():
@@ -121,7 +126,18 @@ class Connections:
         self._open.clear()
 
 
+def start_hint(kind: str, address: str) -> str:
+    """What a person does where nothing serves `kind` at an address; raise `InvalidConfig` for what is no address."""
+    backend, at = REGISTRY[kind], parse_address(address)
+    if isinstance(at, SshAddress):
+        host, socket = f" on {at.host}", at.socket
+    else:
+        own = backend.default_address and address == default_address()
+        host, socket = "", None if own else str(at.path)
+    return f"start it{host}: {backend.started_by}{f' --socket {socket}' if socket else ''}"
+
+
 def _remote(kind: str, address: str) -> Any:
     from replicator.remote.client import RemoteReplicator
 
-    return RemoteReplicator(kind, address, start_hint=start_hint(address))
+    return RemoteReplicator(kind, address, start_hint=start_hint(kind, address))

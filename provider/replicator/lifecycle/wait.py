@@ -65,7 +65,7 @@ async def _within(seconds: float, cancelled: asyncio.Event, what: str, stream: s
                 fix="run the same command again, which is safe",
             ) from None
         raise WaitTimeout(
-            f"{seconds:g} s were not enough for {what}; nothing was undone",
+            f"{what} took longer than {seconds:g} s; nothing was undone",
             stream=stream,
             fix="raise the resource's customTimeouts, or look at the stream's status and run pulumi up again",
         ) from None

@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 import grpc.aio
 
+from replicator.messages import Level, Messages
 from replicator.plugin._proto import engine_pb2, engine_pb2_grpc
 
 _PATIENCE = 5.0  # seconds for one message; an engine that hangs must not hang an operation
 _OPTIONS = (("grpc.enable_http_proxy", 0),)  # the engine is on this machine, whatever http_proxy says
-_STATUS_EVERY = 1.0  # seconds between two status texts of a resource; without a terminal each one is printed as a line
+_SEVERITIES = {Level.DEBUG: engine_pb2.DEBUG, Level.INFO: engine_pb2.INFO, Level.WARNING: engine_pb2.WARNING}
 
 
 def engine_stub(channel: grpc.aio.Channel) -> engine_pb2_grpc.EngineAsyncStub:
@@ -24,7 +25,7 @@ def engine_stub(channel: grpc.aio.Channel) -> engine_pb2_grpc.EngineAsyncStub:
     return engine_pb2_grpc.EngineStub(channel)  # type: ignore[return-value]
 
 
-class EngineLog:
+class EngineLog(Messages):
     """The log of one engine. Without an address nothing is sent, so a plugin started by hand works too.
 
     `redact` takes every text before it leaves. A message with a URN is shown at that resource, any other at the stack.
@@ -34,37 +35,24 @@ class EngineLog:
     def __init__(
         self, address: str | None, redact: Callable[[str], str], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        super().__init__(clock=clock)
         self.address = address
         self._redact = redact
-        self._clock = clock
         self._channel: grpc.aio.Channel | None = None
-        self._warned: set[tuple[str, str]] = set()
-        self._status_at: dict[str, float] = {}
 
-    async def debug(self, message: str, urn: str = "") -> None:
-        """Shown only with `--debug`."""
-        await self._send(engine_pb2.DEBUG, message, urn)
-
-    async def info(self, message: str, urn: str = "") -> None:
-        """Shown under Diagnostics."""
-        await self._send(engine_pb2.INFO, message, urn)
-
-    async def warning(self, message: str, urn: str = "") -> None:
-        """Shown under Diagnostics, marked as a warning."""
-        await self._send(engine_pb2.WARNING, message, urn)
-
-    async def warn_once(self, urn: str, text: str) -> None:
-        """A warning that is sent once for a URN and text: Check and Diff may run several times for one change."""
-        if (urn, text) not in self._warned:
-            self._warned.add((urn, text))
-            await self.warning(text, urn)
-
-    async def status(self, message: str, urn: str = "") -> None:
-        """Progress beside the resource, which leaves no trace. At most one a second for a URN; the rest is dropped."""
-        now = self._clock()
-        if now - self._status_at.get(urn, -_STATUS_EVERY) >= _STATUS_EVERY:
-            self._status_at[urn] = now
-            await self._send(engine_pb2.INFO, message, urn, ephemeral=True)
+    async def send(self, level: Level, message: str, urn: str, *, ephemeral: bool = False) -> None:
+        """Send it to the engine, where there is one. Shown under Diagnostics; DEBUG only with `--debug`."""
+        if not self.address:
+            return
+        try:
+            request = engine_pb2.LogRequest(
+                severity=_SEVERITIES[level], message=self._redact(message), urn=urn, ephemeral=ephemeral
+            )
+            if self._channel is None:
+                self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
+            await engine_stub(self._channel).Log(request, timeout=_PATIENCE)
+        except Exception:  # noqa: S110  (see the module's first lines)
+            pass
 
     async def close(self) -> None:
         """End the channel. Later messages go nowhere."""
@@ -72,18 +60,3 @@ class EngineLog:
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close()
-
-    async def _send(
-        self, severity: engine_pb2.LogSeverity.ValueType, message: str, urn: str, *, ephemeral: bool = False
-    ) -> None:
-        if not self.address:
-            return
-        try:
-            request = engine_pb2.LogRequest(
-                severity=severity, message=self._redact(message), urn=urn, ephemeral=ephemeral
-            )
-            if self._channel is None:
-                self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
-            await engine_stub(self._channel).Log(request, timeout=_PATIENCE)
-        except Exception:  # noqa: S110  (see the module's first lines)
-            pass

@@ -9,17 +9,21 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from replicator.errors import InvalidStream, StreamNotFound, Unsupported
-from replicator.lifecycle.connect import Connections, StreamId
+from replicator.errors import InvalidStream, Unsupported
+from replicator.lifecycle import functions
+from replicator.lifecycle.connect import Connections
 from replicator.lifecycle.failure import Failure, failures_of
-from replicator.lifecycle.replay import plan_replay, run_replay
+from replicator.lifecycle.shapes import (
+    GetCapabilitiesArgs,
+    GetStreamStatusArgs,
+    GetStreamStatusesArgs,
+    ListStreamsArgs,
+    PlanReplayArgs,
+    ReplayArgs,
+)
 from replicator.lifecycle.wait import Limits
 from replicator.model import Model
 from replicator.plugin.engine import EngineLog
-from replicator.plugin.shapes import GetStreamStatusArgs, PlanReplayArgs, ReplayArgs, ReplayResult
-
-STATUS_AGE = 1.0
-"""Seconds that a listing may be old for `getStreamStatus`: a batch of them shares one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,45 +58,45 @@ def _function(
     return run
 
 
-async def get_stream_status(invocation: Invocation, args: GetStreamStatusArgs) -> Model:
-    """The status, measured within the last second."""
-    at = StreamId.parse(args.stream)
-    found = await invocation.connections.describe(at, max_age=STATUS_AGE)
-    if found is None:
-        raise StreamNotFound(f"{at.backend} has no such stream", stream=at.name)
-    return found.status
+async def _get_stream_status(invocation: Invocation, args: GetStreamStatusArgs) -> Model:
+    return await functions.get_stream_status(invocation.connections, args)
 
 
-async def plan(invocation: Invocation, args: PlanReplayArgs) -> Model:
-    """What a replay would do."""
-    return await plan_replay(invocation.connections, StreamId.parse(args.stream), args.start, args.method, args.target)
+async def _get_stream_statuses(invocation: Invocation, args: GetStreamStatusesArgs) -> Model:
+    return await functions.get_stream_statuses(invocation.connections, args)
 
 
-async def replay(invocation: Invocation, args: ReplayArgs) -> Model:
-    """Run a replay once for its key; in a preview, plan it."""
+async def _list_streams(invocation: Invocation, args: ListStreamsArgs) -> Model:
+    return await functions.list_streams(invocation.connections, args)
+
+
+async def _get_capabilities(invocation: Invocation, args: GetCapabilitiesArgs) -> Model:
+    return await functions.get_capabilities(args)
+
+
+async def _plan_replay(invocation: Invocation, args: PlanReplayArgs) -> Model:
+    return await functions.plan(invocation.connections, args)
+
+
+async def _replay(invocation: Invocation, args: ReplayArgs) -> Model:
     if invocation.preview is None:
         raise Unsupported(
             "replay cannot tell a preview from an update with this Pulumi", fix="use pulumi 3.206 or newer"
         )
-    at = StreamId.parse(args.stream)
-    if invocation.preview:
-        found = await plan_replay(invocation.connections, at, args.start, args.method, args.target)
-        return ReplayResult.from_plan(found, args.idempotency_key)
-    done = await run_replay(
+    return await functions.replay(
         invocation.connections,
-        at,
-        args.start,
-        key=args.idempotency_key,
-        method=args.method,
-        target=args.target,
+        args,
+        preview=invocation.preview,
         limits=Limits(cancelled=invocation.cancelled),
         progress=invocation.engine.status,
     )
-    return ReplayResult.from_progress(done)
 
 
 FUNCTIONS: dict[str, Callable[[Invocation, dict[str, Any]], Awaitable[Result]]] = {
-    "replicator:index:getStreamStatus": _function(GetStreamStatusArgs, get_stream_status),
-    "replicator:index:planReplay": _function(PlanReplayArgs, plan),
-    "replicator:index:replay": _function(ReplayArgs, replay),
+    "replicator:index:getCapabilities": _function(GetCapabilitiesArgs, _get_capabilities),
+    "replicator:index:getStreamStatus": _function(GetStreamStatusArgs, _get_stream_status),
+    "replicator:index:getStreamStatuses": _function(GetStreamStatusesArgs, _get_stream_statuses),
+    "replicator:index:listStreams": _function(ListStreamsArgs, _list_streams),
+    "replicator:index:planReplay": _function(PlanReplayArgs, _plan_replay),
+    "replicator:index:replay": _function(ReplayArgs, _replay),
 }

@@ -32,12 +32,19 @@ def details(code: grpc.StatusCode, message: str, *protos: Message) -> tuple[tupl
 
 
 async def abort_init_failed(
-    context: Context, id: str, properties: Mapping[str, Any], reasons: Iterable[str], inputs: Mapping[str, Any]
+    context: Context,
+    id: str,
+    properties: Mapping[str, Any],
+    reasons: Iterable[str],
+    inputs: Mapping[str, Any],
+    *,
+    refresh_first: bool = True,
 ) -> NoReturn:
     """End Create, Update or Read: the resource exists under `id`, but is not well, for these reasons.
 
-    Pulumi stores id, properties, inputs and reasons, and runs Update the next time. It reads the resource again first,
-    so that one which has recovered by then is left alone.
+    Pulumi stores id, properties, inputs and reasons, and runs Update the next time.
+
+    :param refresh_first: it reads the resource again before that, and leaves one alone that has recovered by then.
     """
     listed = list(reasons)
     code, message = grpc.StatusCode.FAILED_PRECONDITION, "; ".join(listed)
@@ -46,7 +53,7 @@ async def abort_init_failed(
         properties=encode(properties),
         reasons=listed,
         inputs=encode(inputs),
-        refresh_before_update=True,
+        refresh_before_update=refresh_first,
     )
     await context.abort(code, message, trailing_metadata=details(code, message, failure))
 

@@ -14,10 +14,23 @@ from typing import Any
 from replicator.backends import REGISTRY, Backend
 from replicator.lifecycle.config import BackendConfig, ProviderConfig
 from replicator.lifecycle.diff import REPLACING
+from replicator.lifecycle.shapes import (
+    AllCapabilities,
+    GetCapabilitiesArgs,
+    GetStreamStatusArgs,
+    GetStreamStatusesArgs,
+    ListedStreams,
+    ListStreamsArgs,
+    PlanReplayArgs,
+    ReplayArgs,
+    ReplayResult,
+    ReplayRunInputs,
+    ReplayRunOutputs,
+    StreamStatuses,
+)
 from replicator.model import Model, Stream, StreamStatus
-from replicator.plugin.schema_examples import STREAM_EXAMPLES
+from replicator.plugin.schema_examples import REPLAY_RUN_TEXT, STREAM_EXAMPLES
 from replicator.plugin.schema_types import Types, docs_of
-from replicator.plugin.shapes import GetStreamStatusArgs, PlanReplayArgs, ReplayArgs, ReplayResult
 from replicator.replicator import ReplayPlan
 
 PACKAGE = "replicator"
@@ -77,13 +90,36 @@ RESOURCES: Mapping[str, Resource] = {
         hidden=frozenset({"owner"}),
         text=STREAM_EXAMPLES,
     ),
+    "ReplayRun": Resource(
+        ReplayRunInputs,
+        ReplayRunOutputs,
+        filled=frozenset(),
+        replacing=frozenset({"stream", "start", "method", "target", "triggers"}),
+        hidden=frozenset(),
+        text=REPLAY_RUN_TEXT,
+    ),
 }
 
 FUNCTIONS: Mapping[str, Function] = {
+    "getCapabilities": Function(
+        GetCapabilitiesArgs, AllCapabilities, "What each backend can do, as its release knows it. It asks no engine."
+    ),
     "getStreamStatus": Function(
         GetStreamStatusArgs,
         StreamStatus,
         "What the engine tells about a stream now. Outputs of the resource are as old as the last update or refresh.",
+    ),
+    "getStreamStatuses": Function(
+        GetStreamStatusesArgs,
+        StreamStatuses,
+        "What the engines tell about several streams now, with one listing for each engine. A stream that is not "
+        "there, or whose engine does not answer, is in `failures` and hides no other.",
+    ),
+    "listStreams": Function(
+        ListStreamsArgs,
+        ListedStreams,
+        "Every stream that the engines hold, whoever made it, with the entry that imports it into a program. It fails "
+        "where one engine does not answer: a list with gaps would look whole.",
     ),
     "planReplay": Function(PlanReplayArgs, ReplayPlan, "What a replay would do. It changes nothing."),
     "replay": Function(

@@ -1,4 +1,4 @@
-"""Pulumi's provider protocol, translated. What a call means is in `stream` and `functions`, imported on first use."""
+"""Pulumi's provider protocol, translated. What a call means is in `lifecycle`, imported on first use."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from replicator import __version__
 from replicator.plugin._proto import pb, plugin_pb2, provider_pb2_grpc
 from replicator.plugin.codec import decode, encode
 from replicator.plugin.engine import EngineLog
-from replicator.plugin.rpc import Calls, Context, rpc
-from replicator.plugin.values import PropertyError, contains_unknown, drop_unknown, path_text, strip
+from replicator.plugin.rpc import Calls, Context, abort_init_failed, rpc
+from replicator.values import PropertyError, contains_unknown, drop_unknown, path_text, strip
 
 if TYPE_CHECKING:
-    from replicator.lifecycle.config import ProviderConfig
     from replicator.lifecycle.connect import Connections
-    from replicator.plugin.stream import StreamResource
+    from replicator.lifecycle.resource import Applied
+    from replicator.lifecycle.wait import Limits
+    from replicator.plugin.resources import Resource
 
 GRACE = 3.0
 """Seconds that running calls have after a cancel to end with a resource id; the engine kills after 5."""
@@ -46,6 +47,24 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str] | None:
     return codes[error.category], str(error)
 
 
+async def _end_unwell(context: Context, made: Applied) -> None:
+    """End the call where the stream is there and not well, or its wait was cut off."""
+    if made.trouble:
+        await abort_init_failed(
+            context, made.id, made.outputs, made.trouble, made.inputs, refresh_first=not made.cut_off
+        )
+
+
+def _unchanged(checked: Any, news: Any) -> bool:
+    """Whether a person's inputs are those that Check let through before, which hold `name` and `backend` too."""
+    old, new = checked.fields, news.fields
+    return (
+        bool(old)
+        and old.keys() - new.keys() <= {"name", "backend"}
+        and all(key in old and old[key] == new[key] for key in new)
+    )
+
+
 class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     """One provider process. The engine calls from many sides at once; nothing here blocks the loop."""
 
@@ -56,8 +75,10 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         self.engine = EngineLog(engine_address, self.redact)
         self.invokes_know_preview = False
         self._connect = connect
+        self._arguments: dict[str, Any] = {}
+        self._arguments_unchanged = False
         self._connections: Connections | None = None
-        self._streams: StreamResource | None = None
+        self._resources: dict[str, Resource] = {}
 
     def redact(self, text: str) -> str:
         """The plugin resolves no secret, so that no text of its own can hold one."""
@@ -65,29 +86,35 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @property
     def connections(self) -> Connections:
-        """The engines' side, by the provider's configuration."""
+        """The engines' side, by the provider's configuration; raise `InvalidConfig` where that is wrong."""
         if self._connections is None:
-            from replicator.lifecycle.config import ProviderConfig
-
-            self.configure(ProviderConfig())
-        assert self._connections is not None
+            self._connections = self._configured()
         return self._connections
 
-    @property
-    def streams(self) -> StreamResource:
-        """The Stream resource."""
-        if self._streams is None:
-            from replicator.plugin.stream import StreamResource
-
-            self._streams = StreamResource(self.connections, self)
-        return self._streams
-
-    def configure(self, config: ProviderConfig) -> None:
-        """Take the configuration. Nothing connects before it is needed."""
+    def _configured(self) -> Connections:
+        from replicator.errors import InvalidConfig
+        from replicator.lifecycle.config import parse_config
         from replicator.lifecycle.connect import Connections
 
-        self._connections = Connections(config, self._connect)
-        self._streams = None
+        config, failures = parse_config(self._arguments)
+        if failures:
+            raise InvalidConfig("; ".join(str(failure) for failure in failures))
+        return Connections(config, self._connect)
+
+    def resource(self, urn: str) -> Resource:
+        """What the type in a URN stands for; raise `InvalidStream` for a type of another release."""
+        from replicator.plugin.resources import RESOURCES, type_of
+
+        token = type_of(urn)
+        if token not in self._resources:
+            self._resources[token] = RESOURCES[token](self.connections, lambda: self.engine)
+        return self._resources[token]
+
+    def _limits(self, request: Any) -> Limits:
+        """The time that a call has; taken when it starts, for a cancel ends only what runs then."""
+        from replicator.lifecycle.wait import Limits
+
+        return Limits(request.timeout, self.calls.cancel)
 
     async def aclose(self) -> None:
         """Give back every connection."""
@@ -124,6 +151,9 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @rpc
     async def CheckConfig(self, request: Any, context: Context) -> Any:
+        self._arguments_unchanged = request.olds == request.news
+        if self._arguments_unchanged:
+            return pb.CheckResponse(inputs=request.news)
         known, _ = drop_unknown(decode(request.news))
         from replicator.lifecycle.config import parse_config
 
@@ -147,38 +177,42 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @rpc
     async def Configure(self, request: Any, context: Context) -> Any:
-        from replicator.errors import InvalidConfig
-        from replicator.lifecycle.config import parse_config
-
+        """Take the configuration. One that was read before is read again only when it is used: a preview without
+        changes then needs none of it, and no model is loaded.
+        """
         arguments = decode(request.args)
         if not contains_unknown(arguments):
-            config, failures = parse_config(strip(arguments))
-            if failures:
-                raise InvalidConfig("; ".join(str(failure) for failure in failures))
-            earlier = self._connections
-            self.configure(config)
+            earlier, self._arguments = self._connections, strip(arguments)
+            self._connections, self._resources = None if self._arguments_unchanged else self._configured(), {}
             if earlier is not None:
                 await earlier.aclose()
         return pb.ConfigureResponse(acceptSecrets=True, supportsPreview=True, acceptResources=True, acceptOutputs=True)
 
     @rpc
     async def Check(self, request: Any, context: Context) -> Any:
-        inputs, failures = await self.streams.check(request.urn, decode(request.olds), decode(request.news))
+        if _unchanged(request.olds, request.news):
+            return pb.CheckResponse(inputs=request.olds)
+        inputs, failures = await self.resource(request.urn).check(
+            request.urn, decode(request.olds), decode(request.news)
+        )
         return pb.CheckResponse(
             inputs=encode(inputs), failures=[pb.CheckFailure(property="", reason=reason) for reason in failures]
         )
 
     @rpc
     async def Diff(self, request: Any, context: Context) -> Any:
+        if request.old_inputs == request.news:
+            return pb.DiffResponse(changes=pb.DiffResponse.DIFF_NONE, hasDetailedDiff=True)
         old = strip(decode(request.old_inputs))
-        changes = await self.streams.diff(request.urn, request.id, old, decode(request.news))
+        resource = self.resource(request.urn)
+        changes = await resource.diff(request.urn, request.id, old, decode(request.news))
         kinds = {"add": "ADD", "update": "UPDATE", "delete": "DELETE"}
         return pb.DiffResponse(
             changes=pb.DiffResponse.DIFF_SOME if changes else pb.DiffResponse.DIFF_NONE,
             diffs=sorted({change.path.partition(".")[0].partition("[")[0] for change in changes}),
             replaces=sorted({change.path.partition(".")[0] for change in changes if change.replaces}),
-            stables=["name", "backend", "ownerToken"],
-            deleteBeforeReplace=any(change.replaces for change in changes),
+            stables=resource.stables,
+            deleteBeforeReplace=resource.removed_first and any(change.replaces for change in changes),
             detailedDiff={
                 change.path: pb.PropertyDiff(
                     kind=pb.PropertyDiff.Kind.Value(kinds[change.kind.value] + ("_REPLACE" if change.replaces else "")),
@@ -191,37 +225,42 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @rpc
     async def Create(self, request: Any, context: Context) -> Any:
-        cancel = self.calls.cancel
+        limits = self._limits(request)
         inputs = decode(request.properties)
         if request.preview:
-            return pb.CreateResponse(properties=encode(await self.streams.preview_create(request.urn, inputs)))
-        id, outputs = await self.streams.create(context, request.urn, inputs, request.timeout, cancel)
-        return pb.CreateResponse(id=id, properties=encode(outputs))
+            return pb.CreateResponse(
+                properties=encode(await self.resource(request.urn).preview_create(request.urn, inputs))
+            )
+        made = await self.resource(request.urn).create(request.urn, inputs, limits)
+        await _end_unwell(context, made)
+        return pb.CreateResponse(id=made.id, properties=encode(made.outputs))
 
     @rpc
     async def Update(self, request: Any, context: Context) -> Any:
-        cancel = self.calls.cancel
+        limits = self._limits(request)
+        resource = self.resource(request.urn)
         old_inputs, old, new = strip(decode(request.old_inputs)), decode(request.olds), decode(request.news)
         if request.preview:
-            outputs = await self.streams.preview_update(request.urn, request.id, old_inputs, strip(old), new)
+            outputs = await resource.preview_update(request.urn, request.id, old_inputs, strip(old), new)
             return pb.UpdateResponse(properties=encode(outputs))
-        outputs = await self.streams.update(context, request.urn, strip(old), new, request.timeout, cancel)
-        return pb.UpdateResponse(properties=encode(outputs))
+        made = await resource.update(request.urn, strip(old), new, limits)
+        await _end_unwell(context, made)
+        return pb.UpdateResponse(properties=encode(made.outputs))
 
     @rpc
     async def Read(self, request: Any, context: Context) -> Any:
-        found = await self.streams.read(
-            context, request.urn, request.id, decode(request.inputs), decode(request.properties)
+        found = await self.resource(request.urn).read(
+            request.urn, request.id, decode(request.inputs), decode(request.properties)
         )
         if found is None:
             return pb.ReadResponse(id="")
-        inputs, outputs = found
-        return pb.ReadResponse(id=request.id, inputs=encode(inputs), properties=encode(outputs))
+        await _end_unwell(context, found)
+        return pb.ReadResponse(id=request.id, inputs=encode(found.inputs), properties=encode(found.outputs))
 
     @rpc
     async def Delete(self, request: Any, context: Context) -> Empty:
         state = strip(decode(request.properties))
-        await self.streams.delete(request.urn, request.id, state, request.timeout, self.calls.cancel)
+        await self.resource(request.urn).delete(request.urn, request.id, state, self._limits(request))
         return Empty()
 
     @rpc

@@ -10,10 +10,10 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from replicator.errors import AgentFault, AgentVersion, InvalidStream
+from replicator.exchange import Reply
 from replicator.model import Checkpoint, Owner, Stream, StreamStatus
 from replicator.remote import routes
 from replicator.remote.connection import Connection
-from replicator.remote.exchange import Reply
 from replicator.remote.faults import from_wire, invalid
 from replicator.remote.routes import PROTOCOL, PROTOCOL_HEADER, Info, Operation, is_older
 from replicator.replicator import Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress

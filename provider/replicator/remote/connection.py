@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import grp
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from replicator.errors import AgentUnreachable, EngineUnavailable
+from replicator.exchange import BrokenError, ConnectError, Exchange, Reply, UnixExchange
 from replicator.remote.address import Address, SshAddress, parse_address
-from replicator.remote.exchange import BrokenError, ConnectError, Exchange, Reply, TransportExchange, UnixExchange
 from replicator.remote.routes import PROTOCOL, PROTOCOL_HEADER
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Connection:
 
     def _open(self) -> Exchange:
         if self._transport is not None:
-            return TransportExchange(self._transport)
+            return _TransportExchange(self._transport)
         if isinstance(self._at, SshAddress):
             from replicator.remote.ssh.exchange import SshExchange
 
@@ -161,3 +162,28 @@ def _describe(at: Address) -> str:
     except (OSError, KeyError):
         return ""
     return f", which has mode {stat.S_IMODE(found.st_mode):04o} and group {group}"
+
+
+class _TransportExchange:
+    """Requests through a transport of httpx, such as `httpx.ASGITransport(app)`."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def request(self, verb: str, path: str, headers: Mapping[str, str], content: bytes) -> Reply:
+        """Send a request and read its answer."""
+        import httpx
+
+        request = httpx.Request(verb, f"http://agent{path}", headers=dict(headers), content=content)
+        try:
+            response = await self._transport.handle_async_request(request)
+            await response.aread()
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise ConnectError(str(error)) from error
+        except httpx.TransportError as error:
+            raise BrokenError(str(error)) from error
+        return Reply(response.status_code, dict(response.headers), response.content)
+
+    async def aclose(self) -> None:
+        """Close the transport."""
+        await self._transport.aclose()

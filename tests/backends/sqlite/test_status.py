@@ -33,7 +33,7 @@ def answer(age: float | None, txid: int | None = 7, replicated: int | None = 7) 
 async def status(
     given: Record, heard: Answer | None, health: Health | None = None, *, moving: bool = False
 ) -> StreamStatus:
-    return await status_of(given, health or Health(), DATABASE, heard, NOW, moving=moving)
+    return await status_of(given, health or Health("orders"), DATABASE, heard, NOW, moving=moving)
 
 
 async def test_what_is_unknown_is_null() -> None:
@@ -63,13 +63,13 @@ async def test_silence_is_a_failure(interval: str | None, limit: float) -> None:
     stale = await status(given, answer(limit + 0.1))
     assert stale.state is StreamState.FAILED
     assert "litestream does not say why" in str(stale.last_error)
-    health = Health()
+    health = Health("orders")
     health.stalls("the store does not answer")
     assert (await status(given, answer(limit + 0.1), health)).last_error == "the store does not answer"
 
 
 async def test_the_worst_part_decides() -> None:
-    failed = Health()
+    failed = Health("orders")
     failed.failed("it was swapped", by_person=True)
     assert (await status(record(), answer(1), failed)).state is StreamState.FAILED
     assert (await status(record(), Answer(answer(1).listed, None, "locked"))).last_error == "locked"
@@ -93,7 +93,7 @@ async def test_a_pause_keeps_the_checkpoint_that_was_reached() -> None:
 
 
 def test_failures_are_counted_and_tried_again_later_and_later() -> None:
-    health = Health()
+    health = Health("orders")
     waits = []
     for _ in range(8):
         health.failed("no")

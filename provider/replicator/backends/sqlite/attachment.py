@@ -27,6 +27,7 @@ FIRST_UPLOAD = 10.0
 
 _SLOW_STORE = 1e6  # bytes per second; a smaller database that is not uploaded in time never will be
 _PROBE_WITHIN = 3.0
+_LISTING_AGE = 0.5  # seconds; the streams of one process, which are looked at together, share its listing
 _REACHED_IN_VAIN = 20.0  # seconds; litestream's own pauses between its tries grow to 5 minutes
 
 
@@ -150,7 +151,7 @@ class Attachment:
     async def _look_at_uploads(self, record: Record, lane: Lane, health: Health) -> None:
         """Where nothing was uploaded for too long, ask why. To ask is to try, before the engine would by itself."""
         path = source_path(record.stream)
-        listed = (await lane.listing(ASK_WITHIN)).get(path)
+        listed = (await lane.listing(ASK_WITHIN, max_age=_LISTING_AGE)).get(path)
         limit = stale_after(record.stream.checkpoint_interval)
         last = listed.last_sync_at if listed else None
         fresh = last is not None and datetime.now(UTC) - last.astimezone(UTC) <= limit
@@ -179,7 +180,7 @@ class Attachment:
     # --- small parts ---------------------------------------------------------------------------------------------
 
     def health_of(self, name: str) -> Health:
-        return self._health.setdefault(name, Health())
+        return self._health.setdefault(name, Health(name))
 
     def forget(self, name: str) -> None:
         """It is removed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -9,17 +10,21 @@ from dataclasses import dataclass, field
 _HOUR = 3600.0
 _LONGEST_DELAY = 30.0
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass
 class Health:
-    """One stream's failures.
+    """One stream's failures. Each new one is logged, and so is its end: a person on call reads the log first.
 
+    :param name: the stream's.
     :param error: why it does not replicate now; `None` where it does.
     :param stalled: why its uploads do not arrive, though litestream goes on trying.
     :param by_person: it stays so until somebody runs an update; trying again would not be right.
     :param retry_at: when to try again, on the monotonic clock.
     """
 
+    name: str
     error: str | None = None
     stalled: str | None = None
     last_error: str | None = None
@@ -37,11 +42,15 @@ class Health:
 
     def attached(self) -> None:
         """It was taken up just now."""
+        if self.error is not None:
+            _log.info("stream %s: replicates again", self.name)
         self.well()
         self.attached_at = time.monotonic()
 
     def failed(self, text: str, *, by_person: bool = False, passing: bool = False) -> None:
         """It does not replicate. Count the failure, and try again later; soon, where it was somebody else's."""
+        if text != self.error:
+            _log.warning("stream %s: failed: %s", self.name, text)
         self.error, self.by_person = text, by_person
         delay = self._delay
         self._note(text)
@@ -50,6 +59,8 @@ class Health:
 
     def flows(self) -> None:
         """Its uploads arrive."""
+        if self.stalled is not None:
+            _log.info("stream %s: uploads again", self.name)
         if self.stalled is not None or self._answers_since is not None:
             self.stalled, self._answers_since, self._delay = None, None, 1.0
 
@@ -65,6 +76,8 @@ class Health:
 
     def stalls(self, text: str) -> None:
         """Nothing is uploaded, and the engine goes on trying by itself. Count it, and ask again later."""
+        if text != self.stalled:
+            _log.warning("stream %s: uploads nothing: %s", self.name, text)
         self.stalled, self._answers_since = text, None
         self._note(text)
 

@@ -224,15 +224,16 @@ class Keeper(Attachment):
     def refuse_neighbours(self, stream: Stream) -> None:
         others = [record.stream for record in self.store.records() if record.name != stream.name]
         refuse_shared_destination(stream, others)
+        place, path = parse_location(stream), source_path(stream)
         for other in others:
-            if parse_location(stream).overlaps(parse_location(other)):
+            if place.overlaps(parse_location(other)):
                 raise DestinationInUse(
                     f"stream {other.name!r} writes to {parse_location(other)}",
                     stream=stream.name,
                     property="destination.uri",
                     fix="give each stream a destination of its own; two writers on one leave neither restorable",
                 )
-            if source_path(other) == source_path(stream):
+            if source_path(other) == path:
                 raise _replicated_already(stream, other)
 
     async def _inspect_alone(self, stream: Stream) -> FileId:

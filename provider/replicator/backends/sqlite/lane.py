@@ -125,6 +125,7 @@ class Lane:
     :ivar attempts: how often the process of a single job was about to be started.
     :ivar starts: how often the process came up; what was registered before the last time is forgotten.
     :ivar entered: the start in which each job was taken over.
+    :ivar offered: what was registered since the process came up; it may hold that, also where no answer came.
     :ivar failure: why the only job of a process could not be taken over.
     """
 
@@ -136,14 +137,26 @@ class Lane:
         self.attempts = 0
         self.starts = 0
         self.entered: dict[str, int] = {}
+        self.offered: set[Path] = set()
         self.failure: Exception | None = None
         self.failed = asyncio.Event()
         self.held = wal.Hold(None)
         self.taking: asyncio.Task[None] | None = None
         self._listed: dict[Path, ListedDatabase] = {}
+        self._asking: asyncio.Task[dict[Path, ListedDatabase]] | None = None
+        self._asked = 0.0
 
-    async def listing(self, timeout: float) -> dict[Path, ListedDatabase]:
-        """What the process says of its databases; what it said last, while it waits for a store; else nothing."""
+    async def listing(self, timeout: float, *, max_age: float = 0.0) -> dict[Path, ListedDatabase]:
+        """What the process says of its databases; what it said last, while it waits for a store; else nothing.
+
+        :param max_age: seconds; everybody who takes such an old answer shares one.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._asking is None or now - self._asked > max_age:
+            self._asked, self._asking = now, asyncio.create_task(self._list(timeout))
+        return await asyncio.shield(self._asking)
+
+    async def _list(self, timeout: float) -> dict[Path, ListedDatabase]:
         try:
             self._listed = {item.path: item for item in await self.control.list_databases(timeout=timeout)}
         except EngineTimeout:
@@ -165,4 +178,6 @@ class Lane:
             await self.process.stop()
         finally:
             await self.held.release()
+            if self._asking is not None:
+                await asyncio.wait([self._asking])  # the end of the process is an answer
             await self.control.aclose()

@@ -156,9 +156,11 @@ class Lanes:
 
     async def _enter(self, lane: Lane, job: Job, reached: bool) -> None:
         start = lane.starts
-        await self._let_go(lane, job, DETACH_WITHIN)  # what a call without an answer may have left there
+        if job.database in lane.offered:  # by a call without an answer
+            await self._let_go(lane, job, DETACH_WITHIN)
         held = await self._prepare(job)
         try:
+            lane.offered.add(job.database)
             answer = await lane.control.register(job.database, job.location.url_for_engine())
             if answer.already:
                 raise EngineError("register", None, f"litestream has not let go of {job.database}")
@@ -190,16 +192,18 @@ class Lanes:
         ):  # the engine ends its own transaction before it looks at the WAL for the last time
             held = await wal.hold(job.database)
         try:
-            return Released(txid=(await lane.control.unregister(job.database, timeout=timeout)).txid)
+            released = Released(txid=(await lane.control.unregister(job.database, timeout=timeout)).txid)
         except EngineTimeout as error:
             await self._give_up(lane)  # it may still hold the database, and nothing else would tell
             raise EngineUnreachable("unregister", None, f"{error.text}; its process was ended") from error
         except EngineUnreachable:
             raise
         except EngineError as error:
-            return Released(error=error.text)
+            released = Released(error=error.text)
         finally:
             await held.release()
+        lane.offered.discard(job.database)
+        return released
 
     async def _give_up(self, lane: Lane) -> None:
         """End a process that does not answer. Its other databases are taken up again by who watches them."""
@@ -312,6 +316,7 @@ class Lanes:
         async def on_start() -> None:
             await _answering(lane.control)
             lane.starts += 1
+            lane.offered.clear()
             if job.alone:
                 await self._on_alone(lane, job.name)
             else:

@@ -18,17 +18,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-import httpx
+from urllib.parse import urlencode
 
 from replicator.backends.sqlite.dialect import LITESTREAM, Dialect
+from replicator.exchange import BrokenError, ConnectError, Reply, UnixExchange
 from replicator.leash import leashed
 
 _TEXT_LIMIT = 2000  # characters of engine text that an error keeps
 _GRACE = 2.0  # seconds between the engine's own time-out and ours
+_JSON = {"Content-Type": "application/json"}
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 
@@ -169,9 +171,7 @@ class ControlClient:
     def __init__(self, socket_path: Path, *, dialect: Dialect = LITESTREAM) -> None:
         self._socket = socket_path
         self._dialect = dialect
-        self._http = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket_path)), base_url="http://engine", trust_env=False
-        )
+        self._http = UnixExchange(socket_path)
 
     async def __aenter__(self) -> Self:
         return self
@@ -249,32 +249,32 @@ class ControlClient:
         if limit is not None:
             body = {**body, "timeout": max(1, math.ceil(limit))}  # whole seconds; 0 would be the engine's default
             timeout = body["timeout"] + _GRACE
-        return await self._send("POST", route, timeout, json=body)
+        return await self._send("POST", route, timeout, json.dumps(body).encode())
 
     async def _get(self, route: str, query: dict[str, str], timeout: float) -> dict[str, Any]:
-        return await self._send("GET", route, timeout, params=query)
+        return await self._send("GET", f"{route}?{urlencode(query)}" if query else route, timeout)
 
-    async def _send(self, method: str, route: str, timeout: float, **what: Any) -> dict[str, Any]:
-        operation = f"{method} {route}"
+    async def _send(self, method: str, target: str, timeout: float, content: bytes = b"") -> dict[str, Any]:
+        operation = f"{method} {target.partition('?')[0]}"
         try:
             async with asyncio.timeout(timeout):
-                reply = await self._http.request(method, route, timeout=timeout, **what)
-        except (TimeoutError, httpx.TimeoutException):
+                reply = await self._http.request(method, target, _JSON, content)
+        except TimeoutError:
             raise EngineTimeout(operation, None, f"no answer within {timeout:g} s") from None
-        except httpx.TransportError as error:
+        except (ConnectError, BrokenError) as error:
             raise EngineUnreachable(operation, None, f"{self._socket}: {error}") from error
-        if reply.status_code != httpx.codes.OK:
-            raise EngineError(operation, reply.status_code, _error_text(reply))
-        answer: dict[str, Any] = reply.json()
+        if reply.status != HTTPStatus.OK:
+            raise EngineError(operation, reply.status, _error_text(reply))
+        answer: dict[str, Any] = json.loads(reply.content)
         return answer
 
 
-def _error_text(reply: httpx.Response) -> str:
+def _error_text(reply: Reply) -> str:
     try:
-        body = reply.json()
+        body = json.loads(reply.content)
         return ": ".join(part for part in (body["error"], body.get("details")) if part)
     except (ValueError, KeyError, TypeError):
-        return reply.text
+        return reply.content.decode(errors="replace")
 
 
 def _activity(item: dict[str, Any]) -> SyncActivity:

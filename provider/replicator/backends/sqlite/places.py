@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -19,7 +20,12 @@ from replicator.model import Stream
 
 def source_path(stream: Stream) -> Path:
     """The database file of a stream."""
-    return Path(unquote(urlsplit(stream.source.uri).path))
+    return _file(stream.source.uri)
+
+
+@lru_cache(maxsize=4096)
+def _file(uri: str) -> Path:
+    return Path(unquote(urlsplit(uri).path))
 
 
 def check_source_path(stream: Stream) -> Path:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -119,6 +119,7 @@ class ReplicaLocation(ABC):
         """
 
 
+@lru_cache(maxsize=4096)
 def parse_replica(uri: str) -> ReplicaLocation:
     """`s3://bucket/prefix?endpoint=…&region=…` or `file:///dir`.
 
@@ -269,7 +270,8 @@ class FolderLocation(ReplicaLocation):
     def overlaps(self, other: ReplicaLocation) -> bool:
         if not isinstance(other, FolderLocation):
             return False
-        return self.folder.is_relative_to(other.folder) or other.folder.is_relative_to(self.folder)
+        mine, theirs = f"{self.folder}/", f"{other.folder}/"
+        return mine.startswith(theirs) or theirs.startswith(mine)
 
     async def list_prefix(self, credentials: S3Credentials | None) -> PrefixContents:
         return await asyncio.to_thread(self._list)

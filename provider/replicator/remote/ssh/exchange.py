@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping
 
 from replicator.errors import AgentUnreachable, ForwardingRefused, InvalidConfig, ReplicatorError
+from replicator.exchange import BrokenError, ConnectError, Reply, UnixExchange
 from replicator.remote.address import SshAddress, is_socket_path
-from replicator.remote.exchange import BrokenError, ConnectError, Reply, UnixExchange
 from replicator.remote.ssh.ask import Why, where, why
 from replicator.remote.ssh.faults import OPEN_FAILED
 from replicator.remote.ssh.tunnel import Tunnel

@@ -9,12 +9,9 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import h11
-
-if TYPE_CHECKING:
-    import httpx
 
 _CHUNK = 65_536
 
@@ -99,7 +96,7 @@ class _Line:
 
     async def request(self, verb: str, path: str, headers: Mapping[str, str], content: bytes) -> Reply:
         http = self._http
-        lines = {"Host": "agent", "Content-Length": str(len(content)), **headers}
+        lines = {"Host": "localhost", "Content-Length": str(len(content)), **headers}
         head = http.send(h11.Request(method=verb, target=path, headers=list(lines.items())))
         body = http.send(h11.Data(data=content))
         self._writer.write(b"".join(part for part in (head, body, http.send(h11.EndOfMessage())) if part))
@@ -141,28 +138,3 @@ class _Line:
             await self._writer.wait_closed()
         except OSError:
             return
-
-
-class TransportExchange:
-    """Requests through a transport of httpx, such as `httpx.ASGITransport(app)`."""
-
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        self._transport = transport
-
-    async def request(self, verb: str, path: str, headers: Mapping[str, str], content: bytes) -> Reply:
-        """Send a request and read its answer."""
-        import httpx
-
-        request = httpx.Request(verb, f"http://agent{path}", headers=dict(headers), content=content)
-        try:
-            response = await self._transport.handle_async_request(request)
-            await response.aread()
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise ConnectError(str(error)) from error
-        except httpx.TransportError as error:
-            raise BrokenError(str(error)) from error
-        return Reply(response.status_code, dict(response.headers), response.content)
-
-    async def aclose(self) -> None:
-        """Close the transport."""
-        await self._transport.aclose()

@@ -1,4 +1,4 @@
-"""Values as Pulumi knows them: plain Python data, with secrets and values that are not known yet.
+"""Values of a declaration: plain Python data, with secrets and with values that are not known yet.
 
 A path is a tuple of keys and list positions: `("tables", 0, "filter")`.
 """

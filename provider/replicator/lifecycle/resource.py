@@ -1,10 +1,12 @@
-"""The Stream resource: from Pulumi's values to the life cycle and back."""
+"""A stream as a resource: from the values of a declaration to the life cycle, and back to the values of a state."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from textwrap import indent
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -23,32 +25,49 @@ from replicator.lifecycle.check import Checked, Identity, check
 from replicator.lifecycle.connect import Connections, StreamId
 from replicator.lifecycle.consequence import consequences
 from replicator.lifecycle.diff import Change, diff
+from replicator.lifecycle.failure import failures_of
 from replicator.lifecycle.preflight import preflight, sentence
-from replicator.lifecycle.wait import Limits
+from replicator.lifecycle.wait import Limits, Progress
+from replicator.messages import Messages
 from replicator.model import DesiredState, Owner, Stream
-from replicator.plugin.engine import EngineLog
-from replicator.plugin.rpc import Context, abort_init_failed
-from replicator.plugin.values import drop_unknown, path_text, secret_paths, strip, wrap_secrets
 from replicator.replicator import Severity
+from replicator.values import drop_unknown, path_text, secret_paths, strip, wrap_secrets
 
 Values = dict[str, Any]
 
-_LAST_LOOK = 2.0
-"""Seconds for reading back what was made, after a cancel or a time-out; the engine kills after 5."""
+LAST_LOOK = 2.0
+"""Seconds for reading back what was made, after a cancel or a time-out; Pulumi's engine kills after 5."""
 
 
-class Host(Protocol):
-    """Where messages to the person go."""
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A stream after an operation, as values for the state.
 
-    engine: EngineLog
+    :param trouble: why it is not well, one sentence each; empty where it is.
+    :param cut_off: a wait was cut off. Whether it is well by then is not the question: the next run is to wait again.
+    """
+
+    id: str
+    inputs: Values
+    outputs: Values
+    trouble: tuple[str, ...] = ()
+    cut_off: bool = False
 
 
 class StreamResource:
-    """Check, diff and the effects of `replicator:index:Stream`."""
+    """Check, diff and the effects of a declared stream.
 
-    def __init__(self, connections: Connections, host: Host) -> None:
+    :param messages: where messages to the person go now.
+    :cvar stables: outputs that no update changes.
+    :cvar removed_first: a replacement may use the same names, so the old one goes first.
+    """
+
+    stables: ClassVar[tuple[str, ...]] = ("name", "backend", "ownerToken")
+    removed_first: ClassVar[bool] = True
+
+    def __init__(self, connections: Connections, messages: Callable[[], Messages]) -> None:
         self._connections = connections
-        self._host = host
+        self._messages = messages
         self._replaced: set[str] = set()
 
     async def check(self, urn: str, old: Values, new: Values) -> tuple[Values, list[str]]:
@@ -59,7 +78,7 @@ class StreamResource:
         if "backend" in filled and "backend" not in {**old, **new}:
             kinds = [strip(new[end])["kind"] for end in ("source", "destination")]
             chosen = f"backend: {filled['backend']}, the only one here that moves {kinds[0]} to {kinds[1]}"
-            await self._host.engine.info(chosen, urn)
+            await self._messages().info(chosen, urn)
         return {**filled, **new}, [str(failure) for failure in checked.failures]
 
     def _checked(self, urn: str, new: Values, old_inputs: Values) -> Checked:
@@ -77,14 +96,14 @@ class StreamResource:
         if replacing:
             self._replaced.add(urn)
         for item in consequences(old, replacing, purges=old.purge_destination):
-            await self._host.engine.warn_once(
+            await self._messages().warn_once(
                 urn, f"{item.property}: forces replacement: {item.verdict.value}: {item.text}"
             )
         if replacing and old.deletion_protection:
             text = (
                 "deletionProtection is on, so the replacement will fail; set it to false in an update of its own first"
             )
-            await self._host.engine.warn_once(urn, text)
+            await self._messages().warn_once(urn, text)
         return changes
 
     async def preview_create(self, urn: str, inputs: Values) -> Values:
@@ -102,11 +121,11 @@ class StreamResource:
         changes = diff(before, checked.stream or checked.inputs, unknown)
         harmful = consequences(before, changes, purges=bool(checked.inputs.get("purgeDestination")))
         for item in harmful:
-            await self._host.engine.warn_once(urn, str(item))
+            await self._messages().warn_once(urn, str(item))
         if any(change.path == "desiredState" for change in changes) and (
             checked.inputs.get("desiredState") == DesiredState.PAUSED
         ):
-            await self._host.engine.info(
+            await self._messages().info(
                 f"desiredState: while it is paused, {TABLE[before.backend or ''].pause_cost}", urn
             )
         if not changes:
@@ -126,7 +145,7 @@ class StreamResource:
             found, text = None, f"{text} ({error.message})"
         if found and found.trouble:
             text = f"{text}: {found.trouble[0]}"
-        await self._host.engine.warn_once(urn, text)
+        await self._messages().warn_once(urn, text)
 
     async def _look(self, stream: Stream, owner: Owner) -> None:
         """Show what the backend finds at the source and the destination; raise where the change will certainly fail."""
@@ -137,66 +156,52 @@ class StreamResource:
         for item in found:
             if item.severity is Severity.WARNING:
                 shared = issubclass(BY_CODE.get(item.code, ReplicatorError), AgentUnreachable)
-                await self._host.engine.warn_once("" if shared else urn, sentence(item))
+                await self._messages().warn_once("" if shared else urn, sentence(item))
             elif item.severity is Severity.INFO:
-                await self._host.engine.info(sentence(item), urn)
+                await self._messages().info(sentence(item), urn)
         errors = [item for item in found if item.severity is Severity.ERROR]
+        if len(errors) == 1:
+            raise errors[0].error(stream.name)
         if errors:
+            listed = "".join(f"\n{indent(sentence(item), '    ')}" for item in errors)
             raise InvalidStream(
-                "\n".join(["this would fail:", *(sentence(item) for item in errors)]), stream=stream.name
+                f"it would fail for {len(errors)} reasons", stream=stream.name, fix=f"mend each of them:{listed}"
             )
 
-    async def create(
-        self, context: Context, urn: str, inputs: Values, timeout: float, cancelled: asyncio.Event
-    ) -> tuple[str, Values]:
-        """Make the stream. One that is made but not well ends the call with its id, so that it is not lost."""
+    async def create(self, urn: str, inputs: Values, limits: Limits) -> Applied:
+        """Make the stream. One that is made but not well is an answer, so that its id is not lost."""
         stream = _stream(strip(inputs))
         try:
-            made = await apply.create(self._connections, stream, urn, Limits(timeout, cancelled), self._progress(urn))
+            made = await apply.create(self._connections, stream, urn, limits, self._progress(urn))
         except (WaitCancelled, WaitTimeout) as error:
-            made = await self._look_back(context, stream, inputs, error)
-        return str(made.id), await self._healthy(context, made, inputs)
+            return await self._look_back(stream, inputs, error)
+        return _applied(made, inputs)
 
-    async def update(
-        self,
-        context: Context,
-        urn: str,
-        old: Values,
-        new: Values,
-        timeout: float,
-        cancelled: asyncio.Event,
-    ) -> Values:
-        """Change the stream in place."""
+    async def update(self, urn: str, old: Values, new: Values, limits: Limits) -> Applied:
+        """Change the stream in place.
+
+        :param old: the outputs in the state.
+        """
         stream = _stream(strip(new))
         owner = Owner(urn=urn, token=old.get("ownerToken"))
         try:
-            made = await apply.update(self._connections, stream, owner, Limits(timeout, cancelled), self._progress(urn))
+            made = await apply.update(self._connections, stream, owner, limits, self._progress(urn))
         except (WaitCancelled, WaitTimeout) as error:
-            made = await self._look_back(context, stream, new, error)
-        return await self._healthy(context, made, new)
+            return await self._look_back(stream, new, error)
+        return _applied(made, new)
 
-    async def _look_back(
-        self, context: Context, stream: Stream, inputs: Values, error: WaitCancelled | WaitTimeout
-    ) -> apply.Outcome:
-        """After a wait that ended early: if the stream is there, report it as not ready, with its id."""
+    async def _look_back(self, stream: Stream, inputs: Values, error: WaitCancelled | WaitTimeout) -> Applied:
+        """After a wait that ended early: if the stream is there, it is made and not ready; else raise the error."""
         try:
-            async with asyncio.timeout(_LAST_LOOK):
+            async with asyncio.timeout(LAST_LOOK):
                 found = await apply.look(self._connections, StreamId.of(stream))
         except (TimeoutError, ReplicatorError):
             raise error from None
         if found is None:
             raise error
-        await abort_init_failed(context, str(found.id), _outputs(found, inputs), [str(error)], inputs)
+        return replace(_applied(found, inputs), trouble=(str(error),), cut_off=True)
 
-    async def _healthy(self, context: Context, made: apply.Outcome, inputs: Values) -> Values:
-        outputs = _outputs(made, inputs)
-        if made.trouble:
-            await abort_init_failed(context, str(made.id), outputs, made.trouble, inputs)
-        return outputs
-
-    async def read(
-        self, context: Context, urn: str, id: str, old_inputs: Values, old: Values
-    ) -> tuple[Values, Values] | None:
+    async def read(self, urn: str, id: str, old_inputs: Values, old: Values) -> Applied | None:
         """The stream as it is now: inputs in the person's own words where they still hold, and outputs."""
         found = await apply.read(self._connections, StreamId.parse(id))
         if found is None:
@@ -207,28 +212,27 @@ class StreamResource:
             text = (
                 f"it is managed by {owner.urn}; remove it from that state (pulumi state delete), or both will change it"
             )
-            await self._host.engine.warning(text, urn)
-        outputs = _outputs(found, inputs)
+            await self._messages().warning(text, urn)
+        read = _applied(found, inputs)
         token = strip(old.get("ownerToken"))
         if token and owner and token != owner.token and owner.urn != urn:
-            outputs["ownerToken"] = token  # taking over the other's token would take over its stream
+            read.outputs["ownerToken"] = token  # taking over the other's token would take over its stream
             text = f"it was removed and made again by {owner.urn}; this resource will not change it"
-            await self._host.engine.warning(text, urn)
-        if found.trouble:
-            await abort_init_failed(context, id, outputs, found.trouble, inputs)
-        return inputs, outputs
+            await self._messages().warning(text, urn)
+        return read
 
-    async def delete(self, urn: str, id: str, state: Values, timeout: float, cancelled: asyncio.Event) -> None:
-        """Remove the stream."""
+    async def delete(self, urn: str, id: str, state: Values, limits: Limits) -> None:
+        """Remove the stream.
+
+        :param state: the outputs in the state.
+        """
         owner = Owner(urn=urn, token=state.get("ownerToken"))
         protected = bool(state.get("deletionProtection"))
-        await apply.delete(
-            self._connections, StreamId.parse(id), owner, protected=protected, limits=Limits(timeout, cancelled)
-        )
+        await apply.delete(self._connections, StreamId.parse(id), owner, protected=protected, limits=limits)
 
-    def _progress(self, urn: str) -> Any:
+    def _progress(self, urn: str) -> Progress:
         async def show(text: str) -> None:
-            await self._host.engine.status(text, urn)
+            await self._messages().status(text, urn)
 
         return show
 
@@ -238,8 +242,6 @@ def _stream(inputs: Mapping[str, Any]) -> Stream:
     try:
         return Stream.model_validate(inputs)
     except ValidationError as error:
-        from replicator.lifecycle.failure import failures_of
-
         listed = "; ".join(str(failure) for failure in failures_of(error, Stream, InvalidStream.code))
         raise InvalidStream(f"its inputs cannot be read: {listed}", stream=str(inputs.get("name"))) from None
 
@@ -248,6 +250,10 @@ def _known_outputs(checked: Checked, inputs: Values) -> Values:
     """Outputs of a preview: inputs and defaults. What only the engine can tell is left out, which means unknown."""
     defaults = _wire(checked.stream) if checked.stream else {}
     return {**defaults, **checked.inputs, **inputs}
+
+
+def _applied(found: apply.Outcome, inputs: Values) -> Applied:
+    return Applied(str(found.id), inputs, _outputs(found, inputs), found.trouble)
 
 
 def _outputs(found: apply.Outcome, inputs: Values) -> Values:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from replicator.lifecycle.shapes import ReplayArgs, ReplayResult
 from replicator.model import Checkpoint
-from replicator.plugin.shapes import ReplayArgs, ReplayResult
 from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
 
 WALL = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -1,0 +1,142 @@
+"""The functions: streams and their status, what backends can do, the plan of a replay, and a replay."""
+
+from __future__ import annotations
+
+import asyncio
+
+from replicator.capabilities import TABLE, Capabilities, Cell, No, Yes
+from replicator.errors import InvalidStream, ReplicatorError, StreamNotFound
+from replicator.lifecycle.connect import Connections, StreamId
+from replicator.lifecycle.replay import plan_replay, run_replay
+from replicator.lifecycle.shapes import (
+    AllCapabilities,
+    BackendCapabilities,
+    Capability,
+    ChangeConsequence,
+    EndpointPair,
+    GetCapabilitiesArgs,
+    GetStreamStatusArgs,
+    GetStreamStatusesArgs,
+    ImportEntry,
+    ListedStream,
+    ListedStreams,
+    ListStreamsArgs,
+    PlanReplayArgs,
+    ReplayArgs,
+    ReplayResult,
+    StatusFailure,
+    StreamStatuses,
+)
+from replicator.lifecycle.wait import Limits, Progress, silent
+from replicator.model import StreamStatus
+from replicator.replicator import Description, ReplayPlan
+
+STATUS_AGE = 1.0
+"""Seconds that a listing may be old for `get_stream_status`: a batch of them shares one."""
+
+
+async def get_stream_status(connections: Connections, args: GetStreamStatusArgs) -> StreamStatus:
+    """The status, measured within the last second."""
+    at = StreamId.parse(args.stream)
+    found = await connections.describe(at, max_age=STATUS_AGE)
+    if found is None:
+        raise StreamNotFound(f"{at.backend} has no such stream", stream=at.name)
+    return found.status
+
+
+async def get_stream_statuses(connections: Connections, args: GetStreamStatusesArgs) -> StreamStatuses:
+    """The statuses, with one listing for each engine; what cannot be had is told beside them."""
+
+    async def one(id: str) -> StreamStatus | StatusFailure:
+        try:
+            return await get_stream_status(connections, GetStreamStatusArgs(stream=id))
+        except ReplicatorError as error:
+            return StatusFailure(stream=id, code=error.code, message=error.message)
+
+    ids = list(dict.fromkeys(args.streams))
+    found = list(zip(ids, await asyncio.gather(*map(one, ids)), strict=True))
+    return StreamStatuses(
+        statuses={id: item for id, item in found if isinstance(item, StreamStatus)},
+        failures=tuple(item for _, item in found if isinstance(item, StatusFailure)),
+    )
+
+
+async def list_streams(connections: Connections, args: ListStreamsArgs) -> ListedStreams:
+    """Every stream that the engines hold, whoever made it. Raises where one of them does not answer."""
+    kinds = connections.config.kinds() if args.backend is None else [_backend(args.backend)]
+    items = await connections.everything(kinds, args.region, max_age=STATUS_AGE)
+    return ListedStreams(streams=tuple(_listed(item) for item in items))
+
+
+def _listed(item: Description) -> ListedStream:
+    stream, id = item.stream, str(StreamId.of(item.stream))
+    return ListedStream(
+        id=id,
+        name=stream.name,
+        backend=stream.backend or "",
+        source=stream.source,
+        destination=stream.destination,
+        mode=stream.mode,
+        state=item.status.state,
+        owner=stream.owner.urn if stream.owner else None,
+        import_entry=ImportEntry(name=stream.name, id=id),
+    )
+
+
+async def get_capabilities(args: GetCapabilitiesArgs) -> AllCapabilities:
+    """The capability table. Asks no engine."""
+    kinds = list(TABLE) if args.backend is None else [_backend(args.backend)]
+    return AllCapabilities(backends=tuple(_capabilities(TABLE[kind]) for kind in kinds))
+
+
+def _capabilities(row: Capabilities) -> BackendCapabilities:
+    return BackendCapabilities(
+        backend=row.backend,
+        pairs=tuple(EndpointPair(source=source, destination=destination) for source, destination in sorted(row.pairs)),
+        automatic=row.automatic,
+        capabilities=tuple(_capability(property, value, cell) for property, value, cell in row.cells()),
+        changes=tuple(
+            ChangeConsequence(property=path, verdict=effect.verdict.value, text=effect.text or None)
+            for path, effect in sorted(row.changes.items())
+        ),
+        default_interval=row.default_interval,
+        lag_unit=row.lag_unit,
+        pause_cost=row.pause_cost,
+        removal=row.removal,
+        options=None if row.options is None else tuple(sorted(row.options)),
+    )
+
+
+def _capability(property: str, value: str | None, cell: Cell) -> Capability:
+    note = cell.reason if isinstance(cell, No) else cell.note or None
+    return Capability(property=property, value=value, supported=isinstance(cell, Yes), note=note)
+
+
+def _backend(kind: str) -> str:
+    if kind not in TABLE:
+        raise InvalidStream(f"{kind!r} is not in this release", property="backend", fix=f"it has {', '.join(TABLE)}")
+    return kind
+
+
+async def plan(connections: Connections, args: PlanReplayArgs) -> ReplayPlan:
+    """What a replay would do."""
+    return await plan_replay(connections, StreamId.parse(args.stream), args.start, args.method, args.target)
+
+
+async def replay(
+    connections: Connections, args: ReplayArgs, *, preview: bool, limits: Limits, progress: Progress = silent
+) -> ReplayResult:
+    """Run a replay once for its key; in a preview, plan it."""
+    if preview:
+        return ReplayResult.from_plan(await plan(connections, args), args.idempotency_key)
+    done = await run_replay(
+        connections,
+        StreamId.parse(args.stream),
+        args.start,
+        key=args.idempotency_key,
+        method=args.method,
+        target=args.target,
+        limits=limits,
+        progress=progress,
+    )
+    return ReplayResult.from_progress(done)

@@ -1,0 +1,317 @@
+"""What the functions take and give. The schema is made from these."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import Field
+
+from replicator.model import Checkpoint, Endpoint, EndpointKind, Instant, Mode, Model, StreamState, StreamStatus, Text
+from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
+
+
+class GetStreamStatusArgs(Model):
+    """Which stream to ask about.
+
+    :param stream: the stream's id, `<backend>/<region or "default">/<name>`.
+    """
+
+    stream: Text
+
+
+class GetStreamStatusesArgs(Model):
+    """Which streams to ask about.
+
+    :param streams: ids of streams, each `<backend>/<region or "default">/<name>`.
+    """
+
+    streams: tuple[Text, ...]
+
+
+class StatusFailure(Model):
+    """A stream whose status could not be had.
+
+    :param stream: its id.
+    :param code: the stable code of the error: `RPL-STREAM-NOTFOUND` where the engine answered that it is not there.
+    :param message: what went wrong.
+    """
+
+    stream: str
+    code: str
+    message: str
+
+
+class StreamStatuses(Model):
+    """What the engines tell about several streams. One that cannot be asked about does not hide the others.
+
+    :param statuses: the status by id.
+    :param failures: the others, in the order asked for.
+    """
+
+    statuses: dict[str, StreamStatus]
+    failures: tuple[StatusFailure, ...]
+
+
+class ListStreamsArgs(Model):
+    """Which streams to list.
+
+    :param backend: one backend; left out: each that the provider's configuration has a block for.
+    :param region: only streams that are managed in this region, or `default` for those without one.
+    """
+
+    backend: Text | None = None
+    region: Text | None = None
+
+
+class ImportEntry(Model):
+    """One entry of the file that `pulumi import --file` takes.
+
+    :param type: the type's token.
+    :param name: a name for the resource in the program: the stream's own.
+    :param id: the id to import.
+    """
+
+    type: str = "replicator:index:Stream"
+    name: str
+    id: str
+
+
+class ListedStream(Model):
+    """One stream as its engine holds it.
+
+    :param id: its resource id.
+    :param name: its name at the engine.
+    :param backend: what manages it.
+    :param source: where it reads.
+    :param destination: where it writes.
+    :param owner: the URN of the resource that manages it; `None` where none does.
+    :param import_entry: what imports it into a program.
+    """
+
+    id: str
+    name: str
+    backend: str
+    source: Endpoint
+    destination: Endpoint
+    mode: Mode
+    state: StreamState
+    owner: str | None = None
+    import_entry: ImportEntry
+
+
+class ListedStreams(Model):
+    """All streams of the engines that were asked.
+
+    :param streams: by id.
+    """
+
+    streams: tuple[ListedStream, ...]
+
+
+class GetCapabilitiesArgs(Model):
+    """Which backend to tell about.
+
+    :param backend: one backend; left out: all of this release.
+    """
+
+    backend: Text | None = None
+
+
+class EndpointPair(Model):
+    """A kind of source and a kind of destination."""
+
+    source: EndpointKind
+    destination: EndpointKind
+
+
+class Capability(Model):
+    """Whether one thing that a stream or a replay may ask for is there.
+
+    :param property: the property that asks for it; `method` is that of a replay.
+    :param value: the value of the property; `None` for any.
+    :param supported: whether the backend can do it; if not, it is refused in preview.
+    :param note: what to know about it, or why it is not there and what would work.
+    """
+
+    property: str
+    value: str | None = None
+    supported: bool
+    note: str | None = None
+
+
+class ChangeConsequence(Model):
+    """What changing one property in place does to the data.
+
+    :param property: the property's path.
+    :param verdict: `safe`, `restarts`, `re-snapshots`, `loses position` or `deletes data`.
+    :param text: what the preview says of it; `None` for a change that is safe.
+    """
+
+    property: str
+    verdict: str
+    text: str | None = None
+
+
+class BackendCapabilities(Model):
+    """What one backend can do.
+
+    :param backend: its name.
+    :param capabilities: what a stream and a replay may ask for.
+    :param changes: what changing a property in place does.
+    :param pairs: what it moves from and to.
+    :param automatic: whether it is chosen where a stream names no backend.
+    :param default_interval: the checkpoint interval where a stream names none.
+    :param lag_unit: what one of `lagEvents` is.
+    :param pause_cost: what a pause costs while it lasts.
+    :param removal: what a delete leaves at the destination.
+    :param options: the keys that `options` may hold; `None` for any.
+    """
+
+    backend: str
+    pairs: tuple[EndpointPair, ...]
+    automatic: bool
+    capabilities: tuple[Capability, ...]
+    changes: tuple[ChangeConsequence, ...]
+    default_interval: str
+    lag_unit: str
+    pause_cost: str
+    removal: str
+    options: tuple[str, ...] | None = None
+
+
+class AllCapabilities(Model):
+    """What each backend of this release can do.
+
+    :param backends: one entry a backend.
+    """
+
+    backends: tuple[BackendCapabilities, ...]
+
+
+class PlanReplayArgs(Model):
+    """A replay that is only planned.
+
+    :param stream: the stream's id, `<backend>/<region or "default">/<name>`.
+    :param start: the position or time to replay from.
+    :param method: how to replay.
+    :param target: where a copy goes; for the methods that write one.
+    """
+
+    stream: Text
+    start: Checkpoint
+    method: ReplayMethod = ReplayMethod.AUTO
+    target: Text | None = None
+
+
+class ReplayArgs(PlanReplayArgs):
+    """A replay that is run once for its key.
+
+    :param idempotency_key: names this replay. The same key never runs twice: it returns what the first run came to.
+    """
+
+    idempotency_key: Text
+
+
+class ReplayRunInputs(PlanReplayArgs):
+    """A replay as a resource: a review sees it, and `pulumi up` runs it once.
+
+    :param triggers: any values; when one of them changes, the replay runs again.
+    """
+
+    triggers: tuple[Any, ...] = Field(default=())
+
+
+class ReplayRunOutputs(ReplayRunInputs):
+    """What the state holds of a replay that ran.
+
+    :param key: the idempotency key, made from the resource's URN and its inputs.
+    :param state: where it stood at the last update or refresh.
+    :param resolved: the position at which it really started.
+    :param events: changes that were emitted, in the backend's unit.
+    :param bytes: bytes that were read.
+    :param started_at: when the engine began.
+    :param finished_at: when it came to its end.
+    :param message: what the engine says about the run.
+    """
+
+    key: str
+    state: ReplayState
+    resolved: Checkpoint | None = None
+    events: int | None = None
+    bytes: int | None = None
+    started_at: Instant
+    finished_at: Instant | None = None
+    message: str | None = None
+
+
+class ReplayOutcomeState(StrEnum):
+    """What came of a replay; `planned` is the answer of a preview, which changes nothing."""
+
+    PLANNED = "planned"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class ReplayResult(Model):
+    """The plan of a replay in a preview, its record otherwise; the same shape for both.
+
+    :param stream: the stream's name.
+    :param key: the idempotency key.
+    :param method: the method that would run or ran.
+    :param start: the position that was asked for.
+    :param resolved: the position at which it really starts.
+    :param target: where a copy goes.
+    :param events: changes that are emitted, in the backend's unit.
+    :param bytes: bytes that are read.
+    :param effects: what would happen, in sentences, the most harmful first; in a preview.
+    :param message: what the engine says about the run.
+    :param error: why it failed, quoted from the engine and redacted.
+    """
+
+    stream: str
+    key: str
+    state: ReplayOutcomeState
+    method: ReplayMethod
+    start: Checkpoint
+    resolved: Checkpoint | None = None
+    target: str | None = None
+    events: int | None = None
+    bytes: int | None = None
+    effects: tuple[str, ...] | None = None
+    message: str | None = None
+    error: str | None = None
+
+    @classmethod
+    def from_plan(cls, plan: ReplayPlan, key: str) -> Self:
+        """What a replay with this key would do."""
+        return cls(
+            stream=plan.stream,
+            key=key,
+            state=ReplayOutcomeState.PLANNED,
+            method=plan.method,
+            start=plan.start,
+            resolved=plan.resolved,
+            target=plan.target,
+            events=plan.events,
+            bytes=plan.bytes,
+            effects=plan.effects,
+        )
+
+    @classmethod
+    def from_progress(cls, progress: ReplayProgress) -> Self:
+        """What the engine's side has recorded of a replay."""
+        return cls(
+            stream=progress.stream,
+            key=progress.key,
+            state=ReplayOutcomeState(progress.state.value),
+            method=progress.method,
+            start=progress.start,
+            resolved=progress.resolved,
+            target=progress.target,
+            events=progress.events,
+            bytes=progress.bytes,
+            message=progress.message,
+            error=progress.error,
+        )
