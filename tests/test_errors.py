@@ -16,7 +16,7 @@ CLASSES = [
     for _, found in inspect.getmembers(errors, inspect.isclass)
     if issubclass(found, ReplicatorError) and found is not ReplicatorError
 ]
-DRAWN = re.findall(r"^[├└]── (\w+)\s+(RPL-[A-Z]+-[A-Z]+)\s+(\S.*)$", errors.__doc__ or "", re.MULTILINE)
+DRAWN = re.findall(r"^(?:│   )?[├└]── (\w+)\s+(RPL-[A-Z]+-[A-Z]+)\s+(\S.*)$", errors.__doc__ or "", re.MULTILINE)
 
 
 def test_the_drawing_shows_every_error() -> None:

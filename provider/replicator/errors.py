@@ -22,6 +22,13 @@ ReplicatorError
 ├── EngineUnavailable        RPL-ENGINE-DOWN        the engine or its store did not answer
 ├── EngineRefused            RPL-ENGINE-REFUSED     the engine answered with an error
 ├── AgentUnreachable         RPL-AGENT-DOWN         nothing listens at the agent's address
+│   ├── HostUnreachable      RPL-SSH-UNREACHABLE    the agent's host does not answer
+│   ├── HostKeyUnknown       RPL-SSH-KEYUNKNOWN     the host's key is not known here
+│   ├── HostKeyChanged       RPL-SSH-KEYCHANGED     the host shows another key than before
+│   ├── LoginRefused         RPL-SSH-LOGIN          the host refuses the login
+│   ├── ForwardingRefused    RPL-SSH-FORWARDING     the host lets the login forward no socket
+│   ├── SshMissing           RPL-SSH-MISSING        this host has no ssh program
+│   └── SshFailed            RPL-SSH-FAILED         ssh failed; its own words are quoted
 ├── AgentVersion             RPL-AGENT-VERSION      the agent speaks another protocol
 ├── AgentFault               RPL-AGENT-FAULT        the agent failed in a way that it did not expect
 ├── ReplayRefused            RPL-REPLAY-REFUSED     the replay would do harm or nothing
@@ -35,6 +42,7 @@ ReplicatorError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 from typing import ClassVar
 
@@ -215,10 +223,56 @@ class EngineRefused(ReplicatorError):
 
 
 class AgentUnreachable(ReplicatorError):
-    """Nothing answers at the agent's address."""
+    """Nothing answers at the agent's address. The kinds below it say where on the way to it that is so."""
 
     code = "RPL-AGENT-DOWN"
     category = Category.UNAVAILABLE
+
+
+class HostUnreachable(AgentUnreachable):
+    """The agent's host does not answer: its name, the network, or its sshd."""
+
+    code = "RPL-SSH-UNREACHABLE"
+
+
+class HostKeyUnknown(AgentUnreachable):
+    """The key that the agent's host shows is not in known_hosts, so it may be another host."""
+
+    code = "RPL-SSH-KEYUNKNOWN"
+    category = Category.DENIED
+
+
+class HostKeyChanged(AgentUnreachable):
+    """The agent's host shows another key than the one in known_hosts, or one that was revoked."""
+
+    code = "RPL-SSH-KEYCHANGED"
+    category = Category.DENIED
+
+
+class LoginRefused(AgentUnreachable):
+    """The agent's host refuses the login: the user, or every key that was offered."""
+
+    code = "RPL-SSH-LOGIN"
+    category = Category.DENIED
+
+
+class ForwardingRefused(AgentUnreachable):
+    """The agent listens, and the host's sshd does not let the login forward to its socket."""
+
+    code = "RPL-SSH-FORWARDING"
+    category = Category.DENIED
+
+
+class SshMissing(AgentUnreachable):
+    """An address says ssh, and this host has no ssh program on its PATH."""
+
+    code = "RPL-SSH-MISSING"
+
+
+class SshFailed(AgentUnreachable):
+    """ssh ended in a way of its own; its words are quoted."""
+
+    code = "RPL-SSH-FAILED"
 
 
 class AgentVersion(ReplicatorError):
@@ -284,4 +338,10 @@ class WaitCancelled(ReplicatorError):
     category = Category.CANCELLED
 
 
-BY_CODE: dict[str, type[ReplicatorError]] = {cls.code: cls for cls in ReplicatorError.__subclasses__()}
+def _below(cls: type[ReplicatorError]) -> Iterator[type[ReplicatorError]]:
+    for found in cls.__subclasses__():
+        yield found
+        yield from _below(found)
+
+
+BY_CODE: dict[str, type[ReplicatorError]] = {cls.code: cls for cls in _below(ReplicatorError)}

@@ -32,7 +32,7 @@ def leave_a_dead_socket(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["", "/run/a.sock", "unix:run/a.sock", "unix://run/a.sock", "http://localhost:1", "ssh://h/run/a.sock"]
+    "address", ["", "/run/a.sock", "unix:run/a.sock", "unix://run/a.sock", "http://localhost:1", "ssh:/h/run/a.sock"]
 )
 def test_another_form_of_address_is_refused_with_the_one_that_works(address: str) -> None:
     with pytest.raises(InvalidConfig) as caught:

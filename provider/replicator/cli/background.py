@@ -17,8 +17,8 @@ from replicator.agent.state import StateFolder
 from replicator.cli.connect import find_agent
 from replicator.errors import AgentFault, ReplicatorError
 from replicator.model import format_duration
+from replicator.remote.address import parse_unix
 from replicator.remote.client import RemoteReplicator
-from replicator.remote.connection import parse_address
 from replicator.remote.routes import Info
 
 START_WITHIN = 15.0
@@ -119,6 +119,6 @@ def _peer(address: str) -> int | None:
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(2.0)
-        probe.connect(str(parse_address(address)))
+        probe.connect(str(parse_unix(address)))
         pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
     return int(pid)

@@ -28,9 +28,9 @@ async def connected(backend: str, address: str | None) -> AsyncIterator[RemoteRe
 
 async def find_agent(client: RemoteReplicator) -> Info | None:
     """Who answers; `None`, at once, where nothing listens. Who listens and does not answer raises what calls raise."""
-    from replicator.remote.connection import parse_address
+    from replicator.remote.address import parse_unix
 
-    return await client.info() if _listens(str(parse_address(client.address))) else None
+    return await client.info() if _listens(str(parse_unix(client.address))) else None
 
 
 def _listens(path: str) -> bool:

@@ -47,7 +47,7 @@ AddressOption = Annotated[
     str | None,
     typer.Option(
         "--address",
-        help="Where the agent listens, such as unix:///run/replicator/agent.sock.",
+        help="Where the agent listens, such as unix:///run/replicator/agent.sock or ssh://user@host.",
         metavar="ADDRESS",
         show_default="this host's agent",
     ),

@@ -12,7 +12,7 @@ from replicator.backends import REGISTRY
 from replicator.errors import InvalidStream
 from replicator.lifecycle.config import ProviderConfig
 from replicator.model import Stream
-from replicator.remote.address import default_address
+from replicator.remote.address import SshAddress, default_address, parse_address
 from replicator.replicator import Description, Replicator
 
 
@@ -127,11 +127,14 @@ class Connections:
 
 
 def start_hint(kind: str, address: str) -> str:
-    """What a person does where nothing serves `kind` at an address."""
-    backend = REGISTRY[kind]
-    own = backend.default_address and address == default_address()
-    place = "" if own else f" --socket {address.removeprefix('unix://')}"
-    return f"start it: {backend.started_by}{place}"
+    """What a person does where nothing serves `kind` at an address; raise `InvalidConfig` for what is no address."""
+    backend, at = REGISTRY[kind], parse_address(address)
+    if isinstance(at, SshAddress):
+        host, socket = f" on {at.host}", at.socket
+    else:
+        own = backend.default_address and address == default_address()
+        host, socket = "", None if own else str(at.path)
+    return f"start it{host}: {backend.started_by}{f' --socket {socket}' if socket else ''}"
 
 
 def _remote(kind: str, address: str) -> Any:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from replicator.capabilities import TABLE
 from replicator.errors import (
+    BY_CODE,
     AgentUnreachable,
     DestinationInUse,
     InvalidStream,
@@ -154,7 +155,7 @@ class StreamResource:
             found = [item for item in found if item.code != DestinationInUse.code]
         for item in found:
             if item.severity is Severity.WARNING:
-                shared = item.code == AgentUnreachable.code
+                shared = issubclass(BY_CODE.get(item.code, ReplicatorError), AgentUnreachable)
                 await self._messages().warn_once("" if shared else urn, sentence(item))
             elif item.severity is Severity.INFO:
                 await self._messages().info(sentence(item), urn)

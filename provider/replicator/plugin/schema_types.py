@@ -26,7 +26,7 @@ _TEXTS: dict[type[Model], dict[str, str]] = {
     StreamStatus: {"name": "its name at the engine."},
     ReplayPlan: {"stream": "the stream's name."},
     BackendConfig: {
-        "address": "where it is reached, such as `unix:///run/replicator/agent.sock`.",
+        "address": "where it is reached, such as `unix:///run/replicator/agent.sock` or `ssh://user@host`.",
         "regions": "addresses by region, where one differs from `address`.",
     },
 }

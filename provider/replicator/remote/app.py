@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from replicator import __version__
 from replicator.errors import AgentFault, AgentUnreachable, AgentVersion, ReplicatorError, Unsupported
 from replicator.remote.faults import STATUS, invalid, to_wire
-from replicator.remote.routes import INFO_PATH, OPERATIONS, PROTOCOL, PROTOCOL_HEADER, Info, Operation
+from replicator.remote.routes import INFO_PATH, OPERATIONS, PROTOCOL, PROTOCOL_HEADER, Info, Operation, is_older
 from replicator.replicator import Replicator
 
 _log = logging.getLogger(__name__)
@@ -123,9 +123,13 @@ class _Handshake:
         if spoken == str(PROTOCOL):
             await self._app(scope, receive, send_with_protocol)
             return
+        older, fix = "this agent", "upgrade replicator-provider on the agent's host, and restart the agent"
+        if is_older(spoken):
+            older, fix = "the client", "upgrade replicator-provider where the client runs"
         error = AgentVersion(
-            f"the client speaks protocol {spoken}, this agent (version {__version__}) speaks protocol {PROTOCOL}",
-            fix="install the same version of replicator-provider on both sides",
+            f"the client speaks protocol {spoken}, this agent (version {__version__}) speaks protocol {PROTOCOL}: "
+            f"{older} is older",
+            fix=fix,
         )
         await _refuse(error)(scope, receive, send_with_protocol)
 

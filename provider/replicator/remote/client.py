@@ -15,7 +15,7 @@ from replicator.model import Checkpoint, Owner, Stream, StreamStatus
 from replicator.remote import routes
 from replicator.remote.connection import Connection
 from replicator.remote.faults import from_wire, invalid
-from replicator.remote.routes import PROTOCOL, PROTOCOL_HEADER, Info, Operation
+from replicator.remote.routes import PROTOCOL, PROTOCOL_HEADER, Info, Operation, is_older
 from replicator.replicator import Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class RemoteReplicator:
     Nothing connects before the first call. Clients of one address share their connections. Beside the errors of the
     backend itself, every call raises `AgentUnreachable`, `AgentVersion`, `AgentFault` or `EngineUnavailable`.
 
-    :param address: `unix:///absolute/path`; raise `InvalidConfig` for anything else.
+    :param address: `unix:///absolute/path` or `ssh://user@host:port/path`; raise `InvalidConfig` for anything else.
     :param start_hint: what a person does where no agent runs.
     :param timeout: how long to wait for one answer.
     :param transport: stands in for the socket, as in `httpx.ASGITransport(app)`.
@@ -138,9 +138,13 @@ class RemoteReplicator:
                 fix="give the address of an agent",
             )
         if spoken != str(PROTOCOL):
+            older, fix = "this client", "upgrade replicator-provider here, to the agent's version"
+            if is_older(spoken):
+                older, fix = "the agent", "upgrade replicator-provider on the agent's host, and restart the agent"
             raise AgentVersion(
-                f"the agent at {self.address} speaks protocol {spoken}, this client speaks protocol {PROTOCOL}",
-                fix="install the same version of replicator-provider on both sides",
+                f"the agent at {self.address} speaks protocol {spoken}, this client speaks protocol {PROTOCOL}: "
+                f"{older} is older",
+                fix=fix,
             )
         if reply.status >= _FIRST_ERROR:
             raise from_wire(reply.content, reply.status)

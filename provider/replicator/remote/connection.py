@@ -8,11 +8,11 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from replicator.errors import AgentUnreachable, EngineUnavailable, InvalidConfig
+from replicator.errors import AgentUnreachable, EngineUnavailable
 from replicator.exchange import BrokenError, ConnectError, Exchange, Reply, UnixExchange
+from replicator.remote.address import Address, SshAddress, parse_address
 from replicator.remote.routes import PROTOCOL, PROTOCOL_HEADER
 
 if TYPE_CHECKING:
@@ -24,18 +24,6 @@ RETRY_FOR = timedelta(seconds=2.5)
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.4
 _CONNECTIONS = 64
-
-
-def parse_address(address: str) -> Path:
-    """The socket of an address; raise `InvalidConfig` for what is none."""
-    scheme, separator, rest = address.partition("://")
-    if not separator or scheme != "unix" or not rest.startswith("/"):
-        raise InvalidConfig(
-            f"{address!r} is not an address of an agent",
-            property="address",
-            fix="write unix:// and the absolute path of its socket, as in unix:///run/replicator/agent.sock",
-        )
-    return Path(rest)
 
 
 @dataclass(eq=False)
@@ -65,7 +53,7 @@ class Connection:
         self, address: str, *, timeout: timedelta, start_hint: str, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         self.address = address
-        self._path = parse_address(address)
+        self._at = parse_address(address)
         self._timeout = timeout.total_seconds()
         self._start_hint = start_hint
         self._transport = transport
@@ -119,18 +107,26 @@ class Connection:
                 del _shared[closed]
         here = _shared.setdefault(loop, {})
         if (shared := here.get(self._key)) is None:
-            transport = self._transport
-            shared = here[self._key] = _Shared(
-                UnixExchange(self._path) if transport is None else _TransportExchange(transport)
-            )
+            shared = here[self._key] = _Shared(self._open())
         shared.users.add(self)
         return shared
 
+    def _open(self) -> Exchange:
+        if self._transport is not None:
+            return _TransportExchange(self._transport)
+        if isinstance(self._at, SshAddress):
+            from replicator.remote.ssh.exchange import SshExchange
+
+            return SshExchange(self._at, self._start_hint)
+        return UnixExchange(self._at.path)
+
     def _explain(self, error: ConnectError | BrokenError) -> AgentUnreachable:
         cause = error.__cause__
+        if isinstance(cause, AgentUnreachable):
+            return cause
         if isinstance(cause, PermissionError):
             return AgentUnreachable(
-                f"no permission on the agent's socket at {self.address}{_describe(self._path)}",
+                f"no permission on the agent's socket at {self.address}{_describe(self._at)}",
                 fix="run as the owner of the socket, or start the agent with a --socket-group that you are in",
             )
         if isinstance(cause, FileNotFoundError | NotADirectoryError):
@@ -156,10 +152,12 @@ def _may_pass(error: ConnectError | BrokenError, answered: bool) -> bool:
     return answered or not isinstance(cause, FileNotFoundError | NotADirectoryError)
 
 
-def _describe(path: Path) -> str:
+def _describe(at: Address) -> str:
     """Mode and group of a socket, in words, as far as we may see them."""
+    if isinstance(at, SshAddress):
+        return ""
     try:
-        found = path.stat()
+        found = at.path.stat()
         group = grp.getgrgid(found.st_gid).gr_name
     except (OSError, KeyError):
         return ""

@@ -22,6 +22,12 @@ PROTOCOL_HEADER = "Replicator-Protocol"
 
 INFO_PATH = "/v1/info"
 
+
+def is_older(spoken: str) -> bool:
+    """Whether a peer that speaks another protocol is older than we are; what is no number comes from later."""
+    return spoken.isdecimal() and int(spoken) < PROTOCOL
+
+
 T = TypeVar("T")
 
 

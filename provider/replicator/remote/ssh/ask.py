@@ -1,0 +1,86 @@
+"""Questions to a host, each one POSIX shell command: where an agent listens, and why a socket does not answer.
+
+The login's own shell reads the command first, whatever it is, so the scripts have no quotes, `!` or `\\` in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from asyncio.subprocess import DEVNULL, PIPE
+from enum import StrEnum
+
+from replicator.errors import HostUnreachable
+from replicator.remote.address import SshAddress
+from replicator.remote.ssh.command import run
+from replicator.remote.ssh.faults import explain
+
+ANSWER_WITHIN = 20.0
+"""Seconds for logging in and answering."""
+
+_SSH_FAILED = 255
+
+WHERE = (
+    'if [ "$(id -u)" = 0 ]; then s=/run/replicator/agent.sock; else '
+    's="$HOME/.replicator/agent.sock"; '
+    'if [ -n "$XDG_RUNTIME_DIR" ]; then x="$XDG_RUNTIME_DIR/replicator/agent.sock"; '
+    'if [ -S "$x" ]; then s="$x"; elif [ -S "$s" ]; then :; else s="$x"; fi; fi; fi; '
+    'echo "replicator=$s"'
+)
+"""Prints what `address.default_socket` is there; where only the one in the home folder exists, that one."""
+
+WHY = (
+    'p="$1"; d="$p"; until [ -z "$d" ] || [ -e "$d" ]; do d="${d%/*}"; done; '
+    'if [ -S "$p" ]; then '
+    'if [ -w "$p" ]; then w=unknown; '
+    "if [ -r /proc/net/unix ]; then w=dead; "
+    "while read -r n r o flags t s i x; do "
+    'if [ "$flags" = 00010000 ] && [ "$x" -ef "$p" ]; then w=listens; fi; '
+    "done </proc/net/unix; fi; "
+    "else w=denied; fi; "
+    'elif [ -x "${d:-/}" ]; then w=missing; else w=denied; fi; '
+    'echo "replicator=$w"'
+)
+"""Prints a `Why` for the socket `$1`. In `/proc/net/unix`, flag 0x10000 is on sockets that listen."""
+
+
+class Why(StrEnum):
+    """What a host knows about a socket."""
+
+    MISSING = "missing"
+    DENIED = "denied"
+    DEAD = "dead"
+    LISTENS = "listens"
+    UNKNOWN = "unknown"
+
+
+async def where(address: SshAddress) -> str | None:
+    """The path where an agent of this login listens unless told otherwise; `None` where the host does not say."""
+    return await _ask(address, f"sh -c '{WHERE}'")
+
+
+async def why(address: SshAddress, socket: str) -> Why:
+    """What is the matter with a socket; `UNKNOWN` where the host does not say."""
+    answer = await _ask(address, f"sh -c '{WHY}' sh {socket}")
+    return Why(answer) if answer in list(Why) else Why.UNKNOWN
+
+
+async def _ask(address: SshAddress, command: str) -> str | None:
+    process = await asyncio.create_subprocess_exec(
+        *run(address, command), stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
+    )
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN):
+            out, err = await process.communicate()
+    except TimeoutError as error:
+        raise HostUnreachable(
+            f"{address.host} did not answer within {ANSWER_WITHIN:g} s", fix="see that the host runs, and try again"
+        ) from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode == _SSH_FAILED:
+        raise explain(address, err.decode(errors="replace"))
+    found = re.search(r"^replicator=(.+)$", out.decode(errors="replace"), re.MULTILINE)
+    return found[1] if found else None

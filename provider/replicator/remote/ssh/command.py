@@ -1,0 +1,70 @@
+"""The ssh command line: the user's own configuration, and over it what a program without a terminal needs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from replicator.errors import SshMissing
+from replicator.leash import leashed
+from replicator.remote.address import SshAddress
+
+CONFIG_VARIABLE = "REPLICATOR_SSH_CONFIG"
+"""The environment variable that names a configuration file to use in place of `~/.ssh/config` and `/etc/ssh`."""
+
+_ALWAYS = (
+    "BatchMode=yes",  # nobody is there to answer; a host key that is not known is refused
+    "ConnectTimeout=10",
+    "ServerAliveInterval=5",
+    "ServerAliveCountMax=3",
+    "ControlMaster=no",  # a shared connection would outlive us, or end with somebody else
+    "ControlPath=none",
+    "LogLevel=INFO",  # the lines that `faults` reads
+    "ForwardAgent=no",
+    "ForwardX11=no",
+    "RemoteCommand=none",
+)
+_FORWARDING = (
+    "ExitOnForwardFailure=no",  # other forwardings of the user's configuration may be open already
+    "StreamLocalBindMask=0177",
+    "StreamLocalBindUnlink=yes",
+)
+
+
+def forward(address: SshAddress, local: Path, socket: str) -> list[str]:
+    """Forward `local` to the socket on the host until it is ended; raise `SshMissing`."""
+    options = [*_options((*_ALWAYS, *_FORWARDING)), "-N", "-T", "-L", f"{local}:{socket}"]
+    return _ssh(address, options, ())
+
+
+def run(address: SshAddress, command: str) -> list[str]:
+    """Run a command line of the login's shell on the host; raise `SshMissing`."""
+    return _ssh(address, [*_options((*_ALWAYS, "ClearAllForwardings=yes")), "-T"], (command,))
+
+
+def login(address: SshAddress) -> str:
+    """What a person types to log in the same way."""
+    return shlex.join(["ssh", *_way(address)])
+
+
+def _ssh(address: SshAddress, options: Sequence[str], command: Sequence[str]) -> list[str]:
+    program = shutil.which("ssh")
+    if program is None:
+        raise SshMissing(
+            "there is no ssh program on PATH", property="address", fix="install OpenSSH's client: openssh-client"
+        )
+    return leashed([str(Path(program).absolute()), *options, *_way(address), *command])
+
+
+def _way(address: SshAddress) -> list[str]:
+    config = os.environ.get(CONFIG_VARIABLE)
+    own = ["-F", config] if config else []
+    port = ["-p", str(address.port)] if address.port else []
+    return [*own, *port, address.host if address.user is None else f"{address.user}@{address.host}"]
+
+
+def _options(options: Sequence[str]) -> list[str]:
+    return [word for option in options for word in ("-o", option)]
