@@ -141,9 +141,13 @@ class Cache:
                 shutil.rmtree(left, ignore_errors=True)
             yield
 
+    def folder(self, module: GoModule) -> Path:
+        """Where the module's programs and scripts are, once they are built."""
+        return self.root / "modules" / f"{module.folder.name}-{module.stamp}"
+
     def build(self, module: GoModule, go: Path) -> Path:
         """The folder with the module's programs and scripts, built if it is missing. Raises BuildError."""
-        target = self.root / "modules" / f"{module.folder.name}-{module.stamp}"
+        target = self.folder(module)
         if not complete(target, module.files):
             names = ", ".join(module.programs)
             with self._fresh(target) as temp:
