@@ -30,6 +30,13 @@ MODULE = GoModule(ROOT / "tools" / "sdk", "some seconds after the Pulumi CLI, 4 
 FIXED = MODULE.folder / "fixed"
 """Files of the SDKs that no schema decides: what the Go SDK is locked to."""
 
+PYPROJECT = {
+    "[project]\n": '[project]\n  license = "Apache-2.0"\n',
+    '  [project.license]\n    text = "Apache-2.0"\n': "",
+    'requires = ["setuptools>=61.0"]': 'requires = ["setuptools>=77.0"]',
+}
+"""What is replaced in pyproject.toml: setuptools stops reading the old form of a licence in February 2027."""
+
 
 def generator(cache: Cache) -> Path:
     """The program that makes SDKs, built where it is missing. Raises BuildError."""
@@ -46,6 +53,16 @@ def write_sdks(program: Path, folder: Path) -> None:
         schema.flush()
         _run([str(program), "sdks", schema.name, str(folder)])
     shutil.copytree(FIXED, folder, dirs_exist_ok=True)
+    python = folder / "python"
+    shutil.copyfile(python / "pulumi_replicator" / "README.md", python / "README.md")  # where pyproject.toml has it
+    project = (python / "pyproject.toml").read_text()
+    for old, new in PYPROJECT.items():
+        if project.count(old) != 1:
+            raise BuildError(
+                f"the generated pyproject.toml does not have {old!r} once; change PYPROJECT in tools/sdks.py"
+            )
+        project = project.replace(old, new)
+    (python / "pyproject.toml").write_text(project)
 
 
 def translated(program: Path) -> str:
