@@ -48,6 +48,7 @@ unit: venv ## The fast tests: no engine, no Pulumi CLI
 test: check ## Everything that CI runs; builds the Pulumi CLI first (6 to 10 minutes, once)
 	$(BIN)/python tools/pulumi_cli.py path
 	$(BIN)/python tools/sdks.py build
+	$(BIN)/python tools/languages.py
 	$(BIN)/pytest -q tests
 
 cli: ## Build the Pulumi CLI and its language hosts, and print their folder

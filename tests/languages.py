@@ -6,9 +6,9 @@ import os
 
 import yaml
 
-from tests.pulumi import Project
+from tests.pulumi import ROOT, Project
 from tools.gobuild import Cache, cache_root
-from tools.languages import python_sdk
+from tools.languages import GO_ENVIRONMENT, go, python_sdk
 
 
 def prepare(project: Project) -> None:
@@ -21,8 +21,18 @@ def _python(project: Project, cache: Cache) -> None:
     project.environment["PYTHONPATH"] = str(python_sdk(cache))
 
 
+def _go(project: Project, cache: Cache) -> None:
+    module = project.folder / "go.mod"
+    module.write_text(module.read_text().replace("../../sdk/go", str(ROOT / "sdk" / "go")))
+    settings = {
+        key: value for key, value in os.environ.items() if key.startswith("GO") and key not in ("GOOS", "GOARCH")
+    }
+    path = f"{project.env['PATH']}{os.pathsep}{go(cache).parent}"
+    project.environment.update({**settings, **GO_ENVIRONMENT, "PATH": path})
+
+
 def _nothing(project: Project, cache: Cache) -> None:
     pass
 
 
-_PREPARE = {"yaml": _nothing, "python": _python}
+_PREPARE = {"yaml": _nothing, "python": _python, "go": _go}
