@@ -16,7 +16,7 @@ FIND_PYTHON = for python in $(or $(PYTHON),python3 python3.13 python3.12 python3
 	fi
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock check unit test cli demo bench bench-check schema docs clean
+.PHONY: help venv lock check unit test cli demo bench bench-check schema sdk docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,8 @@ unit: venv ## The fast tests: no engine, no Pulumi CLI
 
 test: check ## Everything that CI runs; builds the Pulumi CLI first (6 to 10 minutes, once)
 	$(BIN)/python tools/pulumi_cli.py path
+	$(BIN)/python tools/sdks.py build
+	$(BIN)/python tools/languages.py
 	$(PYTEST) tests
 
 cli: ## Build the Pulumi CLI and its language hosts, and print their folder
@@ -69,6 +71,9 @@ schema: venv ## Write schema.json and openapi.json from the models
 	mv schema.json.new schema.json
 	$(BIN)/python -m replicator.remote.openapi > openapi.json.new || { rm -f openapi.json.new; exit 1; }
 	mv openapi.json.new provider/replicator/remote/openapi.json
+
+sdk: venv ## Write schema.json, its examples in each language, and sdk/ from it
+	$(BIN)/python tools/sdks.py
 
 docs: venv ## Write the pages that are made from the code
 	$(BIN)/python tools/docs.py

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,9 +141,13 @@ class Cache:
                 shutil.rmtree(left, ignore_errors=True)
             yield
 
+    def folder(self, module: GoModule) -> Path:
+        """Where the module's programs and scripts are, once they are built."""
+        return self.root / "modules" / f"{module.folder.name}-{module.stamp}"
+
     def build(self, module: GoModule, go: Path) -> Path:
         """The folder with the module's programs and scripts, built if it is missing. Raises BuildError."""
-        target = self.root / "modules" / f"{module.folder.name}-{module.stamp}"
+        target = self.folder(module)
         if not complete(target, module.files):
             names = ", ".join(module.programs)
             with self._fresh(target) as temp:
@@ -158,6 +162,16 @@ class Cache:
                         copy.chmod(0o755)
                 if not complete(temp, module.files):
                     raise BuildError(f"Go built {names} without an error, but a file is missing; please report this.")
+        return target
+
+    def keep(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
+        """The folder that `make` fills, made where it is missing; `key` stands for all that it is made from."""
+        target = self.root / kind / key
+        if not target.exists():
+            with self.locked():
+                if not target.exists():
+                    with self._fresh(target) as temp:
+                        make(temp)
         return target
 
     def link(self, target: Path, parts: Sequence[Path]) -> None:
@@ -207,6 +221,16 @@ class Cache:
             temp.rename(target)
         finally:
             shutil.rmtree(temp, ignore_errors=True)
+
+
+def content_key(roots: Iterable[Path], *facts: str) -> str:
+    """A hash of files, of all files below folders, and of what else a result depends on."""
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for root in roots:
+        for path in sorted(each for each in (root, *root.rglob("*")) if each.is_file()):
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(root.parent)} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
 
 
 def complete(folder: Path, names: Sequence[str]) -> bool:

@@ -1,31 +1,22 @@
 """An SQLite database, replicated to S3 by litestream."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pulumi
-
-
-class Stream(pulumi.CustomResource):
-    """A replication stream; the generated SDK will bring this class."""
-
-    status: pulumi.Output[Any]
-
-    def __init__(self, name: str, props: pulumi.Inputs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("replicator:index:Stream", name, {**props, "status": None}, opts)
-
+import pulumi_replicator as replicator
 
 config = pulumi.Config()
-shop = Stream(
+shop = replicator.Stream(
     "shop",
-    {
-        "source": {"kind": "sqlite", "uri": f"sqlite://{config.require('database')}"},
-        "destination": {"kind": "s3", "uri": config.require("replica"), "authRef": "env://SHOP_*"},
-        "checkpointInterval": "5s",
-        "deletionProtection": config.get_bool("protected") is not False,
+    source={"kind": replicator.EndpointKind.SQLITE, "uri": f"sqlite://{config.require('database')}"},
+    destination={
+        "kind": replicator.EndpointKind.S3,
+        "uri": config.require("replica"),
+        "auth_ref": "env://SHOP_*",
     },
-    pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create="5m")),
+    checkpoint_interval="5s",
+    deletion_protection=config.get_bool("protected") is not False,
+    opts=pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create="5m")),
 )
+now = replicator.get_stream_status_output(stream=shop.id)
 pulumi.export("id", shop.id)
-pulumi.export("state", shop.status.apply(lambda status: status["state"]))
+pulumi.export("state", now.state)
+pulumi.export("lagSeconds", now.lag_seconds)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines import S3Server, s3_server
+from tests.languages import prepare
 from tests.pulumi import ROOT, SCRIPTS, Project, cli_folder
 
 EXAMPLES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/Pulumi.yaml"))
@@ -55,6 +56,7 @@ def test_an_example_runs(example: str, s3: S3Server, agent: Path, tmp_path: Path
     shutil.copytree(ROOT / "examples" / example, project.folder, dirs_exist_ok=True)
     text = (project.folder / "Pulumi.yaml").read_text()
     (project.folder / "Pulumi.yaml").write_text(text.replace("path: .venv/bin", f"path: {SCRIPTS}"))
+    prepare(project)
     project.init()
     project.configure("database", str(database))
     project.configure("replica", s3.url("examples", example))

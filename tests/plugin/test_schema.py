@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic.alias_generators import to_camel
 from replicator.lifecycle.check import Identity, check
-from replicator.lifecycle.config import parse_config
+from replicator.lifecycle.config import Preflight, parse_config
 from replicator.lifecycle.connect import StreamId
 from replicator.model import Model
 from replicator.plugin.functions import FUNCTIONS
 from replicator.plugin.schema import build_schema, render
+from replicator.plugin.schema_examples import LANGUAGES, sources
 from replicator.plugin.schema_types import Types, docs_of
 
 from tools.gobuild import Cache, cache_root
@@ -30,6 +30,7 @@ from tools.pulumi_cli import built
 COMMITTED = Path(__file__).parents[2] / "schema.json"
 URN = "urn:pulumi:dev::shop::replicator:index:Stream::orders"
 STREAM = "replicator:index:Stream"
+SECRET_KEY = re.compile(r"(?i)pass|pwd|secret|token|credential|(access|api|private)key")
 SCHEMA = build_schema()
 
 
@@ -140,31 +141,111 @@ def test_each_setting_of_the_provider_is_read() -> None:
     settings = {name: {"address": "unix:///run/a.sock"} for name in SCHEMA["config"]["variables"]}
     _, failures = parse_config({**settings, "preflight": "warn"})
     assert failures == []
-    assert SCHEMA["provider"]["inputProperties"] == SCHEMA["config"]["variables"]
+    assert SCHEMA["provider"]["inputProperties"].keys() == SCHEMA["config"]["variables"].keys()
 
 
-def test_the_examples_pass_check_and_mean_the_same() -> None:
-    description = SCHEMA["resources"][STREAM]["description"]
-    blocks = dict(re.findall(r"^```(yaml|python)\n(.*?)^```$", description, re.MULTILINE | re.DOTALL))
-    program = yaml.safe_load(blocks["yaml"])
-    inputs = program["resources"]["orders"]["properties"]
-    config, failures = parse_config({})
-    checked = check(inputs, (), {}, Identity.of_urn(URN), config)
-    assert (failures, checked.failures) == ([], [])
-    assert checked.stream is not None
+def test_a_word_in_the_configuration_is_a_string_since_sdks_read_other_types_as_json() -> None:
+    assert SCHEMA["provider"]["inputProperties"]["preflight"]["$ref"] == "#/types/replicator:index:Preflight"
+    preflight = SCHEMA["config"]["variables"]["preflight"]
+    assert preflight["type"] == "string"
+    assert preflight["description"].endswith(f"One of {', '.join(f'`{word.value}`' for word in Preflight)}.")
 
-    calls = [node for node in ast.walk(ast.parse(blocks["python"])) if isinstance(node, ast.Call)]
-    (stream,) = [call for call in calls if ast.unparse(call.func) == "replicator.Stream"]
-    python = {to_camel(str(word.arg)): ast.literal_eval(word.value) for word in stream.keywords}
-    camel = {
-        key: {to_camel(k): v for k, v in value.items()} if isinstance(value, dict) else value
-        for key, value in python.items()
+
+def test_what_looks_like_a_secret_is_marked_as_one() -> None:
+    held = {name: item for _, properties in properties_of(SCHEMA) for name, item in properties.items()}
+    plain = {name for name, item in held.items() if SECRET_KEY.search(name) and not item.get("secret")}
+    assert plain == {"ownerToken"}, "this one says who owns a stream, and stands at the engine in clear"
+
+
+def shown_in(schema: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """The program in each language that a resource or function shows, by its token."""
+    items = {**schema["resources"], **schema["functions"]}
+    block = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    examples = re.compile(r"{{% examples %}}\n(.*){{% /examples %}}", re.DOTALL)
+    return {
+        token: {
+            language: text for part in examples.findall(item["description"]) for language, text in block.findall(part)
+        }
+        for token, item in items.items()
     }
-    assert camel == inputs
 
-    imported = re.search(rf"pulumi import {STREAM} orders (\S+)", description)
+
+def unshown(schema: dict[str, Any]) -> list[str]:
+    return [f"{token}: {word}" for token, shown in shown_in(schema).items() for word in LANGUAGES if word not in shown]
+
+
+def test_each_resource_and_function_is_shown_in_four_languages() -> None:
+    assert unshown(SCHEMA) == [], "write an example in YAML, then run: make sdk"
+    assert {token.rpartition(":")[2] for token in shown_in(SCHEMA)} == set(sources())
+
+
+def test_a_missing_example_is_found() -> None:
+    schema = copy.deepcopy(SCHEMA)
+    stream = schema["resources"][STREAM]
+    stream["description"] = stream["description"].replace("```go", "```rust")
+    schema["functions"]["replicator:index:replay"]["description"] = "A replay."
+    assert unshown(schema) == [f"{STREAM}: go", *(f"replicator:index:replay: {word}" for word in LANGUAGES)]
+
+
+def wrong(value: Any, item: dict[str, Any], place: str) -> Iterator[str]:
+    """What the schema has against a value in a YAML program."""
+    named = SCHEMA["types"].get(item.get("$ref", "").removeprefix("#/types/"))
+    if named and "enum" in named:
+        if value not in [each["value"] for each in named["enum"]]:
+            yield f"{place} is no {item['$ref']}"
+    elif named:
+        yield from wrong_object(value, named, place)
+
+
+def wrong_object(value: dict[str, Any], item: dict[str, Any], place: str) -> Iterator[str]:
+    yield from (f"{place} has an unknown {name}" for name in value.keys() - item["properties"].keys())
+    yield from (f"{place} has no {name}" for name in set(item.get("required", ())) - value.keys())
+    for name in value.keys() & item["properties"].keys():
+        yield from wrong(value[name], item["properties"][name], f"{place}.{name}")
+
+
+def wrong_program(program: dict[str, Any]) -> list[str]:
+    found: list[str] = []
+    for name, resource in program.get("resources", {}).items():
+        row = SCHEMA["resources"][resource["type"]]
+        inputs = {"properties": row["inputProperties"], "required": row["requiredInputs"]}
+        found += wrong_object(resource["properties"], inputs, name)
+    for name, variable in program.get("variables", {}).items():
+        call = variable["fn::invoke"]
+        found += wrong_object(call.get("arguments", {}), SCHEMA["functions"][call["function"]]["inputs"], name)
+    return found
+
+
+@pytest.mark.parametrize("token", shown_in(SCHEMA))
+def test_a_yaml_example_uses_what_it_shows_and_fits_the_schema(token: str) -> None:
+    program = yaml.safe_load(shown_in(SCHEMA)[token]["yaml"])
+    resources = [resource["type"] for resource in program.get("resources", {}).values()]
+    calls = [variable["fn::invoke"]["function"] for variable in program.get("variables", {}).values()]
+    assert token in resources + calls
+    assert wrong_program(program) == []
+
+
+def test_an_example_that_does_not_fit_the_schema_is_found() -> None:
+    start = {"wall": "2026-11-25T09:00:00Z", "wal": 1}
+    call = {"function": "replicator:index:planReplay", "arguments": {"start": start, "method": "magic"}}
+    assert wrong_program({"variables": {"plan": {"fn::invoke": call}}}) == [
+        "plan has no stream",
+        "plan.start has an unknown wal",
+        "plan.method is no #/types/replicator:index:ReplayMethod",
+    ]
+
+
+def test_the_streams_of_the_examples_pass_check() -> None:
+    config, failures = parse_config({})
+    assert failures == []
+    programs = [yaml.safe_load(shown["yaml"]) for shown in shown_in(SCHEMA).values()]
+    streams = [item for program in programs for item in program.get("resources", {}).values() if item["type"] == STREAM]
+    checked = [check(stream["properties"], (), {}, Identity.of_urn(URN), config) for stream in streams]
+    assert [each.failures for each in checked] == [[]] * len(streams) != []
+
+    imported = re.search(rf"pulumi import {STREAM} orders (\S+)", SCHEMA["resources"][STREAM]["description"])
     assert imported is not None
-    assert StreamId.parse(imported[1]).region == checked.stream.source.region
+    assert StreamId.parse(imported[1]) == StreamId("litestream", "us-east", "orders")
 
 
 class Sample(Model):

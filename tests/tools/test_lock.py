@@ -14,7 +14,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements.lock"
-PINS = [LOCK, *sorted(ROOT.glob("tools/*.lock")), *sorted(ROOT.glob("tools/*/go.mod")), *ROOT.glob("tools/*/go.sum")]
+PINS = [LOCK, *sorted(ROOT.glob("tools/*.lock"))]
+PINS += [path for folder in ("tools", "examples") for path in sorted((ROOT / folder).rglob("go.[ms]*"))]
 
 
 def locked(text: str) -> dict[str, set[Version]]:

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from tools import pulumi_cli
+from tools import pulumi_cli, sdks
 from tools.gobuild import GO_LOCK, Cache, GoModule, cache_root, parse_version
 
 SCRIPT = Path(pulumi_cli.__file__)
 FILES = sorted(name for module in pulumi_cli.MODULES for name in module.files)
+MODULES = (*pulumi_cli.MODULES, sdks.MODULE)
 CLI_VERSION = pulumi_cli.MODULES[0].sdk_version
 FAKE_GO = """#!/bin/sh
 module=$(basename "$PWD")
@@ -35,12 +36,14 @@ settings="$CGO_ENABLED $GOTOOLCHAIN $GOWORK $GOFLAGS $GOOS"
 echo "$module" >> "$FAKE_LOG"
 while [ "$1" != -o ]; do shift; done
 case "$module" in
-cli) program=pulumi;;
-yaml) program=pulumi-language-yaml;;
-hosts) program=pulumi-language-python;;
+cli) programs=pulumi;;
+yaml) programs=pulumi-language-yaml;;
+hosts) programs="pulumi-language-go pulumi-language-nodejs pulumi-language-python";;
 esac
-printf '#!/bin/sh\\necho %s\\n' "$FAKE_CLI_VERSION" > "$2$program"
-chmod 755 "$2$program"
+for program in $programs; do
+  printf '#!/bin/sh\\necho %s\\n' "$FAKE_CLI_VERSION" > "$2$program"
+  chmod 755 "$2$program"
+done
 [ "$module" = "$FAKE_AT" ] || exit 0
 case "$FAKE_END" in
 fail) echo "no such package" >&2; exit 1;;
@@ -201,10 +204,10 @@ def test_an_old_go_gives_way_to_the_pinned_one(machine: Machine, monkeypatch: py
 def test_the_pinned_go_may_build_every_module() -> None:
     pinned = parse_version(GO_LOCK.read_text().split()[0])
     assert pinned is not None
-    assert all((1, 24) < module.go_line <= pinned for module in pulumi_cli.MODULES)
+    assert all((1, 24) < module.go_line <= pinned for module in MODULES)
 
 
-@pytest.mark.parametrize("module", pulumi_cli.MODULES, ids=lambda module: module.folder.name)
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.folder.name)
 def test_a_stamp_is_the_same_in_every_checkout_and_follows_the_sources(module: GoModule, tmp_path: Path) -> None:
     def copy() -> GoModule:
         return GoModule(tmp_path / "checkout", "another expectation", module.scripts)

@@ -29,11 +29,32 @@ from replicator.lifecycle.shapes import (
     StreamStatuses,
 )
 from replicator.model import Model, Stream, StreamStatus
-from replicator.plugin.schema_examples import REPLAY_RUN_TEXT, STREAM_EXAMPLES
+from replicator.plugin.schema_examples import example
 from replicator.plugin.schema_types import Types, docs_of
 from replicator.replicator import ReplayPlan
 
 PACKAGE = "replicator"
+
+
+STREAM_IMPORT = """\
+## Import
+
+The id is `<backend>/<region or "default">/<name>`. An import changes nothing at the engine.
+
+```sh
+$ pulumi import replicator:index:Stream orders litestream/us-east/orders
+```
+"""
+
+
+REPLAY_RUN_TEXT = """\
+The run has an idempotency key, made from the resource's URN and its inputs. A run that was cut off, by a crash or by
+^C, is joined by the next `pulumi up` and never begun twice. Each change of an input is another run; `triggers` are
+there to ask for one. A run that failed stays failed: mend the cause and change `triggers`. Removing the resource undoes
+nothing.
+
+The preview says what the run would do, and refuses a start that is no longer retained.
+"""
 
 
 class StreamOutputs(Stream):
@@ -57,7 +78,7 @@ class Resource:
     :param filled: inputs that Check fills in where a person leaves them out.
     :param replacing: inputs whose change makes another resource.
     :param hidden: fields of the models that are no properties.
-    :param text: what the documentation says after the docstring of `inputs`, in Markdown.
+    :param text: what the documentation says after the docstring of `inputs` and the example, in Markdown.
     """
 
     inputs: type[Model]
@@ -88,7 +109,7 @@ RESOURCES: Mapping[str, Resource] = {
         filled=frozenset({"name", "backend"}),
         replacing=REPLACING,
         hidden=frozenset({"owner"}),
-        text=STREAM_EXAMPLES,
+        text=STREAM_IMPORT,
     ),
     "ReplayRun": Resource(
         ReplayRunInputs,
@@ -131,17 +152,41 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
 }
 
+_README = """\
+# Replicator
+
+Cross-region replication streams as code. This package declares them; the plugin that manages them comes with the Python
+package `replicator-provider`. Name the folder that holds it in `Pulumi.yaml`, and Pulumi starts it without a download:
+
+```yaml
+plugins: {providers: [{name: replicator, path: .venv/bin}]}
+```
+"""
+
+_GO_MODULE = "github.com/pulumi-replicator/pulumi-replicator/sdk/go"
+
+# Generated code calls what the SDKs of Pulumi have since 3.269, for `Stream.exists`.
 _LANGUAGES = {
-    "go": {"generateResourceContainerTypes": True, "respectSchemaVersion": True},
+    "go": {
+        "importBasePath": f"{_GO_MODULE}/{PACKAGE}",
+        "modulePath": _GO_MODULE,
+        "generateResourceContainerTypes": True,
+        "respectSchemaVersion": True,
+    },
     "nodejs": {
-        "packageName": "pulumi-replicator",
-        "dependencies": {"@pulumi/pulumi": "^3.206.0"},
+        "packageName": "@pulumi-replicator/replicator",
+        "packageDescription": "Cross-region replication streams as code.",
+        "readme": _README,
+        "dependencies": {"@pulumi/pulumi": "^3.269.0"},
+        "typescriptVersion": "^5.9.0",
         "respectSchemaVersion": True,
     },
     "python": {
         "packageName": "pulumi_replicator",
         "pyproject": {"enabled": True},
-        "requires": {"pulumi": ">=3.206.0,<4.0.0"},
+        "readme": _README,
+        "requires": {"pulumi": ">=3.269.0,<4.0.0"},
+        "pythonRequires": ">=3.10",
         "inputTypes": "classes-and-dicts",
         "respectSchemaVersion": True,
     },
@@ -151,8 +196,8 @@ _LANGUAGES = {
 def build_schema() -> dict[str, Any]:
     """The schema as plain JSON values, the same each time."""
     types = Types(PACKAGE)
-    resources = {f"{PACKAGE}:index:{name}": _resource(types, row) for name, row in sorted(RESOURCES.items())}
-    functions = {f"{PACKAGE}:index:{name}": _function(types, row) for name, row in sorted(FUNCTIONS.items())}
+    resources = {f"{PACKAGE}:index:{name}": _resource(types, name, row) for name, row in sorted(RESOURCES.items())}
+    functions = {f"{PACKAGE}:index:{name}": _function(types, name, row) for name, row in sorted(FUNCTIONS.items())}
     configuration = _configuration(types)
     return {
         "name": PACKAGE,
@@ -160,7 +205,7 @@ def build_schema() -> dict[str, Any]:
         "description": "Cross-region replication streams as code.",
         "keywords": ["pulumi", PACKAGE, "replication", "category/database", "kind/native"],
         "license": "Apache-2.0",
-        "config": {"variables": configuration},
+        "config": {"variables": _as_text(configuration, types.found())},
         "provider": {
             "description": "Where the streams are managed. Nothing connects before it is needed.",
             "inputProperties": configuration,
@@ -177,12 +222,12 @@ def render() -> str:
     return json.dumps(build_schema(), indent=2) + "\n"
 
 
-def _resource(types: Types, row: Resource) -> dict[str, Any]:
+def _resource(types: Types, name: str, row: Resource) -> dict[str, Any]:
     inputs = types.properties(row.inputs, hidden=row.hidden, defaults=True)
-    for name in row.replacing & inputs.keys():
-        inputs[name]["willReplaceOnChanges"] = True
+    for replacing in row.replacing & inputs.keys():
+        inputs[replacing]["willReplaceOnChanges"] = True
     return {
-        "description": f"{docs_of(row.inputs).text}\n\n{row.text}",
+        "description": _paragraphs(docs_of(row.inputs).text, example(name), row.text),
         "properties": types.properties(row.outputs, hidden=row.hidden),
         "required": sorted(types.always(row.outputs)),
         "inputProperties": inputs,
@@ -190,9 +235,9 @@ def _resource(types: Types, row: Resource) -> dict[str, Any]:
     }
 
 
-def _function(types: Types, row: Function) -> dict[str, Any]:
+def _function(types: Types, name: str, row: Function) -> dict[str, Any]:
     return {
-        "description": row.text,
+        "description": _paragraphs(row.text, example(name)),
         "inputs": {
             "type": "object",
             "properties": types.properties(row.inputs, defaults=True),
@@ -208,10 +253,25 @@ def _function(types: Types, row: Function) -> dict[str, Any]:
     }
 
 
+def _paragraphs(*texts: str) -> str:
+    return "\n\n".join(text.strip() for text in texts if text)
+
+
 def _configuration(types: Types) -> dict[str, Any]:
     blocks = {backend.config_key: _block(types, backend) for backend in REGISTRY.values()}
     preflight = types.properties(ProviderConfig, hidden=frozenset({"backends"}), defaults=True)
     return dict(sorted((blocks | preflight).items()))
+
+
+def _as_text(properties: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with enums as strings: an SDK reads a variable of another type as JSON, which a bare word is not."""
+    found = dict(properties)
+    for name, item in properties.items():
+        values = types.get(item.get("$ref", "").removeprefix("#/types/"), {}).get("enum")
+        if values:
+            words = ", ".join(f"`{each['value']}`" for each in values)
+            found[name] = {"type": "string", "description": f"{item['description']} One of {words}."}
+    return found
 
 
 def _block(types: Types, backend: Backend) -> dict[str, Any]:

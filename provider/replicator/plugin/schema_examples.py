@@ -1,79 +1,36 @@
-"""The examples in the schema's descriptions; SDK documentation shows the block of its language."""
+"""The examples in the schema's descriptions: each is written in YAML, and translated by `make sdk`."""
 
 from __future__ import annotations
 
-STREAM_EXAMPLES = """\
-{{% examples %}}
+import json
+from pathlib import Path
+
+FOLDER = Path(__file__).with_name("examples")
+TRANSLATED = FOLDER / "translated.json"
+"""The programs by name and language, as Pulumi's own generators made them."""
+
+LANGUAGES = ("typescript", "python", "go", "yaml")
+
+
+def sources() -> dict[str, str]:
+    """The YAML programs by the name of the resource or function that they show; the first line is a title."""
+    return {path.stem: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def example(name: str) -> str:
+    """The section of a description that shows a resource or function in every language; empty where there is none."""
+    source = sources().get(name)
+    if source is None:
+        return ""
+    title, _, program = source.partition("\n")
+    blocks = {**json.loads(TRANSLATED.read_text("utf-8")).get(name, {}), "yaml": program}
+    code = "\n\n".join(f"```{word}\n{blocks[word].strip()}\n```" for word in LANGUAGES if word in blocks)
+    return f"""\
+{{{{% examples %}}}}
 ## Example Usage
-{{% example %}}
-### A live SQLite database, replicated to a bucket in another region
+{{{{% example %}}}}
+### {title.removeprefix("# ")}
 
-```yaml
-name: shop
-runtime: yaml
-resources:
-  orders:
-    type: replicator:Stream
-    properties:
-      source:
-        kind: sqlite
-        region: us-east
-        uri: sqlite:///var/lib/shop/orders.db
-      destination:
-        kind: s3
-        region: eu-fra
-        uri: s3://shop-replicas/orders?region=eu-central-1
-        authRef: env://SHOP_S3_*
-      waitFor: caught_up
-variables:
-  now:
-    fn::invoke:
-      function: replicator:getStreamStatus
-      arguments:
-        stream: ${orders.id}
-outputs:
-  state: ${now.state}
-```
-
-```python
-import pulumi
-import pulumi_replicator as replicator
-
-orders = replicator.Stream(
-    "orders",
-    source={
-        "kind": "sqlite",
-        "region": "us-east",
-        "uri": "sqlite:///var/lib/shop/orders.db",
-    },
-    destination={
-        "kind": "s3",
-        "region": "eu-fra",
-        "uri": "s3://shop-replicas/orders?region=eu-central-1",
-        "auth_ref": "env://SHOP_S3_*",
-    },
-    wait_for="caught_up",
-)
-now = replicator.get_stream_status_output(stream=orders.id)
-pulumi.export("state", now.state)
-```
-{{% /example %}}
-{{% /examples %}}
-
-## Import
-
-The id is `<backend>/<region or "default">/<name>`. An import changes nothing at the engine.
-
-```sh
-$ pulumi import replicator:index:Stream orders litestream/us-east/orders
-```
-"""
-
-REPLAY_RUN_TEXT = """\
-The run has an idempotency key, made from the resource's URN and its inputs. A run that was cut off, by a crash or by
-^C, is joined by the next `pulumi up` and never begun twice. Each change of an input is another run; `triggers` are
-there to ask for one. A run that failed stays failed: mend the cause and change `triggers`. Removing the resource undoes
-nothing.
-
-The preview says what the run would do, and refuses a start that is no longer retained.
-"""
+{code}
+{{{{% /example %}}}}
+{{{{% /examples %}}}}"""

@@ -1,0 +1,2 @@
+// Cross-region replication streams as code.
+package replicator

@@ -1,0 +1,66 @@
+"""What programs in each language need to run with the SDKs of this checkout.
+
+    python tools/languages.py
+
+makes all of it; a test makes what it needs. It is kept in the cache by the content that it is made from.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, Python looks in tools/ alone
+from tools.gobuild import GO_SETTINGS, BuildError, Cache, GoModule, cache_root, content_key, run, say
+
+ROOT = Path(__file__).resolve().parents[1]
+SDK = ROOT / "sdk"
+GO_MODULES = tuple(GoModule(path.parent, "a minute or two") for path in sorted(ROOT.glob("examples/*/go.mod")))
+
+# As the CLI is compiled: they have most of their packages in common.
+GO_ENVIRONMENT = {**GO_SETTINGS, "GOFLAGS": f"{GO_SETTINGS['GOFLAGS']} -trimpath"}
+
+
+def python_sdk(cache: Cache) -> Path:
+    """A folder for PYTHONPATH in which the Python SDK is installed, by pip. Raises BuildError."""
+
+    def make(folder: Path) -> None:
+        source = folder / "source"  # a build leaves files beside what it builds
+        shutil.copytree(SDK / "python", source)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        pip += ["--no-index", "--no-build-isolation", "--target", str(folder), str(source)]
+        run("installing the Python SDK", pip, folder)
+        shutil.rmtree(source)
+
+    return cache.keep("python-sdk", content_key([SDK / "python"], sys.version), make)
+
+
+def go(cache: Cache) -> Path:
+    """A Go that may build the examples. Raises BuildError."""
+    return cache.go(max(module.go_line for module in GO_MODULES))
+
+
+def compile_go(cache: Cache) -> None:
+    """Fill Go's own cache with the Go SDK and Pulumi's. Raises BuildError."""
+    for module in GO_MODULES:
+        command = [str(go(cache)), "build", "-trimpath", "-o", os.devnull, "."]
+        run(f"compiling {module.folder.name} ({module.expected} the first time)", command, module.folder)
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    cache = Cache(cache_root(os.environ))
+    try:
+        python_sdk(cache)
+        compile_go(cache)
+    except BuildError as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
