@@ -292,9 +292,7 @@ class Stack:
         try:
             did = await getattr(self, f"_{command}")(program)
         except Refused as error:
-            codes = frozenset(CODE.findall(str(error)))
-            wrapped = "this would fail" in str(error)
-            return Answer("refused", codes - {"RPL-STREAM-INVALID"} if wrapped else codes)
+            return Answer("refused", frozenset(CODE.findall(str(error))))
         return Answer(did, told=self.face.told() if command == PREVIEW else set())
 
     async def _preview(self, program: Values) -> str:

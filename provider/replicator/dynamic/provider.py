@@ -29,7 +29,7 @@ from pulumi.runtime import rpc
 
 from replicator.dynamic import background
 from replicator.dynamic.engine import EngineMessages, engine_address
-from replicator.errors import InvalidConfig, InvalidStream, ReplicatorError
+from replicator.errors import InvalidConfig, ReplicatorError
 from replicator.lifecycle.resource import Applied, StreamResource, Values
 from replicator.lifecycle.wait import Limits
 from replicator.model import Stream
@@ -99,8 +99,8 @@ class StreamProvider(ResourceProvider):
         if not replaces and (changes or olds.get(TROUBLE)):
             try:
                 await self._streams.preview_update(urn, id, old, olds, new)
-            except InvalidStream as error:  # a refresh asks too, and has to end
-                await self._messages.warn_once(urn, str(error))
+            except ReplicatorError as error:  # a refresh asks too, and has to end
+                await self._messages.warn_once(urn, f"this change would fail: {error}")
         # Without an opinion, Pulumi compares the inputs itself, and shows what differs within each of them.
         opinion = None if changes else bool(olds.get(TROUBLE))
         return DiffResult(opinion, replaces, delete_before_replace=bool(replaces))
