@@ -6,9 +6,10 @@ import os
 
 import yaml
 
+from tests.engines import find_engine
 from tests.pulumi import ROOT, Project
 from tools.gobuild import Cache, cache_root
-from tools.languages import GO_ENVIRONMENT, go, python_sdk
+from tools.languages import GO_ENVIRONMENT, go, node_modules, python_sdk
 
 
 def prepare(project: Project) -> None:
@@ -31,8 +32,14 @@ def _go(project: Project, cache: Cache) -> None:
     project.environment.update({**settings, **GO_ENVIRONMENT, "PATH": path})
 
 
+def _nodejs(project: Project, cache: Cache) -> None:
+    node, _ = find_engine("node"), find_engine("npm")
+    (project.folder / "node_modules").symlink_to(node_modules(cache))
+    project.environment["PATH"] = f"{project.env['PATH']}{os.pathsep}{node.parent}"
+
+
 def _nothing(project: Project, cache: Cache) -> None:
     pass
 
 
-_PREPARE = {"yaml": _nothing, "python": _python, "go": _go}
+_PREPARE = {"yaml": _nothing, "python": _python, "go": _go, "nodejs": _nodejs}

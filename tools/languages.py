@@ -8,6 +8,7 @@ makes all of it; a test makes what it needs. It is kept in the cache by the cont
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -19,6 +20,9 @@ from tools.gobuild import GO_SETTINGS, BuildError, Cache, GoModule, cache_root, 
 ROOT = Path(__file__).resolve().parents[1]
 SDK = ROOT / "sdk"
 GO_MODULES = tuple(GoModule(path.parent, "a minute or two") for path in sorted(ROOT.glob("examples/*/go.mod")))
+
+NODE = ROOT / "tools" / "node"
+NODE_PACKAGE = "@pulumi-replicator/replicator"
 
 # As the CLI is compiled: they have most of their packages in common.
 GO_ENVIRONMENT = {**GO_SETTINGS, "GOFLAGS": f"{GO_SETTINGS['GOFLAGS']} -trimpath"}
@@ -50,12 +54,44 @@ def compile_go(cache: Cache) -> None:
         run(f"compiling {module.folder.name} ({module.expected} the first time)", command, module.folder)
 
 
+def node_modules(cache: Cache) -> Path:
+    """A node_modules folder with the compiled Node SDK and all that it needs. Raises BuildError.
+
+    Pulumi's own packages are one step, the SDK another: it changes more often, and npm takes half a minute.
+    """
+    needed = cache.keep("npm", content_key([NODE], platform.system(), platform.machine()), _install_npm)
+
+    def make(folder: Path) -> None:
+        modules = folder / "node_modules"
+        sdk = modules / NODE_PACKAGE
+        for entry in (needed / "node_modules").iterdir():
+            modules.mkdir(exist_ok=True)
+            (modules / entry.name).symlink_to(entry)  # node knows a package by where it really is: one copy
+        source = folder / "source"
+        shutil.copytree(SDK / "nodejs", source)
+        compiler = str(modules / "typescript" / "bin" / "tsc")
+        run("compiling the Node SDK", ["node", compiler, "--project", str(source), "--outDir", str(sdk)], folder)
+        shutil.copyfile(source / "package.json", sdk / "package.json")
+        shutil.rmtree(source)
+
+    return cache.keep("node-sdk", content_key([SDK / "nodejs"], needed.name), make) / "node_modules"
+
+
+def _install_npm(folder: Path) -> None:
+    shutil.copytree(NODE, folder, dirs_exist_ok=True)
+    run("installing Pulumi's Node packages (half a minute)", ["npm", "ci"], folder)
+
+
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     cache = Cache(cache_root(os.environ))
     try:
         python_sdk(cache)
         compile_go(cache)
+        if shutil.which("node") and shutil.which("npm"):
+            node_modules(cache)
+        else:
+            say("there is no node or no npm on PATH; TypeScript programs will not be tested")
     except BuildError as error:
         say(str(error))
         return 1

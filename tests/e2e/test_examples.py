@@ -62,7 +62,8 @@ def test_an_example_runs(example: str, s3: S3Server, agent: Path, tmp_path: Path
     project.configure("replica", s3.url("examples", example))
     project.configure("replicator:litestream", json.dumps({"address": f"unix://{agent}"}))
 
-    project.up()
+    up = project.up()
+    assert up.said("warning") == []
     assert project.outputs()["state"] in ("running", "catching_up", "paused")
     assert any(key.endswith(".ltx") for key in s3.keys("examples", f"{example}/"))
     project.preview("--expect-no-changes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -64,3 +65,16 @@ def test_no_pin_names_a_server(pins: Path) -> None:
     assert "://" not in text
     assert "--index" not in text
     assert "--find-links" not in text
+
+
+def test_every_locked_node_package_has_a_hash_and_names_no_server() -> None:
+    packages = json.loads((ROOT / "tools" / "node" / "package-lock.json").read_text())["packages"]
+    assert len(packages) > 100
+    assert [
+        name for name, item in packages.items() if name and not item.get("integrity", "").startswith("sha512-")
+    ] == []
+    assert [name for name, item in packages.items() if "resolved" in item] == []
+    asked = json.loads((ROOT / "tools" / "node" / "package.json").read_text())
+    assert {**asked["dependencies"], **asked["devDependencies"]}.items() <= {
+        name.removeprefix("node_modules/"): item["version"] for name, item in packages.items() if name
+    }.items()
