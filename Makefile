@@ -15,11 +15,22 @@ FIND_PYTHON = for python in $(or $(PYTHON),python3 python3.13 python3.12 python3
 	  exit 1; \
 	fi
 
+# What tests need of Debian: an ssh server, and what shows it a user of its own where root runs the tests.
+DEBIAN_PACKAGES := openssh-server libnss-wrapper
+
 .DEFAULT_GOAL := help
-.PHONY: help venv lock check unit test cli demo bench bench-check schema sdk docs clean
+.PHONY: help deps venv lock check unit test cli demo bench bench-check schema sdk docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+deps: ## Install the Debian packages that tests need (as root)
+	@missing=$$(for package in $(DEBIAN_PACKAGES); do \
+	  dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed || echo "$$package"; \
+	done); \
+	if [ -n "$$missing" ]; then \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing; \
+	fi
 
 venv: $(INSTALLED) ## Make .venv with the locked dependencies and this package in it
 

@@ -56,11 +56,11 @@ class Sshd:
     :param folder: has a short path, and everybody may enter it.
     :param alias: the name of the host in the client's configuration `config`.
     :param options: lines of sshd_config that come first, so they win.
-    :param shell: the login's shell, where it is a made-up user.
+    :param key_options: what stands before the key in authorized_keys.
     """
 
     def __init__(
-        self, folder: Path, alias: str = "db.example", *, options: Sequence[str] = (), shell: str = "/bin/sh"
+        self, folder: Path, alias: str = "db.example", *, options: Sequence[str] = (), key_options: str = ""
     ) -> None:
         self.folder = folder
         self.alias = alias
@@ -72,7 +72,7 @@ class Sshd:
         self._program = _find_sshd()
         self._wrapper = _find_wrapper() if self.login.made_up else None
         self._process: subprocess.Popen[bytes] | None = None
-        self._prepare(options, shell)
+        self._prepare(options, key_options)
 
     @property
     def pid(self) -> int:
@@ -167,7 +167,7 @@ class Sshd:
         """Make a file the login's own."""
         os.chown(path, self.login.uid, self.login.gid)
 
-    def _prepare(self, options: Sequence[str], shell: str) -> None:
+    def _prepare(self, options: Sequence[str], key_options: str) -> None:
         folder, login = self.folder, self.login
         home = folder / "home"
         for made in (home, self.runtime):
@@ -176,13 +176,13 @@ class Sshd:
         for key in ("host_key", "key"):
             _make_key(folder / key)
         authorized = folder / "authorized_keys"
-        authorized.write_text((folder / "key.pub").read_text())
+        authorized.write_text(f"{key_options} {(folder / 'key.pub').read_text()}")
         public = (folder / "host_key.pub").read_text()
         self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public}")
         for path in (folder / "host_key", authorized):
             self.own(path)
         (folder / "passwd").write_text(
-            f"root:x:0:0:root:/root:/bin/sh\n{login.user}:x:{login.uid}:{login.gid}::{home}:{shell}\n"
+            f"root:x:0:0:root:/root:/bin/sh\n{login.user}:x:{login.uid}:{login.gid}::{home}:/bin/sh\n"
         )
         (folder / "group").write_text(f"root:x:0:\n{login.group}:x:{login.gid}:\n")
         lines = [
@@ -205,12 +205,12 @@ class Sshd:
 
 
 @contextlib.contextmanager
-def sshd(alias: str = "db.example", *, options: Sequence[str] = (), shell: str = "/bin/sh") -> Iterator[Sshd]:
+def sshd(alias: str = "db.example", *, options: Sequence[str] = (), key_options: str = "") -> Iterator[Sshd]:
     """A host that takes logins inside the block."""
     folder = Path(tempfile.mkdtemp(prefix="rpl-"))
     folder.chmod(0o755)
     try:
-        made = Sshd(folder, alias, options=options, shell=shell)
+        made = Sshd(folder, alias, options=options, key_options=key_options)
         try:
             made.start()
             yield made

@@ -196,8 +196,12 @@ async def test_without_a_path_the_host_is_asked_for_the_agent_of_the_login(host:
             assert await client.get_status("orders") == STATUS
 
 
+FORWARDING_ALONE = 'restrict,port-forwarding,command="/bin/false"'
+"""What docs/agent.md writes before a key that is for us alone."""
+
+
 async def test_a_host_that_says_no_path_needs_one_in_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    with sshd(options=["ForceCommand /bin/false"]) as host:
+    with sshd(key_options=FORWARDING_ALONE) as host:
         use(host, monkeypatch)
         async with client_of(host.address()) as client:
             with pytest.raises(InvalidConfig, match=r"db.example does not say where the agent .* listens") as caught:
@@ -300,10 +304,18 @@ async def test_a_host_that_accepts_and_says_nothing(
 
 
 @pytest.mark.parametrize(
-    "option", ["AllowTcpForwarding no", "AllowStreamLocalForwarding no", "DisableForwarding yes", "PermitOpen none"]
+    ("option", "key_options"),
+    [
+        ("AllowTcpForwarding no", ""),
+        ("AllowStreamLocalForwarding no", ""),
+        ("DisableForwarding yes", ""),
+        ("PermitOpen localhost:1", ""),
+        ("", "restrict"),
+        ("", 'permitopen="localhost:1"'),
+    ],
 )
-async def test_forwarding_is_not_allowed(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with sshd(options=[option]) as host:
+async def test_forwarding_is_not_allowed(option: str, key_options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with sshd(options=[option], key_options=key_options) as host:
         use(host, monkeypatch)
         path = host.folder / "s"
         async with agent(path) as recorder, client_of(host.address(path)) as client:
@@ -349,7 +361,7 @@ async def test_no_permission_on_the_folder_of_the_socket(host: Sshd, path: Path)
 
 
 async def test_a_login_that_runs_no_command_gets_every_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    with sshd(options=["ForceCommand /bin/false"]) as host:
+    with sshd(key_options=FORWARDING_ALONE) as host:
         use(host, monkeypatch)
         error = await refused(host.address(host.folder / "s"), AgentUnreachable)
     assert error.message == f"db.example makes no connection to {host.folder}/s, and does not say why"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import asyncio
+
     from replicator.remote.client import RemoteReplicator
     from replicator.remote.routes import Info
 
@@ -14,16 +16,33 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def connected(backend: str, address: str | None) -> AsyncIterator[RemoteReplicator]:
     """A client of the agent at `address`, or of this host's own."""
+    client = _client(backend, address)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+@contextmanager
+def session(backend: str, address: str | None) -> Iterator[tuple[asyncio.Runner, RemoteReplicator]]:
+    """What runs calls one after another, with other things between them, and a client that stays connected."""
+    import asyncio
+
+    client = _client(backend, address)
+    with asyncio.Runner() as runner:
+        try:
+            yield runner, client
+        finally:
+            runner.run(client.aclose())
+
+
+def _client(backend: str, address: str | None) -> RemoteReplicator:
     from replicator.lifecycle.connect import start_hint
     from replicator.remote.address import default_address
     from replicator.remote.client import RemoteReplicator
 
     address = address or default_address()
-    client = RemoteReplicator(backend, address, start_hint=start_hint(backend, address))
-    try:
-        yield client
-    finally:
-        await client.aclose()
+    return RemoteReplicator(backend, address, start_hint=start_hint(backend, address))
 
 
 async def find_agent(client: RemoteReplicator) -> Info | None:

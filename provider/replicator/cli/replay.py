@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from replicator.cli.connect import connected
+from replicator.cli.connect import session
 from replicator.cli.options import AddressOption, BackendOption
 from replicator.cli.output import say, sentence, size, words
 from replicator.cli.status import NameArgument
 
 if TYPE_CHECKING:
     from replicator.model import Checkpoint
+    from replicator.remote.client import RemoteReplicator
     from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress
 
 INTERRUPTED = 130
@@ -69,36 +70,44 @@ def replay(
     It says what would happen, asks, does it, and waits for the end. The same command again joins the replay that runs,
     or shows how it ended. The exit code is 1 where it failed.
     """
-    import asyncio
-
     from replicator.replicator import ReplayMethod, ReplayState
 
-    if target is not None and "://" not in target:
-        target = str(Path(target).absolute())
-    request = _Request(name, _start(lsn, time), ReplayMethod(method), target, key)
+    request = _Request(name, _start(lsn, time), ReplayMethod(method), _on_its_host(target, address), key)
     if not plan and not yes and not sys.stdin.isatty():
         raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
-    known = None if plan else asyncio.run(_find(request, backend, address))
-    if known is None:
-        _show_plan(asyncio.run(_plan(request, backend, address)))
-        if plan:
-            return
-        say(f"Its key is {request.key}.")
-        if not yes and not typer.confirm("Do it?"):
-            say("Nothing was done.")
-            raise typer.Exit(1)
-    elif known.state is ReplayState.RUNNING:
-        say(f"Joining the replay {request.key}, which began {_when(known)}.")
-    else:
-        say(f"The replay {request.key} ran already; it began {_when(known)}. Another --key runs it anew.")
-    try:
-        ended = asyncio.run(_run(request, backend, address))
-    except KeyboardInterrupt:
-        say("\nThe agent goes on, if the replay had begun. The same command again joins it.")
-        raise typer.Exit(INTERRUPTED) from None
+    with session(backend, address) as (runner, client):
+        known = None if plan else runner.run(_find(client, request))
+        if known is None:
+            _show_plan(runner.run(_plan(client, request)))
+            if plan:
+                return
+            say(f"Its key is {request.key}.")
+            if not yes and not typer.confirm("Do it?"):
+                say("Nothing was done.")
+                raise typer.Exit(1)
+        elif known.state is ReplayState.RUNNING:
+            say(f"Joining the replay {request.key}, which began {_when(known)}.")
+        else:
+            say(f"The replay {request.key} ran already; it began {_when(known)}. Another --key runs it anew.")
+        try:
+            ended = runner.run(_run(client, request))
+        except KeyboardInterrupt:
+            say("\nThe agent goes on, if the replay had begun. The same command again joins it.")
+            raise typer.Exit(INTERRUPTED) from None
     say(f"{words(ended.state)}: {ended.error or ended.message or f'{words(ended.method)} of {ended.stream}'}")
     if ended.state is not ReplayState.DONE:
         raise typer.Exit(1)
+
+
+def _on_its_host(target: str | None, address: str | None) -> str | None:
+    """The target, absolute: a path on this host may be relative, but who knows where another host would begin."""
+    from replicator.remote.address import UnixAddress, default_address, parse_address
+
+    if target is None or "://" in target or Path(target).is_absolute():
+        return target
+    if isinstance(parse_address(address or default_address()), UnixAddress):
+        return str(Path(target).absolute())
+    raise typer.BadParameter("write an absolute path; it is on the agent's host", param_hint="--target")
 
 
 class _Request:
@@ -133,31 +142,28 @@ def _start(lsn: str | None, time: str | None) -> Checkpoint:
         raise typer.BadParameter(text, param_hint="--lsn" if time is None else "--time") from None
 
 
-async def _find(request: _Request, backend: str, address: str | None) -> ReplayProgress | None:
+async def _find(client: RemoteReplicator, request: _Request) -> ReplayProgress | None:
     from replicator.errors import ReplayNotFound
 
-    async with connected(backend, address) as client:
-        try:
-            return await client.get_replay(request.name, request.key)
-        except ReplayNotFound:
-            return None
+    try:
+        return await client.get_replay(request.name, request.key)
+    except ReplayNotFound:
+        return None
 
 
-async def _plan(request: _Request, backend: str, address: str | None) -> ReplayPlan:
-    async with connected(backend, address) as client:
-        return await client.plan_replay(request.name, request.start, method=request.method, target=request.target)
+async def _plan(client: RemoteReplicator, request: _Request) -> ReplayPlan:
+    return await client.plan_replay(request.name, request.start, method=request.method, target=request.target)
 
 
-async def _run(request: _Request, backend: str, address: str | None) -> ReplayProgress:
+async def _run(client: RemoteReplicator, request: _Request) -> ReplayProgress:
     """Begin the replay, or join it, and see its end."""
     from replicator.lifecycle.wait import Limits, wait_for_replay
 
-    async with connected(backend, address) as client:
-        begun = await client.replay(
-            request.name, request.start, key=request.key, method=request.method, target=request.target
-        )
-        with _progress() as progress:
-            return await wait_for_replay(client, begun, Limits(), progress)
+    begun = await client.replay(
+        request.name, request.start, key=request.key, method=request.method, target=request.target
+    )
+    with _progress() as progress:
+        return await wait_for_replay(client, begun, Limits(), progress)
 
 
 def _when(replay: ReplayProgress) -> str:

@@ -116,8 +116,8 @@ class SshExchange:
             case Why.LISTENS if not self._answered:
                 return ForwardingRefused(
                     f"{host} lets this login forward nothing to {socket}, where an agent listens",
-                    fix="set AllowTcpForwarding to local or yes, AllowStreamLocalForwarding to yes and PermitOpen to "
-                    "any for the login in the host's sshd_config, and give its key no no-port-forwarding",
+                    fix="for this login, sshd_config needs AllowTcpForwarding local, AllowStreamLocalForwarding yes, "
+                    "no DisableForwarding and no PermitOpen; after restrict its key needs port-forwarding",
                 )
             case _:
                 return AgentUnreachable(
