@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,12 @@ PYPROJECT = {
     'requires = ["setuptools>=61.0"]': 'requires = ["setuptools>=77.0"]',
 }
 """What is replaced in pyproject.toml: setuptools stops reading the old form of a licence in February 2027."""
+
+_CALLED = re.compile(
+    r"(\w+)\.ApplyT\(func\(\1 \S+\) \(\S+, error\) \{\s+"
+    r"return (?:[\w.]+\()?\1\.(\w+)(?:\.\([\[\]\w.]+\))?\)?, nil\s+\}\)\.\([\w.]+\)"
+)
+_APPLIED = re.compile(r"(\w+)\.apply\(\1 => \1\.(\w+)\)")
 
 
 def generator(cache: Cache) -> Path:
@@ -66,12 +73,20 @@ def write_sdks(program: Path, folder: Path) -> None:
 
 
 def translated(program: Path) -> str:
-    """The text of translated.json: the YAML programs in the other languages."""
+    """The text of translated.json: the YAML programs in the other languages.
+
+    Pulumi's generators take a property that is a list or an enum out of an output by a function, which in Go does not
+    even compile; a person writes the accessor that the output has.
+    """
     programs = {name: pcl(yaml.safe_load(text)) for name, text in sources().items()}
     with tempfile.NamedTemporaryFile("w", suffix=".json") as schema:
         schema.write(schema_text())
         schema.flush()
-        return _run([str(program), "programs", schema.name], json.dumps(programs))
+        made = json.loads(_run([str(program), "programs", schema.name], json.dumps(programs)))
+    for texts in made.values():
+        texts["go"] = _CALLED.sub(r"\1.\2()", texts["go"])
+        texts["typescript"] = _APPLIED.sub(r"\1.\2", texts["typescript"])
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
 
 
 def pcl(program: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ import * as utilities from "./utilities";
  * const table = replicator.getCapabilitiesOutput({
  *     backend: "litestream",
  * });
- * export const backends = table.apply(table => table.backends);
+ * export const backends = table.backends;
  * ```
  */
 export function getCapabilities(args?: GetCapabilitiesArgs, opts?: pulumi.InvokeOptions): Promise<GetCapabilitiesResult> {
@@ -60,7 +60,7 @@ export interface GetCapabilitiesResult {
  * const table = replicator.getCapabilitiesOutput({
  *     backend: "litestream",
  * });
- * export const backends = table.apply(table => table.backends);
+ * export const backends = table.backends;
  * ```
  */
 export function getCapabilitiesOutput(args?: GetCapabilitiesOutputArgs, opts?: pulumi.InvokeOutputOptions): pulumi.Output<GetCapabilitiesResult> {

@@ -24,7 +24,7 @@ import * as utilities from "./utilities";
  *     ],
  * });
  * export const statuses = now.statuses;
- * export const failures = now.apply(now => now.failures);
+ * export const failures = now.failures;
  * ```
  */
 export function getStreamStatuses(args: GetStreamStatusesArgs, opts?: pulumi.InvokeOptions): Promise<GetStreamStatusesResult> {
@@ -71,7 +71,7 @@ export interface GetStreamStatusesResult {
  *     ],
  * });
  * export const statuses = now.statuses;
- * export const failures = now.apply(now => now.failures);
+ * export const failures = now.failures;
  * ```
  */
 export function getStreamStatusesOutput(args: GetStreamStatusesOutputArgs, opts?: pulumi.InvokeOutputOptions): pulumi.Output<GetStreamStatusesResult> {

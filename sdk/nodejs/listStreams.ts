@@ -21,7 +21,7 @@ import * as utilities from "./utilities";
  *     backend: "litestream",
  *     region: "us-east",
  * });
- * export const streams = found.apply(found => found.streams);
+ * export const streams = found.streams;
  * ```
  */
 export function listStreams(args?: ListStreamsArgs, opts?: pulumi.InvokeOptions): Promise<ListStreamsResult> {
@@ -67,7 +67,7 @@ export interface ListStreamsResult {
  *     backend: "litestream",
  *     region: "us-east",
  * });
- * export const streams = found.apply(found => found.streams);
+ * export const streams = found.streams;
  * ```
  */
 export function listStreamsOutput(args?: ListStreamsOutputArgs, opts?: pulumi.InvokeOutputOptions): pulumi.Output<ListStreamsResult> {

@@ -213,7 +213,7 @@ def wrong_program(program: dict[str, Any]) -> list[str]:
     for name, variable in program.get("variables", {}).items():
         call = variable["fn::invoke"]
         found += wrong_object(call.get("arguments", {}), SCHEMA["functions"][call["function"]]["inputs"], name)
-    return found
+    return sorted(found)
 
 
 @pytest.mark.parametrize("token", shown_in(SCHEMA))
@@ -230,8 +230,8 @@ def test_an_example_that_does_not_fit_the_schema_is_found() -> None:
     call = {"function": "replicator:index:planReplay", "arguments": {"start": start, "method": "magic"}}
     assert wrong_program({"variables": {"plan": {"fn::invoke": call}}}) == [
         "plan has no stream",
-        "plan.start has an unknown wal",
         "plan.method is no #/types/replicator:index:ReplayMethod",
+        "plan.start has an unknown wal",
     ]
 
 

@@ -31,9 +31,7 @@ import (
 //			table := replicator.GetCapabilitiesOutput(ctx, replicator.GetCapabilitiesOutputArgs{
 //				Backend: pulumi.String("litestream"),
 //			}, nil)
-//			ctx.Export("backends", table.ApplyT(func(table replicator.GetCapabilitiesResult) ([]replicator.BackendCapabilities, error) {
-//				return table.Backends.([]replicator.BackendCapabilities), nil
-//			}).(pulumi.ArrayOutput))
+//			ctx.Export("backends", table.Backends())
 //			return nil
 //		})
 //	}

@@ -32,6 +32,7 @@ import (
 //				Stream: pulumi.String("litestream/us-east/orders"),
 //			}, nil)
 //			ctx.Export("lagSeconds", orders.LagSeconds())
+//			ctx.Export("state", orders.State())
 //			return nil
 //		})
 //	}

@@ -35,9 +35,7 @@ import (
 //				},
 //			}, nil)
 //			ctx.Export("statuses", now.Statuses())
-//			ctx.Export("failures", now.ApplyT(func(now replicator.GetStreamStatusesResult) ([]replicator.StatusFailure, error) {
-//				return now.Failures.([]replicator.StatusFailure), nil
-//			}).(pulumi.ArrayOutput))
+//			ctx.Export("failures", now.Failures())
 //			return nil
 //		})
 //	}

@@ -32,9 +32,7 @@ import (
 //				Backend: pulumi.String("litestream"),
 //				Region:  pulumi.String("us-east"),
 //			}, nil)
-//			ctx.Export("streams", found.ApplyT(func(found replicator.ListStreamsResult) ([]replicator.ListedStream, error) {
-//				return found.Streams.([]replicator.ListedStream), nil
-//			}).(pulumi.ArrayOutput))
+//			ctx.Export("streams", found.Streams())
 //			return nil
 //		})
 //	}

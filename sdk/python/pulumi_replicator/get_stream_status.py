@@ -173,6 +173,7 @@ def get_stream_status(stream: Optional[_builtins.str] = None,
 
     orders = replicator.get_stream_status_output(stream="litestream/us-east/orders")
     pulumi.export("lagSeconds", orders.lag_seconds)
+    pulumi.export("state", orders.state)
     ```
 
     :param _builtins.str stream: The stream's id, `<backend>/<region or "default">/<name>`.
@@ -207,6 +208,7 @@ def get_stream_status_output(stream: pulumi.Input[Optional[_builtins.str]] = Non
 
     orders = replicator.get_stream_status_output(stream="litestream/us-east/orders")
     pulumi.export("lagSeconds", orders.lag_seconds)
+    pulumi.export("state", orders.state)
     ```
 
     :param _builtins.str stream: The stream's id, `<backend>/<region or "default">/<name>`.
