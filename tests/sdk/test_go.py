@@ -14,11 +14,16 @@ from replicator.plugin.schema import build_schema
 from replicator.plugin.schema_examples import TRANSLATED
 
 from tools import pulumi_cli
-from tools.gobuild import Cache, GoModule, cache_root
+from tools.gobuild import SDK, Cache, GoModule, cache_root
 from tools.languages import GO_ENVIRONMENT, GO_MODULES, ROOT, go
 
 INFO = build_schema()["language"]["go"]
 WRONG = 'package main\n\nimport "fmt"\n\nfunc main() { fmt.Printf("%d", "text") }\n'
+
+
+def versions(text: str) -> dict[str, str]:
+    """The modules that a go.mod asks for."""
+    return dict(re.findall(r"^\s*(?:require )?(\S+\.\S+/\S+) (v\S+)", text, re.MULTILINE))
 
 
 def vet(folder: Path, *packages: str) -> subprocess.CompletedProcess[str]:
@@ -61,11 +66,14 @@ def test_the_module_is_the_one_that_the_schema_names() -> None:
     assert (ROOT / "sdk" / "go" / package / "init.go").exists()
 
 
+def test_the_module_asks_for_the_pulumi_that_it_is_vetted_with() -> None:
+    # With an older one than 3.274 it does not compile, which no test would see.
+    wanted = f"v{pulumi_cli.MODULES[0].sdk_version}"
+    assert [versions(module.gomod)[SDK] for module in (GoModule(ROOT / "sdk" / "go", ""), *GO_MODULES)] == [wanted] * (1 + len(GO_MODULES))
+
+
 @pytest.mark.parametrize("module", GO_MODULES, ids=lambda module: module.folder.name)
 def test_an_example_shares_the_versions_of_the_cli_so_that_they_are_compiled_once(module: GoModule) -> None:
-    def versions(text: str) -> dict[str, str]:
-        return dict(re.findall(r"^\s*(?:require )?(\S+\.\S+/\S+) (v\S+)", text, re.MULTILINE))
-
     own, cli = versions(module.gomod), versions(pulumi_cli.MODULES[0].gomod)
     differ = {name for name in own.keys() & cli.keys() if own[name] != cli[name]}
     assert len(own.keys() & cli.keys()) > 50
