@@ -68,8 +68,8 @@ def test_the_module_is_the_one_that_the_schema_names() -> None:
 
 def test_the_module_asks_for_the_pulumi_that_it_is_vetted_with() -> None:
     # With an older one than 3.274 it does not compile, which no test would see.
-    wanted = f"v{pulumi_cli.MODULES[0].sdk_version}"
-    assert [versions(module.gomod)[SDK] for module in (GoModule(ROOT / "sdk" / "go", ""), *GO_MODULES)] == [wanted] * (1 + len(GO_MODULES))
+    modules = (GoModule(ROOT / "sdk" / "go", ""), *GO_MODULES)
+    assert {versions(module.gomod)[SDK] for module in modules} == {f"v{pulumi_cli.MODULES[0].sdk_version}"}
 
 
 @pytest.mark.parametrize("module", GO_MODULES, ids=lambda module: module.folder.name)
@@ -77,4 +77,6 @@ def test_an_example_shares_the_versions_of_the_cli_so_that_they_are_compiled_onc
     own, cli = versions(module.gomod), versions(pulumi_cli.MODULES[0].gomod)
     differ = {name for name in own.keys() & cli.keys() if own[name] != cli[name]}
     assert len(own.keys() & cli.keys()) > 50
-    assert differ <= {"go.mongodb.org/mongo-driver"}, "go get MODULE@VERSION of tools/cli/go.mod; this one is not compiled"
+    assert differ <= {"go.mongodb.org/mongo-driver"}, (
+        "go get MODULE@VERSION of tools/cli/go.mod; this one is not compiled"
+    )
