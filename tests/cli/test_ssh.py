@@ -82,7 +82,7 @@ def test_a_failure_says_what_to_do(there: Sshd, monkeypatch: pytest.MonkeyPatch,
     code, out, err = call("status", "--address", there.address())
     assert (code, out) == (1, "")
     assert err.splitlines() == [
-        "error: the host key of db.example is not known here [RPL-SSH-KEYUNKNOWN]",
+        "error: the host key of db.example, or of a jump host before it, is not known here [RPL-SSH-KEYUNKNOWN]",
         f"  → log in once by hand, and compare the fingerprint before you accept it: ssh -F {config} db.example",
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from replicator.errors import AgentUnreachable, EngineRefused, EngineUnavailable, ReplicatorError
+from replicator.errors import AgentUnreachable, EngineRefused, EngineUnavailable, HostUnreachable, ReplicatorError
 from replicator.lifecycle.preflight import preflight, sentence
 from replicator.model import Stream
 from replicator.replicator import Finding, Severity
@@ -39,7 +39,14 @@ async def test_strictness(strictness: str, severities: list[str], looks: int) ->
     assert looking.looks == looks
 
 
-@pytest.mark.parametrize("error", [AgentUnreachable("nothing listens", fix="start it"), EngineUnavailable("no answer")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        AgentUnreachable("nothing listens", fix="start it"),
+        HostUnreachable("no route", fix="wait"),
+        EngineUnavailable("no answer"),
+    ],
+)
 async def test_what_cannot_be_reached_is_a_warning(error: ReplicatorError) -> None:
     (found,) = await preflight(connected(Looking(error)), stream())
     assert (found.severity, found.code, found.fix) == (Severity.WARNING, error.code, error.fix)

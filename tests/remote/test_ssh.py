@@ -57,12 +57,17 @@ def path(host: Sshd) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def configured(host: Sshd, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The client knows the host, and at the end nothing of it is left."""
+def configured(host: Sshd, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The client knows the host, has a temporary folder of its own, and at the end leaves nothing in it."""
     use(host, monkeypatch)
-    yield
-    wait_until(lambda: not processes(), what="no ssh is left")
-    assert not folders()
+    tmp_path_factory.getbasetemp()  # pytest's own, made on first use, stays where it was
+    with tempfile.TemporaryDirectory(prefix="rpl-") as ours:
+        Path(ours).chmod(0o755)  # a second host's login has to get through
+        monkeypatch.setattr(tempfile, "tempdir", ours)
+        monkeypatch.setenv("TMPDIR", ours)
+        yield
+        wait_until(lambda: not processes(), what="no ssh is left")
+        assert not list(Path(ours).iterdir())
 
 
 def use(host: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +147,17 @@ async def test_port_and_user_of_the_address_win(host: Sshd, path: Path, monkeypa
     monkeypatch.setenv(CONFIG_VARIABLE, str(host.config))
     async with agent(path), client_of(f"ssh://{host.login.user}@{host.alias}:{host.port}{path}") as client:
         assert await client.get_status("orders") == STATUS
+
+
+async def test_a_jump_host(host: Sshd, path: Path) -> None:
+    with sshd("bastion.example") as bastion:
+        host.configure("ProxyJump bastion.example")
+        host.config.write_text(host.config.read_text() + bastion.config.read_text())
+        async with agent(path), client_of(host.address(path)) as client:
+            assert await client.get_status("orders") == STATUS
+        assert bastion.logins() == 1
+    error = await refused(host.address(path), HostUnreachable)
+    assert f"connect to host 127.0.0.1 port {bastion.port}: Connection refused" in error.message
 
 
 @pytest.fixture
@@ -232,7 +248,7 @@ async def test_an_unknown_host_key(host: Sshd, path: Path) -> None:
     nothing.touch()
     host.configure(f"UserKnownHostsFile {nothing}")
     error = await refused(host.address(path), HostKeyUnknown)
-    assert error.message == "the host key of db.example is not known here"
+    assert error.message == "the host key of db.example, or of a jump host before it, is not known here"
     assert (
         f"log in once by hand, and compare the fingerprint before you accept it: ssh -F {host.config} db.example"
         in (str(error))
@@ -282,7 +298,7 @@ async def test_a_refused_login(host: Sshd, path: Path) -> None:
 async def test_a_host_where_nobody_listens(host: Sshd, path: Path) -> None:
     host.configure("Port 1")
     error = await refused(host.address(path), HostUnreachable)
-    assert error.message.endswith("port 1: Connection refused")
+    assert error.message.endswith("connect to host 127.0.0.1 port 1: Connection refused")
 
 
 async def test_a_host_that_nobody_knows(host: Sshd, path: Path) -> None:
@@ -382,7 +398,7 @@ async def test_no_ssh_program(host: Sshd, path: Path, monkeypatch: pytest.Monkey
 async def test_ssh_that_fails_in_another_way_is_quoted(host: Sshd, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host.configure("Bogus 1")
     error = await refused(host.address(path), SshFailed)
-    assert "terminating, 1 bad configuration options" in error.message
+    assert "Bad configuration option: bogus" in error.message
     monkeypatch.setenv(CONFIG_VARIABLE, "/nothing/here")
     error = await refused(host.address(path), SshFailed)
     assert "Can't open user config file /nothing/here" in error.message

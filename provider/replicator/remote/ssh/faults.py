@@ -30,6 +30,7 @@ _AWAY = (
     "Connection closed by",
     "Connection reset by",
 )
+_LINES = 4
 _LONGEST_QUOTE = 300
 
 
@@ -47,7 +48,7 @@ def explain(address: SshAddress, said: str) -> AgentUnreachable:
         )
     if holds(_UNKNOWN):
         return HostKeyUnknown(
-            f"the host key of {host} is not known here",
+            f"the host key of {host}, or of a jump host before it, is not known here",
             fix=f"log in once by hand, and compare the fingerprint before you accept it: {login(address)}",
         )
     if holds(_REFUSED):
@@ -58,14 +59,14 @@ def explain(address: SshAddress, said: str) -> AgentUnreachable:
         )
     if holds(_AWAY):
         return HostUnreachable(
-            f"{host} cannot be reached: {_quote(said, *_AWAY)}",
+            f"{host} cannot be reached: {_quote(said)}",
             fix=f"see that the host runs, and that this works: {login(address)}",
         )
     return SshFailed(f"ssh to {host} failed: {_quote(said)}", fix=f"see that this works: {login(address)}")
 
 
 def _quote(said: str, *words: str) -> str:
-    """The last line with one of the words, else the last line."""
+    """The last line that holds one of the words; without words, the last lines."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    fitting = [line for line in lines if any(word in line for word in words)]
-    return (fitting or lines or ["it said nothing"])[-1][:_LONGEST_QUOTE]
+    fitting = [line for line in lines if any(word in line for word in words)][-1:] or lines[-_LINES:]
+    return "; ".join(fitting)[:_LONGEST_QUOTE] or "it said nothing"
