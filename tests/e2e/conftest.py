@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import bare
 from tests.e2e.memory import Memory, serving
 from tests.pulumi import Project
 
@@ -41,3 +42,9 @@ def make_project(tmp_path_factory: pytest.TempPathFactory) -> Make:
         return project
 
     return make
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a CLI that runs programs with our package alone: no SDK, and no plugin where it looks."""
+    return {"PULUMI_PYTHON_CMD": str(bare.make(tmp_path_factory.mktemp("bare")))}

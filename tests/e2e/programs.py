@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -76,6 +77,19 @@ pulumi.export("events", now["eventsReplicated"])
 '''
 
 
+DYNAMIC = """
+import pulumi
+from replicator import dynamic
+
+main = dynamic.Stream("main", **{inputs!r})
+now = dynamic.get_stream_status(main.id)
+pulumi.export("id", main.id)
+pulumi.export("state", main.status.state)
+pulumi.export("now", now.state)
+pulumi.export("events", now.events_replicated)
+"""
+
+
 class Language(Protocol):
     """How one language declares the stream, and exports its id and its status: stored and asked for now."""
 
@@ -105,6 +119,17 @@ class Python:
 
     def write(self, project: Project, memory: Memory, inputs: Inputs) -> None:
         project.write_python(PYTHON.format(inputs=inputs))
+
+
+class Dynamic:
+    """The dynamic provider, with its address in the same place."""
+
+    def prepare(self, project: Project, memory: Memory) -> None:
+        project.configure("replicator:memory", {"address": memory.address})
+
+    def write(self, project: Project, memory: Memory, inputs: Inputs) -> None:
+        arguments = {re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", key): inputs[key] for key in inputs}
+        project.write_python(DYNAMIC.format(inputs=arguments))
 
 
 LANGUAGES: Mapping[str, Language] = {"yaml": Yaml(), "python": Python()}

@@ -45,23 +45,31 @@ def agent(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     subprocess.run([*command, "stop", *where], env=env, check=True, timeout=60)
 
 
-@pytest.mark.engine
-@pytest.mark.parametrize("example", EXAMPLES)
-def test_an_example_runs(example: str, s3: S3Server, agent: Path, tmp_path: Path) -> None:
-    database = tmp_path / "shop.db"
+def prepared(example: str, s3: S3Server, agent: Path, bare_python: dict[str, str], folder: Path) -> Project:
+    """The example as a project of its own, configured for a fresh database and the agent."""
+    database = folder / "shop.db"
     with closing(sqlite3.connect(database, isolation_level=None)) as shop:
         shop.execute("CREATE TABLE orders (item TEXT)")
         shop.execute("INSERT INTO orders VALUES ('tea')")
-    project = Project(tmp_path / "project")
+    project = Project(folder / "project")
     shutil.copytree(ROOT / "examples" / example, project.folder, dirs_exist_ok=True)
     text = (project.folder / "Pulumi.yaml").read_text()
     (project.folder / "Pulumi.yaml").write_text(text.replace("path: .venv/bin", f"path: {SCRIPTS}"))
-    prepare(project)
+    if example.startswith("dynamic"):
+        project.environment.update(bare_python)
+    else:
+        prepare(project)
     project.init()
     project.configure("database", str(database))
-    project.configure("replica", s3.url("examples", example))
+    project.configure("replica", s3.url("examples", f"{example}/{folder.name}"))
     project.configure("replicator:litestream", json.dumps({"address": f"unix://{agent}"}))
+    return project
 
+
+@pytest.mark.engine
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_runs(example: str, s3: S3Server, agent: Path, bare_python: dict[str, str], tmp_path: Path) -> None:
+    project = prepared(example, s3, agent, bare_python, tmp_path)
     up = project.up()
     assert up.said("warning") == []
     assert project.outputs()["state"] in ("running", "catching_up", "paused")
@@ -76,6 +84,38 @@ def test_an_example_runs(example: str, s3: S3Server, agent: Path, tmp_path: Path
     project.destroy("--skip-preview")
     assert not list(tmp_path.glob(".shop.db*"))
     assert s3.keys("examples", f"{example}/")
+
+
+@pytest.mark.engine
+def test_the_dynamic_example_drifts_and_restores(
+    s3: S3Server, agent: Path, bare_python: dict[str, str], tmp_path: Path
+) -> None:
+    project = prepared("dynamic-python", s3, agent, bare_python, tmp_path)
+    project.up()
+    name = project.resources()["shop"]["inputs"]["name"]
+    pause = [str(SCRIPTS / "replicator"), "pause", name, "--address", f"unix://{agent}"]
+    subprocess.run(pause, check=True, capture_output=True, timeout=60)
+    assert project.refresh("--skip-preview").done("shop") == ["update"]
+    assert project.resources()["shop"]["inputs"]["desiredState"] == "paused"
+    with closing(sqlite3.connect(tmp_path / "shop.db", isolation_level=None)) as shop:
+        shop.execute("INSERT INTO orders VALUES ('milk')")
+    assert project.up("--skip-preview").done("shop") == ["update"]
+    project.preview("--expect-no-changes")
+
+    copy = tmp_path / "copy.db"
+    start = {"lsn": project.outputs()["position"]}
+    project.configure("copy", {"target": str(copy), "start": start})
+    assert '"planned"' in project.preview().text
+    assert not copy.exists()
+    project.up("--skip-preview")
+    assert project.outputs()["copy"] == "done"
+    with closing(sqlite3.connect(copy)) as restored:
+        assert restored.execute("SELECT item FROM orders").fetchall() == [("tea",), ("milk",)]
+    made = copy.stat().st_mtime_ns
+    project.up("--skip-preview")
+    assert (project.outputs()["copy"], copy.stat().st_mtime_ns) == ("done", made)
+    project.destroy("--skip-preview")
+    assert not list(tmp_path.glob(".shop.db*"))
 
 
 @pytest.mark.engine

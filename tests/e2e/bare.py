@@ -1,0 +1,27 @@
+"""A Python with our wheel and its dependencies, and without a generated SDK; its folder of scripts is on no PATH."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from tests.pulumi import ROOT
+
+
+def make(folder: Path) -> Path:
+    """Make the environment in a folder; return its Python. Dependencies are links to those of this environment."""
+    here = Path(sysconfig.get_path("purelib"))
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+    python = folder / "venv" / "bin" / "python"
+    there = here.relative_to(sys.prefix)
+    for item in here.iterdir():
+        if "replicator" not in item.name and item.name != "__pycache__":
+            (folder / "venv" / there / item.name).symlink_to(item)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    alone = ["--no-deps", "--no-index"]
+    subprocess.run([*pip, "wheel", *alone, "--no-build-isolation", "-w", str(folder / "dist"), str(ROOT)], check=True)
+    (wheel,) = (folder / "dist").glob("*.whl")
+    subprocess.run([*pip, "--python", str(python), "install", *alone, str(wheel)], check=True)
+    return python
