@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.litestream import CommandLine, find_binary
-from replicator.errors import DestinationInUse, InvalidStream, SourceFormat, SourceMissing
+from replicator.errors import DestinationInUse, InvalidStream, SourceDenied, SourceFormat, SourceLocked, SourceMissing
 from replicator.model import Owner, Stream, StreamState
 
 from tests.backends.sqlite.agents import Agent, caught_up, declare, replica_url, until
@@ -194,3 +195,76 @@ async def test_mode_snapshot_copies_once_and_again_on_resume(shop: Shop) -> None
     assert await shop.restored() == first
     await shop.agent.driver.resume("orders")
     assert await shop.restored() == await content_hash(shop.database)
+
+
+async def test_another_mode_copies_once_more_and_goes_on(shop: Shop) -> None:
+    await shop.upsert(mode="snapshot")
+    shop.sell(10)
+    await shop.upsert()
+    shop.sell(10)
+    assert await shop.is_replicated()
+    before = await content_hash(shop.database)
+    await shop.upsert(mode="snapshot")
+    shop.sell(10)
+    assert (await shop.agent.driver.get_status("orders")).state is StreamState.PAUSED
+    assert await shop.restored() == before
+
+
+async def test_another_name_begins_with_a_new_snapshot_and_keeps_the_replica(shop: Shop) -> None:
+    await shop.upsert()
+    assert await shop.is_replicated()
+    owner, url = shop.stream().owner, await replica_url(shop.agent.driver, "orders")
+    before = await shop.command.ltx(url)
+    await shop.agent.driver.delete_stream("orders", owner=owner)
+    shop.sell(10)
+    await shop.agent.driver.upsert_stream(shop.stream().model_copy(update={"name": "bills"}))
+    shop.sell(10)
+    await caught_up(shop.agent.driver, "bills")
+    assert await shop.restored(url) == await content_hash(shop.database)
+    largest = max(file.size for file in before)
+    new = [file for file in await shop.command.ltx(url) if file not in before]
+    assert any(file.size >= largest for file in new)  # pages of the whole database
+
+
+async def test_a_locked_database_is_refused_and_nothing_is_left(shop: Shop) -> None:
+    other = shop.folder / "locked.db"
+    with closing(sqlite3.connect(other, isolation_level=None)) as holder:
+        holder.execute("CREATE TABLE orders (item TEXT)")
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(SourceLocked) as caught:
+            await shop.upsert(source={"kind": "sqlite", "uri": f"sqlite://{other}"})
+        holder.execute("ROLLBACK")
+    assert caught.value.property == "source.uri"
+    assert caught.value.fix == "end the transaction that holds the database"
+    assert await shop.agent.driver.list_streams() == []
+    assert not list(shop.folder.glob(".locked.db*"))
+    await shop.upsert(source={"kind": "sqlite", "uri": f"sqlite://{other}"})
+    await caught_up(shop.agent.driver, "orders")
+
+
+async def test_a_database_that_may_only_be_read_is_refused(shop: Shop) -> None:
+    """SQLite itself writes to no file whose write version it does not know, whoever runs it."""
+    shop.sell(1)
+    with shop.database.open("r+b") as file:
+        file.seek(18)
+        file.write(b"\x03")
+    with pytest.raises(SourceDenied) as caught:
+        await shop.upsert()
+    assert caught.value.property == "source.uri"
+    assert await shop.agent.driver.list_streams() == []
+    assert not list(shop.folder.glob(".shop.db*"))
+
+
+@pytest.mark.parametrize(("interval", "least", "most"), [(None, 5, 10), ("3s", 2, 4)])
+async def test_uploads_come_once_an_interval(shop: Shop, interval: str | None, least: int, most: int) -> None:
+    """Eight seconds of a writer that never pauses."""
+    await shop.upsert(**({"checkpointInterval": interval} if interval else {}))
+    folder = shop.folder / "replicas" / "a" / "ltx" / "0"
+    before = set(folder.iterdir())
+    end = asyncio.get_running_loop().time() + 8
+    while asyncio.get_running_loop().time() < end:
+        await asyncio.to_thread(shop.sell, 5)
+        await asyncio.sleep(0.1)
+    # litestream gives a file the time of its transactions; when it came, only the inode tells
+    uploads = {path.stat().st_ctime_ns // 500_000_000 for path in set(folder.iterdir()) - before}
+    assert least <= len(uploads) <= most

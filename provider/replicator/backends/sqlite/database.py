@@ -44,6 +44,10 @@ class DatabaseLocked(DatabaseError):
     """Another process holds a lock on it."""
 
 
+class DatabaseFull(DatabaseError):
+    """No space is left on its disk."""
+
+
 class DatabaseForbidden(DatabaseError):
     """Our user may not read or write it, or not make files beside it."""
 
@@ -214,11 +218,14 @@ def _connection(path: Path, *, mode: str, busy_timeout: float) -> Iterator[sqlit
 
 
 def _translated(path: Path, error: sqlite3.DatabaseError) -> DatabaseError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    extended = getattr(error, "sqlite_errorcode", 0)
+    code = extended & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return DatabaseLocked(path, "another process holds a lock on it")
     if code in (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH):
         return DatabaseForbidden(path, str(error))
+    if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:  # the index of the WAL could not grow
+        return DatabaseFull(path, "no space is left on its disk")
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return NotADatabase(path, str(error))
     return DatabaseError(path, str(error))

@@ -62,6 +62,7 @@ _DATABASE: dict[type[db.DatabaseError], tuple[type[ReplicatorError], str]] = {
     db.NotADatabase: (SourceFormat, "point the stream at an SQLite file"),
     db.DatabaseLocked: (SourceLocked, "end the transaction that holds the database"),
     db.DatabaseForbidden: (SourceDenied, _GRANT),
+    db.DatabaseFull: (SourceFull, "free space on the database's disk"),
 }
 
 
