@@ -1,17 +1,22 @@
-"""Write the pages that are made from tables in the code: the capability matrix and the list of errors.
+"""Write the pages that are made from the code: the capability matrix, the errors, and the command.
 
 `python tools/docs.py` writes them; with `--check` it fails where a page is stale.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import typer
 from replicator.capabilities import TABLE, Capabilities, Cell, Verdict, Yes
+from replicator.cli import app
+from replicator.cli.exits import Exit, help_text
 from replicator.errors import BY_CODE
 from replicator.values import PropertyError
+from typer.cli import get_docs_for_click
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- capabilities: made by `make docs` -->", "<!-- end of capabilities -->"
@@ -108,6 +113,27 @@ def errors_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def cli_page() -> str:
+    """docs/cli.md."""
+    command = typer.main.get_command(app)
+    text: str = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="replicator"), name="replicator")
+    usage = text.replace("# `replicator`", "# The command `replicator`", 1).replace(help_text(), _EXITS, 1)
+    return re.sub(r"\n{3,}", "\n\n", usage).rstrip() + "\n"
+
+
+_EXITS = "\n".join(
+    [
+        "**Exit codes**:",
+        "",
+        "| code | meaning |",
+        "|---|---|",
+        *(f"| {code:d} | {code.meaning} |" for code in Exit),
+        "",
+        "They are the same with `--json`, which prints for scripts.",
+    ]
+)
+
+
 def readme(text: str) -> str:
     """The README with its table made anew."""
     before, _, rest = text.partition(BEGIN)
@@ -121,6 +147,7 @@ def pages() -> dict[Path, str]:
     return {
         ROOT / "docs" / "capabilities.md": capabilities_page(),
         ROOT / "docs" / "errors.md": errors_page(),
+        ROOT / "docs" / "cli.md": cli_page(),
         path: readme(path.read_text("utf-8")),
     }
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import typer
 
 from replicator.cli.agent import agent
+from replicator.cli.doctor import doctor
+from replicator.cli.exits import help_text
+from replicator.cli.list import list_streams
 from replicator.cli.output import errors_for_people
 from replicator.cli.replay import replay
 from replicator.cli.serve import serve
@@ -12,19 +15,20 @@ from replicator.cli.status import pause, resume, status
 
 app = typer.Typer(
     name="replicator",
-    help="Replication streams: run an agent, look at streams, pause, resume and replay them.",
+    help="Replication streams: list, see, pause, resume and replay them; run an agent; find what is wrong.",
+    epilog=help_text(),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text, in half the time
 )
 
-app.add_typer(agent)
-for command in (status, replay, pause, resume, serve):
+app.command("list")(list_streams)
+for command in (status, doctor, pause, resume, replay, serve):
     app.command()(command)
+app.add_typer(agent)
 
 
 def main() -> None:
-    """The console script. Exit code 1 for an error of ours, 2 for a wrong command line."""
+    """The console script. `replicator.cli.exits` has its exit codes."""
     with errors_for_people():
         app()

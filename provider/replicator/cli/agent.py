@@ -10,6 +10,7 @@ import typer
 
 from replicator.agent.log import Level
 from replicator.cli.connect import connected, find_agent
+from replicator.cli.exits import Exit
 from replicator.cli.options import JsonOption, parse_duration
 from replicator.cli.output import UNKNOWN, rough, say, say_json, words
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from replicator.agent.run import AgentSettings
     from replicator.remote.client import RemoteReplicator
     from replicator.remote.routes import Info
-
-NOT_RUNNING = 3
-"""The exit code of `agent status` where no agent runs."""
 
 agent = typer.Typer(
     name="agent",
@@ -193,7 +191,7 @@ def agent_status(socket: SocketOption = None, as_json: JsonOption = False) -> No
     else:
         _show(address, seen)
     if seen is None:
-        raise typer.Exit(NOT_RUNNING)
+        raise typer.Exit(Exit.NO_AGENT)
 
 
 async def _describe(client: RemoteReplicator, info: Info) -> dict[str, Any]:

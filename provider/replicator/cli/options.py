@@ -41,7 +41,14 @@ def parse_duration(value: str | timedelta) -> timedelta:
 
 
 BackendOption = Annotated[
-    str, typer.Option("--backend", help="The backend of the stream.", parser=parse_backend, metavar="NAME")
+    str,
+    typer.Option(
+        "--backend",
+        help="The backend of the stream.",
+        parser=parse_backend,
+        metavar="NAME",
+        autocompletion=lambda: sorted(REGISTRY),
+    ),
 ]
 AddressOption = Annotated[
     str | None,

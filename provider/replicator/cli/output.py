@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from replicator.cli.exits import Exit
 from replicator.errors import ReplicatorError
 
 UNKNOWN = "-"
@@ -25,6 +26,14 @@ def say(line: str) -> None:
 def say_json(value: Any) -> None:
     """Print plain JSON values."""
     say(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def say_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print aligned columns; nothing is cut, so a terminal may break lines."""
+    lines = [heading, *rows]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(heading))]
+    for line in lines:
+        say("  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def words(value: str) -> str:
@@ -60,4 +69,4 @@ def errors_for_people() -> Iterator[None]:
         yield
     except ReplicatorError as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(Exit.FAILED) from None

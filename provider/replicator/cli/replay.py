@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from replicator.cli.connect import session
+from replicator.cli.exits import Exit
 from replicator.cli.options import AddressOption, BackendOption
 from replicator.cli.output import say, sentence, size, words
 from replicator.cli.status import NameArgument
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from replicator.model import Checkpoint
     from replicator.remote.client import RemoteReplicator
     from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress
-
-INTERRUPTED = 130
-"""The exit code after ^C; the replay goes on."""
 
 
 def _parse_method(value: str) -> str:
@@ -84,7 +82,7 @@ def replay(
             say(f"Its key is {request.key}.")
             if not yes and not typer.confirm("Do it?"):
                 say("Nothing was done.")
-                raise typer.Exit(1)
+                raise typer.Exit(Exit.FAILED)
         elif known.state is ReplayState.RUNNING:
             say(f"Joining the replay {request.key}, which began {_when(known)}.")
         else:
@@ -93,10 +91,10 @@ def replay(
             ended = runner.run(_run(client, request))
         except KeyboardInterrupt:
             say("\nThe agent goes on, if the replay had begun. The same command again joins it.")
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(Exit.INTERRUPTED) from None
     say(f"{words(ended.state)}: {ended.error or ended.message or f'{words(ended.method)} of {ended.stream}'}")
     if ended.state is not ReplayState.DONE:
-        raise typer.Exit(1)
+        raise typer.Exit(Exit.FAILED)
 
 
 def _on_its_host(target: str | None, address: str | None) -> str | None:

@@ -1,0 +1,107 @@
+"""Whether an agent answers, and whether what it uses belongs to it alone."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from replicator import __version__
+from replicator.cli.connect import connected, find_agent
+from replicator.cli.doctor.look import Look
+from replicator.errors import ReplicatorError
+
+if TYPE_CHECKING:
+    from replicator.remote.client import RemoteReplicator
+    from replicator.remote.routes import Info
+
+_OTHERS = 0o007
+_ANYBODY_ELSE = 0o077
+
+
+async def look_at_agent(address: str | None, state: Path | None) -> list[Look]:
+    """The agent at an address, its socket, and its state folder."""
+    from replicator.agent.state import default_state
+
+    async with connected("litestream", address) as client:
+        try:
+            found = await find_agent(client)
+        except ReplicatorError as error:
+            return [_of(error), *_look_at_folder(state or default_state())]
+        if found is None:
+            return [
+                await _look_at_nothing(client, state or default_state()),
+                *_look_at_folder(state or default_state()),
+            ]
+        own = (found.model_extra or {}).get("state")
+        folder = state or (Path(own) if own else default_state())
+        return [_look_at_version(client.address, found), *_look_at_socket(client.address), *_look_at_folder(folder)]
+
+
+def _of(error: ReplicatorError) -> Look:
+    return Look("agent", f"{error.message} [{error.code}]", error.fix or "replicator agent status")
+
+
+async def _look_at_nothing(client: RemoteReplicator, folder: Path) -> Look:
+    """Nothing listens: no agent runs, or one listens somewhere else."""
+    from replicator.agent.state import StateFolder
+
+    try:
+        pid = StateFolder(folder).holder()
+    except ReplicatorError:
+        pid = None
+    if pid is not None:
+        text = f"nothing listens at {client.address}; the agent of {folder}, process {pid}, has its socket elsewhere"
+        return Look("agent", text, f"tr '\\0' ' ' </proc/{pid}/cmdline   # shows its --socket, which is its address")
+    try:
+        await client.info()
+    except ReplicatorError as error:
+        return _of(error)
+    return Look("agent", f"an agent started at {client.address} just now")
+
+
+def _look_at_version(address: str, found: Info) -> Look:
+    text = f"version {found.version} at {address}, process {found.pid}"
+    if found.version == __version__:
+        return Look("agent", text)
+    at = _socket(address)
+    return Look(
+        "agent",
+        f"{text}, but this command is version {__version__}",
+        f"pip install replicator-provider=={__version__}   # where the agent runs\n"
+        f"replicator agent stop{at} && replicator agent start{at}   # or: systemctl restart replicator-agent",
+    )
+
+
+def _look_at_socket(address: str) -> list[Look]:
+    """Whoever may write to the socket may do everything that the agent can."""
+    path = Path(address.removeprefix("unix://"))
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return []
+    if mode & _OTHERS:
+        text = f"{path} has mode {mode:04o}: every user of this host may do everything that the agent can"
+        return [Look("socket", text, f"chmod o-rwx {path}")]
+    return [Look("socket", f"{path} has mode {mode:04o}")]
+
+
+def _look_at_folder(folder: Path) -> list[Look]:
+    """The state folder holds the record of all streams; litestream's sockets are below it."""
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        return [Look("state", f"{folder} cannot be looked at: {error.strerror}", "run as the agent's user, or as root")]
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & _ANYBODY_ELSE:
+        text = f"{folder} has mode {mode:04o}: other users may enter it"
+        return [Look("state", text, f"chmod 700 {folder}")]
+    return [Look("state", f"{folder} has mode {mode:04o}")]
+
+
+def _socket(address: str) -> str:
+    from replicator.remote.address import default_address
+
+    return "" if address == default_address() else f" --socket {address.removeprefix('unix://')}"

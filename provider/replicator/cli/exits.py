@@ -1,0 +1,29 @@
+"""The exit codes of the command, in one place."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What the command ends with; `meaning` is what `--help` and docs/cli.md say."""
+
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> Exit:
+        """A code and its meaning."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    DONE = 0, "done; for status commands and doctor: all is well"
+    FAILED = 1, "an error, which is on stderr; a replay that failed; something that doctor found"
+    USAGE = 2, "a wrong command line; nothing was done"
+    NO_AGENT = 3, "agent status: no agent runs"
+    INTERRUPTED = 130, "^C; a replay that has begun goes on at the agent"
+
+
+def help_text() -> str:
+    """The exit codes for `--help`."""
+    return "\n".join(["\b", "Exit codes:", *(f"  {code:<3d}  {code.meaning}" for code in Exit)])

@@ -1,0 +1,63 @@
+"""`replicator list`: what an engine runs, and who manages it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicator.cli.options import AddressOption, BackendOption, JsonOption
+from replicator.cli.output import UNKNOWN, say, say_json, say_table, words
+
+if TYPE_CHECKING:
+    from replicator.lifecycle.shapes import ListedStream
+
+
+def list_streams(
+    backend: BackendOption = "litestream", address: AddressOption = None, as_json: JsonOption = False
+) -> None:
+    """List streams, and who manages each.
+
+    The owner is shown as PROJECT/STACK/RESOURCE; `-` stands for a stream that no resource manages and that can be
+    imported.
+    """
+    import asyncio
+
+    found = asyncio.run(listed(backend, address))
+    if as_json:
+        say_json([item.model_dump(mode="json") for item in found])
+    elif found:
+        say_table(_HEADING, map(_row, found))
+    else:
+        say("there are no streams")
+
+
+async def listed(backend: str, address: str | None) -> tuple[ListedStream, ...]:
+    """The streams of one engine, by id."""
+    from replicator.lifecycle.config import BackendConfig, ProviderConfig
+    from replicator.lifecycle.connect import Connections
+    from replicator.lifecycle.functions import list_streams
+    from replicator.lifecycle.shapes import ListStreamsArgs
+    from replicator.remote.address import default_address
+
+    block = BackendConfig(address=address or default_address())
+    connections = Connections(ProviderConfig(backends={backend: block}))
+    try:
+        return (await list_streams(connections, ListStreamsArgs(backend=backend))).streams
+    finally:
+        await connections.aclose()
+
+
+_HEADING = ("name", "state", "mode", "source", "destination", "owner")
+
+
+def _row(item: ListedStream) -> tuple[str, ...]:
+    ends = (item.source.uri, item.destination.uri)
+    return (item.name, words(item.state), item.mode, *ends, _owner(item.owner))
+
+
+def _owner(urn: str | None) -> str:
+    from replicator.lifecycle.check import Identity
+
+    if urn is None:
+        return UNKNOWN
+    owner = Identity.of_urn(urn)
+    return f"{owner.project}/{owner.stack}/{owner.name}" if owner.project else urn
