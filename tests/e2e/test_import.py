@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import yaml
 from replicator.model import Stream
 
 from tests.e2e.conftest import Make
-from tests.e2e.memory import Memory
+from tests.e2e.memory import Memory, serving
 from tests.e2e.programs import stream, yaml_program
-from tests.pulumi import Project, Ran
+from tests.languages import prepare
+from tests.pulumi import SCRIPTS, Project, Ran
 
 LEGACY = {
     "name": "legacy",
@@ -81,7 +87,7 @@ def test_two_stacks_with_one_name(memory: Memory, make_project: Make) -> None:
 
     second.configure("replicator:memory", {"address": memory.address})
     taken = run_import(second, "shared", "--skip-preview")
-    assert f"it is managed by {owner}; remove it from that state" in taken.text
+    assert f"it is managed by {owner}; to manage it here, remove it there first" in taken.text
 
 
 def test_program_names_what_nobody_manages(memory: Memory, make_project: Make) -> None:
@@ -94,3 +100,65 @@ def test_program_names_what_nobody_manages(memory: Memory, make_project: Make) -
     assert ran.code == 1
     assert "it exists, and no resource manages it [RPL-OWNER-NONE]" in ran.text
     assert "pulumi import replicator:index:Stream <resource> memory/default/stray" in ran.text
+
+
+def written(memory: Memory, project: Project, *arguments: str) -> str:
+    """What `replicator import` writes into the project's folder, and says."""
+    command = [str(SCRIPTS / "replicator"), "import", "--backend", "memory", "--address", memory.address, *arguments]
+    done = subprocess.run(command, cwd=project.folder, check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout
+
+
+@pytest.fixture
+def alone() -> Iterator[Memory]:
+    """An engine that no other test has streams at."""
+    with serving() as made:
+        yield made
+
+
+@pytest.mark.parametrize("language", ["yaml", "python"])
+def test_all_streams_at_once(language: str, alone: Memory, make_project: Make) -> None:
+    project = make_project(f"bulk-{language}")
+    project.configure("replicator:memory", {"address": alone.address})
+    for number in range(3):
+        changes: dict[str, Any] = {
+            "name": f"{language}-{number}",
+            "destination": {"kind": "s3", "uri": f"s3://{language}/{number}"},
+        }
+        if number:
+            changes |= {"mode": "cdc", "checkpointInterval": "5s", "startFrom": {"lsn": "0"}, "options": {"fail": ""}}
+        alone.declare(Stream.model_validate({**LEGACY, "desiredState": "running", **changes}))
+    effects = alone.effects()
+    said = written(alone, project, "--out", "made", "--language", language)
+    assert f"pulumi config set --path replicator:memory.address {alone.address}" in said
+    made = project.folder / "made"
+    entries = json.loads((made / "import.json").read_text())["resources"]
+    assert [entry["id"] for entry in entries] == [f"memory/default/{language}-{number}" for number in range(3)]
+    if language == "yaml":
+        project.write_yaml({"resources": yaml.safe_load((made / "Pulumi.yaml").read_text())["resources"]})
+    else:
+        project.write_python((made / "__main__.py").read_text())
+        prepare(project)
+    words = ("--generate-code=false", "--protect=false", "--yes", "--stack", project.stack)
+    project.run("import", "--file", str(made / "import.json"), *words)
+    ran = project.preview("--expect-no-changes")
+    assert [ran.done(entry["name"]) for entry in entries] == [["same"]] * len(entries)
+    assert alone.effects() == effects
+
+    again = [str(SCRIPTS / "replicator"), "import", "--backend", "memory", "--address", alone.address, "--out", "made"]
+    refused = subprocess.run(again, cwd=project.folder, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 1
+    assert "import.json exists, and is not written over [RPL-CONFIG-INVALID]" in refused.stderr
+    project.destroy("--skip-preview")
+
+
+def test_a_bulk_import_leaves_out_what_is_managed(memory: Memory, make_project: Make) -> None:
+    project = make_project("bulk-managed")
+    project.write_yaml(yaml_program(memory.address, stream(project, name="managed-already")))
+    project.up("--skip-preview")
+    urn = f"urn:pulumi:dev::{project.name}::replicator:index:Stream::main"
+    said = written(memory, project, "--out", "a")
+    assert f"left out: managed-already, which {urn} manages; --managed takes it too" in said
+    written(memory, project, "--out", "b", "--managed")
+    assert "memory/default/managed-already" in (project.folder / "b" / "import.json").read_text()
+    project.destroy("--skip-preview")

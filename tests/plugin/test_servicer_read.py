@@ -163,7 +163,7 @@ async def test_an_import_of_what_another_manages_warns(provider: Provider) -> No
     id, inputs, _ = await provider.read(ID, urn=OTHER_URN)
     assert (id, inputs) == (ID, memory_inputs())
     (warning,) = provider.engine.warnings
-    assert warning.startswith(f"it is managed by {URN}; remove it from that state")
+    assert warning.startswith(f"it is managed by {URN}; to manage it here, remove it there first")
 
 
 async def test_an_import_of_what_is_not_there(provider: Provider) -> None:

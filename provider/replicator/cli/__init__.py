@@ -7,6 +7,7 @@ import typer
 from replicator.cli.agent import agent
 from replicator.cli.doctor import doctor
 from replicator.cli.exits import help_text
+from replicator.cli.import_ import import_streams
 from replicator.cli.list import list_streams
 from replicator.cli.output import errors_for_people
 from replicator.cli.replay import replay
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 
 app.command("list")(list_streams)
+app.command("import")(import_streams)
 for command in (status, doctor, pause, resume, replay, serve):
     app.command()(command)
 app.add_typer(agent)

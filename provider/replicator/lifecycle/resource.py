@@ -209,9 +209,7 @@ class StreamResource:
         inputs = wrap_secrets(_project(found.stream, strip(old_inputs)), secret_paths(old_inputs) | secret_paths(old))
         owner = found.stream.owner
         if not old_inputs and owner and owner.urn != urn:
-            text = (
-                f"it is managed by {owner.urn}; remove it from that state (pulumi state delete), or both will change it"
-            )
+            text = f"it is managed by {owner.urn}; to manage it here, remove it there first (pulumi state delete)"
             await self._messages().warning(text, urn)
         read = _applied(found, inputs)
         token = strip(old.get("ownerToken"))
@@ -273,6 +271,11 @@ def _wire(stream: Stream) -> Values:
     wire = stream.wire()
     wire.pop("owner", None)
     return wire
+
+
+def declared(stream: Stream) -> Values:
+    """The inputs that declare a stream as it is, without what is the default."""
+    return _project(stream, {})
 
 
 def _project(live: Stream, old_inputs: Values) -> Values:
