@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from replicator.model import StreamState
@@ -92,6 +93,55 @@ def test_plugin_killed_in_create_then_cli_killed_in_update(slow: Memory, make_pr
     assert found
     assert found.stream.mode == "cdc"
     assert project.preview("--expect-no-changes").done("main") == ["same"]
+
+
+KILLS: tuple[tuple[str, Mapping[str, Any], str], ...] = (
+    ("create", {}, "describe"),
+    ("update", {"mode": "cdc"}, "upsert_stream"),
+    ("update back", {}, "describe"),
+    ("pause", {"desiredState": "paused"}, "upsert_stream"),
+    ("resume", {}, "describe"),
+    ("pause again", {"desiredState": "paused"}, "describe"),
+    ("resume again", {}, "upsert_stream"),
+)
+"""What is declared, and the call of the plugin at which it is killed: the effect itself, or the look after it."""
+
+
+@pytest.mark.timeout(400)
+def test_plugin_killed_at_each_call(slow: Memory, make_project: Make) -> None:
+    project = make_project("each-call")
+    name = "killed-at-each-call"
+    for what, changes, call in KILLS:
+        project.write_yaml(yaml_program(slow.address, stream(project, name=name, **changes)))
+        kill_plugins_at(call, project, slow, *UP)
+        assert (what, project.up("--skip-preview").text.count("error")) == (what, 0)
+        assert project.preview("--expect-no-changes").done("main") == ["same"]
+        found = slow.find(name)
+        assert found
+        wanted = {"mode": "snapshot_then_cdc", "desiredState": "running", **changes}
+        wire = found.stream.wire()
+        assert (what, {key: wire[key] for key in wanted}) == (what, wanted)
+        paused = wanted["desiredState"] == "paused"
+        assert found.status.state is (StreamState.PAUSED if paused else StreamState.RUNNING)
+        assert found.stream.owner
+        assert project.resources()["main"]["outputs"]["ownerToken"] == found.stream.owner.token
+    kill_plugins_at("delete_stream", project, slow, "destroy", "--skip-preview")
+    project.destroy("--skip-preview")
+    assert slow.find(name) is None
+    assert "main" not in project.resources()
+
+
+def kill_plugins_at(call: str, project: Project, memory: Memory, *words: str) -> None:
+    """Run an operation, and kill its plugins when the backend gets a call."""
+    before = memory.calls()[call]
+    process = project.start(*words)
+    until(lambda: memory.calls()[call] > before, f"{call} came")
+    plugins = plugins_of(process.pid)
+    assert plugins
+    for plugin in plugins:
+        os.kill(plugin, signal.SIGKILL)
+    text = finish(process)
+    assert process.returncode == 1, text
 
 
 def test_waits_end_on_time_out_and_interrupt(tmp_path: Path, make_project: Make) -> None:
