@@ -1,140 +1,325 @@
-"""A live SQLite database under the real CLI: drift, refusals in preview, and what is left at the end."""
+"""Streams of SQLite databases to S3: the real CLI, the real agent, litestream, and a server that checks signatures."""
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import sqlite3
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from replicator.capabilities import LITESTREAM
+from replicator.model import Stream, StreamState
 
-from tests.pulumi import SCRIPTS, Project
+from tests.e2e.conftest import Make
+from tests.e2e.litestream import BUCKET, World, Writer, world
+from tests.e2e.memory import until
+from tests.e2e.test_interrupts import finish
+from tests.engines import add_rows, s3_server
+from tests.pulumi import Project, plugins_of
 
 pytestmark = pytest.mark.engine
-REPLICATOR = str(SCRIPTS / "replicator")
+
+SKIP = "--skip-preview"
+CLEAN = "--expect-no-changes"
+NOW = {"now": {"fn::invoke": {"function": "replicator:index:getStreamStatus", "arguments": {"stream": "${main.id}"}}}}
+NUMBERS = {
+    "state": "${now.state}",
+    "lagSeconds": "${now.lagSeconds}",
+    "lagEvents": "${now.lagEvents}",
+    "checkpoint": "${now.lastCheckpoint.lsn}",
+}
 
 
 @pytest.fixture(scope="module")
-def socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An agent's socket."""
-    folder = tmp_path_factory.getbasetemp() / "live"
-    folder.mkdir()
-    where = ["--socket", str(folder / "s")]
-    env = {key: os.environ[key] for key in ("HOME", "PATH") if key in os.environ}
-    subprocess.run(
-        [REPLICATOR, "agent", "start", *where, "--state", str(folder / "a")], env=env, check=True, timeout=60
-    )
-    yield folder / "s"
-    subprocess.run([REPLICATOR, "agent", "stop", *where], env=env, check=True, timeout=60)
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One S3 server and one agent for all."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as s3:
+        s3.make_bucket(BUCKET)
+        with world(s3) as made:
+            yield made
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    path = tmp_path / "shop.db"
-    with closing(sqlite3.connect(path, isolation_level=None)) as shop:
-        shop.execute("CREATE TABLE orders (item TEXT)")
-        shop.execute("INSERT INTO orders VALUES ('tea')")
-    return path
+def rows(database: Path) -> int:
+    with closing(sqlite3.connect(database)) as opened:
+        return int(opened.execute("SELECT count(*) FROM item").fetchone()[0])
 
 
-def declare(project: Project, socket: Path, database: Path, **changes: Any) -> None:
-    """The program: one stream to a folder, and its fresh state as an output."""
-    properties = {
-        "name": f"{project.name}-orders",
-        "source": {"kind": "sqlite", "uri": f"sqlite://{database}"},
-        "destination": {"kind": "s3", "uri": f"file://{database.parent}/replica"},
-        **changes,
+@pytest.mark.timeout(300)
+def test_life_cycle(here: World, make_project: Make) -> None:
+    project = make_project("life")
+    database = here.database("life")
+    inputs = here.inputs("life", waitFor="caught_up")
+    here.write(project, inputs, variables=NOW, outputs=NUMBERS)
+    with Writer(database):
+        planned = project.preview()
+        assert planned.done("main") == ["create"]
+        assert planned.said("warning") == []
+        assert (here.find("life"), here.keys("life"), "life" in here.side_folders()) == (None, [], False)
+
+        written = rows(database)
+        project.up(SKIP)
+        assert project.resources()["main"]["id"] == "litestream/default/life"
+        outputs = project.outputs()
+        assert outputs["state"] in ("running", "catching_up")
+        assert outputs["lagSeconds"] < 60
+        assert len(outputs["checkpoint"]) == 16
+        assert here.find("life")
+        assert here.restore("life", rows) >= written
+
+        assert project.preview(CLEAN).done("main") == ["same"]
+        assert project.refresh(SKIP, CLEAN).done("main") == ["same"]
+
+        here.command("pause", "life")
+        assert project.refresh(SKIP).done("main") == ["update"]
+        assert project.resources()["main"]["inputs"]["desiredState"] == "paused"
+        assert project.up(SKIP).done("main") == ["update"]
+    here.caught_up("life")
+    assert here.restored("life") == here.content("life")
+
+    here.ask(lambda agent: agent.delete_stream("life"))
+    again = project.up(SKIP, "--refresh")
+    assert again.done("main") == ["refresh", "create"]
+    here.caught_up("life")
+    assert here.restored("life") == here.content("life")
+
+    moved = here.inputs("life", "moved", waitFor="caught_up")
+    here.write(project, moved, variables=NOW, outputs=NUMBERS)
+    keys = here.keys("life")
+    planned = project.preview()
+    assert planned.said("warning") == [f"destination.uri: re-snapshots: {LITESTREAM.changes['destination.uri'].text}"]
+    assert (here.keys("life"), here.keys("moved")) == (keys, [])
+    project.up(SKIP)
+    before = here.content("life")
+    assert here.restored("moved") == before
+    add_rows(database, 5)
+    here.caught_up("life")
+    assert here.restored("moved") == here.content("life") != before
+    assert here.restored("life") == before
+
+    project.destroy(SKIP)
+    assert "life" not in here.names()
+    assert "life" not in here.side_folders()
+    assert here.restored("moved") == here.content("life")
+
+
+def test_one_copy_then_purge(here: World, make_project: Make) -> None:
+    project = make_project("once")
+    here.database("once")
+    inputs = here.inputs("once", mode="snapshot", deletionProtection=True)
+    here.write(project, inputs)
+    project.up(SKIP)
+    copied = here.content("once")
+    add_rows(here.host.database("once"), 5)
+    assert project.resources()["main"]["outputs"]["status"]["state"] == "paused"
+    assert project.refresh(SKIP, CLEAN).done("main") == ["same"]
+    assert here.restored("once") == copied
+
+    refused = project.destroy(SKIP, check=False)
+    assert refused.code == 1
+    assert "deletionProtection is on [RPL-STREAM-PROTECTED]" in refused.said("error", "main")[0]
+    assert here.find("once")
+
+    here.write(project, {**inputs, "deletionProtection": False, "purgeDestination": True})
+    (warning,) = project.preview().said("warning")
+    assert warning.startswith("purgeDestination: deletes data: ")
+    project.up(SKIP)
+    assert here.restored("once") == copied
+    project.destroy(SKIP)
+    assert (here.find("once"), here.keys("once"), "once" in here.side_folders()) == (None, [], False)
+
+
+def test_import(here: World, make_project: Make) -> None:
+    database = here.database("legacy")
+    inputs = here.inputs("legacy")
+    here.ask(lambda agent: agent.upsert_stream(Stream.model_validate({**inputs, "backend": "litestream"})))
+    project = make_project("imported")
+    here.write(project, inputs)
+    words = ("replicator:index:Stream", "main", "litestream/default/legacy", "--protect=false", "--out", "made.yaml")
+    project.configure("replicator:litestream", {"address": here.host.address})
+    project.write_yaml({})
+    project.run("import", *words, "--yes", "--stack", project.stack)
+    program = yaml.safe_load((project.folder / "made.yaml").read_text())
+    assert program["resources"]["main"]["properties"] == {**inputs, "backend": "litestream"}
+    project.write_yaml(program)
+    assert project.preview(CLEAN).done("main") == ["same"]
+    found = here.find("legacy")
+    assert found
+    assert found.stream.owner is None
+    add_rows(database, 3)
+    project.destroy(SKIP)
+    assert here.find("legacy") is None
+    assert here.restored("legacy") == here.content("legacy")
+
+
+NOWHERE = "s3://nowhere/x?endpoint={endpoint}&region=us-east-1"
+REFUSALS: Mapping[str, tuple[Mapping[str, Any], str, str]] = {
+    "no bucket": (
+        {"destination": {"kind": "s3", "uri": NOWHERE, "authRef": "env://SHOP_*"}},
+        "destination.uri: ",
+        "[RPL-DEST-MISSING]",
+    ),
+    "credentials that may nothing": (
+        {"destination": {"kind": "s3", "uri": "{place}", "authRef": "env://STRANGER_*"}},
+        "destination.authRef: ",
+        "[RPL-DEST-DENIED]",
+    ),
+    "credentials that are not there": (
+        {"destination": {"kind": "s3", "uri": "{place}", "authRef": "env://NOBODY_*"}},
+        "destination.authRef: ",
+        "[RPL-AUTH-NOTFOUND]",
+    ),
+    "no file": (
+        {"source": {"kind": "sqlite", "uri": "sqlite://{folder}/none.db"}},
+        "source.uri: ",
+        "[RPL-SOURCE-MISSING]",
+    ),
+    "no database": (
+        {"source": {"kind": "sqlite", "uri": "sqlite://{folder}/text.db"}},
+        "source.uri: ",
+        "[RPL-SOURCE-FORMAT]",
+    ),
+    "a prefix in use": (
+        {"destination": {"kind": "s3", "uri": "{used}", "authRef": "env://SHOP_*"}},
+        "destination.uri: ",
+        "[RPL-DEST-INUSE]",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def refusing(here: World, make_project: Make) -> Project:
+    here.database("refused")
+    (here.host.folder / "text.db").write_text("no database\n" * 100)
+    with closing(here.s3.client()) as s3:
+        s3.put_object(Bucket=BUCKET, Key="used/0000/0000000000000001-0000000000000009.ltx", Body=b"another's")
+    return make_project("refused")
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refused_in_preview(case: str, here: World, refusing: Project) -> None:
+    changes, path, code = REFUSALS[case]
+    names = {
+        "endpoint": here.s3.endpoint,
+        "place": here.s3.url(BUCKET, "refused"),
+        "used": here.s3.url(BUCKET, "used"),
+        "folder": str(here.host.folder),
     }
-    now = {"function": "replicator:index:getStreamStatus", "arguments": {"stream": "${orders.id}"}}
-    project.write_yaml(
-        {
-            "resources": {
-                "agent": {
-                    "type": "pulumi:providers:replicator",
-                    "properties": {"litestream": {"address": f"unix://{socket}"}},
-                    "defaultProvider": True,
-                },
-                "orders": {"type": "replicator:index:Stream", "properties": properties},
-            },
-            "variables": {"now": {"fn::invoke": now}},
-            "outputs": {"state": "${now.state}"},
-        }
-    )
-
-
-def replicator(socket: Path, *arguments: str) -> str:
-    """One of our own commands, as somebody on call runs it."""
-    command = [REPLICATOR, *arguments, "--address", f"unix://{socket}"]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-
-
-def test_drift_and_the_end(socket: Path, database: Path, tmp_path: Path) -> None:
-    project = Project(tmp_path / "project", name="drift")
-    declare(project, socket, database)
-    project.init()
-    project.up("--skip-preview")
-    assert project.outputs()["state"] == "running"
-
-    replicator(socket, "pause", "drift-orders")
-    paused = project.refresh("--skip-preview")
-    assert "desiredState" in paused.text
-    project.up("--skip-preview")
-    assert project.outputs()["state"] == "running"
-    project.refresh("--skip-preview", "--expect-no-changes")
-
-    declare(project, socket, database, purgeDestination=True)
-    warned = project.preview()
-    assert "purgeDestination: deletes data: from now on a delete of this stream also deletes" in warned.text
-    project.up("--skip-preview")
-    project.destroy("--skip-preview")
-    assert json.loads(replicator(socket, "status", "--json")) == []
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith("shop.db-")) == [
-        "project",
-        "shop.db",
+    ends = {end: {key: value.format(**names) for key, value in given.items()} for end, given in changes.items()}
+    here.write(refusing, {**here.inputs("refused"), **ends})
+    keys, streams, beside = here.s3.keys(BUCKET), here.names(), here.side_folders()
+    ran = refusing.preview(check=False)
+    assert ran.code == 1, ran.text
+    (error,) = ran.said("error", "main")
+    (line,) = [line for line in error.splitlines() if code in line]
+    assert line.startswith(f"Preview failed: stream 'refused': {path}"), error
+    assert "  → " in error
+    assert here.s3.stranger.secret_access_key not in ran.text
+    assert (here.names(), here.side_folders()) == (streams, beside)
+    assert [key for key in here.s3.keys(BUCKET) if key.startswith(("refused/", "used/"))] == [
+        key for key in keys if key.startswith("used/")
     ]
 
 
-def test_what_will_fail_is_refused_in_preview(socket: Path, database: Path, tmp_path: Path) -> None:
-    project = Project(tmp_path / "project", name="refused")
-    text = tmp_path / "notes.txt"
-    text.write_text("no database" * 100)
-    used = tmp_path / "used"
-    used.mkdir()
-    (used / "theirs").write_text("theirs")
-    sqlite = {"kind": "sqlite"}
-    cases: list[tuple[dict[str, Any], str]] = [
-        ({"source": {**sqlite, "uri": f"sqlite://{tmp_path}/nothing.db"}}, "RPL-SOURCE-MISSING"),
-        ({"source": {**sqlite, "uri": f"sqlite://{text}"}}, "RPL-SOURCE-FORMAT"),
-        ({"destination": {"kind": "s3", "uri": f"file://{used}"}}, "RPL-DEST-INUSE"),
-        ({"filter": "region = 'eu'"}, "RPL-CAP-UNSUPPORTED"),
-    ]
-    declare(project, socket, database)
-    project.init()
-    for changes, code in cases:
-        declare(project, socket, database, **changes)
-        refused = project.preview(check=False)
-        assert refused.code != 0
-        assert code in refused.text
-    assert json.loads(replicator(socket, "status", "--json")) == []
-    assert sorted(path.name for path in used.iterdir()) == ["theirs"]
+def test_no_agent(here: World, make_project: Make) -> None:
+    address = f"unix://{here.host.folder}/nobody.sock"
+    project = make_project("alone")
+    here.database("alone")
+    here.write(project, here.inputs("alone"), address=address)
+    preview = project.preview()
+    assert preview.done("main") == ["create"]
+    (warning,) = preview.said("warning")
+    assert f"no agent runs at {address}" in warning
+    up = project.up(SKIP, check=False)
+    assert up.code == 1
+    (error,) = up.said("error", "main")
+    assert f"no agent runs at {address}" in error
+    assert "[RPL-AGENT-DOWN]" in error
+    assert "replicator agent start" in error
+    assert "main" not in project.resources()
 
 
-def test_two_stacks_with_one_stream(socket: Path, database: Path, tmp_path: Path) -> None:
-    first = Project(tmp_path / "first", name="one")
-    declare(first, socket, database, name="shared")
-    first.init()
-    first.up("--skip-preview")
-    second = Project(tmp_path / "second", name="two")
-    declare(second, socket, database, name="shared")
-    second.init()
-    for refused in (second.preview(check=False), second.up("--skip-preview", check=False)):
-        assert refused.code != 0
-        assert "RPL-OWNER-OTHER" in refused.text
-        assert "urn:pulumi:dev::one::replicator:index:Stream::orders" in refused.text
-    first.destroy("--skip-preview")
-    assert not list(tmp_path.glob(".shop.db*"))
+def test_two_projects_with_one_name(here: World, make_project: Make) -> None:
+    first, second = make_project("first"), make_project("second")
+    here.database("shared")
+    here.write(first, here.inputs("shared"))
+    first.up(SKIP)
+    here.write(second, here.inputs("shared", "shared-second"))
+    for arguments in (("preview",), ("up", SKIP)):
+        ran = second.operate(*arguments, check=False)
+        assert ran.code == 1, ran.text
+        assert "managed by urn:pulumi:dev::first::replicator:index:Stream::main [RPL-OWNER-OTHER]" in ran.text
+    assert here.keys("shared-second") == []
+    found = here.find("shared")
+    assert found
+    assert found.stream.destination.uri == here.s3.url(BUCKET, "shared")
+    first.destroy(SKIP)
+
+
+def test_replay_once_for_a_key(here: World, make_project: Make) -> None:
+    project = make_project("replays")
+    database = here.database("replayed")
+    inputs = here.inputs("replayed")
+    here.write(project, inputs)
+    project.up(SKIP)
+    add_rows(database, 3)
+    lsn = here.caught_up("replayed").last_checkpoint
+    then = here.content("replayed")
+    assert lsn
+    add_rows(database, 3)
+    here.caught_up("replayed")
+
+    target = here.host.folder / "as-it-was.db"
+    arguments = {
+        "stream": "${main.id}",
+        "start": {"lsn": lsn.lsn},
+        "target": str(target),
+        "idempotencyKey": "audit",
+    }
+    run = {"run": {"fn::invoke": {"function": "replicator:index:replay", "arguments": arguments}}}
+    here.write(project, inputs, variables=run, outputs={"run": "${run}"})
+    planned = project.preview()
+    assert "planned" in planned.text
+    assert not target.exists()
+    project.up(SKIP)
+    made = project.outputs()["run"]
+    assert (made["state"], made["method"], made["resolved"]["lsn"]) == ("done", "copy", lsn.lsn)
+    assert rows(target) == 23
+    assert here.content("as-it-was") == then != here.content("replayed")
+    inode = target.stat().st_ino
+    project.up(SKIP)
+    assert project.outputs()["run"] == made
+    assert target.stat().st_ino == inode
+    project.destroy(SKIP)
+    assert here.content("as-it-was") == then
+
+
+def test_plugin_killed_in_create(here: World, make_project: Make) -> None:
+    project = make_project("killed")
+    database = here.database("killed")
+    here.write(project, here.inputs("killed"))
+    asked = here.ask(lambda agent: agent.info()).calls["upsert_stream"]
+    with here.s3.frozen():
+        process = project.start("up", SKIP)
+        until(lambda: here.ask(lambda agent: agent.info()).calls["upsert_stream"] > asked, "the agent was asked")
+        plugins = plugins_of(process.pid)
+        assert plugins
+        for plugin in plugins:
+            os.kill(plugin, signal.SIGKILL)
+        text = finish(process)
+    assert process.returncode == 1, text
+    assert "main" not in project.resources()
+    until(lambda: "killed" in here.names(), "the agent went on by itself")
+    until(lambda: here.status("killed").state is StreamState.RUNNING, "it runs")
+    add_rows(database, 3)
+
+    project.up(SKIP)
+    assert project.resources()["main"]["id"] == "litestream/default/killed"
+    assert project.preview(CLEAN).done("main") == ["same"]
+    here.caught_up("killed")
+    assert here.restored("killed") == here.content("killed")
+    project.destroy(SKIP)

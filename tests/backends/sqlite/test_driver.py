@@ -162,7 +162,7 @@ async def test_a_prefix_in_use_is_refused(shop: Shop) -> None:
     place = shop.folder / "replicas" / "a"
     place.mkdir(parents=True)
     (place / "somebody.txt").write_text("theirs")
-    with pytest.raises(DestinationInUse, match="holds 1 objects"):
+    with pytest.raises(DestinationInUse, match="holds 1 object that"):
         await shop.upsert()
     assert await shop.agent.driver.list_streams() == []
     assert [path.name for path in place.iterdir()] == ["somebody.txt"]

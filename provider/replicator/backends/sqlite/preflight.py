@@ -34,11 +34,12 @@ async def refuse_objects(stream: Stream, location: ReplicaLocation, credentials:
         raise faults.of_replica(error, stream.name) from error
     if not found.objects:
         return
+    count = "1 object" if found.objects == 1 else f"{found.objects} objects"
     newest = ""
     if found.newest_txid is not None and found.newest_time is not None:
         newest = f", the newest transaction {found.newest_txid:016x} of {found.newest_time:%Y-%m-%d %H:%M:%S} UTC"
     raise DestinationInUse(
-        f"{location} holds {found.objects} objects that no stream of this agent wrote{newest}",
+        f"{location} holds {count} that no stream of this agent wrote{newest}",
         stream=stream.name,
         property="destination.uri",
         fix="choose an empty prefix; two writers on one prefix leave only one database restorable",
