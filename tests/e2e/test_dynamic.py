@@ -13,7 +13,7 @@ from tests.e2e.conftest import Make
 from tests.e2e.memory import Memory, until
 from tests.e2e.programs import DYNAMIC, Dynamic, stream
 from tests.e2e.test_life_cycle import live
-from tests.pulumi import Project
+from tests.pulumi import SCRIPTS, Project
 
 TYPE = "pulumi-python:dynamic/replicator:Stream"
 SECRET = "env://KANARIE_*"
@@ -99,7 +99,7 @@ def test_a_stream_that_is_not_well_is_in_the_state(make: Make, memory: Memory) -
     assert failed.code != 0
     state = project.resources()["main"]
     name = state["inputs"]["name"]
-    assert f"error: stream {name!r} is made, and not well: the stream failed: no space left" in failed.text
+    assert "error: main is made, and not well: the stream failed: no space left" in failed.text
     assert "Traceback" not in failed.text
     assert state["outputs"]["trouble"] == ["the stream failed: no space left"]
     planned = project.preview()
@@ -178,6 +178,32 @@ pulumi.export("inner", Group("group").stream.name)
     assert found is not None
     assert found.stream.owner is not None
     assert found.stream.owner.urn == inner["urn"]
+    project.destroy("--skip-preview")
+
+
+def test_a_stream_moves_to_the_plugin_and_is_not_touched(make: Make, memory: Memory) -> None:
+    project = make("dynamic-moves")
+    write(project, mode="cdc")
+    project.up("--skip-preview")
+    state = project.resources()["main"]
+    name, effects = state["inputs"]["name"], memory.effects()
+    project.run("state", "delete", state["urn"], "--yes", "--stack", "dev")
+    project.plugins, project.environment = SCRIPTS, {}
+    project.write_yaml({})
+    token = "replicator:index:Stream"
+    imported = ("import", token, "main", state["id"], "--yes", "--protect=false", "--stack", "dev")
+    assert "it is managed by urn:pulumi:dev::" in project.run(*imported).text
+    declared = project.resources()["main"]["inputs"]
+    project.write_yaml({"resources": {"main": {"type": token, "properties": declared}}})
+    project.preview("--expect-no-changes")
+    assert memory.effects() == effects
+    project.write_yaml({"resources": {"main": {"type": token, "properties": {**declared, "conflict": "dest_wins"}}}})
+    project.up("--skip-preview")
+    found = memory.find(name)
+    assert found is not None
+    assert found.stream.owner is not None
+    assert found.stream.owner.urn == project.resources()["main"]["urn"]
+    assert found.stream.owner.token == state["outputs"]["ownerToken"]
     project.destroy("--skip-preview")
 
 

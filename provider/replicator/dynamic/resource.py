@@ -90,7 +90,7 @@ class Stream(Resource, module="replicator", name="Stream"):
         for attribute, key in (PROPERTIES | _OUTPUTS).items():
             setattr(self, attribute, vars(self)[key])
         if not pulumi.runtime.is_dry_run():
-            pulumi.Output.all(self.name, self.trouble).apply(lambda found: _fail_on(*found))
+            self.trouble.apply(lambda reasons: _fail_on(resource_name, reasons))
 
     @classmethod
     async def _own_urn(cls, name: str, parent: pulumi.Resource | None) -> str:
@@ -119,7 +119,7 @@ def _wire(value: Any, key: str) -> Any:
     return value
 
 
-def _fail_on(name: str, trouble: Sequence[str]) -> None:
+def _fail_on(resource_name: str, trouble: Sequence[str]) -> None:
     """End the program where the stream is made and not well; by now it is in the state."""
     if trouble:
-        raise pulumi.RunError(f"stream {name!r} is made, and not well: {'; '.join(trouble)}")
+        raise pulumi.RunError(f"{resource_name} is made, and not well: {'; '.join(trouble)}")
