@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -198,6 +199,14 @@ def plugins_of(parent: int) -> list[int]:
     listed = subprocess.run(["ps", "-axwwo", "pid=,ppid=,args="], check=True, stdout=subprocess.PIPE, text=True)
     rows = (line.split(None, 2) for line in listed.stdout.splitlines())
     return [int(pid) for pid, of, args in rows if int(of) == parent and "pulumi-resource-replicator" in args]
+
+
+def kill_plugins(parent: int) -> None:
+    """Kill the provider processes of a process of the CLI, of which there must be some."""
+    plugins = plugins_of(parent)
+    assert plugins
+    for plugin in plugins:
+        os.kill(plugin, signal.SIGKILL)
 
 
 def is_running(pid: int) -> bool:

@@ -25,7 +25,7 @@ from replicator.cli import main
 from replicator.model import Stream, StreamState, StreamStatus
 from replicator.remote.client import RemoteReplicator
 
-from tests.engines import find_engine, wait_until
+from tests.engines import add_rows, find_engine, make_database, wait_until
 
 COMMAND = str(Path(sys.executable).with_name("replicator"))
 
@@ -163,6 +163,34 @@ def host() -> Iterator[Host]:
             os.kill(left, signal.SIGKILL)
         wait_until(lambda: not made.litestreams(), what="no litestream left")
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def as_nobody(socket: Path) -> Iterator[None]:
+    """Be another user, who may enter the socket's folder; where we are not root, its owner who may not write to it."""
+    socket.parent.chmod(0o755)
+    if os.geteuid() != 0:
+        socket.chmod(0o400)
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def replicate_orders(host: Host) -> None:
+    """Make the stream `orders`, and wait until it has uploaded all of its rows."""
+    database = make_database(host.database(), rows=10)
+
+    async def declare() -> None:
+        async with host.client() as client:
+            await client.upsert_stream(host.stream())
+            add_rows(database, 10)
+            await caught_up(client)
+
+    asyncio.run(declare())
 
 
 async def caught_up(client: RemoteReplicator, name: str = "orders", *, within: float = 20) -> StreamStatus:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
 
-from tests.agent.support import Host, caught_up
+from tests.agent.support import Host, replicate_orders
 from tests.agent.support import host as make_host
-from tests.engines import add_rows, make_database
 
 
 @pytest.fixture
@@ -23,14 +21,6 @@ def host() -> Iterator[Host]:
 def live() -> Iterator[Host]:
     """An agent with the stream `orders`, which has uploaded all of its rows."""
     with make_host() as made:
-        database = make_database(made.database(), rows=10)
         made.start()
-
-        async def declare() -> None:
-            async with made.client() as client:
-                await client.upsert_stream(made.stream())
-                add_rows(database, 10)
-                await caught_up(client)
-
-        asyncio.run(declare())
+        replicate_orders(made)
         yield made

@@ -20,7 +20,7 @@ from replicator.cli.doctor.look import Look
 from replicator.cli.doctor.plugin import BINARY, look_at_plugin
 from replicator.cli.doctor.pulumi import look_at_pulumi
 
-from tests.agent.support import Host, command
+from tests.agent.support import Host, as_nobody, command
 from tests.pulumi import SCRIPTS, cli_folder
 
 pytestmark = pytest.mark.engine
@@ -254,18 +254,9 @@ def test_an_agent_of_another_protocol(host: Host, other_agent: Callable[[str], N
 
 @pytest.fixture
 def nobody(host: Host) -> Iterator[None]:
-    """Another user, who may enter the folder; where we are not root, the owner without the permission to write."""
     host.start()
-    host.folder.chmod(0o755)
-    if os.geteuid() != 0:
-        host.socket.chmod(0o400)
+    with as_nobody(host.socket):
         yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.mark.usefixtures("nobody")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +9,8 @@ from pathlib import Path
 import pytest
 from replicator.remote.ssh.command import CONFIG_VARIABLE
 
-from tests.agent.support import Host, call, caught_up
+from tests.agent.support import Host, call, replicate_orders
 from tests.agent.support import host as make_host
-from tests.engines import add_rows, make_database
 from tests.sshd import Sshd, sshd
 
 pytestmark = pytest.mark.engine
@@ -30,16 +28,8 @@ def far(there: Sshd) -> Iterator[Host]:
     """An agent that the login may use as a member of a group, with the stream `orders`."""
     with make_host() as made:
         made.folder.chmod(0o755)
-        database = make_database(made.database(), rows=10)
         made.start("--socket-group", there.login.group)
-
-        async def declare() -> None:
-            async with made.client() as client:
-                await client.upsert_stream(made.stream())
-                add_rows(database, 10)
-                await caught_up(client)
-
-        asyncio.run(declare())
+        replicate_orders(made)
         yield made
 
 

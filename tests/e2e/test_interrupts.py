@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -16,7 +15,7 @@ from replicator.model import StreamState
 from tests.e2e.conftest import Make
 from tests.e2e.memory import SERVE_BEHIND, Memory, serving, until
 from tests.e2e.programs import stream, yaml_program
-from tests.pulumi import Project, is_running, plugins_of
+from tests.pulumi import Project, is_running, kill_plugins, plugins_of
 
 SLOW = 1.2  # seconds before the backend does anything
 UP = ("up", "--skip-preview")
@@ -67,10 +66,7 @@ def test_plugin_killed_in_create_then_cli_killed_in_update(slow: Memory, make_pr
     project = make_project("killed")
     project.write_yaml(yaml_program(slow.address, stream(project)))
     process = start_change(project, slow)
-    plugins = plugins_of(process.pid)
-    assert plugins
-    for plugin in plugins:
-        os.kill(plugin, signal.SIGKILL)
+    kill_plugins(process.pid)
     text = finish(process)
     assert process.returncode == 1, text
     assert "main" not in project.resources()
@@ -136,10 +132,7 @@ def kill_plugins_at(call: str, project: Project, memory: Memory, *words: str) ->
     before = memory.calls()[call]
     process = project.start(*words)
     until(lambda: memory.calls()[call] > before, f"{call} came")
-    plugins = plugins_of(process.pid)
-    assert plugins
-    for plugin in plugins:
-        os.kill(plugin, signal.SIGKILL)
+    kill_plugins(process.pid)
     text = finish(process)
     assert process.returncode == 1, text
 

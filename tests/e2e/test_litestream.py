@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -20,7 +18,7 @@ from tests.e2e.litestream import BUCKET, World, Writer, world
 from tests.e2e.memory import until
 from tests.e2e.test_interrupts import finish
 from tests.engines import add_rows, s3_server
-from tests.pulumi import Project, plugins_of
+from tests.pulumi import Project, kill_plugins
 
 pytestmark = pytest.mark.engine
 
@@ -306,10 +304,7 @@ def test_plugin_killed_in_create(here: World, make_project: Make) -> None:
     with here.s3.frozen():
         process = project.start("up", SKIP)
         until(lambda: here.ask(lambda agent: agent.info()).calls["upsert_stream"] > asked, "the agent was asked")
-        plugins = plugins_of(process.pid)
-        assert plugins
-        for plugin in plugins:
-            os.kill(plugin, signal.SIGKILL)
+        kill_plugins(process.pid)
         text = finish(process)
     assert process.returncode == 1, text
     assert "main" not in project.resources()

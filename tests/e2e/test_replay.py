@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import Any
 
 from tests.e2e.conftest import Make
 from tests.e2e.memory import Memory, serving, until
 from tests.e2e.programs import invoke, stream, yaml_program
 from tests.e2e.test_interrupts import finish
-from tests.pulumi import Project, plugins_of
+from tests.pulumi import Project, kill_plugins
 
 
 def write(project: Project, memory: Memory, key: str, lsn: str) -> None:
@@ -126,8 +124,7 @@ def test_a_replay_that_a_crash_cut_off_is_joined(make_project: Make) -> None:
         write_run(project, memory, "0", "first")
         process = project.start("up", "--skip-preview")
         until(lambda: memory.calls().get("replay", 0) > 0, "the replay was asked for")
-        for plugin in plugins_of(process.pid):
-            os.kill(plugin, signal.SIGKILL)
+        kill_plugins(process.pid)
         text = finish(process)
         assert process.returncode == 1, text
         assert "rerun" not in project.resources()

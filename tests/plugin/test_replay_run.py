@@ -71,6 +71,7 @@ async def test_another_trigger_is_another_run(provider: Provider) -> None:
         ({"target": "/tmp/copy.db"}, ["target"]),
         ({"triggers": []}, ["triggers"]),
         ({"triggers": [UNKNOWN]}, ["triggers"]),
+        ({"triggers": [{"incident": UNKNOWN}]}, ["triggers"]),
     ],
     ids=str,
 )

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -17,6 +16,7 @@ from replicator.remote.client import RemoteReplicator
 from replicator.remote.connection import RETRY_FOR
 from replicator.remote.server import build_app
 
+from tests.agent.support import as_nobody
 from tests.remote.relay import relaying
 from tests.remote.support import HINT, STATUS, Recorder, connected, make_stream, serving
 
@@ -118,17 +118,8 @@ async def test_answers_that_are_lost_each_time_end_in_an_error(socket_path: Path
 
 @pytest.fixture
 def nobody(socket_path: Path) -> Iterator[None]:
-    """Another user, who may enter the folder; where we are not root, the owner without the permission to write."""
-    socket_path.parent.chmod(0o755)
-    if os.geteuid() != 0:
-        socket_path.chmod(0o400)
+    with as_nobody(socket_path):
         yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture

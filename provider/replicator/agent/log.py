@@ -48,8 +48,10 @@ def start_logging(level: Level, redact: Callable[[str], str], file: Path | None 
 
     :param file: log there, and keep two older files of the same size; else to stderr.
     """
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if file is not None:
+    handler: logging.Handler
+    if file is None:
+        handler = logging.StreamHandler(sys.stderr)
+    else:
         handler = RotatingFileHandler(file, maxBytes=_MOST_BYTES, backupCount=2, encoding="utf-8")
     handler.setFormatter(LineFormatter(redact))
     logging.basicConfig(level=max(logging.WARNING, _number(level)), handlers=[handler], force=True)

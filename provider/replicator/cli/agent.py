@@ -12,7 +12,7 @@ from replicator.agent.log import Level
 from replicator.cli.connect import connected, find_agent
 from replicator.cli.exits import Exit
 from replicator.cli.options import JsonOption, parse_duration
-from replicator.cli.output import UNKNOWN, rough, say, say_json, words
+from replicator.cli.output import UNKNOWN, counted, rough, say, say_json, words
 
 if TYPE_CHECKING:
     from replicator.agent.run import AgentSettings
@@ -238,4 +238,4 @@ def _show(address: str, seen: dict[str, Any]) -> None:
 def _streams(states: dict[str, int]) -> str:
     total = sum(states.values())
     parts = ", ".join(f"{count} {words(state)}" for state, count in sorted(states.items()))
-    return f"{total} stream{'' if total == 1 else 's'}{f': {parts}' if parts else ''}"
+    return f"{counted(total, 'stream')}{f': {parts}' if parts else ''}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from replicator.cli.options import AddressOption, BackendOption
-from replicator.cli.output import say
+from replicator.cli.output import counted, say
 
 if TYPE_CHECKING:
     from replicator.model import Stream
@@ -62,7 +62,7 @@ def import_streams(
     out.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (out / name).write_text(text, "utf-8")
-    say(f"wrote {' and '.join(str(out / name) for name in files)}: {len(wanted)} stream{'s'[: len(wanted) > 1]}")
+    say(f"wrote {' and '.join(str(out / name) for name in files)}: {counted(len(wanted), 'stream')}")
     if address:
         say(f"  → pulumi config set --path replicator:{backend}.address {address}")
     say(f"  → pulumi import --file {out / BULK} --generate-code=false --protect=false")
@@ -76,11 +76,9 @@ async def _streams(backend: str, address: str | None) -> list[Stream]:
 
 
 def _bulk(streams: list[Stream]) -> dict[str, Any]:
-    from replicator.lifecycle.connect import StreamId
-    from replicator.lifecycle.shapes import ImportEntry
+    from replicator.lifecycle.functions import import_entry
 
-    entries = [ImportEntry(name=stream.name, id=str(StreamId.of(stream))) for stream in streams]
-    return {"resources": [entry.wire() for entry in entries]}
+    return {"resources": [import_entry(stream).wire() for stream in streams]}
 
 
 def _yaml(out: Path, streams: list[Stream]) -> str:

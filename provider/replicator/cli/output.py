@@ -41,6 +41,11 @@ def words(value: str) -> str:
     return value.replace("_", " ")
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 stream`, `2 streams`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def rough(time: timedelta) -> str:
     """A time span in its largest whole unit: `3 min`. A span before now, as of a clock that differs, is `0 s`."""
     seconds = max(int(time.total_seconds()), 0)

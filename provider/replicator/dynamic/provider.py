@@ -95,7 +95,7 @@ class StreamProvider(ResourceProvider):
     async def _diff(self, id: str, olds: Values, news: Values) -> DiffResult:
         urn, old, new = _urn(news), _declared(olds), _visible(news)
         changes = await self._streams.diff(urn, id, old, new)
-        replaces = sorted({change.path.partition(".")[0] for change in changes if change.replaces})
+        replaces = sorted({change.root for change in changes if change.replaces})
         if not replaces and (changes or olds.get(TROUBLE)):
             try:
                 await self._streams.preview_update(urn, id, old, olds, new)

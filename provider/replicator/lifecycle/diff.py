@@ -37,6 +37,11 @@ class Change:
     replaces: bool = False
 
     @property
+    def root(self) -> str:
+        """The property of the resource in which the path lies."""
+        return _root(self.path)
+
+    @property
     def property(self) -> str:
         """The path without an index or a quoted key."""
         return self.path.partition("[")[0]
@@ -56,6 +61,10 @@ def diff(old: Stream, new: Mapping[str, Any] | Stream, unknown: Iterable[str] = 
     return changes
 
 
+def _root(path: str) -> str:
+    return re.split(r"[.\[]", path, maxsplit=1)[0]
+
+
 def _comparable(stream: Stream | Mapping[str, Any]) -> dict[str, Any]:
     wire = stream.wire() if isinstance(stream, Stream) else dict(stream)
     wire.pop("owner", None)
@@ -64,7 +73,7 @@ def _comparable(stream: Stream | Mapping[str, Any]) -> dict[str, Any]:
 
 def _normal(known: Mapping[str, Any], old: Stream, unknown: frozenset[str]) -> dict[str, Any]:
     """Inputs of which some are unknown, in the form that a stream has: defaults filled in, durations and sets alike."""
-    partial = {re.split(r"[.\[]", hole, maxsplit=1)[0] for hole in unknown}
+    partial = {_root(hole) for hole in unknown}
     whole = {key: value for key, value in known.items() if key not in partial}
     stand_in = {"name": old.name, "source": old.source, "destination": old.destination}
     form = Stream.model_validate({**stand_in, **whole}).wire()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+
+from replicator.errors import InvalidStream
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,15 @@ def failures_of(error: ValidationError, model: type[BaseModel], code: str) -> li
             path, reason = (f"{path}.{inner}" if path else inner), rest
         found.setdefault(path, Failure(path, reason, code))
     return list(found.values())
+
+
+def read_inputs(model: type[M], values: Mapping[str, Any], *, stream: str | None = None) -> M:
+    """Checked inputs as a model; raise `InvalidStream`. The state of another release may hold what this one refuses."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        listed = "; ".join(str(failure) for failure in failures_of(error, model, InvalidStream.code))
+        raise InvalidStream(f"its inputs cannot be read: {listed}", stream=stream) from None
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -28,7 +28,7 @@ from replicator.lifecycle.shapes import (
     StreamStatuses,
 )
 from replicator.lifecycle.wait import Limits, Progress, silent
-from replicator.model import StreamStatus
+from replicator.model import Stream, StreamStatus
 from replicator.replicator import Description, ReplayPlan
 
 STATUS_AGE = 1.0
@@ -68,10 +68,15 @@ async def list_streams(connections: Connections, args: ListStreamsArgs) -> Liste
     return ListedStreams(streams=tuple(_listed(item) for item in items))
 
 
+def import_entry(stream: Stream) -> ImportEntry:
+    """What imports a stream under its own name."""
+    return ImportEntry(name=stream.name, id=str(StreamId.of(stream)))
+
+
 def _listed(item: Description) -> ListedStream:
-    stream, id = item.stream, str(StreamId.of(item.stream))
+    stream, entry = item.stream, import_entry(item.stream)
     return ListedStream(
-        id=id,
+        id=entry.id,
         name=stream.name,
         backend=stream.backend or "",
         source=stream.source,
@@ -79,7 +84,7 @@ def _listed(item: Description) -> ListedStream:
         mode=stream.mode,
         state=item.status.state,
         owner=stream.owner.urn if stream.owner else None,
-        import_entry=ImportEntry(name=stream.name, id=id),
+        import_entry=entry,
     )
 
 

@@ -25,7 +25,7 @@ from replicator.errors import (
 from replicator.lifecycle.config import Preflight
 from replicator.lifecycle.connect import Connections, StreamId
 from replicator.lifecycle.diff import Change, Kind
-from replicator.lifecycle.failure import failures_of
+from replicator.lifecycle.failure import failures_of, read_inputs
 from replicator.lifecycle.replay import plan_replay, run_replay
 from replicator.lifecycle.resource import LAST_LOOK, Applied, Values
 from replicator.lifecycle.shapes import ReplayRunInputs
@@ -39,7 +39,7 @@ _FAILED_FIX = "mend that, then change triggers: another run has another key"
 
 def run_key(urn: str, inputs: ReplayRunInputs) -> str:
     """The idempotency key of a run, the same for the same resource and inputs."""
-    text = json.dumps([urn, inputs.wire()], sort_keys=True, default=str)
+    text = json.dumps([urn, inputs.wire()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -129,10 +129,6 @@ class ReplayRunResource:
     async def _run(self, urn: str, inputs: Values, key: str, limits: Limits) -> Applied:
         wanted = _inputs(strip(inputs))
         at = StreamId.parse(wanted.stream)
-
-        async def show(text: str) -> None:
-            await self._messages().status(text, urn)
-
         try:
             done = await run_replay(
                 self._connections,
@@ -142,7 +138,7 @@ class ReplayRunResource:
                 method=wanted.method,
                 target=wanted.target,
                 limits=limits,
-                progress=show,
+                progress=lambda text: self._messages().status(text, urn),
             )
         except ReplayFailed as error:
             raise ReplayFailed(error.message, stream=at.name, fix=_FAILED_FIX) from None
@@ -176,11 +172,7 @@ class ReplayRunResource:
 
 
 def _inputs(values: Mapping[str, Any]) -> ReplayRunInputs:
-    try:
-        return ReplayRunInputs.model_validate(values)
-    except ValidationError as error:
-        listed = "; ".join(str(failure) for failure in failures_of(error, ReplayRunInputs, InvalidStream.code))
-        raise InvalidStream(f"its inputs cannot be read: {listed}") from None
+    return read_inputs(ReplayRunInputs, values)
 
 
 def _normal(values: Mapping[str, Any]) -> dict[str, Any]:

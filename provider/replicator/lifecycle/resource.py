@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from textwrap import indent
 from typing import Any, ClassVar
 
-from pydantic import ValidationError
-
 from replicator.capabilities import TABLE
 from replicator.errors import (
     BY_CODE,
@@ -25,7 +23,7 @@ from replicator.lifecycle.check import Checked, Identity, check
 from replicator.lifecycle.connect import Connections, StreamId
 from replicator.lifecycle.consequence import consequences
 from replicator.lifecycle.diff import Change, diff
-from replicator.lifecycle.failure import failures_of
+from replicator.lifecycle.failure import read_inputs
 from replicator.lifecycle.preflight import preflight, sentence
 from replicator.lifecycle.wait import Limits, Progress
 from replicator.messages import Messages
@@ -229,19 +227,11 @@ class StreamResource:
         await apply.delete(self._connections, StreamId.parse(id), owner, protected=protected, limits=limits)
 
     def _progress(self, urn: str) -> Progress:
-        async def show(text: str) -> None:
-            await self._messages().status(text, urn)
-
-        return show
+        return lambda text: self._messages().status(text, urn)
 
 
 def _stream(inputs: Mapping[str, Any]) -> Stream:
-    """Checked inputs as a stream. State of another release may hold what this one refuses."""
-    try:
-        return Stream.model_validate(inputs)
-    except ValidationError as error:
-        listed = "; ".join(str(failure) for failure in failures_of(error, Stream, InvalidStream.code))
-        raise InvalidStream(f"its inputs cannot be read: {listed}", stream=str(inputs.get("name"))) from None
+    return read_inputs(Stream, inputs, stream=str(inputs.get("name")))
 
 
 def _known_outputs(checked: Checked, inputs: Values) -> Values:
@@ -285,7 +275,7 @@ def _project(live: Stream, old_inputs: Values) -> Values:
     drifted = set(wire)
     if old_inputs:
         try:
-            drifted = {change.path.partition(".")[0].partition("[")[0] for change in diff(_stream(old_inputs), live)}
+            drifted = {change.root for change in diff(_stream(old_inputs), live)}
         except InvalidStream:
             old_inputs = {}
     required = ("name", "backend", "source", "destination")

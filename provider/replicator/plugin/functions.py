@@ -58,24 +58,11 @@ def _function(
     return run
 
 
-async def _get_stream_status(invocation: Invocation, args: GetStreamStatusArgs) -> Model:
-    return await functions.get_stream_status(invocation.connections, args)
-
-
-async def _get_stream_statuses(invocation: Invocation, args: GetStreamStatusesArgs) -> Model:
-    return await functions.get_stream_statuses(invocation.connections, args)
-
-
-async def _list_streams(invocation: Invocation, args: ListStreamsArgs) -> Model:
-    return await functions.list_streams(invocation.connections, args)
-
-
-async def _get_capabilities(invocation: Invocation, args: GetCapabilitiesArgs) -> Model:
-    return await functions.get_capabilities(args)
-
-
-async def _plan_replay(invocation: Invocation, args: PlanReplayArgs) -> Model:
-    return await functions.plan(invocation.connections, args)
+def _question(
+    arguments: type[A], call: Callable[[Connections, A], Awaitable[Model]]
+) -> Callable[[Invocation, dict[str, Any]], Awaitable[Result]]:
+    """A function without an effect: a preview is no different."""
+    return _function(arguments, lambda invocation, parsed: call(invocation.connections, parsed))
 
 
 async def _replay(invocation: Invocation, args: ReplayArgs) -> Model:
@@ -93,10 +80,12 @@ async def _replay(invocation: Invocation, args: ReplayArgs) -> Model:
 
 
 FUNCTIONS: dict[str, Callable[[Invocation, dict[str, Any]], Awaitable[Result]]] = {
-    "replicator:index:getCapabilities": _function(GetCapabilitiesArgs, _get_capabilities),
-    "replicator:index:getStreamStatus": _function(GetStreamStatusArgs, _get_stream_status),
-    "replicator:index:getStreamStatuses": _function(GetStreamStatusesArgs, _get_stream_statuses),
-    "replicator:index:listStreams": _function(ListStreamsArgs, _list_streams),
-    "replicator:index:planReplay": _function(PlanReplayArgs, _plan_replay),
+    "replicator:index:getCapabilities": _function(
+        GetCapabilitiesArgs, lambda _, args: functions.get_capabilities(args)
+    ),
+    "replicator:index:getStreamStatus": _question(GetStreamStatusArgs, functions.get_stream_status),
+    "replicator:index:getStreamStatuses": _question(GetStreamStatusesArgs, functions.get_stream_statuses),
+    "replicator:index:listStreams": _question(ListStreamsArgs, functions.list_streams),
+    "replicator:index:planReplay": _question(PlanReplayArgs, functions.plan),
     "replicator:index:replay": _function(ReplayArgs, _replay),
 }

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from replicator.errors import InvalidStream
 
 if TYPE_CHECKING:
     from replicator.lifecycle.connect import Connections
     from replicator.lifecycle.diff import Change
-    from replicator.lifecycle.resource import Applied
+    from replicator.lifecycle.resource import Applied, Values
     from replicator.lifecycle.wait import Limits
     from replicator.messages import Messages
-
-Values = dict[str, Any]
 
 
 class Resource(Protocol):

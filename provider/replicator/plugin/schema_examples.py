@@ -19,10 +19,10 @@ def sources() -> dict[str, str]:
 
 def example(name: str) -> str:
     """The section of a description that shows a resource or function in every language; empty where there is none."""
-    source = sources().get(name)
-    if source is None:
+    source = FOLDER / f"{name}.yaml"
+    if not source.exists():
         return ""
-    title, _, program = source.partition("\n")
+    title, _, program = source.read_text("utf-8").partition("\n")
     blocks = {**json.loads(TRANSLATED.read_text("utf-8")).get(name, {}), "yaml": program}
     code = "\n\n".join(f"```{word}\n{blocks[word].strip()}\n```" for word in LANGUAGES if word in blocks)
     return f"""\

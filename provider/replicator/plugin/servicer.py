@@ -209,8 +209,8 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         kinds = {"add": "ADD", "update": "UPDATE", "delete": "DELETE"}
         return pb.DiffResponse(
             changes=pb.DiffResponse.DIFF_SOME if changes else pb.DiffResponse.DIFF_NONE,
-            diffs=sorted({change.path.partition(".")[0].partition("[")[0] for change in changes}),
-            replaces=sorted({change.path.partition(".")[0] for change in changes if change.replaces}),
+            diffs=sorted({change.root for change in changes}),
+            replaces=sorted({change.root for change in changes if change.replaces}),
             stables=resource.stables,
             deleteBeforeReplace=resource.removed_first and any(change.replaces for change in changes),
             detailedDiff={

@@ -23,18 +23,16 @@ async def look_at_agent(address: str | None, state: Path | None) -> list[Look]:
     """The agent at an address, its socket, and its state folder."""
     from replicator.agent.state import default_state
 
+    folder = state or default_state()
     async with connected("litestream", address) as client:
         try:
             found = await find_agent(client)
         except ReplicatorError as error:
-            return [_of(error), *_look_at_folder(state or default_state())]
+            return [_of(error), *_look_at_folder(folder)]
         if found is None:
-            return [
-                await _look_at_nothing(client, state or default_state()),
-                *_look_at_folder(state or default_state()),
-            ]
-        own = (found.model_extra or {}).get("state")
-        folder = state or (Path(own) if own else default_state())
+            return [await _look_at_nothing(client, folder), *_look_at_folder(folder)]
+        if state is None and (own := (found.model_extra or {}).get("state")):
+            folder = Path(own)
         return [_look_at_version(client.address, found), *_look_at_socket(client.address), *_look_at_folder(folder)]
 
 
