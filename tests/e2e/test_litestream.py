@@ -87,10 +87,10 @@ def test_life_cycle(here: World, make_project: Make) -> None:
 
     moved = here.inputs("life", "moved", waitFor="caught_up")
     here.write(project, moved, variables=NOW, outputs=NUMBERS)
-    keys = here.keys("life")
+    transactions = here.keys("life/0000")  # litestream compacts them by itself, into other levels
     planned = project.preview()
     assert planned.said("warning") == [f"destination.uri: re-snapshots: {LITESTREAM.changes['destination.uri'].text}"]
-    assert (here.keys("life"), here.keys("moved")) == (keys, [])
+    assert (here.keys("life/0000"), here.keys("moved")) == (transactions, [])
     project.up(SKIP)
     before = here.content("life")
     assert here.restored("moved") == before
