@@ -113,6 +113,19 @@ class Description(Model):
     engine_objects: dict[str, Any] = Field(default_factory=dict)
 
 
+class Adoption(Model):
+    """What is taken over from another manager of the same engine.
+
+    :param known: the stream is here already, so there is nothing to take over.
+    :param objects: how many objects the destination holds; `None` where the backend cannot tell.
+    :param newest: the newest position there; `None` where there is none.
+    """
+
+    known: bool
+    objects: int | None = None
+    newest: Checkpoint | None = None
+
+
 class Replicator(Protocol):
     """One backend. Methods raise the errors of `replicator.errors`; a missing stream is `StreamNotFound`.
 
@@ -123,6 +136,14 @@ class Replicator(Protocol):
 
     async def upsert_stream(self, stream: Stream) -> None:
         """Make it so. Idempotent: the same stream again changes nothing; a half-made one is adopted and finished."""
+
+    async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
+        """Make a stream over what another manager of the engine left, whose data at the destination stays and goes on.
+
+        This alone may write to a place that holds data without a record of ours. No resource owns the stream: an import
+        claims it. With `dry_run`, change nothing, and raise what else would be raised, except where the other manager
+        still runs. Idempotent.
+        """
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
         """Remove the stream and its replication state. Removing what is gone succeeds."""

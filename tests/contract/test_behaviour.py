@@ -182,6 +182,22 @@ async def test_listing_description_and_status_agree(given: Given) -> None:
     assert await given.replicator.describe(["nobody"]) == []
 
 
+async def test_an_adopted_stream_has_no_owner_until_an_import_claims_it(given: Given) -> None:
+    stream = given.stream()
+    assert not (await given.replicator.adopt_stream(stream, dry_run=True)).known
+    assert await given.replicator.list_streams() == []
+    assert not (await given.replicator.adopt_stream(stream)).known
+    assert (await given.replicator.adopt_stream(stream)).known
+    (made,) = await given.replicator.list_streams()
+    assert made.owner is None
+    with pytest.raises(NotOurs):
+        await given.replicator.upsert_stream(stream)
+    await given.replicator.upsert_stream(stream.model_copy(update={"owner": Owner(urn=URN, claim=True)}))
+    (made,) = await given.replicator.list_streams()
+    assert made.owner is not None
+    assert made.owner.urn == URN
+
+
 async def test_a_delete_can_be_repeated_and_leaves_nothing(given: Given) -> None:
     made = await given.made()
     for _ in range(2):

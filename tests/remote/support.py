@@ -13,6 +13,7 @@ from replicator.model import Checkpoint, Endpoint, EndpointKind, Owner, Stream, 
 from replicator.remote.client import RemoteReplicator
 from replicator.remote.server import serve
 from replicator.replicator import (
+    Adoption,
     Description,
     Finding,
     ReplayMethod,
@@ -63,6 +64,7 @@ PLAN = ReplayPlan(
 PROGRESS = ReplayProgress(
     key="k", stream="orders", state=ReplayState.RUNNING, method=ReplayMethod.COPY, start=START, started_at=NOON
 )
+ADOPTION = Adoption(known=False, objects=3, newest=START)
 FINDING = Finding(
     severity=Severity.WARNING, code="RPL-SOURCE-LOCKED", message="a writer holds it", property="source.uri"
 )
@@ -94,6 +96,10 @@ class Recorder:
 
     async def upsert_stream(self, stream: Stream) -> None:
         await self._note("upsert_stream", stream=stream)
+
+    async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
+        await self._note("adopt_stream", stream=stream, dry_run=dry_run)
+        return ADOPTION
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
         await self._note("delete_stream", name=name, owner=owner)

@@ -20,6 +20,7 @@ from replicator.remote.server import build_app
 from replicator.replicator import ReplayMethod, Replicator
 
 from tests.remote.support import (
+    ADOPTION,
     DESCRIPTION,
     FINDING,
     HINT,
@@ -49,6 +50,8 @@ _DEFAULTS = {"method": ReplayMethod.AUTO, "target": None}
 
 CASES = [
     Case("upsert_stream", {"stream": make_stream()}),
+    Case("adopt_stream", {"stream": make_stream()}, ADOPTION, {"dry_run": False}),
+    Case("adopt_stream", {"stream": make_stream(), "dry_run": True}, ADOPTION),
     Case("delete_stream", {"name": "orders"}, defaults={"owner": None}),
     Case("delete_stream", {"name": "orders", "owner": _OWNER}),
     Case("list_streams", {}, [make_stream(), make_stream("users", options={})]),

@@ -25,6 +25,7 @@ from replicator.errors import (
 )
 from replicator.model import Checkpoint, DesiredState, Mode, Owner, Stream, StreamState, StreamStatus
 from replicator.replicator import (
+    Adoption,
     Description,
     Finding,
     ReplayMethod,
@@ -93,6 +94,13 @@ class MemoryReplicator:
             await self.pause(stream.name)
         else:
             await self.resume(stream.name)
+
+    async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
+        """Nothing but this process has streams in memory, so there is nothing to take over."""
+        known = stream.name in self._records
+        if not known and not dry_run:
+            await self.upsert_stream(stream.model_copy(update={"owner": None}))
+        return Adoption(known=known)
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
         record = self._records.get(name)

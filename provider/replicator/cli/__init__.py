@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from replicator.cli.adopt import adopt
 from replicator.cli.agent import agent
 from replicator.cli.doctor import doctor
 from replicator.cli.exits import help_text
@@ -27,6 +28,7 @@ app.command("list")(list_streams)
 app.command("import")(import_streams)
 for command in (status, doctor, pause, resume, replay, serve):
     app.command()(command)
+agent.command()(adopt)
 app.add_typer(agent)
 
 

@@ -49,10 +49,10 @@ async def find_agent(client: RemoteReplicator) -> Info | None:
     """Who answers; `None`, at once, where nothing listens. Who listens and does not answer raises what calls raise."""
     from replicator.remote.address import parse_unix
 
-    return await client.info() if _listens(str(parse_unix(client.address))) else None
+    return await client.info() if listens(str(parse_unix(client.address))) else None
 
 
-def _listens(path: str) -> bool:
+def listens(path: str) -> bool:
     """Whether somebody listens, or may: what we are not allowed to know counts as yes."""
     import socket
 

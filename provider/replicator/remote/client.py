@@ -16,7 +16,7 @@ from replicator.remote import routes
 from replicator.remote.connection import Connection
 from replicator.remote.faults import from_wire, invalid
 from replicator.remote.routes import PROTOCOL, PROTOCOL_HEADER, Info, Operation, is_older
-from replicator.replicator import Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
+from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
 
 if TYPE_CHECKING:
     import httpx
@@ -54,6 +54,9 @@ class RemoteReplicator:
 
     async def upsert_stream(self, stream: Stream) -> None:
         return await self._call(routes.UPSERT_STREAM, stream=stream)
+
+    async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
+        return await self._call(routes.ADOPT_STREAM, stream=stream, dry_run=dry_run)
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
         return await self._call(routes.DELETE_STREAM, name=name, owner=owner)

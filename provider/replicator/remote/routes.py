@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
 
 from replicator.model import Checkpoint, Instant, Model, Owner, Stream, StreamStatus
-from replicator.replicator import Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
+from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
 
 PROTOCOL = 1
 """The version of this table. A peer that speaks another one is refused."""
@@ -65,6 +65,12 @@ class StreamBody(Model):
     """A whole stream."""
 
     stream: Stream
+
+
+class AdoptBody(StreamBody):
+    """A whole stream, and whether only to look."""
+
+    dry_run: bool = False
 
 
 class DeleteBody(Model):
@@ -128,6 +134,14 @@ _STREAM = "/v1/{kind}/streams/{name}"
 UPSERT_STREAM: Operation[None] = Operation(
     "upsert_stream", "PUT", "/v1/{kind}/streams", type(None), "Make a stream, or make it as given.", StreamBody
 )
+ADOPT_STREAM: Operation[Adoption] = Operation(
+    "adopt_stream",
+    "POST",
+    "/v1/{kind}/adoptions",
+    Adoption,
+    "Make a stream over what another manager of the engine left.",
+    AdoptBody,
+)
 DELETE_STREAM: Operation[None] = Operation(
     "delete_stream", "DELETE", _STREAM, type(None), "Remove a stream and its replication state.", DeleteBody
 )
@@ -176,6 +190,7 @@ DESCRIBE: Operation[list[Description]] = Operation(
 
 OPERATIONS: tuple[Operation[Any], ...] = (
     UPSERT_STREAM,
+    ADOPT_STREAM,
     DELETE_STREAM,
     LIST_STREAMS,
     GET_STATUS,

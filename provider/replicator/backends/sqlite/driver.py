@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from replicator import authref
 from replicator.backends.ownership import check_owner, destination_key, settle_owner
+from replicator.backends.sqlite import adoption, preflight, replays
 from replicator.backends.sqlite import database as db
-from replicator.backends.sqlite import preflight, replays
 from replicator.backends.sqlite.keeper import Keeper
 from replicator.backends.sqlite.lanes import Launch
 from replicator.backends.sqlite.litestream import EngineError
@@ -24,7 +24,7 @@ from replicator.backends.sqlite.record import Phase, Record, Store
 from replicator.backends.sqlite.status import ASK_WITHIN, Answer, ask, status_of
 from replicator.errors import Category, ReplicatorError
 from replicator.model import Checkpoint, Mode, Owner, Stream, StreamStatus
-from replicator.replicator import Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
+from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
 
 LOOK_EVERY = 2.0
 """Seconds between two looks at files and uploads."""
@@ -63,6 +63,7 @@ class SqliteDriver:
         redactor: authref.Redactor | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
+        self._folder = folder
         self._keeper = Keeper(
             binary,
             folder,
@@ -134,6 +135,23 @@ class SqliteDriver:
                 await self._keeper.make(stored, record)
             else:
                 await self._keeper.change(record, stored)
+
+    async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
+        adopted = stream.model_copy(update={"owner": None, "backend": self.kind})
+        if dry_run:
+            return await adoption.look(self._keeper, adopted, self._keeper.store.get(stream.name))
+        return await self._whole(self._adopt(adopted))
+
+    async def _adopt(self, stream: Stream) -> Adoption:
+        async with self._lock(stream.name):
+            record = self._keeper.store.get(stream.name)
+            if record is not None and record.phase is Phase.DELETING:
+                await self._keeper.remove(record)
+                record = None
+            found = await adoption.look(self._keeper, stream, record)
+            if not found.known:
+                await adoption.take_over(self._keeper, stream, record, ours=self._folder)
+            return found
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
         await self._whole(self._delete(name, owner))

@@ -1,0 +1,98 @@
+"""Taking over a database that a litestream of somebody else has replicated: its prefix stays, and is gone on with."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+from replicator.backends.ownership import destination_key
+from replicator.backends.sqlite import faults
+from replicator.backends.sqlite.holders import holders
+from replicator.backends.sqlite.keeper import Keeper
+from replicator.backends.sqlite.litestream import format_txid
+from replicator.backends.sqlite.places import parse_location, same_place, source_path
+from replicator.backends.sqlite.positions import Position
+from replicator.backends.sqlite.record import Phase, Record, Tombstone
+from replicator.backends.sqlite.replica import PrefixContents, ReplicaError
+from replicator.errors import DestinationInUse
+from replicator.model import Checkpoint, Stream
+from replicator.replicator import Adoption
+
+_LATER_GENERATIONS = "r2"  # the sub-prefix of an agent's first re-seed; no litestream of its own writes there
+
+
+async def look(keeper: Keeper, stream: Stream, record: Record | None) -> Adoption:
+    """What would be taken over. Raise where the source, the store or the data there do not allow it."""
+    if record is not None and record.phase is Phase.ACTIVE:
+        if record.stream.source.uri == stream.source.uri and same_place(record.stream, stream):
+            return Adoption(known=True)
+        raise DestinationInUse(
+            f"the agent has a stream of this name, of {source_path(record.stream)}",
+            stream=stream.name,
+            fix="choose another name",
+        )
+    keeper.refuse_neighbours(stream)
+    await keeper.inspect(stream)
+    found = await _contents(keeper, stream)
+    newest = None
+    if found.newest_txid is not None:
+        newest = Checkpoint(lsn=str(Position(1, found.newest_txid)), wall=found.newest_time)
+    return Adoption(known=False, objects=found.objects, newest=newest)
+
+
+async def take_over(keeper: Keeper, stream: Stream, half_made: Record | None, *, ours: Path) -> None:
+    """Make the stream. The destination is recorded as ours first, so that a crash leaves nothing that bars the way.
+
+    :param ours: the folder of the agent's own litestream processes.
+    """
+    if running := await asyncio.to_thread(holders, [source_path(stream)], but=ours):
+        raise still_running(running, stream.name)
+    found = await _contents(keeper, stream)
+    key = destination_key(stream.destination)
+    if found.objects and keeper.store.tombstone(key) is None:
+        await keeper.store.bury(
+            Tombstone(
+                destination=key,
+                name=stream.name,
+                owner=None,
+                generation=1,
+                last_txid=format_txid(found.newest_txid) if found.newest_txid else None,
+                removed_at=datetime.now(UTC),
+            )
+        )
+    await keeper.make(stream, half_made)
+
+
+def still_running(running: list[str], stream: str | None = None) -> DestinationInUse:
+    """Two writers on one prefix leave it unrestorable."""
+    return DestinationInUse(
+        f"litestream still runs: {'; '.join(running)}",
+        stream=stream,
+        fix="stop it, and keep it from starting again: systemctl disable --now litestream",
+    )
+
+
+async def _contents(keeper: Keeper, stream: Stream) -> PrefixContents:
+    """What is at the destination; raise `DestinationInUse` where it is not what litestream 0.5 left."""
+    place, credentials = parse_location(stream), await keeper.identities.of(stream)
+    try:
+        found = await place.list_prefix(credentials)
+        later = (await place.child(_LATER_GENERATIONS).list_prefix(credentials)).objects
+    except ReplicaError as error:
+        raise faults.of_replica(error, stream.name) from error
+    if later:
+        raise DestinationInUse(
+            f"{place} was written by an agent, which has re-seeded it",
+            stream=stream.name,
+            property="destination.uri",
+            fix="restore that agent's registry, or choose another prefix",
+        )
+    if found.objects and found.newest_txid is None:
+        raise DestinationInUse(
+            f"{place} holds {found.objects} objects, and none is a transaction file of litestream 0.5",
+            stream=stream.name,
+            property="destination.uri",
+            fix="upgrade that litestream to 0.5 and let it replicate first, or choose an empty prefix",
+        )
+    return found
