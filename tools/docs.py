@@ -1,10 +1,11 @@
-"""Write the pages that are made from the code: the capability matrix, the errors, and the command.
+"""Write the pages that are made from the code: the reference, the capability matrix, the errors, and the command.
 
 `python tools/docs.py` writes them; with `--check` it fails where a page is stale.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,9 @@ from replicator.cli.exits import Exit, help_text
 from replicator.errors import BY_CODE
 from replicator.values import PropertyError
 from typer.cli import get_docs_for_click
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, Python looks in tools/ alone
+from tools import reference
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- capabilities: made by `make docs` -->", "<!-- end of capabilities -->"
@@ -144,7 +148,9 @@ def readme(text: str) -> str:
 def pages() -> dict[Path, str]:
     """Every generated page and its text."""
     path = ROOT / "README.md"
+    made = reference.pages(json.loads((ROOT / "schema.json").read_text("utf-8")))
     return {
+        **{ROOT / "docs" / "reference" / name: text for name, text in made.items()},
         ROOT / "docs" / "capabilities.md": capabilities_page(),
         ROOT / "docs" / "errors.md": errors_page(),
         ROOT / "docs" / "cli.md": cli_page(),
@@ -160,6 +166,7 @@ def main() -> None:
         if stale:
             sys.exit(f"stale: {', '.join(path.name for path in stale)}; run: make docs")
         return
+    (ROOT / "docs" / "reference").mkdir(exist_ok=True)
     for path, text in made.items():
         path.write_text(text, "utf-8")
 
