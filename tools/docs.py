@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -15,7 +16,7 @@ import typer
 from replicator.capabilities import TABLE, Capabilities, Cell, Verdict, Yes
 from replicator.cli import app
 from replicator.cli.exits import Exit, help_text
-from replicator.errors import BY_CODE
+from replicator.errors import BY_CODE, ReplicatorError
 from replicator.values import PropertyError
 from typer.cli import get_docs_for_click
 
@@ -101,20 +102,54 @@ def capabilities_page() -> str:
 
 
 def errors_page() -> str:
-    """docs/errors.md."""
+    """docs/errors.md: cause and way out from the docstrings, examples as a test saw them."""
+    meanings = {code: _paragraphs(cls) for code, cls in BY_CODE.items()} | _OF_THE_PLUGIN
+    examples = json.loads((ROOT / "tests" / "golden" / "errors.json").read_text("utf-8"))
     lines = [
         "# Errors",
         "",
-        "Each error says what happened, to which stream and property, and what to do next. The code is stable.",
+        "Each error says what happened, to which stream and property, and after `→` what to do next. The code in",
+        "brackets is stable. A preview, an `up` and the commands show the same errors. The examples are real: a test",
+        "brings each error about and compares.",
         "",
         "| code | meaning |",
         "|---|---|",
     ]
-    meanings = {code: (cls.__doc__ or "").strip().splitlines()[0] for code, cls in BY_CODE.items()}
-    meanings[PropertyError.code] = "A property cannot be carried over Pulumi's wire format."
-    meanings["RPL-PLUGIN-FAULT"] = "The plugin failed in a way that it did not expect; `--debug` shows where."
-    lines += [f"| `{code}` | {text} |" for code, text in sorted(meanings.items())]
+    lines += [f"| [`{code}`](#{code.lower()}) | {cause} |" for code, (cause, _) in sorted(meanings.items())]
+    for code, (cause, way_out) in sorted(meanings.items()):
+        lines += [f"\n## {code}\n", cause, "", "```", examples[code], "```", "", f"**What to do.** {way_out}"]
     return "\n".join(lines) + "\n"
+
+
+def _paragraphs(cls: type[ReplicatorError]) -> tuple[str, str]:
+    """What the docstring says: the cause, and the way out."""
+    cause, way_out = (" ".join(text.split()) for text in inspect.cleandoc(cls.__doc__ or "").split("\n\n"))
+    for words, page in _PAGES.items():
+        way_out = way_out.replace(words, f"[{words}]({page})")
+    return cause, way_out
+
+
+_PAGES = {
+    "The reference": "reference/README.md",
+    "The table of the backends": "capabilities.md",
+    "the page on secrets": "secrets.md",
+    "the page on the agent": "agent.md#from-another-host",
+    "`replicator agent adopt`": "litestream.md#taking-over-a-litestream-that-you-run-yourself",
+}
+"""What the docstrings call other pages."""
+
+_OF_THE_PLUGIN = {
+    PropertyError.code: (
+        "A property cannot be carried over Pulumi's wire format.",
+        "Give the property a value of another kind, as the error says: text in place of a file, a string in place of a "
+        "number that is too large.",
+    ),
+    "RPL-PLUGIN-FAULT": (
+        "The plugin failed in a way that it did not expect.",
+        "Run the command again with `--debug`, which shows where, and report it.",
+    ),
+}
+"""Errors that never leave the plugin, and so are no `ReplicatorError`."""
 
 
 def cli_page() -> str:
