@@ -166,6 +166,16 @@ async def test_an_import_of_what_another_manages_warns(provider: Provider) -> No
     assert warning.startswith(f"it is managed by {URN}; to manage it here, remove it there first")
 
 
+async def test_an_import_under_the_id_of_another_region(provider: Provider) -> None:
+    await up(provider)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await provider.read("memory/eu/orders")
+    assert "it has the id memory/default/orders, not memory/eu/orders [RPL-STREAM-INVALID]" in str(
+        caught.value.details()
+    )
+    assert (await provider.read(ID))[0] == ID
+
+
 async def test_an_import_of_what_is_not_there(provider: Provider) -> None:
     assert await provider.read("memory/default/nope") == ("", {}, {})
 
