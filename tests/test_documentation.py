@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from replicator.cli import app
+from typer.main import get_command
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -77,3 +80,57 @@ def test_the_index_names_every_page() -> None:
     listed = {DOCS / "reference" / link for link in links(reference.read_text("utf-8"))}
     assert set((DOCS / "reference").glob("*.md")) - listed == {reference}
     assert "docs/README.md" in links((ROOT / "README.md").read_text("utf-8"))
+
+
+COMMAND: Any = get_command(app)
+SHELL = ("", "sh", "console", "ini")
+"""What the blocks are marked with that hold commands."""
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words after each `replicator` in code that a person types."""
+    for token in parts(text):
+        if token.type == "code_inline" or (token.type == "fence" and token.info in SHELL):
+            for line in token.content.splitlines():
+                command = re.search(r"(?:^|[/ ])replicator (\w[^#|;`]*)", line.partition("  #")[0])
+                if command:
+                    yield command[1].split()
+
+
+def wrong(words: list[str]) -> list[str]:
+    """What of a command line our command does not have."""
+    here = COMMAND
+    while hasattr(here, "commands") and words and not words[0].startswith("-"):
+        found = here.commands.get(words[0])
+        if found is None:
+            return words[:1]
+        here, words = found, words[1:]
+    known = {option for parameter in here.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    given = (word.partition("=")[0] for word in words if word.startswith("-"))
+    return [option for option in given if option not in known | {"--help"}]
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "cli.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_every_command_exists(page: Path) -> None:
+    named = list(commands(page.read_text("utf-8")))
+    assert [" ".join(words) for words in named if wrong(list(words))] == []
+    assert named or page.name not in ("agent.md", "import.md")
+
+
+def test_a_command_that_does_not_exist_is_found() -> None:
+    text = "`replicator lst` `replicator agent run --sockt x` `pulumi up`\n"
+    text += "```\nbin/replicator status --json  # replicator x\n```\n"
+    found = list(commands(text))
+    assert found == [["lst"], ["agent", "run", "--sockt", "x"], ["status", "--json"]]
+    assert [wrong(words) for words in found] == [["lst"], ["--sockt"], []]
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    for page in PAGES:
+        for token in parts(page.read_text("utf-8")):
+            if token.type == "code_inline" or (token.type == "fence" and token.info in SHELL):
+                named = re.findall(r"^make ([a-z][a-z -]*)", token.content, re.MULTILINE)
+                assert {word for line in named for word in line.split()} <= targets, page
