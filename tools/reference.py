@@ -131,9 +131,8 @@ def _types(schema: Item) -> str:
         lines += [*_fields(item["properties"], item.get("required", ())), ""]
     lines += ["## Words", ""]
     for token, item in enums.items():
-        words = ", ".join(f"`{value['value']}`" for value in item["enum"])
-        lines += [f"### {_name(token)}", "", item["description"], "", f"One of {words}.", ""]
-        lines += [f"Used by {_listed(used[token])}.", ""]
+        lines += [f"### {_name(token)}", "", item["description"], "", f"Used by {_listed(used[token])}.", ""]
+        lines += [*_head("word", "meaning"), *_words(item), ""]
     return "\n".join(lines).rstrip().replace(f"]({TYPES}#", "](#") + "\n"
 
 
@@ -163,6 +162,11 @@ def _fields(properties: Item, required: Iterable[str]) -> Iterator[str]:
     yield from _head("name", "type", "required", "what it is")
     for name, item in properties.items():
         yield _row(f"`{name}`", _type(item), "yes" if name in required else "", _what(item))
+
+
+def _words(enum: Item) -> Iterator[str]:
+    for value in enum["enum"]:
+        yield _row(f"`{value['value']}`", value["description"])
 
 
 def _changes(inputs: Item) -> Iterator[str]:
