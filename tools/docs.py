@@ -9,8 +9,9 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import typer
 from replicator.capabilities import TABLE, Capabilities, Cell, Verdict, Yes
@@ -156,8 +157,21 @@ def cli_page() -> str:
     """docs/cli.md."""
     command = typer.main.get_command(app)
     text: str = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="replicator"), name="replicator")
+    text = re.sub(r"(?<=: )(.+)\.\.\.$", lambda cut: _whole(command, cut[1]), text, flags=re.MULTILINE)
     usage = text.replace("# `replicator`", "# The command `replicator`", 1).replace(help_text(), _EXITS, 1)
     return re.sub(r"\n{3,}", "\n\n", usage).rstrip() + "\n"
+
+
+def _whole(command: Any, cut: str) -> str:
+    """The first sentence of the command whose help was cut off there."""
+    sentences = [re.split(r"(?<=\.)\s", inspect.cleandoc(each.help or ""), maxsplit=1)[0] for each in _below(command)]
+    return next(text for text in (" ".join(each.split()) for each in sentences) if text.startswith(cut))
+
+
+def _below(command: Any) -> Iterator[Any]:
+    for each in getattr(command, "commands", {}).values():
+        yield each
+        yield from _below(each)
 
 
 _EXITS = "\n".join(
