@@ -136,6 +136,7 @@ async def example(code: str) -> str:
             text = str(error)
         for differing, instead in lab.tidy.items():
             text = text.replace(differing, instead)
+        text = re.sub(r"\b[0-9a-f]{16}(?= \()", f"{1:016x}", text)
         text = re.sub(r"\.[0-9a-f]{12}\.part", ".8254c329a928.part", text)
         text = re.sub(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d:\d\d", r"2026-11-25\g<1>09:00:00", text)
         return re.sub(r"\.\d+Z", "Z", text)
