@@ -33,6 +33,7 @@ LONGEST_FIRST = (
     "tests/e2e/test_interrupts.py",
     "tests/e2e/test_litestream.py",
     "tests/e2e/test_examples.py",
+    "tests/tools/test_kafka.py",
 )
 """Modules that take minutes. Begun last, one of them would be waited for by every other process."""
 

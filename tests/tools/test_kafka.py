@@ -46,6 +46,14 @@ from tools.kafka.process import find_jars, find_java
 from tools.kafka.tls import make_tls
 
 ROOT = Path(__file__).resolve().parents[2]
+SHARING = """
+import os, time
+def test_it(kafka, run_folder):
+    said = run_folder / ("pair-of-" + os.environ["PYTEST_XDIST_WORKER"])
+    said.with_suffix(".new").write_text(repr(kafka))
+    said.with_suffix(".new").rename(said)
+    time.sleep(120)
+"""
 engine = pytest.mark.engine
 
 HEADERS = (("trace", b"\x00\xff\n"), ("trace", b"again"), ("empty", b""), ("none", None))
@@ -144,8 +152,29 @@ class TestKeeper:
         wait_until(lambda: not processes_of(folder), what="no process is left")
         assert not (folder / "pair.json").exists()
 
-    def test_a_person_starts_them_once_and_ends_them(self, tmp_path: Path) -> None:
+    def test_the_processes_of_a_run_share_one_pair_which_ends_with_the_run_even_if_that_is_killed(
+        self, tmp_path: Path
+    ) -> None:
         find_jars()
+        for name in ("one", "two"):
+            (tmp_path / f"test_{name}.py").write_text(SHARING)
+        base = tmp_path / "run"
+        plugins = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
+        run = ["-n", "2", "--dist", "loadfile", "--basetemp", str(base), str(tmp_path)]
+        with (tmp_path / "out").open("wb") as out:
+            controller = subprocess.Popen([sys.executable, "-m", "pytest", *plugins, *run], cwd=ROOT, stdout=out)
+        try:
+            said = [base / f"pair-of-gw{worker}" for worker in (0, 1)]
+            wait_until(lambda: all(path.exists() for path in said), timeout=90, what="both have a pair")
+            first, second = (path.read_text() for path in said)
+            assert first == second
+            assert len(processes_of(base / "kafka" / "run")) == 4
+        finally:
+            controller.kill()
+            controller.wait()
+        wait_until(lambda: not processes_of(base), timeout=30, what="no process is left")
+
+    def test_a_person_starts_them_once_and_ends_them_and_no_others(self, tmp_path: Path, kafka: Pair) -> None:
 
         def engines(command: str) -> str:
             argv = [sys.executable, str(ROOT / "tools" / "engines.py"), command, "--folder", str(tmp_path / "build")]
@@ -159,9 +188,11 @@ class TestKeeper:
             bootstrap, connect = shell.stdout.split()
             assert AdminClient(dict(plain(bootstrap))).list_topics(timeout=10).brokers
             assert httpx.get(f"{connect}/health", trust_env=False).json()["status"] == "healthy"
+            assert bootstrap != kafka.east.bootstrap
             assert engines("down") == ""
-            assert not processes_of(tmp_path)
+            wait_until(lambda: not processes_of(tmp_path), what="no process is left")
             assert engines("down") == ""
+            assert httpx.get(f"{kafka.west.connect}/health", trust_env=False).json()["status"] == "healthy"
         finally:
             end(tmp_path / "build" / "kafka")
 
@@ -205,7 +236,9 @@ class TestBroker:
             assert said in first_error(wrong)
 
     def test_a_broker_that_was_killed_comes_back_with_its_records_and_its_address(self, tmp_path: Path) -> None:
-        with Broker(tmp_path / "broker") as broker:
+        # Else the broker waits nine seconds for the end of the session that the killed one had.
+        session = {"broker.session.timeout.ms": 3000, "broker.heartbeat.interval.ms": 500}
+        with Broker(tmp_path / "broker", properties=session) as broker:
             client = plain(broker.bootstrap)
             topic = make_topic(client, "kept", partitions=2)
             produce(client, topic, RECORDS)
