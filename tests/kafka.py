@@ -9,9 +9,19 @@ from typing import cast
 
 import httpx
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from tests.engines import wait_until
+from tools.kafka.cluster import SCRAM
+from tools.kafka.pair import Side
 
 MIRROR = "org.apache.kafka.connect.mirror.MirrorSourceConnector"
 BYTES = "org.apache.kafka.connect.converters.ByteArrayConverter"
@@ -40,6 +50,18 @@ def unique(prefix: str) -> str:
 def plain(bootstrap: str) -> Client:
     """How a client reaches a listener without TLS and login."""
     return {"bootstrap.servers": bootstrap}
+
+
+def secure(side: Side, user: str, password: str) -> Client:
+    """How a client reaches the listener with TLS and login."""
+    return {
+        "bootstrap.servers": side.secure_bootstrap,
+        "security.protocol": "SASL_SSL",
+        "ssl.ca.location": str(side.ca),
+        "sasl.mechanism": SCRAM,
+        "sasl.username": user,
+        "sasl.password": password,
+    }
 
 
 def make_topic(client: Client, name: str, *, partitions: int = 1, **config: str) -> str:
@@ -95,6 +117,17 @@ def consume(client: Client, topic: str) -> list[Record]:
         return [record for partition in partitions for record in found[partition]]
     finally:
         consumer.close()
+
+
+def allow(side: Side, user: str, *rights: tuple[ResourceType, str, AclOperation]) -> None:
+    """Let a user of the secure listener do what each right says: the kind, the name (`*` is all) and the operation."""
+    wanted = [
+        AclBinding(kind, name, ResourcePatternType.LITERAL, f"User:{user}", "*", operation, AclPermissionType.ALLOW)
+        for kind, name, operation in rights
+    ]
+    admin = AdminClient(dict(plain(side.bootstrap)))
+    for done in admin.create_acls(wanted).values():
+        done.result(TIMEOUT)
 
 
 def mirror_config(source: str, target: str, topic: str) -> dict[str, str]:

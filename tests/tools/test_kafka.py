@@ -16,24 +16,19 @@ from typing import Any
 import httpx
 import pytest
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin import AclOperation, AdminClient, ResourceType
 
 from tests.engines import EngineMissing, wait_until
 from tests.kafka import (
     Client,
     Record,
+    allow,
     consume,
     make_topic,
     mirror_config,
     plain,
     produce,
+    secure,
     unique,
     wait_running,
 )
@@ -41,7 +36,7 @@ from tools.gobuild import BuildError
 from tools.kafka.cluster import SCRAM, Broker, Login, Worker, add_user
 from tools.kafka.jars import NAMES, POMS, checksums, collect, verify
 from tools.kafka.keeper import end, keep, running
-from tools.kafka.pair import Pair, Side
+from tools.kafka.pair import Pair
 from tools.kafka.process import find_jars, find_java
 from tools.kafka.tls import make_tls
 
@@ -224,7 +219,7 @@ class TestBroker:
             produce(right, topic, RECORDS[:1])
         assert "TOPIC_AUTHORIZATION_FAILED" in str(refused.value)
 
-        allow(side, user, topic)
+        allow(side, user, (ResourceType.TOPIC, topic, AclOperation.WRITE))
         produce(right, topic, RECORDS[:1])
         assert consume(plain(side.bootstrap), topic) == RECORDS[:1]
 
@@ -250,37 +245,10 @@ class TestBroker:
         assert processes_of(tmp_path) == []
 
 
-def secure(side: Side, user: str, password: str) -> Client:
-    return {
-        "bootstrap.servers": side.secure_bootstrap,
-        "security.protocol": "SASL_SSL",
-        "ssl.ca.location": str(side.ca),
-        "sasl.mechanism": SCRAM,
-        "sasl.username": user,
-        "sasl.password": password,
-        "log_level": 0,
-    }
-
-
-def allow(side: Side, user: str, topic: str) -> None:
-    binding = AclBinding(
-        ResourceType.TOPIC,
-        topic,
-        ResourcePatternType.LITERAL,
-        f"User:{user}",
-        "*",
-        AclOperation.WRITE,
-        AclPermissionType.ALLOW,
-    )
-    admin = AdminClient(dict(plain(side.bootstrap)))
-    for done in admin.create_acls([binding]).values():
-        done.result(10)
-
-
 def first_error(client: Client) -> str:
     """What a client says first when it cannot come in."""
     said: list[str] = []
-    told: dict[str, Any] = {"error_cb": lambda error: said.append(error.name())}
+    told: dict[str, Any] = {"log_level": 0, "error_cb": lambda error: said.append(error.name())}
     admin = AdminClient({**client, **told})
     wait_until(lambda: admin.poll(0.1) is not None and said, what="the client is refused")
     return said[0]
@@ -288,14 +256,18 @@ def first_error(client: Client) -> str:
 
 @engine
 class TestWorker:
-    def test_a_mirror_copies_every_record_with_its_headers_and_time(self, kafka: Pair) -> None:
+    @pytest.mark.parametrize("listener", ["plain", "secure"])
+    def test_a_mirror_copies_every_record_with_its_headers_and_time(self, kafka: Pair, listener: str) -> None:
         source, target = plain(kafka.east.bootstrap), plain(kafka.west.bootstrap)
         topic = make_topic(source, unique("mirrored"), partitions=2)
         produce(source, topic, RECORDS)
         name = unique("mirror")
         with httpx.Client(base_url=kafka.west.connect, trust_env=False, timeout=30) as rest:
             config = mirror_config(kafka.east.bootstrap, kafka.west.bootstrap, topic)
-            rest.post("/connectors", json={"name": name, "config": config}).raise_for_status()
+            if listener == "secure":
+                config |= secure_source(kafka, topic)
+            made = rest.post("/connectors", json={"name": name, "config": config})
+            assert made.status_code == 201, made.text
             try:
                 wait_running(rest, name)
                 wait_until(lambda: len(consume(target, topic)) >= len(RECORDS), timeout=30, what="all is copied")
@@ -368,6 +340,28 @@ class TestWorker:
                 rest.get("/connectors", timeout=0.3)
             worker.thaw()
             assert rest.get("/connectors").json() == []
+
+
+def secure_source(pair: Pair, topic: str) -> dict[str, str]:
+    """What a mirror says of the secure listener of its source, for a user who may just read the topic."""
+    user, password = unique("mirror"), unique("password")
+    add_user(pair.east.bootstrap, user, password)
+    reads = [AclOperation.READ, AclOperation.DESCRIBE_CONFIGS]
+    allow(pair.east, user, *[(ResourceType.TOPIC, topic, operation) for operation in reads])
+    secrets = pair.west.secrets / f"{user}.properties"
+    module = "org.apache.kafka.common.security.scram.ScramLoginModule"
+    secrets.write_text(f'jaas={module} required username="{user}" password="{password}";\n')
+    settings = {
+        "bootstrap.servers": pair.east.secure_bootstrap,
+        "security.protocol": "SASL_SSL",
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(pair.east.ca),
+        "sasl.mechanism": SCRAM,
+        "sasl.jaas.config": f"${{file:{secrets}:jaas}}",
+    }
+    source = {f"source.cluster.{name}": value for name, value in settings.items()}
+    # The user may neither write to the source nor see its access control lists.
+    return {**source, "offset-syncs.topic.location": "target", "sync.topic.acls.enabled": "false"}
 
 
 FILE = {
