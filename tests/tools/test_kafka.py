@@ -333,6 +333,21 @@ class TestWorker:
             assert refused.status_code == 400
             assert "'None' policy does not allow 'linger.ms'" in refused.text
 
+    def test_plugins_are_found_beside_what_is_always_there(self, kafka: Pair, tmp_path: Path) -> None:
+        plugins = [find_jars("debezium-postgres"), find_jars("jdbc-sink")]
+        worker = Worker(tmp_path, kafka.east.bootstrap, group=unique("group"), plugins=plugins)
+        with worker, worker.client() as rest:
+            found = {row["class"]: row["version"] for row in rest.get("/connector-plugins").json()}
+        assert found == {
+            "io.debezium.connector.postgresql.PostgresConnector": "3.7.0.Final",
+            "io.debezium.connector.jdbc.JdbcSinkConnector": "3.6.0.Final",
+            **{f"org.apache.kafka.connect.file.FileStream{kind}Connector": "4.3.1" for kind in ("Source", "Sink")},
+            **{
+                f"org.apache.kafka.connect.mirror.Mirror{kind}Connector": "4.3.1"
+                for kind in ("Source", "Checkpoint", "Heartbeat")
+            },
+        }
+
     def test_a_worker_can_hang(self, kafka: Pair, tmp_path: Path) -> None:
         with Worker(tmp_path, kafka.east.bootstrap, group=unique("group")) as worker, worker.client() as rest:
             worker.freeze()

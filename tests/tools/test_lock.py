@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements.lock"
 PINS = [LOCK, *sorted(ROOT.glob("tools/*.lock"))]
 PINS += [path for folder in ("tools", "examples") for path in sorted((ROOT / folder).rglob("go.[ms]*"))]
-PINS += sorted(ROOT.glob("tools/kafka/*/*"))
+PINS += [path for name in ("pom.xml", "jars.lock") for path in sorted(ROOT.glob(f"tools/kafka/*/{name}"))]
 
 
 def locked(text: str) -> dict[str, set[Version]]:

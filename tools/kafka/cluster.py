@@ -36,7 +36,7 @@ class Broker(Server):
     """One KRaft node that is broker and controller.
 
     The listener PLAINTEXT lets anybody in, as `User:ANONYMOUS`. With `tls` there is the listener SASL_SSL too, for the
-    users that `add_user` made.
+    users that `add_user` makes.
 
     :param authorizer: whether access control lists count; the anonymous user may do everything all the same.
     :param properties: more settings, which win.
@@ -89,20 +89,13 @@ class Broker(Server):
             tool.wait_end(timeout)
         super().start(timeout)
 
-    def admin(self) -> AdminClient:
-        """A client that may do everything."""
-        return AdminClient({"bootstrap.servers": self.bootstrap})
-
-    def add_user(self, name: str, password: str) -> None:
-        """Make a user of the listener SASL_SSL, or give one another password."""
-        add_user(self.bootstrap, name, password)
-
     def answers(self) -> bool:
+        """Whether the listener PLAINTEXT answers."""
         with socket.socket() as probe:  # a client that finds no listener says so on standard error
             if probe.connect_ex(("127.0.0.1", self._plain)) != 0:
                 return False
         try:
-            return bool(self.admin().list_topics(timeout=5).brokers)
+            return bool(AdminClient({"bootstrap.servers": self.bootstrap}).list_topics(timeout=5).brokers)
         except KafkaException:
             return False
 
@@ -161,7 +154,7 @@ class Worker(Server):
     Files in `secrets` are what `${file:…}` and `${directory:…}` of a connector may name; `environment` is what
     `${env:…}` may.
 
-    :param plugins: folders of jars, one a plugin; MirrorMaker 2 and the file connectors are always there.
+    :param plugins: folders of jars that `find_jars` gave; MirrorMaker 2 and the file connectors are always there.
     :param tls: the REST interface then speaks TLS.
     :param login: the REST interface then asks for this user.
     :param properties: more settings, which win.

@@ -93,7 +93,7 @@ def held(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[IO[str]]:
 def _spawn(folder: Path, users: Path | None) -> None:
     command = [sys.executable, "-m", "tools.kafka.keeper", str(folder), *(["--users", str(users)] if users else [])]
     with (folder / "keeper.log").open("wb") as log:
-        subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
+        subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
 
 
 def _serve(folder: Path, users: Path | None) -> None:

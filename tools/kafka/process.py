@@ -9,6 +9,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -113,10 +114,8 @@ class JavaProcess:
         """End the program as its operator would, by SIGTERM; by SIGKILL after `timeout` seconds."""
         if self._process is not None:
             self._process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
             self.kill()
 
     def kill(self) -> None:
