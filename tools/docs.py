@@ -72,7 +72,7 @@ def capabilities_page() -> str:
     lines = [
         "# What each backend can do",
         "",
-        "This page is made from the table that Check, the preview's warnings and the tests read. A property that a",
+        "This page is made from the table by which a preview refuses and warns, and which the tests read. What a",
         "backend does not support is refused in `pulumi preview`, with the reason below.",
     ]
     for row in TABLE.values():
