@@ -115,7 +115,7 @@ def test_what_is_no_reference_is_refused_and_the_reason_says_what_is_expected(te
     with pytest.raises(SecretSyntax) as caught:
         parse(text)
     assert BAD[text] in caught.value.message
-    assert "env://PG_MAIN_*" in (caught.value.fix or "")
+    assert "env://SHOP_*" in (caught.value.fix or "")
     assert "hunter2" not in shown(caught.value)
 
 

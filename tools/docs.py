@@ -1,22 +1,28 @@
-"""Write the pages that are made from the code: the capability matrix, the errors, and the command.
+"""Write the pages that are made from the code: the reference, the capability matrix, the errors, and the command.
 
 `python tools/docs.py` writes them; with `--check` it fails where a page is stale.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import typer
 from replicator.capabilities import TABLE, Capabilities, Cell, Verdict, Yes
 from replicator.cli import app
 from replicator.cli.exits import Exit, help_text
-from replicator.errors import BY_CODE
+from replicator.errors import BY_CODE, ReplicatorError
 from replicator.values import PropertyError
 from typer.cli import get_docs_for_click
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, Python looks in tools/ alone
+from tools import reference
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- capabilities: made by `make docs` -->", "<!-- end of capabilities -->"
@@ -66,7 +72,7 @@ def capabilities_page() -> str:
     lines = [
         "# What each backend can do",
         "",
-        "This page is made from the table that Check, the preview's warnings and the tests read. A property that a",
+        "This page is made from the table by which a preview refuses and warns, and which the tests read. What a",
         "backend does not support is refused in `pulumi preview`, with the reason below.",
     ]
     for row in TABLE.values():
@@ -97,28 +103,75 @@ def capabilities_page() -> str:
 
 
 def errors_page() -> str:
-    """docs/errors.md."""
+    """docs/errors.md: cause and way out from the docstrings, examples as a test saw them."""
+    meanings = {code: _paragraphs(cls) for code, cls in BY_CODE.items()} | _OF_THE_PLUGIN
+    examples = json.loads((ROOT / "tests" / "golden" / "errors.json").read_text("utf-8"))
     lines = [
         "# Errors",
         "",
-        "Each error says what happened, to which stream and property, and what to do next. The code is stable.",
+        "Each error says what happened, to which stream and property, and after `→` what to do next. The code in",
+        "brackets is stable. A preview, an `up` and the commands show the same errors. The examples are real: a test",
+        "brings each error about and compares.",
         "",
         "| code | meaning |",
         "|---|---|",
     ]
-    meanings = {code: (cls.__doc__ or "").strip().splitlines()[0] for code, cls in BY_CODE.items()}
-    meanings[PropertyError.code] = "A property cannot be carried over Pulumi's wire format."
-    meanings["RPL-PLUGIN-FAULT"] = "The plugin failed in a way that it did not expect; `--debug` shows where."
-    lines += [f"| `{code}` | {text} |" for code, text in sorted(meanings.items())]
+    lines += [f"| [`{code}`](#{code.lower()}) | {cause} |" for code, (cause, _) in sorted(meanings.items())]
+    for code, (cause, way_out) in sorted(meanings.items()):
+        lines += [f"\n## {code}\n", cause, "", "```", examples[code], "```", "", f"**What to do.** {way_out}"]
     return "\n".join(lines) + "\n"
+
+
+def _paragraphs(cls: type[ReplicatorError]) -> tuple[str, str]:
+    """What the docstring says: the cause, and the way out."""
+    cause, way_out = (" ".join(text.split()) for text in inspect.cleandoc(cls.__doc__ or "").split("\n\n"))
+    for words, page in _PAGES.items():
+        way_out = way_out.replace(words, f"[{words}]({page})")
+    return cause, way_out
+
+
+_PAGES = {
+    "The reference": "reference/README.md",
+    "The table of the backends": "capabilities.md",
+    "the page on secrets": "secrets.md",
+    "the page on the agent": "agent.md#from-another-host",
+    "`replicator agent adopt`": "litestream.md#taking-over-a-litestream-that-you-run-yourself",
+}
+"""What the docstrings call other pages."""
+
+_OF_THE_PLUGIN = {
+    PropertyError.code: (
+        "A property cannot be carried over Pulumi's wire format.",
+        "Give the property a value of another kind, as the error says: text in place of a file, a string in place of a "
+        "number that is too large.",
+    ),
+    "RPL-PLUGIN-FAULT": (
+        "The plugin failed in a way that it did not expect.",
+        "Run the command again with `--debug`, which shows where, and report it.",
+    ),
+}
+"""Errors that never leave the plugin, and so are no `ReplicatorError`."""
 
 
 def cli_page() -> str:
     """docs/cli.md."""
     command = typer.main.get_command(app)
     text: str = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="replicator"), name="replicator")
+    text = re.sub(r"(?<=: )(.+)\.\.\.$", lambda cut: _whole(command, cut[1]), text, flags=re.MULTILINE)
     usage = text.replace("# `replicator`", "# The command `replicator`", 1).replace(help_text(), _EXITS, 1)
     return re.sub(r"\n{3,}", "\n\n", usage).rstrip() + "\n"
+
+
+def _whole(command: Any, cut: str) -> str:
+    """The first sentence of the command whose help was cut off there."""
+    sentences = [re.split(r"(?<=\.)\s", inspect.cleandoc(each.help or ""), maxsplit=1)[0] for each in _below(command)]
+    return next(text for text in (" ".join(each.split()) for each in sentences) if text.startswith(cut))
+
+
+def _below(command: Any) -> Iterator[Any]:
+    for each in getattr(command, "commands", {}).values():
+        yield each
+        yield from _below(each)
 
 
 _EXITS = "\n".join(
@@ -144,7 +197,9 @@ def readme(text: str) -> str:
 def pages() -> dict[Path, str]:
     """Every generated page and its text."""
     path = ROOT / "README.md"
+    made = reference.pages(json.loads((ROOT / "schema.json").read_text("utf-8")))
     return {
+        **{ROOT / "docs" / "reference" / name: text for name, text in made.items()},
         ROOT / "docs" / "capabilities.md": capabilities_page(),
         ROOT / "docs" / "errors.md": errors_page(),
         ROOT / "docs" / "cli.md": cli_page(),
@@ -160,6 +215,7 @@ def main() -> None:
         if stale:
             sys.exit(f"stale: {', '.join(path.name for path in stale)}; run: make docs")
         return
+    (ROOT / "docs" / "reference").mkdir(exist_ok=True)
     for path, text in made.items():
         path.write_text(text, "utf-8")
 

@@ -25,7 +25,7 @@ FIELDS = ("username", "password", "accessKeyId", "secretAccessKey", "sessionToke
 
 _PLANNED = ("dir", "k8s", "kms", "infisical", "vault", "awssecrets", "gcpsecrets", "azurekeyvault", "sops")
 _GRAMMAR = re.compile(r"(?:ref\+)?(?P<scheme>\w+)://(?P<path>[^?#]*)(?:\?(?P<params>[^#]*))?(?:#/?(?P<key>.*))?")
-_EXAMPLES = "env://PG_MAIN_*, env://PG_PASSWORD, file:///run/secrets/pg.json or file:///run/secrets/pg.json#password"
+_EXAMPLES = "env://SHOP_*, env://PG_PASSWORD, file:///run/secrets/s3.json or file:///run/secrets/pg.json#password"
 _MARK = "[redacted]"
 _MAX_FILE = 1 << 20
 _MIN_VALUE = 4
@@ -105,7 +105,7 @@ def parse(text: str) -> AuthRef:
 
 
 def _refused(problem: str) -> SecretSyntax:
-    return SecretSyntax(f"the reference {problem}", fix=f"Name the secret, as in {_EXAMPLES}; never write it here.")
+    return SecretSyntax(f"the reference {problem}", fix=f"name the secret, as in {_EXAMPLES}; never write it here")
 
 
 def _listed(words: Sequence[str] | Mapping[str, object]) -> str:
@@ -146,7 +146,7 @@ def resolve(
     if ref.key is not None and len(required) > 1:
         raise SecretNotFound(
             f"{ref.text} names one value, but {_listed(required)} are needed",
-            fix="Name a bundle that holds all of them, as in env://PG_MAIN_* or file:///run/secrets/pg.json.",
+            fix="name a bundle that holds all of them, as in env://SHOP_* or file:///run/secrets/s3.json",
         )
     scheme = _SCHEMES[ref.scheme]
     entries = scheme.read(ref, environ)
@@ -155,7 +155,7 @@ def resolve(
     if missing := [wanted[name] for name in required if name not in values]:
         raise SecretNotFound(
             "; ".join(scheme.missing.format(name=name, path=ref.path) for name in missing),
-            fix=f"Provide it to the process that resolves {ref.text}, or correct the reference.",
+            fix=f"provide it to the process that resolves {ref.text}, or correct the reference",
         )
     return values
 
@@ -188,7 +188,7 @@ def _read_file(ref: AuthRef, environ: Mapping[str, str]) -> Mapping[str, str]:
         problem = problem or "it is neither a JSON object nor a properties file in UTF-8"
         raise SecretNotFound(
             f"the secret file {ref.path} cannot be read: {problem}",
-            fix=f"Let the process that resolves {ref.text} read a file of key=value lines or a JSON object there.",
+            fix=f"let the process that resolves {ref.text} read a file of key=value lines or a JSON object there",
         )
     return entries
 

@@ -1,5 +1,7 @@
 """Every error that a person can meet, each with a stable code.
 
+The first paragraph of a docstring is the cause, the second the way out; docs/errors.md has both, with an example.
+
 ReplicatorError
 ├── InvalidStream            RPL-STREAM-INVALID     an input is wrong as it stands
 ├── StreamNotFound           RPL-STREAM-NOTFOUND    the engine has no such stream
@@ -83,256 +85,379 @@ class ReplicatorError(Exception):
 
 
 class InvalidStream(ReplicatorError):
-    """An input is wrong as it stands."""
+    """An input is wrong as it stands.
+
+    Correct the property that the error names. The reference says what each one may hold.
+    """
 
     code = "RPL-STREAM-INVALID"
     category = Category.INVALID
 
 
 class StreamNotFound(ReplicatorError):
-    """The engine answered, and has no such stream."""
+    """The engine answered, and has no such stream.
+
+    Look at what is there with `replicator list`. What somebody removed at the engine, `pulumi refresh` takes out of the
+    state, and the next `pulumi up` makes it again.
+    """
 
     code = "RPL-STREAM-NOTFOUND"
     category = Category.MISSING
 
 
 class StreamProtected(ReplicatorError):
-    """The stream has deletionProtection."""
+    """The stream has deletionProtection, and is to be removed or replaced.
+
+    Where that is meant, set `deletionProtection` to false and run `pulumi up`; then do it again.
+    """
 
     code = "RPL-STREAM-PROTECTED"
     category = Category.CONFLICT
 
 
 class Unsupported(ReplicatorError):
-    """The backend cannot do what the property asks; the text says what would work."""
+    """The backend cannot do what the property asks; the text says what would work.
+
+    Do what the text says. The table of the backends has every refusal, and `getCapabilities` tells it to a program.
+    """
 
     code = "RPL-CAP-UNSUPPORTED"
     category = Category.INVALID
 
 
 class NotOurs(ReplicatorError):
-    """An object of the engine carries no marker of ours."""
+    """A stream of this name is at the engine, and no resource manages it.
+
+    Import it, with the command that the error names. Where it is another stream that happens to have the name, give
+    yours another `name`.
+    """
 
     code = "RPL-OWNER-NONE"
     category = Category.CONFLICT
 
 
 class OwnedByAnother(ReplicatorError):
-    """Another resource manages the stream."""
+    """Another resource manages the stream.
+
+    Give yours another `name`. To move the stream to another stack, remove it from the state of the old one
+    (`pulumi state delete`), and import it into the other.
+    """
 
     code = "RPL-OWNER-OTHER"
     category = Category.CONFLICT
 
 
 class InvalidConfig(ReplicatorError):
-    """The provider's configuration is wrong or lacks something."""
+    """The provider's configuration, or what a command was given, is wrong or lacks something.
+
+    Correct the setting, the file or the option that the error names.
+    """
 
     code = "RPL-CONFIG-INVALID"
     category = Category.INVALID
 
 
 class SecretSyntax(ReplicatorError):
-    """An authRef is not a reference that we can read."""
+    """An authRef is not a reference that this release can read.
+
+    Write one of the forms of the page on secrets. The text of the reference is not repeated, since it may be a pasted
+    password: where it was one, change that password.
+    """
 
     code = "RPL-AUTH-SYNTAX"
     category = Category.INVALID
 
 
 class SecretNotFound(ReplicatorError):
-    """An authRef is well formed but names nothing where it is resolved."""
+    """An authRef is well formed but names nothing where it is resolved.
+
+    Provide the variable or the key to the agent, which resolves it on its host. The agent reads its environment when it
+    starts, so a new variable needs a restart of the agent; a file is read when the stream starts.
+    """
 
     code = "RPL-AUTH-NOTFOUND"
     category = Category.MISSING
 
 
 class SourceMissing(ReplicatorError):
-    """The source is not there."""
+    """The source is not there, or the folder that a copy goes to.
+
+    Check the path. It is a path on the agent's host, and the agent's user has to reach it.
+    """
 
     code = "RPL-SOURCE-MISSING"
     category = Category.MISSING
 
 
 class SourceFormat(ReplicatorError):
-    """The source is not what its kind says, for example not an SQLite file."""
+    """The source is not what its kind says, for example not an SQLite file.
+
+    Point `source.uri` at an SQLite file. Where the file is damaged, a replay by `copy` writes a good one from the
+    replica, under another path.
+    """
 
     code = "RPL-SOURCE-FORMAT"
     category = Category.INVALID
 
 
 class SourceLocked(ReplicatorError):
-    """A writer holds the source longer than we wait."""
+    """A writer holds the source longer than we wait.
+
+    End the transaction that holds the database. A stream that was running goes on by itself then; a create or an update
+    has to be run again.
+    """
 
     code = "RPL-SOURCE-LOCKED"
     category = Category.UNAVAILABLE
 
 
 class SourceDenied(ReplicatorError):
-    """No permission on the source, or it is read-only where the engine must write."""
+    """No permission on the source, or it is read-only where the engine must write.
+
+    Give the agent's user write permission on the database and on its folder; under systemd, in `ReadWritePaths=` too.
+    """
 
     code = "RPL-SOURCE-DENIED"
     category = Category.DENIED
 
 
 class SourceSwapped(ReplicatorError):
-    """Another file took the place of the source while it was replicated."""
+    """Another file took the place of the source while it was replicated.
+
+    Where the new file is the right one, run `pulumi up`, which copies it whole under a new prefix. Else put the old one
+    back.
+    """
 
     code = "RPL-SOURCE-SWAPPED"
     category = Category.CONFLICT
 
 
 class SourceFull(ReplicatorError):
-    """No space is left where the source or its side files live."""
+    """No space is left where the source or its side files live.
+
+    Free space on the database's disk. A stream that failed goes on by itself then.
+    """
 
     code = "RPL-SOURCE-FULL"
     category = Category.UNAVAILABLE
 
 
 class DestinationMissing(ReplicatorError):
-    """The bucket or folder of the destination is not there."""
+    """The bucket or folder of the destination is not there.
+
+    Make the bucket, or correct its name. Where the same program makes it, set `preflight: warn` on the provider, and
+    let the stream depend on the bucket.
+    """
 
     code = "RPL-DEST-MISSING"
     category = Category.MISSING
 
 
 class DestinationDenied(ReplicatorError):
-    """The destination refuses our credentials."""
+    """The destination refuses our credentials.
+
+    Check the key that `authRef` names and what it permits; the page on secrets lists what litestream needs. Without an
+    `authRef`, the role of the agent's host counts.
+    """
 
     code = "RPL-DEST-DENIED"
     category = Category.DENIED
 
 
 class DestinationInUse(ReplicatorError):
-    """Another stream writes to the destination, or another writer's data is there."""
+    """Another stream writes to the destination, or another writer's data is there.
+
+    Choose an empty prefix. For a replica that a litestream of your own wrote, `replicator agent adopt` carries it on.
+    """
 
     code = "RPL-DEST-INUSE"
     category = Category.CONFLICT
 
 
 class EngineUnavailable(ReplicatorError):
-    """The engine, or the store that it needs, did not answer. It says nothing about the stream."""
+    """The engine, or the store that it needs, did not answer. It says nothing about the stream.
+
+    Do the same again when it answers. A stream that runs goes on by itself.
+    """
 
     code = "RPL-ENGINE-DOWN"
     category = Category.UNAVAILABLE
 
 
 class EngineRefused(ReplicatorError):
-    """The engine answered with an error; its text is quoted."""
+    """The engine answered with an error; its text is quoted.
+
+    Mend what the engine says, and do the same again.
+    """
 
     code = "RPL-ENGINE-REFUSED"
     category = Category.FAILED
 
 
 class AgentUnreachable(ReplicatorError):
-    """Nothing answers at the agent's address. The kinds below it say where on the way to it that is so."""
+    """Nothing answers at the agent's address. The codes `RPL-SSH-…` tell what else can be wrong on the way to it.
+
+    Start the agent, or correct the address in the configuration. `replicator doctor` looks at each part of the way.
+    """
 
     code = "RPL-AGENT-DOWN"
     category = Category.UNAVAILABLE
 
 
 class HostUnreachable(AgentUnreachable):
-    """The agent's host does not answer: its name, the network, or its sshd."""
+    """The agent's host does not answer: its name, the network, or its sshd.
+
+    See that the `ssh` command in the error works from this machine.
+    """
 
     code = "RPL-SSH-UNREACHABLE"
 
 
 class HostKeyUnknown(AgentUnreachable):
-    """The key that the agent's host shows is not in known_hosts, so it may be another host."""
+    """The key that the agent's host shows is not in known_hosts, so it may be another host.
+
+    Log in once by hand and compare the fingerprint, or give CI a `UserKnownHostsFile` with the key.
+    """
 
     code = "RPL-SSH-KEYUNKNOWN"
     category = Category.DENIED
 
 
 class HostKeyChanged(AgentUnreachable):
-    """The agent's host shows another key than the one in known_hosts, or one that was revoked."""
+    """The agent's host shows another key than the one in known_hosts, or one that was revoked.
+
+    Ask who runs the host whether its key was changed. Only then remove the old one with `ssh-keygen -R`.
+    """
 
     code = "RPL-SSH-KEYCHANGED"
     category = Category.DENIED
 
 
 class LoginRefused(AgentUnreachable):
-    """The agent's host refuses the login: the user, or every key that was offered."""
+    """The agent's host refuses the login: the user, or every key that was offered.
+
+    See that the `ssh` command in the error works without a question. A key with a passphrase has to be in ssh-agent.
+    """
 
     code = "RPL-SSH-LOGIN"
     category = Category.DENIED
 
 
 class ForwardingRefused(AgentUnreachable):
-    """The agent listens, and the host's sshd does not let the login forward to its socket."""
+    """The agent listens, and the host's sshd does not let the login forward to its socket.
+
+    Allow it in the host's `sshd_config`, or for the key in `authorized_keys`; the page on the agent has the lines.
+    """
 
     code = "RPL-SSH-FORWARDING"
     category = Category.DENIED
 
 
 class SshMissing(AgentUnreachable):
-    """An address says ssh, and this host has no ssh program on its PATH."""
+    """An address says ssh, and this host has no ssh program on its PATH.
+
+    Install OpenSSH's client.
+    """
 
     code = "RPL-SSH-MISSING"
 
 
 class SshFailed(AgentUnreachable):
-    """ssh ended in a way of its own; its words are quoted."""
+    """ssh ended in a way of its own; its words are quoted.
+
+    See that the `ssh` command in the error works; most often a line of `~/.ssh/config` is wrong.
+    """
 
     code = "RPL-SSH-FAILED"
 
 
 class AgentVersion(ReplicatorError):
-    """The agent speaks another version of the protocol."""
+    """The agent speaks another version of the protocol.
+
+    Upgrade the side that the error calls older. An agent takes every stream up again after a restart.
+    """
 
     code = "RPL-AGENT-VERSION"
     category = Category.CONFLICT
 
 
 class AgentFault(ReplicatorError):
-    """The agent failed in a way that it did not expect; its log has the details."""
+    """The agent could not do its work, for a reason that lies with the agent itself.
+
+    Do what the error says; else read the agent's log, which has the details.
+    """
 
     code = "RPL-AGENT-FAULT"
     category = Category.FAILED
 
 
 class ReplayRefused(ReplicatorError):
-    """The replay would do harm, or cannot do what was asked."""
+    """The replay would do harm, or cannot do what was asked.
+
+    Change what the error names. Nothing was done.
+    """
 
     code = "RPL-REPLAY-REFUSED"
     category = Category.CONFLICT
 
 
 class ReplayNotRetained(ReplicatorError):
-    """The start of the replay is no longer retained; the text names the nearest kept points."""
+    """The start of the replay is no longer retained; the text names the nearest kept points.
+
+    Start at one of those. The agent's `--replay-window` keeps single transactions longer, from then on.
+    """
 
     code = "RPL-REPLAY-RETENTION"
     category = Category.CONFLICT
 
 
 class ReplayKeyReused(ReplicatorError):
-    """The idempotency key was used for a replay with other arguments."""
+    """The idempotency key was used for a replay with other arguments.
+
+    Use another key for another replay. The same key with the same arguments gives the result of the first run.
+    """
 
     code = "RPL-REPLAY-KEY"
     category = Category.CONFLICT
 
 
 class ReplayNotFound(ReplicatorError):
-    """The engine's side has no record of a replay with this key."""
+    """The engine's side has no record of a replay with this key.
+
+    Check the stream and the key. A replay that was never begun, or whose stream was removed, has no record.
+    """
 
     code = "RPL-REPLAY-NOTFOUND"
     category = Category.MISSING
 
 
 class ReplayFailed(ReplicatorError):
-    """A replay began and did not come to its end; its record says why."""
+    """A replay began and did not come to its end; its record says why.
+
+    Mend the cause, and replay under another key: the old one keeps its failure. A `ReplayRun` gets another key by a
+    change of its `triggers`.
+    """
 
     code = "RPL-REPLAY-FAILED"
     category = Category.FAILED
 
 
 class WaitTimeout(ReplicatorError):
-    """A wait ran out of time; nothing was undone."""
+    """A wait ran out of time; nothing was undone.
+
+    Look at the stream with `replicator status`. Where it only needs longer, raise `customTimeouts`, and run `pulumi up`
+    again, which goes on with what is there.
+    """
 
     code = "RPL-WAIT-TIMEOUT"
     category = Category.TIMEOUT
 
 
 class WaitCancelled(ReplicatorError):
-    """A wait was cancelled; nothing was undone."""
+    """A wait was cancelled; nothing was undone.
+
+    Run the same command again. It goes on with what is there.
+    """
 
     code = "RPL-WAIT-CANCELLED"
     category = Category.CANCELLED

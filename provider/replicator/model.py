@@ -114,7 +114,15 @@ class Model(BaseModel):
 
 
 class EndpointKind(StrEnum):
-    """What stands at one end of a stream."""
+    """What stands at one end of a stream.
+
+    :param postgres: a PostgreSQL database.
+    :param sqlite: an SQLite file on an agent's host, `sqlite:///absolute/path`.
+    :param base: the folder of a Base server on an agent's host, `base:///absolute/path`.
+    :param s3: a prefix in S3 or in a store that speaks it, `s3://bucket/prefix?region=…`; or a folder, `file:///absolute/path`.
+    :param nats: a NATS server.
+    :param kafka: a Kafka cluster.
+    """
 
     POSTGRES = "postgres"
     SQLITE = "sqlite"
@@ -135,7 +143,12 @@ SCHEMES: dict[EndpointKind, tuple[str, ...]] = {
 
 
 class Mode(StrEnum):
-    """What is moved: the changes, a copy, or a copy and then the changes."""
+    """What is moved: the changes, a copy, or a copy and then the changes.
+
+    :param cdc: the changes, without a copy before them.
+    :param snapshot: one copy, and no more.
+    :param snapshot_then_cdc: a copy, and then every change.
+    """
 
     CDC = "cdc"
     SNAPSHOT = "snapshot"
@@ -143,7 +156,13 @@ class Mode(StrEnum):
 
 
 class Conflict(StrEnum):
-    """Which side wins where both hold a version of the same record."""
+    """Which side wins where both hold a version of the same record.
+
+    :param last_writer_wins: the version that was written later.
+    :param source_wins: that of the source.
+    :param dest_wins: that of the destination.
+    :param manual_review: neither; a person decides.
+    """
 
     LAST_WRITER_WINS = "last_writer_wins"
     SOURCE_WINS = "source_wins"
@@ -152,14 +171,23 @@ class Conflict(StrEnum):
 
 
 class DesiredState(StrEnum):
-    """Whether the stream should move data."""
+    """Whether the stream should move data.
+
+    :param running: it moves data.
+    :param paused: it stands still and keeps its checkpoint.
+    """
 
     RUNNING = "running"
     PAUSED = "paused"
 
 
 class WaitFor(StrEnum):
-    """What a create or update waits for before it returns."""
+    """What a create or update waits for before it returns.
+
+    :param none: nothing but that the engine has taken the change.
+    :param running: that the stream moves data.
+    :param caught_up: that all that was committed at the source when the wait began is at the destination.
+    """
 
     NONE = "none"
     RUNNING = "running"
@@ -167,7 +195,14 @@ class WaitFor(StrEnum):
 
 
 class StreamState(StrEnum):
-    """What the engine says that a stream does; taken from its worst part."""
+    """What the engine says that a stream does; taken from its worst part.
+
+    :param running: it moves data.
+    :param paused: it stands still, because it was asked to.
+    :param failed: it cannot go on; `lastError` says why.
+    :param catching_up: it moves data, and is behind.
+    :param snapshot: it makes a copy.
+    """
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -200,7 +235,8 @@ class Endpoint(Model):
 
     :param kind: what it is.
     :param uri: where it is. It never holds a password; `authRef` names the secret.
-    :param region: a word for the place (`us-east`); it chooses the agent or cluster that manages the stream.
+    :param region: a word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another
+        region of the source replaces the stream.
     :param auth_ref: a reference to the secret that the engine uses (`env://NAME_*`, `file:///path`).
     :param admin_auth_ref: a reference to another role, for objects that we make.
     """

@@ -41,7 +41,15 @@ class Finding(Model):
 
 
 class ReplayMethod(StrEnum):
-    """The honest kinds of replay. `auto` takes the least harmful one that is exact."""
+    """How to replay.
+
+    :param auto: the least harmful method that is exact; the plan names it.
+    :param copy: the data as of the start is written to `target`.
+    :param reseed: a whole copy under another prefix of the destination, and the changes after it.
+    :param log_rewind: the changes since the start are read from the source and emitted once more.
+    :param sink_rewind: the destination reads again from the start.
+    :param resnapshot: a new snapshot into the destination as it is.
+    """
 
     AUTO = "auto"
     COPY = "copy"
@@ -80,7 +88,12 @@ class ReplayPlan(Model):
 
 
 class ReplayState(StrEnum):
-    """Where a replay stands."""
+    """Where a replay stands.
+
+    :param running: it has begun.
+    :param done: it came to its end.
+    :param failed: it did not come to its end.
+    """
 
     RUNNING = "running"
     DONE = "done"

@@ -94,7 +94,7 @@ export interface ReplayResult {
      */
     readonly start: outputs.Checkpoint;
     /**
-     * What came of a replay; `planned` is the answer of a preview, which changes nothing.
+     * What came of a replay.
      */
     readonly state: enums.ReplayOutcomeState;
     /**

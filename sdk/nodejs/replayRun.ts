@@ -35,6 +35,14 @@ import * as utilities from "./utilities";
  * nothing.
  *
  * The preview says what the run would do, and refuses a start that is no longer retained.
+ *
+ * ## Import
+ *
+ * The id is that of the stream, and the run's key after it: `<backend>/<region or "default">/<name>/<key>`.
+ *
+ * ```sh
+ * $ pulumi import replicator:index:ReplayRun restored litestream/us-east/orders/<key>
+ * ```
  */
 export class ReplayRun extends pulumi.CustomResource {
     /**

@@ -47,7 +47,8 @@ def test_a_stream_that_is_not_there_ends_with_1(live: Host) -> None:
     assert look(live, "nothing") == (
         1,
         "",
-        "error: stream 'nothing': the agent has no such stream [RPL-STREAM-NOTFOUND]\n",
+        "error: stream 'nothing': the agent has no such stream [RPL-STREAM-NOTFOUND]\n"
+        "  → see what is there: replicator list\n",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from replicator.model import Stream
+from replicator.model import Owner, Stream
 
 from tests.e2e.conftest import Make
 from tests.e2e.memory import Memory, serving
@@ -48,7 +48,8 @@ def test_import_and_claim(memory: Memory, project: Project) -> None:
     assert properties == {**LEGACY, "backend": "memory"}
     project.write_yaml(program)
     assert project.preview("--expect-no-changes").done("leg") == ["same"]
-    assert memory.effects() == effects
+    project.up("--skip-preview")
+    assert memory.effects() == effects, "an update without a change claims nothing"
 
     properties["desiredState"] = "running"
     project.write_yaml(program)
@@ -162,3 +163,63 @@ def test_a_bulk_import_leaves_out_what_is_managed(memory: Memory, make_project: 
     written(memory, project, "--out", "b", "--managed")
     assert "memory/default/managed-already" in (project.folder / "b" / "import.json").read_text()
     project.destroy("--skip-preview")
+
+
+def lose_the_state(project: Project) -> None:
+    """The stack is gone, and its streams are not."""
+    project.run("stack", "rm", "--force", "--yes", "--stack", project.stack)
+    project.init()
+    assert project.resources() == {}
+
+
+def owner_of(memory: Memory, name: str) -> Owner:
+    found = memory.find(name)
+    assert found
+    assert found.stream.owner
+    return found.stream.owner
+
+
+def test_a_lost_state_is_found_again_by_the_same_program(memory: Memory, make_project: Make) -> None:
+    project = make_project("lost")
+    program = yaml_program(memory.address, stream(project, name="lost"))
+    project.write_yaml(program)
+    project.up("--skip-preview")
+    before, emitted = owner_of(memory, "lost"), memory.status("lost").events_replicated or 0
+    lose_the_state(project)
+    assert project.preview().done("main") == ["create"]
+    project.up("--skip-preview")
+    assert owner_of(memory, "lost") == before
+    assert (memory.status("lost").events_replicated or 0) >= emitted
+    assert project.preview("--expect-no-changes").done("main") == ["same"]
+    project.destroy("--skip-preview")
+
+
+def test_a_stream_moves_to_another_stack(memory: Memory, make_project: Make) -> None:
+    old, new = make_project("moves-from"), make_project("moves-to")
+    old.write_yaml(yaml_program(memory.address, stream(old, name="moving")))
+    old.up("--skip-preview")
+    before = owner_of(memory, "moving")
+    effects = memory.effects()
+    old.run("state", "delete", before.urn, "--yes", "--stack", old.stack)
+
+    new.configure("replicator:memory", {"address": memory.address})
+    written(memory, new, "--out", "made", "--managed")
+    made = new.folder / "made"
+    resources = yaml.safe_load((made / "Pulumi.yaml").read_text())["resources"]
+    new.write_yaml({"resources": {"moving": resources["moving"]}})
+    ran = new.run(
+        *("import", "replicator:index:Stream", "moving", "memory/default/moving"),
+        *("--yes", "--protect=false", "--stack", new.stack),
+    )
+    assert f"it is managed by {before.urn}" in ran.text
+    assert new.preview("--expect-no-changes").done("moving") == ["same"]
+    assert memory.effects() == effects
+    assert owner_of(memory, "moving") == before
+
+    resources["moving"]["properties"]["deletionProtection"] = True
+    new.write_yaml({"resources": {"moving": resources["moving"]}})
+    new.up("--skip-preview")
+    after = owner_of(memory, "moving")
+    assert (after.urn, after.token) == (f"urn:pulumi:dev::{new.name}::replicator:index:Stream::moving", before.token)
+
+    assert old.preview(check=False).code == 1, "its program declares what another manages"

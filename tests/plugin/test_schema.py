@@ -53,6 +53,8 @@ def undescribed(schema: dict[str, Any]) -> list[str]:
     items = {"provider": schema["provider"]}
     for group in ("types", "resources", "functions"):
         items |= schema[group]
+    for token, item in schema["types"].items():
+        items |= {f"{token}: {value['value']}": value for value in item.get("enum", ())}
     for place, properties in properties_of(schema):
         items |= {f"{place}: {name}": item for name, item in properties.items()}
     return [name for name, item in items.items() if not item.get("description", "").strip()]

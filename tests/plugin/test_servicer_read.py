@@ -159,11 +159,24 @@ async def test_an_import_shows_what_is_not_default(provider: Provider) -> None:
 
 
 async def test_an_import_of_what_another_manages_warns(provider: Provider) -> None:
-    await up(provider)
-    id, inputs, _ = await provider.read(ID, urn=OTHER_URN)
+    given, made = await up(provider)
+    id, inputs, outputs = await provider.read(ID, urn=OTHER_URN)
     assert (id, inputs) == (ID, memory_inputs())
     (warning,) = provider.engine.warnings
     assert warning.startswith(f"it is managed by {URN}; to manage it here, remove it there first")
+    changed = {**inputs, "desiredState": "paused"}
+    await provider.update(ID, inputs, outputs, changed, urn=OTHER_URN)
+    await provider.update(ID, given, made, given)  # as long as both hold the token, both may
+
+
+async def test_an_import_under_the_id_of_another_region(provider: Provider) -> None:
+    await up(provider)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await provider.read("memory/eu/orders")
+    assert "it has the id memory/default/orders, not memory/eu/orders [RPL-STREAM-INVALID]" in str(
+        caught.value.details()
+    )
+    assert (await provider.read(ID))[0] == ID
 
 
 async def test_an_import_of_what_is_not_there(provider: Provider) -> None:

@@ -155,7 +155,7 @@ def _auth_failures(inputs: Mapping[str, Any]) -> Iterable[Failure]:
                 try:
                     authref.parse(text)
                 except ReplicatorError as error:
-                    yield Failure(f"{end}.{key}", error.message, error.code)
+                    yield Failure(f"{end}.{key}", f"{error.message}; {error.fix}", error.code)
 
 
 def _capability_failures(inputs: Mapping[str, Any], unknown: frozenset[str]) -> Iterable[Failure]:

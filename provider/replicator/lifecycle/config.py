@@ -17,7 +17,12 @@ from replicator.remote.address import default_address
 
 
 class Preflight(StrEnum):
-    """What a preview does with what it finds at the live source and destination."""
+    """What a preview does with what it finds at the live source and destination.
+
+    :param strict: what a change would fail on is an error of the preview.
+    :param warn: it is a warning.
+    :param off: the preview does not look.
+    """
 
     STRICT = "strict"
     WARN = "warn"

@@ -204,6 +204,8 @@ class StreamResource:
         found = await apply.read(self._connections, StreamId.parse(id))
         if found is None:
             return None
+        if not old_inputs:
+            _refuse_another_id(found)
         inputs = wrap_secrets(_project(found.stream, strip(old_inputs)), secret_paths(old_inputs) | secret_paths(old))
         owner = found.stream.owner
         if not old_inputs and owner and owner.urn != urn:
@@ -228,6 +230,14 @@ class StreamResource:
 
     def _progress(self, urn: str) -> Progress:
         return lambda text: self._messages().status(text, urn)
+
+
+def _refuse_another_id(found: apply.Outcome) -> None:
+    """An address may serve every region, so what is found under an id may have another one."""
+    if (right := StreamId.of(found.stream)) != found.id:
+        raise InvalidStream(
+            f"it has the id {right}, not {found.id}", stream=found.stream.name, fix="import it under its own id"
+        )
 
 
 def _stream(inputs: Mapping[str, Any]) -> Stream:

@@ -246,7 +246,13 @@ class ReplayRunOutputs(ReplayRunInputs):
 
 
 class ReplayOutcomeState(StrEnum):
-    """What came of a replay; `planned` is the answer of a preview, which changes nothing."""
+    """What came of a replay.
+
+    :param planned: a preview: nothing was done.
+    :param running: it has begun, and goes on at the engine.
+    :param done: it came to its end.
+    :param failed: it did not come to its end; `error` says why.
+    """
 
     PLANNED = "planned"
     RUNNING = "running"

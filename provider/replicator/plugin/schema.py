@@ -54,6 +54,14 @@ there to ask for one. A run that failed stays failed: mend the cause and change 
 nothing.
 
 The preview says what the run would do, and refuses a start that is no longer retained.
+
+## Import
+
+The id is that of the stream, and the run's key after it: `<backend>/<region or "default">/<name>/<key>`.
+
+```sh
+$ pulumi import replicator:index:ReplayRun restored litestream/us-east/orders/<key>
+```
 """
 
 

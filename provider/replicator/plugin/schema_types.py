@@ -22,7 +22,7 @@ _PLAIN = {str: "string", datetime: "string", timedelta: "string", bool: "boolean
 
 _PARAM = re.compile(r"^:param (\w+):(.*?)(?=^:|^$|\Z)", re.MULTILINE | re.DOTALL)
 
-_TEXTS: dict[type[Model], dict[str, str]] = {
+_TEXTS: dict[type, dict[str, str]] = {
     StreamStatus: {"name": "its name at the engine."},
     ReplayPlan: {"stream": "the stream's name."},
     BackendConfig: {
@@ -42,10 +42,10 @@ class Docs:
 
 
 def docs_of(cls: type) -> Docs:
-    """The docstring, with the fields that base classes describe."""
+    """The docstring, with the fields that base classes describe, or the values of an enum."""
     fields: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if issubclass(base, Model):
+        if issubclass(base, (Model, StrEnum)):
             fields |= {name: _sentence(text) for name, text in _PARAM.findall(inspect.cleandoc(base.__doc__ or ""))}
             fields |= {name: _sentence(text) for name, text in _TEXTS.get(base, {}).items()}
     return Docs(_sentence(inspect.cleandoc(cls.__doc__ or "").partition(":param ")[0]), fields)
@@ -101,8 +101,12 @@ class Types:
         return {"$ref": f"#/types/{token}"}
 
     def _enum(self, cls: type[StrEnum]) -> dict[str, Any]:
-        values = [{"name": _pascal(member.name), "value": member.value} for member in cls]
-        return {"description": docs_of(cls).text, "type": "string", "enum": values}
+        docs = docs_of(cls)
+        values = [
+            {"name": _pascal(member.name), "value": member.value, "description": docs.fields.get(member.value, "")}
+            for member in cls
+        ]
+        return {"description": docs.text, "type": "string", "enum": values}
 
     def _object(self, cls: type[Model]) -> dict[str, Any]:
         return {

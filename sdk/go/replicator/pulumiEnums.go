@@ -14,10 +14,14 @@ import (
 type Conflict string
 
 const (
+	// The version that was written later.
 	ConflictLastWriterWins = Conflict("last_writer_wins")
-	ConflictSourceWins     = Conflict("source_wins")
-	ConflictDestWins       = Conflict("dest_wins")
-	ConflictManualReview   = Conflict("manual_review")
+	// That of the source.
+	ConflictSourceWins = Conflict("source_wins")
+	// That of the destination.
+	ConflictDestWins = Conflict("dest_wins")
+	// Neither; a person decides.
+	ConflictManualReview = Conflict("manual_review")
 )
 
 func (Conflict) ElementType() reflect.Type {
@@ -184,8 +188,10 @@ func (in *conflictPtr) ToConflictPtrOutputWithContext(ctx context.Context) Confl
 type DesiredState string
 
 const (
+	// It moves data.
 	DesiredStateRunning = DesiredState("running")
-	DesiredStatePaused  = DesiredState("paused")
+	// It stands still and keeps its checkpoint.
+	DesiredStatePaused = DesiredState("paused")
 )
 
 func (DesiredState) ElementType() reflect.Type {
@@ -350,12 +356,18 @@ func (in *desiredStatePtr) ToDesiredStatePtrOutputWithContext(ctx context.Contex
 type EndpointKind string
 
 const (
+	// A PostgreSQL database.
 	EndpointKindPostgres = EndpointKind("postgres")
-	EndpointKindSqlite   = EndpointKind("sqlite")
-	EndpointKindBase     = EndpointKind("base")
-	EndpointKindS3       = EndpointKind("s3")
-	EndpointKindNats     = EndpointKind("nats")
-	EndpointKindKafka    = EndpointKind("kafka")
+	// An SQLite file on an agent's host, `sqlite:///absolute/path`.
+	EndpointKindSqlite = EndpointKind("sqlite")
+	// The folder of a Base server on an agent's host, `base:///absolute/path`.
+	EndpointKindBase = EndpointKind("base")
+	// A prefix in S3 or in a store that speaks it, `s3://bucket/prefix?region=…`; or a folder, `file:///absolute/path`.
+	EndpointKindS3 = EndpointKind("s3")
+	// A NATS server.
+	EndpointKindNats = EndpointKind("nats")
+	// A Kafka cluster.
+	EndpointKindKafka = EndpointKind("kafka")
 )
 
 func (EndpointKind) ElementType() reflect.Type {
@@ -524,8 +536,11 @@ func (in *endpointKindPtr) ToEndpointKindPtrOutputWithContext(ctx context.Contex
 type Mode string
 
 const (
-	ModeCdc             = Mode("cdc")
-	ModeSnapshot        = Mode("snapshot")
+	// The changes, without a copy before them.
+	ModeCdc = Mode("cdc")
+	// One copy, and no more.
+	ModeSnapshot = Mode("snapshot")
+	// A copy, and then every change.
 	ModeSnapshotThenCdc = Mode("snapshot_then_cdc")
 )
 
@@ -692,9 +707,12 @@ func (in *modePtr) ToModePtrOutputWithContext(ctx context.Context) ModePtrOutput
 type Preflight string
 
 const (
+	// What a change would fail on is an error of the preview.
 	PreflightStrict = Preflight("strict")
-	PreflightWarn   = Preflight("warn")
-	PreflightOff    = Preflight("off")
+	// It is a warning.
+	PreflightWarn = Preflight("warn")
+	// The preview does not look.
+	PreflightOff = Preflight("off")
 )
 
 func (Preflight) ElementType() reflect.Type {
@@ -856,15 +874,21 @@ func (in *preflightPtr) ToPreflightPtrOutputWithContext(ctx context.Context) Pre
 	return pulumi.ToOutputWithContext(ctx, in).(PreflightPtrOutput)
 }
 
-// The honest kinds of replay. `auto` takes the least harmful one that is exact.
+// How to replay.
 type ReplayMethod string
 
 const (
-	ReplayMethodAuto       = ReplayMethod("auto")
-	ReplayMethodCopy       = ReplayMethod("copy")
-	ReplayMethodReseed     = ReplayMethod("reseed")
-	ReplayMethodLogRewind  = ReplayMethod("log_rewind")
+	// The least harmful method that is exact; the plan names it.
+	ReplayMethodAuto = ReplayMethod("auto")
+	// The data as of the start is written to `target`.
+	ReplayMethodCopy = ReplayMethod("copy")
+	// A whole copy under another prefix of the destination, and the changes after it.
+	ReplayMethodReseed = ReplayMethod("reseed")
+	// The changes since the start are read from the source and emitted once more.
+	ReplayMethodLogRewind = ReplayMethod("log_rewind")
+	// The destination reads again from the start.
 	ReplayMethodSinkRewind = ReplayMethod("sink_rewind")
+	// A new snapshot into the destination as it is.
 	ReplayMethodResnapshot = ReplayMethod("resnapshot")
 )
 
@@ -1030,14 +1054,18 @@ func (in *replayMethodPtr) ToReplayMethodPtrOutputWithContext(ctx context.Contex
 	return pulumi.ToOutputWithContext(ctx, in).(ReplayMethodPtrOutput)
 }
 
-// What came of a replay; `planned` is the answer of a preview, which changes nothing.
+// What came of a replay.
 type ReplayOutcomeState string
 
 const (
+	// A preview: nothing was done.
 	ReplayOutcomeStatePlanned = ReplayOutcomeState("planned")
+	// It has begun, and goes on at the engine.
 	ReplayOutcomeStateRunning = ReplayOutcomeState("running")
-	ReplayOutcomeStateDone    = ReplayOutcomeState("done")
-	ReplayOutcomeStateFailed  = ReplayOutcomeState("failed")
+	// It came to its end.
+	ReplayOutcomeStateDone = ReplayOutcomeState("done")
+	// It did not come to its end; `error` says why.
+	ReplayOutcomeStateFailed = ReplayOutcomeState("failed")
 )
 
 type ReplayOutcomeStateOutput struct{ *pulumi.OutputState }
@@ -1127,9 +1155,12 @@ func (o ReplayOutcomeStatePtrOutput) ToStringPtrOutputWithContext(ctx context.Co
 type ReplayState string
 
 const (
+	// It has begun.
 	ReplayStateRunning = ReplayState("running")
-	ReplayStateDone    = ReplayState("done")
-	ReplayStateFailed  = ReplayState("failed")
+	// It came to its end.
+	ReplayStateDone = ReplayState("done")
+	// It did not come to its end.
+	ReplayStateFailed = ReplayState("failed")
 )
 
 type ReplayStateOutput struct{ *pulumi.OutputState }
@@ -1219,11 +1250,16 @@ func (o ReplayStatePtrOutput) ToStringPtrOutputWithContext(ctx context.Context) 
 type StreamStateEnum string
 
 const (
-	StreamStateEnumRunning    = StreamStateEnum("running")
-	StreamStateEnumPaused     = StreamStateEnum("paused")
-	StreamStateEnumFailed     = StreamStateEnum("failed")
+	// It moves data.
+	StreamStateEnumRunning = StreamStateEnum("running")
+	// It stands still, because it was asked to.
+	StreamStateEnumPaused = StreamStateEnum("paused")
+	// It cannot go on; `lastError` says why.
+	StreamStateEnumFailed = StreamStateEnum("failed")
+	// It moves data, and is behind.
 	StreamStateEnumCatchingUp = StreamStateEnum("catching_up")
-	StreamStateEnumSnapshot   = StreamStateEnum("snapshot")
+	// It makes a copy.
+	StreamStateEnumSnapshot = StreamStateEnum("snapshot")
 )
 
 type StreamStateEnumOutput struct{ *pulumi.OutputState }
@@ -1313,8 +1349,11 @@ func (o StreamStateEnumPtrOutput) ToStringPtrOutputWithContext(ctx context.Conte
 type WaitFor string
 
 const (
-	WaitForNone     = WaitFor("none")
-	WaitForRunning  = WaitFor("running")
+	// Nothing but that the engine has taken the change.
+	WaitForNone = WaitFor("none")
+	// That the stream moves data.
+	WaitForRunning = WaitFor("running")
+	// That all that was committed at the source when the wait began is at the destination.
 	WaitForCaughtUp = WaitFor("caught_up")
 )
 

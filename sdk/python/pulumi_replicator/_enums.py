@@ -26,9 +26,21 @@ class Conflict(_builtins.str, Enum):
     Which side wins where both hold a version of the same record.
     """
     LAST_WRITER_WINS = "last_writer_wins"
+    """
+    The version that was written later.
+    """
     SOURCE_WINS = "source_wins"
+    """
+    That of the source.
+    """
     DEST_WINS = "dest_wins"
+    """
+    That of the destination.
+    """
     MANUAL_REVIEW = "manual_review"
+    """
+    Neither; a person decides.
+    """
 
 
 @pulumi.type_token("replicator:index:DesiredState")
@@ -37,7 +49,13 @@ class DesiredState(_builtins.str, Enum):
     Whether the stream should move data.
     """
     RUNNING = "running"
+    """
+    It moves data.
+    """
     PAUSED = "paused"
+    """
+    It stands still and keeps its checkpoint.
+    """
 
 
 @pulumi.type_token("replicator:index:EndpointKind")
@@ -46,11 +64,29 @@ class EndpointKind(_builtins.str, Enum):
     What stands at one end of a stream.
     """
     POSTGRES = "postgres"
+    """
+    A PostgreSQL database.
+    """
     SQLITE = "sqlite"
+    """
+    An SQLite file on an agent's host, `sqlite:///absolute/path`.
+    """
     BASE = "base"
+    """
+    The folder of a Base server on an agent's host, `base:///absolute/path`.
+    """
     S3 = "s3"
+    """
+    A prefix in S3 or in a store that speaks it, `s3://bucket/prefix?region=…`; or a folder, `file:///absolute/path`.
+    """
     NATS = "nats"
+    """
+    A NATS server.
+    """
     KAFKA = "kafka"
+    """
+    A Kafka cluster.
+    """
 
 
 @pulumi.type_token("replicator:index:Mode")
@@ -59,8 +95,17 @@ class Mode(_builtins.str, Enum):
     What is moved: the changes, a copy, or a copy and then the changes.
     """
     CDC = "cdc"
+    """
+    The changes, without a copy before them.
+    """
     SNAPSHOT = "snapshot"
+    """
+    One copy, and no more.
+    """
     SNAPSHOT_THEN_CDC = "snapshot_then_cdc"
+    """
+    A copy, and then every change.
+    """
 
 
 @pulumi.type_token("replicator:index:Preflight")
@@ -69,32 +114,71 @@ class Preflight(_builtins.str, Enum):
     What a preview does with what it finds at the live source and destination.
     """
     STRICT = "strict"
+    """
+    What a change would fail on is an error of the preview.
+    """
     WARN = "warn"
+    """
+    It is a warning.
+    """
     OFF = "off"
+    """
+    The preview does not look.
+    """
 
 
 @pulumi.type_token("replicator:index:ReplayMethod")
 class ReplayMethod(_builtins.str, Enum):
     """
-    The honest kinds of replay. `auto` takes the least harmful one that is exact.
+    How to replay.
     """
     AUTO = "auto"
+    """
+    The least harmful method that is exact; the plan names it.
+    """
     COPY = "copy"
+    """
+    The data as of the start is written to `target`.
+    """
     RESEED = "reseed"
+    """
+    A whole copy under another prefix of the destination, and the changes after it.
+    """
     LOG_REWIND = "log_rewind"
+    """
+    The changes since the start are read from the source and emitted once more.
+    """
     SINK_REWIND = "sink_rewind"
+    """
+    The destination reads again from the start.
+    """
     RESNAPSHOT = "resnapshot"
+    """
+    A new snapshot into the destination as it is.
+    """
 
 
 @pulumi.type_token("replicator:index:ReplayOutcomeState")
 class ReplayOutcomeState(_builtins.str, Enum):
     """
-    What came of a replay; `planned` is the answer of a preview, which changes nothing.
+    What came of a replay.
     """
     PLANNED = "planned"
+    """
+    A preview: nothing was done.
+    """
     RUNNING = "running"
+    """
+    It has begun, and goes on at the engine.
+    """
     DONE = "done"
+    """
+    It came to its end.
+    """
     FAILED = "failed"
+    """
+    It did not come to its end; `error` says why.
+    """
 
 
 @pulumi.type_token("replicator:index:ReplayState")
@@ -103,8 +187,17 @@ class ReplayState(_builtins.str, Enum):
     Where a replay stands.
     """
     RUNNING = "running"
+    """
+    It has begun.
+    """
     DONE = "done"
+    """
+    It came to its end.
+    """
     FAILED = "failed"
+    """
+    It did not come to its end.
+    """
 
 
 @pulumi.type_token("replicator:index:StreamState")
@@ -113,10 +206,25 @@ class StreamState(_builtins.str, Enum):
     What the engine says that a stream does; taken from its worst part.
     """
     RUNNING = "running"
+    """
+    It moves data.
+    """
     PAUSED = "paused"
+    """
+    It stands still, because it was asked to.
+    """
     FAILED = "failed"
+    """
+    It cannot go on; `lastError` says why.
+    """
     CATCHING_UP = "catching_up"
+    """
+    It moves data, and is behind.
+    """
     SNAPSHOT = "snapshot"
+    """
+    It makes a copy.
+    """
 
 
 @pulumi.type_token("replicator:index:WaitFor")
@@ -125,5 +233,14 @@ class WaitFor(_builtins.str, Enum):
     What a create or update waits for before it returns.
     """
     NONE = "none"
+    """
+    Nothing but that the engine has taken the change.
+    """
     RUNNING = "running"
+    """
+    That the stream moves data.
+    """
     CAUGHT_UP = "caught_up"
+    """
+    That all that was committed at the source when the wait began is at the destination.
+    """

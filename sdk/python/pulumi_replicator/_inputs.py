@@ -210,7 +210,7 @@ class EndpointArgsDict(TypedDict):
     """
     region: NotRequired[pulumi.Input[Optional[_builtins.str]]]
     """
-    A word for the place (`us-east`); it chooses the agent or cluster that manages the stream.
+    A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream.
     """
 
 @pulumi.input_type
@@ -228,7 +228,7 @@ class EndpointArgs:
         :param pulumi.Input[_builtins.str] uri: Where it is. It never holds a password; `authRef` names the secret.
         :param pulumi.Input[_builtins.str] admin_auth_ref: A reference to another role, for objects that we make.
         :param pulumi.Input[_builtins.str] auth_ref: A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`).
-        :param pulumi.Input[_builtins.str] region: A word for the place (`us-east`); it chooses the agent or cluster that manages the stream.
+        :param pulumi.Input[_builtins.str] region: A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream.
         """
         pulumi.set(__self__, "kind", kind)
         pulumi.set(__self__, "uri", uri)
@@ -291,7 +291,7 @@ class EndpointArgs:
     @pulumi.getter
     def region(self) -> pulumi.Input[Optional[_builtins.str]]:
         """
-        A word for the place (`us-east`); it chooses the agent or cluster that manages the stream.
+        A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream.
         """
         return pulumi.get(self, "region")
 

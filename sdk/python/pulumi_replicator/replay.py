@@ -142,7 +142,7 @@ class ReplayResult:
     @pulumi.getter
     def state(self) -> 'ReplayOutcomeState':
         """
-        What came of a replay; `planned` is the answer of a preview, which changes nothing.
+        What came of a replay.
         """
         return pulumi.get(self, "state")
 

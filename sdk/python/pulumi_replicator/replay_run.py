@@ -146,6 +146,14 @@ class ReplayRun(pulumi.CustomResource):
 
         The preview says what the run would do, and refuses a start that is no longer retained.
 
+        ## Import
+
+        The id is that of the stream, and the run's key after it: `<backend>/<region or "default">/<name>/<key>`.
+
+        ```sh
+        $ pulumi import replicator:index:ReplayRun restored litestream/us-east/orders/<key>
+        ```
+
         :param str resource_name: The name of the resource.
         :param pulumi.ResourceOptions opts: Options for the resource.
         :param pulumi.Input['ReplayMethod'] method: How to replay. Default: `auto`.
@@ -187,6 +195,14 @@ class ReplayRun(pulumi.CustomResource):
         nothing.
 
         The preview says what the run would do, and refuses a start that is no longer retained.
+
+        ## Import
+
+        The id is that of the stream, and the run's key after it: `<backend>/<region or "default">/<name>/<key>`.
+
+        ```sh
+        $ pulumi import replicator:index:ReplayRun restored litestream/us-east/orders/<key>
+        ```
 
         :param str resource_name: The name of the resource.
         :param ReplayRunArgs args: The arguments to use to populate this resource's properties.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -27,7 +28,7 @@ from replicator.model import Stream, StreamState
 from tests.backends.sqlite.agents import Agent, caught_up, declare, replica_url, restored_hash, state_is, until
 from tests.backends.sqlite.conftest import BUCKET, SECRET, StartDaemon, TwoOwners
 from tests.backends.sqlite.writer import Writer
-from tests.engines import add_rows, free_ports, make_database
+from tests.engines import S3Identity, add_rows, free_ports, make_database
 
 pytestmark = pytest.mark.engine
 
@@ -80,6 +81,31 @@ async def test_an_identity_that_may_not_write_leaves_nothing(
         await agent.driver.upsert_stream(stream.model_copy(update={"destination": given}))
     assert refused.value.property == "destination.authRef"
     await assert_nothing_left(agent, database)
+
+
+@pytest.mark.parametrize("changes", [{}, {"checkpointInterval": "500ms"}], ids=["shared", "own"])
+async def test_a_key_in_a_file_counts_from_the_next_start(
+    agent: Agent, command_line: CommandLine, database: Path, place: str, s3: TwoOwners, changes: dict[str, str]
+) -> None:
+    keys = database.with_name("keys.json")
+
+    def rotate(identity: S3Identity) -> None:
+        keys.write_text(
+            json.dumps({"accessKeyId": identity.access_key_id, "secretAccessKey": identity.secret_access_key})
+        )
+
+    rotate(s3.second)
+    destination = {"kind": "s3", "uri": place, "authRef": f"file://{keys}"}
+    await agent.driver.upsert_stream(declare("orders", database, place, destination=destination, **changes))
+    await caught_up(agent.driver, "orders")
+    await agent.driver.pause("orders")
+    rotate(s3.stranger)
+    with pytest.raises(DestinationDenied):
+        await agent.driver.resume("orders")
+    rotate(s3.owner)
+    await agent.driver.resume("orders")
+    add_rows(database, 10)
+    await assert_equal(agent, command_line, database)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

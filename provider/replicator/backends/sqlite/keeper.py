@@ -203,7 +203,7 @@ class Keeper(Attachment):
     def record(self, name: str) -> Record:
         record = self.store.get(name)
         if record is None:
-            raise StreamNotFound("the agent has no such stream", stream=name)
+            raise StreamNotFound("the agent has no such stream", stream=name, fix="see what is there: replicator list")
         return record
 
     async def refuse_foreign_data(self, stream: Stream, grave: Tombstone | None) -> None:

@@ -3,9 +3,21 @@
 
 
 export const Conflict = {
+    /**
+     * The version that was written later.
+     */
     LastWriterWins: "last_writer_wins",
+    /**
+     * That of the source.
+     */
     SourceWins: "source_wins",
+    /**
+     * That of the destination.
+     */
     DestWins: "dest_wins",
+    /**
+     * Neither; a person decides.
+     */
     ManualReview: "manual_review",
 } as const;
 
@@ -15,7 +27,13 @@ export const Conflict = {
 export type Conflict = (typeof Conflict)[keyof typeof Conflict];
 
 export const DesiredState = {
+    /**
+     * It moves data.
+     */
     Running: "running",
+    /**
+     * It stands still and keeps its checkpoint.
+     */
     Paused: "paused",
 } as const;
 
@@ -25,11 +43,29 @@ export const DesiredState = {
 export type DesiredState = (typeof DesiredState)[keyof typeof DesiredState];
 
 export const EndpointKind = {
+    /**
+     * A PostgreSQL database.
+     */
     Postgres: "postgres",
+    /**
+     * An SQLite file on an agent's host, `sqlite:///absolute/path`.
+     */
     Sqlite: "sqlite",
+    /**
+     * The folder of a Base server on an agent's host, `base:///absolute/path`.
+     */
     Base: "base",
+    /**
+     * A prefix in S3 or in a store that speaks it, `s3://bucket/prefix?region=…`; or a folder, `file:///absolute/path`.
+     */
     S3: "s3",
+    /**
+     * A NATS server.
+     */
     Nats: "nats",
+    /**
+     * A Kafka cluster.
+     */
     Kafka: "kafka",
 } as const;
 
@@ -39,8 +75,17 @@ export const EndpointKind = {
 export type EndpointKind = (typeof EndpointKind)[keyof typeof EndpointKind];
 
 export const Mode = {
+    /**
+     * The changes, without a copy before them.
+     */
     Cdc: "cdc",
+    /**
+     * One copy, and no more.
+     */
     Snapshot: "snapshot",
+    /**
+     * A copy, and then every change.
+     */
     SnapshotThenCdc: "snapshot_then_cdc",
 } as const;
 
@@ -50,8 +95,17 @@ export const Mode = {
 export type Mode = (typeof Mode)[keyof typeof Mode];
 
 export const Preflight = {
+    /**
+     * What a change would fail on is an error of the preview.
+     */
     Strict: "strict",
+    /**
+     * It is a warning.
+     */
     Warn: "warn",
+    /**
+     * The preview does not look.
+     */
     Off: "off",
 } as const;
 
@@ -61,34 +115,73 @@ export const Preflight = {
 export type Preflight = (typeof Preflight)[keyof typeof Preflight];
 
 export const ReplayMethod = {
+    /**
+     * The least harmful method that is exact; the plan names it.
+     */
     Auto: "auto",
+    /**
+     * The data as of the start is written to `target`.
+     */
     Copy: "copy",
+    /**
+     * A whole copy under another prefix of the destination, and the changes after it.
+     */
     Reseed: "reseed",
+    /**
+     * The changes since the start are read from the source and emitted once more.
+     */
     LogRewind: "log_rewind",
+    /**
+     * The destination reads again from the start.
+     */
     SinkRewind: "sink_rewind",
+    /**
+     * A new snapshot into the destination as it is.
+     */
     Resnapshot: "resnapshot",
 } as const;
 
 /**
- * The honest kinds of replay. `auto` takes the least harmful one that is exact.
+ * How to replay.
  */
 export type ReplayMethod = (typeof ReplayMethod)[keyof typeof ReplayMethod];
 
 export const ReplayOutcomeState = {
+    /**
+     * A preview: nothing was done.
+     */
     Planned: "planned",
+    /**
+     * It has begun, and goes on at the engine.
+     */
     Running: "running",
+    /**
+     * It came to its end.
+     */
     Done: "done",
+    /**
+     * It did not come to its end; `error` says why.
+     */
     Failed: "failed",
 } as const;
 
 /**
- * What came of a replay; `planned` is the answer of a preview, which changes nothing.
+ * What came of a replay.
  */
 export type ReplayOutcomeState = (typeof ReplayOutcomeState)[keyof typeof ReplayOutcomeState];
 
 export const ReplayState = {
+    /**
+     * It has begun.
+     */
     Running: "running",
+    /**
+     * It came to its end.
+     */
     Done: "done",
+    /**
+     * It did not come to its end.
+     */
     Failed: "failed",
 } as const;
 
@@ -98,10 +191,25 @@ export const ReplayState = {
 export type ReplayState = (typeof ReplayState)[keyof typeof ReplayState];
 
 export const StreamState = {
+    /**
+     * It moves data.
+     */
     Running: "running",
+    /**
+     * It stands still, because it was asked to.
+     */
     Paused: "paused",
+    /**
+     * It cannot go on; `lastError` says why.
+     */
     Failed: "failed",
+    /**
+     * It moves data, and is behind.
+     */
     CatchingUp: "catching_up",
+    /**
+     * It makes a copy.
+     */
     Snapshot: "snapshot",
 } as const;
 
@@ -111,8 +219,17 @@ export const StreamState = {
 export type StreamState = (typeof StreamState)[keyof typeof StreamState];
 
 export const WaitFor = {
+    /**
+     * Nothing but that the engine has taken the change.
+     */
     None: "none",
+    /**
+     * That the stream moves data.
+     */
     Running: "running",
+    /**
+     * That all that was committed at the source when the wait began is at the destination.
+     */
     CaughtUp: "caught_up",
 } as const;
 

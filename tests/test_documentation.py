@@ -1,0 +1,136 @@
+"""What people read: every link leads somewhere, and every page can be found."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from replicator.cli import app
+from typer.main import get_command
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), ROOT / "examples/README.md", ROOT / "bench/README.md"]
+
+
+def parts(text: str) -> Iterator[Token]:
+    """Every token of a Markdown text, those within lines too."""
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        yield token
+        yield from token.children or ()
+
+
+def links(text: str) -> list[str]:
+    return [str(token.attrs["href"]) for token in parts(text) if token.type == "link_open"]
+
+
+def anchors(text: str) -> set[str]:
+    """The names that GitHub gives to the headings; one that comes again gets a number."""
+    tokens = MarkdownIt("commonmark").parse(text)
+    found, seen = set(), Counter[str]()
+    for heading, line in pairwise(tokens):
+        if heading.type == "heading_open":
+            words = "".join(token.content for token in line.children or ())
+            name = re.sub(r"[^\w\- ]", "", words.lower()).replace(" ", "-")
+            found.add(f"{name}-{seen[name]}" if seen[name] else name)
+            seen[name] += 1
+    return found
+
+
+def dangling(page: Path) -> list[str]:
+    """The relative links of a page that lead nowhere."""
+    found = []
+    for link in links(page.read_text("utf-8")):
+        parsed = urlsplit(link)
+        if parsed.scheme:
+            continue
+        target = (page.parent / unquote(parsed.path)).resolve() if parsed.path else page
+        if not target.exists() or (parsed.fragment and parsed.fragment not in anchors(target.read_text("utf-8"))):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    assert dangling(page) == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    (tmp_path / "other.md").write_text("# One `two` three.\n## Again\n## Again\n")
+    good = "[a](other.md) [b](other.md#one-two-three) [c](other.md#again-1) [d](#here) [e](https://host.example/x)"
+    page.write_text(f"# Here\n{good}\n| [f](gone.md) |\n|---|\n| [g](other.md#again-2) |\n\n`[h](i)` [j](#there)\n")
+    assert dangling(page) == ["gone.md", "other.md#again-2", "#there"]
+
+
+def test_the_index_names_every_page() -> None:
+    index = DOCS / "README.md"
+    named = {(DOCS / link.partition("#")[0]).resolve() for link in links(index.read_text("utf-8"))}
+    assert [str(page.relative_to(DOCS)) for page in DOCS.glob("*.md") if page not in named | {index}] == []
+    assert DOCS / "reference/README.md" in named
+    reference = DOCS / "reference/README.md"
+    listed = {DOCS / "reference" / link for link in links(reference.read_text("utf-8"))}
+    assert set((DOCS / "reference").glob("*.md")) - listed == {reference}
+    assert "docs/README.md" in links((ROOT / "README.md").read_text("utf-8"))
+
+
+COMMAND: Any = get_command(app)
+SHELL = ("", "sh", "console", "ini")
+"""What the blocks are marked with that hold commands."""
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words after each `replicator` in code that a person types."""
+    for token in parts(text):
+        if token.type == "code_inline" or (token.type == "fence" and token.info in SHELL):
+            for line in token.content.splitlines():
+                command = re.search(r"(?:^|[/ ])replicator (\w[^#|;`]*)", line.partition("  #")[0])
+                if command:
+                    yield command[1].split()
+
+
+def wrong(words: list[str]) -> list[str]:
+    """What of a command line our command does not have."""
+    here = COMMAND
+    while hasattr(here, "commands") and words and not words[0].startswith("-"):
+        found = here.commands.get(words[0])
+        if found is None:
+            return words[:1]
+        here, words = found, words[1:]
+    known = {option for parameter in here.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    given = (word.partition("=")[0] for word in words if word.startswith("-"))
+    return [option for option in given if option not in known | {"--help"}]
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "cli.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_every_command_exists(page: Path) -> None:
+    named = list(commands(page.read_text("utf-8")))
+    assert [" ".join(words) for words in named if wrong(list(words))] == []
+    assert named or page.name not in ("agent.md", "import.md")
+
+
+def test_a_command_that_does_not_exist_is_found() -> None:
+    text = "`replicator lst` `replicator agent run --sockt x` `pulumi up`\n"
+    text += "```\nbin/replicator status --json  # replicator x\n```\n"
+    found = list(commands(text))
+    assert found == [["lst"], ["agent", "run", "--sockt", "x"], ["status", "--json"]]
+    assert [wrong(words) for words in found] == [["lst"], ["--sockt"], []]
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    for page in PAGES:
+        for token in parts(page.read_text("utf-8")):
+            if token.type == "code_inline" or (token.type == "fence" and token.info in SHELL):
+                named = re.findall(r"^make ([a-z][a-z -]*)", token.content, re.MULTILINE)
+                assert {word for line in named for word in line.split()} <= targets, page
