@@ -108,6 +108,7 @@ def errors_page() -> str:
     ]
     meanings = {code: (cls.__doc__ or "").strip().splitlines()[0] for code, cls in BY_CODE.items()}
     meanings[PropertyError.code] = "A property cannot be carried over Pulumi's wire format."
+    meanings["RPL-PLUGIN-PYTHON"] = "An installed plugin finds no Python of the version that it is made for."
     meanings["RPL-PLUGIN-FAULT"] = "The plugin failed in a way that it did not expect; `--debug` shows where."
     lines += [f"| `{code}` | {text} |" for code, text in sorted(meanings.items())]
     return "\n".join(lines) + "\n"
