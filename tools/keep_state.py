@@ -26,13 +26,11 @@ from tools.gobuild import BuildError, Cache, cache_root, say
 
 def make(folder: Path) -> None:
     """Run each program with what a user would install, and keep what came of it."""
-    wheel, _, tarball = build(folder, here(), Cache(cache_root(os.environ)))
-    python = Path(os.path.realpath(sys.executable)).parent
-    environment = {
-        "PATH": f"{cli_folder()}{os.pathsep}{python}",
-        "PULUMI_PYTHON_CMD": str(bare.make(folder, wheel)),
-    }
+    wheel, sdk, tarball = build(folder, here(), Cache(cache_root(os.environ)))
+    path = f"{cli_folder()}{os.pathsep}{Path(os.path.realpath(sys.executable)).parent}"
     for way, program in PROGRAMS.items():
+        python = bare.make(folder / f"{way}-python", sdk if way == "sdk" else wheel)
+        environment = {"PATH": path, "PULUMI_PYTHON_CMD": str(python)}
         with serving() as memory:
             project = Project(folder / way, name="kept", plugins=None, environment=environment)
             project.write_yaml({})

@@ -21,7 +21,7 @@ from tests.pulumi import Project
 STATES = Path(__file__).with_name("states")
 NEXT = "next"
 ADDRESS = "unix:///run/replicator/memory.sock"
-PROGRAMS = {"plugin": "plugin.yaml", "dynamic": "dynamic.py"}
+PROGRAMS = {"plugin": "plugin.yaml", "sdk": "sdk.py", "dynamic": "dynamic.py"}
 """The program of each way to the code."""
 
 _POSITIONS = ("sourcePosition", "stackTrace")
@@ -34,7 +34,7 @@ class Kept:
     """One stack.
 
     :param release: the folder of the release.
-    :param way: `plugin` or `dynamic`.
+    :param way: one of `PROGRAMS`.
     """
 
     release: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ import pytest
 from tests.e2e.kept import Kept, bring_back, exported, releases, write_program
 from tests.e2e.memory import Memory, serving
 from tests.pulumi import SCRIPTS, Project
+from tools.gobuild import Cache, cache_root
+from tools.languages import python_sdk
 
 KEPT = releases()
 FIRST = "0.1.0"
 TYPES = {
     "plugin": {"replicator:index:Stream", "replicator:index:ReplayRun", "pulumi:providers:replicator"},
+    "sdk": {"replicator:index:Stream", "replicator:index:ReplayRun", "pulumi:providers:replicator"},
     "dynamic": {"pulumi-python:dynamic/replicator:Stream"},
 }
 
@@ -33,9 +37,10 @@ def engine() -> Iterator[Memory]:
 @pytest.fixture
 def environment(request: pytest.FixtureRequest, kept: Kept) -> dict[str, Any]:
     """The settings of a project that finds this checkout in the stack's way."""
-    if kept.way == "plugin":
-        return {"plugins": SCRIPTS}
-    return {"plugins": None, "environment": request.getfixturevalue("bare_python")}
+    if kept.way == "dynamic":
+        return {"plugins": None, "environment": request.getfixturevalue("bare_python")}
+    sdk = {"PYTHONPATH": str(python_sdk(Cache(cache_root(os.environ))))}
+    return {"plugins": SCRIPTS, "environment": sdk if kept.way == "sdk" else {}}
 
 
 def restore(kept: Kept, engine: Memory, project: Project, **changes: str) -> None:
