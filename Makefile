@@ -20,7 +20,7 @@ FIND_PYTHON = for python in $(or $(PYTHON),python3 python3.13 python3.12 python3
 DEBIAN_PACKAGES := openssh-server libnss-wrapper openjdk-17-jre-headless maven
 
 .DEFAULT_GOAL := help
-.PHONY: help deps venv lock check unit test cli demo engines-up engines-down bench bench-check schema sdk docs clean
+.PHONY: help deps venv lock check unit test cli demo engines-up engines-down bench bench-check schema sdk docs dist clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -96,6 +96,9 @@ sdk: venv ## Write schema.json, its examples in each language, and sdk/ from it
 
 docs: venv ## Write the pages that are made from the code
 	$(BIN)/python tools/docs.py
+
+dist: venv ## Build the wheels, and the plugin's tarball for this platform and Python, into dist/
+	$(BIN)/python tools/dist.py
 
 clean: ## Remove what make made in this folder; the built Pulumi CLI stays in its cache
 	@if [ -d build/engines ] && [ -e $(INSTALLED) ]; then $(BIN)/python tools/engines.py down; fi

@@ -29,6 +29,7 @@ GOALS: Mapping[str, Goal] = {
     goal.name: goal
     for goal in (
         Goal("spawn_to_port", "start of the plugin, to its port line", "import of grpc and protobuf", 1.3),
+        Goal("installed_to_port", "start of the plugin from its tarball", "its start from the wheel", 1.15),
         Goal("up_200", "first up of 200 streams, 50 ms a backend call", _NOTHING, 1.3),
         Goal("preview_200", "preview of 200 streams, nothing to do", _NOTHING, 1.1),
         Goal("refresh_200", "refresh of 200 streams, 50 ms a backend call", _NOTHING, 1.2),

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, Pyt
 from bench.agents import agent_100
 from bench.goals import GOALS
 from bench.measure import Result, write
-from bench.spawn import spawn_to_port
+from bench.spawn import installed_to_port, spawn_to_port
 from bench.stacks import life_cycle, thousand
 
 
@@ -38,6 +38,7 @@ class Group:
 
 GROUPS = (
     Group(("spawn_to_port",), lambda folder, quick: [spawn_to_port(3 if quick else 15)]),
+    Group(("installed_to_port",), lambda folder, quick: [installed_to_port(folder, 3 if quick else 15)]),
     Group(("agent_100",), lambda folder, quick: agent_100(folder, *((1, 10) if quick else (5, 100)))),
     Group(
         ("up_200", "preview_200", "refresh_200", "destroy_200"),
@@ -46,14 +47,14 @@ GROUPS = (
     Group(("preview_1000", "plugin_rss"), lambda folder, quick: thousand(folder, *((1, 20) if quick else (3, 1000)))),
 )
 
-_HEAD = f"{'':14} {'value':>9} {'floor':>9} {'ratio':>6} {'goal':>6}"
+_HEAD = f"{'':17} {'value':>9} {'floor':>9} {'ratio':>6} {'goal':>6}"
 
 
 def row(result: Result, quick: bool) -> str:
     """A result as a line of the table; a quick one has no verdict."""
     numbers = f"{_number(result.value, result.unit):>9} {_number(result.floor, result.unit):>9}"
     verdict = "" if quick else "ok" if result.ok else "MISSED"
-    return f"{result.name:14} {numbers} {result.ratio:6.2f} {result.goal:6.2f}  {verdict:6}  {result.title}"
+    return f"{result.name:17} {numbers} {result.ratio:6.2f} {result.goal:6.2f}  {verdict:6}  {result.title}"
 
 
 def _number(value: float, unit: str) -> str:
@@ -89,7 +90,7 @@ def main(arguments: list[str]) -> int:
             print(f"not measured: {', '.join(group.names)}", flush=True)
             failed = True
         for result in results:
-            print("\n".join([row(result, options.quick), *(f"{'':14} {fault}" for fault in result.faults)]), flush=True)
+            print("\n".join([row(result, options.quick), *(f"{'':17} {fault}" for fault in result.faults)]), flush=True)
         if not options.quick:
             write(results, group.names)
     return 1 if failed else 0

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sqlite3
+import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
@@ -45,6 +46,7 @@ from tests.engines import S3Identity, S3Server, free_ports, make_database, s3_se
 from tests.lifecycle.given import OTHER_URN, S3, URN, checked, config, inputs
 from tests.remote.support import Recorder, serving
 from tests.sshd import Sshd, sshd
+from tools.dist import LAUNCHER
 
 GOLDEN = Path(__file__).parent / "golden" / "errors.json"
 ORDERS = StreamId("litestream", "default", "orders")
@@ -200,6 +202,16 @@ async def _(lab: Lab) -> None:
     value = struct_pb2.Struct()
     value.update({"options": {"file": {SIGNATURE: ASSET, "path": "notes.txt"}}})
     decode(value)
+
+
+@raises("RPL-PLUGIN-PYTHON")
+async def _(lab: Lab) -> str:
+    launcher = lab.folder / "launcher"
+    launcher.write_text(LAUNCHER.read_text("utf-8").replace("@MINOR@", "3.12"), "utf-8")
+    ended = subprocess.run(
+        ["/bin/sh", launcher], check=False, env={"PATH": str(lab.folder)}, capture_output=True, text=True
+    )
+    return ended.stderr.strip()
 
 
 @raises("RPL-PLUGIN-FAULT")
@@ -474,7 +486,7 @@ async def _(lab: Lab) -> None:
 
 
 def test_every_code_has_an_example() -> None:
-    known = {*BY_CODE, PropertyError.code, "RPL-PLUGIN-FAULT"}
+    known = {*BY_CODE, PropertyError.code, "RPL-PLUGIN-FAULT", "RPL-PLUGIN-PYTHON"}
     assert set(RAISINGS) == known
     assert set(json.loads(GOLDEN.read_text("utf-8"))) == known
 

@@ -145,12 +145,16 @@ _OF_THE_PLUGIN = {
         "Give the property a value of another kind, as the error says: text in place of a file, a string in place of a "
         "number that is too large.",
     ),
+    "RPL-PLUGIN-PYTHON": (
+        "A plugin that was installed from a tarball finds no Python of the version that it is made for.",
+        "Install that Python, or [the tarball for the Python that is there](installation.md).",
+    ),
     "RPL-PLUGIN-FAULT": (
         "The plugin failed in a way that it did not expect.",
         "Run the command again with `--debug`, which shows where, and report it.",
     ),
 }
-"""Errors that never leave the plugin, and so are no `ReplicatorError`."""
+"""Errors of the plugin alone, which are no `ReplicatorError`."""
 
 
 def cli_page() -> str:

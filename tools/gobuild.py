@@ -237,17 +237,27 @@ def complete(folder: Path, names: Sequence[str]) -> bool:
     return all(os.access(folder / name, os.X_OK) for name in names)
 
 
-def run(what: str, command: Sequence[str], folder: Path) -> str:
-    """Runs a command, says what and for how long; returns what it wrote. Raises BuildError with its last lines."""
+def run(what: str, command: Sequence[str], folder: Path, **variables: str) -> str:
+    """Runs a command, says what and for how long; returns what it wrote. Raises BuildError with its last lines.
+
+    `variables` are set in its environment.
+    """
     env = {key: value for key, value in os.environ.items() if key not in {"GOOS", "GOARCH"}}
-    env |= GO_SETTINGS
+    env |= GO_SETTINGS | variables
     env.setdefault("HOME", str(Path.home()))
     started = time.monotonic()
     say(what)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        # A session of its own: an interrupt ends the compilers that Go started, too.
+        # A session of its own: an interrupt ends the compilers that Go started, too. A wheel keeps the modes of files.
         process = subprocess.Popen(
-            command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+            command,
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            umask=0o022,
         )
         try:
             while True:

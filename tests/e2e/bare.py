@@ -1,4 +1,4 @@
-"""A Python with our wheel and its dependencies, and without a generated SDK; its folder of scripts is on no PATH."""
+"""A Python with one wheel of ours and its dependencies; its folder of scripts is on no PATH."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from tests.pulumi import ROOT
 
-
-def make(folder: Path) -> Path:
+def make(folder: Path, wheel: Path) -> Path:
     """Make the environment in a folder; return its Python. Dependencies are links to those of this environment."""
     here = Path(sysconfig.get_path("purelib"))
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
@@ -19,9 +17,6 @@ def make(folder: Path) -> Path:
     for item in here.iterdir():
         if "replicator" not in item.name and item.name != "__pycache__":
             (folder / "venv" / there / item.name).symlink_to(item)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    alone = ["--no-deps", "--no-index"]
-    subprocess.run([*pip, "wheel", *alone, "--no-build-isolation", "-w", str(folder / "dist"), str(ROOT)], check=True)
-    (wheel,) = (folder / "dist").glob("*.whl")
-    subprocess.run([*pip, "--python", str(python), "install", *alone, str(wheel)], check=True)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--python", str(python)]
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", str(wheel)], check=True)
     return python

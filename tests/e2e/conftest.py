@@ -10,7 +10,8 @@ import pytest
 
 from tests.e2e import bare
 from tests.e2e.memory import Memory, serving
-from tests.pulumi import Project
+from tests.pulumi import ROOT, Project
+from tools.dist import build_wheel
 
 Make = Callable[..., Project]
 
@@ -47,4 +48,5 @@ def make_project(tmp_path_factory: pytest.TempPathFactory) -> Make:
 @pytest.fixture(scope="session")
 def bare_python(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a CLI that runs programs with our package alone: no SDK, and no plugin where it looks."""
-    return {"PULUMI_PYTHON_CMD": str(bare.make(tmp_path_factory.mktemp("bare")))}
+    folder = tmp_path_factory.mktemp("bare")
+    return {"PULUMI_PYTHON_CMD": str(bare.make(folder, build_wheel(ROOT, folder)))}

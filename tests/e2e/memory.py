@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from replicator.model import Stream, StreamStatus
+from replicator.model import Checkpoint, Stream, StreamStatus
 from replicator.remote.client import RemoteReplicator
 from replicator.replicator import Description, ReplayProgress
 
@@ -52,8 +52,14 @@ class Memory:
     def status(self, name: str) -> StreamStatus:
         return self._ask(lambda replicator: replicator.get_status(name))
 
+    def streams(self) -> list[Stream]:
+        return self._ask(lambda replicator: replicator.list_streams())
+
     def names(self) -> list[str]:
-        return sorted(stream.name for stream in self._ask(lambda replicator: replicator.list_streams()))
+        return sorted(stream.name for stream in self.streams())
+
+    def start_replay(self, name: str, start: Checkpoint, *, key: str) -> None:
+        self._ask(lambda replicator: replicator.replay(name, start, key=key))
 
     def replay(self, name: str, key: str) -> ReplayProgress:
         return self._ask(lambda replicator: replicator.get_replay(name, key))

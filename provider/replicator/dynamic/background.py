@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from functools import cache
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, TypeVar
 
 from replicator.errors import InvalidConfig
@@ -23,8 +23,17 @@ PACKAGE = "replicator"
 T = TypeVar("T")
 
 
-@cache
+_first = Lock()
+"""Held while something is looked up that the first caller makes: the calls of a refresh all begin at once."""
+
+
 def _loop() -> asyncio.AbstractEventLoop:
+    with _first:
+        return _started()
+
+
+@cache
+def _started() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     Thread(target=loop.run_forever, name="replicator", daemon=True).start()
     return loop
@@ -44,7 +53,8 @@ def connections(setting: Callable[[str], Any]) -> Connections:
     config, failures = parse_config({key: value for key, value in given.items() if value is not None})
     if failures:
         raise InvalidConfig("; ".join(f"{PACKAGE}:{failure.path}: {failure.reason}" for failure in failures))
-    return _connections(config.model_dump_json())
+    with _first:
+        return _connections(config.model_dump_json())
 
 
 @cache
