@@ -47,6 +47,7 @@ from tests.lifecycle.given import OTHER_URN, S3, URN, checked, config, inputs
 from tests.remote.support import Recorder, serving
 from tests.sshd import Sshd, sshd
 from tools.dist import LAUNCHER
+from tools.docs import OF_THE_PLUGIN
 
 GOLDEN = Path(__file__).parent / "golden" / "errors.json"
 ORDERS = StreamId("litestream", "default", "orders")
@@ -486,7 +487,7 @@ async def _(lab: Lab) -> None:
 
 
 def test_every_code_has_an_example() -> None:
-    known = {*BY_CODE, PropertyError.code, "RPL-PLUGIN-FAULT", "RPL-PLUGIN-PYTHON"}
+    known = {*BY_CODE, *OF_THE_PLUGIN}
     assert set(RAISINGS) == known
     assert set(json.loads(GOLDEN.read_text("utf-8"))) == known
 

@@ -73,6 +73,14 @@ def test_an_error_is_raised_somewhere(cls: type[ReplicatorError]) -> None:
     assert cls.__name__ in RAISED
 
 
+def test_the_catalogue_has_every_code_that_the_source_names_and_no_other() -> None:
+    root = Path(__file__).parents[1]
+    sources = [*PACKAGE.rglob("*.py"), *(root / "tools").rglob("*.sh")]
+    named = {code for path in sources for code in re.findall(r"RPL-[A-Z]+-[A-Z]+", path.read_text("utf-8"))}
+    page = (root / "docs" / "errors.md").read_text("utf-8")
+    assert set(re.findall(r"^## (\S+)$", page, re.MULTILINE)) == named
+
+
 def test_to_catch_an_error_is_not_to_raise_it() -> None:
     code = """
 from errors import A, B, C, D, E, F

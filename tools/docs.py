@@ -104,7 +104,7 @@ def capabilities_page() -> str:
 
 def errors_page() -> str:
     """docs/errors.md: cause and way out from the docstrings, examples as a test saw them."""
-    meanings = {code: _paragraphs(cls) for code, cls in BY_CODE.items()} | _OF_THE_PLUGIN
+    meanings = {code: _paragraphs(cls) for code, cls in BY_CODE.items()} | OF_THE_PLUGIN
     examples = json.loads((ROOT / "tests" / "golden" / "errors.json").read_text("utf-8"))
     lines = [
         "# Errors",
@@ -139,7 +139,7 @@ _PAGES = {
 }
 """What the docstrings call other pages."""
 
-_OF_THE_PLUGIN = {
+OF_THE_PLUGIN = {
     PropertyError.code: (
         "A property cannot be carried over Pulumi's wire format.",
         "Give the property a value of another kind, as the error says: text in place of a file, a string in place of a "
