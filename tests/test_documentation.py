@@ -92,7 +92,7 @@ def commands(text: str) -> Iterator[list[str]]:
     for token in parts(text):
         if token.type == "code_inline" or (token.type == "fence" and token.info in SHELL):
             for line in token.content.splitlines():
-                command = re.search(r"(?:^|[/ ])replicator (\w[^#|;`]*)", line.partition("  #")[0])
+                command = re.search(r"(?:^|/|(?<!resource) )replicator (\w[^#|;`]*)", line.partition("  #")[0])
                 if command:
                     yield command[1].split()
 
