@@ -259,7 +259,7 @@ def _paragraphs(*texts: str) -> str:
 
 def _configuration(types: Types) -> dict[str, Any]:
     blocks = {backend.config_key: _block(types, backend) for backend in REGISTRY.values()}
-    preflight = types.properties(ProviderConfig, hidden=frozenset({"backends"}), defaults=True)
+    preflight = types.properties(ProviderConfig, hidden=frozenset({"backends", "origin"}), defaults=True)
     return dict(sorted((blocks | preflight).items()))
 
 
