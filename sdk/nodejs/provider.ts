@@ -51,7 +51,7 @@ export class Provider extends pulumi.ProviderResource {
  */
 export interface ProviderArgs {
     /**
-     * Where streams of the backend `litestream` are managed: one address, or one for each region. Without either: the agent on this machine. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`.
+     * Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
      */
     litestream?: pulumi.Input<inputs.BackendConfigArgs | undefined>;
     /**
@@ -59,7 +59,7 @@ export interface ProviderArgs {
      */
     memory?: pulumi.Input<inputs.BackendConfigArgs | undefined>;
     /**
-     * What a preview does with what it finds at the live source and destination. Default: `strict`. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`.
+     * What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`.
      */
     preflight?: pulumi.Input<enums.Preflight | undefined>;
 }

@@ -304,6 +304,7 @@ def test_another_address_updates_the_provider_and_leaves_the_streams(
     shown = project.preview("--diff")
     assert f'~ address: "{memory.address}" => "{elsewhere.address}"' in shown.text
     assert '+ preflight: "warn"' in shown.text
+    assert project.refresh("--skip-preview").done("main") == ["same"], "it uses what the state holds"
     ran = project.up("--skip-preview")
     assert (ran.done("agents"), ran.done("main")) == (["update"], ["same"])
     (warning,) = ran.said("warning")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from replicator.backends import REGISTRY, Backend
-from replicator.lifecycle.config import SETTINGS, BackendConfig, ProviderConfig
+from replicator.lifecycle.config import SETTINGS, BackendConfig, ProviderConfig, Setting
 from replicator.lifecycle.diff import REPLACING
 from replicator.lifecycle.shapes import (
     AllCapabilities,
@@ -259,11 +259,19 @@ def _paragraphs(*texts: str) -> str:
 
 def _configuration(types: Types) -> dict[str, Any]:
     blocks = {backend.config_key: _block(types, backend) for backend in REGISTRY.values()}
-    preflight = types.properties(ProviderConfig, hidden=frozenset({"backends", "origin"}), defaults=True)
+    preflight = types.properties(ProviderConfig, hidden=frozenset({"backends", "origin"}))
     found = dict(sorted((blocks | preflight).items()))
     for key, item in found.items():
-        item["description"] += f" Left out, it is read from the environment variable `{SETTINGS[key].variable}`."
+        item["description"] += f" Left out, it is read from the environment variable `{SETTINGS[key].variable}`"
+        item["description"] += f"; without both it is {default}." if (default := _default_of(SETTINGS[key])) else "."
     return found
+
+
+def _default_of(setting: Setting) -> str | None:
+    """What holds where nobody sets it, in words."""
+    if setting.backend is None:
+        return f"`{ProviderConfig.model_fields[setting.key].default.value}`"
+    return "the agent on this machine" if REGISTRY[setting.backend].default_address else None
 
 
 def _as_text(properties: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
@@ -286,8 +294,6 @@ def _as_text(properties: Mapping[str, Any], types: Mapping[str, Any]) -> dict[st
 
 def _block(types: Types, backend: Backend) -> dict[str, Any]:
     text = f"Where streams of the backend `{backend.kind}` are managed: one address, or one for each region."
-    if backend.default_address:
-        text += " Without either: the agent on this machine."
     return {**types.of(BackendConfig), "description": text}
 
 

@@ -11,7 +11,7 @@ import (
 
 var _ = internal.GetEnvOrDefault
 
-// Where streams of the backend `litestream` are managed: one address, or one for each region. Without either: the agent on this machine. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`.
+// Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
 func GetLitestream(ctx *pulumi.Context) string {
 	return config.Get(ctx, "replicator:litestream")
 }
@@ -21,7 +21,7 @@ func GetMemory(ctx *pulumi.Context) string {
 	return config.Get(ctx, "replicator:memory")
 }
 
-// What a preview does with what it finds at the live source and destination. Default: `strict`. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`. One of `strict`, `warn`, `off`.
+// What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`. One of `strict`, `warn`, `off`.
 func GetPreflight(ctx *pulumi.Context) string {
 	v, err := config.Try(ctx, "replicator:preflight")
 	if err == nil {

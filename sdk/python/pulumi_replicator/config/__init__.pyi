@@ -17,7 +17,7 @@ from .. import outputs as _root_outputs
 
 litestream: Optional[str]
 """
-Where streams of the backend `litestream` are managed: one address, or one for each region. Without either: the agent on this machine. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`.
+Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
 """
 
 memory: Optional[str]
@@ -27,6 +27,6 @@ Where streams of the backend `memory` are managed: one address, or one for each 
 
 preflight: Optional[str]
 """
-What a preview does with what it finds at the live source and destination. Default: `strict`. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`. One of `strict`, `warn`, `off`.
+What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`. One of `strict`, `warn`, `off`.
 """
 

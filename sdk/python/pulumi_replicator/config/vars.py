@@ -24,7 +24,7 @@ class _ExportableConfig(types.ModuleType):
     @_builtins.property
     def litestream(self) -> Optional[str]:
         """
-        Where streams of the backend `litestream` are managed: one address, or one for each region. Without either: the agent on this machine. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`.
+        Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
         """
         return __config__.get('litestream')
 
@@ -38,7 +38,7 @@ class _ExportableConfig(types.ModuleType):
     @_builtins.property
     def preflight(self) -> Optional[str]:
         """
-        What a preview does with what it finds at the live source and destination. Default: `strict`. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`. One of `strict`, `warn`, `off`.
+        What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`. One of `strict`, `warn`, `off`.
         """
         return __config__.get('preflight') or _utilities.get_env('REPLICATOR_PREFLIGHT')
 
