@@ -88,8 +88,13 @@ class Project:
 
     def write_python(self, program: str) -> None:
         """Write a Python program that runs in this test's own environment."""
-        self._write_project({"runtime": "python"})
-        (self.folder / "__main__.py").write_text(program)
+        self.write_files("python", {"__main__.py": program})
+
+    def write_files(self, runtime: str, files: Mapping[str, str]) -> None:
+        """Write a program of a language, by the names of its files."""
+        self._write_project({"runtime": runtime})
+        for name, text in files.items():
+            (self.folder / name).write_text(text)
 
     def _write_project(self, more: Mapping[str, Any]) -> None:
         project = {"name": self.name, **more}

@@ -18,6 +18,7 @@ from replicator.capabilities import TABLE, Capabilities, Cell, Verdict, Yes
 from replicator.cli import app
 from replicator.cli.exits import Exit, help_text
 from replicator.errors import BY_CODE, ReplicatorError
+from replicator.plugin.schema import build_schema
 from replicator.values import PropertyError
 from typer.cli import get_docs_for_click
 
@@ -193,17 +194,35 @@ _EXITS = "\n".join(
 
 def readme(text: str) -> str:
     """The README with its table made anew."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{short_table()}\n{END}{after}"
+    return _between(text, BEGIN, END, short_table())
+
+
+def _between(text: str, begin: str, end: str, made: str) -> str:
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{made}\n{end}{after}"
+
+
+def configuration(text: str) -> str:
+    """docs/configuration.md with its table of settings made anew."""
+    schema = build_schema()
+    lines = ["| setting | type | meaning |", "|---|---|---|"]
+    for key, item in schema["provider"]["inputProperties"].items():
+        named = schema["types"][item["$ref"].removeprefix("#/types/")]
+        words = " or ".join(f"`{each['value']}`" for each in named.get("enum", ()))
+        lines.append(f"| `{key}` | {words or 'object'} | {item['description']} |")
+        for name, inner in named.get("properties", {}).items():
+            lines.append(f"| `{key}.{name}` | {inner['type']} | {inner['description']} |")
+    return _between(text, "<!-- settings: made by `make docs` -->", "<!-- end of settings -->", "\n".join(lines))
 
 
 def pages() -> dict[Path, str]:
     """Every generated page and its text."""
-    path = ROOT / "README.md"
+    path, settings = ROOT / "README.md", ROOT / "docs" / "configuration.md"
     made = reference.pages(json.loads((ROOT / "schema.json").read_text("utf-8")))
     return {
         **{ROOT / "docs" / "reference" / name: text for name, text in made.items()},
+        settings: configuration(settings.read_text("utf-8")),
         ROOT / "docs" / "capabilities.md": capabilities_page(),
         ROOT / "docs" / "errors.md": errors_page(),
         ROOT / "docs" / "cli.md": cli_page(),

@@ -94,6 +94,7 @@ Instant = Annotated[
 Flag = Annotated[bool, Strict()]
 StreamName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,47}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+REGION = r"^[a-z0-9][a-z0-9-]{0,31}$"
 
 
 class Model(BaseModel):
@@ -243,7 +244,7 @@ class Endpoint(Model):
 
     kind: EndpointKind
     uri: Text
-    region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")] | None = None
+    region: Annotated[str, StringConstraints(pattern=REGION)] | None = None
     auth_ref: Text | None = None
     admin_auth_ref: Text | None = None
 

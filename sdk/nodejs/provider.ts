@@ -51,15 +51,15 @@ export class Provider extends pulumi.ProviderResource {
  */
 export interface ProviderArgs {
     /**
-     * Where streams of the backend `litestream` are managed: one address, or one for each region. Left out: the agent on this machine.
+     * Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
      */
     litestream?: pulumi.Input<inputs.BackendConfigArgs | undefined>;
     /**
-     * Where streams of the backend `memory` are managed: one address, or one for each region.
+     * Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
      */
     memory?: pulumi.Input<inputs.BackendConfigArgs | undefined>;
     /**
-     * What a preview does with what it finds at the live source and destination. Default: `strict`.
+     * What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`.
      */
     preflight?: pulumi.Input<enums.Preflight | undefined>;
 }

@@ -206,7 +206,7 @@ async def memory(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
     await memory.upsert_stream(stream())
     clock.advance(2)  # 20 events
     monkeypatch.setattr(connect, "_remote", lambda kind, address: memory)
-    raw = json.dumps({"address": f"mem://{next(faces._addresses)}"})
+    raw = json.dumps({"address": f"unix:///mem/{next(faces._addresses)}"})
     pulumi.runtime.set_all_config({"replicator:memory": raw})
     yield memory
     pulumi.runtime.set_all_config({})

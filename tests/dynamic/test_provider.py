@@ -198,7 +198,7 @@ def test_a_change_that_would_fail_is_a_warning(provider: StreamProvider, memory:
     ("settings", "says"),
     [
         ({"replicator:preflight": "sometimes"}, "replicator:preflight: must be one of 'strict', 'warn' or 'off'"),
-        ({"replicator:memory": "{}"}, "no address for backend 'memory' and region 'default'"),
+        ({"replicator:memory": "{}"}, "no address for backend 'memory'"),
         ({"replicator:litestream": '{"adress": "x"}'}, "replicator:litestream.adress: is not known here"),
     ],
 )

@@ -66,7 +66,7 @@ async def made_again(memory: Watched) -> None:
 
 
 async def disconnect(memory: Watched) -> None:
-    memory.broken = AgentUnreachable("nothing listens at mem://")
+    memory.broken = AgentUnreachable("nothing listens at unix:///mem")
 
 
 async def reconnect(memory: Watched) -> None:

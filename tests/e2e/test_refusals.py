@@ -158,7 +158,7 @@ CONFIGURATIONS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     ),
     "no address that can be": (
         {"memory": {"address": "db.example:7000"}},
-        "'db.example:7000' is not an address of an agent [RPL-CONFIG-INVALID]",
+        "is not an address of an agent",
     ),
     "a strictness that is none": (
         {"preflight": "sometimes"},

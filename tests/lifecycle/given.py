@@ -30,6 +30,10 @@ def config(**blocks: Any) -> ProviderConfig:
     return parsed
 
 
+EVERYWHERE = config(litestream={}, memory={"address": "unix:///mem"})
+"""Every backend has an address."""
+
+
 def inputs(**changes: Any) -> dict[str, Any]:
     """Inputs of a litestream stream; a value of `...` leaves the property out."""
     given = {"source": SQLITE, "destination": S3, **changes}
@@ -43,7 +47,7 @@ def checked(
     urn: str = URN,
     configured: ProviderConfig | None = None,
 ) -> Checked:
-    return check(given, unknown, old or {}, Identity.of_urn(urn), configured or ProviderConfig())
+    return check(given, unknown, old or {}, Identity.of_urn(urn), configured or EVERYWHERE)
 
 
 def stream(**changes: Any) -> Stream:
@@ -93,7 +97,7 @@ class Watched(MemoryReplicator):
 
 def connected(replicator: MemoryReplicator, **blocks: Any) -> Connections:
     """Connections that all lead to one replicator."""
-    return Connections(config(**({"memory": {"address": "mem://"}} | blocks)), lambda kind, address: replicator)
+    return Connections(config(**({"memory": {"address": "unix:///mem"}} | blocks)), lambda kind, address: replicator)
 
 
 names = st.from_regex(r"[a-z][a-z0-9-]{0,20}", fullmatch=True)

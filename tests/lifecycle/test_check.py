@@ -6,11 +6,12 @@ import re
 from typing import Any
 
 import pytest
+from replicator.backends import REGISTRY
 from replicator.capabilities import TABLE, Feature, No, StartKind
 from replicator.lifecycle.check import Identity, stream_name
 from replicator.lifecycle.config import ProviderConfig
 
-from tests.lifecycle.given import KAFKA, POSTGRES, S3, SQLITE, URN, checked, config, inputs
+from tests.lifecycle.given import EVERYWHERE, KAFKA, POSTGRES, S3, SQLITE, URN, checked, config, inputs
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,47}")
 
@@ -80,7 +81,7 @@ def test_a_name_that_no_engine_takes(name: str) -> None:
 
 # --- the backend -----------------------------------------------------------------------------------------------------
 
-MEMORY_ONLY = config(memory={"address": "mem://"})
+MEMORY_ONLY = config(memory={"address": "unix:///mem"})
 LITESTREAM_ONLY = config(litestream={"address": "unix:///a"})
 
 
@@ -89,9 +90,9 @@ LITESTREAM_ONLY = config(litestream={"address": "unix:///a"})
     [
         ({}, {}, ProviderConfig(), "litestream"),
         ({}, {}, LITESTREAM_ONLY, "litestream"),
-        ({}, {"backend": "memory"}, ProviderConfig(), "memory"),
-        ({"backend": "memory"}, {"backend": "litestream"}, ProviderConfig(), "memory"),
-        ({"backend": "memory"}, {}, LITESTREAM_ONLY, "memory"),
+        ({}, {"backend": "memory"}, EVERYWHERE, "memory"),
+        ({"backend": "memory"}, {"backend": "litestream"}, EVERYWHERE, "memory"),
+        ({"backend": "memory"}, {}, EVERYWHERE, "memory"),
     ],
 )
 def test_the_backend(given: dict[str, Any], old: dict[str, Any], configured: ProviderConfig, expected: str) -> None:
@@ -120,6 +121,29 @@ def test_no_backend_fits(given: dict[str, Any], configured: ProviderConfig, says
     assert found.stream is None
 
 
+EAST = config(litestream={"regions": {"us-east": "ssh://a"}})
+
+
+@pytest.mark.parametrize(
+    ("given", "configured", "path", "says"),
+    [
+        ({"backend": "memory"}, ProviderConfig(), "backend", "no address for backend 'memory'"),
+        ({}, EAST, "backend", "no address for backend 'litestream'; litestream.regions has us-east"),
+        (
+            {"source": {**SQLITE, "region": "eu-fra"}},
+            EAST,
+            "source.region",
+            "no address for backend 'litestream' in region 'eu-fra'; litestream.regions has us-east",
+        ),
+    ],
+)
+def test_a_place_that_nobody_manages(given: dict[str, Any], configured: ProviderConfig, path: str, says: str) -> None:
+    found = checked(inputs(**given), configured=configured)
+    (failure,) = found.failures
+    assert (failure.path, failure.reason, failure.code) == (path, says, "RPL-CONFIG-INVALID")
+    assert found.stream is None
+
+
 def test_a_backend_in_the_state_stays_and_is_told_what_it_cannot_do() -> None:
     (failure,) = checked(inputs(source=POSTGRES), old={"backend": "litestream"}).failures
     assert "litestream does not move postgres to s3" in failure.reason
@@ -128,11 +152,13 @@ def test_a_backend_in_the_state_stays_and_is_told_what_it_cannot_do() -> None:
 def test_several_backends_that_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from replicator.lifecycle import check
+    from replicator.lifecycle import check, connect
 
     twin = replace(TABLE["litestream"], backend="twin")
     monkeypatch.setattr(check, "TABLE", {**TABLE, "twin": twin})
-    (failure,) = checked(inputs()).failures
+    for module in (check, connect):
+        monkeypatch.setattr(module, "REGISTRY", {**REGISTRY, "twin": replace(REGISTRY["litestream"], kind="twin")})
+    (failure,) = checked(inputs(), configured=ProviderConfig()).failures
     assert failure.reason == "litestream and twin can each move sqlite to s3; choose one"
     assert checked(inputs(backend="twin")).failures == []
 

@@ -1,15 +1,18 @@
-"""The provider's configuration: addresses, and what is wrong with one."""
+"""The provider's configuration: addresses, what is wrong with one, and the way out."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 import pytest
 from replicator.backends import REGISTRY
 from replicator.errors import InvalidConfig
-from replicator.lifecycle.config import Preflight, ProviderConfig, parse_config
+from replicator.lifecycle.config import SETTINGS, Preflight, ProviderConfig, configured, parse_config
+from replicator.lifecycle.origin import variable_of
 from replicator.remote.address import default_address
+from replicator.values import Secret
 
 from tests.lifecycle.given import config
 
@@ -36,42 +39,200 @@ def test_an_address(blocks: dict[str, Any], backend: str, region: str, expected:
 
 
 @pytest.mark.parametrize(
-    ("blocks", "backend", "region"),
+    ("blocks", "backend", "region", "says", "fix"),
     [
-        ({}, "memory", "default"),
-        ({"memory": {}}, "memory", "default"),
-        ({"litestream": {"regions": REGIONS}}, "litestream", "default"),
-        ({"litestream": {"regions": REGIONS}}, "litestream", "us-west"),
+        (
+            {},
+            "memory",
+            "default",
+            "no address for backend 'memory'",
+            """pulumi config set replicator:memory '{"address": "unix:///run/replicator/agent.sock"}'""",
+        ),
+        (
+            {"memory": {"regions": {"eu-fra": "unix:///b"}}},
+            "memory",
+            "default",
+            "no address for backend 'memory'; memory.regions has eu-fra",
+            "pulumi config set replicator:memory "
+            """'{"regions": {"eu-fra": "unix:///b"}, "address": "unix:///run/replicator/agent.sock"}'""",
+        ),
+        (
+            {"litestream": {"regions": {"eu-fra": "unix:///b"}}},
+            "litestream",
+            "us-west",
+            "no address for backend 'litestream' in region 'us-west'; litestream.regions has eu-fra",
+            "pulumi config set replicator:litestream "
+            """'{"regions": {"eu-fra": "unix:///b", "us-west": "ssh://user@host"}}'""",
+        ),
+        (
+            {"memory": Secret('{"regions": {"eu-fra": "unix:///b"}}')},
+            "memory",
+            "us-west",
+            "no address for backend 'memory' in region 'us-west'; memory.regions has eu-fra",
+            "pulumi config set --secret replicator:memory "
+            """'{"regions": {"eu-fra": "unix:///b", "us-west": "ssh://user@host"}}'""",
+        ),
     ],
 )
-def test_no_address(blocks: dict[str, Any], backend: str, region: str) -> None:
+def test_no_address(blocks: dict[str, Any], backend: str, region: str, says: str, fix: str) -> None:
     with pytest.raises(InvalidConfig) as caught:
         config(**blocks).address(REGISTRY[backend], region)
-    assert caught.value.message == f"no address for backend {backend!r} and region {region!r}"
-    assert f"replicator:{backend}.address" in str(caught.value)
+    assert (caught.value.message, caught.value.fix) == (says, fix)
+
+
+RIGHT = """pulumi config set replicator:litestream '{"address": "unix:///run/replicator/agent.sock"}'"""
+EAST = """pulumi config set replicator:litestream '{"regions": {"us-east": "ssh://user@host"}}'"""
+BOTH = (
+    "pulumi config set replicator:litestream "
+    """'{"address": "unix:///run/replicator/agent.sock", "regions": {"us-east": "ssh://user@host"}}'"""
+)
+NO_AGENT = "is not an address of an agent; write unix:// and the absolute path of its socket, as in "
+WORDS = "must be one of 'strict', 'warn' or 'off'"
 
 
 @pytest.mark.parametrize(
-    ("blocks", "path", "says"),
+    ("given", "path", "says", "fix"),
     [
-        ({"litestrem": {}}, "litestrem", "is not a setting of this provider; it has litestream, memory, preflight"),
-        ({"litestream": "unix:///a"}, "litestream", "must be an object"),
-        ({"litestream": "{not json"}, "litestream", "must be an object"),
-        ({"litestream": ["a"]}, "litestream", "must be an object"),
-        ({"litestream": {"adress": "a"}}, "litestream.adress", "did you mean address?"),
-        ({"litestream": {"address": 5}}, "litestream.address", "must be a string"),
-        ({"litestream": {"address": ""}}, "litestream.address", "must not be empty"),
-        ({"litestream": {"regions": ["a"]}}, "litestream.regions", "must be an object"),
-        ({"litestream": {"regions": {"us": 5}}}, "litestream.regions.us", "must be a string"),
-        ({"preflight": "maybe"}, "preflight", "must be one of 'strict', 'warn' or 'off'"),
+        (
+            {"litestrem": {}},
+            "litestrem",
+            "is not a setting of this provider; did you mean litestream?",
+            f"pulumi config rm replicator:litestrem; then {RIGHT}",
+        ),
+        (
+            {"token": "x"},
+            "token",
+            "is not a setting of this provider; it has litestream, memory, preflight",
+            "pulumi config rm replicator:token",
+        ),
+        ({"backends": {}}, "backends", "is not a setting", "pulumi config rm replicator:backends"),
+        ({"origin": {}}, "origin", "is not a setting", "pulumi config rm replicator:origin"),
+        ({"litestream": "unix:///a"}, "litestream", "must be an object", RIGHT),
+        ({"litestream": "5"}, "litestream", "must be an object", RIGHT),
+        ({"litestream": 5}, "litestream", "must be an object", RIGHT),
+        ({"litestream": True}, "litestream", "must be an object", RIGHT),
+        ({"litestream": ["a"]}, "litestream", "must be an object", RIGHT),
+        ({"litestream": '["a"]'}, "litestream", "must be an object", RIGHT),
+        ({"litestream": '{"address": unix:///a}'}, "litestream", "is not JSON: Expecting value at character 13", RIGHT),
+        ({"litestream": "{'address': 'a'}"}, "litestream", "is not JSON: Expecting property name", RIGHT),
+        ({"litestream": {"adress": "a"}}, "litestream.adress", "is not known here; did you mean address?", RIGHT),
+        ({"litestream": '{"adress": "a"}'}, "litestream.adress", "is not known here; did you mean address?", RIGHT),
+        ({"litestream": {"address": 5}}, "litestream.address", "must be a string", RIGHT),
+        ({"litestream": {"address": ""}}, "litestream.address", "must not be empty", RIGHT),
+        ({"litestream": {"address": "db.example:70"}}, "litestream.address", NO_AGENT, RIGHT),
+        ({"litestream": {"address": "https://db.example"}}, "litestream.address", NO_AGENT, RIGHT),
+        ({"litestream": {"address": "unix://run/a.sock"}}, "litestream.address", NO_AGENT, RIGHT),
+        ({"litestream": {"address": "ssh://u:hunter2@h"}}, "litestream.address", "an address holds no password", RIGHT),
+        ({"litestream": {"regions": ["a"]}}, "litestream.regions", "must be an object", RIGHT),
+        ({"litestream": {"regions": {"us-east": 5}}}, "litestream.regions.us-east", "must be a string", EAST),
+        ({"litestream": {"regions": {"us-east": "db"}}}, "litestream.regions.us-east", NO_AGENT, EAST),
+        (
+            {"litestream": {"address": "db", "regions": {"us-east": "unix:///a"}}},
+            "litestream.address",
+            NO_AGENT,
+            BOTH,
+        ),
+        (
+            {"litestream": {"regions": {"US East": "unix:///a"}}},
+            "litestream.regions",
+            "'US East' is no region: a stream can only name one that matches ^[a-z0-9]",
+            RIGHT,
+        ),
+        ({"preflight": "maybe"}, "preflight", WORDS, "pulumi config set replicator:preflight strict"),
+        ({"preflight": "wran"}, "preflight", WORDS, "pulumi config set replicator:preflight warn"),
+        ({"preflight": '"maybe"'}, "preflight", WORDS, "pulumi config set replicator:preflight strict"),
+        ({"preflight": 1}, "preflight", WORDS, "pulumi config set replicator:preflight strict"),
+        ({"preflight": False}, "preflight", WORDS, "pulumi config set replicator:preflight strict"),
     ],
 )
-def test_what_is_wrong(blocks: dict[str, Any], path: str, says: str) -> None:
-    parsed, failures = parse_config(blocks)
-    assert [failure.path for failure in failures] == [path]
-    assert says in failures[0].reason
-    assert failures[0].code == "RPL-CONFIG-INVALID"
+def test_what_is_wrong(given: dict[str, Any], path: str, says: str, fix: str) -> None:
+    parsed, failures = parse_config(given)
     assert parsed == ProviderConfig()
+    (failure,) = failures
+    assert (failure.path, failure.code, failure.fix) == (path, "RPL-CONFIG-INVALID", fix)
+    assert failure.reason.startswith(says)
+    assert "hunter2" not in str(failure)
+    with pytest.raises(InvalidConfig) as caught:
+        configured(given)
+    assert str(caught.value).startswith(f"replicator:{path}: {says}")
+    assert caught.value.fix == fix
+
+
+@pytest.mark.parametrize("given", [{"preflight": "warn"}, {"preflight": '"warn"'}, {"preflight": Secret("warn")}])
+def test_a_word_in_each_form(given: dict[str, Any]) -> None:
+    assert config(**given).preflight is Preflight.WARN
+
+
+def test_what_a_hint_says_is_right() -> None:
+    assert parse_config({"litestream": shlex.split(BOTH)[-1]})[1] == []
+    assert parse_config({"litestream": shlex.split(EAST)[-1]})[1] == []
+
+
+WAYS = [
+    (
+        {"resource": "agents"},
+        "in the program, change litestream of the provider resource 'agents', "
+        """as in {"address": "unix:///run/replicator/agent.sock"}""",
+        "in the program, remove litestrem from the provider resource 'agents'; then ",
+    ),
+    ({}, RIGHT, "pulumi config rm replicator:litestrem; then "),
+]
+
+
+@pytest.mark.parametrize(("where", "fix", "removal"), WAYS)
+def test_the_way_out_leads_to_where_the_setting_was_written(where: dict[str, Any], fix: str, removal: str) -> None:
+    _, failures = parse_config({"litestream": {"adress": "a"}, "litestrem": {}}, **where)
+    assert sorted(failure.fix or "" for failure in failures) == sorted([fix, removal + fix])
+    parsed, _ = parse_config({"litestream": {"regions": {"eu": "unix:///a"}}}, **where)
+    with pytest.raises(InvalidConfig) as caught:
+        parsed.address(REGISTRY["litestream"], "us")
+    assert (caught.value.fix or "").startswith(fix.partition("{")[0])
+
+
+# --- environment variables -------------------------------------------------------------------------------------------
+
+
+def test_each_setting_has_a_variable() -> None:
+    names = {key: setting.variable for key, setting in SETTINGS.items()}
+    assert names == {
+        "litestream": "REPLICATOR_LITESTREAM",
+        "memory": "REPLICATOR_MEMORY",
+        "preflight": "REPLICATOR_PREFLIGHT",
+    }
+    assert variable_of("kafkaMirror") == "REPLICATOR_KAFKA_MIRROR"
+
+
+HERE = {"REPLICATOR_LITESTREAM": '{"address": "unix:///env"}', "REPLICATOR_PREFLIGHT": "off", "REPLICATOR_MEMORY": ""}
+
+
+@pytest.mark.parametrize(
+    ("given", "address", "preflight"),
+    [
+        ({}, "unix:///env", "off"),
+        ({"preflight": "warn"}, "unix:///env", "warn"),
+        ({"litestream": {"address": "unix:///own"}}, "unix:///own", "off"),
+        ({"litestream": {}}, default_address(), "off"),
+    ],
+)
+def test_a_variable_gives_what_is_left_out(given: dict[str, Any], address: str, preflight: str) -> None:
+    parsed = configured(given, environ=HERE)
+    assert parsed.address(REGISTRY["litestream"], "default") == address
+    assert parsed.preflight == preflight
+    assert parsed.backends.keys() == {"litestream"}
+
+
+@pytest.mark.parametrize("where", [{}, {"resource": "agents"}])
+def test_the_way_out_of_a_wrong_variable_names_it(where: dict[str, Any]) -> None:
+    wrong = {"REPLICATOR_LITESTREAM": "unix:///a", "REPLICATOR_PREFLIGHT": "loud"}
+    _, failures = parse_config({}, environ=wrong, **where)
+    assert {failure.path: failure.fix for failure in failures} == {
+        "litestream": """export REPLICATOR_LITESTREAM='{"address": "unix:///run/replicator/agent.sock"}'""",
+        "preflight": "export REPLICATOR_PREFLIGHT=strict",
+    }
+    assert parse_config({"litestream": {}, "preflight": "off"}, environ=wrong, **where)[1] == []
+
+
+# --- the whole -------------------------------------------------------------------------------------------------------
 
 
 def test_what_pulumi_adds_is_no_setting() -> None:
@@ -80,12 +241,16 @@ def test_what_pulumi_adds_is_no_setting() -> None:
 
 
 def test_every_failure_is_told_at_once() -> None:
-    _, failures = parse_config({"a": 1, "b": 2, "preflight": "x"})
-    assert [failure.path for failure in failures] == ["a", "b", "preflight"]
+    given = {"a": 1, "b": 2, "litestream": "{", "preflight": "x"}
+    _, failures = parse_config(given)
+    assert [failure.path for failure in failures] == ["a", "b", "litestream", "preflight"]
+    with pytest.raises(InvalidConfig, match="4 settings are wrong") as caught:
+        configured(given)
+    assert all(f"replicator:{key}: " in str(caught.value) for key in given)
 
 
 def test_each_block_is_a_backend_of_the_registry() -> None:
     keys = [backend.config_key for backend in REGISTRY.values()]
     assert len(set(keys)) == len(keys)
-    parsed = config(**{key: {"address": "a"} for key in keys})
+    parsed = config(**{key: {"address": "unix:///a"} for key in keys})
     assert parsed.backends.keys() == REGISTRY.keys()

@@ -81,7 +81,7 @@ async def test_closing_closes_each_one() -> None:
         async def aclose(self) -> None:
             closed.append("closed")
 
-    connections = Connections(config(memory={"address": "a"}), lambda kind, address: Closing())
+    connections = Connections(config(memory={"address": "unix:///a"}), lambda kind, address: Closing())
     connections.replicator(ORDERS)
     await connections.aclose()
     await connections.aclose()

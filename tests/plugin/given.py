@@ -17,7 +17,7 @@ from replicator.values import strip
 
 from tests.lifecycle.given import S3, URN, Clock, Watched, inputs
 
-CONFIG = {"memory": {"address": "mem://"}}
+CONFIG = {"memory": {"address": "unix:///mem"}}
 Values = dict[str, Any]
 
 

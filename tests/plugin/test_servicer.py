@@ -12,9 +12,9 @@ import pytest
 from google.protobuf import empty_pb2
 from replicator import __version__
 from replicator.plugin._proto import pb
-from replicator.plugin.codec import UNKNOWN, encode
+from replicator.plugin.codec import UNKNOWN
 
-from tests.lifecycle.given import OTHER_URN, S3, SQLITE, URN, Clock, Watched
+from tests.lifecycle.given import OTHER_URN, S3, SQLITE, URN, Clock
 from tests.plugin.given import Provider, Untouchable, another, failing, memory_inputs, serving
 
 ID = "memory/default/orders"
@@ -48,58 +48,6 @@ async def test_the_handshake_says_what_we_take(provider: Provider) -> None:
 async def test_the_schema_has_a_version(provider: Provider) -> None:
     schema = json.loads((await provider.stub.GetSchema(pb.GetSchemaRequest())).schema)
     assert schema["version"] == __version__
-
-
-@pytest.mark.parametrize(
-    ("config", "says"),
-    [
-        ({"memory": {"address": "x"}, "preflight": "off"}, None),
-        ({"memory": '{"regions": {"us-east": "x"}}'}, None),
-        ({"memory": UNKNOWN}, None),
-        ({"memroy": {}}, "memroy: is not a setting of this provider"),
-        ({"litestream": {"adress": "x"}}, "litestream.adress: is not known here; did you mean address?"),
-    ],
-)
-async def test_the_configuration(provider: Provider, config: dict[str, Any], says: str | None) -> None:
-    reply = await provider.stub.CheckConfig(pb.CheckRequest(news=encode(config)))
-    assert reply.inputs == encode(config)
-    assert [says in failure.reason for failure in reply.failures if says] == [True] * bool(says)
-    if says is None:
-        await provider.configure(**config)
-    else:
-        error = await failing(provider.configure(**config))
-        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert says in (error.details() or "")
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "changed"),
-    [
-        ({"memory": {"address": "x"}}, {"memory": {"address": "x"}}, []),
-        ({"memory": {"address": "x"}}, {"memory": {"address": "y"}, "preflight": "off"}, ["memory", "preflight"]),
-        ({"__internal": "{}"}, {}, []),
-    ],
-)
-async def test_another_configuration_is_an_update(
-    provider: Provider, old: dict[str, Any], new: dict[str, Any], changed: list[str]
-) -> None:
-    reply = await provider.stub.DiffConfig(pb.DiffRequest(old_inputs=encode(old), news=encode(new)))
-    assert list(reply.diffs) == changed
-    assert list(reply.replaces) == []
-    assert reply.changes == (pb.DiffResponse.DIFF_SOME if changed else pb.DiffResponse.DIFF_NONE)
-
-
-async def test_a_second_configuration_gives_the_first_connections_back() -> None:
-    closed: list[str] = []
-
-    class Closing(Watched):
-        async def aclose(self) -> None:
-            closed.append("closed")
-
-    async with serving(Closing(Clock())) as provider:
-        await provider.read(ID)
-        await provider.configure(memory={"address": "other"})
-        assert closed == ["closed"]
 
 
 # --- the life of a stream --------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class Down(Watched):
     """Nobody answers."""
 
     async def _no(self, *_: Any, **__: Any) -> Any:
-        raise AgentUnreachable("nothing listens at mem://", fix="start it")
+        raise AgentUnreachable("nothing listens at unix:///mem", fix="start it")
 
     upsert_stream = delete_stream = describe = preflight = get_status = _no
 
@@ -175,7 +175,7 @@ async def test_an_agent_that_is_down() -> None:
         ):
             error = await failing(call)
             assert error.code() is grpc.StatusCode.UNAVAILABLE
-            assert (error.details() or "").endswith("nothing listens at mem:// [RPL-AGENT-DOWN]\n  → start it")
+            assert (error.details() or "").endswith("nothing listens at unix:///mem [RPL-AGENT-DOWN]\n  → start it")
 
 
 async def test_a_preview_works_while_the_agent_is_down() -> None:
@@ -190,7 +190,7 @@ async def test_a_preview_works_while_the_agent_is_down() -> None:
         assert unseen[2] == ""  # once for the stack
         assert unseen[1].startswith("this preview could not look at the source and the destination: nothing listens")
         assert restarts[1].startswith("mode: restarts")
-        assert unwell[1].endswith("this update tries again (nothing listens at mem://)")
+        assert unwell[1].endswith("this update tries again (nothing listens at unix:///mem)")
 
 
 async def test_all_that_the_look_finds_is_told() -> None:
@@ -221,7 +221,7 @@ async def test_what_the_look_before_a_change_finds(strictness: str, stops: bool)
             return [Finding.model_validate({"severity": Severity.ERROR, **finding}), info]
 
     async with serving(Missing(Clock())) as provider:
-        await provider.configure(memory={"address": "mem://"}, preflight=strictness)
+        await provider.configure(memory={"address": "unix:///mem"}, preflight=strictness)
         call = provider.create(await provider.checked(), preview=True)
         if stops:
             details = (await failing(call)).details() or ""

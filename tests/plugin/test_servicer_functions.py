@@ -191,17 +191,17 @@ async def test_statuses_of_several_streams_are_one_listing(provider: Provider) -
 
 async def test_an_engine_that_is_away_hides_no_other() -> None:
     here, away = Watched(Clock()), Watched(Clock())
-    away.broken = AgentUnreachable("no agent runs at mem://eu")
+    away.broken = AgentUnreachable("no agent runs at unix:///eu")
     await here.upsert_stream(stream())
-    async with serving(connect=lambda kind, address: away if address == "mem://eu" else here) as provider:
-        await provider.configure(memory={"address": "mem://us", "regions": {"eu": "mem://eu"}})
+    async with serving(connect=lambda kind, address: away if address == "unix:///eu" else here) as provider:
+        await provider.configure(memory={"address": "unix:///us", "regions": {"eu": "unix:///eu"}})
         found, _ = await provider.invoke("getStreamStatuses", {"streams": [ID, "memory/eu/orders"]})
         assert list(found["statuses"]) == [ID]
         assert found["failures"] == [
-            {"stream": "memory/eu/orders", "code": "RPL-AGENT-DOWN", "message": "no agent runs at mem://eu"}
+            {"stream": "memory/eu/orders", "code": "RPL-AGENT-DOWN", "message": "no agent runs at unix:///eu"}
         ]
         error = await failing(provider.invoke("listStreams", {}))
-        assert "no agent runs at mem://eu" in (error.details() or "")
+        assert "no agent runs at unix:///eu" in (error.details() or "")
         listed, _ = await provider.invoke("listStreams", {"region": "default"})
         assert [item["id"] for item in listed["streams"]] == [ID]
 

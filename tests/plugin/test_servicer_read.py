@@ -128,10 +128,10 @@ async def test_a_stream_that_failed_meanwhile_is_read_as_unwell(provider: Provid
 
 async def test_no_answer_is_not_gone(provider: Provider) -> None:
     given, made = await up(provider)
-    provider.memory.broken = AgentUnreachable("nothing listens at mem://", fix="start it")
+    provider.memory.broken = AgentUnreachable("nothing listens at unix:///mem", fix="start it")
     error = await failing(provider.read(ID, given, made))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
-    assert error.details() == "nothing listens at mem:// [RPL-AGENT-DOWN]\n  → start it"
+    assert error.details() == "nothing listens at unix:///mem [RPL-AGENT-DOWN]\n  → start it"
 
 
 @pytest.mark.parametrize("id", ["orders", "nope/default/orders", "memory/orders"])

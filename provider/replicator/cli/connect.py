@@ -36,12 +36,36 @@ def session(backend: str, address: str | None) -> Iterator[tuple[asyncio.Runner,
             runner.run(client.aclose())
 
 
+def address_of(backend: str, given: str | None) -> str:
+    """The agent's address: the one given, else that of the provider's environment variable, else this host's own.
+
+    Raise `InvalidConfig` where it is none, and where the variable is wrong or has none that stands for all regions.
+    """
+    import os
+
+    from replicator.backends import REGISTRY
+    from replicator.errors import InvalidConfig
+    from replicator.lifecycle.config import SETTINGS, configured
+    from replicator.remote.address import default_address, parse_address
+
+    at = REGISTRY[backend]
+    variable = SETTINGS[at.config_key].variable
+    if given or not os.environ.get(variable):
+        address = given or default_address()
+        parse_address(address)
+        return address
+    found = configured({}, environ={variable: os.environ[variable]}).find(at, "default")
+    if found is None:
+        text = f"{variable} has no address that stands for all regions"
+        raise InvalidConfig(text, property="address", fix="choose one: --address ADDRESS")
+    return found
+
+
 def _client(backend: str, address: str | None) -> RemoteReplicator:
     from replicator.lifecycle.connect import start_hint
-    from replicator.remote.address import default_address
     from replicator.remote.client import RemoteReplicator
 
-    address = address or default_address()
+    address = address_of(backend, address)
     return RemoteReplicator(backend, address, start_hint=start_hint(backend, address))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from replicator.backends import REGISTRY
 from replicator.cli.options import AddressOption, BackendOption
 from replicator.cli.output import counted, say
 
@@ -64,7 +65,7 @@ def import_streams(
         (out / name).write_text(text, "utf-8")
     say(f"wrote {' and '.join(str(out / name) for name in files)}: {counted(len(wanted), 'stream')}")
     if address:
-        say(f"  → pulumi config set --path replicator:{backend}.address {address}")
+        say(f"  → pulumi config set --path replicator:{REGISTRY[backend].config_key}.address {address}")
     say(f"  → pulumi import --file {out / BULK} --generate-code=false --protect=false")
 
 

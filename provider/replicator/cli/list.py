@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicator.cli.connect import address_of
 from replicator.cli.options import AddressOption, BackendOption, JsonOption
 from replicator.cli.output import UNKNOWN, say, say_json, say_table, words
 
@@ -36,9 +37,8 @@ async def listed(backend: str, address: str | None) -> tuple[ListedStream, ...]:
     from replicator.lifecycle.connect import Connections
     from replicator.lifecycle.functions import list_streams
     from replicator.lifecycle.shapes import ListStreamsArgs
-    from replicator.remote.address import default_address
 
-    block = BackendConfig(address=address or default_address())
+    block = BackendConfig(address=address_of(backend, address))
     connections = Connections(ProviderConfig(backends={backend: block}))
     try:
         return (await list_streams(connections, ListStreamsArgs(backend=backend))).streams

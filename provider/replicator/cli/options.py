@@ -56,7 +56,7 @@ AddressOption = Annotated[
         "--address",
         help="Where the agent listens, such as unix:///run/replicator/agent.sock or ssh://user@host.",
         metavar="ADDRESS",
-        show_default="this host's agent",
+        show_default="that of $REPLICATOR_LITESTREAM, else this host's agent",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

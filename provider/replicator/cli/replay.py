@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from replicator.cli.connect import session
+from replicator.cli.connect import address_of, session
 from replicator.cli.exits import Exit
 from replicator.cli.options import AddressOption, BackendOption
 from replicator.cli.output import say, sentence, size, words
@@ -70,7 +70,9 @@ def replay(
     """
     from replicator.replicator import ReplayMethod, ReplayState
 
-    request = _Request(name, _start(lsn, time), ReplayMethod(method), _on_its_host(target, address), key)
+    request = _Request(
+        name, _start(lsn, time), ReplayMethod(method), _on_its_host(target, address_of(backend, address)), key
+    )
     if not plan and not yes and not sys.stdin.isatty():
         raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
     with session(backend, address) as (runner, client):
@@ -97,13 +99,13 @@ def replay(
         raise typer.Exit(Exit.FAILED)
 
 
-def _on_its_host(target: str | None, address: str | None) -> str | None:
+def _on_its_host(target: str | None, address: str) -> str | None:
     """The target, absolute: a path on this host may be relative, but who knows where another host would begin."""
-    from replicator.remote.address import UnixAddress, default_address, parse_address
+    from replicator.remote.address import UnixAddress, parse_address
 
     if target is None or "://" in target or Path(target).is_absolute():
         return target
-    if isinstance(parse_address(address or default_address()), UnixAddress):
+    if isinstance(parse_address(address), UnixAddress):
         return str(Path(target).absolute())
     raise typer.BadParameter("write an absolute path; it is on the agent's host", param_hint="--target")
 

@@ -7,18 +7,16 @@ own the connections stay open, and everybody who asks at the same time shares a 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from functools import cache
 from threading import Lock, Thread
 from typing import Any, TypeVar
 
-from replicator.errors import InvalidConfig
-from replicator.lifecycle.config import SETTINGS, ProviderConfig, parse_config
+from replicator.lifecycle.config import SETTINGS, ProviderConfig, configured
 from replicator.lifecycle.connect import Connections
-
-PACKAGE = "replicator"
-"""The namespace of the configuration; the plugin's settings stand in the same one."""
+from replicator.lifecycle.origin import PACKAGE
 
 T = TypeVar("T")
 
@@ -49,12 +47,9 @@ def connections(setting: Callable[[str], Any]) -> Connections:
 
     :param setting: gives the value of `replicator:<key>`, else `None`.
     """
-    given = {key: setting(f"{PACKAGE}:{key}") for key in SETTINGS}
-    config, failures = parse_config({key: value for key, value in given.items() if value is not None})
-    if failures:
-        raise InvalidConfig("; ".join(f"{PACKAGE}:{failure.path}: {failure.reason}" for failure in failures))
+    given = {key: value for key in SETTINGS if (value := setting(f"{PACKAGE}:{key}")) is not None}
     with _first:
-        return _connections(config.model_dump_json())
+        return _connections(configured(given, environ=os.environ).model_dump_json())
 
 
 @cache

@@ -11,9 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from replicator import authref
+from replicator.backends import REGISTRY
 from replicator.capabilities import TABLE, Capabilities, Cell, Feature, No, StartKind
-from replicator.errors import InvalidStream, ReplicatorError, Unsupported
+from replicator.errors import InvalidConfig, InvalidStream, ReplicatorError, Unsupported
 from replicator.lifecycle.config import ProviderConfig
+from replicator.lifecycle.connect import StreamId
 from replicator.lifecycle.failure import Failure, failures_of
 from replicator.model import EndpointKind, Stream
 
@@ -98,6 +100,8 @@ def check(
         failures.append(Failure("owner", "is not known here", InvalidStream.code))
     failures += _auth_failures(filled)
     failures += _capability_failures(filled, unknown)
+    if stream is not None and not failures:
+        failures += _address_failures(stream, config)
     if unknown or failures:
         stream = None
     return Checked(filled, stream, failures)
@@ -144,6 +148,17 @@ def _kind(inputs: Mapping[str, Any], end: str) -> str | None:
 
 def _serves(row: Capabilities, source: str, destination: str) -> bool:
     return any((a, b) == (source, destination) for a, b in row.pairs)
+
+
+def _address_failures(stream: Stream, config: ProviderConfig) -> Iterable[Failure]:
+    """A place that nobody manages, told before an engine is asked."""
+    at = StreamId.of(stream)
+    backend = REGISTRY[at.backend]
+    try:
+        config.address(backend, at.region)
+    except InvalidConfig as error:
+        path = "backend" if at.region == "default" else f"{backend.managed_at}.region"
+        yield Failure(path, error.message, error.code, error.fix)
 
 
 def _auth_failures(inputs: Mapping[str, Any]) -> Iterable[Failure]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from textwrap import indent
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from replicator.backends import REGISTRY, Backend
 from replicator.errors import InvalidConfig
-from replicator.lifecycle.failure import Failure, failures_of
-from replicator.model import Model, Text
-from replicator.remote.address import default_address
+from replicator.lifecycle.failure import Failure, closest, failures_of
+from replicator.lifecycle.origin import PACKAGE, Origin, variable_of
+from replicator.model import REGION, Model, Text
+from replicator.remote.address import default_address, parse_address
+from replicator.values import secret_paths, strip
 
 
 class Preflight(StrEnum):
@@ -29,11 +34,31 @@ class Preflight(StrEnum):
     OFF = "off"
 
 
+def _agent(address: str) -> str:
+    """An address as it stands. What is wrong with it is said without it: it may be a secret."""
+    try:
+        parse_address(address)
+    except InvalidConfig as error:
+        raise ValueError(f"{error.message}; {error.fix}") from None
+    return address
+
+
+Address = Annotated[Text, AfterValidator(_agent)]
+
+
 class BackendConfig(Model):
     """Where one backend is reached: one address, or one for each region."""
 
-    address: Text | None = None
-    regions: dict[str, Text] = Field(default_factory=dict)
+    address: Address | None = None
+    regions: dict[str, Address] = Field(default_factory=dict)
+
+    @field_validator("regions")
+    @classmethod
+    def _named(cls, regions: dict[str, str]) -> dict[str, str]:
+        for name in regions:
+            if not re.fullmatch(REGION, name):
+                raise ValueError(f"{name!r} is no region: a stream can only name one that matches {REGION}")
+        return regions
 
 
 class ProviderConfig(Model):
@@ -41,25 +66,39 @@ class ProviderConfig(Model):
 
     backends: dict[str, BackendConfig] = Field(default_factory=dict)
     preflight: Preflight = Preflight.STRICT
+    origin: Origin = Origin()
+
+    def block(self, backend: Backend) -> BackendConfig:
+        """What is configured for a backend."""
+        return self.backends.get(backend.kind, BackendConfig())
+
+    def find(self, backend: Backend, region: str) -> str | None:
+        """The address that manages streams of `region`; `None` where none is configured."""
+        block = self.block(backend)
+        own = default_address() if backend.default_address and not block.regions else None
+        return block.regions.get(region) or block.address or own
 
     def address(self, backend: Backend, region: str) -> str:
         """The address that manages streams of `region`; raise `InvalidConfig` where none is configured."""
-        block = self.backends.get(backend.kind, BackendConfig())
-        if (address := block.regions.get(region) or block.address) is not None:
+        if (address := self.find(backend, region)) is not None:
             return address
-        if backend.default_address and not block.regions:
-            return default_address()
+        block, key = self.block(backend), backend.config_key
+        where = "" if region == "default" else f" in region {region!r}"
+        there = f"; {key}.regions has {', '.join(sorted(block.regions))}" if block.regions else ""
+        wanted = block.model_dump(mode="json", exclude_defaults=True)
+        if region == "default":
+            wanted["address"] = HERE
+        else:
+            wanted["regions"] = {**block.regions, region: ELSEWHERE}
         raise InvalidConfig(
-            f"no address for backend {backend.kind!r} and region {region!r}",
-            fix="give yours: "
-            f"pulumi config set --path 'replicator:{backend.config_key}.address' unix:///run/replicator/agent.sock",
+            f"no address for backend {backend.kind!r}{where}{there}", fix=self.origin.way_out(key, wanted)
         )
 
     def places(self, backend: Backend, region: str | None) -> list[str]:
         """The regions that stand for the addresses of a backend, one for each address."""
         if region is not None:
             return [region]
-        block = self.backends.get(backend.kind, BackendConfig())
+        block = self.block(backend)
         elsewhere = [] if block.regions and block.address is None else ["default"]
         by_address = {self.address(backend, place): place for place in [*block.regions, *elsewhere]}
         return list(by_address.values())
@@ -69,41 +108,111 @@ class ProviderConfig(Model):
         return sorted(self.backends) or [backend.kind for backend in REGISTRY.values() if backend.default_address]
 
 
-def _structured(value: Any) -> Any:
-    """SDKs and `pulumi config` send objects as JSON text; a string that is no JSON object stays as it is."""
-    if isinstance(value, str) and value.lstrip().startswith("{"):
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError:
-            return value
-    return value
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting of the configuration.
+
+    :param key: its name, without the package's.
+    :param backend: whose block it is; `None` for one that concerns all.
+    """
+
+    key: str
+    backend: str | None = None
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that is read where the setting is left out."""
+        return variable_of(self.key)
 
 
-SETTINGS = (*sorted(backend.config_key for backend in REGISTRY.values()), "preflight")
-"""Every key of the configuration, without the package's name."""
+SETTINGS: Mapping[str, Setting] = {
+    **{key: Setting(key, kind) for key, kind in sorted((each.config_key, each.kind) for each in REGISTRY.values())},
+    "preflight": Setting("preflight"),
+}
+"""Every setting by its key."""
+
+HERE, ELSEWHERE = "unix:///run/replicator/agent.sock", "ssh://user@host"
+"""Addresses that stand in hints for the person's own."""
 
 _RESERVED = frozenset({"version", "pluginDownloadURL"})
 
 
-def parse_config(inputs: Mapping[str, Any]) -> tuple[ProviderConfig, list[Failure]]:
-    """The configuration in `inputs` (camelCase keys), and what is wrong with it."""
-    blocks = {backend.config_key: backend.kind for backend in REGISTRY.values()}
-    raw: dict[str, Any] = {"backends": {}}
-    failures = []
-    for key, value in inputs.items():
-        if key in blocks:
-            raw["backends"][blocks[key]] = _structured(value)
-        elif key == "preflight":
-            raw["preflight"] = value
-        elif key not in _RESERVED and not key.startswith("__"):
-            known = ", ".join(SETTINGS)
-            failures.append(Failure(key, f"is not a setting of this provider; it has {known}", InvalidConfig.code))
+def from_text(value: Any) -> Any:
+    """SDKs and `pulumi config` send objects as JSON text; raise `json.JSONDecodeError` for what only begins like it."""
+    return json.loads(value) if isinstance(value, str) and value.lstrip()[:1] in ("{", "[", '"') else value
+
+
+def parse_config(
+    inputs: Mapping[str, Any], *, resource: str | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[ProviderConfig, list[Failure]]:
+    """The configuration, and what is wrong with it. No value is quoted: Pulumi does not say here which are secret.
+
+    :param inputs: values by camelCase keys; an object may be JSON text.
+    :param resource: the provider resource that holds them; `None` for the stack's configuration.
+    :param environ: the environment. It gives what the inputs leave out.
+    """
+    given = {key: value for key, value in inputs.items() if key not in _RESERVED and not key.startswith("__")}
+    found = {key: (environ or {}).get(setting.variable) for key, setting in SETTINGS.items() if key not in given}
+    variables = {key: text for key, text in found.items() if text}
+    secrets = frozenset(key for key, value in given.items() if secret_paths(value))
+    origin = Origin(resource=resource, variables=frozenset(variables), secrets=secrets)
+    values, failures = {}, []
+    for key, value in {**variables, **strip(given)}.items():
+        if key not in SETTINGS:
+            failures.append(_unknown(key, origin))
+            continue
+        try:
+            values[key] = from_text(value)
+        except json.JSONDecodeError as error:
+            reason = f"is not JSON: {error.msg} at character {error.pos + 1}"
+            failures.append(_failure(key, key, reason, origin, value))
+    blocks = {setting.backend: values[key] for key, setting in SETTINGS.items() if setting.backend and key in values}
+    others = {key: value for key, value in values.items() if SETTINGS[key].backend is None}
     try:
-        return ProviderConfig.model_validate(raw), failures
+        config = ProviderConfig.model_validate({"backends": blocks, "origin": origin, **others})
     except ValidationError as error:
-        keys = {backend.kind: backend.config_key for backend in REGISTRY.values()}
         for failure in failures_of(error, ProviderConfig, InvalidConfig.code):
             kind, _, rest = failure.path.removeprefix("backends.").partition(".")
-            path = ".".join(filter(None, [keys.get(kind, kind), rest]))
-            failures.append(Failure(path, failure.reason, failure.code))
-        return ProviderConfig(), failures
+            key = REGISTRY[kind].config_key if kind in REGISTRY else kind
+            path = ".".join(filter(None, [key, rest]))
+            failures.append(_failure(key, path, failure.reason, origin, values[key]))
+    return (ProviderConfig() if failures else config), failures
+
+
+def configured(
+    inputs: Mapping[str, Any], *, resource: str | None = None, environ: Mapping[str, str] | None = None
+) -> ProviderConfig:
+    """The same; raise `InvalidConfig` for all that is wrong."""
+    config, failures = parse_config(inputs, resource=resource, environ=environ)
+    if len(failures) == 1:
+        only = failures[0]
+        raise InvalidConfig(only.reason, property=f"{PACKAGE}:{only.path}", fix=only.fix)
+    if failures:
+        listed = "".join(f"\n{indent(f'{PACKAGE}:{failure}', '    ')}" for failure in failures)
+        raise InvalidConfig(f"{len(failures)} settings are wrong", fix=f"mend each of them:{listed}")
+    return config
+
+
+def _unknown(key: str, origin: Origin) -> Failure:
+    meant = closest(key, SETTINGS)
+    reason = f"is not a setting of this provider; {f'did you mean {meant}?' if meant else f'it has {_LISTED}'}"
+    fix = origin.removal(key) + (f"; then {origin.way_out(meant, _example(meant, None))}" if meant else "")
+    return Failure(key, reason, InvalidConfig.code, fix)
+
+
+def _failure(key: str, path: str, reason: str, origin: Origin, value: Any) -> Failure:
+    return Failure(path, reason, InvalidConfig.code, origin.way_out(key, _example(key, value)))
+
+
+def _example(key: str, value: Any) -> Any:
+    """What is right in the place of a wrong value, with the regions that it names."""
+    if SETTINGS[key].backend is None:
+        return closest(str(value), list(Preflight)) or Preflight.STRICT
+    block = value if isinstance(value, Mapping) else {}
+    regions = block.get("regions")
+    names = [name for name in regions if re.fullmatch(REGION, name)] if isinstance(regions, Mapping) else []
+    address = {"address": HERE} if "address" in block or not names else {}
+    return address | ({"regions": dict.fromkeys(names, ELSEWHERE)} if names else {})
+
+
+_LISTED = ", ".join(SETTINGS)

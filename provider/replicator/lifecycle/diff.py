@@ -56,7 +56,7 @@ def diff(old: Stream, new: Mapping[str, Any] | Stream, unknown: Iterable[str] = 
     before = _comparable(old)
     holes = frozenset(unknown)
     after = _comparable(new if isinstance(new, Stream) else _normal(new, old, holes))
-    changes = [change for change in _walk(before, after, "") if not {change.path, change.property} & holes]
+    changes = [change for change in walk(before, after) if not {change.path, change.property} & holes]
     changes += [Change(hole, Kind.UPDATE, hole in REPLACING) for hole in sorted(holes)]
     return changes
 
@@ -80,7 +80,8 @@ def _normal(known: Mapping[str, Any], old: Stream, unknown: frozenset[str]) -> d
     return {**form, **{key: known[key] for key in partial if key in known}}
 
 
-def _walk(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str) -> Iterable[Change]:
+def walk(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterable[Change]:
+    """Every path that differs between two declarations."""
     for key in dict.fromkeys([*before, *after]):
         path = f"{prefix}{key}" if not set(key) & set('."[]') else f"{prefix.removesuffix('.')}{_quoted(key)}"
         old, new = before.get(key), after.get(key)
@@ -88,7 +89,7 @@ def _walk(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str) -> I
             continue
         replaces = path in REPLACING
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _walk(old, new, f"{path}.")
+            yield from walk(old, new, f"{path}.")
         elif path in _SETS:
             yield from _set_changes(path, old or [], new or [])
         elif old is None:

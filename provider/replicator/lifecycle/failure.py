@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
@@ -16,14 +16,17 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One wrong input: its path (`source.uri`), why, and the stable code."""
+    """One wrong input: its path (`source.uri`), why, the stable code, and the way out if it is not plain."""
 
     path: str
     reason: str
     code: str
+    fix: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason} [{self.code}]" if self.path else f"{self.reason} [{self.code}]"
+        path = f"{self.path}: " if self.path else ""
+        fix = f"\n  → {self.fix}" if self.fix else ""
+        return f"{path}{self.reason} [{self.code}]{fix}"
 
 
 def _enum(context: dict[str, Any]) -> str:
@@ -108,9 +111,15 @@ def _suggestion(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
         inner = _models(next((info.annotation for info in model.model_fields.values() if info.alias == step), None))
         model = inner[0] if inner else model
     names = {info.alias or name for name, info in model.model_fields.items()} - {"owner"}
+    meant = closest(last, names)
+    return f"; did you mean {meant}?" if meant else ""
+
+
+def closest(word: str, names: Iterable[str]) -> str | None:
+    """The name that the person may have meant."""
     wanted = {name.lower(): name for name in names}
-    close = get_close_matches(last.replace("_", "").lower(), wanted, n=1)
-    return f"; did you mean {wanted[close[0]]}?" if close else ""
+    close = get_close_matches(word.replace("_", "").lower(), wanted, n=1)
+    return wanted[close[0]] if close else None
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from replicator.backends import REGISTRY, Backend
-from replicator.lifecycle.config import BackendConfig, ProviderConfig
+from replicator.lifecycle.config import SETTINGS, BackendConfig, ProviderConfig, Setting
 from replicator.lifecycle.diff import REPLACING
 from replicator.lifecycle.shapes import (
     AllCapabilities,
@@ -267,25 +267,41 @@ def _paragraphs(*texts: str) -> str:
 
 def _configuration(types: Types) -> dict[str, Any]:
     blocks = {backend.config_key: _block(types, backend) for backend in REGISTRY.values()}
-    preflight = types.properties(ProviderConfig, hidden=frozenset({"backends"}), defaults=True)
-    return dict(sorted((blocks | preflight).items()))
+    preflight = types.properties(ProviderConfig, hidden=frozenset({"backends", "origin"}))
+    found = dict(sorted((blocks | preflight).items()))
+    for key, item in found.items():
+        item["description"] += f" Left out, it is read from the environment variable `{SETTINGS[key].variable}`"
+        item["description"] += f"; without both it is {default}." if (default := _default_of(SETTINGS[key])) else "."
+    return found
+
+
+def _default_of(setting: Setting) -> str | None:
+    """What holds where nobody sets it, in words."""
+    if setting.backend is None:
+        return f"`{ProviderConfig.model_fields[setting.key].default.value}`"
+    return "the agent on this machine" if REGISTRY[setting.backend].default_address else None
 
 
 def _as_text(properties: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with enums as strings: an SDK reads a variable of another type as JSON, which a bare word is not."""
+    """The same with enums as strings: an SDK reads a variable of another type as JSON, which a bare word is not.
+
+    SDKs are told the environment variables of words alone: they would take that of an object for the object.
+    """
     found = dict(properties)
     for name, item in properties.items():
         values = types.get(item.get("$ref", "").removeprefix("#/types/"), {}).get("enum")
         if values:
             words = ", ".join(f"`{each['value']}`" for each in values)
-            found[name] = {"type": "string", "description": f"{item['description']} One of {words}."}
+            found[name] = {
+                "type": "string",
+                "description": f"{item['description']} One of {words}.",
+                "defaultInfo": {"environment": [SETTINGS[name].variable]},
+            }
     return found
 
 
 def _block(types: Types, backend: Backend) -> dict[str, Any]:
     text = f"Where streams of the backend `{backend.kind}` are managed: one address, or one for each region."
-    if backend.default_address:
-        text += " Left out: the agent on this machine."
     return {**types.of(BackendConfig), "description": text}
 
 

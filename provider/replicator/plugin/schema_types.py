@@ -27,7 +27,7 @@ _TEXTS: dict[type, dict[str, str]] = {
     ReplayPlan: {"stream": "the stream's name."},
     BackendConfig: {
         "address": "where it is reached, such as `unix:///run/replicator/agent.sock` or `ssh://user@host`.",
-        "regions": "addresses by region, where one differs from `address`.",
+        "regions": "addresses by the region of a stream's source; other streams are managed at `address`.",
     },
 }
 """Descriptions of fields whose meaning a reader of the model's code sees without a word."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -14,10 +16,12 @@ from replicator.plugin._proto import pb, plugin_pb2, provider_pb2_grpc
 from replicator.plugin.codec import decode, encode
 from replicator.plugin.engine import EngineLog
 from replicator.plugin.rpc import Calls, Context, abort_init_failed, rpc
-from replicator.values import PropertyError, contains_unknown, drop_unknown, path_text, strip
+from replicator.values import PropertyError, contains_unknown, drop_unknown, path_text, secret_paths, strip
 
 if TYPE_CHECKING:
+    from replicator.authref import Redactor
     from replicator.lifecycle.connect import Connections
+    from replicator.lifecycle.diff import Change
     from replicator.lifecycle.resource import Applied
     from replicator.lifecycle.wait import Limits
     from replicator.plugin.resources import Resource
@@ -47,14 +51,6 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str] | None:
     return codes[error.category], str(error)
 
 
-async def _end_unwell(context: Context, made: Applied) -> None:
-    """End the call where the stream is there and not well, or its wait was cut off."""
-    if made.trouble:
-        await abort_init_failed(
-            context, made.id, made.outputs, made.trouble, made.inputs, refresh_first=not made.cut_off
-        )
-
-
 def _unchanged(checked: Any, news: Any) -> bool:
     """Whether a person's inputs are those that Check let through before, which hold `name` and `backend` too."""
     old, new = checked.fields, news.fields
@@ -62,6 +58,30 @@ def _unchanged(checked: Any, news: Any) -> bool:
         bool(old)
         and old.keys() - new.keys() <= {"name", "backend"}
         and all(key in old and old[key] == new[key] for key in new)
+    )
+
+
+def _written_in(urn: str) -> str | None:
+    """The name of the program's provider resource; `None` for a default one, which has the stack's configuration."""
+    name = urn.rpartition("::")[2]
+    return None if re.fullmatch(r"(default(_.*)?)?", name) else name
+
+
+def _diff_of(changes: Collection[Change]) -> Any:
+    """Changes as Pulumi takes them."""
+    kinds = {"add": "ADD", "update": "UPDATE", "delete": "DELETE"}
+    return pb.DiffResponse(
+        changes=pb.DiffResponse.DIFF_SOME if changes else pb.DiffResponse.DIFF_NONE,
+        diffs=sorted({change.root for change in changes}),
+        replaces=sorted({change.root for change in changes if change.replaces}),
+        detailedDiff={
+            change.path: pb.PropertyDiff(
+                kind=pb.PropertyDiff.Kind.Value(kinds[change.kind.value] + ("_REPLACE" if change.replaces else "")),
+                inputDiff=True,
+            )
+            for change in changes
+        },
+        hasDetailedDiff=True,
     )
 
 
@@ -77,12 +97,21 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         self._connect = connect
         self._arguments: dict[str, Any] = {}
         self._arguments_unchanged = False
+        self._resource: str | None = None
+        self._redactor: Redactor | None = None
         self._connections: Connections | None = None
         self._resources: dict[str, Resource] = {}
 
     def redact(self, text: str) -> str:
-        """The plugin resolves no secret, so that no text of its own can hold one."""
-        return text
+        """The plugin resolves no secret; those that it knows stand in its configuration."""
+        return text if self._redactor is None else self._redactor(text)
+
+    def _hide(self, arguments: dict[str, Any]) -> None:
+        self._redactor = None
+        if secret_paths(arguments):
+            from replicator.plugin.redaction import redactor_of
+
+            self._redactor = redactor_of(arguments)
 
     @property
     def connections(self) -> Connections:
@@ -92,14 +121,10 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return self._connections
 
     def _configured(self) -> Connections:
-        from replicator.errors import InvalidConfig
-        from replicator.lifecycle.config import parse_config
+        from replicator.lifecycle.config import configured
         from replicator.lifecycle.connect import Connections
 
-        config, failures = parse_config(self._arguments)
-        if failures:
-            raise InvalidConfig("; ".join(str(failure) for failure in failures))
-        return Connections(config, self._connect)
+        return Connections(configured(self._arguments, resource=self._resource, environ=os.environ), self._connect)
 
     def resource(self, urn: str) -> Resource:
         """What the type in a URN stands for; raise `InvalidStream` for a type of another release."""
@@ -109,6 +134,26 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         if token not in self._resources:
             self._resources[token] = resource_of(token, self.connections, lambda: self.engine)
         return self._resources[token]
+
+    async def _end_unwell(self, context: Context, made: Applied) -> None:
+        """End the call where the stream is there and not well, or its wait was cut off."""
+        if made.trouble:
+            reasons = [self.redact(reason) for reason in made.trouble]
+            await abort_init_failed(
+                context, made.id, made.outputs, reasons, made.inputs, refresh_first=not made.cut_off
+            )
+
+    def _redacted(self, value: Any) -> Any:
+        """A result, in which messages may stand too."""
+        if isinstance(value, dict):
+            return {key: self._redacted(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._redacted(item) for item in value]
+        return self.redact(value) if isinstance(value, str) else value
+
+    def _failures(self, reasons: Iterable[str]) -> list[Any]:
+        """What Check found. Pulumi quotes the value of a property that is named, so none is."""
+        return [pb.CheckFailure(property="", reason=self.redact(reason)) for reason in reasons]
 
     def _limits(self, request: Any) -> Limits:
         """The time that a call has; taken when it starts, for a cancel ends only what runs then."""
@@ -157,23 +202,23 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         known, _ = drop_unknown(decode(request.news))
         from replicator.lifecycle.config import parse_config
 
-        _, failures = parse_config(strip(known))
-        return pb.CheckResponse(
-            inputs=request.news,
-            failures=[pb.CheckFailure(property="", reason=str(failure)) for failure in failures],
-        )
+        _, failures = parse_config(known, resource=_written_in(request.urn), environ=os.environ)
+        return pb.CheckResponse(inputs=request.news, failures=self._failures(map(str, failures)))
 
     @rpc
     async def DiffConfig(self, request: Any, context: Context) -> Any:
-        """Another address is an update: which agent holds a stream is looked up by its id, not by the provider."""
-        old, new = strip(decode(request.old_inputs or request.olds)), strip(decode(request.news))
-        changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and not key.startswith("__"))
-        return pb.DiffResponse(
-            changes=pb.DiffResponse.DIFF_SOME if changed else pb.DiffResponse.DIFF_NONE,
-            diffs=changed,
-            detailedDiff={key: pb.PropertyDiff(kind=pb.PropertyDiff.UPDATE, inputDiff=True) for key in changed},
-            hasDetailedDiff=True,
-        )
+        """Every change is an update; `lifecycle.reconfigure` says why, and what is warned of."""
+        if request.old_inputs == request.news:
+            return _diff_of(())
+        from replicator.lifecycle.config import parse_config
+        from replicator.lifecycle.reconfigure import changes, moved, warning
+
+        old, new = strip(decode(request.old_inputs)), strip(decode(request.news))
+        if not contains_unknown(new):
+            before, after = (parse_config(side, environ=os.environ)[0] for side in (old, new))
+            for path in moved(before, after):
+                await self.engine.warn_once(request.urn, warning(path))
+        return _diff_of(changes(old, new))
 
     @rpc
     async def Configure(self, request: Any, context: Context) -> Any:
@@ -182,7 +227,9 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         """
         arguments = decode(request.args)
         if not contains_unknown(arguments):
-            earlier, self._arguments = self._connections, strip(arguments)
+            self._hide(arguments)
+            self._resource = _written_in(request.urn)
+            earlier, self._arguments = self._connections, arguments
             self._connections, self._resources = None if self._arguments_unchanged else self._configured(), {}
             if earlier is not None:
                 await earlier.aclose()
@@ -195,9 +242,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         inputs, failures = await self.resource(request.urn).check(
             request.urn, decode(request.olds), decode(request.news)
         )
-        return pb.CheckResponse(
-            inputs=encode(inputs), failures=[pb.CheckFailure(property="", reason=reason) for reason in failures]
-        )
+        return pb.CheckResponse(inputs=encode(inputs), failures=self._failures(failures))
 
     @rpc
     async def Diff(self, request: Any, context: Context) -> Any:
@@ -206,22 +251,10 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         old = strip(decode(request.old_inputs))
         resource = self.resource(request.urn)
         changes = await resource.diff(request.urn, request.id, old, decode(request.news))
-        kinds = {"add": "ADD", "update": "UPDATE", "delete": "DELETE"}
-        return pb.DiffResponse(
-            changes=pb.DiffResponse.DIFF_SOME if changes else pb.DiffResponse.DIFF_NONE,
-            diffs=sorted({change.root for change in changes}),
-            replaces=sorted({change.root for change in changes if change.replaces}),
-            stables=resource.stables,
-            deleteBeforeReplace=resource.removed_first and any(change.replaces for change in changes),
-            detailedDiff={
-                change.path: pb.PropertyDiff(
-                    kind=pb.PropertyDiff.Kind.Value(kinds[change.kind.value] + ("_REPLACE" if change.replaces else "")),
-                    inputDiff=True,
-                )
-                for change in changes
-            },
-            hasDetailedDiff=True,
-        )
+        found = _diff_of(changes)
+        found.stables.extend(resource.stables)
+        found.deleteBeforeReplace = resource.removed_first and bool(found.replaces)
+        return found
 
     @rpc
     async def Create(self, request: Any, context: Context) -> Any:
@@ -232,7 +265,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
                 properties=encode(await self.resource(request.urn).preview_create(request.urn, inputs))
             )
         made = await self.resource(request.urn).create(request.urn, inputs, limits)
-        await _end_unwell(context, made)
+        await self._end_unwell(context, made)
         return pb.CreateResponse(id=made.id, properties=encode(made.outputs))
 
     @rpc
@@ -244,7 +277,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             outputs = await resource.preview_update(request.urn, request.id, old_inputs, strip(old), new)
             return pb.UpdateResponse(properties=encode(outputs))
         made = await resource.update(request.urn, strip(old), new, limits)
-        await _end_unwell(context, made)
+        await self._end_unwell(context, made)
         return pb.UpdateResponse(properties=encode(made.outputs))
 
     @rpc
@@ -254,7 +287,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         )
         if found is None:
             return pb.ReadResponse(id="")
-        await _end_unwell(context, found)
+        await self._end_unwell(context, found)
         return pb.ReadResponse(id=request.id, inputs=encode(found.inputs), properties=encode(found.outputs))
 
     @rpc
@@ -282,9 +315,9 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         )
         result, failures = await function(invocation, strip(arguments))
         return pb.InvokeResponse(
-            **{"return": encode(result)},
+            **{"return": encode(self._redacted(result) if self._redactor else result)},
             failures=[
-                pb.CheckFailure(property=failure.path, reason=f"{failure.reason} [{failure.code}]")
+                pb.CheckFailure(property=failure.path, reason=self.redact(f"{failure.reason} [{failure.code}]"))
                 for failure in failures
             ],
         )

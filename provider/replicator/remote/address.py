@@ -61,7 +61,7 @@ def parse_address(address: str) -> Address:
         return UnixAddress(Path(rest))
     if scheme == "ssh":
         return _parse_ssh(address)
-    raise _invalid(f"{address!r} is not an address of an agent")
+    raise _invalid("is not an address of an agent")
 
 
 def parse_unix(address: str) -> Path:
@@ -85,20 +85,21 @@ def _parse_ssh(address: str) -> SshAddress:
         login, at, _ = address.removeprefix("ssh://").partition("@")
         if at and ":" in login:
             raise _invalid("an address holds no password", fix="use a key, in ssh-agent or named by ~/.ssh/config")
-        raise _invalid(f"{address!r} is not an address of an agent")
+        raise _invalid("is not an address of an agent")
     port = int(parts["port"]) if parts["port"] else None
     if port is not None and not 0 < port < 65536:
-        raise _invalid(f"{port} in {address!r} is not a port")
+        raise _invalid(f"has {port} for a port")
     socket = None if parts["socket"] in (None, "/") else parts["socket"]
     if socket is not None and not is_socket_path(socket):
         raise _invalid(
-            f"the path in {address!r} cannot be forwarded",
+            "has a path that ssh cannot forward",
             fix=f"choose a path of letters, digits and any of /_.,+=@- that is shorter than {SOCKET_PATH_LIMIT} bytes",
         )
     return SshAddress(parts["user"], parts["literal"] or parts["host"], port, socket)
 
 
 def _invalid(message: str, fix: str = _FORMS) -> InvalidConfig:
+    """The address itself stands in no message: it may be a secret."""
     return InvalidConfig(message, property="address", fix=fix)
 
 

@@ -33,21 +33,21 @@ func NewProvider(ctx *pulumi.Context,
 }
 
 type providerArgs struct {
-	// Where streams of the backend `litestream` are managed: one address, or one for each region. Left out: the agent on this machine.
+	// Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
 	Litestream *BackendConfig `pulumi:"litestream"`
-	// Where streams of the backend `memory` are managed: one address, or one for each region.
+	// Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
 	Memory *BackendConfig `pulumi:"memory"`
-	// What a preview does with what it finds at the live source and destination. Default: `strict`.
+	// What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`.
 	Preflight *Preflight `pulumi:"preflight"`
 }
 
 // The set of arguments for constructing a Provider resource.
 type ProviderArgs struct {
-	// Where streams of the backend `litestream` are managed: one address, or one for each region. Left out: the agent on this machine.
+	// Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
 	Litestream BackendConfigPtrInput
-	// Where streams of the backend `memory` are managed: one address, or one for each region.
+	// Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
 	Memory BackendConfigPtrInput
-	// What a preview does with what it finds at the live source and destination. Default: `strict`.
+	// What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`.
 	Preflight PreflightPtrInput
 }
 

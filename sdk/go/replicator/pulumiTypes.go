@@ -126,7 +126,7 @@ func (o BackendCapabilitiesArrayOutput) Index(i pulumi.IntInput) BackendCapabili
 type BackendConfig struct {
 	// Where it is reached, such as `unix:///run/replicator/agent.sock` or `ssh://user@host`.
 	Address *string `pulumi:"address"`
-	// Addresses by region, where one differs from `address`.
+	// Addresses by the region of a stream's source; other streams are managed at `address`.
 	Regions map[string]string `pulumi:"regions"`
 }
 
@@ -145,7 +145,7 @@ type BackendConfigInput interface {
 type BackendConfigArgs struct {
 	// Where it is reached, such as `unix:///run/replicator/agent.sock` or `ssh://user@host`.
 	Address pulumi.StringPtrInput `pulumi:"address"`
-	// Addresses by region, where one differs from `address`.
+	// Addresses by the region of a stream's source; other streams are managed at `address`.
 	Regions pulumi.StringMapInput `pulumi:"regions"`
 }
 
@@ -232,7 +232,7 @@ func (o BackendConfigOutput) Address() pulumi.StringPtrOutput {
 	return o.ApplyT(func(v BackendConfig) *string { return v.Address }).(pulumi.StringPtrOutput)
 }
 
-// Addresses by region, where one differs from `address`.
+// Addresses by the region of a stream's source; other streams are managed at `address`.
 func (o BackendConfigOutput) Regions() pulumi.StringMapOutput {
 	return o.ApplyT(func(v BackendConfig) map[string]string { return v.Regions }).(pulumi.StringMapOutput)
 }
@@ -271,7 +271,7 @@ func (o BackendConfigPtrOutput) Address() pulumi.StringPtrOutput {
 	}).(pulumi.StringPtrOutput)
 }
 
-// Addresses by region, where one differs from `address`.
+// Addresses by the region of a stream's source; other streams are managed at `address`.
 func (o BackendConfigPtrOutput) Regions() pulumi.StringMapOutput {
 	return o.ApplyT(func(v *BackendConfig) map[string]string {
 		if v == nil {

@@ -11,7 +11,7 @@ declare var exports: any;
 const __config = new pulumi.Config("replicator");
 
 /**
- * Where streams of the backend `litestream` are managed: one address, or one for each region. Left out: the agent on this machine.
+ * Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
  */
 export declare const litestream: outputs.BackendConfig | undefined;
 Object.defineProperty(exports, "litestream", {
@@ -22,7 +22,7 @@ Object.defineProperty(exports, "litestream", {
 });
 
 /**
- * Where streams of the backend `memory` are managed: one address, or one for each region.
+ * Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
  */
 export declare const memory: outputs.BackendConfig | undefined;
 Object.defineProperty(exports, "memory", {
@@ -33,12 +33,12 @@ Object.defineProperty(exports, "memory", {
 });
 
 /**
- * What a preview does with what it finds at the live source and destination. Default: `strict`. One of `strict`, `warn`, `off`.
+ * What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`. One of `strict`, `warn`, `off`.
  */
 export declare const preflight: string | undefined;
 Object.defineProperty(exports, "preflight", {
     get() {
-        return __config.get("preflight");
+        return __config.get("preflight") ?? utilities.getEnv("REPLICATOR_PREFLIGHT");
     },
     enumerable: true,
 });

@@ -15,7 +15,7 @@ export interface BackendConfigArgs {
      */
     address?: pulumi.Input<string | undefined>;
     /**
-     * Addresses by region, where one differs from `address`.
+     * Addresses by the region of a stream's source; other streams are managed at `address`.
      */
     regions?: pulumi.Input<{[key: string]: pulumi.Input<string>} | undefined>;
 }

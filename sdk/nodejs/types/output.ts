@@ -61,7 +61,7 @@ export interface BackendConfig {
      */
     address?: string;
     /**
-     * Addresses by region, where one differs from `address`.
+     * Addresses by the region of a stream's source; other streams are managed at `address`.
      */
     regions?: {[key: string]: string};
 }

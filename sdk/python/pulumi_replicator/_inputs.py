@@ -36,7 +36,7 @@ class BackendConfigArgsDict(TypedDict):
     """
     regions: NotRequired[pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]]]
     """
-    Addresses by region, where one differs from `address`.
+    Addresses by the region of a stream's source; other streams are managed at `address`.
     """
 
 @pulumi.input_type
@@ -48,7 +48,7 @@ class BackendConfigArgs:
         Where one backend is reached: one address, or one for each region.
 
         :param pulumi.Input[_builtins.str] address: Where it is reached, such as `unix:///run/replicator/agent.sock` or `ssh://user@host`.
-        :param pulumi.Input[Mapping[str, pulumi.Input[_builtins.str]]] regions: Addresses by region, where one differs from `address`.
+        :param pulumi.Input[Mapping[str, pulumi.Input[_builtins.str]]] regions: Addresses by the region of a stream's source; other streams are managed at `address`.
         """
         if address is not None:
             pulumi.set(__self__, "address", address)
@@ -71,7 +71,7 @@ class BackendConfigArgs:
     @pulumi.getter
     def regions(self) -> pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]]:
         """
-        Addresses by region, where one differs from `address`.
+        Addresses by the region of a stream's source; other streams are managed at `address`.
         """
         return pulumi.get(self, "regions")
 

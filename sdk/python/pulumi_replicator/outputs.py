@@ -165,7 +165,7 @@ class BackendConfig(dict):
         Where one backend is reached: one address, or one for each region.
 
         :param _builtins.str address: Where it is reached, such as `unix:///run/replicator/agent.sock` or `ssh://user@host`.
-        :param Mapping[str, _builtins.str] regions: Addresses by region, where one differs from `address`.
+        :param Mapping[str, _builtins.str] regions: Addresses by the region of a stream's source; other streams are managed at `address`.
         """
         if address is not None:
             pulumi.set(__self__, "address", address)
@@ -184,7 +184,7 @@ class BackendConfig(dict):
     @pulumi.getter
     def regions(self) -> Optional[Mapping[str, _builtins.str]]:
         """
-        Addresses by region, where one differs from `address`.
+        Addresses by the region of a stream's source; other streams are managed at `address`.
         """
         return pulumi.get(self, "regions")
 

@@ -28,9 +28,9 @@ class ProviderArgs:
         """
         The set of arguments for constructing a Provider resource.
 
-        :param pulumi.Input['BackendConfigArgs'] litestream: Where streams of the backend `litestream` are managed: one address, or one for each region. Left out: the agent on this machine.
-        :param pulumi.Input['BackendConfigArgs'] memory: Where streams of the backend `memory` are managed: one address, or one for each region.
-        :param pulumi.Input['Preflight'] preflight: What a preview does with what it finds at the live source and destination. Default: `strict`.
+        :param pulumi.Input['BackendConfigArgs'] litestream: Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
+        :param pulumi.Input['BackendConfigArgs'] memory: Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
+        :param pulumi.Input['Preflight'] preflight: What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`.
         """
         if litestream is not None:
             pulumi.set(__self__, "litestream", litestream)
@@ -43,7 +43,7 @@ class ProviderArgs:
     @pulumi.getter
     def litestream(self) -> pulumi.Input[Optional['BackendConfigArgs']]:
         """
-        Where streams of the backend `litestream` are managed: one address, or one for each region. Left out: the agent on this machine.
+        Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
         """
         return pulumi.get(self, "litestream")
 
@@ -55,7 +55,7 @@ class ProviderArgs:
     @pulumi.getter
     def memory(self) -> pulumi.Input[Optional['BackendConfigArgs']]:
         """
-        Where streams of the backend `memory` are managed: one address, or one for each region.
+        Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
         """
         return pulumi.get(self, "memory")
 
@@ -67,7 +67,7 @@ class ProviderArgs:
     @pulumi.getter
     def preflight(self) -> pulumi.Input[Optional['Preflight']]:
         """
-        What a preview does with what it finds at the live source and destination. Default: `strict`.
+        What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`.
         """
         return pulumi.get(self, "preflight")
 
@@ -91,9 +91,9 @@ class Provider(pulumi.ProviderResource):
 
         :param str resource_name: The name of the resource.
         :param pulumi.ResourceOptions opts: Options for the resource.
-        :param pulumi.Input[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']] litestream: Where streams of the backend `litestream` are managed: one address, or one for each region. Left out: the agent on this machine.
-        :param pulumi.Input[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']] memory: Where streams of the backend `memory` are managed: one address, or one for each region.
-        :param pulumi.Input['Preflight'] preflight: What a preview does with what it finds at the live source and destination. Default: `strict`.
+        :param pulumi.Input[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']] litestream: Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
+        :param pulumi.Input[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']] memory: Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
+        :param pulumi.Input['Preflight'] preflight: What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`.
         """
         ...
     @overload

@@ -11,17 +11,25 @@ import (
 
 var _ = internal.GetEnvOrDefault
 
-// Where streams of the backend `litestream` are managed: one address, or one for each region. Left out: the agent on this machine.
+// Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
 func GetLitestream(ctx *pulumi.Context) string {
 	return config.Get(ctx, "replicator:litestream")
 }
 
-// Where streams of the backend `memory` are managed: one address, or one for each region.
+// Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
 func GetMemory(ctx *pulumi.Context) string {
 	return config.Get(ctx, "replicator:memory")
 }
 
-// What a preview does with what it finds at the live source and destination. Default: `strict`. One of `strict`, `warn`, `off`.
+// What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`. One of `strict`, `warn`, `off`.
 func GetPreflight(ctx *pulumi.Context) string {
-	return config.Get(ctx, "replicator:preflight")
+	v, err := config.Try(ctx, "replicator:preflight")
+	if err == nil {
+		return v
+	}
+	var value string
+	if d := internal.GetEnvOrDefault(nil, nil, "REPLICATOR_PREFLIGHT"); d != nil {
+		value = d.(string)
+	}
+	return value
 }

@@ -17,16 +17,16 @@ from .. import outputs as _root_outputs
 
 litestream: Optional[str]
 """
-Where streams of the backend `litestream` are managed: one address, or one for each region. Left out: the agent on this machine.
+Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
 """
 
 memory: Optional[str]
 """
-Where streams of the backend `memory` are managed: one address, or one for each region.
+Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
 """
 
 preflight: Optional[str]
 """
-What a preview does with what it finds at the live source and destination. Default: `strict`. One of `strict`, `warn`, `off`.
+What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`. One of `strict`, `warn`, `off`.
 """
 

@@ -24,21 +24,21 @@ class _ExportableConfig(types.ModuleType):
     @_builtins.property
     def litestream(self) -> Optional[str]:
         """
-        Where streams of the backend `litestream` are managed: one address, or one for each region. Left out: the agent on this machine.
+        Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
         """
         return __config__.get('litestream')
 
     @_builtins.property
     def memory(self) -> Optional[str]:
         """
-        Where streams of the backend `memory` are managed: one address, or one for each region.
+        Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
         """
         return __config__.get('memory')
 
     @_builtins.property
     def preflight(self) -> Optional[str]:
         """
-        What a preview does with what it finds at the live source and destination. Default: `strict`. One of `strict`, `warn`, `off`.
+        What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`. One of `strict`, `warn`, `off`.
         """
-        return __config__.get('preflight')
+        return __config__.get('preflight') or _utilities.get_env('REPLICATOR_PREFLIGHT')
 

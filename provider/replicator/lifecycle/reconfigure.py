@@ -1,0 +1,62 @@
+"""What differs between two configurations of a provider, and what that means for its streams.
+
+No change replaces the provider, for Pulumi then replaces every resource of it: each stream would be removed and made
+again, and replicate from the start. An address says only how an agent is reached; another one is most often another
+way to the same agent, and nothing that is known offline tells it apart. Where it is another agent, the streams stay
+with the old one: a refresh at the new address does not find them, and the update after it makes them there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from replicator.backends import REGISTRY
+from replicator.lifecycle.config import ProviderConfig, from_text
+from replicator.lifecycle.diff import Change, Kind, walk
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """Every path that differs in meaning: JSON text is the object that it holds, however it is laid out.
+
+    A path leads into an object only where both sides hold it as one, since Pulumi shows the values at the path.
+    """
+    found = list(walk(_meant(old), _meant(new)))
+    texts = {key for side in (old, new) for key, value in side.items() if isinstance(value, str)}
+    whole = dict.fromkeys(change.root for change in found if change.root in texts)
+    return [change for change in found if change.root not in whole] + [_change(key, old, new) for key in whole]
+
+
+def _change(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
+    return Change(key, Kind.ADD if key not in old else Kind.DELETE if key not in new else Kind.UPDATE)
+
+
+def _meant(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _value(value) for key, value in inputs.items() if not key.startswith("__")}
+
+
+def _value(value: Any) -> Any:
+    try:
+        return from_text(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def moved(old: ProviderConfig, new: ProviderConfig) -> list[str]:
+    """The settings by which streams are looked for at another address than before."""
+    found = []
+    for backend in REGISTRY.values():
+        for region in dict.fromkeys(["default", *old.block(backend).regions, *new.block(backend).regions]):
+            before, after = old.find(backend, region), new.find(backend, region)
+            if before is not None and before != after:
+                found.append(f"{backend.config_key}.{'address' if region == 'default' else f'regions.{region}'}")
+    return found
+
+
+def warning(path: str) -> str:
+    """What a person is told of one of them."""
+    return (
+        f"{path}: streams stay where they are, and are looked for at the new address from now on; after this update "
+        "a pulumi refresh shows which of them are not there"
+    )

@@ -1,0 +1,52 @@
+"""Secrets of the provider's configuration, kept out of every text. Imported only where there are some."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from replicator.authref import Redactor
+from replicator.errors import InvalidConfig
+from replicator.lifecycle.config import from_text
+from replicator.remote.address import SshAddress, parse_address
+from replicator.values import Secret
+
+
+def redactor_of(arguments: Any) -> Redactor:
+    """What hides every text that is secret in these values, also as part of JSON text, and an address in its parts."""
+    redactor = Redactor()
+    for text in _secrets(arguments, hidden=False):
+        redactor.add(text)
+    return redactor
+
+
+def _secrets(value: Any, *, hidden: bool) -> Iterator[str]:
+    if isinstance(value, Secret):
+        yield from _secrets(value.value, hidden=True)
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _secrets(item, hidden=hidden)
+    elif isinstance(value, str) and hidden:
+        yield value
+        yield from _parts(value)
+        try:
+            inner = from_text(value)
+        except json.JSONDecodeError:
+            return
+        if inner is not value:
+            yield from _secrets(inner, hidden=True)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """What messages name of an address."""
+    try:
+        address = parse_address(text)
+    except InvalidConfig:
+        return
+    if isinstance(address, SshAddress):
+        yield f"{address.user}@{address.host}"
+        yield address.host
+        yield address.socket or address.host
+    else:
+        yield str(address.path)
