@@ -15,11 +15,12 @@ FIND_PYTHON = for python in $(or $(PYTHON),python3 python3.13 python3.12 python3
 	  exit 1; \
 	fi
 
-# What tests need of Debian: an ssh server, and what shows it a user of its own where root runs the tests.
-DEBIAN_PACKAGES := openssh-server libnss-wrapper
+# What tests need of Debian: an ssh server, what shows it a user of its own where root runs the tests, and for Kafka the
+# runtime of Java and what collects its jars.
+DEBIAN_PACKAGES := openssh-server libnss-wrapper openjdk-17-jre-headless maven
 
 .DEFAULT_GOAL := help
-.PHONY: help deps venv lock check unit test cli demo bench bench-check schema sdk docs clean
+.PHONY: help deps venv lock check unit test cli demo engines-up engines-down bench bench-check schema sdk docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +61,7 @@ unit: venv ## The fast tests: no engine, no Pulumi CLI
 	$(PYTEST) -m "not cli and not engine" tests
 
 test: check ## Everything that CI runs; builds the Pulumi CLI first (6 to 10 minutes, once)
+	$(BIN)/python tools/kafka/jars.py --for-tests
 	$(BIN)/python tools/pulumi_cli.py path
 	$(BIN)/python tools/sdks.py build
 	$(BIN)/python tools/languages.py
@@ -70,6 +72,12 @@ cli: ## Build the Pulumi CLI and its language hosts, and print their folder
 
 demo: venv ## Show the whole thing on this machine
 	$(BIN)/python tools/demo.py
+
+engines-up: venv ## Start two Kafka clusters with Connect, for the examples, and print their addresses
+	@$(BIN)/python tools/engines.py up
+
+engines-down: venv ## End what engines-up started
+	@$(BIN)/python tools/engines.py down
 
 bench: venv ## Measure over floors, into build/bench.json (six minutes on two cores)
 	$(BIN)/python bench/run.py
@@ -90,5 +98,6 @@ docs: venv ## Write the pages that are made from the code
 	$(BIN)/python tools/docs.py
 
 clean: ## Remove what make made in this folder; the built Pulumi CLI stays in its cache
+	@if [ -d build/engines ] && [ -e $(INSTALLED) ]; then $(BIN)/python tools/engines.py down; fi
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find provider tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,14 +1,22 @@
-"""Skips: on a laptop an engine that is missing skips its tests by name; in CI nothing may be skipped."""
+"""Skips: on a laptop an engine that is missing skips its tests by name; in CI nothing may be skipped.
+
+And what the processes of a run share: one pair of Kafka clusters, started by the first test that asks for it.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
-from collections.abc import Generator
-from typing import Any, TypeVar
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tools.kafka.pair import Pair
 
 SKIPPABLE_IN_CI: frozenset[str] = frozenset()
 """Node ids of tests that CI may skip, each with its reason beside it."""
@@ -25,6 +33,7 @@ LONGEST_FIRST = (
     "tests/e2e/test_interrupts.py",
     "tests/e2e/test_litestream.py",
     "tests/e2e/test_examples.py",
+    "tests/tools/test_kafka.py",
 )
 """Modules that take minutes. Begun last, one of them would be waited for by every other process."""
 
@@ -78,3 +87,25 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     return _refuse_skip((yield))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that all processes of a run share. Each holds a shared lock on its file `users` until it ends."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with (shared / "users").open("a") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def kafka(run_folder: Path) -> Pair:
+    """Two Kafka clusters with a Connect worker each, the same for all tests of a run.
+
+    Names of topics, groups, users and connectors are therefore a test's own. Who stops or kills a worker runs one of
+    their own beside it (`tools.kafka.cluster.Worker`), in a group of its own.
+    """
+    from tools.kafka.keeper import keep
+
+    return keep(run_folder / "kafka", run_folder / "users")

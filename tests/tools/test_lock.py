@@ -1,4 +1,4 @@
-"""requirements.lock and the Go modules: nothing drifts, nothing names a server."""
+"""requirements.lock, the Go modules and the poms: nothing drifts, nothing names a server."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements.lock"
 PINS = [LOCK, *sorted(ROOT.glob("tools/*.lock"))]
 PINS += [path for folder in ("tools", "examples") for path in sorted((ROOT / folder).rglob("go.[ms]*"))]
+PINS += sorted(ROOT.glob("tools/kafka/*/*"))
 
 
 def locked(text: str) -> dict[str, set[Version]]:

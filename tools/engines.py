@@ -1,0 +1,51 @@
+"""Starts the engines that the examples need and that are no part of this package: two Kafka clusters with Connect.
+
+    python tools/engines.py up      # start them where they do not run, and print their addresses
+    python tools/engines.py down    # end them, and nothing else
+
+The addresses are lines for a shell: `eval "$(python tools/engines.py up)"`. Files and logs are in `build/engines`; an
+`up` after a `down` starts with empty clusters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, Python looks in tools/ alone
+from tests.engines import EngineMissing, EngineNotReady
+from tools.gobuild import BuildError, say
+from tools.kafka.keeper import end, keep
+
+FOLDER = Path(__file__).resolve().parents[1] / "build" / "engines"
+
+
+def up(folder: Path) -> None:
+    """Start what does not run, and print where it listens. Raises EngineMissing, BuildError and EngineNotReady."""
+    pair = keep(folder / "kafka")
+    say("two Kafka clusters run, east and west, each with a Connect worker; end them with: make engines-down")
+    for name, side in (("EAST", pair.east), ("WEST", pair.west)):
+        print(f"export KAFKA_{name}={side.bootstrap} CONNECT_{name}={side.connect}")
+
+
+def down(folder: Path) -> None:
+    """End what `up` started."""
+    say("the engines are stopped" if end(folder / "kafka") else "no engine runs")
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Engines for a person who tries the examples.")
+    parser.add_argument("command", choices=("up", "down"))
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="for files and logs")
+    options = parser.parse_args(arguments)
+    try:
+        {"up": up, "down": down}[options.command](options.folder.absolute())
+    except (EngineMissing, EngineNotReady, BuildError) as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

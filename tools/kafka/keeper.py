@@ -1,0 +1,133 @@
+"""Keeps one pair of Kafka clusters running for several processes.
+
+`keep` starts a keeper process where there is none, and gives the pair's addresses. The keeper, `python keeper.py
+FOLDER [--users FILE]`, ends the pair when it is told to, by SIGTERM, or when nobody has a shared lock on FILE any more.
+The kernel drops a lock when its holder dies, so a run that is killed leaves no keeper; and no keeper leaves a broker.
+
+In FOLDER are: `lock`, which the keeper holds and which has its process id; `pair.json`, the addresses, once all runs;
+`keeper.log`; and `run`, the files of brokers and workers, which the next keeper removes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from pydantic import TypeAdapter
+
+from tests.engines import EngineNotReady, wait_until
+from tools.kafka.pair import Pair, running_pair
+from tools.kafka.process import find_jars, find_java
+
+ROOT = Path(__file__).resolve().parents[2]
+START_TIMEOUT = 120.0
+_PAIR: TypeAdapter[Pair] = TypeAdapter(Pair)
+
+
+def keep(folder: Path, users: Path | None = None) -> Pair:
+    """The pair that a keeper in `folder` holds, started if there is none.
+
+    :param users: the keeper ends when nobody has a shared lock on this file; the caller has one. None: only by `end`.
+
+    Raises EngineMissing, BuildError and EngineNotReady.
+    """
+    find_java()
+    find_jars()
+    described = folder / "pair.json"
+    spawned = False
+    with held(folder / "starting"):
+        deadline = time.monotonic() + START_TIMEOUT
+        while not (running(folder) and described.exists()):
+            if running(folder) and time.monotonic() < deadline:
+                time.sleep(0.05)  # it starts, or ends since its last user is gone
+            elif spawned or running(folder):
+                tail = (folder / "keeper.log").read_text(errors="replace")[-2000:]
+                raise EngineNotReady(f"the Kafka clusters did not start:\n{tail}")
+            else:
+                described.unlink(missing_ok=True)
+                _spawn(folder, users)
+                spawned = True
+        return _PAIR.validate_json(described.read_bytes())
+
+
+def running(folder: Path) -> bool:
+    """Whether there is a keeper in `folder`."""
+    try:
+        with (folder / "lock").open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
+
+
+def end(folder: Path, timeout: float = 30.0) -> bool:
+    """End the keeper in `folder` with its pair, and wait for that; False where there was none."""
+    if not running(folder):
+        return False
+    os.kill(int((folder / "lock").read_text()), signal.SIGTERM)
+    wait_until(lambda: not running(folder), timeout=timeout, what="the Kafka clusters end")
+    return True
+
+
+@contextmanager
+def held(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[IO[str]]:
+    """A lock on a file, waited for and held inside the block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as handle:
+        fcntl.flock(handle, how)
+        yield handle
+
+
+def _spawn(folder: Path, users: Path | None) -> None:
+    command = [sys.executable, "-m", "tools.kafka.keeper", str(folder), *(["--users", str(users)] if users else [])]
+    with (folder / "keeper.log").open("wb") as log:
+        subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
+
+
+def _serve(folder: Path, users: Path | None) -> None:
+    """Go into the background, with the lock held, and keep the pair."""
+    described, files = folder / "pair.json", folder / "run"
+    with held(folder / "lock") as lock:
+        if os.fork() > 0:
+            os._exit(0)
+        os.setsid()  # an interrupt at the terminal is for the run, whose end the keeper notices
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        shutil.rmtree(files, ignore_errors=True)
+        with running_pair(files) as pair:
+            fresh = folder / "pair.json.new"
+            fresh.write_bytes(_PAIR.dump_json(pair, indent=2))
+            fresh.rename(described)
+            if users is None:
+                while True:
+                    signal.pause()
+            # Who comes now waits for this lock, and then finds neither the pair nor, soon, its keeper.
+            with held(users):
+                described.unlink(missing_ok=True)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Keep two Kafka clusters running.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--users", type=Path)
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    _serve(options.folder, options.users)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
