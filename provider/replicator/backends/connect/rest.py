@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 
 from replicator.errors import EngineDenied, EngineRefused, EngineUnavailable, InvalidConfig, ReplicatorError
+
+T = TypeVar("T")
 
 _ANSWER_WITHIN = 30.0  # seconds; a worker whose peer was killed took 12
 _CONNECT_WITHIN = 5.0
@@ -198,16 +200,23 @@ class ConnectRest:
                 fix="wait until the worker has started; if it stays so, read its log",
             )
         if not answer.spoken:
-            return EngineRefused(
-                f"what answers at {_shown(answer.worker)} does not answer as Kafka Connect does (HTTP {answer.status})",
-                fix="give the address of a Connect worker's REST interface",
-            )
+            return self._stranger(answer)
         return EngineRefused(f"Kafka Connect says{told} (HTTP {answer.status})")
 
     def quote(self, text: str) -> str:
         """The engine's text on one line, without secrets."""
         line = " ".join(self.redact(text).split())
         return line if len(line) <= _TEXT_LIMIT else f"{line[:_TEXT_LIMIT]}…"
+
+    def read(self, answer: Answer, shape: Callable[[Any], T]) -> T:
+        """What `shape` makes of the body.
+
+        :raises EngineRefused: the body is not what Connect answers.
+        """
+        try:
+            return shape(answer.body)
+        except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
+            raise self._stranger(answer) from error
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -255,6 +264,12 @@ class ConnectRest:
                 timeout=httpx.Timeout(_ANSWER_WITHIN, connect=_CONNECT_WITHIN, pool=None),
             )
         return self._opened
+
+    def _stranger(self, answer: Answer) -> EngineRefused:
+        return EngineRefused(
+            f"what answers at {_shown(answer.worker)} does not answer as Kafka Connect does (HTTP {answer.status})",
+            fix="give the address of a Connect worker's REST interface",
+        )
 
     def _denied(self, answer: Answer) -> EngineDenied:
         who = "without credentials" if self._access.username is None else "with these credentials"
