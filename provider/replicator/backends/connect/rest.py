@@ -232,7 +232,7 @@ class ConnectRest:
                 reply = await self._client().request(
                     verb, worker.rstrip("/") + path, json=body, params=params, headers={"Accept": "application/json"}
                 )
-            except httpx.TransportError as error:
+            except (httpx.TransportError, ssl.SSLError) as error:  # httpx lets an alert after the handshake through
                 self._distrust(worker)
                 if any(_is_refusal(cause) for cause in _causes(error)):
                     raise self._untrusted(worker, error) from error
