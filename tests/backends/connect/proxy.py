@@ -49,7 +49,7 @@ class Proxy:
     """Forwards calls to a worker; `fault` says which go wrong.
 
     :ivar calls: verb and path of each call, in order, whatever became of it.
-    :ivar faults: what happens to the next calls of a verb and a path's beginning; each is used once.
+    :ivar faults: what happens to the next calls of a path or a verb; each is used once.
     :ivar chooser: says the same by code, where `faults` has nothing.
     """
 
@@ -58,60 +58,82 @@ class Proxy:
     calls: list[str] = field(default_factory=list)
     faults: list[tuple[str, Fault]] = field(default_factory=list)
     chooser: Chooser | None = None
+    serving: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def fail(self, call: str, *faults: Fault) -> None:
-        """The next calls that begin with `call`, as in `GET /connectors/x`, go wrong in these ways, in this order."""
-        self.faults += [(call, fault) for fault in faults]
+    def fail(self, which: str, *faults: Fault) -> None:
+        """The next calls go wrong in these ways, in this order.
 
-    def count(self, call: str) -> int:
-        """How many calls began with `call`."""
-        return sum(made.startswith(call) for made in self.calls)
+        :param which: calls of one path, `GET /connectors/x`, or of one verb, `GET`.
+        """
+        self.faults += [(which, fault) for fault in faults]
+
+    def count(self, which: str) -> int:
+        """How many calls were made of one path or one verb."""
+        return sum(_is(call, which) for call in self.calls)
 
     def _fault(self, call: str) -> Fault | None:
-        for place, (beginning, fault) in enumerate(self.faults):
-            if call.startswith(beginning):
+        for place, (which, fault) in enumerate(self.faults):
+            if _is(call, which):
                 del self.faults[place]
                 return fault
         return self.chooser(*call.split(" ", 1)) if self.chooser else None
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection until its end."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.serving.add(task)
         try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                first, *lines = head.split("\r\n")
-                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines) if value}
-                body = await reader.readexactly(int(headers.get("content-length", "0")))
-                verb, path, _ = first.split(" ")
-                self.calls.append(f"{verb} {path}")
-                fault = self._fault(f"{verb} {path}")
-                if fault is None or fault.reaches:
-                    kept: dict[str, str] = {
-                        name: headers[name] for name in ("content-type", "authorization") if name in headers
-                    }
-                    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-                        reply = await client.request(verb, self.worker + path, headers=kept, content=body)
-                    answer = (reply.status_code, reply.headers.get("content-type", "text/plain"), reply.content)
-                if fault is not None:
-                    if fault.status is None:
-                        return
-                    answer = (fault.status, fault.type, fault.body)
-                status, kind, content = answer
-                writer.write(f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\n".encode())
-                writer.write(f"Content-Length: {len(content)}\r\n\r\n".encode() + (b"" if status == 204 else content))
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
+            while await self._serve_one(reader, writer):
+                pass
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+            pass  # the other side has gone, or the test has ended
         finally:
+            self.serving.discard(task)
             writer.close()
+
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Serve one call; False where the connection is to be closed."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = head.split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        verb, path, _ = first.split(" ")
+        self.calls.append(f"{verb} {path}")
+        fault = self._fault(f"{verb} {path}")
+        if fault is None or fault.reaches:
+            kept: dict[str, str] = {name: headers[name] for name in ("content-type",) if name in headers}
+            async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+                reply = await client.request(verb, self.worker + path, headers=kept, content=body)
+            answer = (reply.status_code, reply.headers.get("content-type", "text/plain"), reply.content)
+        if fault is not None:
+            if fault.status is None:
+                return False
+            answer = (fault.status, fault.type, fault.body)
+        status, kind, content = answer
+        writer.write(f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\n".encode())
+        if status != httpx.codes.NO_CONTENT:
+            writer.write(f"Content-Length: {len(content)}\r\n".encode())
+        writer.write(b"\r\n" + content)
+        await writer.drain()
+        return True
+
+
+def _is(call: str, which: str) -> bool:
+    return which in (call.partition("?")[0], call.partition(" ")[0])
 
 
 @asynccontextmanager
 async def proxy_to(worker: str) -> AsyncIterator[Proxy]:
     """A proxy on a free port of 127.0.0.1."""
     proxy = Proxy(worker)
-    server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield proxy
     finally:
         server.close()
+        for task in proxy.serving:
+            task.cancel()
+        if proxy.serving:
+            await asyncio.wait(proxy.serving)

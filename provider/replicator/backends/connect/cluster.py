@@ -243,18 +243,18 @@ class ConnectCluster:
 
         :raises EngineRefused: the connector is not stopped, or refuses the offsets.
         """
-        await self._change_offsets(name, "PATCH", write_offsets(offsets))
+        await self._change_offsets(name, "PATCH", write_offsets(offsets), Repeat.CHECKED)
 
     async def reset_offsets(self, name: str) -> None:
         """Forget all offsets of a stopped connector.
 
         :raises EngineRefused: the connector is not stopped, or refuses.
         """
-        await self._change_offsets(name, "DELETE", None)
+        await self._change_offsets(name, "DELETE", None, Repeat.SAFE)
 
-    async def _change_offsets(self, name: str, verb: str, body: object) -> None:
+    async def _change_offsets(self, name: str, verb: str, body: object, repeat: Repeat) -> None:
         try:
-            await self._ask_of(name, verb, "offsets", body=body, repeat=Repeat.CHECKED)
+            await self._ask_of(name, verb, "offsets", body=body, repeat=repeat)
         except EngineRefused as error:
             found = await self.get(name)
             if found is None or found.state is ConnectorState.STOPPED:
@@ -292,14 +292,15 @@ class ConnectCluster:
         return dict(zip(placeholders, problems, strict=True))
 
     async def _resolve(self, placeholder: str, connector_class: str) -> Problem | None:
-        sent = {**_VALIDATED, "connector.class": connector_class, _ECHOED: placeholder}
+        # Text around it keeps the worker from trimming the line break that files often end with.
+        sent = {**_VALIDATED, "connector.class": connector_class, _ECHOED: f"[{placeholder}]"}
         try:
             answer = await self._validate(connector_class, sent)
         except EngineRefused:
             # The same without the placeholder tells a reference that cannot be read from a class that is not there.
             await self._validate(connector_class, {**sent, _ECHOED: "replicator"})
             return Problem.UNREADABLE
-        return self._rest.read(answer, lambda body: problem_of(placeholder, echo_of(_ECHOED, body)))
+        return self._rest.read(answer, lambda body: problem_of(placeholder, echo_of(_ECHOED, body)[1:-1]))
 
     async def _validate(self, connector_class: str, sent: Mapping[str, str]) -> Answer:
         path = path_of("connector-plugins", connector_class, "config", "validate")

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _ANSWER_WITHIN = 30.0  # seconds; a worker whose peer was killed took 12
 _CONNECT_WITHIN = 5.0
-_FAULTS_FOR = 8.0  # seconds in which a 500 is asked again; a cluster whose leader ends needs 2 to find another
+_FAULTS_FOR = 8.0  # seconds in which a 500 in words is asked again; a cluster whose leader ends needs 2 for another
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
 _TEXT_LIMIT = 500
@@ -179,7 +179,7 @@ class ConnectRest:
                 error = self.error(answer)
                 if not _may_pass(answer, repeat):
                     raise error
-                faulty = answer.status == httpx.codes.INTERNAL_SERVER_ERROR
+                faulty = answer.spoken and httpx.codes.is_server_error(answer.status)
             more = await (turns.again_after_fault() if faulty else turns.again())
             # A worker that hangs uses up the time, and the next one may still answer.
             if not more and (faulty or attempts >= len(self._access.urls)):

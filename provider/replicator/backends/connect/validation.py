@@ -62,14 +62,14 @@ def read_validation(body: Mapping[str, Any], sent: Mapping[str, str]) -> Validat
     return Validation(tuple(error for value in values for error in _errors(value, sent, secret)))
 
 
-def echo_of(field: str, body: Mapping[str, Any]) -> str | None:
+def echo_of(field: str, body: Mapping[str, Any]) -> str:
     """What the worker takes a field for."""
-    echo: str | None = next(item["value"]["value"] for item in body["configs"] if item["value"]["name"] == field)
+    echo: str = next(item["value"]["value"] for item in body["configs"] if item["value"]["name"] == field)
     return echo
 
 
-def problem_of(placeholder: str, echo: str | None) -> Problem | None:
-    """What is wrong with a placeholder whose field the worker echoes so."""
+def problem_of(placeholder: str, echo: str) -> Problem | None:
+    """What is wrong with a placeholder that a worker echoes so."""
     if echo == placeholder:
         return Problem.UNRESOLVED
     if not echo:
