@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sqlite3
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,9 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import trustme
 from google.protobuf import struct_pb2
+from replicator.backends.settings import ConnectConfig
 from replicator.backends.sqlite.driver import SqliteDriver
 from replicator.backends.sqlite.litestream import find_binary
 from replicator.errors import BY_CODE, ReplicatorError
@@ -220,6 +223,21 @@ async def _(lab: Lab) -> str:
     """Nothing is known that brings it about, so an exception is made up."""
     _, text = await rpc._unexpected(EngineLog(None, str), "Create", RuntimeError("dictionary changed size"))
     return text
+
+
+@raises("RPL-ENGINE-DENIED")
+async def _(lab: Lab) -> None:
+    """The refusal is TLS's, before a worker of Kafka Connect would be asked, so none has to run."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    lab.stack.push_async_callback(server.wait_closed)
+    lab.stack.callback(server.close)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    lab.tidy[url] = "https://connect.example:8083"
+    mirrors = open_mirror(url, ConnectConfig())
+    lab.stack.push_async_callback(mirrors.aclose)
+    await mirrors.list_streams()
 
 
 # --- the source ------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ ReplicatorError
 ├── DestinationInUse         RPL-DEST-INUSE         another writer's data is there
 ├── EngineUnavailable        RPL-ENGINE-DOWN        the engine or its store did not answer
 ├── EngineRefused            RPL-ENGINE-REFUSED     the engine answered with an error
+├── EngineDenied             RPL-ENGINE-DENIED      the engine and we do not trust each other
 ├── AgentUnreachable         RPL-AGENT-DOWN         nothing listens at the agent's address
 │   ├── HostUnreachable      RPL-SSH-UNREACHABLE    the agent's host does not answer
 │   ├── HostKeyUnknown       RPL-SSH-KEYUNKNOWN     the host's key is not known here
@@ -292,6 +293,16 @@ class EngineRefused(ReplicatorError):
 
     code = "RPL-ENGINE-REFUSED"
     category = Category.FAILED
+
+
+class EngineDenied(ReplicatorError):
+    """The engine refuses our credentials, or one side does not trust the other's certificate.
+
+    Check `authRef`, `caFile` and `certificateFile` of the backend's block in the provider's configuration.
+    """
+
+    code = "RPL-ENGINE-DENIED"
+    category = Category.DENIED
 
 
 class AgentUnreachable(ReplicatorError):

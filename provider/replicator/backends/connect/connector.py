@@ -1,0 +1,170 @@
+"""What Kafka Connect says of a connector, as typed records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Any, Self
+
+_TRACE_LIMIT = 500
+
+
+class ConnectorState(StrEnum):
+    """The state of a connector or of a task."""
+
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    STOPPED = "STOPPED"
+    FAILED = "FAILED"
+    UNASSIGNED = "UNASSIGNED"
+    RESTARTING = "RESTARTING"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self:
+        # A word that a later Kafka may have. Nothing is known of such a connector, as of one that nobody has taken.
+        return cls("UNASSIGNED")
+
+
+class Initial(Enum):
+    """The state in which a connector is created."""
+
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    STOPPED = "STOPPED"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task of a connector.
+
+    :param worker: `host:port` of the worker that it was last on, or None.
+    :param trace: why it failed, trimmed and redacted.
+    """
+
+    id: int
+    state: ConnectorState
+    worker: str | None
+    trace: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a connector is. It is a report of the workers, which may be some seconds old.
+
+    :param type: `source`, `sink` or `unknown`.
+    :param fault: why the connector itself failed, trimmed and redacted.
+    """
+
+    name: str
+    type: str
+    state: ConnectorState
+    worker: str | None
+    fault: str | None
+    tasks: tuple[Task, ...]
+
+    @property
+    def running(self) -> bool:
+        """Whether it and each task runs. Without tasks it does nothing, so that is not running."""
+        return self._all(ConnectorState.RUNNING) and bool(self.tasks)
+
+    @property
+    def paused(self) -> bool:
+        """Whether it and each task is paused."""
+        return self._all(ConnectorState.PAUSED)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is stopped, and no task is left."""
+        return self.state is ConnectorState.STOPPED and not self.tasks
+
+    @property
+    def failed(self) -> bool:
+        """Whether it or a task failed."""
+        return ConnectorState.FAILED in (self.state, *(task.state for task in self.tasks))
+
+    @property
+    def trace(self) -> str | None:
+        """Why it failed: its own trace, or that of the first task that failed."""
+        return self.fault or next((task.trace for task in self.tasks if task.state is ConnectorState.FAILED), None)
+
+    @property
+    def summary(self) -> str:
+        """Its states, for a person."""
+        tasks = ", ".join(f"task {task.id} {task.state}" for task in self.tasks) or "no tasks"
+        return f"{self.state} with {tasks}"
+
+    def _all(self, state: ConnectorState) -> bool:
+        return {self.state, *(task.state for task in self.tasks)} == {state}
+
+
+@dataclass(frozen=True, slots=True)
+class Connector(Status):
+    """A connector with its configuration, in which secrets are placeholders as they were written."""
+
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """How far a connector has come in one partition of its source; the keys are the connector's own.
+
+    :param offset: None where it is to begin again.
+    """
+
+    partition: Mapping[str, Any]
+    offset: Mapping[str, Any] | None
+
+
+def read_status(body: Mapping[str, Any], redact: Callable[[str], str]) -> Status:
+    """The answer of `/connectors/NAME/status`."""
+    connector = body["connector"]
+    return Status(
+        name=body["name"],
+        type=body["type"],
+        state=ConnectorState(connector["state"]),
+        worker=connector.get("worker_id"),
+        fault=_trimmed(connector.get("trace"), redact),
+        tasks=tuple(
+            Task(task["id"], ConnectorState(task["state"]), task.get("worker_id"), _trimmed(task.get("trace"), redact))
+            for task in body["tasks"]
+        ),
+    )
+
+
+def read_connector(
+    info: Mapping[str, Any], status: Mapping[str, Any] | None, redact: Callable[[str], str]
+) -> Connector:
+    """The answers of `/connectors/NAME` and of its status; that is None for some moments after it was created."""
+    if status is None:
+        status = {"connector": {"state": ConnectorState.UNASSIGNED}, "tasks": []}
+    found = read_status({**status, "name": info["name"], "type": info["type"]}, redact)
+    return Connector(found.name, found.type, found.state, found.worker, found.fault, found.tasks, info["config"])
+
+
+def unreadable(name: str, why: str) -> Connector:
+    """A connector of which the engine tells nothing but an error."""
+    return Connector(name, "unknown", ConnectorState.FAILED, None, why, (), {})
+
+
+def read_offsets(body: Mapping[str, Any]) -> list[Offset]:
+    """The answer of `/connectors/NAME/offsets`."""
+    return [Offset(item["partition"], item["offset"]) for item in body["offsets"]]
+
+
+def write_offsets(offsets: Sequence[Offset]) -> dict[str, Any]:
+    """What `/connectors/NAME/offsets` takes."""
+    return {"offsets": [{"partition": dict(item.partition), "offset": _copied(item.offset)} for item in offsets]}
+
+
+def _copied(offset: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if offset is None else dict(offset)
+
+
+def _trimmed(trace: str | None, redact: Callable[[str], str]) -> str | None:
+    """What a Java stack trace says, without its frames."""
+    if not trace:
+        return None
+    lines = (line.strip() for line in redact(trace).splitlines())
+    text = " ".join(line for line in lines if line and not line.startswith(("at ", "... ")))
+    return text if len(text) <= _TRACE_LIMIT else f"{text[:_TRACE_LIMIT]}…"

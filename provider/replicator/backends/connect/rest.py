@@ -1,0 +1,339 @@
+"""One call of a Kafka Connect cluster's REST interface: which worker is asked, what is sent again, what is an error.
+
+A worker that starts or stops answers 404 on every path, in HTML or with no body. One that cannot reach its leader
+answers 500, and so does one that is asked of a connector while a rebalance is due. So a 404 speaks of the connector
+only where it is JSON with an `error_code`, and a 5xx never does. (Seen on Kafka 4.3.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from replicator.errors import EngineDenied, EngineRefused, EngineUnavailable, InvalidConfig, ReplicatorError
+
+T = TypeVar("T")
+
+_ANSWER_WITHIN = 30.0  # seconds; a worker whose peer was killed took 12
+_CONNECT_WITHIN = 5.0
+_FAULTS_FOR = 8.0  # seconds in which a 500 in words is asked again; a cluster whose leader ends needs 2 for another
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 1.0
+_TEXT_LIMIT = 500
+
+
+class Repeat(Enum):
+    """When a call is sent again, where no answer came, the worker is not ready, or a rebalance is under way (409)."""
+
+    SAFE = "safe"
+    """Always; also a 500 with the engine's text, for some seconds."""
+    CHECKED = "checked"
+    """Always; a 500 with the engine's text is what it says of the request."""
+    NEVER = "never"
+    """Never, unless no connection was made. The caller gets every answer as it is, and looks what was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where the workers of one cluster are, and who we are to them.
+
+    :param urls: one or several workers, `http://host:8083`; the next one is asked where one does not answer.
+    :param ca_file: PEM; left out, the authorities that the system trusts.
+    :param certificate_file: PEM, our own certificate; `key_file` is its key, where that is not in the same file.
+    """
+
+    urls: tuple[str, ...]
+    username: str | None = None
+    password: str | None = None
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.urls:
+            raise ValueError("a Connect cluster has at least one URL")
+
+    def __repr__(self) -> str:
+        return f"Access({', '.join(map(_shown, self.urls))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a worker answered.
+
+    :param body: the JSON in it; None where there is none.
+    :param worker: the URL that answered.
+    """
+
+    status: int
+    body: Any
+    worker: str
+
+    @property
+    def done(self) -> bool:
+        """Whether the worker did what was asked."""
+        return httpx.codes.is_success(self.status)
+
+    @property
+    def spoken(self) -> bool:
+        """Whether Connect itself says what is wrong; else it is a worker that starts or stops, or a proxy."""
+        return isinstance(self.body, dict) and "error_code" in self.body
+
+    @property
+    def missing(self) -> bool:
+        """Whether Connect says that there is no such thing."""
+        return self.status == httpx.codes.NOT_FOUND and self.spoken
+
+    @property
+    def text(self) -> str:
+        """What Connect says is wrong."""
+        return str(self.body.get("message", "")) if self.spoken else ""
+
+
+class Turns:
+    """The pauses between attempts, each longer than the one before, until the time is up."""
+
+    def __init__(self, within: float) -> None:
+        self._start = time.monotonic()
+        self._within = within
+        self._pause = _FIRST_PAUSE
+
+    async def again(self, within: float | None = None) -> bool:
+        """Wait a little; False, and at once, where another attempt would begin after `within` seconds."""
+        if time.monotonic() + self._pause > self._start + min(self._within, within or self._within):
+            return False
+        await asyncio.sleep(self._pause)
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        return True
+
+    async def again_after_fault(self) -> bool:
+        """The same after a 500, which may be said of the request itself."""
+        return await self.again(_FAULTS_FOR)
+
+
+def path_of(*segments: str) -> str:
+    """The path of an object, whatever characters its name has."""
+    # Dots are encoded too, since `.` and `..` would be steps of the path.
+    return "".join("/" + quote(segment, safe="").replace(".", "%2E") for segment in segments)
+
+
+class ConnectRest:
+    """The workers of one Connect cluster. Belongs to one event loop.
+
+    :param redact: takes secrets out of the engine's text.
+    """
+
+    def __init__(self, access: Access, *, redact: Callable[[str], str]) -> None:
+        self._access = access
+        self.redact = redact
+        self._at = 0
+        self._opened: httpx.AsyncClient | None = None
+
+    @property
+    def address(self) -> str:
+        """The workers' URLs, for a person."""
+        return ", ".join(_shown(url) for url in self._access.urls)
+
+    async def call(
+        self,
+        verb: str,
+        path: str,
+        *,
+        body: object = None,
+        params: Any = None,
+        repeat: Repeat,
+        patience: float,
+    ) -> Answer:
+        """The answer: a success, or a 404 of Connect itself; with `Repeat.NEVER` any other but 401 and 403 too.
+
+        :param path: made with `path_of`.
+        :param patience: seconds after the start in which another attempt may begin.
+        :raises EngineUnavailable: no worker answered, none was ready, or a rebalance did not end.
+        :raises EngineDenied: credentials or certificates are not accepted.
+        :raises EngineRefused: Connect says that the request is wrong, or fails.
+        """
+        turns, attempts = Turns(patience), 0
+        while True:
+            attempts += 1
+            faulty = False
+            try:
+                answer = await self._send(verb, path, body, params)
+            except EngineUnavailable as unanswered:
+                if repeat is Repeat.NEVER:
+                    raise
+                error: ReplicatorError = unanswered
+            else:
+                if answer.status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+                    raise self._denied(answer)
+                if answer.done or answer.missing or repeat is Repeat.NEVER:
+                    return answer
+                error = self.error(answer)
+                if not _may_pass(answer, repeat):
+                    raise error
+                faulty = answer.spoken and httpx.codes.is_server_error(answer.status)
+            more = await (turns.again_after_fault() if faulty else turns.again())
+            # A worker that hangs uses up the time, and the next one may still answer.
+            if not more and (faulty or attempts >= len(self._access.urls)):
+                raise error
+
+    def error(self, answer: Answer) -> ReplicatorError:
+        """What an answer that is no success means, whoever gave it."""
+        told = f": {self.quote(answer.text)}" if answer.text else ""
+        if answer.status == httpx.codes.CONFLICT:
+            return EngineUnavailable(
+                f"Kafka Connect at {_shown(answer.worker)} is busy{told}",
+                fix="try again; where a rebalance does not end, look at the workers",
+            )
+        if not answer.spoken and (answer.status == httpx.codes.NOT_FOUND or httpx.codes.is_server_error(answer.status)):
+            return EngineUnavailable(
+                f"Kafka Connect at {_shown(answer.worker)} is not ready (HTTP {answer.status}); "
+                "that says nothing about the stream",
+                fix="wait until the worker has started; if it stays so, read its log",
+            )
+        if not answer.spoken:
+            return self._stranger(answer)
+        return EngineRefused(f"Kafka Connect says{told} (HTTP {answer.status})")
+
+    def quote(self, text: str) -> str:
+        """The engine's text on one line, without secrets."""
+        line = " ".join(self.redact(text).split())
+        return line if len(line) <= _TEXT_LIMIT else f"{line[:_TEXT_LIMIT]}…"
+
+    def read(self, answer: Answer, shape: Callable[[Any], T]) -> T:
+        """What `shape` makes of the body.
+
+        :raises EngineRefused: the body is not what Connect answers.
+        """
+        try:
+            return shape(answer.body)
+        except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
+            raise self._stranger(answer) from error
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        client, self._opened = self._opened, None
+        if client is not None:
+            await client.aclose()
+
+    async def _send(self, verb: str, path: str, body: object, params: Any) -> Answer:
+        """One attempt, at the worker that answered last, or at another one where no connection is made."""
+        for _ in self._access.urls:
+            worker = self._access.urls[self._at]
+            try:
+                reply = await self._client().request(
+                    verb, worker.rstrip("/") + path, json=body, params=params, headers={"Accept": "application/json"}
+                )
+            except (httpx.TransportError, ssl.SSLError) as error:  # httpx lets an alert after the handshake through
+                self._distrust(worker)
+                if any(_is_refusal(cause) for cause in _causes(error)):
+                    raise self._untrusted(worker, error) from error
+                failure = error
+                if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    continue
+                break
+            answer = Answer(reply.status_code, _json(reply), worker)
+            if not (answer.done or answer.spoken):
+                self._distrust(worker)
+            return answer
+        told = self.quote(str(failure)) or type(failure).__name__
+        raise EngineUnavailable(
+            f"Kafka Connect at {self.address} did not answer ({told}); that says nothing about the stream",
+            fix="check the address, and that a worker runs there; then try again",
+        ) from failure
+
+    def _distrust(self, worker: str) -> None:
+        """The next attempt asks the next worker."""
+        if self._access.urls[self._at] == worker:
+            self._at = (self._at + 1) % len(self._access.urls)
+
+    def _client(self) -> httpx.AsyncClient:
+        if self._opened is None:
+            access = self._access
+            self._opened = httpx.AsyncClient(
+                auth=None if access.username is None else (access.username, access.password or ""),
+                verify=_tls(access),
+                timeout=httpx.Timeout(_ANSWER_WITHIN, connect=_CONNECT_WITHIN, pool=None),
+            )
+        return self._opened
+
+    def _stranger(self, answer: Answer) -> EngineRefused:
+        return EngineRefused(
+            f"what answers at {_shown(answer.worker)} does not answer as Kafka Connect does (HTTP {answer.status})",
+            fix="give the address of a Connect worker's REST interface",
+        )
+
+    def _denied(self, answer: Answer) -> EngineDenied:
+        who = "without credentials" if self._access.username is None else "with these credentials"
+        return EngineDenied(
+            f"Kafka Connect at {_shown(answer.worker)} refuses the call {who} (HTTP {answer.status})",
+            fix="check the user name and the password for the REST interface of Kafka Connect",
+        )
+
+    def _untrusted(self, worker: str, error: Exception) -> EngineDenied:
+        return EngineDenied(
+            f"no TLS connection to Kafka Connect at {_shown(worker)}: {self.quote(str(error))}",
+            fix="check the CA file against the worker's certificate, and our certificate against what the worker asks",
+        )
+
+
+def _may_pass(answer: Answer, repeat: Repeat) -> bool:
+    if answer.status == httpx.codes.CONFLICT:
+        return True
+    if httpx.codes.is_server_error(answer.status):
+        return repeat is Repeat.SAFE or not answer.spoken
+    return answer.status == httpx.codes.NOT_FOUND
+
+
+def _json(reply: httpx.Response) -> Any:
+    try:
+        return reply.json()
+    except ValueError:
+        return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether one side of a TLS connection does not accept the other; not merely its end."""
+    return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+
+
+def _tls(access: Access) -> ssl.SSLContext:
+    if not any(url.startswith("https:") for url in access.urls):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and reads no file of authorities
+    try:
+        context = ssl.create_default_context(cafile=access.ca_file)
+    except OSError as error:
+        raise InvalidConfig(
+            f"the CA file {access.ca_file} cannot be read as PEM: {error.strerror or error}", property="caFile"
+        ) from error
+    if access.certificate_file is not None:
+        try:
+            # Without a password of ours, OpenSSL would ask at the terminal for that of an encrypted key.
+            context.load_cert_chain(access.certificate_file, access.key_file, password="")
+        except OSError as error:
+            raise InvalidConfig(
+                f"the certificate {access.certificate_file} and its key cannot be read as PEM: "
+                f"{error.strerror or error}",
+                property="certificateFile",
+                fix="give a certificate and its key without a password",
+            ) from error
+    return context
+
+
+def _shown(url: str) -> str:
+    """The URL without a user or a password that somebody may have written into it."""
+    return str(httpx.URL(url).copy_with(userinfo=b""))

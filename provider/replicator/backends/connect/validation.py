@@ -1,0 +1,90 @@
+"""What a worker says of a configuration, without the values that placeholders stand for.
+
+Validation resolves placeholders such as `${env:NAME}` and echoes the values of all fields but passwords, in the values
+and in the texts of its errors. (Seen on Kafka 4.3.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import reduce
+from typing import Any
+
+PLACEHOLDER = "${"
+_BREAKS_JAAS = frozenset('"\\\n\r')
+_HIDDEN = "its value is refused; the worker's text is not shown, since it may hold what a placeholder stands for"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """What is wrong with one field of a configuration."""
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What a worker says of a configuration. Fields that the connector does not know are not among its errors."""
+
+    errors: tuple[FieldError, ...]
+
+
+class Problem(Enum):
+    """Why a placeholder is of no use to a worker."""
+
+    UNRESOLVED = "the worker leaves it as it is: it has no such config provider, or that knows or allows no such name"
+    UNREADABLE = "the worker's config provider fails to read it"
+    EMPTY = "it stands for an empty text"
+    BREAKS_JAAS = 'what it stands for holds a quote ("), a backslash or a line break, which breaks a JAAS line'
+
+
+def holds_placeholder(config: Mapping[str, str]) -> bool:
+    """Whether the worker may resolve something in it."""
+    return any(PLACEHOLDER in value for value in config.values())
+
+
+def read_validation(body: Mapping[str, Any], sent: Mapping[str, str]) -> Validation:
+    """The errors in the answer of `/connector-plugins/CLASS/config/validate`."""
+    values = [item["value"] for item in body["configs"]]
+    secret = {
+        echo: text
+        for value in values
+        if PLACEHOLDER in (text := sent.get(value["name"], ""))
+        and isinstance(echo := value["value"], str)
+        and echo not in ("", text)
+    }
+    return Validation(tuple(error for value in values for error in _errors(value, sent, secret)))
+
+
+def echo_of(field: str, body: Mapping[str, Any]) -> str:
+    """What the worker takes a field for."""
+    echo: str = next(item["value"]["value"] for item in body["configs"] if item["value"]["name"] == field)
+    return echo
+
+
+def problem_of(placeholder: str, echo: str) -> Problem | None:
+    """What is wrong with a placeholder that a worker echoes so."""
+    if echo == placeholder:
+        return Problem.UNRESOLVED
+    if not echo:
+        return Problem.EMPTY
+    return Problem.BREAKS_JAAS if _BREAKS_JAAS & set(echo) else None
+
+
+def _errors(value: Mapping[str, Any], sent: Mapping[str, str], secret: Mapping[str, str]) -> Iterator[FieldError]:
+    if not value["errors"]:
+        return
+    if PLACEHOLDER in sent.get(value["name"], ""):
+        yield FieldError(value["name"], _HIDDEN)
+        return
+    longest_first = sorted(secret, key=len, reverse=True)  # one may be a part of another
+    for text in value["errors"]:
+        yield FieldError(
+            value["name"], reduce(lambda told, echo: told.replace(echo, secret[echo]), longest_first, text)
+        )
