@@ -25,6 +25,7 @@ from unittest.mock import patch
 import pytest
 import trustme
 from google.protobuf import struct_pb2
+from replicator.backends.connect.mirror.driver import open_mirror
 from replicator.backends.settings import ConnectConfig
 from replicator.backends.sqlite.driver import SqliteDriver
 from replicator.backends.sqlite.litestream import find_binary

@@ -117,7 +117,6 @@ _SAFE_CHANGES = {
     "desiredState": Effect(Verdict.SAFE, ""),
     "waitFor": Effect(Verdict.SAFE, ""),
     "deletionProtection": Effect(Verdict.SAFE, ""),
-    "destination.region": Effect(Verdict.SAFE, ""),
 }
 
 MEMORY = Capabilities(
@@ -149,6 +148,7 @@ MEMORY = Capabilities(
     pause_cost="the events of the pause are delivered on resume",
     changes={
         **_SAFE_CHANGES,
+        "destination.region": Effect(Verdict.SAFE, ""),
         "source.uri": Effect(Verdict.RE_SNAPSHOTS, "another source is read from its first event"),
         "destination.uri": Effect(Verdict.RE_SNAPSHOTS, "another destination is filled from the first event"),
         "source.kind": Effect(Verdict.RE_SNAPSHOTS, "another source is read from its first event"),
@@ -224,6 +224,7 @@ LITESTREAM = Capabilities(
     ),
     changes={
         **_SAFE_CHANGES,
+        "destination.region": Effect(Verdict.SAFE, ""),
         "source.uri": Effect(
             Verdict.RE_SNAPSHOTS,
             "the other database is copied whole to the destination; restores from before need the old replica",
@@ -243,4 +244,118 @@ LITESTREAM = Capabilities(
     },
 )
 
-TABLE: Mapping[str, Capabilities] = {row.backend: row for row in (LITESTREAM, MEMORY)}
+_RECORDS = "MirrorMaker 2 copies every record of a topic as it is"
+_REWRITE = "the mirror stops and goes on from its checkpoint; nothing is lost, the lag grows for some seconds"
+_OTHER_NAMES = "the topics at the destination get other names, and are filled from the beginning; the old ones stay"
+
+KAFKA_MIRROR = Capabilities(
+    backend="kafka-mirror",
+    pairs=frozenset({(EndpointKind.KAFKA, EndpointKind.KAFKA)}),
+    modes={
+        Mode.SNAPSHOT_THEN_CDC: Yes("from the first record that the source retains, unless startFrom says otherwise"),
+        Mode.CDC: Yes("from the end of the source, unless startFrom says otherwise"),
+        Mode.SNAPSHOT: No("a mirror has no end: records go on to come; use snapshot_then_cdc"),
+    },
+    conflicts={
+        Conflict.SOURCE_WINS: Yes(),
+        Conflict.DEST_WINS: No(f"{_RECORDS}, and a topic is a log without versions to compare; use source_wins"),
+        Conflict.LAST_WRITER_WINS: No(f"{_RECORDS}, and a topic is a log without versions to compare; use source_wins"),
+        Conflict.MANUAL_REVIEW: No(f"{_RECORDS}, and holds none back for a review; use source_wins"),
+    },
+    start_from={
+        StartKind.EARLIEST: Yes(),
+        StartKind.LATEST: Yes("topics that are made later are copied from their beginning"),
+        StartKind.LSN: Yes("the next offset of each partition, as in orders=42,8; others begin at the end"),
+        StartKind.WALL: Yes("in each partition the first record of that time or later"),
+    },
+    replay={
+        ReplayMethod.LOG_REWIND: Yes("the source's log is read again, and its records are appended once more"),
+        ReplayMethod.COPY: No("a mirror writes to the topics that it has; use log_rewind, or a stream of its own"),
+        ReplayMethod.RESEED: No("a topic is a log and is not written anew; use log_rewind from the earliest offset"),
+        ReplayMethod.SINK_REWIND: No(
+            "the destination is the log itself; set back the offsets of its consumers there, or use log_rewind"
+        ),
+        ReplayMethod.RESNAPSHOT: No("a topic has no state apart from its records; use log_rewind"),
+    },
+    features={
+        Feature.INCLUDE_EXCLUDE: Yes("names of topics"),
+        Feature.FILTER: No(f"{_RECORDS} and reads none; leave filter out, and filter where the topic is consumed"),
+        Feature.CHECKPOINT_INTERVAL: No(
+            "Connect flushes offsets for a whole worker; leave it out, and set offset.flush.interval.ms there"
+        ),
+        Feature.PURGE_DESTINATION: No(
+            "a topic does not tell which of its records a mirror wrote; leave it out, and delete the topics yourself"
+        ),
+        Feature.WAIT_CAUGHT_UP: Yes("as fresh as offset.flush.interval.ms of the worker"),
+        Feature.OPTIONS: Yes("settings of MirrorMaker 2"),
+    },
+    default_interval="1m",
+    lag_unit="record",
+    pause_cost="the source's retention runs on, and what it deletes before the stream resumes is lost to the mirror",
+    removal="the topics at the destination stay; the stored offsets are removed, so the same stream begins anew",
+    options=frozenset(
+        {
+            "worker.cluster",
+            "source.cluster.alias",
+            "tasks.max",
+            "replication.policy.class",
+            "replication.policy.separator",
+            "replication.factor",
+            "refresh.topics.enabled",
+            "refresh.topics.interval.seconds",
+            "sync.topic.configs.enabled",
+            "sync.topic.configs.interval.seconds",
+            "sync.topic.acls.enabled",
+            "sync.topic.acls.interval.seconds",
+            "config.properties.exclude",
+            "offset.lag.max",
+            "offset-syncs.topic.replication.factor",
+            "sync.group.offsets.enabled",
+            "sync.group.offsets.interval.seconds",
+            "emit.checkpoints.interval.seconds",
+            "checkpoints.topic.replication.factor",
+            "groups",
+            "groups.exclude",
+            "refresh.groups.interval.seconds",
+            "emit.heartbeats.enabled",
+            "emit.heartbeats.interval.seconds",
+            "heartbeats.topic.replication.factor",
+            "consumer.max.poll.records",
+            "consumer.fetch.max.bytes",
+            "consumer.fetch.min.bytes",
+            "consumer.max.partition.fetch.bytes",
+            "producer.override.batch.size",
+            "producer.override.compression.type",
+            "producer.override.linger.ms",
+            "producer.override.max.request.size",
+        }
+    ),
+    changes={
+        **_SAFE_CHANGES,
+        "source.uri": Effect(
+            Verdict.RE_SNAPSHOTS,
+            "topics of another cluster are copied from the beginning, beside what is there; other brokers of the same "
+            "cluster go on from the checkpoint",
+        ),
+        "destination.uri": Effect(
+            Verdict.RE_SNAPSHOTS,
+            "another cluster is filled from the beginning, and the old topics stay where they are; other brokers of "
+            "the same cluster go on from the checkpoint",
+        ),
+        "source.region": Effect(Verdict.RE_SNAPSHOTS, _OTHER_NAMES),
+        "mode": Effect(Verdict.SAFE, ""),
+        "include": Effect(Verdict.RESTARTS, f"topics that are new in it are copied from the beginning; {_REWRITE}"),
+        "exclude": Effect(Verdict.RESTARTS, _REWRITE),
+        "source.authRef": Effect(Verdict.RESTARTS, _REWRITE),
+        "destination.authRef": Effect(Verdict.RESTARTS, _REWRITE),
+        "source.adminAuthRef": Effect(Verdict.SAFE, ""),
+        "destination.adminAuthRef": Effect(Verdict.SAFE, ""),
+        "startFrom": Effect(Verdict.SAFE, ""),
+        "options": Effect(Verdict.RESTARTS, _REWRITE),
+        'options["source.cluster.alias"]': Effect(Verdict.RE_SNAPSHOTS, _OTHER_NAMES),
+        'options["replication.policy.class"]': Effect(Verdict.RE_SNAPSHOTS, _OTHER_NAMES),
+        'options["replication.policy.separator"]': Effect(Verdict.RE_SNAPSHOTS, _OTHER_NAMES),
+    },
+)
+
+TABLE: Mapping[str, Capabilities] = {row.backend: row for row in (LITESTREAM, KAFKA_MIRROR, MEMORY)}

@@ -94,6 +94,9 @@ Instant = Annotated[
 Flag = Annotated[bool, Strict()]
 StreamName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,47}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+LSN_LIMIT = 65_536
+"""Characters. A mirror's position has an offset for each partition of each topic."""
+Lsn = Annotated[str, StringConstraints(min_length=1, max_length=LSN_LIMIT)]
 REGION = r"^[a-z0-9][a-z0-9-]{0,31}$"
 
 
@@ -276,7 +279,7 @@ class Checkpoint(Model):
     :param wall: the time at the source that belongs to it.
     """
 
-    lsn: Text | None = None
+    lsn: Lsn | None = None
     wall: Instant | None = None
 
     @model_validator(mode="after")

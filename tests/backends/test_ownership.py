@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from replicator.backends import stream_id
 from replicator.backends.ownership import (
     check_owner,
     destination_key,
     refuse_shared_destination,
     settle_owner,
-    stream_id,
 )
 from replicator.errors import DestinationInUse, NotOurs, OwnedByAnother
 from replicator.model import Endpoint, Owner, Stream

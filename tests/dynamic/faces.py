@@ -240,7 +240,7 @@ _addresses = itertools.count()
 
 def configured(memory: Watched, patch: pytest.MonkeyPatch, settings: Mapping[str, str] | None = None) -> StreamProvider:
     """A dynamic provider with a configuration of its own, whose connections lead to `memory`."""
-    patch.setattr(connect, "_remote", lambda kind, address: memory)
+    patch.setattr(connect, "open_replicator", lambda kind, address, settings: memory)
     raw = {"replicator:memory": f'{{"address": "unix:///mem/{next(_addresses)}"}}', **(settings or {})}
     provider = StreamProvider()
     provider.configure(ConfigureRequest(Config(raw, "shop")))

@@ -205,7 +205,7 @@ async def memory(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
     memory = Watched(clock)
     await memory.upsert_stream(stream())
     clock.advance(2)  # 20 events
-    monkeypatch.setattr(connect, "_remote", lambda kind, address: memory)
+    monkeypatch.setattr(connect, "open_replicator", lambda kind, address, settings: memory)
     raw = json.dumps({"address": f"unix:///mem/{next(faces._addresses)}"})
     pulumi.runtime.set_all_config({"replicator:memory": raw})
     yield memory

@@ -106,10 +106,18 @@ def test_the_backend(given: dict[str, Any], old: dict[str, Any], configured: Pro
 @pytest.mark.parametrize(
     ("given", "configured", "says"),
     [
-        ({"source": POSTGRES}, ProviderConfig(), "no backend moves postgres to s3; this release moves sqlite → s3"),
+        (
+            {"source": POSTGRES},
+            ProviderConfig(),
+            "no backend moves postgres to s3; this release moves kafka → kafka (kafka-mirror), sqlite → s3",
+        ),
         ({"source": POSTGRES}, LITESTREAM_ONLY, "those configured move sqlite → s3 (litestream)"),
         ({}, MEMORY_ONLY, "the configuration names memory, which a stream has to ask for by name"),
-        ({"backend": "nope"}, ProviderConfig(), "'nope' is not in this release; it has litestream, memory"),
+        (
+            {"backend": "nope"},
+            ProviderConfig(),
+            "'nope' is not in this release; it has litestream, kafka-mirror, memory",
+        ),
         ({"backend": "litestream", "source": KAFKA}, ProviderConfig(), "litestream does not move kafka to s3"),
     ],
 )
@@ -152,11 +160,12 @@ def test_a_backend_in_the_state_stays_and_is_told_what_it_cannot_do() -> None:
 def test_several_backends_that_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
+    from replicator import backends
     from replicator.lifecycle import check, connect
 
     twin = replace(TABLE["litestream"], backend="twin")
     monkeypatch.setattr(check, "TABLE", {**TABLE, "twin": twin})
-    for module in (check, connect):
+    for module in (backends, check, connect):
         monkeypatch.setattr(module, "REGISTRY", {**REGISTRY, "twin": replace(REGISTRY["litestream"], kind="twin")})
     (failure,) = checked(inputs(), configured=ProviderConfig()).failures
     assert failure.reason == "litestream and twin can each move sqlite to s3; choose one"
@@ -209,7 +218,9 @@ def test_every_cell(backend: str, path: str, value: Any, cell: Any) -> None:
         "source": {**uris[source], "kind": source},
         "destination": {**uris[destination], "kind": destination},
     }
-    failures = [(f.path, f.reason, f.code) for f in checked({**ends, "backend": backend, path: value}).failures]
+    given = {**ends, "backend": backend, path: value}
+    configured = config(**{REGISTRY[backend].config_key: {"address": REGISTRY[backend].example}})
+    failures = [(f.path, f.reason, f.code) for f in checked(given, configured=configured).failures]
     assert failures == ([(path, cell.reason, "RPL-CAP-UNSUPPORTED")] if isinstance(cell, No) else [])
 
 

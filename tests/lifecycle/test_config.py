@@ -10,7 +10,6 @@ import pytest
 from replicator.backends import REGISTRY
 from replicator.errors import InvalidConfig
 from replicator.lifecycle.config import SETTINGS, Preflight, ProviderConfig, configured, parse_config
-from replicator.lifecycle.origin import variable_of
 from replicator.remote.address import default_address
 from replicator.values import Secret
 
@@ -102,7 +101,7 @@ WORDS = "must be one of 'strict', 'warn' or 'off'"
         (
             {"token": "x"},
             "token",
-            "is not a setting of this provider; it has litestream, memory, preflight",
+            "is not a setting of this provider; it has kafkaMirror, litestream, memory, preflight",
             "pulumi config rm replicator:token",
         ),
         ({"backends": {}}, "backends", "is not a setting", "pulumi config rm replicator:backends"),
@@ -195,11 +194,11 @@ def test_the_way_out_leads_to_where_the_setting_was_written(where: dict[str, Any
 def test_each_setting_has_a_variable() -> None:
     names = {key: setting.variable for key, setting in SETTINGS.items()}
     assert names == {
+        "kafkaMirror": "REPLICATOR_KAFKA_MIRROR",
         "litestream": "REPLICATOR_LITESTREAM",
         "memory": "REPLICATOR_MEMORY",
         "preflight": "REPLICATOR_PREFLIGHT",
     }
-    assert variable_of("kafkaMirror") == "REPLICATOR_KAFKA_MIRROR"
 
 
 HERE = {"REPLICATOR_LITESTREAM": '{"address": "unix:///env"}', "REPLICATOR_PREFLIGHT": "off", "REPLICATOR_MEMORY": ""}
@@ -252,5 +251,5 @@ def test_every_failure_is_told_at_once() -> None:
 def test_each_block_is_a_backend_of_the_registry() -> None:
     keys = [backend.config_key for backend in REGISTRY.values()]
     assert len(set(keys)) == len(keys)
-    parsed = config(**{key: {"address": "unix:///a"} for key in keys})
+    parsed = config(**{backend.config_key: {"address": backend.example} for backend in REGISTRY.values()})
     assert parsed.backends.keys() == REGISTRY.keys()

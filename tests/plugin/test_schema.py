@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from replicator.backends import REGISTRY
 from replicator.lifecycle.check import Identity, check
 from replicator.lifecycle.config import Preflight, parse_config
 from replicator.lifecycle.connect import StreamId
@@ -140,8 +141,10 @@ def test_a_function_with_an_effect_waits_for_the_resources_that_it_depends_on() 
 
 
 def test_each_setting_of_the_provider_is_read() -> None:
-    settings = {name: {"address": "unix:///run/a.sock"} for name in SCHEMA["config"]["variables"]}
-    _, failures = parse_config({**settings, "preflight": "warn"})
+    blocks = {backend.config_key: {"address": backend.example} for backend in REGISTRY.values()}
+    settings = {**blocks, "preflight": "warn"}
+    assert settings.keys() == SCHEMA["config"]["variables"].keys()
+    _, failures = parse_config(settings)
     assert failures == []
     assert SCHEMA["provider"]["inputProperties"].keys() == SCHEMA["config"]["variables"].keys()
 
@@ -156,7 +159,8 @@ def test_a_word_in_the_configuration_is_a_string_since_sdks_read_other_types_as_
 def test_what_looks_like_a_secret_is_marked_as_one() -> None:
     held = {name: item for _, properties in properties_of(SCHEMA) for name, item in properties.items()}
     plain = {name for name, item in held.items() if SECRET_KEY.search(name) and not item.get("secret")}
-    assert plain == {"ownerToken"}, "this one says who owns a stream, and stands at the engine in clear"
+    # One says who owns a stream, and stands at the engine in clear; the other names what reads secrets, and no secret.
+    assert plain == {"ownerToken", "secretProviders"}
 
 
 def shown_in(schema: dict[str, Any]) -> dict[str, dict[str, str]]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from replicator.backends.settings import BackendConfig, ConnectConfig
+from replicator.model import Stream
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
@@ -12,12 +15,15 @@ class Backend:
 
     :param kind: its name in `backend`.
     :param config_key: its block in the provider's configuration.
-    :param driver: import path of the local driver, `module:class`.
+    :param driver: import path, `module:name`: of the class that an agent makes, or, for a backend without an agent, of
+        what opens an address with a block of the configuration.
     :param via_agent: the driver runs inside an agent, and everybody else talks to that agent.
+    :param settings: the model of the block.
+    :param example: an address, for a person who has to give one; `elsewhere` is that of another region.
     :param default_address: without an address in the configuration, this machine's own agent is used.
     :param managed_at: the end of the stream whose region says which agent or cluster manages it.
     :param served_by: the command that serves it, where the driver needs more than its class; else `replicator serve`.
-    :param started_by: the command that a person types where nothing serves it; takes `--socket`.
+    :param started_by: the command that a person types where no agent serves it; takes `--socket`.
     """
 
     kind: str
@@ -27,7 +33,10 @@ class Backend:
     default_address: bool
     managed_at: str = "source"
     served_by: str | None = None
-    started_by: str
+    started_by: str | None = None
+    settings: type[BackendConfig] = BackendConfig
+    example: str = "unix:///run/replicator/agent.sock"
+    elsewhere: str = "ssh://user@host"
 
 
 REGISTRY: Mapping[str, Backend] = {
@@ -43,6 +52,17 @@ REGISTRY: Mapping[str, Backend] = {
             started_by="replicator agent start",
         ),
         Backend(
+            kind="kafka-mirror",
+            config_key="kafkaMirror",
+            driver="replicator.backends.connect.mirror.driver:open_mirror",
+            via_agent=False,
+            default_address=False,
+            managed_at="destination",
+            settings=ConnectConfig,
+            example="http://connect.example:8083",
+            elsewhere="http://connect.example:8083",
+        ),
+        Backend(
             kind="memory",
             config_key="memory",
             driver="replicator.backends.memory:MemoryReplicator",
@@ -52,3 +72,14 @@ REGISTRY: Mapping[str, Backend] = {
         ),
     )
 }
+
+
+def region_of(stream: Stream) -> str | None:
+    """The region that says which agent or cluster manages a stream."""
+    backend = REGISTRY[stream.backend or ""]
+    return (stream.source if backend.managed_at == "source" else stream.destination).region
+
+
+def stream_id(stream: Stream) -> str:
+    """The resource id: `<backend>/<region or "default">/<name>`."""
+    return f"{stream.backend}/{region_of(stream) or 'default'}/{stream.name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 
+from replicator.backends import stream_id
 from replicator.errors import DestinationInUse, NotOurs, OwnedByAnother
 from replicator.model import Endpoint, Owner, Stream
 
@@ -42,11 +43,6 @@ def check_owner(record: Stream, caller: Owner | None) -> None:
             stream=record.name,
             fix="choose another name, or remove the stream there first",
         )
-
-
-def stream_id(stream: Stream) -> str:
-    """The resource id: `<backend>/<region or "default">/<name>`."""
-    return f"{stream.backend}/{stream.source.region or 'default'}/{stream.name}"
 
 
 def destination_key(endpoint: Endpoint) -> str:

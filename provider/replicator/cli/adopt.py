@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from replicator.cli.agent import SocketOption
-from replicator.cli.connect import session
+from replicator.cli.connect import agent_client, session
 from replicator.cli.exits import Exit
 from replicator.cli.options import JsonOption
 from replicator.cli.output import say, say_json
@@ -67,7 +67,7 @@ def adopt(
     if not (dry_run or yes or sys.stdin.isatty()):
         raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
     address = f"unix://{(socket or default_socket()).absolute()}"
-    with session("litestream", address) as (runner, client):
+    with session(agent_client(address)) as (runner, client):
         work = _Work(runner, client, config.absolute())
         work.read(auth_ref, region, without or [])
         running = work.running()

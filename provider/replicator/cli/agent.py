@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from replicator.agent.log import Level
-from replicator.cli.connect import connected, find_agent
+from replicator.cli.connect import agent_client, connected, find_agent
 from replicator.cli.exits import Exit
 from replicator.cli.options import JsonOption, parse_duration
 from replicator.cli.output import UNKNOWN, counted, rough, say, say_json, words
@@ -141,7 +142,7 @@ def start_agent(
     settings = _settings(socket, state, socket_group, replay_window, log_level)
 
     async def body() -> None:
-        async with connected("litestream", _address(socket)) as client:
+        async with aclosing(agent_client(_address(socket))) as client:
             if (found := await find_agent(client)) is not None:
                 say(f"an agent runs already at {client.address} (process {found.pid}, version {found.version})")
                 return
@@ -159,7 +160,7 @@ def stop_agent(socket: SocketOption = None) -> None:
     from replicator.cli.background import stop
 
     async def body() -> None:
-        async with connected("litestream", _address(socket)) as client:
+        async with aclosing(agent_client(_address(socket))) as client:
             found = await find_agent(client)
             if found is None:
                 say(f"no agent runs at {client.address}")
@@ -176,7 +177,7 @@ def agent_status(socket: SocketOption = None, as_json: JsonOption = False) -> No
     import asyncio
 
     async def body() -> dict[str, Any] | None:
-        async with connected("litestream", _address(socket)) as client:
+        async with aclosing(agent_client(_address(socket))) as client:
             found = await find_agent(client)
             return None if found is None else await _describe(client, found)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicator.cli.connect import address_of
 from replicator.cli.options import AddressOption, BackendOption, JsonOption
 from replicator.cli.output import UNKNOWN, say, say_json, say_table, words
 
@@ -33,13 +32,13 @@ def list_streams(
 
 async def listed(backend: str, address: str | None) -> tuple[ListedStream, ...]:
     """The streams of one engine, by id."""
-    from replicator.lifecycle.config import BackendConfig, ProviderConfig
+    from replicator.cli.connect import block_of
+    from replicator.lifecycle.config import ProviderConfig
     from replicator.lifecycle.connect import Connections
     from replicator.lifecycle.functions import list_streams
     from replicator.lifecycle.shapes import ListStreamsArgs
 
-    block = BackendConfig(address=address_of(backend, address))
-    connections = Connections(ProviderConfig(backends={backend: block}))
+    connections = Connections(ProviderConfig(backends={backend: block_of(backend, address)}))
     try:
         return (await list_streams(connections, ListStreamsArgs(backend=backend))).streams
     finally:

@@ -54,7 +54,8 @@ AddressOption = Annotated[
     str | None,
     typer.Option(
         "--address",
-        help="Where the agent listens, such as unix:///run/replicator/agent.sock or ssh://user@host.",
+        help="Where the agent listens, such as unix:///run/replicator/agent.sock or ssh://user@host; or an engine's "
+        "own address, such as http://connect.example:8083.",
         metavar="ADDRESS",
         show_default="that of $REPLICATOR_LITESTREAM, else this host's agent",
     ),

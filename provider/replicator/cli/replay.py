@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from replicator.cli.connect import address_of, session
+from replicator.cli.connect import address_of, opened, session
 from replicator.cli.exits import Exit
 from replicator.cli.options import AddressOption, BackendOption
 from replicator.cli.output import say, sentence, size, words
@@ -18,8 +18,7 @@ from replicator.cli.status import NameArgument
 
 if TYPE_CHECKING:
     from replicator.model import Checkpoint
-    from replicator.remote.client import RemoteReplicator
-    from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress
+    from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, Replicator
 
 
 def _parse_method(value: str) -> str:
@@ -68,14 +67,15 @@ def replay(
     It says what would happen, asks, does it, and waits for the end. The same command again joins the replay that runs,
     or shows how it ended. The exit code is 1 where it failed.
     """
+    from replicator.backends import REGISTRY
     from replicator.replicator import ReplayMethod, ReplayState
 
-    request = _Request(
-        name, _start(lsn, time), ReplayMethod(method), _on_its_host(target, address_of(backend, address)), key
-    )
+    if REGISTRY[backend].via_agent:
+        target = _on_its_host(target, address_of(backend, address))
+    request = _Request(name, _start(lsn, time), ReplayMethod(method), target, key)
     if not plan and not yes and not sys.stdin.isatty():
         raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
-    with session(backend, address) as (runner, client):
+    with session(opened(backend, address)) as (runner, client):
         known = None if plan else runner.run(_find(client, request))
         if known is None:
             _show_plan(runner.run(_plan(client, request)))
@@ -142,7 +142,7 @@ def _start(lsn: str | None, time: str | None) -> Checkpoint:
         raise typer.BadParameter(text, param_hint="--lsn" if time is None else "--time") from None
 
 
-async def _find(client: RemoteReplicator, request: _Request) -> ReplayProgress | None:
+async def _find(client: Replicator, request: _Request) -> ReplayProgress | None:
     from replicator.errors import ReplayNotFound
 
     try:
@@ -151,11 +151,11 @@ async def _find(client: RemoteReplicator, request: _Request) -> ReplayProgress |
         return None
 
 
-async def _plan(client: RemoteReplicator, request: _Request) -> ReplayPlan:
+async def _plan(client: Replicator, request: _Request) -> ReplayPlan:
     return await client.plan_replay(request.name, request.start, method=request.method, target=request.target)
 
 
-async def _run(client: RemoteReplicator, request: _Request) -> ReplayProgress:
+async def _run(client: Replicator, request: _Request) -> ReplayProgress:
     """Begin the replay, or join it, and see its end."""
     from replicator.lifecycle.wait import Limits, wait_for_replay
 

@@ -30,6 +30,10 @@ def serve(
     """Serve one backend on a Unix socket until SIGTERM or ^C."""
     if command := REGISTRY[backend].served_by:
         raise Unsupported(f"the backend {backend} runs inside an agent", fix=f"use {command}")
+    if not REGISTRY[backend].via_agent:
+        raise Unsupported(
+            f"the backend {backend} has a server of its own", fix="give its address to the provider or the command"
+        )
 
     import asyncio
     from pkgutil import resolve_name

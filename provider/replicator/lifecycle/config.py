@@ -10,9 +10,10 @@ from enum import StrEnum
 from textwrap import indent
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, ValidationError, field_validator
 
 from replicator.backends import REGISTRY, Backend
+from replicator.backends.settings import BackendConfig
 from replicator.errors import InvalidConfig
 from replicator.lifecycle.failure import Failure, closest, failures_of
 from replicator.lifecycle.origin import PACKAGE, Origin, variable_of
@@ -46,31 +47,36 @@ def _agent(address: str) -> str:
 Address = Annotated[Text, AfterValidator(_agent)]
 
 
-class BackendConfig(Model):
-    """Where one backend is reached: one address, or one for each region."""
+class _AgentBlock(BackendConfig):
+    """The same, of a backend that agents serve."""
 
     address: Address | None = None
     regions: dict[str, Address] = Field(default_factory=dict)
 
-    @field_validator("regions")
-    @classmethod
-    def _named(cls, regions: dict[str, str]) -> dict[str, str]:
-        for name in regions:
-            if not re.fullmatch(REGION, name):
-                raise ValueError(f"{name!r} is no region: a stream can only name one that matches {REGION}")
-        return regions
+
+def _model(backend: Backend) -> type[BackendConfig]:
+    return _AgentBlock if backend.via_agent else backend.settings
 
 
 class ProviderConfig(Model):
     """The whole configuration. `backends` holds the configured blocks by backend."""
 
-    backends: dict[str, BackendConfig] = Field(default_factory=dict)
+    backends: dict[str, SerializeAsAny[BackendConfig]] = Field(default_factory=dict)
     preflight: Preflight = Preflight.STRICT
     origin: Origin = Origin()
 
+    @field_validator("backends", mode="before")
+    @classmethod
+    def _of_their_models(cls, blocks: Mapping[str, Any]) -> dict[str, Any]:
+        """A configuration that was written as JSON names the backends; each has a model of its own."""
+        return {
+            kind: block if isinstance(block, BackendConfig) else _model(REGISTRY[kind]).model_validate(block)
+            for kind, block in blocks.items()
+        }
+
     def block(self, backend: Backend) -> BackendConfig:
         """What is configured for a backend."""
-        return self.backends.get(backend.kind, BackendConfig())
+        return self.backends.get(backend.kind) or backend.settings()
 
     def find(self, backend: Backend, region: str) -> str | None:
         """The address that manages streams of `region`; `None` where none is configured."""
@@ -87,9 +93,9 @@ class ProviderConfig(Model):
         there = f"; {key}.regions has {', '.join(sorted(block.regions))}" if block.regions else ""
         wanted = block.model_dump(mode="json", exclude_defaults=True)
         if region == "default":
-            wanted["address"] = HERE
+            wanted["address"] = backend.example
         else:
-            wanted["regions"] = {**block.regions, region: ELSEWHERE}
+            wanted["regions"] = {**block.regions, region: backend.elsewhere}
         raise InvalidConfig(
             f"no address for backend {backend.kind!r}{where}{there}", fix=self.origin.way_out(key, wanted)
         )
@@ -131,9 +137,6 @@ SETTINGS: Mapping[str, Setting] = {
 }
 """Every setting by its key."""
 
-HERE, ELSEWHERE = "unix:///run/replicator/agent.sock", "ssh://user@host"
-"""Addresses that stand in hints for the person's own."""
-
 _RESERVED = frozenset({"version", "pluginDownloadURL"})
 
 
@@ -166,16 +169,21 @@ def parse_config(
         except json.JSONDecodeError as error:
             reason = f"is not JSON: {error.msg} at character {error.pos + 1}"
             failures.append(_failure(key, key, reason, origin, value))
-    blocks = {setting.backend: values[key] for key, setting in SETTINGS.items() if setting.backend and key in values}
+    blocks: dict[str, BackendConfig] = {}
+    for key in [key for key in values if SETTINGS[key].backend]:
+        backend = REGISTRY[SETTINGS[key].backend or ""]
+        try:
+            blocks[backend.kind] = _model(backend).model_validate(values[key])
+        except ValidationError as error:
+            for failure in failures_of(error, _model(backend), InvalidConfig.code):
+                path = ".".join(filter(None, [key, failure.path]))
+                failures.append(_failure(key, path, failure.reason, origin, values[key]))
     others = {key: value for key, value in values.items() if SETTINGS[key].backend is None}
     try:
         config = ProviderConfig.model_validate({"backends": blocks, "origin": origin, **others})
     except ValidationError as error:
         for failure in failures_of(error, ProviderConfig, InvalidConfig.code):
-            kind, _, rest = failure.path.removeprefix("backends.").partition(".")
-            key = REGISTRY[kind].config_key if kind in REGISTRY else kind
-            path = ".".join(filter(None, [key, rest]))
-            failures.append(_failure(key, path, failure.reason, origin, values[key]))
+            failures.append(_failure(failure.path, failure.path, failure.reason, origin, values[failure.path]))
     return (ProviderConfig() if failures else config), failures
 
 
@@ -206,13 +214,14 @@ def _failure(key: str, path: str, reason: str, origin: Origin, value: Any) -> Fa
 
 def _example(key: str, value: Any) -> Any:
     """What is right in the place of a wrong value, with the regions that it names."""
-    if SETTINGS[key].backend is None:
+    kind = SETTINGS[key].backend
+    if kind is None:
         return closest(str(value), list(Preflight)) or Preflight.STRICT
     block = value if isinstance(value, Mapping) else {}
     regions = block.get("regions")
     names = [name for name in regions if re.fullmatch(REGION, name)] if isinstance(regions, Mapping) else []
-    address = {"address": HERE} if "address" in block or not names else {}
-    return address | ({"regions": dict.fromkeys(names, ELSEWHERE)} if names else {})
+    address = {"address": REGISTRY[kind].example} if "address" in block or not names else {}
+    return address | ({"regions": dict.fromkeys(names, REGISTRY[kind].elsewhere)} if names else {})
 
 
 _LISTED = ", ".join(SETTINGS)

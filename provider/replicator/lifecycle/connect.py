@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from pkgutil import resolve_name
 
-from replicator.backends import REGISTRY
+from replicator.backends import REGISTRY, stream_id
+from replicator.backends.settings import BackendConfig
 from replicator.errors import InvalidStream
 from replicator.lifecycle.config import ProviderConfig
 from replicator.model import Stream
@@ -38,9 +39,7 @@ class StreamId:
     @classmethod
     def of(cls, stream: Stream) -> StreamId:
         """The id of a stream whose backend is known."""
-        backend = REGISTRY[stream.backend or ""]
-        end = stream.source if backend.managed_at == "source" else stream.destination
-        return cls(backend.kind, end.region or "default", stream.name)
+        return cls.parse(stream_id(stream))
 
     def __str__(self) -> str:
         return f"{self.backend}/{self.region}/{self.name}"
@@ -79,8 +78,11 @@ class Connections:
 
     def __init__(self, config: ProviderConfig, connect: Connect | None = None) -> None:
         self.config = config
-        self._connect = connect or _remote
+        self._connect = connect or self._open_replicator
         self._open: dict[tuple[str, str], tuple[Replicator, _Listing]] = {}
+
+    def _open_replicator(self, kind: str, address: str) -> Replicator:
+        return open_replicator(kind, address, self.config.block(REGISTRY[kind]))
 
     def _entry(self, at: StreamId) -> tuple[Replicator, _Listing]:
         backend = REGISTRY[at.backend]
@@ -137,7 +139,12 @@ def start_hint(kind: str, address: str) -> str:
     return f"start it{host}: {backend.started_by}{f' --socket {socket}' if socket else ''}"
 
 
-def _remote(kind: str, address: str) -> Any:
-    from replicator.remote.client import RemoteReplicator
+def open_replicator(kind: str, address: str, settings: BackendConfig) -> Replicator:
+    """A client of the agent at an address, or of the engine there where the backend needs no agent."""
+    backend = REGISTRY[kind]
+    if backend.via_agent:
+        from replicator.remote.client import RemoteReplicator
 
-    return RemoteReplicator(kind, address, start_hint=start_hint(kind, address))
+        return RemoteReplicator(kind, address, start_hint=start_hint(kind, address))
+    opened: Replicator = resolve_name(backend.driver)(address, settings)
+    return opened

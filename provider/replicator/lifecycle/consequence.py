@@ -39,7 +39,7 @@ def consequences(old: Stream, changes: Iterable[Change], *, purges: bool) -> lis
                 text = "from now on a delete of this stream also deletes what it wrote to the destination"
                 found[change.property] = Consequence(change.property, Verdict.DELETES_DATA, text)
         else:
-            effect = _effect(change.property, row.changes) if row else None
+            effect = (row.changes.get(change.path) or _effect(change.property, row.changes)) if row else None
             if effect and effect.verdict is not Verdict.SAFE:
                 found[change.property] = Consequence(change.property, effect.verdict, effect.text)
     return sorted(found.values(), key=lambda item: -_ORDER.index(item.verdict))

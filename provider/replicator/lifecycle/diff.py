@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from replicator.backends import REGISTRY
 from replicator.model import Stream
 
 _SETS = frozenset({"include", "exclude"})
 
-REPLACING = frozenset({"name", "backend", "source.region"})
-"""Another name or backend is another stream; another region is another agent. Everything else is changed in place."""
+
+def replacing(backend: str | None) -> frozenset[str]:
+    """The paths whose change makes another stream: another name or backend, and another agent or cluster.
+
+    Everything else is changed in place.
+    """
+    row = REGISTRY.get(backend or "")
+    return frozenset({"name", "backend", f"{row.managed_at if row else 'source'}.region"})
 
 
 class Kind(Enum):
@@ -54,10 +61,11 @@ def diff(old: Stream, new: Mapping[str, Any] | Stream, unknown: Iterable[str] = 
     are changes.
     """
     before = _comparable(old)
-    holes = frozenset(unknown)
+    holes, replaced = frozenset(unknown), replacing(old.backend)
     after = _comparable(new if isinstance(new, Stream) else _normal(new, old, holes))
-    changes = [change for change in walk(before, after) if not {change.path, change.property} & holes]
-    changes += [Change(hole, Kind.UPDATE, hole in REPLACING) for hole in sorted(holes)]
+    found = walk(before, after, replaced=replaced)
+    changes = [change for change in found if not {change.path, change.property} & holes]
+    changes += [Change(hole, Kind.UPDATE, hole in replaced) for hole in sorted(holes)]
     return changes
 
 
@@ -80,16 +88,21 @@ def _normal(known: Mapping[str, Any], old: Stream, unknown: frozenset[str]) -> d
     return {**form, **{key: known[key] for key in partial if key in known}}
 
 
-def walk(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterable[Change]:
-    """Every path that differs between two declarations."""
+def walk(
+    before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "", *, replaced: frozenset[str] = frozenset()
+) -> Iterable[Change]:
+    """Every path that differs between two declarations.
+
+    :param replaced: paths whose change makes another resource.
+    """
     for key in dict.fromkeys([*before, *after]):
         path = f"{prefix}{key}" if not set(key) & set('."[]') else f"{prefix.removesuffix('.')}{_quoted(key)}"
         old, new = before.get(key), after.get(key)
         if old == new:
             continue
-        replaces = path in REPLACING
+        replaces = path in replaced
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from walk(old, new, f"{path}.")
+            yield from walk(old, new, f"{path}.", replaced=replaced)
         elif path in _SETS:
             yield from _set_changes(path, old or [], new or [])
         elif old is None:

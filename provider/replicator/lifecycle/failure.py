@@ -100,7 +100,7 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 def _is_member(location: tuple[int | str, ...]) -> bool:
     """Whether the last step is pydantic's name for a member of a union, which nobody wrote."""
-    last = str(location[-1])
+    last = str(location[-1]) if location else ""
     return any(char in last for char in "[(") or last[:1].isupper()
 
 

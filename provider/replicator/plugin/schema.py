@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from replicator.backends import REGISTRY, Backend
-from replicator.lifecycle.config import SETTINGS, BackendConfig, ProviderConfig, Setting
-from replicator.lifecycle.diff import REPLACING
+from replicator.lifecycle.config import SETTINGS, ProviderConfig, Setting
 from replicator.lifecycle.shapes import (
     AllCapabilities,
     GetCapabilitiesArgs,
@@ -115,7 +114,7 @@ RESOURCES: Mapping[str, Resource] = {
         Stream,
         StreamOutputs,
         filled=frozenset({"name", "backend"}),
-        replacing=REPLACING,
+        replacing=frozenset({"name", "backend"}),
         hidden=frozenset({"owner"}),
         text=STREAM_IMPORT,
     ),
@@ -302,7 +301,7 @@ def _as_text(properties: Mapping[str, Any], types: Mapping[str, Any]) -> dict[st
 
 def _block(types: Types, backend: Backend) -> dict[str, Any]:
     text = f"Where streams of the backend `{backend.kind}` are managed: one address, or one for each region."
-    return {**types.of(BackendConfig), "description": text}
+    return {**types.of(backend.settings), "description": text}
 
 
 if __name__ == "__main__":

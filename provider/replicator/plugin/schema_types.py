@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from replicator.lifecycle.config import BackendConfig
+from replicator.backends.settings import BackendConfig
 from replicator.model import Model, StreamStatus
 from replicator.replicator import ReplayPlan
 

@@ -33,6 +33,8 @@ func NewProvider(ctx *pulumi.Context,
 }
 
 type providerArgs struct {
+	// Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
+	KafkaMirror *ConnectConfig `pulumi:"kafkaMirror"`
 	// Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
 	Litestream *BackendConfig `pulumi:"litestream"`
 	// Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
@@ -43,6 +45,8 @@ type providerArgs struct {
 
 // The set of arguments for constructing a Provider resource.
 type ProviderArgs struct {
+	// Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
+	KafkaMirror ConnectConfigPtrInput
 	// Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
 	Litestream BackendConfigPtrInput
 	// Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.

@@ -567,6 +567,260 @@ func (o CheckpointPtrOutput) Wall() pulumi.StringPtrOutput {
 	}).(pulumi.StringPtrOutput)
 }
 
+// Where Kafka Connect clusters are reached, and how their workers name secrets.
+type ConnectConfig struct {
+	// One or several workers of a cluster, `http://host:8083`, separated by commas.
+	Address *string `pulumi:"address"`
+	// User name and password for the workers, where they ask for them.
+	AuthRef *string `pulumi:"authRef"`
+	// A PEM file with the authority of the workers' certificates; left out, those of this system.
+	CaFile *string `pulumi:"caFile"`
+	// A PEM file with the certificate that is shown to the workers.
+	CertificateFile *string `pulumi:"certificateFile"`
+	// A PEM file with the certificate's key, where that is another one.
+	KeyFile *string `pulumi:"keyFile"`
+	// Addresses by region of the destination, where one differs from `address`.
+	Regions map[string]string `pulumi:"regions"`
+	// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+	SecretProviders map[string]string `pulumi:"secretProviders"`
+}
+
+// ConnectConfigInput is an input type that accepts ConnectConfigArgs and ConnectConfigOutput values.
+// You can construct a concrete instance of `ConnectConfigInput` via:
+//
+//	ConnectConfigArgs{...}
+type ConnectConfigInput interface {
+	pulumi.Input
+
+	ToConnectConfigOutput() ConnectConfigOutput
+	ToConnectConfigOutputWithContext(context.Context) ConnectConfigOutput
+}
+
+// Where Kafka Connect clusters are reached, and how their workers name secrets.
+type ConnectConfigArgs struct {
+	// One or several workers of a cluster, `http://host:8083`, separated by commas.
+	Address pulumi.StringPtrInput `pulumi:"address"`
+	// User name and password for the workers, where they ask for them.
+	AuthRef pulumi.StringPtrInput `pulumi:"authRef"`
+	// A PEM file with the authority of the workers' certificates; left out, those of this system.
+	CaFile pulumi.StringPtrInput `pulumi:"caFile"`
+	// A PEM file with the certificate that is shown to the workers.
+	CertificateFile pulumi.StringPtrInput `pulumi:"certificateFile"`
+	// A PEM file with the certificate's key, where that is another one.
+	KeyFile pulumi.StringPtrInput `pulumi:"keyFile"`
+	// Addresses by region of the destination, where one differs from `address`.
+	Regions pulumi.StringMapInput `pulumi:"regions"`
+	// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+	SecretProviders pulumi.StringMapInput `pulumi:"secretProviders"`
+}
+
+func (ConnectConfigArgs) ElementType() reflect.Type {
+	return reflect.TypeOf((*ConnectConfig)(nil)).Elem()
+}
+
+func (i ConnectConfigArgs) ToConnectConfigOutput() ConnectConfigOutput {
+	return i.ToConnectConfigOutputWithContext(context.Background())
+}
+
+func (i ConnectConfigArgs) ToConnectConfigOutputWithContext(ctx context.Context) ConnectConfigOutput {
+	return pulumi.ToOutputWithContext(ctx, i).(ConnectConfigOutput)
+}
+
+func (i ConnectConfigArgs) ToConnectConfigPtrOutput() ConnectConfigPtrOutput {
+	return i.ToConnectConfigPtrOutputWithContext(context.Background())
+}
+
+func (i ConnectConfigArgs) ToConnectConfigPtrOutputWithContext(ctx context.Context) ConnectConfigPtrOutput {
+	return pulumi.ToOutputWithContext(ctx, i).(ConnectConfigOutput).ToConnectConfigPtrOutputWithContext(ctx)
+}
+
+// ConnectConfigPtrInput is an input type that accepts ConnectConfigArgs, ConnectConfigPtr and ConnectConfigPtrOutput values.
+// You can construct a concrete instance of `ConnectConfigPtrInput` via:
+//
+//	        ConnectConfigArgs{...}
+//
+//	or:
+//
+//	        nil
+type ConnectConfigPtrInput interface {
+	pulumi.Input
+
+	ToConnectConfigPtrOutput() ConnectConfigPtrOutput
+	ToConnectConfigPtrOutputWithContext(context.Context) ConnectConfigPtrOutput
+}
+
+type connectConfigPtrType ConnectConfigArgs
+
+func ConnectConfigPtr(v *ConnectConfigArgs) ConnectConfigPtrInput {
+	return (*connectConfigPtrType)(v)
+}
+
+func (*connectConfigPtrType) ElementType() reflect.Type {
+	return reflect.TypeOf((**ConnectConfig)(nil)).Elem()
+}
+
+func (i *connectConfigPtrType) ToConnectConfigPtrOutput() ConnectConfigPtrOutput {
+	return i.ToConnectConfigPtrOutputWithContext(context.Background())
+}
+
+func (i *connectConfigPtrType) ToConnectConfigPtrOutputWithContext(ctx context.Context) ConnectConfigPtrOutput {
+	return pulumi.ToOutputWithContext(ctx, i).(ConnectConfigPtrOutput)
+}
+
+// Where Kafka Connect clusters are reached, and how their workers name secrets.
+type ConnectConfigOutput struct{ *pulumi.OutputState }
+
+func (ConnectConfigOutput) ElementType() reflect.Type {
+	return reflect.TypeOf((*ConnectConfig)(nil)).Elem()
+}
+
+func (o ConnectConfigOutput) ToConnectConfigOutput() ConnectConfigOutput {
+	return o
+}
+
+func (o ConnectConfigOutput) ToConnectConfigOutputWithContext(ctx context.Context) ConnectConfigOutput {
+	return o
+}
+
+func (o ConnectConfigOutput) ToConnectConfigPtrOutput() ConnectConfigPtrOutput {
+	return o.ToConnectConfigPtrOutputWithContext(context.Background())
+}
+
+func (o ConnectConfigOutput) ToConnectConfigPtrOutputWithContext(ctx context.Context) ConnectConfigPtrOutput {
+	return o.ApplyTWithContext(ctx, func(_ context.Context, v ConnectConfig) *ConnectConfig {
+		return &v
+	}).(ConnectConfigPtrOutput)
+}
+
+// One or several workers of a cluster, `http://host:8083`, separated by commas.
+func (o ConnectConfigOutput) Address() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v ConnectConfig) *string { return v.Address }).(pulumi.StringPtrOutput)
+}
+
+// User name and password for the workers, where they ask for them.
+func (o ConnectConfigOutput) AuthRef() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v ConnectConfig) *string { return v.AuthRef }).(pulumi.StringPtrOutput)
+}
+
+// A PEM file with the authority of the workers' certificates; left out, those of this system.
+func (o ConnectConfigOutput) CaFile() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v ConnectConfig) *string { return v.CaFile }).(pulumi.StringPtrOutput)
+}
+
+// A PEM file with the certificate that is shown to the workers.
+func (o ConnectConfigOutput) CertificateFile() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v ConnectConfig) *string { return v.CertificateFile }).(pulumi.StringPtrOutput)
+}
+
+// A PEM file with the certificate's key, where that is another one.
+func (o ConnectConfigOutput) KeyFile() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v ConnectConfig) *string { return v.KeyFile }).(pulumi.StringPtrOutput)
+}
+
+// Addresses by region of the destination, where one differs from `address`.
+func (o ConnectConfigOutput) Regions() pulumi.StringMapOutput {
+	return o.ApplyT(func(v ConnectConfig) map[string]string { return v.Regions }).(pulumi.StringMapOutput)
+}
+
+// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+func (o ConnectConfigOutput) SecretProviders() pulumi.StringMapOutput {
+	return o.ApplyT(func(v ConnectConfig) map[string]string { return v.SecretProviders }).(pulumi.StringMapOutput)
+}
+
+type ConnectConfigPtrOutput struct{ *pulumi.OutputState }
+
+func (ConnectConfigPtrOutput) ElementType() reflect.Type {
+	return reflect.TypeOf((**ConnectConfig)(nil)).Elem()
+}
+
+func (o ConnectConfigPtrOutput) ToConnectConfigPtrOutput() ConnectConfigPtrOutput {
+	return o
+}
+
+func (o ConnectConfigPtrOutput) ToConnectConfigPtrOutputWithContext(ctx context.Context) ConnectConfigPtrOutput {
+	return o
+}
+
+func (o ConnectConfigPtrOutput) Elem() ConnectConfigOutput {
+	return o.ApplyT(func(v *ConnectConfig) ConnectConfig {
+		if v != nil {
+			return *v
+		}
+		var ret ConnectConfig
+		return ret
+	}).(ConnectConfigOutput)
+}
+
+// One or several workers of a cluster, `http://host:8083`, separated by commas.
+func (o ConnectConfigPtrOutput) Address() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *ConnectConfig) *string {
+		if v == nil {
+			return nil
+		}
+		return v.Address
+	}).(pulumi.StringPtrOutput)
+}
+
+// User name and password for the workers, where they ask for them.
+func (o ConnectConfigPtrOutput) AuthRef() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *ConnectConfig) *string {
+		if v == nil {
+			return nil
+		}
+		return v.AuthRef
+	}).(pulumi.StringPtrOutput)
+}
+
+// A PEM file with the authority of the workers' certificates; left out, those of this system.
+func (o ConnectConfigPtrOutput) CaFile() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *ConnectConfig) *string {
+		if v == nil {
+			return nil
+		}
+		return v.CaFile
+	}).(pulumi.StringPtrOutput)
+}
+
+// A PEM file with the certificate that is shown to the workers.
+func (o ConnectConfigPtrOutput) CertificateFile() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *ConnectConfig) *string {
+		if v == nil {
+			return nil
+		}
+		return v.CertificateFile
+	}).(pulumi.StringPtrOutput)
+}
+
+// A PEM file with the certificate's key, where that is another one.
+func (o ConnectConfigPtrOutput) KeyFile() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *ConnectConfig) *string {
+		if v == nil {
+			return nil
+		}
+		return v.KeyFile
+	}).(pulumi.StringPtrOutput)
+}
+
+// Addresses by region of the destination, where one differs from `address`.
+func (o ConnectConfigPtrOutput) Regions() pulumi.StringMapOutput {
+	return o.ApplyT(func(v *ConnectConfig) map[string]string {
+		if v == nil {
+			return nil
+		}
+		return v.Regions
+	}).(pulumi.StringMapOutput)
+}
+
+// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+func (o ConnectConfigPtrOutput) SecretProviders() pulumi.StringMapOutput {
+	return o.ApplyT(func(v *ConnectConfig) map[string]string {
+		if v == nil {
+			return nil
+		}
+		return v.SecretProviders
+	}).(pulumi.StringMapOutput)
+}
+
 // One end of a stream.
 type Endpoint struct {
 	// A reference to another role, for objects that we make.
@@ -1151,6 +1405,8 @@ func init() {
 	pulumi.RegisterInputType(reflect.TypeOf((*BackendConfigPtrInput)(nil)).Elem(), BackendConfigArgs{})
 	pulumi.RegisterInputType(reflect.TypeOf((*CheckpointInput)(nil)).Elem(), CheckpointArgs{})
 	pulumi.RegisterInputType(reflect.TypeOf((*CheckpointPtrInput)(nil)).Elem(), CheckpointArgs{})
+	pulumi.RegisterInputType(reflect.TypeOf((*ConnectConfigInput)(nil)).Elem(), ConnectConfigArgs{})
+	pulumi.RegisterInputType(reflect.TypeOf((*ConnectConfigPtrInput)(nil)).Elem(), ConnectConfigArgs{})
 	pulumi.RegisterInputType(reflect.TypeOf((*EndpointInput)(nil)).Elem(), EndpointArgs{})
 	pulumi.RegisterOutputType(BackendCapabilitiesOutput{})
 	pulumi.RegisterOutputType(BackendCapabilitiesArrayOutput{})
@@ -1162,6 +1418,8 @@ func init() {
 	pulumi.RegisterOutputType(ChangeConsequenceArrayOutput{})
 	pulumi.RegisterOutputType(CheckpointOutput{})
 	pulumi.RegisterOutputType(CheckpointPtrOutput{})
+	pulumi.RegisterOutputType(ConnectConfigOutput{})
+	pulumi.RegisterOutputType(ConnectConfigPtrOutput{})
 	pulumi.RegisterOutputType(EndpointOutput{})
 	pulumi.RegisterOutputType(EndpointPairOutput{})
 	pulumi.RegisterOutputType(EndpointPairArrayOutput{})

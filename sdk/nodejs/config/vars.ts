@@ -11,6 +11,17 @@ declare var exports: any;
 const __config = new pulumi.Config("replicator");
 
 /**
+ * Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
+ */
+export declare const kafkaMirror: outputs.ConnectConfig | undefined;
+Object.defineProperty(exports, "kafkaMirror", {
+    get() {
+        return __config.getObject<outputs.ConnectConfig>("kafkaMirror");
+    },
+    enumerable: true,
+});
+
+/**
  * Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
  */
 export declare const litestream: outputs.BackendConfig | undefined;

@@ -49,6 +49,40 @@ export interface CheckpointArgs {
 }
 
 /**
+ * Where Kafka Connect clusters are reached, and how their workers name secrets.
+ */
+export interface ConnectConfigArgs {
+    /**
+     * One or several workers of a cluster, `http://host:8083`, separated by commas.
+     */
+    address?: pulumi.Input<string | undefined>;
+    /**
+     * User name and password for the workers, where they ask for them.
+     */
+    authRef?: pulumi.Input<string | undefined>;
+    /**
+     * A PEM file with the authority of the workers' certificates; left out, those of this system.
+     */
+    caFile?: pulumi.Input<string | undefined>;
+    /**
+     * A PEM file with the certificate that is shown to the workers.
+     */
+    certificateFile?: pulumi.Input<string | undefined>;
+    /**
+     * A PEM file with the certificate's key, where that is another one.
+     */
+    keyFile?: pulumi.Input<string | undefined>;
+    /**
+     * Addresses by region of the destination, where one differs from `address`.
+     */
+    regions?: pulumi.Input<{[key: string]: pulumi.Input<string>} | undefined>;
+    /**
+     * The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+     */
+    secretProviders?: pulumi.Input<{[key: string]: pulumi.Input<string>} | undefined>;
+}
+
+/**
  * One end of a stream.
  */
 export interface EndpointArgs {

@@ -121,6 +121,40 @@ export interface Checkpoint {
 }
 
 /**
+ * Where Kafka Connect clusters are reached, and how their workers name secrets.
+ */
+export interface ConnectConfig {
+    /**
+     * One or several workers of a cluster, `http://host:8083`, separated by commas.
+     */
+    address?: string;
+    /**
+     * User name and password for the workers, where they ask for them.
+     */
+    authRef?: string;
+    /**
+     * A PEM file with the authority of the workers' certificates; left out, those of this system.
+     */
+    caFile?: string;
+    /**
+     * A PEM file with the certificate that is shown to the workers.
+     */
+    certificateFile?: string;
+    /**
+     * A PEM file with the certificate's key, where that is another one.
+     */
+    keyFile?: string;
+    /**
+     * Addresses by region of the destination, where one differs from `address`.
+     */
+    regions?: {[key: string]: string};
+    /**
+     * The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+     */
+    secretProviders?: {[key: string]: string};
+}
+
+/**
  * One end of a stream.
  */
 export interface Endpoint {

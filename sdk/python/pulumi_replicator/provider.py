@@ -22,22 +22,38 @@ __all__ = ['ProviderArgs', 'Provider']
 @pulumi.input_type
 class ProviderArgs:
     def __init__(__self__, *,
+                 kafka_mirror: pulumi.Input[Optional['ConnectConfigArgs']] = None,
                  litestream: pulumi.Input[Optional['BackendConfigArgs']] = None,
                  memory: pulumi.Input[Optional['BackendConfigArgs']] = None,
                  preflight: pulumi.Input[Optional['Preflight']] = None):
         """
         The set of arguments for constructing a Provider resource.
 
+        :param pulumi.Input['ConnectConfigArgs'] kafka_mirror: Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
         :param pulumi.Input['BackendConfigArgs'] litestream: Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
         :param pulumi.Input['BackendConfigArgs'] memory: Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
         :param pulumi.Input['Preflight'] preflight: What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`.
         """
+        if kafka_mirror is not None:
+            pulumi.set(__self__, "kafka_mirror", kafka_mirror)
         if litestream is not None:
             pulumi.set(__self__, "litestream", litestream)
         if memory is not None:
             pulumi.set(__self__, "memory", memory)
         if preflight is not None:
             pulumi.set(__self__, "preflight", preflight)
+
+    @_builtins.property
+    @pulumi.getter(name="kafkaMirror")
+    def kafka_mirror(self) -> pulumi.Input[Optional['ConnectConfigArgs']]:
+        """
+        Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
+        """
+        return pulumi.get(self, "kafka_mirror")
+
+    @kafka_mirror.setter
+    def kafka_mirror(self, value: pulumi.Input[Optional['ConnectConfigArgs']]):
+        pulumi.set(self, "kafka_mirror", value)
 
     @_builtins.property
     @pulumi.getter
@@ -82,6 +98,7 @@ class Provider(pulumi.ProviderResource):
     def __init__(__self__,
                  resource_name: str,
                  opts: Optional[pulumi.ResourceOptions] = None,
+                 kafka_mirror: pulumi.Input[Optional[Union['ConnectConfigArgs', 'ConnectConfigArgsDict', 'outputs.ConnectConfig']]] = None,
                  litestream: pulumi.Input[Optional[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']]] = None,
                  memory: pulumi.Input[Optional[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']]] = None,
                  preflight: pulumi.Input[Optional['Preflight']] = None,
@@ -91,6 +108,7 @@ class Provider(pulumi.ProviderResource):
 
         :param str resource_name: The name of the resource.
         :param pulumi.ResourceOptions opts: Options for the resource.
+        :param pulumi.Input[Union['ConnectConfigArgs', 'ConnectConfigArgsDict', 'outputs.ConnectConfig']] kafka_mirror: Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
         :param pulumi.Input[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']] litestream: Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
         :param pulumi.Input[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']] memory: Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
         :param pulumi.Input['Preflight'] preflight: What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`.
@@ -119,6 +137,7 @@ class Provider(pulumi.ProviderResource):
     def _internal_init(__self__,
                  resource_name: str,
                  opts: Optional[pulumi.ResourceOptions] = None,
+                 kafka_mirror: pulumi.Input[Optional[Union['ConnectConfigArgs', 'ConnectConfigArgsDict', 'outputs.ConnectConfig']]] = None,
                  litestream: pulumi.Input[Optional[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']]] = None,
                  memory: pulumi.Input[Optional[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']]] = None,
                  preflight: pulumi.Input[Optional['Preflight']] = None,
@@ -131,6 +150,7 @@ class Provider(pulumi.ProviderResource):
                 raise TypeError('__props__ is only valid when passed in combination with a valid opts.id to get an existing resource')
             __props__ = ProviderArgs.__new__(ProviderArgs)
 
+            __props__.__dict__["kafka_mirror"] = pulumi.Output.from_input(kafka_mirror).apply(pulumi.runtime.to_json) if kafka_mirror is not None else None
             __props__.__dict__["litestream"] = pulumi.Output.from_input(litestream).apply(pulumi.runtime.to_json) if litestream is not None else None
             __props__.__dict__["memory"] = pulumi.Output.from_input(memory).apply(pulumi.runtime.to_json) if memory is not None else None
             __props__.__dict__["preflight"] = preflight

@@ -8,6 +8,7 @@ only where it is JSON with an `error_code`, and a 5xx never does. (Seen on Kafka
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -279,8 +280,9 @@ class ConnectRest:
         )
 
     def _untrusted(self, worker: str, error: Exception) -> EngineDenied:
+        said = re.sub(r" \(_ssl\.c:\d+\)", "", self.quote(str(error)))  # a line of Python's own source
         return EngineDenied(
-            f"no TLS connection to Kafka Connect at {_shown(worker)}: {self.quote(str(error))}",
+            f"no TLS connection to Kafka Connect at {_shown(worker)}: {said}",
             fix="check the CA file against the worker's certificate, and our certificate against what the worker asks",
         )
 

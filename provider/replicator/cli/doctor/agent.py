@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import stat
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replicator import __version__
-from replicator.cli.connect import connected, find_agent
+from replicator.cli.connect import agent_client, find_agent
 from replicator.cli.doctor.look import Look
 from replicator.errors import ReplicatorError
 
@@ -24,7 +25,7 @@ async def look_at_agent(address: str | None, state: Path | None) -> list[Look]:
     from replicator.agent.state import default_state
 
     folder = state or default_state()
-    async with connected("litestream", address) as client:
+    async with aclosing(agent_client(address)) as client:
         try:
             found = await find_agent(client)
         except ReplicatorError as error:

@@ -15,6 +15,11 @@ else:
 from .. import _utilities
 from .. import outputs as _root_outputs
 
+kafkaMirror: Optional[str]
+"""
+Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
+"""
+
 litestream: Optional[str]
 """
 Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.

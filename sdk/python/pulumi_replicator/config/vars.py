@@ -22,6 +22,13 @@ __config__ = pulumi.Config('replicator')
 
 class _ExportableConfig(types.ModuleType):
     @_builtins.property
+    def kafka_mirror(self) -> Optional[str]:
+        """
+        Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
+        """
+        return __config__.get('kafkaMirror')
+
+    @_builtins.property
     def litestream(self) -> Optional[str]:
         """
         Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.

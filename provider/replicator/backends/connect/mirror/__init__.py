@@ -1,0 +1,1 @@
+"""kafka-mirror: MirrorMaker 2 as connectors of a Connect cluster."""

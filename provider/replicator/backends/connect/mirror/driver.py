@@ -1,0 +1,555 @@
+"""kafka-mirror: the Replicator of MirrorMaker 2."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from replicator.authref import Redactor
+from replicator.backends.connect.brokers import RECENT
+from replicator.backends.connect.cluster import ConnectCluster, Connector, Initial, Offset
+from replicator.backends.connect.marker import KEPT_REPLAYS, KEY, PART_OF, Marker, Rewind
+from replicator.backends.connect.mirror import preflight
+from replicator.backends.connect.mirror.connectors import Parts, Side, build
+from replicator.backends.connect.mirror.ends import Ends, View
+from replicator.backends.connect.mirror.replays import Start, resolve
+from replicator.backends.connect.mirror.status import (
+    Held,
+    SourceView,
+    gaps,
+    is_done,
+    next_offsets,
+    status_of,
+    view,
+)
+from replicator.backends.connect.mirror.topics import Naming, taken
+from replicator.backends.connect.place import place
+from replicator.backends.connect.placeholders import DEFAULT_ALIASES
+from replicator.backends.connect.positions import Offsets, Partition, read, write
+from replicator.backends.connect.recent import Recent
+from replicator.backends.connect.rest import ConnectRest
+from replicator.backends.connect.workers import access
+from replicator.backends.ownership import check_owner, settle_owner
+from replicator.backends.settings import ConnectConfig
+from replicator.errors import (
+    NotOurs,
+    ReplayKeyReused,
+    ReplayNotFound,
+    ReplayNotRetained,
+    ReplayRefused,
+    ReplicatorError,
+    StreamNotFound,
+)
+from replicator.model import Checkpoint, DesiredState, Mode, Owner, Stream, StreamStatus
+from replicator.replicator import (
+    Adoption,
+    Description,
+    Finding,
+    ReplayMethod,
+    ReplayPlan,
+    ReplayProgress,
+    ReplayState,
+    Severity,
+)
+
+
+def open_mirror(address: str, settings: ConnectConfig) -> KafkaMirror:
+    """The mirrors of the Connect cluster at an address; raise `SecretNotFound` where the login cannot be read."""
+    redactor = Redactor()
+    rest = ConnectRest(access(address, settings, redactor, os.environ), redact=redactor)
+    aliases = {**DEFAULT_ALIASES, **settings.secret_providers}
+    return KafkaMirror(ConnectCluster(rest), aliases=aliases, redactor=redactor)
+
+
+SEEN_WITHIN = 60.0
+"""Seconds in which a connector must have done what Connect was asked for."""
+
+
+class KafkaMirror:
+    """Streams from Kafka to Kafka, as connectors of one Connect cluster.
+
+    :param aliases: names of the worker's ConfigProviders, by scheme of reference.
+    """
+
+    kind = "kafka-mirror"
+
+    def __init__(
+        self,
+        cluster: ConnectCluster,
+        *,
+        aliases: Mapping[str, str],
+        redactor: Redactor,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._cluster = cluster
+        self._aliases = aliases
+        self._ends = Ends(environ, redactor)
+        self._recent = Recent(self._listing, RECENT)
+        self._identity = Recent(cluster.identity, RECENT)
+        self._finished: dict[tuple[str, str], datetime] = {}
+
+    # --- making and changing -----------------------------------------------------------------------------------------
+
+    async def upsert_stream(self, stream: Stream) -> None:
+        async with self._cluster.slot(stream.name):
+            held = await self._held(stream.name)
+            owner = settle_owner(held.marker.stream if held else None, stream)
+            wanted = stream.model_copy(update={"owner": owner, "backend": self.kind})
+            if held is not None and not held.marker.making and _declares_the_same(held.marker.stream, wanted):
+                await self._reconcile(held, held.marker.model_copy(update={"stream": wanted}))
+                return
+            side, seen = await self._checked(wanted)
+            marker = await self._marker(wanted, seen, held)
+            if held is None or held.marker.making:
+                await self._make(marker, side)
+            else:
+                if _moves(held.marker, marker):
+                    await self._stop(held)
+                    await self._cluster.reset_offsets(stream.name)
+                await self._apply(held, build(marker, side, self._aliases))
+                await self._set_state(wanted)
+
+    async def _checked(self, stream: Stream) -> tuple[Side, View]:
+        others = [held.marker.stream for held in (await self._recent.get()).values()]
+        worker = (await self._identity.get()).kafka_cluster_id
+        return await preflight.check(self._cluster, worker, self._ends, stream, others, self._aliases)
+
+    async def _marker(self, stream: Stream, seen: View, held: Held | None) -> Marker:
+        topics: dict[str, str] = {}
+        if seen.id("source"):
+            brokers = await self._ends.brokers(stream, "source")
+            found = await brokers.describe(taken(stream, await brokers.topics()))
+            topics = {name: topic.id for name, topic in found.items()}
+        known = held.marker if held else None
+        return Marker(
+            stream=stream,
+            source_cluster=seen.id("source") or (known.source_cluster if known else None),
+            destination_cluster=seen.id("destination") or (known.destination_cluster if known else None),
+            topics=topics,
+            rewinds=known.rewinds if known else (),
+        )
+
+    async def _make(self, marker: Marker, side: Side) -> None:
+        """Make the connectors. One that starts by itself is one call; everything else is put together while stopped."""
+        stream = marker.stream
+        start = await self._start(stream)
+        parts = build(marker, side, self._aliases)
+        if start is None and not parts.others:
+            paused = stream.desired_state is DesiredState.PAUSED
+            await self._create(stream.name, parts.source, Initial.PAUSED if paused else Initial.RUNNING)
+            if not paused:
+                await self._cluster.wait_running(stream.name, SEEN_WITHIN)
+            return
+        making = build(marker.model_copy(update={"making": True}), side, self._aliases)
+        await self._create(stream.name, making.source, Initial.STOPPED)
+        await self._cluster.stop(stream.name, SEEN_WITHIN)
+        for name, config in parts.others.items():
+            await self._create(name, config, Initial.STOPPED)
+        if start:
+            await self._cluster.alter_offsets(stream.name, _as_stored(start, Naming.of(stream)))
+        await self._cluster.put_config(stream.name, parts.source, SEEN_WITHIN)
+        await self._set_state(stream)
+
+    async def _create(self, name: str, config: Mapping[str, str], state: Initial) -> None:
+        mine = Marker.read(config)
+
+        def is_ours(found: Mapping[str, str]) -> bool:
+            if mine is None:
+                return found.get(PART_OF) == config[PART_OF]
+            other = Marker.read(found)
+            return other is not None and other.stream.owner == mine.stream.owner
+
+        await self._cluster.create(name, config, state, is_ours=is_ours)
+
+    async def _start(self, stream: Stream) -> dict[Partition, int] | None:
+        """Where a new stream begins; `None` where that is the beginning, as MirrorMaker 2 does it itself."""
+        asked = stream.start_from or ("latest" if stream.mode is Mode.CDC else "earliest")
+        if asked == "earliest":
+            return None
+        brokers = await self._ends.brokers(stream, "source")
+        source = (await view(brokers, [(Marker(stream=stream), {})]))[0]
+        if asked == "latest":
+            return dict(source.latest)
+        assert isinstance(asked, Checkpoint)
+        end = dict(source.latest)
+        found = await resolve(brokers, source, end, asked, stream.name, method=ReplayMethod.AUTO, target=None)
+        return {**end, **found.offsets}
+
+    async def _reconcile(self, held: Held, marker: Marker) -> None:
+        """The declaration is the same: put right what the engine's side says otherwise, and nothing else."""
+        side = Side.SOURCE if _overrides(held.connector) else Side.DESTINATION
+        await self._apply(held, build(marker, side, self._aliases))
+        for connector in held.all:
+            if connector.failed:
+                await self._cluster.restart_failed(connector.name)
+        await self._set_state(marker.stream)
+
+    async def _apply(self, held: Held, parts: Parts) -> None:
+        """Write the configurations that differ."""
+        there = {connector.name: connector for connector in held.all}
+        for name in there.keys() - parts.others.keys() - {held.name}:
+            await self._cluster.delete(name, SEEN_WITHIN)
+        for name, config in {held.name: parts.source, **parts.others}.items():
+            if name not in there:
+                await self._create(name, config, Initial.STOPPED)
+            elif _differing(there[name], config):
+                await self._cluster.put_config(name, config, SEEN_WITHIN)
+
+    async def _put_marker(self, held: Held, marker: Marker) -> Held:
+        config = {**held.connector.config, KEY: marker.text()}
+        await self._cluster.put_config(held.name, config, SEEN_WITHIN)
+        return replace(held, connector=replace(held.connector, config=config), marker=marker)
+
+    async def _set_state(self, stream: Stream) -> None:
+        """Pause or let run what is not so yet."""
+        now = await self._found(stream.name)
+        if stream.desired_state is DesiredState.PAUSED:
+            await self._pause(now)
+        elif not all(connector.running for connector in now.all):
+            await self._resume(now)
+
+    async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
+        known = await self._held(stream.name) is not None
+        if not known and not dry_run:
+            await self.upsert_stream(stream.model_copy(update={"owner": None}))
+        elif not known:
+            await self._checked(stream)
+        return Adoption(known=known)
+
+    # --- removing ----------------------------------------------------------------------------------------------------
+
+    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
+        async with self._cluster.slot(name):
+            held = await self._held(name)
+            if held is None:
+                return
+            check_owner(held.marker.stream, owner)
+            for connector in (*held.others, held.connector):
+                await self._cluster.delete(connector.name, SEEN_WITHIN)
+
+    # --- pausing -----------------------------------------------------------------------------------------------------
+
+    async def pause(self, name: str) -> None:
+        async with self._cluster.slot(name):
+            await self._pause(await self._found(name))
+
+    async def _pause(self, held: Held) -> None:
+        for connector in held.all:
+            if connector.state not in ("PAUSED", "STOPPED"):
+                await self._cluster.pause(connector.name, SEEN_WITHIN)
+
+    async def resume(self, name: str) -> None:
+        async with self._cluster.slot(name):
+            await self._resume(await self._found(name))
+
+    async def _resume(self, held: Held) -> None:
+        """Go on. MirrorMaker 2 would jump over what is no longer retained, and say nothing."""
+        if held.connector.state in ("PAUSED", "STOPPED"):
+            stored = await self._stored(held)
+            (source,) = await self._sources([held], [stored])
+            if source is not None and (lost := gaps(held.marker, stored, source)):
+                raise ReplayNotRetained(
+                    f"it cannot go on without a gap: {'; '.join(lost)}",
+                    stream=held.name,
+                    fix="replay it from what is retained, which says what is lost: "
+                    f'replicator replay {held.name} --lsn "{write(source.earliest)}"',
+                )
+        for connector in held.all:
+            if not connector.running:
+                await self._cluster.resume(connector.name, SEEN_WITHIN)
+        await self._cluster.wait_running(held.name, SEEN_WITHIN)
+
+    async def _stop(self, held: Held) -> None:
+        for connector in held.all:
+            await self._cluster.stop(connector.name, SEEN_WITHIN)
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    async def list_streams(self) -> list[Stream]:
+        return [held.marker.stream for held in (await self._listing()).values()]
+
+    async def get_status(self, name: str) -> StreamStatus:
+        return (await self._describe([await self._found(name)]))[0].status
+
+    async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
+        if names is not None and len(names) == 1:
+            held = await self._held(names[0])
+            return await self._describe([held] if held else [])
+        listing = await self._listing()
+        return await self._describe([held for name, held in listing.items() if names is None or name in names])
+
+    async def _describe(self, streams: Sequence[Held]) -> list[Description]:
+        now = datetime.now(UTC)
+        stored = await asyncio.gather(*(self._stored(held) for held in streams))
+        sources = await self._sources(streams, stored)
+        return [
+            Description(
+                stream=self._as_found(held),
+                status=status_of(held, offsets, source, now),
+                engine_objects=self._objects(held, source),
+            )
+            for held, offsets, source in zip(streams, stored, sources, strict=True)
+        ]
+
+    async def _stored(self, held: Held) -> dict[Partition, int]:
+        return next_offsets(await self._cluster.offsets(held.connector.name))
+
+    async def _sources(self, streams: Sequence[Held], stored: Sequence[Offsets]) -> list[SourceView | None]:
+        """What the sources' brokers say, asked once a source; `None` for one that cannot be seen from here."""
+        groups: dict[Any, list[int]] = {}
+        for index, held in enumerate(streams):
+            groups.setdefault(place(held.marker.stream.source, "source", admin=True), []).append(index)
+        found: list[SourceView | None] = [None] * len(streams)
+
+        async def one(indices: Sequence[int]) -> None:
+            try:
+                brokers = await self._ends.brokers(streams[indices[0]].marker.stream, "source")
+                views = await view(brokers, [(streams[index].marker, stored[index]) for index in indices])
+            except ReplicatorError:
+                return
+            for index, item in zip(indices, views, strict=True):
+                found[index] = item
+
+        await asyncio.gather(*(one(indices) for indices in groups.values()))
+        return found
+
+    def _as_found(self, held: Held) -> Stream:
+        """The declaration; what somebody else changed in the configuration shows as `options`, so that it is drift."""
+        stream = held.marker.stream
+        side = Side.SOURCE if _overrides(held.connector) else Side.DESTINATION
+        strange = _differing(held.connector, build(held.marker, side, self._aliases).source) - {KEY}
+        found = {key: _shown(key, held.connector.config.get(key, "")) for key in sorted(strange)}
+        return stream.model_copy(update={"options": {**stream.options, **found}}) if found else stream
+
+    def _objects(self, held: Held, source: SourceView | None) -> dict[str, Any]:
+        objects: dict[str, Any] = {"connectors": [connector.name for connector in held.all]}
+        if held.marker.source_cluster:
+            objects["sourceCluster"] = held.marker.source_cluster
+        if held.marker.destination_cluster:
+            objects["destinationCluster"] = held.marker.destination_cluster
+        if source is not None:
+            naming = Naming.of(held.marker.stream)
+            objects["topics"] = sorted(naming.at_destination(topic) for topic in source.topics)
+        return objects
+
+    async def preflight(self, stream: Stream) -> list[Finding]:
+        held = None
+        try:
+            held = await self._held(stream.name)
+            settle_owner(held.marker.stream if held else None, stream)
+            _, seen = await self._checked(stream)
+        except ReplicatorError as error:
+            return [Finding.of(error, Severity.ERROR)]
+        return await preflight.warnings(self._ends, stream, seen, new=held is None)
+
+    # --- replaying ---------------------------------------------------------------------------------------------------
+
+    async def replay(
+        self,
+        name: str,
+        start: Checkpoint,
+        *,
+        key: str,
+        method: ReplayMethod = ReplayMethod.AUTO,
+        target: str | None = None,
+    ) -> ReplayProgress:
+        async with self._cluster.slot(name):
+            held = await self._found(name)
+            known = held.marker.rewind(key)
+            if known is None:
+                held = await self._begin(held, start, key, method, target)
+            elif (known.progress.start, known.progress.target) != (start, target):
+                raise ReplayKeyReused(
+                    f"key {key!r} was used for a replay from {known.progress.start.wire()}",
+                    stream=name,
+                    fix="use another idempotencyKey for another replay",
+                )
+            return await self._progress(await self._go_on(held, key), key)
+
+    async def _begin(self, held: Held, start: Checkpoint, key: str, method: ReplayMethod, target: str | None) -> Held:
+        """Record a replay that is not applied yet, with the connectors stopped."""
+        if held.marker.cut_off():
+            raise ReplayRefused(
+                "another replay of this stream was cut off half-way",
+                stream=held.name,
+                fix="run that one again with its own key, which finishes it",
+            )
+        await self._resolve(held, start, method, target)
+        await self._stop(held)
+        resolved, stored = await self._resolve(held, start, method, target)  # again, since now nothing moves
+        progress = ReplayProgress(
+            key=key,
+            stream=held.name,
+            state=ReplayState.RUNNING,
+            method=resolved.plan.method,
+            start=start,
+            resolved=resolved.plan.resolved,
+            target=target,
+            events=resolved.plan.events,
+            started_at=datetime.now(UTC),
+        )
+        until = {at: stored[at] for at in resolved.offsets if at in stored}
+        rewind = Rewind(progress=progress, start=write(resolved.offsets) or "", until=write(until) or "")
+        marker = self._settled(held, stored)
+        kept = (*marker.rewinds, rewind)[-KEPT_REPLAYS:]
+        topics = {**marker.topics, **resolved.topics}
+        return await self._put_marker(held, marker.model_copy(update={"rewinds": kept, "topics": topics}))
+
+    async def _go_on(self, held: Held, key: str) -> Held:
+        """Apply a replay that is recorded, and let the mirror run. What is done already is left."""
+        rewind = held.marker.rewind(key)
+        assert rewind is not None
+        if rewind.progress.finished_at is not None:
+            return held
+        stopped = (await self._found(held.name)).connector.stopped
+        if not rewind.applied:
+            if not stopped:
+                return await self._put_marker(held, held.marker.with_rewind(_resumed_by_another(rewind)))
+            naming = Naming.of(held.marker.stream)
+            if rewind.start:
+                await self._cluster.alter_offsets(held.name, _as_stored(read(rewind.start), naming))
+            held = await self._put_marker(held, held.marker.with_rewind(rewind.model_copy(update={"applied": True})))
+        if stopped and held.marker.stream.desired_state is DesiredState.RUNNING:
+            for connector in held.all:
+                await self._cluster.resume(connector.name, SEEN_WITHIN)
+            await self._cluster.wait_running(held.name, SEEN_WITHIN)
+        return held
+
+    async def get_replay(self, name: str, key: str) -> ReplayProgress:
+        return await self._progress(await self._found(name), key)
+
+    async def _progress(self, held: Held, key: str) -> ReplayProgress:
+        if held.marker.rewind(key) is None:
+            raise ReplayNotFound(f"no replay has the key {key!r}", stream=held.name)
+        marker = self._settled(held, await self._stored(held))
+        rewind = marker.rewind(key)
+        assert rewind is not None
+        return rewind.progress
+
+    def _settled(self, held: Held, stored: Offsets) -> Marker:
+        """The record with the replays that are done by now. No read writes it: that would restart the connector."""
+        marker = held.marker
+        for rewind in marker.rewinds:
+            if rewind.progress.finished_at is None and is_done(rewind, stored):
+                at = self._finished.setdefault((held.name, rewind.progress.key), datetime.now(UTC))
+                done = rewind.progress.model_copy(update={"state": ReplayState.DONE, "finished_at": at})
+                marker = marker.with_rewind(rewind.model_copy(update={"progress": done}))
+        return marker
+
+    async def plan_replay(
+        self,
+        name: str,
+        start: Checkpoint,
+        *,
+        method: ReplayMethod = ReplayMethod.AUTO,
+        target: str | None = None,
+    ) -> ReplayPlan:
+        return (await self._resolve(await self._found(name), start, method, target))[0].plan
+
+    async def _resolve(
+        self, held: Held, start: Checkpoint, method: ReplayMethod, target: str | None
+    ) -> tuple[Start, dict[Partition, int]]:
+        stored = await self._stored(held)
+        brokers = await self._ends.brokers(held.marker.stream, "source")
+        source = (await view(brokers, [(held.marker, stored)]))[0]
+        return await resolve(brokers, source, stored, start, held.name, method=method, target=target), stored
+
+    # --- what Connect holds ------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        await self._cluster.aclose()
+
+    async def _found(self, name: str) -> Held:
+        held = await self._held(name)
+        if held is None:
+            raise StreamNotFound("the Connect cluster has no such stream", stream=name)
+        return held
+
+    async def _held(self, name: str) -> Held | None:
+        """The stream; raise `NotOurs` where a connector of the name carries no record."""
+        connector = await self._cluster.get(name)
+        if connector is None:
+            return None
+        marker = Marker.read(connector.config)
+        if marker is None:
+            raise NotOurs(
+                f"the Connect cluster has a connector of this name, of {connector.config.get('connector.class')}, and "
+                "no stream made it",
+                stream=name,
+                fix="choose another name, or delete that connector",
+            )
+        names = build(marker, Side.DESTINATION, self._aliases).others
+        found = await asyncio.gather(*(self._cluster.get(other) for other in names))
+        return Held(connector, marker, tuple(other for other in found if other is not None and _is_part(other, name)))
+
+    async def _listing(self) -> dict[str, Held]:
+        connectors = await self._cluster.listing()
+        parts: dict[str, list[Connector]] = {}
+        for connector in connectors.values():
+            if (of := connector.config.get(PART_OF)) is not None:
+                parts.setdefault(of, []).append(connector)
+        return {
+            name: Held(connector, marker, tuple(parts.get(name, ())))
+            for name, connector in sorted(connectors.items())
+            if (marker := Marker.read(connector.config)) is not None
+        }
+
+
+def _is_part(connector: Connector, name: str) -> bool:
+    return connector.config.get(PART_OF) == name
+
+
+def _resumed_by_another(rewind: Rewind) -> Rewind:
+    failed = rewind.progress.model_copy(
+        update={
+            "state": ReplayState.FAILED,
+            "finished_at": datetime.now(UTC),
+            "error": "the connector was resumed by somebody else before the offsets were set back",
+        }
+    )
+    return rewind.model_copy(update={"progress": failed})
+
+
+def _as_stored(offsets: Offsets, naming: Naming) -> list[Offset]:
+    """Next offsets as MirrorMaker 2 stores them. It has no way to say 0 but to store nothing."""
+    return [
+        Offset(
+            {"cluster": naming.source, "topic": at.topic, "partition": at.number},
+            {"offset": offset - 1} if offset > 0 else None,
+        )
+        for at, offset in sorted(offsets.items())
+    ]
+
+
+def _moves(old: Marker, new: Marker) -> bool:
+    """Whether positions of before mean nothing any more: another source, or topics that are empty at first."""
+    if Naming.of(old.stream) != Naming.of(new.stream):
+        return True
+    ends = (
+        (old.stream.source, old.source_cluster, new.stream.source, new.source_cluster),
+        (old.stream.destination, old.destination_cluster, new.stream.destination, new.destination_cluster),
+    )
+    return any(was.uri != now.uri and (before is None or before != after) for was, before, now, after in ends)
+
+
+def _declares_the_same(one: Stream, other: Stream) -> bool:
+    return one.model_copy(update={"owner": None}) == other.model_copy(update={"owner": None})
+
+
+def _overrides(connector: Connector) -> bool:
+    """Whether its producer writes to another cluster than the worker's."""
+    return "producer.override.bootstrap.servers" in connector.config
+
+
+def _differing(connector: Connector, config: Mapping[str, str]) -> set[str]:
+    there = {key: value for key, value in connector.config.items() if key != "name"}
+    return {key for key in there.keys() | config.keys() if there.get(key) != config.get(key)}
+
+
+def _shown(key: str, value: str) -> str:
+    return "[redacted]" if re.search(r"(?i)jaas|passw|secret|token|key$", key) else value

@@ -1,0 +1,129 @@
+"""What can be seen of a mirror's two clusters, and on which of them the worker stands.
+
+A mirror in the wrong place loops or writes to the wrong cluster (seen on MirrorMaker 2 4.3), so what cannot be seen is
+refused unless the declaration says how it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from replicator import authref
+from replicator.authref import Redactor
+from replicator.backends.connect.brokers import Brokers, Cluster
+from replicator.backends.connect.mirror.connectors import WORKER_CLUSTER, Side
+from replicator.backends.connect.place import End, Place, place
+from replicator.errors import InvalidStream, ReplicatorError
+from replicator.model import Stream
+
+
+class Ends:
+    """Clients of the clusters that streams have at their ends, made on first use and kept.
+
+    :param environ: where `env://` references are read for our own connections.
+    :param redactor: told every value that is read.
+    """
+
+    def __init__(self, environ: Mapping[str, str], redactor: Redactor) -> None:
+        self._environ = environ
+        self._redactor = redactor
+        self._clients: dict[Place, Brokers] = {}
+
+    async def brokers(self, stream: Stream, end: End) -> Brokers:
+        """The client; raise `SecretNotFound` where the credentials cannot be read here."""
+        at = place(stream.source if end == "source" else stream.destination, end, admin=True)
+        if at not in self._clients:
+            self._clients[at] = Brokers(at, await self._credentials(at))
+        return self._clients[at]
+
+    async def _credentials(self, at: Place) -> dict[str, str]:
+        if at.ref is None:
+            return {}
+        fields = ("username", "password")
+        try:
+            found = await asyncio.to_thread(authref.resolve, at.ref, fields, required=fields, environ=self._environ)
+        except ReplicatorError as error:
+            error.property = f"{at.end}.authRef"
+            raise
+        self._redactor.add(found["password"])
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The two clusters, or why one cannot be seen from here."""
+
+    source: Cluster | ReplicatorError
+    destination: Cluster | ReplicatorError
+
+    def id(self, end: End) -> str | None:
+        """The id of an end's cluster, as far as it is seen."""
+        found = self.source if end == "source" else self.destination
+        return found.id if isinstance(found, Cluster) else None
+
+
+async def look(ends: Ends, stream: Stream) -> View:
+    """Ask both clusters who they are."""
+
+    async def one(end: End) -> Cluster | ReplicatorError:
+        try:
+            return await (await ends.brokers(stream, end)).cluster()
+        except ReplicatorError as error:
+            return error
+
+    source, destination = await asyncio.gather(one("source"), one("destination"))
+    return View(source, destination)
+
+
+def side_of(stream: Stream, view: View, worker: str) -> Side:
+    """Where the worker stands.
+
+    Raise `InvalidStream` where the mirror would loop or write to the wrong cluster, or where that cannot be seen and
+    `worker.cluster` in `options` does not say.
+
+    :param worker: id of the cluster that the worker keeps its topics on.
+    """
+    source, destination = view.id("source"), view.id("destination")
+    if source and source == destination:
+        raise InvalidStream(
+            f"both ends are the cluster {source}, so the mirror would copy its own output",
+            property="destination.uri",
+            fix="give the brokers of another cluster",
+        )
+    said = _said(stream)
+    seen = Side.DESTINATION if worker == destination else Side.SOURCE if worker == source else None
+    if seen is None and source and destination:
+        raise InvalidStream(
+            f"the Connect cluster keeps its topics on the cluster {worker}, which is neither end "
+            f"(source {source}, destination {destination})",
+            fix="use a Connect cluster of the destination, which is the usual way, or one of the source",
+        )
+    if said is not None and seen is not None and said is not seen:
+        raise InvalidStream(
+            f"says {said.value}, and the Connect cluster stands on the {seen.value}'s cluster",
+            property=f"options.{WORKER_CLUSTER}",
+            fix="leave it out: it was seen",
+        )
+    for end, found in (("source", view.source), ("destination", view.destination)):
+        if isinstance(found, ReplicatorError) and said is None:
+            raise type(found)(
+                f"whether this mirror would loop cannot be seen: {found.message}",
+                property=found.property or f"{end}.uri",
+                fix=f"{found.fix or 'let this host reach the brokers'}; or say on which cluster the Connect cluster "
+                f"keeps its topics: options {WORKER_CLUSTER}: destination",
+            )
+    return seen or said or Side.DESTINATION
+
+
+def _said(stream: Stream) -> Side | None:
+    word = stream.options.get(WORKER_CLUSTER)
+    if word is None:
+        return None
+    try:
+        return Side(str(word))
+    except ValueError:
+        raise InvalidStream(
+            f"{word!r} is no end", property=f"options.{WORKER_CLUSTER}", fix="write source or destination"
+        ) from None

@@ -1,0 +1,153 @@
+"""Replay of a mirror: the source's log is read again from an earlier offset, and its records are appended once more.
+
+MirrorMaker 2 reads what it stored, so a replay sets the stored offsets back while the connector is stopped. The record
+of a replay is in the connector's configuration before that, and says that it was applied before the connector goes on:
+a crash at any point is finished by the next call with the same key, and no key is applied twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from replicator.backends.connect.brokers import Brokers
+from replicator.backends.connect.mirror.status import SourceView
+from replicator.backends.connect.positions import Offsets, Partition, checkpoint, read, write
+from replicator.capabilities import KAFKA_MIRROR, No
+from replicator.errors import ReplayNotRetained, ReplayRefused, Unsupported
+from replicator.model import Checkpoint, format_time
+from replicator.replicator import ReplayMethod, ReplayPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A start that was resolved against what the source retains.
+
+    :param offsets: the next offset to copy, for each partition that moves.
+    :param topics: ids of the topics that they are of.
+    """
+
+    plan: ReplayPlan
+    offsets: Offsets
+    topics: Mapping[str, str]
+
+
+async def resolve(
+    brokers: Brokers,
+    source: SourceView,
+    stored: Offsets,
+    start: Checkpoint,
+    name: str,
+    *,
+    method: ReplayMethod,
+    target: str | None,
+) -> Start:
+    """What a replay from `start` would do; raise what it would raise."""
+    chosen = ReplayMethod.LOG_REWIND if method is ReplayMethod.AUTO else method
+    if isinstance(cell := KAFKA_MIRROR.replay[chosen], No):
+        raise Unsupported(cell.reason, stream=name, property="method")
+    if target is not None:
+        raise Unsupported(
+            "a mirror writes a replay to the topics that it has, and to no other target", stream=name, property="target"
+        )
+    asked = read(start.lsn) if start.lsn else await _at_time(brokers, source, stored, start, name)
+    _refuse_unknown(asked, source, name)
+    first = {at: source.earliest.get(at, 0) for at in asked}
+    if pruned := [at for at, offset in asked.items() if start.lsn and offset < first[at]]:
+        raise ReplayNotRetained(
+            f"{_words(pruned, asked)} is no longer retained; the earliest is {write(source.earliest)}",
+            stream=name,
+            property="start",
+            fix=f'start at lsn "{write({at: max(offset, first[at]) for at, offset in asked.items()})}" or later',
+        )
+    if beyond := [at for at, offset in asked.items() if offset > source.latest.get(at, 0)]:
+        raise ReplayNotRetained(
+            f"{_words(beyond, asked)} is past the end of the source; the end is {write(source.latest)}",
+            stream=name,
+            property="start",
+            fix="start at an offset that the source has",
+        )
+    if ahead := [at for at, offset in asked.items() if offset > max(stored.get(at, 0), first[at])]:
+        raise ReplayRefused(
+            f"{_words(ahead, asked)} is not copied yet, so a start there would leave records out",
+            stream=name,
+            property="start",
+            fix=f'start at or before the checkpoint, lsn "{write(stored) or ""}"',
+        )
+    moved = {at: offset for at, offset in asked.items() if at in stored and offset != stored[at]}
+    ids = {at.topic: source.topics[at.topic].id for at in moved}
+    return Start(_plan(source, stored, moved, start, chosen, name), moved, ids)
+
+
+def _plan(
+    source: SourceView, stored: Offsets, moved: Offsets, start: Checkpoint, method: ReplayMethod, name: str
+) -> ReplayPlan:
+    events = sum(max(0, min(stored[at], source.latest[at]) - offset) for at, offset in moved.items())
+    effects = [
+        f"offsets {stored[at]} to {offset - 1} of {at.topic}/{at.number} are lost: the source retains them no longer"
+        for at, offset in moved.items()
+        if offset > stored[at]
+    ]
+    if events:
+        effects.append(f"{events} records are appended to the destination a second time; its consumers see them twice")
+    if moved:
+        effects.append("the mirror stops for some seconds")
+    return ReplayPlan(
+        stream=name,
+        method=method,
+        start=start,
+        resolved=Checkpoint(lsn=write({**stored, **moved}) or "-", wall=start.wall),
+        events=events,
+        duplicates=events > 0,
+        earliest=checkpoint(source.earliest),
+        latest=checkpoint(stored),
+        effects=tuple(effects) or ("nothing was copied since then, so nothing is copied again",),
+    )
+
+
+async def _at_time(
+    brokers: Brokers, source: SourceView, stored: Offsets, start: Checkpoint, name: str
+) -> dict[Partition, int]:
+    """Where to start for a time: the first record of it or later, where that is copied already."""
+    assert start.wall is not None
+    wall = int(start.wall.timestamp() * 1000)
+    found = await brokers.at_time(source.latest, wall)
+    if not found:
+        raise ReplayRefused(
+            f"the source has no record of {format_time(start.wall)} or later",
+            stream=name,
+            property="start",
+            fix="start at an earlier time",
+        )
+    for at, item in found.items():
+        first = source.earliest.get(at, 0)
+        if first > 0 and item.offset == first and item.time is not None and item.time > wall:
+            raise ReplayNotRetained(
+                f"{at.topic}/{at.number} keeps records from {format_time(_instant(item.time))} on, and may have had "
+                "earlier ones of that time",
+                stream=name,
+                property="start",
+                fix="start at that time or later, or say with lsn at which offsets",
+            )
+    return {at: min(item.offset, stored[at]) for at, item in found.items() if at in stored}
+
+
+def _instant(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _refuse_unknown(asked: Offsets, source: SourceView, name: str) -> None:
+    if unknown := [at for at in asked if at not in source.latest]:
+        raise ReplayRefused(
+            f"{_words(unknown, asked)}: the mirror takes no such partition of the source",
+            stream=name,
+            property="start",
+            fix=f"it takes {write(source.latest) or 'none now'}",
+        )
+
+
+def _words(partitions: Sequence[Partition], offsets: Mapping[Partition, int]) -> str:
+    at = partitions[0]
+    more = f" (and {len(partitions) - 1} more)" if len(partitions) > 1 else ""
+    return f"offset {offsets[at]} of {at.topic}/{at.number}{more}"

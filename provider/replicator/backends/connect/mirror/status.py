@@ -1,0 +1,201 @@
+"""The status of mirrors, measured for many at once: a listing, an `/offsets` a connector, few questions a source."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from replicator.backends.connect.brokers import Brokers, Found, Topic
+from replicator.backends.connect.cluster import Connector, Offset
+from replicator.backends.connect.marker import Marker, Rewind
+from replicator.backends.connect.mirror.topics import taken
+from replicator.backends.connect.positions import Offsets, Partition, checkpoint, read
+from replicator.model import StreamState, StreamStatus
+
+T = TypeVar("T")
+
+MOST_TIMES = 64
+"""Partitions of a source of which the oldest record that waits is read, those furthest behind first."""
+READ_WITHIN = 2.0
+"""Seconds for reading them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A stream as the Connect cluster holds it.
+
+    :param others: its connectors beside the one that has the record.
+    """
+
+    connector: Connector
+    marker: Marker
+    others: tuple[Connector, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.marker.stream.name
+
+    @property
+    def all(self) -> tuple[Connector, ...]:
+        """Every connector of the stream."""
+        return (self.connector, *self.others)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceView:
+    """What the source's brokers say, for the topics that one stream takes. Empty where no topic matches.
+
+    :param topics: by name.
+    :param newest: the record with the latest time.
+    :param waiting: the time of the oldest record that is not copied, in milliseconds; where it was read.
+    """
+
+    topics: Mapping[str, Topic]
+    earliest: Offsets
+    latest: Offsets
+    newest: Mapping[Partition, Found] = field(default_factory=dict)
+    waiting: Mapping[Partition, int] = field(default_factory=dict)
+
+
+def next_offsets(offsets: Sequence[Offset]) -> dict[Partition, int]:
+    """What a mirror's stored offsets say; MirrorMaker 2 stores the last offset that it copied."""
+    return {
+        Partition(str(item.partition["topic"]), int(item.partition["partition"])): int(item.offset["offset"]) + 1
+        for item in offsets
+        if item.offset is not None
+    }
+
+
+def status_of(held: Held, stored: Offsets, source: SourceView | None, now: datetime) -> StreamStatus:
+    """The status of one stream.
+
+    :param stored: next offsets, for every partition of which something was copied.
+    :param source: `None` where the source cannot be seen from here.
+    """
+    lost = gaps(held.marker, stored, source) if source else []
+    error = _error(held, lost, source)
+    lag = lag_of(stored, source) if source else None
+    behind = sum(lag.values()) if lag is not None else None
+    return StreamStatus(
+        name=held.name,
+        state=StreamState.FAILED if error else _state(held, stored, lag),
+        last_event=_time(max((item.time or 0 for item in source.newest.values()), default=0)) if source else None,
+        last_checkpoint=checkpoint(stored),
+        lag_seconds=_age(behind, source, now),
+        lag_events=behind,
+        last_error=error,
+    )
+
+
+def lag_of(stored: Offsets, source: SourceView) -> dict[Partition, int]:
+    """Records that are not copied yet, by partition that has some."""
+    found = {}
+    for at, end in source.latest.items():
+        first = max(stored.get(at, 0), source.earliest.get(at, 0))
+        if end > first:
+            found[at] = end - first
+    return found
+
+
+def gaps(marker: Marker, stored: Offsets, source: SourceView) -> list[str]:
+    """What is lost between the stored positions and what the source retains, one clause each."""
+    found = []
+    for at, offset in sorted(stored.items()):
+        topic = source.topics.get(at.topic)
+        if topic is None:
+            continue
+        known = marker.topics.get(at.topic)
+        first, end = source.earliest.get(at, 0), source.latest.get(at)
+        if (known is not None and known != topic.id) or (end is not None and offset > end):
+            found.append(f"{at.topic} was deleted and made again; the stored offset {offset} is of the old topic")
+        elif offset < first:
+            found.append(f"{at.topic}/{at.number}: offsets {offset} to {first - 1} are no longer retained")
+    return list(dict.fromkeys(found))
+
+
+def _error(held: Held, lost: Sequence[str], source: SourceView | None) -> str | None:
+    for connector in held.all:
+        if connector.failed:
+            return connector.trace or "the connector failed, and Connect gives no reason"
+    if lost:
+        return "; ".join(lost)
+    if source is not None and not source.topics and held.connector.state == "RUNNING" and not held.connector.tasks:
+        return "no topic of the source matches include, so nothing is mirrored"
+    return None
+
+
+def _state(held: Held, stored: Offsets, lag: Mapping[Partition, int] | None) -> StreamState:
+    if any(connector.state in ("PAUSED", "STOPPED") for connector in held.all):
+        return StreamState.PAUSED
+    if not all(connector.running for connector in held.all):
+        return StreamState.CATCHING_UP
+    if any(at not in stored for at in lag or ()) or any(not is_done(item, stored) for item in held.marker.rewinds):
+        return StreamState.CATCHING_UP
+    return StreamState.RUNNING
+
+
+def is_done(rewind: Rewind, stored: Offsets) -> bool:
+    """Whether a replay has passed the positions at which it was asked for, or has ended otherwise."""
+    if rewind.progress.finished_at is not None:
+        return True
+    until = read(rewind.until) if rewind.until else {}
+    return rewind.applied and all(stored.get(at, 0) >= offset for at, offset in until.items())
+
+
+def _age(behind: int | None, source: SourceView | None, now: datetime) -> float | None:
+    if behind is None or source is None:
+        return None
+    if behind == 0:
+        return 0.0
+    if not source.waiting:
+        return None
+    return max(0.0, round(now.timestamp() - min(source.waiting.values()) / 1000, 3))
+
+
+def _time(milliseconds: int) -> datetime | None:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
+
+
+async def view(brokers: Brokers, streams: Sequence[tuple[Marker, Offsets]]) -> list[SourceView]:
+    """What the brokers of one source say, for several of its streams, each with its stored offsets."""
+    counts = await brokers.topics()
+    wanted = [taken(marker.stream, counts) for marker, _ in streams]
+    topics = await brokers.describe({name for names in wanted for name in names})
+    partitions = [Partition(name, number) for name, topic in topics.items() for number in range(topic.partitions)]
+    earliest, latest, newest = await asyncio.gather(
+        brokers.earliest(partitions), brokers.latest(partitions), brokers.newest(partitions)
+    )
+    views = [
+        SourceView(
+            topics={name: topics[name] for name in names if name in topics},
+            earliest=_of(names, earliest),
+            latest=_of(names, latest),
+            newest=_of(names, newest),
+        )
+        for names in wanted
+    ]
+    waiting: dict[Partition, tuple[int, int]] = {}
+    for found, (_, stored) in zip(views, streams, strict=True):
+        for at, lag in lag_of(stored, found).items():
+            first = found.latest[at] - lag
+            waiting[at] = max(waiting.get(at, (0, 0)), (lag, first))
+    furthest = sorted(waiting, key=lambda at: waiting[at], reverse=True)[:MOST_TIMES]
+    times = await brokers.times({at: waiting[at][1] for at in furthest}, READ_WITHIN)
+    return [
+        SourceView(
+            found.topics,
+            found.earliest,
+            found.latest,
+            found.newest,
+            {at: times[at] for at in lag_of(stored, found) if at in times},
+        )
+        for found, (_, stored) in zip(views, streams, strict=True)
+    ]
+
+
+def _of(names: Sequence[str], found: Mapping[Partition, T]) -> dict[Partition, T]:
+    wanted = set(names)
+    return {at: item for at, item in found.items() if at.topic in wanted}

@@ -1,0 +1,106 @@
+"""Which topics a mirror takes, and what they are called at the destination."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from replicator.errors import InvalidStream
+from replicator.model import Endpoint, Stream
+
+PREFIX_POLICY = "org.apache.kafka.connect.mirror.DefaultReplicationPolicy"
+IDENTITY_POLICY = "org.apache.kafka.connect.mirror.IdentityReplicationPolicy"
+_POLICY = "replication.policy.class"
+_SEPARATOR = "replication.policy.separator"
+_ALIAS = "source.cluster.alias"
+_INTERNAL = (r".*[\-\.]internal", r".*\.replica", "__.*")  # MirrorMaker 2's own default, which ours stand beside
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What MirrorMaker 2 calls clusters and topics.
+
+    :param source: alias of the source's cluster; it begins the names of its topics at the destination.
+    :param target: alias of the destination's cluster; topics that begin with it came from there, and are left out.
+    :param prefixed: whether topics get the source's alias.
+    """
+
+    source: str
+    target: str
+    prefixed: bool
+    separator: str = "."
+
+    @classmethod
+    def of(cls, stream: Stream) -> Naming:
+        """The aliases are the regions, unless `options` name the source's; raise `InvalidStream` for another policy."""
+        policy = str(stream.options.get(_POLICY, PREFIX_POLICY))
+        if policy not in (PREFIX_POLICY, IDENTITY_POLICY):
+            raise InvalidStream(
+                f"{policy!r} is a policy whose names are not known here",
+                property=f"options.{_POLICY}",
+                fix=f"take {PREFIX_POLICY}, which prefixes, or {IDENTITY_POLICY}, which keeps the names",
+            )
+        alias = str(stream.options.get(_ALIAS, _alias(stream.source, "source")))
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", alias):
+            raise InvalidStream(
+                f"{alias!r} cannot begin the name of a topic",
+                property=f"options.{_ALIAS}",
+                fix="write letters, digits, - and _",
+            )
+        target = _alias(stream.destination, "target")
+        if alias == target:
+            raise InvalidStream(
+                f"both clusters have the alias {alias!r}",
+                property="destination.region",
+                fix=f"give each end its own region, or set options.{_ALIAS}",
+            )
+        return cls(alias, target, policy == PREFIX_POLICY, str(stream.options.get(_SEPARATOR, ".")))
+
+    def at_destination(self, topic: str) -> str:
+        """The name of a topic's copy."""
+        return f"{self.source}{self.separator}{topic}" if self.prefixed else topic
+
+    def came_from(self, topic: str, alias: str) -> bool:
+        """Whether a topic is named as the copy of one of another cluster."""
+        return self.prefixed and topic.startswith(f"{alias}{self.separator}")
+
+
+def _alias(endpoint: Endpoint, word: str) -> str:
+    return endpoint.region or word
+
+
+def taken(stream: Stream, topics: Iterable[str]) -> list[str]:
+    """Those of the source's topics that the mirror copies, sorted."""
+    include = re.compile("|".join(include_patterns(stream)))
+    exclude = re.compile("|".join(exclude_patterns(stream)))
+    naming = Naming.of(stream)
+    return sorted(
+        topic
+        for topic in topics
+        if include.fullmatch(topic) and not exclude.fullmatch(topic) and not naming.came_from(topic, naming.target)
+    )
+
+
+def include_patterns(stream: Stream) -> list[str]:
+    """`topics` of MirrorMaker 2: regular expressions that match whole names."""
+    return [_regex(glob) for glob in stream.include] or [".*"]
+
+
+def exclude_patterns(stream: Stream) -> list[str]:
+    """`topics.exclude` of MirrorMaker 2."""
+    return [*_INTERNAL, *(_regex(glob) for glob in stream.exclude)]
+
+
+_WORDS = {"*": r"[^.]*", "?": r"[^.]"}
+
+
+def _regex(glob: str) -> str:
+    """A glob as a regular expression that Java and Python read alike, without the comma that separates Java's list."""
+    if not re.fullmatch(r"[A-Za-z0-9._*?-]+", glob):
+        raise InvalidStream(
+            f"{glob!r} can match no topic",
+            property="include",
+            fix="topics hold letters, digits, . _ and -; * and ? stand for some of them, but for no dot",
+        )
+    return "".join(_WORDS.get(char, rf"\{char}" if char in ".-" else char) for char in glob)

@@ -1,0 +1,44 @@
+"""What the worker resolves in our place: a secret's value never passes through us, only its name does.
+
+A placeholder is `${alias:path:key}` of a ConfigProvider that the worker is configured with (Kafka's ConfigTransformer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from replicator.authref import AuthRef
+from replicator.errors import Unsupported
+
+DEFAULT_ALIASES: Mapping[str, str] = {"env": "env", "file": "file"}
+"""By scheme, the name that Kafka's own documentation gives the worker's provider."""
+
+
+def placeholder(ref: AuthRef, field: str, aliases: Mapping[str, str], property: str) -> str:
+    """What stands for one field (`username`, `password`) of a secret.
+
+    Raise `Unsupported` where a placeholder cannot say it: the transformer splits at `:` and ends at `}`.
+    """
+    alias = aliases[ref.scheme]
+    if ref.scheme == "env":
+        return f"${{{alias}:{ref.entry(field)}}}"
+    if ":" in ref.path or "}" in ref.path:
+        raise Unsupported(
+            "a worker cannot name a path that holds : or }",
+            property=property,
+            fix="put the secret at a path without them",
+        )
+    return f"${{{alias}:{ref.path}:{ref.entry(field)}}}"
+
+
+def placeholders(ref: AuthRef | None, aliases: Mapping[str, str], property: str) -> dict[str, str]:
+    """User name and password; empty where nobody logs in."""
+    if ref is None:
+        return {}
+    if ref.key is not None:
+        raise Unsupported(
+            "names one value, and a login needs a user name and a password",
+            property=property,
+            fix="name a bundle of both: env://KAFKA_EU_* or file:///etc/kafka/eu.properties",
+        )
+    return {field: placeholder(ref, field, aliases, property) for field in ("username", "password")}

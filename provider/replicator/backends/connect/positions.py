@@ -1,0 +1,62 @@
+"""Offsets of many partitions as one checkpoint: `orders=42,8;users=-,3`.
+
+Each topic has one number for each partition, in their order: the next offset to copy, as consumers commit it. A `-`
+stands for a partition of which nothing is known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from replicator.errors import InvalidStream
+from replicator.model import LSN_LIMIT, Checkpoint
+
+
+class Partition(NamedTuple):
+    """One partition of a topic."""
+
+    topic: str
+    number: int
+
+
+Offsets = Mapping[Partition, int]
+"""The next offset to copy, by partition."""
+
+_TOPIC = re.compile(r"([A-Za-z0-9._-]{1,249})=((?:-|[0-9]+)(?:,(?:-|[0-9]+))*)")
+
+
+def checkpoint(offsets: Offsets) -> Checkpoint | None:
+    """As a checkpoint; `None` where nothing is known, and where it is longer than one may be."""
+    text = write(offsets)
+    return Checkpoint(lsn=text) if text and len(text) <= LSN_LIMIT else None
+
+
+def write(offsets: Offsets) -> str | None:
+    """As text; `None` where nothing is known."""
+    topics: dict[str, dict[int, int]] = {}
+    for (topic, number), offset in offsets.items():
+        topics.setdefault(topic, {})[number] = offset
+    parts = [
+        f"{topic}={','.join(str(known.get(number, '-')) for number in range(max(known) + 1))}"
+        for topic, known in sorted(topics.items())
+    ]
+    return ";".join(parts) or None
+
+
+def read(text: str) -> dict[Partition, int]:
+    """From text; raise `InvalidStream` where it is no such text."""
+    found: dict[Partition, int] = {}
+    for part in text.split(";"):
+        match = _TOPIC.fullmatch(part.strip())
+        if match is None:
+            raise InvalidStream(
+                f"{part[:80]!r} is no position of a mirror",
+                property="lsn",
+                fix='write the next offset of each partition, as in "orders=42,8;users=-,3"',
+            )
+        for number, offset in enumerate(match[2].split(",")):
+            if offset != "-":
+                found[Partition(match[1], number)] = int(offset)
+    return found

@@ -1,0 +1,34 @@
+"""One question for everybody who asks at the same time: an `up` of a hundred streams asks the same of a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Recent(Generic[T]):
+    """The answer to one question, or the error that it raised, as long as it is recent.
+
+    :param ask: the question.
+    :param max_age: seconds, counted from when it was asked.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[T]], max_age: float) -> None:
+        self._ask = ask
+        self._max_age = max_age
+        self._asked = 0.0
+        self._answer: asyncio.Task[T] | None = None
+
+    async def get(self) -> T:
+        """The answer. A caller that is cancelled does not take it from the others."""
+        if self._answer is None or time.monotonic() - self._asked > self._max_age:
+            self._asked = time.monotonic()
+            self._answer = asyncio.ensure_future(self._whole())
+        return await asyncio.shield(self._answer)
+
+    async def _whole(self) -> T:
+        return await self._ask()
