@@ -20,7 +20,8 @@ FIND_PYTHON = for python in $(or $(PYTHON),python3 python3.13 python3.12 python3
 DEBIAN_PACKAGES := openssh-server libnss-wrapper openjdk-17-jre-headless maven
 
 .DEFAULT_GOAL := help
-.PHONY: help deps venv lock check unit test cli demo engines-up engines-down bench bench-check schema sdk docs dist clean
+.PHONY: help deps venv lock check unit test cli demo demo-kafka engines-up engines-down bench bench-check schema sdk docs dist \
+  clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -73,13 +74,16 @@ cli: ## Build the Pulumi CLI and its language hosts, and print their folder
 demo: venv ## Show the whole thing on this machine
 	$(BIN)/python tools/demo.py
 
+demo-kafka: venv ## The same with two Kafka clusters (needs Java 17 and Maven: make deps)
+	$(BIN)/python tools/demo_kafka.py
+
 engines-up: venv ## Start two Kafka clusters with Connect, for the examples, and print their addresses
 	@$(BIN)/python tools/engines.py up
 
 engines-down: venv ## End what engines-up started
 	@$(BIN)/python tools/engines.py down
 
-bench: venv ## Measure over floors, into build/bench.json (six minutes on two cores)
+bench: venv ## Measure over floors, into build/bench.json (ten minutes on two cores)
 	$(BIN)/python bench/run.py
 
 bench-check: bench ## Measure, and fail where a goal is missed

@@ -19,6 +19,7 @@ import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
 _VERSION = "0.1.0"  # without one, the CLI starts another process to ask for it
+_SIGNATURE, _SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"  # of a secret
 OUTPUTS: dict[str, Any] = {
     "conflict": "source_wins",
     "deletionProtection": False,
@@ -28,7 +29,7 @@ OUTPUTS: dict[str, Any] = {
     "include": [],
     "mode": "snapshot_then_cdc",
     "options": {},
-    "ownerToken": "0123456789abcdef0123456789abcdef",
+    "ownerToken": {_SIGNATURE: _SECRET, "value": "0123456789abcdef0123456789abcdef"},
     "purgeDestination": False,
     "status": {
         "errorsLastHour": 0,

@@ -29,7 +29,7 @@ GOALS: Mapping[str, Goal] = {
     goal.name: goal
     for goal in (
         Goal("spawn_to_port", "start of the plugin, to its port line", "import of grpc and protobuf", 1.3),
-        Goal("installed_to_port", "start of the plugin from its tarball", "its start from the wheel", 1.15),
+        Goal("installed_to_port", "start of the plugin from its tarball", "its start from the wheel", 1.2),
         Goal("up_200", "first up of 200 streams, 50 ms a backend call", _NOTHING, 1.3),
         Goal("preview_200", "preview of 200 streams, nothing to do", _NOTHING, 1.1),
         Goal("refresh_200", "refresh of 200 streams, 50 ms a backend call", _NOTHING, 1.2),
@@ -37,5 +37,9 @@ GOALS: Mapping[str, Goal] = {
         Goal("preview_1000", "preview of 1,000 streams, nothing to do", _NOTHING, 1.15),
         Goal("plugin_rss", "memory of the plugin, 1,000 streams", "120 MB", 1.0, "MB"),
         Goal("agent_100", "100 databases made by an agent, 8 at once", "litestream's own calls", 2.5),
+        Goal("connect_100", "first up of 100 mirrors, 8 at once", "the same POSTs in a bare loop, until RUNNING", 1.35),
+        Goal("connect_100_16", "first up of 100 mirrors, 16 at once", "the same in a bare loop", 1.5),
+        Goal("connect_100_destroy", "destroy of 100 mirrors, 8 at once", "stop all, forget all, delete all", 1.3),
+        Goal("connect_100_noop", "refresh of 100 mirrors", "a plugin that does nothing, and a bare status loop", 1.2),
     )
 }

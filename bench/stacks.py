@@ -10,7 +10,7 @@ import re
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,30 +39,25 @@ _OPERATIONS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass
-class Side:
-    """One stack, and how often its plugin has called the backend.
+class Stack:
+    """A stack of many streams on the real CLI.
 
     :param count: the number of streams.
     """
 
     project: Project
-    memory: Memory
     count: int
-    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    calls: dict[str, list[Mapping[str, int]]] = field(default_factory=lambda: defaultdict(list))
 
-    def measure(self, operation: str) -> None:
-        """Run an operation, and note its time and its backend calls."""
-        before = self.memory.calls()
+    def run(self, operation: str, *arguments: str) -> float:
+        """Run an operation; the seconds that it took."""
         began = time.perf_counter()
-        self.project.run(*_OPERATIONS[operation], "--stack", self.project.stack, timeout=_LIMIT)
-        self.seconds[operation].append(time.perf_counter() - began)
-        self.calls[operation].append({name: n - before[name] for name, n in self.memory.calls().items()})
+        self.project.run(*_OPERATIONS[operation], "--stack", self.project.stack, *arguments, timeout=_LIMIT)
+        return time.perf_counter() - began
 
     def fill(self) -> None:
         """Bring all streams into the state, fast and without a measurement."""
         self.project.environment = _WITHOUT_CHECKPOINTS
-        self.project.run(*_OPERATIONS["up"], "--stack", self.project.stack, timeout=_LIMIT)
+        self.run("up")
         self.project.environment = {}
         self.expect_full()
 
@@ -73,22 +68,52 @@ class Side:
             raise RuntimeError(f"{self.project.name}: {len(streams)} of {self.count} streams are in the state")
 
 
-def program(count: int, address: str) -> dict[str, Any]:
-    """A YAML program of `count` streams with a provider of its own."""
-    provider = {"type": "pulumi:providers:replicator", "properties": {"memory": {"address": address}}}
-    streams = {
+@dataclass
+class Side(Stack):
+    """One of two stacks to compare, and how often its plugin has called the memory backend."""
+
+    memory: Memory
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    calls: dict[str, list[Mapping[str, int]]] = field(default_factory=lambda: defaultdict(list))
+
+    def measure(self, operation: str) -> None:
+        """Run an operation, and note its time and its backend calls."""
+        before = self.memory.calls()
+        self.seconds[operation].append(self.run(operation))
+        self.calls[operation].append({name: n - before[name] for name, n in self.memory.calls().items()})
+
+
+def program(block: Mapping[str, Any], streams: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """A YAML program of streams with a provider of its own.
+
+    :param block: the provider's configuration.
+    :param streams: the properties of each.
+    """
+    resources = {
         f"stream-{number:04}": {
             "type": "replicator:index:Stream",
-            "properties": {
-                "backend": "memory",
-                "source": {"kind": "postgres", "uri": f"postgres://db.example/shop{number}"},
-                "destination": {"kind": "kafka", "uri": f"kafka://broker.example:9092/shop{number}"},
-            },
+            "properties": dict(properties),
             "options": {"provider": "${provider}"},
         }
-        for number in range(count)
+        for number, properties in enumerate(streams)
     }
-    return {"resources": {"provider": provider, **streams}}
+    return {"resources": {"provider": {"type": "pulumi:providers:replicator", "properties": dict(block)}, **resources}}
+
+
+def stack(folder: Path, plugins: Path, program: Mapping[str, Any]) -> Project:
+    """A new stack of a program, with the plugin in a folder."""
+    project = Project(folder, name=f"bench-{folder.name}", plugins=plugins)
+    project.write_yaml(program)
+    project.init()
+    return project
+
+
+def _of_memory(number: int) -> dict[str, Any]:
+    return {
+        "backend": "memory",
+        "source": {"kind": "postgres", "uri": f"postgres://db.example/shop{number}"},
+        "destination": {"kind": "kafka", "uri": f"kafka://broker.example:9092/shop{number}"},
+    }
 
 
 @contextmanager
@@ -96,13 +121,12 @@ def sides(folder: Path, count: int) -> Iterator[tuple[Side, Side]]:
     """Two new stacks: with the plugin that does nothing, and with ours."""
     nothing = floor_plugin.install(folder / "nothing")
     with serving(folder / "memory", LATENCY) as memory:
-        pair = []
-        for name, plugins in (("floor", nothing), ("value", SCRIPTS)):
-            project = Project(folder / name, name=f"bench-{name}", plugins=plugins)
-            project.write_yaml(program(count, memory.address))
-            project.init()
-            pair.append(Side(project, memory, count))
-        yield pair[0], pair[1]
+        written = program({"memory": {"address": memory.address}}, map(_of_memory, range(count)))
+        floor, value = (
+            Side(stack(folder / name, plugins, written), count, memory)
+            for name, plugins in (("floor", nothing), ("value", SCRIPTS))
+        )
+        yield floor, value
 
 
 def life_cycle(folder: Path, laps: int, count: int) -> list[Result]:

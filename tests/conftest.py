@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from hypothesis import settings
+from replicator.lifecycle.config import SETTINGS
 
 if TYPE_CHECKING:
     from tools.kafka.pair import Pair
@@ -32,10 +33,14 @@ LONGEST_FIRST = (
     "tests/backends/sqlite/test_keeper.py",
     "tests/e2e/test_interrupts.py",
     "tests/e2e/test_litestream.py",
+    "tests/e2e/test_kafka_mirror.py",
     "tests/e2e/test_examples.py",
     "tests/tools/test_kafka.py",
 )
 """Modules that take minutes. Begun last, one of them would be waited for by every other process."""
+
+for setting in SETTINGS.values():
+    os.environ.pop(setting.variable, None)  # a developer's own agent is no concern of a test
 
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 

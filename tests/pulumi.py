@@ -194,6 +194,12 @@ class Project:
         exported = self.run("stack", "export", "--stack", self.stack).json
         return exported["deployment"]  # type: ignore[no-any-return]
 
+    def owner_token(self, name: str) -> Any:
+        """The owner's token of a stream in the state, where it is encrypted."""
+        exported = self.run("stack", "export", "--show-secrets", "--stack", self.stack).json
+        (found,) = (item for item in exported["deployment"]["resources"] if _name(item["urn"]) == name)
+        return json.loads(found["outputs"]["ownerToken"]["plaintext"])
+
     def resources(self) -> dict[str, dict[str, Any]]:
         """The resources in the state, by name."""
         return {_name(item["urn"]): item for item in self.deployment().get("resources", [])}

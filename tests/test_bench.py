@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from google.protobuf import json_format
+from replicator.plugin.codec import encode
 
 from bench.check import main
 from bench.floor_plugin import OUTPUTS
@@ -134,7 +136,8 @@ async def test_the_floor_answers_as_much_as_we_do() -> None:
         id, made = await provider.create(given)
         clock.advance(2)
         _, _, outputs = await provider.read(id, given, made)
-        told = {key: value for key, value in outputs.items() if key not in given}
+        wire = json_format.MessageToDict(encode(outputs))
+        told = {key: value for key, value in wire.items() if key not in given}
         assert told.keys() == OUTPUTS.keys()
         assert told["status"].keys() == OUTPUTS["status"].keys()
         assert abs(len(json.dumps(told)) - len(json.dumps(OUTPUTS))) < 60

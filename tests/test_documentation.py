@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from replicator import __version__
 from replicator.cli import app
 from typer.main import get_command
 
@@ -120,11 +121,17 @@ def test_every_command_exists(page: Path) -> None:
 
 
 def test_a_command_that_does_not_exist_is_found() -> None:
-    text = "`replicator lst` `replicator agent run --sockt x` `pulumi up`\n"
+    text = "`replicator lst` `replicator agent run --sockt x` `pulumi plugin rm resource replicator 1`\n"
     text += "```\nbin/replicator status --json  # replicator x\n```\n"
     found = list(commands(text))
     assert found == [["lst"], ["agent", "run", "--sockt", "x"], ["status", "--json"]]
     assert [wrong(words) for words in found] == [["lst"], ["--sockt"], []]
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "installation.md"], ids=lambda page: page.name)
+def test_the_tarball_that_is_named_is_of_this_release(page: Path) -> None:
+    pattern = r"pulumi plugin install resource replicator (\S+) --file pulumi-resource-replicator-v(\S+?)-linux"
+    assert set(re.findall(pattern, page.read_text("utf-8"))) == {(__version__, __version__)}
 
 
 def test_every_make_target_exists() -> None:

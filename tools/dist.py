@@ -44,8 +44,8 @@ ALONE = frozenset({"pulumi"})
 
 MACHINES = {"linux-amd64": "x86_64", "linux-arm64": "aarch64", "darwin-amd64": "x86_64", "darwin-arm64": "arm64"}
 """The platforms of a tarball as Pulumi names them, and each one's machine as Python and pip do."""
-WHEELS = {"linux": ("manylinux_2_17", "manylinux2014"), "darwin": ("macosx_11_0",)}
-"""The oldest systems that it runs on, in the words of a wheel's tags."""
+WHEELS = {"linux": ("manylinux_2_28", "manylinux_2_17", "manylinux2014"), "darwin": ("macosx_11_0",)}
+"""The systems whose wheels are taken, in the words of a wheel's tags; it runs where the newest of them does."""
 EPOCH = "1580601600"
 """The time of every file, in seconds, where `SOURCE_DATE_EPOCH` is not set. hatchling has the same."""
 
@@ -73,7 +73,7 @@ class Target:
     @property
     def wheels(self) -> list[str]:
         """The platforms of the wheels that run there."""
-        return [f"{oldest}_{MACHINES[self.platform]}" for oldest in WHEELS[self.system]]
+        return [f"{name}_{MACHINES[self.platform]}" for name in WHEELS[self.system]]
 
     @property
     def markers(self) -> dict[str, str]:

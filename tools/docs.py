@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from replicator.backends import REGISTRY
 from replicator.capabilities import TABLE, Capabilities, Cell, Verdict, Yes
 from replicator.cli import app
 from replicator.cli.exits import Exit, help_text
 from replicator.errors import BY_CODE, ReplicatorError
+from replicator.model import EndpointKind
 from replicator.plugin.schema import build_schema
 from replicator.values import PropertyError
 from typer.cli import get_docs_for_click
@@ -43,8 +45,7 @@ def _cell(cell: Cell) -> str:
 
 
 def _pairs(row: Capabilities) -> str:
-    kinds = {kind for pair in row.pairs for kind in pair}
-    if len(row.pairs) == len(kinds) ** 2:
+    if len(row.pairs) == len(EndpointKind) ** 2:
         return "any → any"
     return ", ".join(sorted(f"{source} → {destination}" for source, destination in row.pairs))
 
@@ -98,7 +99,8 @@ def capabilities_page() -> str:
             if effect.verdict is not Verdict.SAFE
         ]
         safe = ", ".join(f"`{path}`" for path, effect in row.changes.items() if effect.verdict is Verdict.SAFE)
-        lines.append(f"\nHarmless: {safe}. Another `name`, `backend` or `source.region` replaces the stream.")
+        region = f"{REGISTRY[row.backend].managed_at}.region"
+        lines.append(f"\nHarmless: {safe}. Another `name`, `backend` or `{region}` replaces the stream.")
     return "\n".join(lines) + "\n"
 
 

@@ -1,8 +1,11 @@
 #!/bin/sh
 # Starts the plugin with a Python @MINOR@ of PATH. All else that it needs is in lib/, compiled for that Python.
-for python in python@MINOR@ python3 python; do
-  # A name on PATH may be a stub that runs nothing, or lead to another Python.
-  if "$python" -I -S -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "@MINOR@")' 2>/dev/null; then
+for name in python@MINOR@ python3 python; do
+  # A name on PATH may be a stub that runs nothing or another program, or lead to another version.
+  python=$("$name" -I -S -c 'import sys
+if "%d.%d" % sys.version_info[:2] == "@MINOR@":
+    print(sys.executable)' 2>/dev/null)
+  if [ -x "$python" ]; then
     exec "$python" -I -S -c '
 import os, sys
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(sys.argv.pop(1))), "lib"))

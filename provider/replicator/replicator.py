@@ -119,11 +119,18 @@ class ReplayProgress(Model):
 
 
 class Description(Model):
-    """One stream as the engine's side holds it: the declaration, its status, and the objects that were made for it."""
+    """One stream as the engine's side holds it: the declaration, its status, and the objects that were made for it.
+
+    :param source_end: where the source ends, by part of it such as a partition; empty where the backend counts events
+        instead (`events_replicated`), or cannot see the source.
+    :param reached: up to where each of these parts is at the destination.
+    """
 
     stream: Stream
     status: StreamStatus
     engine_objects: dict[str, Any] = Field(default_factory=dict)
+    source_end: dict[str, int] = Field(default_factory=dict)
+    reached: dict[str, int] = Field(default_factory=dict)
 
 
 class Adoption(Model):

@@ -214,6 +214,8 @@ export class Stream extends pulumi.CustomResource {
             resourceInputs["waitFor"] = undefined /*out*/;
         }
         opts = pulumi.mergeOptions(utilities.resourceOptsDefaults(), opts);
+        const secretOpts = { additionalSecretOutputs: ["ownerToken"] };
+        opts = pulumi.mergeOptions(opts, secretOpts);
         super(Stream.__pulumiType, name, resourceInputs, opts);
     }
 }

@@ -7,9 +7,10 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from replicator.cli.options import again
 from replicator.cli.output import rough, size
-from replicator.cli.status import _cells
-from replicator.model import StreamState, StreamStatus
+from replicator.cli.status import _cells, _show
+from replicator.model import Checkpoint, StreamState, StreamStatus
 
 from tests.agent.support import Host, call, caught_up
 from tests.engines import add_rows, make_database, wait_until
@@ -70,7 +71,7 @@ def test_pause_says_what_it_costs_and_resume_loses_nothing(live: Host) -> None:
     assert (code, err) == (0, "")
     first, last = out.splitlines()
     assert first.startswith("orders is paused. While it is: the replica stands still")
-    assert last == "Go on with: replicator resume orders"
+    assert last == f"Go on with: replicator resume orders --address {live.address}"
     add_rows(live.database(), 5)
     line = look(live)[1].splitlines()[1].split()
     assert line[:4] == ["orders", "paused", "-", "-"]
@@ -103,6 +104,32 @@ def test_a_failure_is_shown_whole(host: Host) -> None:
 def test_what_is_unknown_is_a_dash() -> None:
     now = datetime(2026, 1, 31, tzinfo=UTC)
     assert _cells(StreamStatus(name="a", state=StreamState.SNAPSHOT), now) == ["-", "-", "-", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "address", "options"),
+    [
+        ("litestream", None, ""),
+        ("litestream", "ssh://app@db.example", " --address ssh://app@db.example"),
+        ("kafka-mirror", "http://w:8083", " --backend kafka-mirror --address http://w:8083"),
+        ("memory", "unix:///a b.sock", " --backend memory --address 'unix:///a b.sock'"),
+    ],
+)
+def test_a_command_that_is_named_leads_to_the_same_place(backend: str, address: str | None, options: str) -> None:
+    assert again(backend, address) == options
+
+
+@pytest.mark.parametrize(("terminal", "shown"), [(True, False), (False, True)])
+def test_a_long_position_is_cut_on_a_terminal_alone(
+    terminal: bool, shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    lsn = ";".join(f"topic-{number}=1,2,3" for number in range(100))
+    _show([StreamStatus(name="a", state=StreamState.RUNNING, last_checkpoint=Checkpoint(lsn=lsn), lag_events=7)])
+    out = capsys.readouterr().out
+    assert (lsn in out, "7" in out) == (shown, True)
 
 
 @pytest.mark.parametrize(

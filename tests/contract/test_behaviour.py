@@ -1,18 +1,19 @@
-"""What every backend keeps, in one suite: over memory and litestream, in process and through HTTP on a Unix socket."""
+"""What every backend keeps, in one suite over all of them, in process and through HTTP on a Unix socket."""
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from replicator.backends.connect.mirror.driver import open_mirror
 from replicator.backends.memory import MemoryReplicator
+from replicator.backends.settings import ConnectConfig
 from replicator.backends.sqlite.litestream import find_binary
 from replicator.capabilities import TABLE, No
 from replicator.errors import (
@@ -30,7 +31,11 @@ from replicator.remote.server import build_app
 from replicator.replicator import ReplayMethod, Replicator
 
 from tests.backends.sqlite.agents import Agent, until
+from tests.contract.places import Files, Places, Topics, Touch
+from tests.kafka import unique
 from tests.remote.support import connected, serving
+from tools.kafka.cluster import Worker
+from tools.kafka.pair import Pair
 
 pytestmark = pytest.mark.engine
 
@@ -40,25 +45,14 @@ OTHER = URN.replace("dev", "prod")
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One backend, and a place for the sources and destinations of a test."""
+    """One backend, and places for the sources and destinations of a test."""
 
     replicator: Replicator
-    folder: Path
+    places: Places
 
-    def stream(self, name: str = "orders", *, place: str = "", **changes: Any) -> Stream:
+    def stream(self, name: str = "orders", **changes: Any) -> Stream:
         """A declaration with a source and a destination of its own."""
-        database = self.folder / f"{name}.db"
-        with closing(sqlite3.connect(database, isolation_level=None)) as source:
-            source.execute("CREATE TABLE IF NOT EXISTS t (a)")
-        return Stream.model_validate(
-            {
-                "name": name,
-                "source": {"kind": "sqlite", "uri": f"sqlite://{database}"},
-                "destination": {"kind": "s3", "uri": f"file://{self.folder}/replicas/{place or name}"},
-                "owner": {"urn": URN},
-                **changes,
-            }
-        )
+        return Stream.model_validate({"name": name, "owner": {"urn": URN}, **self.places.ends(name), **changes})
 
     async def made(self, name: str = "orders", **changes: Any) -> Stream:
         """A stream that exists, as the engine's side records it."""
@@ -79,20 +73,53 @@ class Given:
         return found[0]
 
 
-@pytest.fixture(params=["memory", "memory, remote", "litestream", "litestream, remote"])
+@pytest.fixture(scope="module")
+def connect(kafka: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Connect cluster that nobody else uses, so that its streams are those of one test."""
+    worker = Worker(tmp_path_factory.mktemp("connect"), kafka.west.bootstrap, group=unique("contract"))
+    worker.start()
+    yield worker.url
+    worker.kill()
+
+
+Opened = tuple[Replicator, Places]
+
+
+async def open_memory(request: pytest.FixtureRequest, stack: AsyncExitStack, folder: Path) -> Opened:
+    return MemoryReplicator(), Files(folder, beyond="9" * 9)
+
+
+async def open_litestream(request: pytest.FixtureRequest, stack: AsyncExitStack, folder: Path) -> Opened:
+    agent = Agent((await find_binary()).path, folder / "agent", {})
+    stack.push_async_callback(agent.stop)
+    return await agent.start(), Files(folder, beyond=f"{2**40:016x}")
+
+
+async def open_kafka_mirror(request: pytest.FixtureRequest, stack: AsyncExitStack, folder: Path) -> Opened:
+    address = request.getfixturevalue("connect")
+    mirror = open_mirror(address, ConnectConfig(address=address))
+    stack.push_async_callback(mirror.aclose)
+
+    async def remove_all() -> None:
+        await asyncio.gather(*(mirror.delete_stream(stream.name) for stream in await mirror.list_streams()))
+
+    stack.push_async_callback(remove_all)
+    return mirror, Topics(request.getfixturevalue("kafka"))
+
+
+BACKENDS = {"memory": open_memory, "litestream": open_litestream, "kafka-mirror": open_kafka_mirror}
+
+
+@pytest.fixture(params=[f"{kind}{way}" for kind in BACKENDS for way in ("", ", remote")])
 async def given(request: pytest.FixtureRequest) -> AsyncIterator[Given]:
     kind, _, way = request.param.partition(", ")
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="c")))
-        replicator: Replicator = MemoryReplicator()
-        if kind == "litestream":
-            agent = Agent((await find_binary()).path, folder / "agent", {})
-            replicator = await agent.start()
-            stack.push_async_callback(agent.stop)
+        replicator, places = await BACKENDS[kind](request, stack, folder)
         if way:
             await stack.enter_async_context(serving(build_app({kind: replicator}), folder / "s"))
             replicator = await stack.enter_async_context(connected(folder / "s", kind))
-        yield Given(replicator, folder)
+        yield Given(replicator, places)
 
 
 async def test_the_same_stream_again_changes_nothing(given: Given) -> None:
@@ -143,13 +170,10 @@ async def test_an_unmarked_stream_is_refused_until_it_is_claimed(given: Given) -
     assert (found.owner.urn, bool(found.owner.token), found.owner.claim) == (URN, True, False)
 
 
-@pytest.mark.parametrize("place", ["orders", "orders/inside", "."])
-async def test_one_writer_for_a_destination(given: Given, place: str) -> None:
+@pytest.mark.parametrize("how", get_args(Touch))
+async def test_one_writer_for_a_destination(given: Given, how: Touch) -> None:
     await given.made()
-    second = given.stream("bills", place=place) if place != "." else given.stream("bills")
-    if place == ".":
-        around = second.destination.model_copy(update={"uri": f"file://{given.folder}/replicas"})
-        second = second.model_copy(update={"destination": around})
+    second = given.stream("bills", **given.places.touching("orders", how))
     with pytest.raises(DestinationInUse, match="orders"):
         await given.replicator.upsert_stream(second)
     assert [stream.name for stream in await given.replicator.list_streams()] == ["orders"]
@@ -210,14 +234,14 @@ async def test_a_delete_can_be_repeated_and_leaves_nothing(given: Given) -> None
 async def test_a_plan_of_what_is_not_retained_is_refused(given: Given) -> None:
     await given.made()
     await given.replicated("orders")
-    beyond = "9" * 9 if given.replicator.kind == "memory" else f"{2**40:016x}"
+    beyond = Checkpoint(lsn=given.places.not_retained("orders"))
     with pytest.raises(ReplayNotRetained):
-        await given.replicator.plan_replay("orders", Checkpoint(lsn=beyond), target=_target(given))
+        await given.replicator.plan_replay("orders", beyond, target=given.places.copy())
 
 
 async def test_a_replay_runs_once_for_its_key(given: Given) -> None:
     await given.made()
-    start, target = await given.replicated("orders"), _target(given)
+    start, target = await given.replicated("orders"), given.places.copy()
     with pytest.raises(ReplayNotFound):
         await given.replicator.get_replay("orders", "k")
     begun = await given.replicator.replay("orders", start, key="k", target=target)
@@ -240,7 +264,7 @@ async def test_methods_that_the_table_refuses_are_refused_with_its_reason(given:
     assert refused
     for method, cell in refused.items():
         with pytest.raises(Unsupported) as error:
-            await given.replicator.plan_replay("orders", start, method=method, target=_target(given))
+            await given.replicator.plan_replay("orders", start, method=method, target=given.places.copy())
         assert error.value.message == cell.reason
     assert ReplayMethod.AUTO not in refused
 
@@ -249,9 +273,3 @@ async def test_many_calls_at_once_are_answered(given: Given) -> None:
     names = [f"s{number}" for number in range(8)]
     await asyncio.gather(*(given.made(name) for name in names))
     assert sorted(item.stream.name for item in await given.replicator.describe()) == names
-
-
-def _target(given: Given) -> str | None:
-    """A place for a copy, where the backend makes copies."""
-    copies = not isinstance(TABLE[given.replicator.kind].replay[ReplayMethod.COPY], No)
-    return str(given.folder / "copy.db") if copies else None

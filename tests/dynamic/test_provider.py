@@ -15,6 +15,8 @@ import grpc.aio
 import pytest
 from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime import rpc
+from replicator.backends import REGISTRY
+from replicator.dynamic import background
 from replicator.dynamic.engine import EngineMessages, engine_address
 from replicator.dynamic.provider import StreamProvider
 from replicator.errors import InvalidConfig, StreamProtected
@@ -35,8 +37,8 @@ PICKLED = "gASVNQAAAAAAAACMG3JlcGxpY2F0b3IuZHluYW1pYy5wcm92aWRlcpSMDlN0cmVhbVByb
 class Behind(Watched):
     """Never catches up."""
 
-    async def get_status(self, name: str) -> StreamStatus:
-        return (await super().get_status(name)).model_copy(update={"lag_events": 5, "events_replicated": 0})
+    def _status(self, record: Any) -> StreamStatus:
+        return super()._status(record).model_copy(update={"lag_events": 5, "events_replicated": 0})
 
 
 @pytest.fixture
@@ -212,6 +214,18 @@ def test_a_wrong_configuration_is_told_where_a_stream_is_checked(
     with pytest.raises(InvalidConfig):
         provider.create(news())
     assert declared(memory) == []
+
+
+def test_a_variable_gives_what_is_left_out(memory: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLICATOR_MEMORY", '{"address": "unix:///env"}')
+    monkeypatch.setenv("REPLICATOR_PREFLIGHT", "sometimes")
+    given = {"replicator:preflight": "warn"}
+    assert background.connections(given.get).config.address(REGISTRY["memory"], "default") == "unix:///env"
+    given["replicator:memory"] = '{"address": "unix:///own"}'
+    assert background.connections(given.get).config.address(REGISTRY["memory"], "default") == "unix:///own"
+
+    (failure,) = configured(memory, monkeypatch).check({}, news()).failures
+    assert "→ export REPLICATOR_PREFLIGHT=strict" in failure.reason
 
 
 def test_the_host_shows_no_more_of_an_error_than_it_must(provider: StreamProvider) -> None:

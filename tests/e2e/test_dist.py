@@ -102,12 +102,15 @@ def test_each_part_comes_with_its_licence(plugin: Path) -> None:
 
 
 def test_all_that_the_plugin_imports_is_in_it(plugin: Path) -> None:
-    """The agent's side is not: its driver runs in the agent, and so does the server."""
+    """The agent's side is not: drivers that run in an agent, and its server."""
     code = """
 import importlib, pkgutil, sys
 sys.path.append(sys.argv[1])
-for package in ("plugin", "lifecycle", "remote"):
-    package = importlib.import_module(f"replicator.{package}")
+from replicator.backends import REGISTRY
+drivers = [backend.driver.partition(":")[0] for backend in REGISTRY.values() if not backend.via_agent]
+families = {".".join(driver.split(".")[:3]) for driver in drivers}
+for package in ("replicator.plugin", "replicator.lifecycle", "replicator.remote", *families):
+    package = importlib.import_module(package)
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if module.name not in ("replicator.remote.app", "replicator.remote.server", "replicator.plugin.__main__"):
             print(importlib.import_module(module.name).__file__)

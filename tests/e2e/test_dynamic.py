@@ -186,13 +186,14 @@ def test_a_stream_moves_to_the_plugin_and_is_not_touched(make: Make, memory: Mem
     write(project, mode="cdc")
     project.up("--skip-preview")
     state = project.resources()["main"]
-    name, effects = state["inputs"]["name"], memory.effects()
+    name, effects, held = state["inputs"]["name"], memory.effects(), project.owner_token("main")
+    assert held not in json.dumps(state)
     project.run("state", "delete", state["urn"], "--yes", "--stack", "dev")
     project.plugins, project.environment = SCRIPTS, {}
     project.write_yaml({})
     token = "replicator:index:Stream"
     imported = ("import", token, "main", state["id"], "--yes", "--protect=false", "--stack", "dev")
-    assert "it is managed by urn:pulumi:dev::" in project.run(*imported).text
+    assert "its record names urn:pulumi:dev::" in project.run(*imported).text
     declared = project.resources()["main"]["inputs"]
     project.write_yaml({"resources": {"main": {"type": token, "properties": declared}}})
     project.preview("--expect-no-changes")
@@ -203,7 +204,7 @@ def test_a_stream_moves_to_the_plugin_and_is_not_touched(make: Make, memory: Mem
     assert found is not None
     assert found.stream.owner is not None
     assert found.stream.owner.urn == project.resources()["main"]["urn"]
-    assert found.stream.owner.token == state["outputs"]["ownerToken"]
+    assert found.stream.owner.token == held
     project.destroy("--skip-preview")
 
 

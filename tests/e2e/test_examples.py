@@ -8,17 +8,28 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.e2e.kafka import World, orders
 from tests.engines import S3Server, s3_server
 from tests.languages import prepare
 from tests.pulumi import ROOT, SCRIPTS, Project, cli_folder
+from tools.kafka.pair import Pair
 
 EXAMPLES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/Pulumi.yaml"))
+MIRRORS: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]] = {
+    "kafka-mirror": (["shop.orders", "shop.refunds"], {"state": "running", "lagRecords": 0}),
+    "kafka-mirror-python": (
+        ["billing.invoices", "clicks"],
+        {"states": {"billing": "running", "web": "running"}, "lagRecords": {"billing": 0, "web": 0}},
+    ),
+}
+"""The examples that mirror topics, each with topics that it includes, and with outputs."""
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +56,22 @@ def agent(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     subprocess.run([*command, "stop", *where], env=env, check=True, timeout=60)
 
 
+def copied(example: str, folder: Path) -> Project:
+    """The example as a project of its own, with the plugin of this environment."""
+    project = Project(folder / "project")
+    shutil.copytree(ROOT / "examples" / example, project.folder, dirs_exist_ok=True)
+    text = (project.folder / "Pulumi.yaml").read_text()
+    (project.folder / "Pulumi.yaml").write_text(text.replace("path: .venv/bin", f"path: {SCRIPTS}"))
+    return project
+
+
 def prepared(example: str, s3: S3Server, agent: Path, bare_python: dict[str, str], folder: Path) -> Project:
     """The example as a project of its own, configured for a fresh database and the agent."""
     database = folder / "shop.db"
     with closing(sqlite3.connect(database, isolation_level=None)) as shop:
         shop.execute("CREATE TABLE orders (item TEXT)")
         shop.execute("INSERT INTO orders VALUES ('tea')")
-    project = Project(folder / "project")
-    shutil.copytree(ROOT / "examples" / example, project.folder, dirs_exist_ok=True)
-    text = (project.folder / "Pulumi.yaml").read_text()
-    (project.folder / "Pulumi.yaml").write_text(text.replace("path: .venv/bin", f"path: {SCRIPTS}"))
+    project = copied(example, folder)
     if example.startswith("dynamic"):
         project.environment.update(bare_python)
     else:
@@ -67,7 +84,7 @@ def prepared(example: str, s3: S3Server, agent: Path, bare_python: dict[str, str
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("example", sorted(set(EXAMPLES) - set(MIRRORS)))
 def test_an_example_runs(example: str, s3: S3Server, agent: Path, bare_python: dict[str, str], tmp_path: Path) -> None:
     project = prepared(example, s3, agent, bare_python, tmp_path)
     up = project.up()
@@ -119,25 +136,58 @@ def test_the_dynamic_example_drifts_and_restores(
 
 
 @pytest.mark.engine
-def test_the_demo_tells_its_story(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("example", MIRRORS)
+def test_an_example_of_a_mirror_runs(example: str, kafka: Pair, tmp_path: Path) -> None:
+    here = World(kafka)
+    topics, outputs = MIRRORS[example]
+    for topic in topics:
+        here.topic(topic, orders(0, 3))
+    project = copied(example, tmp_path)
+    prepare(project)
+    project.init()
+    for key, value in (("source", here.east.bootstrap), ("destination", here.west.bootstrap), ("replicas", "1")):
+        project.configure(key, value)
+    project.configure("replicator:kafkaMirror", {"address": here.address})
+
+    assert project.up("--skip-preview").said("warning") == []
+    assert outputs.items() <= project.outputs().items()
+    made = [item["id"].rpartition("/")[2] for item in project.resources().values() if "/us-west/" in item.get("id", "")]
+    assert all(here.connectors(name) for name in made)
+    for topic in topics:
+        assert here.copy(topic) == orders(0, 3)
+        here.produce(topic, orders(3, 5))
+        here.arrives(topic, orders(0, 5))
+    project.preview("--expect-no-changes")
+    project.destroy("--skip-preview")
+    assert not any(here.connectors(name) for name in made)
+    for topic in topics:
+        assert here.copy(topic) == orders(0, 5)
+
+
+DEMOS = {
+    "demo.py": ("warning: destination.uri: re-snapshots", ": the same", "beside the database: nothing"),
+    "demo_kafka.py": (
+        "backend: kafka-mirror",
+        "state paused   lag ",
+        "headers and times are the same",
+        "records are there twice, the plan said ",
+        "so the mirror would copy its own output",
+        "; connectors: none",
+    ),
+}
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("script", DEMOS)
+def test_a_demo_tells_its_story(script: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     # Sockets have short paths, and the usual temporary folder of a test is too deep for them.
-    folder = tmp_path_factory.getbasetemp() / "d"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("d")
     env = {**os.environ, "PATH": f"{cli_folder()}{os.pathsep}{os.environ['PATH']}", "TMPDIR": str(folder)}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "demo.py")],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    command = [sys.executable, str(ROOT / "tools" / script)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    for sentence in (
-        "warning: destination.uri: re-snapshots",
-        ": the same",
-        "beside the database: nothing",
-        "Nothing is left running.",
-    ):
+    for sentence in (*DEMOS[script], "Nothing is left running."):
         assert sentence in done.stdout
     assert not list(folder.iterdir())
+    processes = subprocess.run(["ps", "-axwwo", "args="], check=True, capture_output=True, text=True).stdout
+    assert str(folder) not in processes

@@ -88,7 +88,7 @@ def test_two_stacks_with_one_name(memory: Memory, make_project: Make) -> None:
 
     second.configure("replicator:memory", {"address": memory.address})
     taken = run_import(second, "shared", "--skip-preview")
-    assert f"it is managed by {owner}; to manage it here, remove it there first" in taken.text
+    assert f"its record names {owner}; where a state still holds that resource, take it out there" in taken.text
 
 
 def test_program_names_what_nobody_manages(memory: Memory, make_project: Make) -> None:
@@ -211,7 +211,7 @@ def test_a_stream_moves_to_another_stack(memory: Memory, make_project: Make) -> 
         *("import", "replicator:index:Stream", "moving", "memory/default/moving"),
         *("--yes", "--protect=false", "--stack", new.stack),
     )
-    assert f"it is managed by {before.urn}" in ran.text
+    assert f"its record names {before.urn}" in ran.text
     assert new.preview("--expect-no-changes").done("moving") == ["same"]
     assert memory.effects() == effects
     assert owner_of(memory, "moving") == before

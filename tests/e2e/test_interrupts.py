@@ -120,7 +120,7 @@ def test_plugin_killed_at_each_call(slow: Memory, make_project: Make) -> None:
         paused = wanted["desiredState"] == "paused"
         assert found.status.state is (StreamState.PAUSED if paused else StreamState.RUNNING)
         assert found.stream.owner
-        assert project.resources()["main"]["outputs"]["ownerToken"] == found.stream.owner.token
+        assert project.owner_token("main") == found.stream.owner.token
     kill_plugins_at("delete_stream", project, slow, "destroy", "--skip-preview")
     project.destroy("--skip-preview")
     assert slow.find(name) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from replicator.model import StreamState
 
 from tests.e2e.conftest import Make
 from tests.e2e.memory import Memory
-from tests.e2e.programs import LANGUAGES, Language, stream
+from tests.e2e.programs import LANGUAGES, Language, stream, yaml_program
 from tests.pulumi import Project
 
 NO_PREVIEW = ("--skip-preview",)
@@ -136,3 +137,18 @@ def run(
     if step.command == "refresh" or "--refresh" in step.flags:
         assert seen <= state["outputs"]["status"]["eventsReplicated"] <= now, where
     return name
+
+
+def test_the_owners_token_is_in_no_diff(memory: Memory, make_project: Make) -> None:
+    """Who has it may change the stream; it says no more than that, and nothing that a review needs."""
+    project = make_project("token")
+    project.write_yaml(yaml_program(memory.address, stream(project)))
+    texts = [project.up("--skip-preview", "--diff").text]
+    project.write_yaml(yaml_program(memory.address, stream(project, mode="cdc")))
+    for command, *words in (("preview", "--diff"), ("preview", "--json"), ("up", "--diff"), ("refresh", "--diff")):
+        texts.append(project.operate(command, *words).text)
+    texts.append(json.dumps(project.deployment()))
+    token = project.owner_token("main")
+    texts.append(project.destroy("--diff").text)
+    assert all("ownerToken" in text for text in (texts[0], texts[-1])), "it is shown as a secret"
+    assert [text for text in texts if token in text] == []

@@ -151,39 +151,6 @@ def test_python_is_told_what_the_yaml_host_checks_itself(memory: Memory, make_pr
     ]
 
 
-CONFIGURATIONS: Mapping[str, tuple[Mapping[str, Any], str]] = {
-    "no address": (
-        {"memory": {}},
-        "no address for backend 'memory' and region 'default' [RPL-CONFIG-INVALID]",
-    ),
-    "no address that can be": (
-        {"memory": {"address": "db.example:7000"}},
-        "is not an address of an agent",
-    ),
-    "a strictness that is none": (
-        {"preflight": "sometimes"},
-        "preflight: must be one of 'strict', 'warn' or 'off' [RPL-CONFIG-INVALID]",
-    ),
-    "a setting that is none": (
-        {"kafka": "kafka://broker.example"},
-        "kafka: is not a setting of this provider; it has litestream, memory, preflight [RPL-CONFIG-INVALID]",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", CONFIGURATIONS)
-def test_configuration_refused(case: str, make_project: Make) -> None:
-    settings, fault = CONFIGURATIONS[case]
-    project = make_project(f"config-{case.replace(' ', '-')}")
-    for key, value in settings.items():
-        project.configure(f"replicator:{key}", value)
-    project.write_yaml({"resources": {"main": {"type": "replicator:index:Stream", "properties": stream(project)}}})
-    ran = project.preview(check=False)
-    assert ran.code == 1, ran.text
-    assert_readable(ran)
-    assert fault in ran.text
-
-
 def test_what_is_unknown_passes_in_preview(memory: Memory, make_project: Make) -> None:
     project = make_project("unknown")
     second = stream(project, source={"kind": "kafka", "uri": "kafka://broker.example/${main.status.name}"})

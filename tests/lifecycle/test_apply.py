@@ -115,7 +115,7 @@ async def test_a_wait_that_ends_early_undoes_nothing(how: str, watched: Watched)
     if how == "cancel":
         cancelled.set()
     watched.resume = watched.pause  # type: ignore[method-assign]  # it never runs
-    watched.get_status = _snapshot  # type: ignore[method-assign]
+    watched._status = _snapshot  # type: ignore[method-assign]
     connections = connected(watched)
     with pytest.raises(WaitCancelled if how == "cancel" else WaitTimeout):
         await create(connections, limits=limits, waitFor="running")
@@ -124,8 +124,8 @@ async def test_a_wait_that_ends_early_undoes_nothing(how: str, watched: Watched)
     assert found.stream.owner is not None
 
 
-async def _snapshot(name: str) -> StreamStatus:
-    return StreamStatus(name=name, state=StreamState.SNAPSHOT)
+def _snapshot(record: Any) -> StreamStatus:
+    return StreamStatus(name=record.stream.name, state=StreamState.SNAPSHOT)
 
 
 async def test_what_somebody_else_removes_meanwhile(connections: Connections, watched: Watched) -> None:

@@ -188,6 +188,16 @@ def test_the_worst_comes_first_and_each_property_once() -> None:
     assert str(found[2]) == "mode: restarts: the stream stops and starts again from its checkpoint"
 
 
+def test_an_option_with_a_verdict_of_its_own_is_named_and_hidden_by_no_other() -> None:
+    old = stream(options={"tasks.max": 1}).model_copy(update={"backend": "kafka-mirror"})
+    changed = {"tasks.max": 2, "replication.policy.separator": "_", "replication.factor": 1}
+    found = consequences(old, diff(old, old.model_copy(update={"options": changed})), purges=False)
+    assert [(item.property, item.verdict) for item in found] == [
+        ("options.replication.policy.separator", RE_SNAPSHOTS),
+        ("options", RESTARTS),
+    ]
+
+
 def test_a_backend_of_another_release_is_not_judged_but_its_replacement_is() -> None:
     old = Stream.model_validate(inputs(name="a", backend="from-the-future", source=SQLITE))
     assert consequences(old, [Change("mode", Kind.UPDATE)], purges=False) == []

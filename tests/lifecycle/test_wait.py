@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from replicator.errors import AgentUnreachable, WaitCancelled, WaitTimeout
+from replicator.errors import AgentUnreachable, StreamNotFound, WaitCancelled, WaitTimeout
 from replicator.lifecycle import wait
 from replicator.lifecycle.wait import DEFAULT_TIMEOUT, Limits, wait_for_replay, wait_for_stream
 from replicator.model import Checkpoint, StreamState, StreamStatus
-from replicator.replicator import ReplayMethod, ReplayProgress, ReplayState
+from replicator.replicator import Description, ReplayMethod, ReplayProgress, ReplayState
 
 from tests.lifecycle.given import Watched, stream
 
@@ -25,15 +27,32 @@ class Scripted(Watched):
         super().__init__()
         self.answers = list(answers)
 
-    async def get_status(self, name: str) -> StreamStatus:
+    async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
+        assert names is not None
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
+        if isinstance(answer, Parts):
+            return [answer.description(names[0])]
         state, done, behind = answer
-        return StreamStatus(name=name, state=StreamState(state), events_replicated=done, lag_events=behind)
+        status = StreamStatus(name=names[0], state=StreamState(state), events_replicated=done, lag_events=behind)
+        return [Description(stream=stream(), status=status)]
 
     async def get_replay(self, name: str, key: str) -> ReplayProgress:
         return progress(self.answers.pop(0))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """An answer that tells the source's end and what is reached by partition; empty where the source is not seen."""
+
+    end: Mapping[str, int]
+    reached: Mapping[str, int]
+
+    def description(self, name: str) -> Description:
+        behind = sum(self.end.values()) - sum(self.reached.values()) if self.end else None
+        status = StreamStatus(name=name, state=StreamState.CATCHING_UP, lag_events=behind)
+        return Description(stream=stream(), status=status, source_end=dict(self.end), reached=dict(self.reached))
 
 
 def progress(state: str) -> ReplayProgress:
@@ -83,6 +102,38 @@ async def test_what_ends_a_wait(wait_for: str, answers: list[Any], looks: int) -
     last = await wait_for_stream(replicator, stream(waitFor=wait_for), Limits(5), show)
     assert (last.state.value, last.events_replicated, last.lag_events) == answers[looks - 1]
     assert len(shown) == looks - 1
+
+
+A_GOAL = Parts({"a": 5, "b": 5}, {"a": 3, "b": 0})
+
+
+@pytest.mark.parametrize(
+    ("answers", "looks"),
+    [
+        # The source goes on, so that nothing is ever caught up; the goal is where it ended at first.
+        ([A_GOAL, Parts({"a": 9, "b": 9}, {"a": 4, "b": 5}), Parts({"a": 19, "b": 9}, {"a": 5, "b": 5})], 3),
+        # One partition far ahead does not stand in for another.
+        ([A_GOAL, Parts({"a": 90, "b": 9}, {"a": 80, "b": 4}), Parts({"a": 90, "b": 9}, {"a": 80, "b": 5})], 3),
+        # A topic that was deleted meanwhile has nothing left to wait for; one that came is of later.
+        ([A_GOAL, Parts({"a": 5, "c": 7}, {"a": 5, "c": 0})], 2),
+        # A source that cannot be seen for a moment is not caught up.
+        ([A_GOAL, Parts({}, {}), Parts({"a": 5, "b": 5}, {"a": 5, "b": 5})], 3),
+    ],
+)
+async def test_catching_up_is_by_partition(answers: list[Parts], looks: int) -> None:
+    replicator = Scripted(*answers)
+    shown: list[str] = []
+
+    async def show(text: str) -> None:
+        shown.append(text)
+
+    await wait_for_stream(replicator, stream(waitFor="caught_up"), Limits(5), show)
+    assert len(shown) == looks - 1
+
+
+async def test_a_stream_that_is_removed_meanwhile_ends_the_wait() -> None:
+    with pytest.raises(StreamNotFound, match="removed by somebody else"):
+        await wait_for_stream(Watched(), stream(waitFor="caught_up"), Limits(5))
 
 
 async def test_progress_says_how_far_behind_it_is() -> None:

@@ -11,6 +11,7 @@ import pytest
 from replicator.errors import AgentUnreachable
 from replicator.plugin._proto import pb
 from replicator.plugin.codec import UNKNOWN, encode
+from replicator.plugin.redaction import redactor_of
 from replicator.values import Secret
 
 from tests.lifecycle.given import SQLITE, Clock, Watched
@@ -47,9 +48,7 @@ def addresses() -> Addresses:
 
 
 @pytest.fixture
-async def provider(addresses: Addresses, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Provider]:
-    for name in ("LITESTREAM", "MEMORY", "PREFLIGHT"):
-        monkeypatch.delenv(f"REPLICATOR_{name}", raising=False)
+async def provider(addresses: Addresses) -> AsyncIterator[Provider]:
     async with serving(connect=addresses) as provider:
         yield provider
 
@@ -81,6 +80,7 @@ async def configure(provider: Provider, config: dict[str, Any], urn: str = DEFAU
         pytest.param({"memory": {"regions": {"eu": ADDRESS, "us": "unix:///us"}}}, ADDRESS, id="a region"),
         pytest.param({"memory": {"address": "unix:///b", "regions": {"eu": ADDRESS}}}, ADDRESS, id="a region first"),
         pytest.param({"memory": {"address": ADDRESS}, "version": "1.2.3", "__internal": "{}"}, ADDRESS, id="an SDK's"),
+        pytest.param({"memory": {"address": ADDRESS}, "preflight": None}, ADDRESS, id="nothing"),
         pytest.param({"memory": {"address": ADDRESS}, "preflight": "warn"}, ADDRESS, id="a word"),
         pytest.param({"memory": {"address": ADDRESS}, "preflight": '"warn"'}, ADDRESS, id="a word as JSON"),
     ],
@@ -219,6 +219,13 @@ async def test_a_secret_address_is_in_no_message(block: Any) -> None:
         assert CANARY in (error.details() or ""), "where it is no secret, it helps"
 
 
+def test_each_address_of_a_list_is_hidden() -> None:
+    redact = redactor_of({"kafkaMirror": {"address": Secret("http://one.example:8083, http://two.example:8083")}})
+    assert redact("http://two.example:8083/health and one.example did not answer") == (
+        "[redacted]/health and [redacted] did not answer"
+    )
+
+
 async def test_a_hint_holds_no_secret_address(provider: Provider) -> None:
     await configure(provider, {"memory": Secret(json.dumps({"regions": {"us": CANARY}}))})
     _, (reason,) = await provider.check(memory_inputs(source={**SQLITE, "region": "eu"}))
@@ -269,6 +276,7 @@ def moved(*paths: str) -> list[str]:
             {"memory": UPDATE, "preflight": ADD},
             moved("memory.address"),
         ),
+        ({"memroy": {}}, {"litestream": {"address": "unix:///b"}}, {"memroy": DELETE, "litestream": ADD}, []),
         ({"memory": Secret("{}")}, {"memory": "not JSON {"}, {"memory": UPDATE}, []),
         ({"memory": {"address": ADDRESS}}, {"memory": {"address": UNKNOWN}}, {"memory.address": UPDATE}, []),
     ],

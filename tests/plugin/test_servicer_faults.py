@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from replicator.errors import AgentUnreachable
-from replicator.model import Stream, StreamState, StreamStatus
+from replicator.model import Stream, StreamState
 from replicator.plugin._proto import pb
 from replicator.plugin.codec import Secret
 from replicator.replicator import Description, Finding, Severity
@@ -30,8 +30,10 @@ async def provider() -> AsyncIterator[Provider]:
 class Slow(Watched):
     """Its streams never come out of the snapshot."""
 
-    async def get_status(self, name: str) -> StreamStatus:
-        return (await super().get_status(name)).model_copy(update={"state": StreamState.SNAPSHOT})
+    async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
+        update = {"state": StreamState.SNAPSHOT}
+        found = await super().describe(names)
+        return [item.model_copy(update={"status": item.status.model_copy(update=update)}) for item in found]
 
 
 class Hanging(Watched):

@@ -163,7 +163,7 @@ async def test_an_import_of_what_another_manages_warns(provider: Provider) -> No
     id, inputs, outputs = await provider.read(ID, urn=OTHER_URN)
     assert (id, inputs) == (ID, memory_inputs())
     (warning,) = provider.engine.warnings
-    assert warning.startswith(f"it is managed by {URN}; to manage it here, remove it there first")
+    assert warning.startswith(f"its record names {URN}; where a state still holds that resource, take it out there")
     changed = {**inputs, "desiredState": "paused"}
     await provider.update(ID, inputs, outputs, changed, urn=OTHER_URN)
     await provider.update(ID, given, made, given)  # as long as both hold the token, both may

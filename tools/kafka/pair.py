@@ -42,14 +42,19 @@ class Pair:
 
 
 @contextmanager
-def running_pair(folder: Path) -> Iterator[Pair]:
+def running_pair(folder: Path, *, worker_heap: str = "384m") -> Iterator[Pair]:
     """Two sides that run inside the block, with their files below `folder`.
+
+    :param worker_heap: the memory of each worker's Java heap, as Java's `-Xmx` takes it.
 
     Raises EngineMissing, BuildError and EngineNotReady.
     """
     tls = make_tls(folder / "tls")
     brokers = [Broker(folder / name / "broker", tls=tls, authorizer=True) for name in SIDES]
-    workers = [Worker(folder / name / "worker", broker.bootstrap) for name, broker in zip(SIDES, brokers, strict=True)]
+    workers = [
+        Worker(folder / name / "worker", broker.bootstrap, heap=worker_heap)
+        for name, broker in zip(SIDES, brokers, strict=True)
+    ]
     try:
         # Side by side: most of a start is spent in one thread.
         for tool in [broker.format() for broker in brokers]:

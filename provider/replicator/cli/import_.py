@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from replicator.backends import REGISTRY
-from replicator.cli.options import AddressOption, BackendOption
+from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption
 from replicator.cli.output import counted, say
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def import_streams(
         bool,
         typer.Option("--managed", help="Also streams that a resource manages, for a stack whose state was lost."),
     ] = False,
-    backend: BackendOption = "litestream",
+    backend: BackendOption = DEFAULT_BACKEND,
     address: AddressOption = None,
 ) -> None:
     """Write a program that declares the streams of an engine, and the file that imports them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicator.cli.options import AddressOption, BackendOption, JsonOption
+from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption, JsonOption
 from replicator.cli.output import UNKNOWN, say, say_json, say_table, words
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def list_streams(
-    backend: BackendOption = "litestream", address: AddressOption = None, as_json: JsonOption = False
+    backend: BackendOption = DEFAULT_BACKEND, address: AddressOption = None, as_json: JsonOption = False
 ) -> None:
     """List streams, and who manages each.
 

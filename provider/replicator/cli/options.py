@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import timedelta
 from typing import Annotated
 
@@ -15,6 +16,15 @@ def parse_backend(value: str) -> str:
     if value not in REGISTRY:
         raise typer.BadParameter(f"{value!r} is not a backend; there are {', '.join(sorted(REGISTRY))}")
     return value
+
+
+DEFAULT_BACKEND = "litestream"
+
+
+def again(backend: str, address: str | None) -> str:
+    """The options that lead another command to the same place, with a space before each."""
+    kind = "" if backend == DEFAULT_BACKEND else f" --backend {backend}"
+    return kind + (f" --address {shlex.quote(address)}" if address else "")
 
 
 def parse_wait(value: str | timedelta) -> timedelta:

@@ -12,7 +12,7 @@ import typer
 
 from replicator.cli.connect import address_of, opened, session
 from replicator.cli.exits import Exit
-from replicator.cli.options import AddressOption, BackendOption
+from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption
 from replicator.cli.output import say, sentence, size, words
 from replicator.cli.status import NameArgument
 
@@ -59,7 +59,7 @@ def replay(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would happen.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    backend: BackendOption = "litestream",
+    backend: BackendOption = DEFAULT_BACKEND,
     address: AddressOption = None,
 ) -> None:
     """Replay a stream from a position or a time.
@@ -67,11 +67,9 @@ def replay(
     It says what would happen, asks, does it, and waits for the end. The same command again joins the replay that runs,
     or shows how it ended. The exit code is 1 where it failed.
     """
-    from replicator.backends import REGISTRY
     from replicator.replicator import ReplayMethod, ReplayState
 
-    if REGISTRY[backend].via_agent:
-        target = _on_its_host(target, address_of(backend, address))
+    target = _on_its_host(target, backend, address)
     request = _Request(name, _start(lsn, time), ReplayMethod(method), target, key)
     if not plan and not yes and not sys.stdin.isatty():
         raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
@@ -92,20 +90,21 @@ def replay(
         try:
             ended = runner.run(_run(client, request))
         except KeyboardInterrupt:
-            say("\nThe agent goes on, if the replay had begun. The same command again joins it.")
+            say("\nIf the replay had begun, the same command again joins it and sees its end.")
             raise typer.Exit(Exit.INTERRUPTED) from None
     say(f"{words(ended.state)}: {ended.error or ended.message or f'{words(ended.method)} of {ended.stream}'}")
     if ended.state is not ReplayState.DONE:
         raise typer.Exit(Exit.FAILED)
 
 
-def _on_its_host(target: str | None, address: str) -> str | None:
+def _on_its_host(target: str | None, backend: str, address: str | None) -> str | None:
     """The target, absolute: a path on this host may be relative, but who knows where another host would begin."""
+    from replicator.backends import REGISTRY
     from replicator.remote.address import UnixAddress, parse_address
 
-    if target is None or "://" in target or Path(target).is_absolute():
+    if target is None or "://" in target or Path(target).is_absolute() or not REGISTRY[backend].via_agent:
         return target
-    if isinstance(parse_address(address), UnixAddress):
+    if isinstance(parse_address(address_of(backend, address)), UnixAddress):
         return str(Path(target).absolute())
     raise typer.BadParameter("write an absolute path; it is on the agent's host", param_hint="--target")
 

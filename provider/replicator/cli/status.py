@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from replicator.cli.connect import connected
-from replicator.cli.options import AddressOption, BackendOption, JsonOption
+from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption, JsonOption, again
 from replicator.cli.output import UNKNOWN, rough, say, say_json, words
 
 if TYPE_CHECKING:
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 NameArgument = Annotated[str, typer.Argument(help="The stream's name.", metavar="NAME")]
 
 _COLOURS = {"running": "green", "failed": "red"}
-_PIPE_WIDTH = 200
+_PIPE_WIDTH = 100_000
+_CHECKPOINT_WIDTH = 40  # on a terminal; the position of a mirror has a number for each partition
 
 
 def status(
     name: Annotated[
         str | None, typer.Argument(help="One stream; all of them, if left out.", metavar="[NAME]", show_default=False)
     ] = None,
-    backend: BackendOption = "litestream",
+    backend: BackendOption = DEFAULT_BACKEND,
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,7 +51,7 @@ def status(
         say("there are no streams")
 
 
-def pause(name: NameArgument, backend: BackendOption = "litestream", address: AddressOption = None) -> None:
+def pause(name: NameArgument, backend: BackendOption = DEFAULT_BACKEND, address: AddressOption = None) -> None:
     """Stop moving data and keep the checkpoint. The next refresh in Pulumi shows it."""
     import asyncio
 
@@ -62,11 +63,11 @@ def pause(name: NameArgument, backend: BackendOption = "litestream", address: Ad
 
     asyncio.run(body())
     say(f"{name} is paused. While it is: {TABLE[backend].pause_cost}.")
-    say(f"Go on with: replicator resume {name}")
+    say(f"Go on with: replicator resume {name}{again(backend, address)}")
 
 
-def resume(name: NameArgument, backend: BackendOption = "litestream", address: AddressOption = None) -> None:
-    """Go on from the checkpoint. Nothing that was written meanwhile is lost."""
+def resume(name: NameArgument, backend: BackendOption = DEFAULT_BACKEND, address: AddressOption = None) -> None:
+    """Go on from the checkpoint. Nothing is lost; where that cannot be, it is refused, with what is gone."""
     import asyncio
 
     async def body() -> StreamStatus:
@@ -87,14 +88,15 @@ def _show(found: list[StreamStatus]) -> None:
 
     now = datetime.now(UTC)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading, side in _COLUMNS:
-        table.add_column(heading, justify=side, no_wrap=True)
-    for item in found:
-        state = Text(words(item.state), style=_COLOURS.get(item.state, "yellow"))
-        table.add_row(Text(item.name), state, *map(Text, _cells(item, now)))
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_PIPE_WIDTH)  # a pipe has no width; nothing is cut
+    for heading, side in _COLUMNS:
+        limit = _CHECKPOINT_WIDTH if heading == "checkpoint" and console.is_terminal else None
+        table.add_column(heading, justify=side, no_wrap=True, max_width=limit)
+    for item in found:
+        state = Text(words(item.state), style=_COLOURS.get(item.state, "yellow"))
+        table.add_row(Text(item.name), state, *map(Text, _cells(item, now)))
     console.print(table)
     for item in found:
         if item.last_error is not None:

@@ -33,7 +33,7 @@ from replicator.errors import InvalidConfig, ReplicatorError
 from replicator.lifecycle.resource import Applied, StreamResource, Values
 from replicator.lifecycle.wait import Limits
 from replicator.model import Stream
-from replicator.values import UNKNOWN
+from replicator.values import UNKNOWN, strip
 
 URN = "__urn"
 """The hidden input that holds the resource's URN."""
@@ -158,7 +158,7 @@ def _declared(outputs: Mapping[str, Any]) -> Values:
 
 
 def _outputs(made: Applied, props: Mapping[str, Any]) -> Values:
-    return {**made.outputs, TROUBLE: list(made.trouble), WRITTEN: sorted(made.inputs), **_hidden(props)}
+    return {**strip(made.outputs), TROUBLE: list(made.trouble), WRITTEN: sorted(made.inputs), **_hidden(props)}
 
 
 def _limits(props: Mapping[str, Any], operation: str) -> Limits:

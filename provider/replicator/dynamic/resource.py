@@ -100,8 +100,9 @@ class Stream(Resource, module="replicator", name="Stream"):
 
 
 def _named(opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
-    """The options, in which properties have their names in the state."""
+    """The options, in which properties have their names in the state, and what the plugin marks as secret is so."""
     named = copy(opts)
+    named.additional_secret_outputs = [*(opts.additional_secret_outputs or ()), _OUTPUTS["owner_token"]]
     for option in ("ignore_changes", "replace_on_changes"):
         if given := getattr(opts, option):
             setattr(named, option, [PROPERTIES.get(name, name) for name in given])

@@ -154,7 +154,8 @@ def parse_config(
     :param resource: the provider resource that holds them; `None` for the stack's configuration.
     :param environ: the environment. It gives what the inputs leave out.
     """
-    given = {key: value for key, value in inputs.items() if key not in _RESERVED and not key.startswith("__")}
+    ours = {key: value for key, value in inputs.items() if key not in _RESERVED and not key.startswith("__")}
+    given = {key: value for key, value in ours.items() if strip(value) is not None}
     found = {key: (environ or {}).get(setting.variable) for key, setting in SETTINGS.items() if key not in given}
     variables = {key: text for key, text in found.items() if text}
     secrets = frozenset(key for key, value in given.items() if secret_paths(value))

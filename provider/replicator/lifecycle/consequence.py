@@ -39,9 +39,11 @@ def consequences(old: Stream, changes: Iterable[Change], *, purges: bool) -> lis
                 text = "from now on a delete of this stream also deletes what it wrote to the destination"
                 found[change.property] = Consequence(change.property, Verdict.DELETES_DATA, text)
         else:
-            effect = (row.changes.get(change.path) or _effect(change.property, row.changes)) if row else None
+            own = row.changes.get(change.path) if row else None
+            effect = own or (_effect(change.property, row.changes) if row else None)
             if effect and effect.verdict is not Verdict.SAFE:
-                found[change.property] = Consequence(change.property, effect.verdict, effect.text)
+                name = _plain(change.path) if own else change.property
+                found[name] = Consequence(name, effect.verdict, effect.text)
     return sorted(found.values(), key=lambda item: -_ORDER.index(item.verdict))
 
 
@@ -51,6 +53,11 @@ def _effect(path: str, effects: Mapping[str, Effect]) -> Effect | None:
         return effect
     parts = [effect for key, effect in effects.items() if key.startswith(f"{path}.")]
     return max(parts, key=lambda effect: _ORDER.index(effect.verdict), default=None)
+
+
+def _plain(path: str) -> str:
+    """`options["tasks.max"]` as people write it."""
+    return path.replace('["', ".").replace('"]', "")
 
 
 def _replacement(old: Stream, path: str) -> Consequence:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from replicator.backends import REGISTRY
-from replicator.lifecycle.config import ProviderConfig, from_text
+from replicator.lifecycle.config import from_text, parse_config
 from replicator.lifecycle.diff import Change, Kind, walk
 
 
@@ -43,13 +43,15 @@ def _value(value: Any) -> Any:
         return value
 
 
-def moved(old: ProviderConfig, new: ProviderConfig) -> list[str]:
-    """The settings by which streams are looked for at another address than before."""
+def moved(old: Mapping[str, Any], new: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
+    """The settings by which streams are looked for at another address than before; none where a side cannot be read."""
+    (before, wrong), (after, also_wrong) = (parse_config(side, environ=environ) for side in (old, new))
+    if wrong or also_wrong:
+        return []
     found = []
     for backend in REGISTRY.values():
-        for region in dict.fromkeys(["default", *old.block(backend).regions, *new.block(backend).regions]):
-            before, after = old.find(backend, region), new.find(backend, region)
-            if before is not None and before != after:
+        for region in dict.fromkeys(["default", *before.block(backend).regions, *after.block(backend).regions]):
+            if before.find(backend, region) not in (None, after.find(backend, region)):
                 found.append(f"{backend.config_key}.{'address' if region == 'default' else f'regions.{region}'}")
     return found
 

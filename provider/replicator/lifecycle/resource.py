@@ -29,7 +29,7 @@ from replicator.lifecycle.wait import Limits, Progress
 from replicator.messages import Messages
 from replicator.model import DesiredState, Owner, Stream
 from replicator.replicator import Severity
-from replicator.values import drop_unknown, path_text, secret_paths, strip, wrap_secrets
+from replicator.values import Secret, drop_unknown, path_text, secret_paths, strip, wrap_secrets
 
 Values = dict[str, Any]
 
@@ -131,7 +131,7 @@ class StreamResource:
         elif checked.stream is not None:
             await self._look(checked.stream, Owner(urn=urn, token=old.get("ownerToken"), claim=True))
         stable = ("ownerToken",) if harmful else ("ownerToken", "engineObjects")
-        kept: Values = {key: old[key] for key in stable if key in old}
+        kept = wrap_secrets({key: old[key] for key in stable if key in old}, [("ownerToken",)])
         return {**_known_outputs(checked, new), **kept}
 
     async def _say_why_unchanged(self, urn: str, id: str) -> None:
@@ -209,12 +209,11 @@ class StreamResource:
         inputs = wrap_secrets(_project(found.stream, strip(old_inputs)), secret_paths(old_inputs) | secret_paths(old))
         owner = found.stream.owner
         if not old_inputs and owner and owner.urn != urn:
-            text = f"it is managed by {owner.urn}; to manage it here, remove it there first (pulumi state delete)"
-            await self._messages().warning(text, urn)
+            await self._messages().warning(_recorded_for(owner.urn), urn)
         read = _applied(found, inputs)
         token = strip(old.get("ownerToken"))
         if token and owner and token != owner.token and owner.urn != urn:
-            read.outputs["ownerToken"] = token  # taking over the other's token would take over its stream
+            read.outputs["ownerToken"] = Secret(token)  # taking over the other's token would take over its stream
             text = f"it was removed and made again by {owner.urn}; this resource will not change it"
             await self._messages().warning(text, urn)
         return read
@@ -240,6 +239,15 @@ def _refuse_another_id(found: apply.Outcome) -> None:
         )
 
 
+def _recorded_for(other: str) -> str:
+    """An import of a stream whose record names another resource. Whether a state still holds that one, nobody tells."""
+    return (
+        f"its record names {other}; where a state still holds that resource, take it out there (pulumi state delete), "
+        "or both will manage this stream; where it was given up, nothing is to be done: the next change puts this "
+        "resource in its place"
+    )
+
+
 def _stream(inputs: Mapping[str, Any]) -> Stream:
     return read_inputs(Stream, inputs, stream=str(inputs.get("name")))
 
@@ -263,7 +271,7 @@ def _outputs(found: apply.Outcome, inputs: Values) -> Values:
         "engineObjects": found.engine_objects,
     }
     if owner and owner.token:
-        outputs["ownerToken"] = owner.token
+        outputs["ownerToken"] = Secret(owner.token)
     return outputs
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from replicator.errors import WaitCancelled, WaitTimeout
+from replicator.errors import StreamNotFound, WaitCancelled, WaitTimeout
 from replicator.model import Stream, StreamState, StreamStatus, WaitFor
-from replicator.replicator import ReplayProgress, ReplayState, Replicator
+from replicator.replicator import Description, ReplayProgress, ReplayState, Replicator
 
 Progress = Callable[[str], Awaitable[None]]
 
@@ -86,31 +86,43 @@ async def wait_for_stream(
     `caught_up` means that all that was committed at the source when the wait began is at the destination. A stream that
     the engine calls failed ends the wait at once: its status says so.
     """
-    status = await replicator.get_status(stream.name)
-    goal = _position(status)
-    while not _reached(stream.wait_for, status, goal):
-        await progress(_words(status))
+    found = await _look(replicator, stream.name)
+    goal = _marks(found)[1]
+    while not _reached(stream.wait_for, found, goal):
+        await progress(_words(found.status))
         await limits.pause(_POLL, f"waiting for {stream.wait_for.value}", stream.name)
-        status = await replicator.get_status(stream.name)
-    return status
+        found = await _look(replicator, stream.name)
+    return found.status
 
 
-def _position(status: StreamStatus) -> int | None:
-    """Where the source stands, in the backend's unit of events."""
+async def _look(replicator: Replicator, name: str) -> Description:
+    found = await replicator.describe([name])
+    if not found:
+        raise StreamNotFound("it was removed by somebody else meanwhile", stream=name)
+    return found[0]
+
+
+def _marks(found: Description) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """Up to where all is at the destination, and where the source ends, by part; both empty where that is unknown."""
+    if found.source_end:
+        return found.reached, found.source_end
+    status = found.status
     if status.events_replicated is None or status.lag_events is None:
-        return None
-    return status.events_replicated + status.lag_events
+        return {}, {}
+    return {"": status.events_replicated}, {"": status.events_replicated + status.lag_events}
 
 
-def _reached(wait_for: WaitFor, status: StreamStatus, goal: int | None) -> bool:
+def _reached(wait_for: WaitFor, found: Description, goal: Mapping[str, int]) -> bool:
+    status = found.status
     if wait_for is WaitFor.NONE or status.state in (StreamState.FAILED, StreamState.PAUSED):
         return True
     if wait_for is WaitFor.RUNNING:
         return status.state in (StreamState.RUNNING, StreamState.CATCHING_UP)
     if status.state is StreamState.SNAPSHOT:
         return False
-    if goal is not None and status.events_replicated is not None:
-        return status.events_replicated >= goal
+    reached = _marks(found)[0]
+    if goal and reached:  # a part that is gone meanwhile has nothing left to wait for
+        return all(reached[part] >= end for part, end in goal.items() if part in reached)
     return status.lag_events == 0
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from replicator.authref import Redactor
-from replicator.errors import InvalidConfig
 from replicator.lifecycle.config import from_text
-from replicator.remote.address import SshAddress, parse_address
 from replicator.values import Secret
 
 
@@ -39,14 +38,12 @@ def _secrets(value: Any, *, hidden: bool) -> Iterator[str]:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """What messages name of an address."""
-    try:
-        address = parse_address(text)
-    except InvalidConfig:
-        return
-    if isinstance(address, SshAddress):
-        yield f"{address.user}@{address.host}"
-        yield address.host
-        yield address.socket or address.host
-    else:
-        yield str(address.path)
+    """What messages name of an address, or of one in a list."""
+    for address in text.split(","):
+        try:
+            found = urlsplit(address.strip())
+        except ValueError:
+            continue
+        if found.scheme:
+            yield from filter(None, (address.strip(), found.netloc, found.path, found.hostname))
+            yield f"{found.username}@{found.hostname}"

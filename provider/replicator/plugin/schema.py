@@ -85,6 +85,7 @@ class Resource:
     :param filled: inputs that Check fills in where a person leaves them out.
     :param replacing: inputs whose change makes another resource.
     :param hidden: fields of the models that are no properties.
+    :param secret: outputs that Pulumi keeps out of diffs, and encrypts in the state.
     :param text: what the documentation says after the docstring of `inputs` and the example, in Markdown.
     """
 
@@ -93,6 +94,7 @@ class Resource:
     filled: frozenset[str]
     replacing: frozenset[str]
     hidden: frozenset[str]
+    secret: frozenset[str]
     text: str
 
 
@@ -116,6 +118,7 @@ RESOURCES: Mapping[str, Resource] = {
         filled=frozenset({"name", "backend"}),
         replacing=frozenset({"name", "backend"}),
         hidden=frozenset({"owner"}),
+        secret=frozenset({"ownerToken"}),
         text=STREAM_IMPORT,
     ),
     "ReplayRun": Resource(
@@ -124,6 +127,7 @@ RESOURCES: Mapping[str, Resource] = {
         filled=frozenset(),
         replacing=frozenset({"stream", "start", "method", "target", "triggers"}),
         hidden=frozenset(),
+        secret=frozenset(),
         text=REPLAY_RUN_TEXT,
     ),
 }
@@ -233,9 +237,12 @@ def _resource(types: Types, name: str, row: Resource) -> dict[str, Any]:
     inputs = types.properties(row.inputs, hidden=row.hidden, defaults=True)
     for replacing in row.replacing & inputs.keys():
         inputs[replacing]["willReplaceOnChanges"] = True
+    outputs = types.properties(row.outputs, hidden=row.hidden)
+    for secret in row.secret:
+        outputs[secret]["secret"] = True
     return {
         "description": _paragraphs(docs_of(row.inputs).text, example(name), row.text),
-        "properties": types.properties(row.outputs, hidden=row.hidden),
+        "properties": outputs,
         "required": sorted(types.always(row.outputs)),
         "inputProperties": inputs,
         "requiredInputs": sorted(set(types.needed(row.inputs)) - row.filled),

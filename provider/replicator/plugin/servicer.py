@@ -210,13 +210,11 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         """Every change is an update; `lifecycle.reconfigure` says why, and what is warned of."""
         if request.old_inputs == request.news:
             return _diff_of(())
-        from replicator.lifecycle.config import parse_config
         from replicator.lifecycle.reconfigure import changes, moved, warning
 
         old, new = strip(decode(request.old_inputs)), strip(decode(request.news))
         if not contains_unknown(new):
-            before, after = (parse_config(side, environ=os.environ)[0] for side in (old, new))
-            for path in moved(before, after):
+            for path in moved(old, new, os.environ):
                 await self.engine.warn_once(request.urn, warning(path))
         return _diff_of(changes(old, new))
 

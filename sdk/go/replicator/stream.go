@@ -116,6 +116,10 @@ func NewStream(ctx *pulumi.Context,
 	if args.Source == nil {
 		return nil, errors.New("invalid value for required argument 'Source'")
 	}
+	secrets := pulumi.AdditionalSecretOutputs([]string{
+		"ownerToken",
+	})
+	opts = append(opts, secrets)
 	opts = internal.PkgResourceDefaultOpts(opts)
 	var resource Stream
 	err := ctx.RegisterResource("replicator:index:Stream", name, args, &resource, opts...)

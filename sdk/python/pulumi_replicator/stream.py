@@ -461,6 +461,8 @@ class Stream(pulumi.CustomResource):
             __props__.__dict__["engine_objects"] = None
             __props__.__dict__["owner_token"] = None
             __props__.__dict__["status"] = None
+        secret_opts = pulumi.ResourceOptions(additional_secret_outputs=["ownerToken"])
+        opts = pulumi.ResourceOptions.merge(opts, secret_opts)
         super(Stream, __self__).__init__(
             'replicator:index:Stream',
             resource_name,

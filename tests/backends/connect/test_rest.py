@@ -131,6 +131,12 @@ async def test_what_the_engine_says_is_on_one_line_trimmed_and_without_secrets(
     assert proxy.count("PUT") == 1  # what is wrong stays wrong
 
 
+async def test_an_error_without_a_text_is_told_so(open_rest: OpenRest, proxy: Proxy) -> None:
+    proxy.fail("GET", Fault(reaches=False, status=400, body=b'{"error_code":400,"message":null}'))
+    with pytest.raises(EngineRefused, match=r"Kafka Connect gives no reason \(HTTP 400\)"):
+        await open_rest(proxy.url).call("GET", "/", repeat=Repeat.SAFE, patience=10)
+
+
 async def test_what_is_no_connect_worker_is_told_so(open_rest: OpenRest, proxy: Proxy) -> None:
     proxy.chooser = lambda verb, path: Fault(reaches=False, status=405, body=HTML, type="text/html")
     with pytest.raises(EngineRefused, match=r"does not answer as Kafka Connect does \(HTTP 405\)"):

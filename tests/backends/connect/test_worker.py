@@ -54,10 +54,10 @@ def sink(kafka: Pair, file: Path) -> dict[str, str]:
     return {"connector.class": SINK, "topics": topic, "file": str(file)}
 
 
-async def test_a_worker_that_is_away_takes_nothing_with_it(
-    kafka: Pair, worker: Worker, cluster: ConnectCluster, open_cluster: OpenCluster, tmp_path: Path
+async def test_a_worker_that_is_away_takes_nothing_with_it_and_brings_nothing_back(
+    kafka: Pair, group: str, worker: Worker, cluster: ConnectCluster, open_cluster: OpenCluster, tmp_path: Path
 ) -> None:
-    """Changes that are asked for while it is away are done when it is back, and so is the restart of what failed."""
+    """What is asked for while it is away is done when it is back, and what was deleted long ago is not listed."""
     name, other, failed = (unique("away") for _ in range(3))
     config, folder = sink(kafka, tmp_path / "out.txt"), tmp_path / "missing"
     await cluster.create(failed, sink(kafka, folder / "out.txt"), Initial.RUNNING, is_ours=lambda _: True)
@@ -69,7 +69,10 @@ async def test_a_worker_that_is_away_takes_nothing_with_it(
     for look in (impatient.get(name), impatient.listing(), impatient.delete(name, 1)):
         with pytest.raises(EngineUnavailable, match="says nothing about the stream"):
             await look
+    await asyncio.to_thread(produce, plain(kafka.west.bootstrap), f"{group}-configs", ghosts())
+
     changes = asyncio.gather(
+        cluster.listing(),
         cluster.create(other, config, Initial.STOPPED, is_ours=lambda _: True),
         cluster.put_config(name, {**config, "tasks.max": "2"}, WITHIN),
         cluster.stop(name, WITHIN),
@@ -78,12 +81,20 @@ async def test_a_worker_that_is_away_takes_nothing_with_it(
     await asyncio.sleep(0.2)
     folder.mkdir()
     worker.launch()
-    made, _, _, healed = await changes
+    listed, made, _, _, healed = await changes
+    assert {name, failed} <= set(listed) <= {name, other, failed}
     assert made is True
     assert healed.running
     assert (await cluster.listing())[name].config["tasks.max"] == "2"
     for made_now in (name, other, failed):
         await cluster.delete(made_now, WITHIN)
+
+
+def ghosts() -> list[Record]:
+    """The log of connectors that were created and deleted, as a cluster of some age has many."""
+    keys = [f"connector-ghost-{number}".encode() for number in range(GHOSTS)]
+    made = json.dumps({"properties": {"connector.class": SINK}}).encode()
+    return [*(Record(key, made) for key in keys), *(Record(key, None) for key in keys)]
 
 
 async def test_workers_that_come_and_go(kafka: Pair, open_cluster: OpenCluster, tmp_path: Path) -> None:
@@ -202,28 +213,3 @@ async def test_what_a_placeholder_stands_for_is_in_no_error_though_the_engine_sa
     (wrong,) = (await cluster.validate(MIRROR, leaky)).errors
     assert (wrong.field, CANARY in wrong.message) == ("tasks.max", False)
     await cluster.delete(name, WITHIN)
-
-
-# --- What a worker says before it has read its log -------------------------------------------------------------------
-
-
-async def test_a_restarted_worker_is_not_believed_before_it_has_read_its_log(
-    kafka: Pair, worker: Worker, group: str, cluster: ConnectCluster, tmp_path: Path
-) -> None:
-    names = {unique("kept") for _ in range(3)}
-    for name in names:
-        await cluster.create(name, sink(kafka, tmp_path / "out.txt"), Initial.STOPPED, is_ours=lambda _: True)
-        await cluster.stop(name, WITHIN)
-    # Connectors that were created and deleted, as a cluster of some age has many.
-    log = [(f"connector-ghost-{number}", {"properties": {"connector.class": SINK}}) for number in range(GHOSTS)]
-    records = [Record(key.encode(), json.dumps(value).encode()) for key, value in log]
-    gone = [Record(key.encode(), None) for key, _ in log]
-    await asyncio.to_thread(worker.stop)
-    await asyncio.to_thread(produce, plain(kafka.west.bootstrap), f"{group}-configs", [*records, *gone])
-
-    worker.launch()
-    truth = await cluster.listing()
-    assert set(truth) == names
-    assert all(found.stopped for found in truth.values())
-    for name in names:
-        await cluster.delete(name, WITHIN)

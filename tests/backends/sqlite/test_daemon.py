@@ -18,6 +18,7 @@ from replicator.backends.sqlite.litestream import CommandLine, EngineError
 from replicator.backends.sqlite.replica import FolderLocation, ReplicaLocation, S3Credentials, S3Location, parse_replica
 
 from tests.backends.sqlite.conftest import StartDaemon
+from tests.backends.sqlite.syncing import sync
 from tests.engines import S3Server, add_rows, make_database
 
 FOLDER = parse_replica("file:///data/replica")
@@ -103,7 +104,7 @@ async def test_a_single_daemon_answers_on_its_socket_and_takes_strange_paths(
     async with start_daemon(configure) as daemon:
         (listed,) = await daemon.control.list_databases()
         assert listed.path == database
-        assert (await daemon.control.sync(database, wait=True, timeout=10)).replicated_txid == 1
+        assert (await sync(daemon.control, database, wait=True, timeout=10)).replicated_txid == 1
         assert await daemon.control.txid(database) == 1
         assert (await daemon.control.sync_status(database))[database].error is None
         assert (await daemon.control.unregister(database, timeout=5)).txid == 1
@@ -147,7 +148,7 @@ async def test_uploads_come_at_the_streams_own_interval(
         async with start_daemon(configure, name=name) as daemon:
             if not interval:
                 await daemon.control.register(database, place.url_for_engine())
-            await daemon.control.sync(database, wait=True, timeout=10)
+            await sync(daemon.control, database, wait=True, timeout=10)
             await asyncio.sleep(1)
             return (await arrivals(place, credentials, database, 12))[1:]  # the first is what was there before
 
@@ -174,14 +175,14 @@ async def test_a_database_can_be_registered_again_under_another_prefix(
     async with start_daemon() as daemon:
         await daemon.control.register(database, old.url_for_engine())
         add_rows(database, 3)
-        await daemon.control.sync(database, wait=True, timeout=10)
+        await sync(daemon.control, database, wait=True, timeout=10)
         last = (await daemon.control.unregister(database, timeout=10)).txid
         add_rows(database, 3)
         assert await checkpoint_truncate(database)
         await command_line.reset(database)
         await daemon.control.register(database, new.url_for_engine())
         add_rows(database, 3)
-        await daemon.control.sync(database, wait=True, timeout=10)
+        await sync(daemon.control, database, wait=True, timeout=10)
     assert max(file.max_txid for file in await command_line.ltx(old.url_for_engine())) == last
     assert min(file.min_txid for file in await command_line.ltx(new.url_for_engine())) == 1
     await command_line.restore(new.url_for_engine(), tmp_path / "copy.db")
@@ -195,7 +196,7 @@ async def test_a_killed_daemon_comes_back_empty_and_registering_again_loses_noth
     database = make_database(tmp_path / "app.db")
     async with start_daemon() as daemon:
         await daemon.control.register(database, location.url_for_engine())
-        await daemon.control.sync(database, wait=True, timeout=10)
+        await sync(daemon.control, database, wait=True, timeout=10)
         before = await daemon.control.info()
         os.kill(before.pid, signal.SIGKILL)
         add_rows(database, 50)  # by a connection that closes
@@ -204,7 +205,7 @@ async def test_a_killed_daemon_comes_back_empty_and_registering_again_loses_noth
         assert after.pid != before.pid and after.database_count == 0
         assert await checkpoint_truncate(database)
         await daemon.control.register(database, location.url_for_engine())
-        await daemon.control.sync(database, wait=True, timeout=10)
+        await sync(daemon.control, database, wait=True, timeout=10)
     await command_line.restore(location.url_for_engine(), tmp_path / "copy.db")
     assert await content_hash(tmp_path / "copy.db") == await content_hash(database)
 
@@ -223,7 +224,7 @@ async def test_the_engine_turns_a_rollback_database_into_a_wal_one_for_good(
     database = make_database(tmp_path / "app.db", journal_mode="delete")
     async with start_daemon() as daemon:
         await daemon.control.register(database, location.url_for_engine())
-        await daemon.control.sync(database, wait=True, timeout=10)
+        await sync(daemon.control, database, wait=True, timeout=10)
         await daemon.control.unregister(database, timeout=10)
     assert (await inspect(database)).journal_mode == "wal"
 
@@ -236,7 +237,7 @@ async def test_unregistering_with_a_hanging_destination_ends_and_forgets(
     clock = asyncio.get_running_loop().time
     async with start_daemon() as daemon:
         await daemon.control.register(database, location.url_for_engine())
-        await daemon.control.sync(database, wait=True, timeout=10)
+        await sync(daemon.control, database, wait=True, timeout=10)
         with s3.frozen():
             add_rows(database)
             began = clock()
@@ -247,5 +248,5 @@ async def test_unregistering_with_a_hanging_destination_ends_and_forgets(
         # What was not uploaded is still there, and goes out with the next registration.
         assert await checkpoint_truncate(database)
         await daemon.control.register(database, location.url_for_engine())
-        synced = await daemon.control.sync(database, wait=True, timeout=10)
+        synced = await sync(daemon.control, database, wait=True, timeout=10)
         assert synced.txid == synced.replicated_txid

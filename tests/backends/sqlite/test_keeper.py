@@ -27,6 +27,7 @@ from replicator.model import Stream, StreamState
 
 from tests.backends.sqlite.agents import Agent, caught_up, declare, replica_url, restored_hash, state_is, until
 from tests.backends.sqlite.conftest import BUCKET, SECRET, StartDaemon, TwoOwners
+from tests.backends.sqlite.syncing import sync
 from tests.backends.sqlite.writer import Writer
 from tests.engines import S3Identity, add_rows, free_ports, make_database
 
@@ -374,15 +375,15 @@ async def test_a_sync_with_a_time_out_makes_litestream_lose_changes(
     url = s3.url(BUCKET, f"timed/{os.urandom(6).hex()}")
     async with start_daemon() as daemon, Writer(database) as writer:
         await daemon.control.register(database, url)
-        await daemon.control.sync(database, wait=True, timeout=10)
+        await sync(daemon.control, database, wait=True, timeout=10)
         lost = False
         for number in range(10):  # the engine may look by itself just in between, and see everything
             await writer("burst", 30)
-            await daemon.control.sync(database, wait=True, timeout=10)
+            await sync(daemon.control, database, wait=True, timeout=10)
             await writer("statement", f"UPDATE item SET value = 'seen by nobody {number}' WHERE id = 1")
             await writer("checkpoint", "restart")
             await writer("statement", "INSERT INTO item (value) VALUES ('the only frames of a new WAL')")
-            await daemon.control.sync(database, wait=True, timeout=10)
+            await sync(daemon.control, database, wait=True, timeout=10)
             await command_line.restore(url, tmp_path / f"{number}.db", integrity="none")
             lost = lost or await content_hash(tmp_path / f"{number}.db") != await content_hash(database)
     assert lost
@@ -410,14 +411,14 @@ async def test_a_forced_snapshot_makes_litestream_lose_changes_later(tmp_path: P
 
             await until(answers, what="litestream answers")
             await control.register(database, url)
-            await control.sync(database, wait=True, timeout=10)
+            await sync(control, database, wait=True, timeout=10)
             while time.time() % 12 > 1:  # all that follows is to be in one file
                 await asyncio.sleep(0.05)
             window = time.time() // 12
             await writer("statement", "UPDATE item SET value = 'before' WHERE id = 5")
-            await control.sync(database, wait=True, timeout=10)
+            await sync(control, database, wait=True, timeout=10)
             await writer("statement", "UPDATE item SET value = hex(randomblob(200)) WHERE id > 100")
-            await control.sync(database, wait=True, timeout=10)
+            await sync(control, database, wait=True, timeout=10)
             await control.unregister(database)
             await writer("statement", "UPDATE item SET value = 'meanwhile' WHERE id = 5")
             await writer("checkpoint", "restart")
@@ -426,7 +427,7 @@ async def test_a_forced_snapshot_makes_litestream_lose_changes_later(tmp_path: P
             await command.replicate_once(database, url, force_snapshot=True)
             await control.register(database, url)
             await writer("statement", "UPDATE item SET value = 'later' WHERE id = 398")
-            await control.sync(database, wait=True, timeout=10)
+            await sync(control, database, wait=True, timeout=10)
             assert time.time() // 12 == window
             assert await restored("at-once.db")
 

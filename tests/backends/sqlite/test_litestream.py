@@ -25,6 +25,7 @@ from replicator.backends.sqlite.litestream import (
 from replicator.backends.sqlite.replica import FolderLocation, S3Credentials, S3Location, engine_environment
 
 from tests.backends.sqlite.conftest import SECRET, StartDaemon
+from tests.backends.sqlite.syncing import sync
 from tests.engines import S3Server, add_rows, make_database
 
 pytestmark = pytest.mark.engine
@@ -66,12 +67,12 @@ async def test_a_database_from_register_to_unregister(
         again = await control.register(database, location.child("other").url_for_engine())
         assert (first.path, first.already, again.already) == (database, False, True)
 
-        synced = await control.sync(database, wait=True, timeout=10)
+        synced = await sync(control, database, wait=True, timeout=10)
         assert (synced.txid, synced.replicated_txid) == (1, 1)
         add_rows(database, 3)
-        local = await control.sync(database, wait=False, timeout=10)
+        local = await sync(control, database, wait=False, timeout=10)
         assert local.changed and local.txid is not None and local.txid > 1
-        full = await control.sync(database, wait=True, timeout=10)
+        full = await sync(control, database, wait=True, timeout=10)
         assert full.txid == full.replicated_txid == await control.txid(database)
 
         (listed,) = await control.list_databases()
@@ -106,7 +107,7 @@ async def test_refusals_carry_the_status_and_the_engines_text(
         async def refusal(path: Path, url: str) -> EngineError:
             await control.register(path, url)
             with pytest.raises(EngineError) as caught:
-                await control.sync(path, wait=True, timeout=5)
+                await sync(control, path, wait=True, timeout=5)
             await control.unregister(path, timeout=5)
             assert (caught.value.operation, caught.value.status) == ("POST /sync", 500)
             return caught.value
@@ -117,7 +118,7 @@ async def test_refusals_carry_the_status_and_the_engines_text(
         assert "NoSuchBucket" in (await refusal(good, s3.url("no-such-bucket", "a"))).text
 
         with pytest.raises(EngineError, match="database not found") as unknown:
-            await control.sync(good, wait=True, timeout=5)
+            await sync(control, good, wait=True, timeout=5)
         assert unknown.value.status == 404
         with pytest.raises(EngineError, match="database not found") as unknown:
             await control.txid(good)
@@ -135,7 +136,7 @@ async def test_a_wrong_key_is_refused_on_the_first_sync(
     async with start_daemon(environment=environment) as daemon:
         await daemon.control.register(database, location.url_for_engine())
         with pytest.raises(EngineError, match="InvalidAccessKeyId"):
-            await daemon.control.sync(database, wait=True, timeout=5)
+            await sync(daemon.control, database, wait=True, timeout=5)
 
 
 async def test_nobody_listens(tmp_path: Path) -> None:
@@ -152,12 +153,12 @@ async def test_a_destination_that_hangs_never_makes_us_wait_longer_than_asked(
     async with start_daemon() as daemon:
         control = daemon.control
         await control.register(known, location.child("known").url_for_engine())
-        await control.sync(known, wait=True, timeout=10)
+        await sync(control, known, wait=True, timeout=10)
         with s3.frozen():
             add_rows(known)
             began = clock()
             with pytest.raises(EngineError, match="deadline exceeded"):
-                await control.sync(known, wait=True, timeout=1)
+                await sync(control, known, wait=True, timeout=1)
             assert clock() - began < 3.5
             assert [item.path for item in await control.list_databases()] == [known]
 
@@ -168,7 +169,7 @@ async def test_a_destination_that_hangs_never_makes_us_wait_longer_than_asked(
                     await asyncio.sleep(0.05)
             began = clock()
             with pytest.raises(EngineTimeout, match="no answer within 3 s"):
-                await control.sync(new, wait=False, timeout=1)
+                await sync(control, new, wait=False, timeout=1)
             with pytest.raises(EngineTimeout, match="no answer within 1 s"):
                 await control.list_databases(timeout=1)
             assert clock() - began < 5
@@ -177,7 +178,7 @@ async def test_a_destination_that_hangs_never_makes_us_wait_longer_than_asked(
             assert await control.txid(known) is not None
             await control.unregister(new, timeout=5)
             assert [item.path for item in await control.list_databases()] == [known]
-        after = await control.sync(known, wait=True, timeout=10)
+        after = await sync(control, known, wait=True, timeout=10)
         assert after.txid == after.replicated_txid
 
 
@@ -214,7 +215,7 @@ async def test_files_plans_and_restores_of_single_transactions(
             if number == 2:
                 await asyncio.sleep(1.1)  # so that a whole second lies between two batches
             add_rows(database)
-            synced = await daemon.control.sync(database, wait=True, timeout=10)
+            synced = await sync(daemon.control, database, wait=True, timeout=10)
             assert synced.txid is not None
             hashes[synced.txid] = await content_hash(database)
 
@@ -294,7 +295,7 @@ async def test_the_secret_is_in_no_file_and_no_command_line(
     database = make_database(tmp_path / "app.db")
     async with start_daemon() as daemon:
         await daemon.control.register(database, location.url_for_engine())
-        assert (await daemon.control.sync(database, wait=True, timeout=10)).replicated_txid == 1  # the secret works
+        assert (await sync(daemon.control, database, wait=True, timeout=10)).replicated_txid == 1  # the secret works
         command = Path(f"/proc/{daemon.supervisor.pid}/cmdline").read_bytes()
         assert b"litestream" in command and b"of two lines" not in command
         for file in tmp_path.rglob("*"):

@@ -25,6 +25,7 @@ from replicator.model import Stream
 
 from tests.backends.sqlite.agents import Agent, caught_up, declare, replica_url, restored_hash, until
 from tests.backends.sqlite.conftest import BUCKET, StartDaemon
+from tests.backends.sqlite.syncing import sync
 from tests.backends.sqlite.writer import Writer
 from tests.engines import S3Server, make_database
 
@@ -203,7 +204,7 @@ async def _equal(command: CommandLine, url: str, copy: Path, database: Path) -> 
 async def _sync(control: ControlClient, database: Path) -> None:
     async def reached() -> bool:
         try:
-            return (await control.sync(database, wait=True, timeout=10)).replicated_txid is not None
+            return (await sync(control, database, wait=True, timeout=10)).replicated_txid is not None
         except EngineError:
             return False
 

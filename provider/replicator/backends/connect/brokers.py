@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
+from confluent_kafka.admin import (
+    AclOperation,
+    AdminClient,
+    ConfigResource,
+    OffsetSpec,
+    ResourceType,
+    TopicDescription,
+)
 
 from replicator.backends.connect.place import Place
 from replicator.backends.connect.positions import Partition
@@ -68,10 +75,12 @@ class Topic:
     """A topic.
 
     :param id: another one after it was deleted and made again.
+    :param readable: who asks may read it.
     """
 
     id: str
     partitions: int
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +134,10 @@ class Brokers:
         if not names:
             return {}
         asked = TopicCollection(sorted(names))
-        futures = await self._call(lambda client: client.describe_topics(asked, request_timeout=PATIENCE))
-        found = await self._each(futures)
-        return {name: Topic(str(topic.topic_id), len(topic.partitions)) for name, topic in found.items()}
+        futures = await self._call(
+            lambda client: client.describe_topics(asked, include_authorized_operations=True, request_timeout=PATIENCE)
+        )
+        return {name: _topic(topic) for name, topic in (await self._each(futures)).items()}
 
     async def earliest(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """The first offset that is retained."""
@@ -156,8 +166,11 @@ class Brokers:
         found = await self._each({resource.name: future for resource, future in futures.items()})
         return {name: _retention(entries) for name, entries in found.items()}
 
-    async def times(self, offsets: Mapping[Partition, int], within: float) -> dict[Partition, int]:
-        """The time of the record at each offset, as far as it can be read in `within` seconds."""
+    async def times(self, offsets: Mapping[Partition, int], within: float) -> dict[Partition, int | None]:
+        """The time of the first record at each offset or later, as far as it can be read in `within` seconds.
+
+        `None` where there is no record: what takes up offsets there are the marks of transactions.
+        """
         return await asyncio.to_thread(self._read_times, dict(offsets), within) if offsets else {}
 
     async def delete_topics(self, names: Collection[str]) -> None:
@@ -230,13 +243,15 @@ class Brokers:
             )
         return EngineRefused(f"the brokers at {self._place.bootstrap}: {error.str()}", property=property)
 
-    def _read_times(self, offsets: dict[Partition, int], within: float) -> dict[Partition, int]:
+    def _read_times(self, offsets: dict[Partition, int], within: float) -> dict[Partition, int | None]:
         consumer = Consumer(
             {
                 **self._config,
                 "group.id": "replicator-status",  # it joins no group and commits nothing
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
+                "enable.partition.eof": True,
+                "isolation.level": "read_uncommitted",  # as MirrorMaker 2 reads
                 "fetch.wait.max.ms": 50,
             },
             logger=_SILENT,
@@ -248,19 +263,25 @@ class Brokers:
             consumer.close()
 
 
-def _first_times(consumer: Consumer, offsets: Mapping[Partition, int], within: float) -> dict[Partition, int]:
+def _topic(found: TopicDescription) -> Topic:
+    allowed = found.authorized_operations
+    return Topic(str(found.topic_id), len(found.partitions), allowed is None or AclOperation.READ in allowed)
+
+
+def _first_times(consumer: Consumer, offsets: Mapping[Partition, int], within: float) -> dict[Partition, int | None]:
     import time
 
-    found: dict[Partition, int] = {}
+    found: dict[Partition, int | None] = {}
     end = time.monotonic() + within
     while len(found) < len(offsets) and (left := end - time.monotonic()) > 0:
         message = consumer.poll(left)
-        if message is None or message.error() is not None:
+        if message is None:
             continue
         at = Partition(str(message.topic()), int(message.partition() or 0))
-        kind, stamp = message.timestamp()
-        if at not in found and kind:
-            found[at] = stamp
+        error, (kind, stamp) = message.error(), message.timestamp()
+        ended = error is not None and error.code() == KafkaError._PARTITION_EOF
+        if at not in found and (ended or (error is None and kind)):
+            found[at] = None if ended else stamp
             consumer.incremental_unassign([TopicPartition(at.topic, at.number)])
     return found
 

@@ -120,15 +120,28 @@ class ConnectCluster:
         """One connector; None only where the engine says that there is none."""
         return await self._listing.get(name)
 
-    async def wait_running(self, name: str, within: float) -> Status:
+    async def wait_running(self, name: str, within: float, *, may_idle: bool = False) -> Status:
         """The connector when it runs, or has failed for so long that this is no report from before a restart.
 
         A connector that has no work has no task, and does not run.
 
+        :param may_idle: having no task counts too, since there is nothing to do for it now.
         :raises StreamNotFound: it is gone.
         :raises WaitTimeout: it is neither after `within` seconds.
         """
-        return await self._waits.until_settled(name, within, self._missing(name))
+        return await self._waits.until_settled(name, within, self._missing(name), may_idle=may_idle)
+
+    async def wait_assigned(self, name: str, within: float) -> None:
+        """Return when a worker has the connector. Until then its state is not known: a changed one says UNASSIGNED.
+
+        :raises StreamNotFound: it is gone.
+        :raises WaitTimeout: no worker has it after `within` seconds.
+        """
+
+        def is_assigned(found: Status) -> bool:
+            return found.state is not ConnectorState.UNASSIGNED
+
+        await self._waits.until(name, is_assigned, "assigned", within, self._missing(name))
 
     # --- Changing ----------------------------------------------------------------------------------------------------
 
@@ -191,10 +204,10 @@ class ConnectCluster:
         await self._ask_of(name, "PUT", "pause")
         await self._waits.until(name, lambda found: found.paused, "paused", within, self._missing(name))
 
-    async def resume(self, name: str, within: float) -> Status:
+    async def resume(self, name: str, within: float, *, may_idle: bool = False) -> Status:
         """Resume a connector, and return it as `wait_running` does."""
         await self._ask_of(name, "PUT", "resume")
-        return await self.wait_running(name, within)
+        return await self.wait_running(name, within, may_idle=may_idle)
 
     async def stop(self, name: str, within: float) -> None:
         """Stop a connector, and return when it is stopped and its tasks are gone."""
@@ -339,9 +352,13 @@ class ConnectCluster:
         self, name: str, verb: str, what: str, *, body: object = None, repeat: Repeat = Repeat.SAFE
     ) -> Answer:
         """Ask something of a connector that has to be there."""
-        answer = await self._ask(verb, path_of("connectors", name, what), body=body, repeat=repeat)
-        if answer.missing:
-            raise self._missing(name)
+        turns = Turns(self._patience)
+        while (answer := await self._ask(verb, path_of("connectors", name, what), body=body, repeat=repeat)).missing:
+            # A worker that has not read its whole log may say so of any; a look waits for the end of that.
+            if await self.get(name) is None:
+                raise self._missing(name)
+            if not await turns.again():
+                raise EngineUnavailable(f"Kafka Connect at {self._rest.address} knows {name!r} and does not find it")
         return answer
 
     async def _post(

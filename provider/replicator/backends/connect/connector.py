@@ -69,6 +69,11 @@ class Status:
         return self._all(ConnectorState.RUNNING) and bool(self.tasks)
 
     @property
+    def idle(self) -> bool:
+        """Whether it runs and has no tasks: it has found nothing to do, or has not begun yet."""
+        return self.state is ConnectorState.RUNNING and not self.tasks
+
+    @property
     def paused(self) -> bool:
         """Whether it and each task is paused."""
         return self._all(ConnectorState.PAUSED)

@@ -25,7 +25,7 @@ _LOGIN = {
     "SCRAM-SHA-512": "org.apache.kafka.common.security.scram.ScramLoginModule",
 }
 _PARAMETERS = ("security.protocol", "sasl.mechanism", "ssl.truststore.location")
-_SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
+_SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,12 @@ def place(endpoint: Endpoint, end: End, *, admin: bool = False) -> Place:
         match = _SERVER.fullmatch(server)
         if match is None or not 0 < int(match[2]) < 65536:
             raise _invalid(end, f"{server!r} is no host:port", "write kafka://host:9092, or several with commas")
-    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    given = dict(pairs)
     if unknown := sorted(given.keys() - set(_PARAMETERS)):
         raise _invalid(end, f"has the parameter {unknown[0]}", f"it takes {', '.join(_PARAMETERS)}")
+    if len(given) < len(pairs):
+        raise _invalid(end, "has a parameter twice")
     text = (endpoint.admin_auth_ref if admin else None) or endpoint.auth_ref
     ref = _ref(text, end, "adminAuthRef" if admin and endpoint.admin_auth_ref else "authRef") if text else None
     protocol = given.get("security.protocol", "SASL_SSL" if ref else "PLAINTEXT")
@@ -95,6 +98,10 @@ def place(endpoint: Endpoint, end: End, *, admin: bool = False) -> Place:
         )
     if ref and not logs_in:
         raise _invalid(end, f"security.protocol is {protocol}, which takes no credentials", "leave out authRef")
+    encrypted = protocol.endswith("SSL")
+    for name, used in (("sasl.mechanism", logs_in), ("ssl.truststore.location", encrypted)):
+        if name in given and not used:
+            raise _invalid(end, f"has {name}, and security.protocol is {protocol}, which does not use it")
     mechanism = given.get("sasl.mechanism", "SCRAM-SHA-512") if logs_in else None
     if mechanism is not None and mechanism not in _LOGIN:
         raise _invalid(end, f"sasl.mechanism is {mechanism!r}", f"it is one of {', '.join(_LOGIN)}")

@@ -48,14 +48,16 @@ def write(offsets: Offsets) -> str | None:
 def read(text: str) -> dict[Partition, int]:
     """From text; raise `InvalidStream` where it is no such text."""
     found: dict[Partition, int] = {}
+    topics: set[str] = set()
     for part in text.split(";"):
         match = _TOPIC.fullmatch(part.strip())
-        if match is None:
+        if match is None or match[1] in topics:
             raise InvalidStream(
                 f"{part[:80]!r} is no position of a mirror",
                 property="lsn",
                 fix='write the next offset of each partition, as in "orders=42,8;users=-,3"',
             )
+        topics.add(match[1])
         for number, offset in enumerate(match[2].split(",")):
             if offset != "-":
                 found[Partition(match[1], number)] = int(offset)

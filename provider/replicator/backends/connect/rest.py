@@ -8,11 +8,12 @@ only where it is JSON with an `error_code`, and a 5xx never does. (Seen on Kafka
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,7 +77,7 @@ class Answer:
     """
 
     status: int
-    body: Any
+    body: Any = field(repr=False)  # of a validation, it holds what placeholders stand for
     worker: str
 
     @property
@@ -97,7 +98,7 @@ class Answer:
     @property
     def text(self) -> str:
         """What Connect says is wrong."""
-        return str(self.body.get("message", "")) if self.spoken else ""
+        return str(self.body["message"]) if self.spoken and self.body.get("message") else ""
 
 
 class Turns:
@@ -108,9 +109,9 @@ class Turns:
         self._within = within
         self._pause = _FIRST_PAUSE
 
-    async def again(self, within: float | None = None) -> bool:
+    async def again(self, within: float = math.inf) -> bool:
         """Wait a little; False, and at once, where another attempt would begin after `within` seconds."""
-        if time.monotonic() + self._pause > self._start + min(self._within, within or self._within):
+        if time.monotonic() + self._pause > self._start + min(self._within, within):
             return False
         await asyncio.sleep(self._pause)
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
@@ -198,11 +199,11 @@ class ConnectRest:
             return EngineUnavailable(
                 f"Kafka Connect at {_shown(answer.worker)} is not ready (HTTP {answer.status}); "
                 "that says nothing about the stream",
-                fix="wait until the worker has started; if it stays so, read its log",
+                fix="wait until the worker has started; if it stays so, check the address, and read the worker's log",
             )
         if not answer.spoken:
             return self._stranger(answer)
-        return EngineRefused(f"Kafka Connect says{told} (HTTP {answer.status})")
+        return EngineRefused(f"Kafka Connect {'says' if told else 'gives no reason'}{told} (HTTP {answer.status})")
 
     def quote(self, text: str) -> str:
         """The engine's text on one line, without secrets."""

@@ -54,9 +54,10 @@ class Waits:
                 if reached(found):
                     return found
 
-    async def until_settled(self, name: str, within: float, gone: Exception) -> Status:
+    async def until_settled(self, name: str, within: float, gone: Exception, *, may_idle: bool) -> Status:
         """The connector when it runs, or has failed for longer than a status is stale.
 
+        :param may_idle: a connector without a task runs too.
         :raises WaitTimeout: it is neither after `within` seconds.
         """
         failed_at: float | None = None
@@ -65,7 +66,9 @@ class Waits:
             nonlocal failed_at
             now = time.monotonic()
             failed_at = (failed_at or now) if found.failed else None
-            return found.running or (failed_at is not None and now - failed_at >= STALE_FOR)
+            return (
+                found.running or (may_idle and found.idle) or (failed_at is not None and now - failed_at >= STALE_FOR)
+            )
 
         return await self.until(name, settled, "running", within, gone)
 

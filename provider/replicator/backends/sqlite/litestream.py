@@ -186,7 +186,7 @@ class ControlClient:
         await self._http.aclose()
 
     async def register(self, path: Path, replica_url: str, *, timeout: float = 10.0) -> Registered:
-        """Start replicating `path`. The engine checks neither the file nor the destination: ask `sync` with `wait`.
+        """Start replicating `path`. The engine checks neither the file nor the destination; its first sync does.
 
         A registered database is uploaded each second, whatever the daemon's configuration says. Raises ValueError for a
         path that the engine would misread.
@@ -201,18 +201,6 @@ class ControlClient:
         already = answer["status"] == self._dialect.already_unregistered
         return Unregistered(Path(answer["path"]), already=already, txid=answer.get("txid") or None)
 
-    async def sync(self, path: Path, *, wait: bool, timeout: float) -> Synced:
-        """Take what is in the WAL; with `wait`, also upload it.
-
-        Without `wait` a failing destination does not show, and with nothing new to upload not even with it.
-        """
-        answer = await self._post("/sync", {"path": str(path), "wait": wait}, timeout, limit=timeout)
-        return Synced(
-            changed=answer["status"] != "no_change",
-            txid=answer["txid"] or None,
-            replicated_txid=answer["replicated_txid"] or None,
-        )
-
     async def txid(self, path: Path, *, timeout: float = 5.0) -> int | None:
         """The last local transaction, None before the first."""
         answer = await self._get("/txid", {"path": str(path)}, timeout)
@@ -222,7 +210,7 @@ class ControlClient:
         """All databases, in the order of their registration.
 
         The engine gives no answer (EngineTimeout) as long as any one database waits for the first contact with a
-        destination that is away; `sync_status`, `info`, `txid` and the `sync` of others go on.
+        destination that is away; `sync_status`, `info`, `txid` and syncs of others go on.
         """
         answer = await self._get("/list", {}, timeout)
         return [

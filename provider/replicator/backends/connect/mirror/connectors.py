@@ -28,11 +28,12 @@ WORKER_CLUSTER = "worker.cluster"
 """An option of ours: on which end's cluster the worker keeps its topics, where that cannot be seen."""
 
 _SYNCS = {"offset-syncs.topic.location": "target"}
+_SYNC_SETTINGS = "offset-syncs."  # MirrorMaker 2 refuses them where no syncs are emitted
 _BYTES = "org.apache.kafka.connect.converters.ByteArrayConverter"
 
 
 class Side(StrEnum):
-    """On which end's cluster the worker stands."""
+    """On which end's cluster the worker stands; the words are those of the ends."""
 
     SOURCE = "source"
     DESTINATION = "destination"
@@ -57,12 +58,15 @@ def build(marker: Marker, side: Side, aliases: Mapping[str, str]) -> Parts:
     """
     stream = marker.stream
     common = _common(stream, side, aliases)
-    groups, heartbeats = _is_on(stream, GROUPS), _is_on(stream, HEARTBEATS)
+    groups, heartbeats = is_on(stream, GROUPS), is_on(stream, HEARTBEATS)
+    own = common if groups else {key: value for key, value in common.items() if not key.startswith(_SYNC_SETTINGS)}
     source = {
-        **common,
+        **own,
         "connector.class": SOURCE_CLASS,
         "topics": ",".join(include_patterns(stream)),
         "topics.exclude": ",".join(exclude_patterns(stream)),
+        "heartbeats.replication.enabled": "false",  # else topics of that name are copied, whatever include says
+        "consumer.allow.auto.create.topics": "false",  # else a topic that is deleted at the source is made again
         # Only the checkpoint connector reads them. At the destination no right to write to the source is needed.
         **(_SYNCS if groups else {"emit.offset-syncs.enabled": "false"}),
         KEY: marker.text(),
@@ -79,6 +83,11 @@ def build(marker: Marker, side: Side, aliases: Mapping[str, str]) -> Parts:
 def part_names(name: str) -> tuple[str, str]:
     """What a stream's connectors for group offsets and for heartbeats are called. No stream's name has a dot."""
     return f"{name}.checkpoint", f"{name}.heartbeat"
+
+
+def option_of(part: str) -> str:
+    """The option that asks for a connector beside the stream's own."""
+    return GROUPS if part.endswith(".checkpoint") else HEARTBEATS
 
 
 def _part(stream: Stream, common: Mapping[str, str], connector: str) -> dict[str, str]:
@@ -108,7 +117,8 @@ def _properties(at: Place, aliases: Mapping[str, str]) -> dict[str, str]:
     return at.worker_properties(placeholders(at.ref, aliases, f"{at.end}.authRef"))
 
 
-def _is_on(stream: Stream, option: str) -> bool:
+def is_on(stream: Stream, option: str) -> bool:
+    """Whether an option that is off by default is on."""
     return _text(stream.options.get(option, "false")) == "true"
 
 

@@ -15,15 +15,18 @@ from replicator.backends.connect.brokers import RECENT
 from replicator.backends.connect.cluster import ConnectCluster, Connector, Initial, Offset
 from replicator.backends.connect.marker import KEPT_REPLAYS, KEY, PART_OF, Marker, Rewind
 from replicator.backends.connect.mirror import preflight
-from replicator.backends.connect.mirror.connectors import Parts, Side, build
+from replicator.backends.connect.mirror.claims import Claims
+from replicator.backends.connect.mirror.connectors import Parts, Side, build, option_of, part_names
 from replicator.backends.connect.mirror.ends import Ends, View
-from replicator.backends.connect.mirror.replays import Start, resolve
+from replicator.backends.connect.mirror.neighbours import PATIENCE, Neighbours
+from replicator.backends.connect.mirror.replays import Start, refuse_gaps, resolve
 from replicator.backends.connect.mirror.status import (
     Held,
     SourceView,
-    gaps,
+    by_part,
     is_done,
     next_offsets,
+    reached,
     status_of,
     view,
 )
@@ -40,7 +43,6 @@ from replicator.errors import (
     NotOurs,
     ReplayKeyReused,
     ReplayNotFound,
-    ReplayNotRetained,
     ReplayRefused,
     ReplicatorError,
     StreamNotFound,
@@ -61,19 +63,28 @@ from replicator.replicator import (
 def open_mirror(address: str, settings: ConnectConfig) -> KafkaMirror:
     """The mirrors of the Connect cluster at an address; raise `SecretNotFound` where the login cannot be read."""
     redactor = Redactor()
-    rest = ConnectRest(access(address, settings, redactor, os.environ), redact=redactor)
     aliases = {**DEFAULT_ALIASES, **settings.secret_providers}
-    return KafkaMirror(ConnectCluster(rest), aliases=aliases, redactor=redactor)
+
+    def rest(at: str) -> ConnectRest:
+        return ConnectRest(access(at, settings, redactor, os.environ), redact=redactor)
+
+    elsewhere = sorted({settings.address or address, *settings.regions.values()} - {address})
+    neighbours = Neighbours([ConnectCluster(rest(at), patience=PATIENCE) for at in elsewhere])
+    return KafkaMirror(ConnectCluster(rest(address)), aliases=aliases, redactor=redactor, neighbours=neighbours)
 
 
 SEEN_WITHIN = 60.0
 """Seconds in which a connector must have done what Connect was asked for."""
 
 
+_RESUMED = "the connector was resumed by somebody else before the offsets were set back"
+
+
 class KafkaMirror:
     """Streams from Kafka to Kafka, as connectors of one Connect cluster.
 
     :param aliases: names of the worker's ConfigProviders, by scheme of reference.
+    :param neighbours: other Connect clusters whose mirrors matter to those here.
     """
 
     kind = "kafka-mirror"
@@ -84,13 +95,16 @@ class KafkaMirror:
         *,
         aliases: Mapping[str, str],
         redactor: Redactor,
+        neighbours: Neighbours | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self._cluster = cluster
+        self._neighbours = neighbours or Neighbours()
         self._aliases = aliases
         self._ends = Ends(environ, redactor)
         self._recent = Recent(self._listing, RECENT)
         self._identity = Recent(cluster.identity, RECENT)
+        self._claims = Claims(RECENT)
         self._finished: dict[tuple[str, str], datetime] = {}
 
     # --- making and changing -----------------------------------------------------------------------------------------
@@ -103,50 +117,74 @@ class KafkaMirror:
             if held is not None and not held.marker.making and _declares_the_same(held.marker.stream, wanted):
                 await self._reconcile(held, held.marker.model_copy(update={"stream": wanted}))
                 return
-            side, seen = await self._checked(wanted)
-            marker = await self._marker(wanted, seen, held)
-            if held is None or held.marker.making:
-                await self._make(marker, side)
-            else:
-                if _moves(held.marker, marker):
-                    await self._stop(held)
-                    await self._cluster.reset_offsets(stream.name)
-                await self._apply(held, build(marker, side, self._aliases))
-                await self._set_state(wanted)
+            with self._claims.claim(Marker(stream=wanted)) as claimed:
+                await self._change(wanted, held, claimed)
 
-    async def _checked(self, stream: Stream) -> tuple[Side, View]:
-        others = [held.marker.stream for held in (await self._recent.get()).values()]
+    async def _change(self, wanted: Stream, held: Held | None, claimed: Sequence[Marker]) -> None:
+        """Make a stream, or give it another declaration.
+
+        :param claimed: other streams that are changed meanwhile.
+        """
+        side, seen = await self._checked(wanted, claimed)
+        marker = await self._marker(wanted, seen, held)
+        if held is None or held.marker.making:
+            await self._make(marker, side, held)
+            return
+        if _moves(held.marker, marker):
+            ended = _given_up_all(self._settled(held, await self._stored(held)), "the stream was moved meanwhile")
+            fresh = await self._marker(wanted, seen, None)
+            marker = fresh.model_copy(update={"rewinds": ended.rewinds})
+            await self._stop(held)
+            await self._cluster.reset_offsets(wanted.name)
+        await self._apply(held, build(marker, side, self._aliases))
+        await self._set_state(wanted)
+
+    async def _checked(self, stream: Stream, claimed: Sequence[Marker] = ()) -> tuple[Side, View]:
+        here = [held.marker for name, held in (await self._recent.get()).items() if name != stream.name]
+        elsewhere, _ = await self._neighbours.look()
+        others = [*here, *elsewhere, *claimed]
         worker = (await self._identity.get()).kafka_cluster_id
         return await preflight.check(self._cluster, worker, self._ends, stream, others, self._aliases)
 
     async def _marker(self, stream: Stream, seen: View, held: Held | None) -> Marker:
+        """The record to write.
+
+        :param held: what there is and goes on.
+        """
         topics: dict[str, str] = {}
         if seen.id("source"):
             brokers = await self._ends.brokers(stream, "source")
             found = await brokers.describe(taken(stream, await brokers.topics()))
             topics = {name: topic.id for name, topic in found.items()}
-        known = held.marker if held else None
+        known = held.marker if held else Marker(stream=stream)
+        same_source = known.stream.source.uri == stream.source.uri
+        same_destination = known.stream.destination.uri == stream.destination.uri
         return Marker(
             stream=stream,
-            source_cluster=seen.id("source") or (known.source_cluster if known else None),
-            destination_cluster=seen.id("destination") or (known.destination_cluster if known else None),
-            topics=topics,
-            rewinds=known.rewinds if known else (),
+            source_cluster=seen.id("source") or (known.source_cluster if same_source else None),
+            destination_cluster=seen.id("destination") or (known.destination_cluster if same_destination else None),
+            topics={**topics, **known.topics},  # positions are of the topics that were there when they were made
+            rewinds=known.rewinds,
         )
 
-    async def _make(self, marker: Marker, side: Side) -> None:
-        """Make the connectors. One that starts by itself is one call; everything else is put together while stopped."""
+    async def _make(self, marker: Marker, side: Side, held: Held | None) -> None:
+        """Make the connectors. One that starts by itself is one call; everything else is put together while stopped.
+
+        :param held: what a call before made of it.
+        """
         stream = marker.stream
         start = await self._start(stream)
         parts = build(marker, side, self._aliases)
-        if start is None and not parts.others:
+        if held is None and start is None and not parts.others:
             paused = stream.desired_state is DesiredState.PAUSED
             await self._create(stream.name, parts.source, Initial.PAUSED if paused else Initial.RUNNING)
             if not paused:
-                await self._cluster.wait_running(stream.name, SEEN_WITHIN)
+                may_idle = marker.source_cluster is not None and not marker.topics
+                await self._cluster.wait_running(stream.name, SEEN_WITHIN, may_idle=may_idle)
             return
-        making = build(marker.model_copy(update={"making": True}), side, self._aliases)
-        await self._create(stream.name, making.source, Initial.STOPPED)
+        if held is None:
+            making = build(marker.model_copy(update={"making": True}), side, self._aliases)
+            await self._create(stream.name, making.source, Initial.STOPPED)
         await self._cluster.stop(stream.name, SEEN_WITHIN)
         for name, config in parts.others.items():
             await self._create(name, config, Initial.STOPPED)
@@ -172,12 +210,13 @@ class KafkaMirror:
         if asked == "earliest":
             return None
         brokers = await self._ends.brokers(stream, "source")
-        source = (await view(brokers, [(Marker(stream=stream), {})]))[0]
+        marker = Marker(stream=stream)
+        source = (await view(brokers, [(marker, {})]))[0]
         if asked == "latest":
             return dict(source.latest)
         assert isinstance(asked, Checkpoint)
         end = dict(source.latest)
-        found = await resolve(brokers, source, end, asked, stream.name, method=ReplayMethod.AUTO, target=None)
+        found = await resolve(brokers, marker, source, end, asked, method=ReplayMethod.AUTO, target=None)
         return {**end, **found.offsets}
 
     async def _reconcile(self, held: Held, marker: Marker) -> None:
@@ -210,7 +249,7 @@ class KafkaMirror:
         now = await self._found(stream.name)
         if stream.desired_state is DesiredState.PAUSED:
             await self._pause(now)
-        elif not all(connector.running for connector in now.all):
+        else:
             await self._resume(now)
 
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
@@ -226,11 +265,20 @@ class KafkaMirror:
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
         async with self._cluster.slot(name):
             held = await self._held(name)
+            self._claims.drop(name)
             if held is None:
+                await self._delete_orphans(name)
                 return
             check_owner(held.marker.stream, owner)
             for connector in (*held.others, held.connector):
                 await self._cluster.delete(connector.name, SEEN_WITHIN)
+
+    async def _delete_orphans(self, name: str) -> None:
+        """Remove what is left where somebody deleted the connector that holds the record."""
+        for other in part_names(name):
+            found = await self._cluster.get(other)
+            if found is not None and _is_part(found, name):
+                await self._cluster.delete(other, SEEN_WITHIN)
 
     # --- pausing -----------------------------------------------------------------------------------------------------
 
@@ -249,20 +297,38 @@ class KafkaMirror:
 
     async def _resume(self, held: Held) -> None:
         """Go on. MirrorMaker 2 would jump over what is no longer retained, and say nothing."""
+        held = await self._assigned(held)
         if held.connector.state in ("PAUSED", "STOPPED"):
             stored = await self._stored(held)
             (source,) = await self._sources([held], [stored])
-            if source is not None and (lost := gaps(held.marker, stored, source)):
-                raise ReplayNotRetained(
-                    f"it cannot go on without a gap: {'; '.join(lost)}",
-                    stream=held.name,
-                    fix="replay it from what is retained, which says what is lost: "
-                    f'replicator replay {held.name} --lsn "{write(source.earliest)}"',
-                )
+            if source is not None:
+                refuse_gaps(held.marker, stored, source)
+        await self._start_all(held)
+
+    async def _assigned(self, held: Held) -> Held:
+        """The stream when it is known again whether its connector is stopped, as it is not just after a change."""
+        if held.connector.state != "UNASSIGNED":
+            return held
+        await self._cluster.wait_assigned(held.name, SEEN_WITHIN)
+        return await self._found(held.name)
+
+    async def _start_all(self, held: Held) -> None:
+        """Let every connector run that does not."""
         for connector in held.all:
-            if not connector.running:
-                await self._cluster.resume(connector.name, SEEN_WITHIN)
-        await self._cluster.wait_running(held.name, SEEN_WITHIN)
+            if connector.running:
+                continue
+            may_idle = await self._may_idle(held, connector)
+            if connector.idle:
+                await self._cluster.wait_running(connector.name, SEEN_WITHIN, may_idle=may_idle)
+            else:
+                await self._cluster.resume(connector.name, SEEN_WITHIN, may_idle=may_idle)
+
+    async def _may_idle(self, held: Held, connector: Connector) -> bool:
+        """Whether there may be nothing to do for a connector: no group to follow, or no topic to copy."""
+        if connector.name != held.name:
+            return True
+        (source,) = await self._sources([held], [{}])
+        return source is not None and not source.topics
 
     async def _stop(self, held: Held) -> None:
         for connector in held.all:
@@ -292,6 +358,8 @@ class KafkaMirror:
                 stream=self._as_found(held),
                 status=status_of(held, offsets, source, now),
                 engine_objects=self._objects(held, source),
+                source_end=by_part(source.latest) if source else {},
+                reached=by_part(reached(offsets, source)) if source else {},
             )
             for held, offsets, source in zip(streams, stored, sources, strict=True)
         ]
@@ -322,8 +390,15 @@ class KafkaMirror:
         """The declaration; what somebody else changed in the configuration shows as `options`, so that it is drift."""
         stream = held.marker.stream
         side = Side.SOURCE if _overrides(held.connector) else Side.DESTINATION
-        strange = _differing(held.connector, build(held.marker, side, self._aliases).source) - {KEY}
-        found = {key: _shown(key, held.connector.config.get(key, "")) for key in sorted(strange)}
+        parts, there = build(held.marker, side, self._aliases), {other.name: other for other in held.others}
+        found: dict[str, str] = {}
+        for name, config in {held.name: parts.source, **parts.others}.items():
+            connector = held.connector if name == held.name else there.get(name)
+            if connector is None:
+                found[option_of(name)] = "false"
+                continue
+            strange = _differing(connector, config) - {KEY, PART_OF}
+            found |= {key: _shown(key, connector.config.get(key, "")) for key in sorted(strange)}
         return stream.model_copy(update={"options": {**stream.options, **found}}) if found else stream
 
     def _objects(self, held: Held, source: SourceView | None) -> dict[str, Any]:
@@ -338,14 +413,16 @@ class KafkaMirror:
         return objects
 
     async def preflight(self, stream: Stream) -> list[Finding]:
+        await self._cluster.identity()  # a worker that is away is no finding about the stream
         held = None
         try:
             held = await self._held(stream.name)
             settle_owner(held.marker.stream if held else None, stream)
-            _, seen = await self._checked(stream)
+            _, seen = await self._checked(stream, self._claims.of_others(stream.name))
         except ReplicatorError as error:
             return [Finding.of(error, Severity.ERROR)]
-        return await preflight.warnings(self._ends, stream, seen, new=held is None)
+        _, unseen = await self._neighbours.look()
+        return await preflight.warnings(self._ends, stream, seen, unseen, new=held is None)
 
     # --- replaying ---------------------------------------------------------------------------------------------------
 
@@ -391,10 +468,9 @@ class KafkaMirror:
             resolved=resolved.plan.resolved,
             target=target,
             events=resolved.plan.events,
-            started_at=datetime.now(UTC),
+            started_at=_now(),
         )
-        until = {at: stored[at] for at in resolved.offsets if at in stored}
-        rewind = Rewind(progress=progress, start=write(resolved.offsets) or "", until=write(until) or "")
+        rewind = Rewind(progress=progress, start=write(resolved.offsets) or "", until=write(resolved.until) or "")
         marker = self._settled(held, stored)
         kept = (*marker.rewinds, rewind)[-KEPT_REPLAYS:]
         topics = {**marker.topics, **resolved.topics}
@@ -406,18 +482,16 @@ class KafkaMirror:
         assert rewind is not None
         if rewind.progress.finished_at is not None:
             return held
-        stopped = (await self._found(held.name)).connector.stopped
+        stopped = (await self._assigned(await self._found(held.name))).connector.stopped
         if not rewind.applied:
             if not stopped:
-                return await self._put_marker(held, held.marker.with_rewind(_resumed_by_another(rewind)))
+                return await self._put_marker(held, held.marker.with_rewind(_given_up(rewind, _RESUMED)))
             naming = Naming.of(held.marker.stream)
             if rewind.start:
                 await self._cluster.alter_offsets(held.name, _as_stored(read(rewind.start), naming))
             held = await self._put_marker(held, held.marker.with_rewind(rewind.model_copy(update={"applied": True})))
         if stopped and held.marker.stream.desired_state is DesiredState.RUNNING:
-            for connector in held.all:
-                await self._cluster.resume(connector.name, SEEN_WITHIN)
-            await self._cluster.wait_running(held.name, SEEN_WITHIN)
+            await self._start_all(await self._assigned(await self._found(held.name)))
         return held
 
     async def get_replay(self, name: str, key: str) -> ReplayProgress:
@@ -436,7 +510,7 @@ class KafkaMirror:
         marker = held.marker
         for rewind in marker.rewinds:
             if rewind.progress.finished_at is None and is_done(rewind, stored):
-                at = self._finished.setdefault((held.name, rewind.progress.key), datetime.now(UTC))
+                at = self._finished.setdefault((held.name, rewind.progress.key), _now())
                 done = rewind.progress.model_copy(update={"state": ReplayState.DONE, "finished_at": at})
                 marker = marker.with_rewind(rewind.model_copy(update={"progress": done}))
         return marker
@@ -457,12 +531,13 @@ class KafkaMirror:
         stored = await self._stored(held)
         brokers = await self._ends.brokers(held.marker.stream, "source")
         source = (await view(brokers, [(held.marker, stored)]))[0]
-        return await resolve(brokers, source, stored, start, held.name, method=method, target=target), stored
+        return await resolve(brokers, held.marker, source, stored, start, method=method, target=target), stored
 
     # --- what Connect holds ------------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
         await self._cluster.aclose()
+        await self._neighbours.aclose()
 
     async def _found(self, name: str) -> Held:
         held = await self._held(name)
@@ -500,19 +575,25 @@ class KafkaMirror:
         }
 
 
+def _now() -> datetime:
+    """With milliseconds, as the record has it."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
 def _is_part(connector: Connector, name: str) -> bool:
     return connector.config.get(PART_OF) == name
 
 
-def _resumed_by_another(rewind: Rewind) -> Rewind:
-    failed = rewind.progress.model_copy(
-        update={
-            "state": ReplayState.FAILED,
-            "finished_at": datetime.now(UTC),
-            "error": "the connector was resumed by somebody else before the offsets were set back",
-        }
-    )
-    return rewind.model_copy(update={"progress": failed})
+def _given_up(rewind: Rewind, why: str) -> Rewind:
+    failed = {"state": ReplayState.FAILED, "finished_at": _now(), "error": why}
+    return rewind.model_copy(update={"progress": rewind.progress.model_copy(update=failed)})
+
+
+def _given_up_all(marker: Marker, why: str) -> Marker:
+    """The record, in which no replay is under way."""
+    rewinds = [item if item.progress.finished_at is not None else _given_up(item, why) for item in marker.rewinds]
+    return marker.model_copy(update={"rewinds": tuple(rewinds)})
 
 
 def _as_stored(offsets: Offsets, naming: Naming) -> list[Offset]:

@@ -100,11 +100,12 @@ def side_of(stream: Stream, view: View, worker: str) -> Side:
             f"(source {source}, destination {destination})",
             fix="use a Connect cluster of the destination, which is the usual way, or one of the source",
         )
-    if said is not None and seen is not None and said is not seen:
+    if said is not None and (seen is not said if seen else view.id(said.value) is not None):
         raise InvalidStream(
-            f"says {said.value}, and the Connect cluster stands on the {seen.value}'s cluster",
+            f"says {said.value}, and the Connect cluster keeps its topics on {worker}, which is "
+            + (f"the {seen.value}'s cluster" if seen else f"not the {said.value}'s cluster {view.id(said.value)}"),
             property=f"options.{WORKER_CLUSTER}",
-            fix="leave it out: it was seen",
+            fix="leave it out, or use a Connect cluster of that end",
         )
     for end, found in (("source", view.source), ("destination", view.destination)):
         if isinstance(found, ReplicatorError) and said is None:

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
 
 from replicator.backends.connect.brokers import Cluster
 from replicator.backends.connect.cluster import ConnectCluster
 from replicator.backends.connect.marker import Marker
-from replicator.backends.connect.mirror.connectors import SOURCE_CLASS, Side, build
+from replicator.backends.connect.mirror.connectors import GROUPS, HEARTBEATS, SOURCE_CLASS, Side, build, is_on
 from replicator.backends.connect.mirror.ends import Ends, View, look, side_of
+from replicator.backends.connect.mirror.routes import refuse_circle, refuse_overlap, refuse_own_copies
 from replicator.backends.connect.mirror.topics import Naming, taken
 from replicator.backends.connect.place import End, place
 from replicator.backends.connect.placeholders import placeholders
-from replicator.errors import DestinationInUse, InvalidStream, ReplicatorError, SecretNotFound
-from replicator.model import Stream
+from replicator.errors import (
+    DestinationInUse,
+    InvalidStream,
+    ReplayNotRetained,
+    ReplicatorError,
+    SecretNotFound,
+    SourceDenied,
+)
+from replicator.model import DesiredState, Stream, format_duration
 from replicator.replicator import Finding, Severity
 
-_FACTOR = "replication.factor"
-_DEFAULT_FACTOR = 2  # of MirrorMaker 2
+_FACTORS = (  # MirrorMaker 2's defaults, and what the topics are needed by
+    ("replication.factor", 2, None),
+    ("offset-syncs.topic.replication.factor", 3, GROUPS),
+    ("checkpoints.topic.replication.factor", 3, GROUPS),
+    ("heartbeats.topic.replication.factor", 3, HEARTBEATS),
+)
 
 
 async def check(
@@ -25,13 +38,13 @@ async def check(
     worker: str,
     ends: Ends,
     stream: Stream,
-    others: Iterable[Stream],
+    others: Sequence[Marker],
     aliases: Mapping[str, str],
 ) -> tuple[Side, View]:
     """Everything that would make the mirror do harm or not start; raise the first of it.
 
     :param worker: id of the Kafka cluster that the workers keep their topics on.
-    :param others: the streams that the Connect cluster has.
+    :param others: the other streams that are known, of this Connect cluster and of others.
     """
     view = await look(ends, stream)
     side = side_of(stream, view, worker)
@@ -39,13 +52,21 @@ async def check(
     await _refuse_invalid(cluster, build(Marker(stream=stream), side, aliases).source, stream)
     _refuse_factor(stream, view)
     names = await _topics(ends, stream, "source", view)
-    refuse_overlap(stream, others, names)
-    _refuse_loop(stream, names)
+    await _refuse_unreadable(ends, stream, names)
+    mine = Marker(stream=stream, source_cluster=view.id("source"), destination_cluster=view.id("destination"))
+    refuse_overlap(mine, others, names)
+    refuse_own_copies(mine, names)
+    refuse_circle(mine, others, names)
     return side, view
 
 
-async def warnings(ends: Ends, stream: Stream, view: View, *, new: bool) -> list[Finding]:
-    """What a person wants to know, and what stops nobody."""
+async def warnings(
+    ends: Ends, stream: Stream, view: View, unseen: Iterable[ReplicatorError], *, new: bool
+) -> list[Finding]:
+    """What a person wants to know, and what stops nobody.
+
+    :param unseen: why other Connect clusters cannot be seen.
+    """
     found = []
     for end, seen in (("source", view.source), ("destination", view.destination)):
         if isinstance(seen, ReplicatorError):
@@ -57,19 +78,26 @@ async def warnings(ends: Ends, stream: Stream, view: View, *, new: bool) -> list
                     property=seen.property,
                 )
             )
+    for error in unseen:
+        text = f"whether a mirror elsewhere brings back what this one copies cannot be seen: {error.message}"
+        found.append(Finding(severity=Severity.WARNING, code=error.code, message=text))
     names = await _topics(ends, stream, "source", view)
     if names is not None and not taken(stream, names):
         text = "no topic of the source matches now; one that is made later is mirrored"
         found.append(Finding(severity=Severity.WARNING, code=InvalidStream.code, message=text, property="include"))
+    found += await _cost_of_pause(ends, stream, taken(stream, names or ()))
     if new and names is not None and (there := await _topics(ends, stream, "destination", view)) is not None:
         naming = Naming.of(stream)
         if used := sorted(set(map(naming.at_destination, taken(stream, names))) & set(there)):
-            more = f" and {len(used) - 1} more" if len(used) > 1 else ""
-            text = f"the topic {used[0]}{more} is there already; the mirror appends to what it holds"
+            text = f"the topic {_some(used)} is there already; the mirror appends to what it holds"
             found.append(
                 Finding(severity=Severity.WARNING, code=DestinationInUse.code, message=text, property="destination.uri")
             )
     return found
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
 
 
 async def _topics(ends: Ends, stream: Stream, end: End, view: View) -> dict[str, int] | None:
@@ -84,79 +112,75 @@ async def _refuse_unresolved(cluster: ConnectCluster, stream: Stream, aliases: M
         for text, problem in problems.items():
             if problem is not None:
                 raise SecretNotFound(
-                    f"the worker puts no usable value in the place of {text}: {problem}",
+                    f"the worker puts no usable value in the place of {text}: {problem.value}",
                     stream=stream.name,
                     property=f"{at.end}.authRef",
                     fix="let the worker's config.providers read it: docs/kafka-mirror.md has the lines",
                 )
 
 
+async def _refuse_unreadable(ends: Ends, stream: Stream, names: Iterable[str] | None) -> None:
+    """A topic that it may not read makes MirrorMaker 2 4.3 copy nothing, and say so in the worker's log alone."""
+    if stream.source.admin_auth_ref is not None or names is None:
+        return  # of another role it is not known what it may
+    found = await (await ends.brokers(stream, "source")).describe(taken(stream, names))
+    if hidden := [name for name, topic in sorted(found.items()) if not topic.readable]:
+        raise SourceDenied(
+            f"the credentials may not read {_some(hidden)}",
+            stream=stream.name,
+            property="source.authRef" if stream.source.auth_ref else "source.uri",
+            fix="grant READ, as docs/kafka-mirror.md lists, or exclude what is not to be copied",
+        )
+
+
 async def _refuse_invalid(cluster: ConnectCluster, config: Mapping[str, str], stream: Stream) -> None:
     found = await cluster.validate(SOURCE_CLASS, {**config, "name": stream.name})
     if not found.errors:
         return
-    overrides = [error for error in found.errors if error.field.startswith("producer.override.")]
-    if overrides:
-        raise InvalidStream(
-            f"the worker, on the source's cluster, does not let a connector set {overrides[0].field}",
-            stream=stream.name,
-            property="destination.uri",
-            fix="set connector.client.config.override.policy=All on the workers, or use a Connect cluster of the "
-            "destination",
-        )
-    first = found.errors[0]
-    own = first.field in stream.options
-    raise InvalidStream(
-        first.message if own else f"{first.field}: {first.message}",
-        stream=stream.name,
-        property=f"options.{first.field}" if own else "options",
-    )
+    for error in found.errors:
+        if error.field in stream.options:
+            raise InvalidStream(error.message, stream=stream.name, property=f"options.{error.field}")
+        if error.field.startswith("producer.override."):
+            raise InvalidStream(
+                f"the worker, on the source's cluster, does not let a connector set {error.field}",
+                stream=stream.name,
+                property="destination.uri",
+                fix="set connector.client.config.override.policy=All on the workers, or use a Connect cluster of the "
+                "destination",
+            )
+    raise InvalidStream(str(found.errors[0]), stream=stream.name, property="options")
 
 
 def _refuse_factor(stream: Stream, view: View) -> None:
-    factor, there = stream.options.get(_FACTOR, _DEFAULT_FACTOR), view.destination
-    if isinstance(there, Cluster) and isinstance(factor, (int, float)) and factor > there.brokers:
-        raise InvalidStream(
-            f"is {int(factor)}, and the destination has {there.brokers} broker{'s' if there.brokers > 1 else ''}, so "
-            "no topic could be made there",
-            stream=stream.name,
-            property=f"options.{_FACTOR}",
-            fix=f'set it: options: {{"{_FACTOR}": {there.brokers}}}',
-        )
-
-
-def refuse_overlap(stream: Stream, others: Iterable[Stream], topics: Iterable[str] | None) -> None:
-    """One writer for a topic: raise `DestinationInUse` where another stream copies to one of the same.
-
-    :param topics: those of the source; `None` where they cannot be seen, and the patterns are compared.
-    """
-    mine = _written(stream, topics)
-    there = place(stream.destination, "destination").bootstrap
-    for other in others:
-        if other.name == stream.name or place(other.destination, "destination").bootstrap != there:
+    there = view.destination
+    if not isinstance(there, Cluster):
+        return
+    for option, default, needed_by in _FACTORS:
+        factor = stream.options.get(option, default)
+        if needed_by is not None and not is_on(stream, needed_by):
             continue
-        if both := mine & _written(other, topics):
-            raise DestinationInUse(
-                f"stream {other.name!r} writes to {min(both)} too",
+        if isinstance(factor, (int, float)) and factor > there.brokers:
+            raise InvalidStream(
+                f"is {int(factor)}, and the destination has {there.brokers} broker{'s' if there.brokers > 1 else ''}, "
+                "so no topic could be made there",
                 stream=stream.name,
-                property="include",
-                fix="exclude it in one of them; two mirrors on one topic write every record twice",
+                property=f"options.{option}",
+                fix=f'set it: options: {{"{option}": {there.brokers}}}',
             )
 
 
-def _written(stream: Stream, topics: Iterable[str] | None) -> set[str]:
-    naming = Naming.of(stream)
-    names = taken(stream, topics) if topics is not None else stream.include or ("*",)
-    return {naming.at_destination(name) for name in names}
-
-
-def _refuse_loop(stream: Stream, topics: Iterable[str] | None) -> None:
-    naming = Naming.of(stream)
-    if copies := [topic for topic in taken(stream, topics or ()) if naming.came_from(topic, naming.source)]:
-        raise InvalidStream(
-            f"{copies[0]} looks like a copy that a mirror with the alias {naming.source!r} made; mirrored on, it would "
-            "come back under a longer name each time",
-            stream=stream.name,
-            property="include",
-            fix=f"exclude {naming.source}.*, or give the ends regions, so that each cluster has its own alias",
-        )
+async def _cost_of_pause(ends: Ends, stream: Stream, topics: Collection[str]) -> list[Finding]:
+    """How long a pause may last before something is lost, as far as the source tells it."""
+    if stream.desired_state is not DesiredState.PAUSED:
+        return []
+    try:
+        found = await (await ends.brokers(stream, "source")).retention(topics)
+    except ReplicatorError:
+        return []
+    limits = {name: kept for name, kept in found.items() if kept is not None}
+    if not limits:
+        return []
+    first = min(limits, key=lambda name: (limits[name], name))
+    kept = format_duration(timedelta(milliseconds=limits[first]))
+    text = f"while it is paused, the source goes on to delete: {first} keeps a record for {kept} at most"
+    return [Finding(severity=Severity.WARNING, code=ReplayNotRetained.code, message=text, property="desiredState")]

@@ -7,12 +7,13 @@ a crash at any point is finished by the next call with the same key, and no key 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from replicator.backends.connect.brokers import Brokers
-from replicator.backends.connect.mirror.status import SourceView
+from replicator.backends.connect.marker import Marker
+from replicator.backends.connect.mirror.status import SourceView, gaps, is_new, told
 from replicator.backends.connect.positions import Offsets, Partition, checkpoint, read, write
 from replicator.capabilities import KAFKA_MIRROR, No
 from replicator.errors import ReplayNotRetained, ReplayRefused, Unsupported
@@ -25,25 +26,28 @@ class Start:
     """A start that was resolved against what the source retains.
 
     :param offsets: the next offset to copy, for each partition that moves.
-    :param topics: ids of the topics that they are of.
+    :param until: the next offsets at which it has copied again all that was copied.
+    :param topics: ids of the topics of which it names every partition.
     """
 
     plan: ReplayPlan
     offsets: Offsets
+    until: Offsets
     topics: Mapping[str, str]
 
 
 async def resolve(
     brokers: Brokers,
+    marker: Marker,
     source: SourceView,
     stored: Offsets,
     start: Checkpoint,
-    name: str,
     *,
     method: ReplayMethod,
     target: str | None,
 ) -> Start:
     """What a replay from `start` would do; raise what it would raise."""
+    name = marker.stream.name
     chosen = ReplayMethod.LOG_REWIND if method is ReplayMethod.AUTO else method
     if isinstance(cell := KAFKA_MIRROR.replay[chosen], No):
         raise Unsupported(cell.reason, stream=name, property="method")
@@ -76,21 +80,58 @@ async def resolve(
             fix=f'start at or before the checkpoint, lsn "{write(stored) or ""}"',
         )
     moved = {at: offset for at, offset in asked.items() if at in stored and offset != stored[at]}
-    ids = {at.topic: source.topics[at.topic].id for at in moved}
-    return Start(_plan(source, stored, moved, start, chosen, name), moved, ids)
+    whole = {at.topic for at in asked} - {at.topic for at in stored if at in source.latest and at not in asked}
+    ids = {topic: source.topics[topic].id for topic in whole}
+    after = marker.model_copy(update={"topics": {**marker.topics, **ids}})
+    refuse_gaps(after, {**stored, **moved}, source, asked, property="start")
+    until = {at: min(stored[at], source.latest[at]) for at in moved}
+    made_again = {topic for topic in ids if is_new(source.topics[topic], marker.topics.get(topic))}
+    plan = _plan(source, stored, moved, until, made_again, start, chosen, name)
+    return Start(plan, moved, until, ids)
+
+
+def refuse_gaps(
+    marker: Marker, stored: Offsets, source: SourceView, asked: Offsets | None = None, *, property: str | None = None
+) -> None:
+    """Raise `ReplayNotRetained` where the mirror would go on behind a gap, with the replay that does so knowingly.
+
+    :param asked: what that replay starts at besides.
+    """
+    if lost := gaps(marker, stored, source):
+        first = {at: source.earliest.get(at, 0) for at in lost}
+        raise ReplayNotRetained(
+            f"it cannot go on without a gap: {told(lost)}",
+            stream=marker.stream.name,
+            property=property,
+            fix="replay it from what is retained, which says what is lost: "
+            f'replicator replay {marker.stream.name} --lsn "{write({**(asked or {}), **first})}"',
+        )
 
 
 def _plan(
-    source: SourceView, stored: Offsets, moved: Offsets, start: Checkpoint, method: ReplayMethod, name: str
+    source: SourceView,
+    stored: Offsets,
+    moved: Offsets,
+    until: Offsets,
+    made_again: Collection[str],
+    start: Checkpoint,
+    method: ReplayMethod,
+    name: str,
 ) -> ReplayPlan:
-    events = sum(max(0, min(stored[at], source.latest[at]) - offset) for at, offset in moved.items())
+    again = sum(max(0, until[at] - offset) for at, offset in moved.items() if at.topic not in made_again)
+    anew = sum(source.latest[at] - offset for at, offset in moved.items() if at.topic in made_again)
     effects = [
         f"offsets {stored[at]} to {offset - 1} of {at.topic}/{at.number} are lost: the source retains them no longer"
         for at, offset in moved.items()
-        if offset > stored[at]
+        if offset > stored[at] and at.topic not in made_again
     ]
-    if events:
-        effects.append(f"{events} records are appended to the destination a second time; its consumers see them twice")
+    effects += [
+        f"{topic} was deleted and made again: its records are copied from there on, even those that were copied "
+        "already; what the old topic had and was not copied is lost"
+        for topic in sorted(made_again)
+    ]
+    if again:
+        effects.append(f"{again} records are appended to the destination a second time; its consumers see them twice")
     if moved:
         effects.append("the mirror stops for some seconds")
     return ReplayPlan(
@@ -98,8 +139,8 @@ def _plan(
         method=method,
         start=start,
         resolved=Checkpoint(lsn=write({**stored, **moved}) or "-", wall=start.wall),
-        events=events,
-        duplicates=events > 0,
+        events=again + anew,
+        duplicates=again + anew > 0,
         earliest=checkpoint(source.earliest),
         latest=checkpoint(stored),
         effects=tuple(effects) or ("nothing was copied since then, so nothing is copied again",),
@@ -130,7 +171,9 @@ async def _at_time(
                 property="start",
                 fix="start at that time or later, or say with lsn at which offsets",
             )
-    return {at: min(item.offset, stored[at]) for at, item in found.items() if at in stored}
+    return {
+        at: min(item.offset, max(stored[at], source.earliest.get(at, 0))) for at, item in found.items() if at in stored
+    }
 
 
 def _instant(milliseconds: int) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -18,7 +18,8 @@ from replicator.model import StreamState, StreamStatus
 T = TypeVar("T")
 
 MOST_TIMES = 64
-"""Partitions of a source of which the oldest record that waits is read, those furthest behind first."""
+"""Partitions of a source of which the oldest record that waits is read, those furthest behind first. Those that are one
+offset behind are read besides: what takes it up may be the mark of a transaction."""
 READ_WITHIN = 2.0
 """Seconds for reading them."""
 
@@ -51,6 +52,7 @@ class SourceView:
     :param topics: by name.
     :param newest: the record with the latest time.
     :param waiting: the time of the oldest record that is not copied, in milliseconds; where it was read.
+    :param ended: partitions with nothing but marks of transactions after what is copied. They take up offsets too.
     """
 
     topics: Mapping[str, Topic]
@@ -58,6 +60,7 @@ class SourceView:
     latest: Offsets
     newest: Mapping[Partition, Found] = field(default_factory=dict)
     waiting: Mapping[Partition, int] = field(default_factory=dict)
+    ended: frozenset[Partition] = frozenset()
 
 
 def next_offsets(offsets: Sequence[Offset]) -> dict[Partition, int]:
@@ -75,7 +78,7 @@ def status_of(held: Held, stored: Offsets, source: SourceView | None, now: datet
     :param stored: next offsets, for every partition of which something was copied.
     :param source: `None` where the source cannot be seen from here.
     """
-    lost = gaps(held.marker, stored, source) if source else []
+    lost = gaps(held.marker, stored, source) if source else {}
     error = _error(held, lost, source)
     lag = lag_of(stored, source) if source else None
     behind = sum(lag.values()) if lag is not None else None
@@ -95,33 +98,56 @@ def lag_of(stored: Offsets, source: SourceView) -> dict[Partition, int]:
     found = {}
     for at, end in source.latest.items():
         first = max(stored.get(at, 0), source.earliest.get(at, 0))
-        if end > first:
+        if end > first and at not in source.ended:
             found[at] = end - first
     return found
 
 
-def gaps(marker: Marker, stored: Offsets, source: SourceView) -> list[str]:
-    """What is lost between the stored positions and what the source retains, one clause each."""
-    found = []
+def reached(stored: Offsets, source: SourceView) -> dict[Partition, int]:
+    """Up to which offset each partition of the source is copied, counting what is no longer retained as copied."""
+    lag = lag_of(stored, source)
+    return {at: end - lag.get(at, 0) for at, end in source.latest.items()}
+
+
+def by_part(offsets: Offsets) -> dict[str, int]:
+    """Offsets under names that a listing can carry."""
+    return {f"{at.topic}/{at.number}": offset for at, offset in offsets.items()}
+
+
+def gaps(marker: Marker, stored: Offsets, source: SourceView) -> dict[Partition, str]:
+    """Where the source retains no longer what comes after a stored position, with what is lost as a clause.
+
+    MirrorMaker 2 goes on behind such a gap, and says nothing.
+    """
+    found = {}
     for at, offset in sorted(stored.items()):
-        topic = source.topics.get(at.topic)
-        if topic is None:
+        topic, end = source.topics.get(at.topic), source.latest.get(at)
+        if topic is None or end is None:
             continue
-        known = marker.topics.get(at.topic)
-        first, end = source.earliest.get(at, 0), source.latest.get(at)
-        if (known is not None and known != topic.id) or (end is not None and offset > end):
-            found.append(f"{at.topic} was deleted and made again; the stored offset {offset} is of the old topic")
+        first = source.earliest.get(at, 0)
+        if is_new(topic, marker.topics.get(at.topic)) or offset > end:
+            found[at] = f"{at.topic} was deleted and made again; the stored offset {offset} may be of the old topic"
         elif offset < first:
-            found.append(f"{at.topic}/{at.number}: offsets {offset} to {first - 1} are no longer retained")
-    return list(dict.fromkeys(found))
+            found[at] = f"{at.topic}/{at.number}: offsets {offset} to {first - 1} are no longer retained"
+    return found
 
 
-def _error(held: Held, lost: Sequence[str], source: SourceView | None) -> str | None:
+def is_new(topic: Topic, known: str | None) -> bool:
+    """Whether another topic of the name was there before."""
+    return known is not None and known != topic.id
+
+
+def told(lost: Mapping[Partition, str]) -> str:
+    """What is lost, each clause once."""
+    return "; ".join(dict.fromkeys(lost.values()))
+
+
+def _error(held: Held, lost: Mapping[Partition, str], source: SourceView | None) -> str | None:
     for connector in held.all:
         if connector.failed:
             return connector.trace or "the connector failed, and Connect gives no reason"
     if lost:
-        return "; ".join(lost)
+        return told(lost)
     if source is not None and not source.topics and held.connector.state == "RUNNING" and not held.connector.tasks:
         return "no topic of the source matches include, so nothing is mirrored"
     return None
@@ -130,7 +156,7 @@ def _error(held: Held, lost: Sequence[str], source: SourceView | None) -> str | 
 def _state(held: Held, stored: Offsets, lag: Mapping[Partition, int] | None) -> StreamState:
     if any(connector.state in ("PAUSED", "STOPPED") for connector in held.all):
         return StreamState.PAUSED
-    if not all(connector.running for connector in held.all):
+    if not held.connector.running or not all(other.running or other.idle for other in held.others):
         return StreamState.CATCHING_UP
     if any(at not in stored for at in lag or ()) or any(not is_done(item, stored) for item in held.marker.rewinds):
         return StreamState.CATCHING_UP
@@ -182,15 +208,15 @@ async def view(brokers: Brokers, streams: Sequence[tuple[Marker, Offsets]]) -> l
         for at, lag in lag_of(stored, found).items():
             first = found.latest[at] - lag
             waiting[at] = max(waiting.get(at, (0, 0)), (lag, first))
-    furthest = sorted(waiting, key=lambda at: waiting[at], reverse=True)[:MOST_TIMES]
-    times = await brokers.times({at: waiting[at][1] for at in furthest}, READ_WITHIN)
+    furthest = sorted(waiting, key=lambda at: waiting[at], reverse=True)
+    read = [*furthest[:MOST_TIMES], *(at for at in furthest[MOST_TIMES:] if waiting[at][0] == 1)]
+    times = await brokers.times({at: waiting[at][1] for at in read}, READ_WITHIN)
+    ended = frozenset(at for at, time in times.items() if time is None)
     return [
-        SourceView(
-            found.topics,
-            found.earliest,
-            found.latest,
-            found.newest,
-            {at: times[at] for at in lag_of(stored, found) if at in times},
+        replace(
+            found,
+            waiting={at: time for at in lag_of(stored, found) if (time := times.get(at)) is not None},
+            ended=ended.intersection(found.latest),
         )
         for found, (_, stored) in zip(views, streams, strict=True)
     ]

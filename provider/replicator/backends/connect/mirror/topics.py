@@ -14,7 +14,7 @@ IDENTITY_POLICY = "org.apache.kafka.connect.mirror.IdentityReplicationPolicy"
 _POLICY = "replication.policy.class"
 _SEPARATOR = "replication.policy.separator"
 _ALIAS = "source.cluster.alias"
-_INTERNAL = (r".*[\-\.]internal", r".*\.replica", "__.*")  # MirrorMaker 2's own default, which ours stand beside
+_INTERNAL = (r".*[\-\.]internal", r".*\.replica", "__.*", r"\..*")  # what MirrorMaker 2 never copies, or not by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,14 @@ class Naming:
                 property="destination.region",
                 fix=f"give each end its own region, or set options.{_ALIAS}",
             )
-        return cls(alias, target, policy == PREFIX_POLICY, str(stream.options.get(_SEPARATOR, ".")))
+        separator = str(stream.options.get(_SEPARATOR, "."))
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", separator):
+            raise InvalidStream(
+                f"{separator!r} cannot stand in the name of a topic",
+                property=f"options.{_SEPARATOR}",
+                fix="write letters, digits, . - and _",
+            )
+        return cls(alias, target, policy == PREFIX_POLICY, separator)
 
     def at_destination(self, topic: str) -> str:
         """The name of a topic's copy."""
@@ -64,6 +71,13 @@ class Naming:
     def came_from(self, topic: str, alias: str) -> bool:
         """Whether a topic is named as the copy of one of another cluster."""
         return self.prefixed and topic.startswith(f"{alias}{self.separator}")
+
+    def came_through(self, topic: str, alias: str) -> bool:
+        """Whether it is named as a copy, or as the copy of a copy, that passed another cluster.
+
+        MirrorMaker 2 takes each part of a name before the last one for a cluster.
+        """
+        return self.prefixed and alias in topic.split(self.separator)[:-1]
 
 
 def _alias(endpoint: Endpoint, word: str) -> str:
@@ -78,29 +92,29 @@ def taken(stream: Stream, topics: Iterable[str]) -> list[str]:
     return sorted(
         topic
         for topic in topics
-        if include.fullmatch(topic) and not exclude.fullmatch(topic) and not naming.came_from(topic, naming.target)
+        if include.fullmatch(topic) and not exclude.fullmatch(topic) and not naming.came_through(topic, naming.target)
     )
 
 
 def include_patterns(stream: Stream) -> list[str]:
     """`topics` of MirrorMaker 2: regular expressions that match whole names."""
-    return [_regex(glob) for glob in stream.include] or [".*"]
+    return [_regex(glob, "include") for glob in stream.include] or [".*"]
 
 
 def exclude_patterns(stream: Stream) -> list[str]:
     """`topics.exclude` of MirrorMaker 2."""
-    return [*_INTERNAL, *(_regex(glob) for glob in stream.exclude)]
+    return [*_INTERNAL, *(_regex(glob, "exclude") for glob in stream.exclude)]
 
 
 _WORDS = {"*": r"[^.]*", "?": r"[^.]"}
 
 
-def _regex(glob: str) -> str:
+def _regex(glob: str, property: str) -> str:
     """A glob as a regular expression that Java and Python read alike, without the comma that separates Java's list."""
     if not re.fullmatch(r"[A-Za-z0-9._*?-]+", glob):
         raise InvalidStream(
             f"{glob!r} can match no topic",
-            property="include",
+            property=property,
             fix="topics hold letters, digits, . _ and -; * and ? stand for some of them, but for no dot",
         )
     return "".join(_WORDS.get(char, rf"\{char}" if char in ".-" else char) for char in glob)

@@ -1,0 +1,39 @@
+"""Mirrors between the two clusters of the run, removed when the test ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from tests.backends.connect.mirror.bed import Bed
+from tools.kafka.pair import Pair
+
+OpenBed = Callable[..., Bed]
+"""Opens what `Bed` describes, until the test ends."""
+
+
+@pytest.fixture
+async def open_bed() -> AsyncIterator[OpenBed]:
+    opened: list[Bed] = []
+
+    def open_(*given: Any, **rest: Any) -> Bed:
+        opened.append(Bed(*given, **rest))
+        return opened[-1]
+
+    yield open_
+    for bed in reversed(opened):
+        await bed.remove()
+
+
+@pytest.fixture
+def bed(kafka: Pair, open_bed: OpenBed) -> Bed:
+    """From east to west, by the workers of the west."""
+    return open_bed(kafka.east, kafka.west, kafka.west.connect)
+
+
+@pytest.fixture
+def at_source(kafka: Pair, open_bed: OpenBed) -> Bed:
+    """From east to west, by the workers of the east."""
+    return open_bed(kafka.east, kafka.west, kafka.east.connect)

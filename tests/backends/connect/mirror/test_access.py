@@ -1,0 +1,263 @@
+"""TLS, SCRAM and the least rights that suffice; and that no password goes anywhere but into the worker's clients."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+from confluent_kafka.admin import AclOperation, ResourceType
+from replicator.errors import ReplicatorError, SecretNotFound, SourceDenied
+from replicator.model import StreamState
+
+from tests.backends.connect.mirror.bed import FOLLOWED, commit, committed, records, settings
+from tests.backends.connect.mirror.conftest import OpenBed
+from tests.backends.sqlite.agents import state_is, until
+from tests.kafka import allow, unique
+from tools.kafka.cluster import Worker, add_user
+from tools.kafka.pair import Pair, Side
+
+pytestmark = pytest.mark.engine
+
+CANARY = "c4n4ry-$HOME-'of-${env:HOME}"
+"""A password with everything that a JAAS line can hold."""
+
+READ, WRITE, CREATE, ALTER, DESCRIBE, ALTER_CONFIGS, DESCRIBE_CONFIGS = (
+    AclOperation.READ,
+    AclOperation.WRITE,
+    AclOperation.CREATE,
+    AclOperation.ALTER,
+    AclOperation.DESCRIBE,
+    AclOperation.ALTER_CONFIGS,
+    AclOperation.DESCRIBE_CONFIGS,
+)
+AT_SOURCE = (READ, DESCRIBE_CONFIGS)
+"""On the topics that are mirrored. Who may read, write or alter a topic may describe it."""
+AT_DESTINATION = (CREATE, ALTER, ALTER_CONFIGS)
+"""On their copies. The records themselves are written by the worker's own user."""
+GROUP_AT_SOURCE = (DESCRIBE,)
+"""On the groups that are followed."""
+GROUP_AT_DESTINATION = (READ,)
+"""On the same groups, where their positions are written."""
+COPIES_OF_FOLLOWED = (*AT_DESTINATION, READ)
+"""On the copies, when groups are followed: to write a position one has to read the topic."""
+SYNCS = (CREATE, READ, WRITE)
+"""On `mm2-offset-syncs.ALIAS.internal` at the destination."""
+CHECKPOINTS = (CREATE, READ)
+"""On `ALIAS.checkpoints.internal` there. As with the copies, the worker's own user writes."""
+FROM_THE_SOURCE = (*AT_DESTINATION, WRITE)
+"""The same, for a worker on the source's cluster, whose producer logs in there."""
+
+
+NOW = int(time.time() * 1000)
+
+
+@dataclass(frozen=True)
+class User:
+    """A user of both secure listeners, and a worker on each cluster that has the login."""
+
+    name: str
+    east: Worker
+    west: Worker
+
+    def may(
+        self, side: Side, name: str, operations: Sequence[AclOperation], kind: ResourceType = ResourceType.TOPIC
+    ) -> None:
+        allow(side, self.name, *[(kind, name, operation) for operation in operations])
+
+
+@pytest.fixture(scope="module")
+def user(kafka: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    name = unique("mirror")
+    environment = {
+        "MIRROR_USERNAME": name,
+        "MIRROR_PASSWORD": CANARY,
+        "QUOTED_USERNAME": name,
+        "QUOTED_PASSWORD": 'c4n4ry"; evil="',
+    }
+    workers = []
+    for side in (kafka.east, kafka.west):
+        add_user(side.bootstrap, name, CANARY)
+        folder = tmp_path_factory.mktemp("secure")
+        workers.append(Worker(folder, side.bootstrap, group=unique("secure"), environment=environment))
+    for worker in workers:
+        worker.launch()
+    for worker in workers:
+        worker.wait()
+        login = worker.secrets / "mirror.properties"
+        login.write_text(f"username={name}\npassword={CANARY}\n")
+    yield User(name, *workers)
+    for worker in workers:
+        worker.kill()
+
+
+@pytest.fixture
+def own_login(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own process has the login, too."""
+    monkeypatch.setenv("MIRROR_USERNAME", user.name)
+    monkeypatch.setenv("MIRROR_PASSWORD", CANARY)
+
+
+def both_ends(pair: Pair, ref: str) -> dict[str, dict[str, str]]:
+    """Both secure listeners, with the same login."""
+    return {
+        end: {"uri": f"kafka://{side.secure_bootstrap}?ssl.truststore.location={side.ca}", "authRef": ref}
+        for end, side in (("source", pair.east), ("destination", pair.west))
+    }
+
+
+@pytest.mark.usefixtures("own_login")
+@pytest.mark.parametrize(("where", "scheme"), [("destination", "env"), ("source", "file")])
+async def test_a_mirror_with_the_least_rights_copies_and_shows_no_password(
+    kafka: Pair, open_bed: OpenBed, user: User, where: str, scheme: str
+) -> None:
+    worker = user.west if where == "destination" else user.east
+    ref = "env://MIRROR_*" if scheme == "env" else f"file://{worker.secrets}/mirror.properties"
+    bed = open_bed(kafka.east, kafka.west, worker.url)
+    topic = bed.topic(partitions=2, retention_ms="7200000")
+    user.may(kafka.east, topic, AT_SOURCE)
+    user.may(kafka.west, bed.copy_of(topic), AT_DESTINATION if worker is user.west else FROM_THE_SOURCE)
+    bed.produce(topic, records(0, 10, partitions=2, start=NOW))
+    stream = bed.stream(topic, **both_ends(kafka, ref))
+    assert await bed.driver.preflight(stream) == []
+    await bed.driver.upsert_stream(stream)
+    status = await bed.caught_up(stream.name)
+    assert bed.copied(topic) == bed.original(topic)
+    assert settings(kafka.west, bed.copy_of(topic))["retention.ms"] == "7200000"
+    await bed.driver.pause(stream.name)
+    bed.produce(topic, records(10, 14, partitions=2, start=NOW))
+    late = await bed.driver.get_status(stream.name)
+    assert late.lag_events == 4
+    assert late.lag_seconds is not None
+    (found,) = await bed.driver.describe([stream.name])
+    for text in (str(bed.connector(stream.name)), repr(status), repr(found), worker.log):
+        assert "c4n4ry" not in text
+
+
+@pytest.mark.usefixtures("own_login")
+async def test_groups_are_followed_with_the_least_rights(
+    kafka: Pair, user: User, open_bed: OpenBed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bed = open_bed(kafka.east, kafka.west, user.west.url)
+    topic, group = bed.topic(), unique("readers")
+    user.may(kafka.east, topic, AT_SOURCE)
+    user.may(kafka.east, group, GROUP_AT_SOURCE, ResourceType.GROUP)
+    user.may(kafka.west, bed.copy_of(topic), COPIES_OF_FOLLOWED)
+    user.may(kafka.west, group, GROUP_AT_DESTINATION, ResourceType.GROUP)
+    user.may(kafka.west, f"mm2-offset-syncs.{bed.alias}.internal", SYNCS)
+    user.may(kafka.west, f"{bed.alias}.checkpoints.internal", CHECKPOINTS)
+    bed.produce(topic, records(0, 10, start=NOW))
+    commit(kafka.east, group, topic, 5)
+    stream = await bed.made(topic, options=FOLLOWED | {"groups": group}, **both_ends(kafka, "env://MIRROR_*"))
+    await bed.caught_up(stream.name)
+    commit(kafka.east, group, topic, 10)
+
+    def followed() -> bool:
+        return committed(kafka.west, group, bed.copy_of(topic)) is not None
+
+    await until(lambda: asyncio.to_thread(followed), timeout=30, what="the group is at the destination")
+    seen = await bed.driver.get_status(stream.name)
+    assert (seen.state, seen.lag_events) == (StreamState.RUNNING, 0)
+    # Whoever has no login sees what Connect tells, and no more.
+    monkeypatch.delenv("MIRROR_PASSWORD")
+    blind = await bed.another().get_status(stream.name)
+    assert (blind.state, blind.last_checkpoint) == (seen.state, seen.last_checkpoint)
+    assert (blind.lag_events, blind.lag_seconds, blind.last_event) == (None, None, None)
+
+
+@pytest.mark.usefixtures("own_login")
+async def test_without_the_right_to_write_it_is_failed(kafka: Pair, open_bed: OpenBed, user: User) -> None:
+    bed = open_bed(kafka.east, kafka.west, user.east.url)
+    topic = bed.topic()
+    user.may(kafka.east, topic, AT_SOURCE)
+    user.may(kafka.west, bed.copy_of(topic), AT_DESTINATION)
+    bed.produce(topic, records(0, 3, start=NOW))
+    stream = await bed.made(topic, **both_ends(kafka, "env://MIRROR_*"))
+    broken = await state_is(bed.driver, stream.name, StreamState.FAILED)
+    assert "uthoriz" in str(broken.last_error)
+    assert bed.copied(topic) == []
+
+
+@pytest.mark.usefixtures("own_login")
+async def test_without_the_right_to_read_it_is_refused_since_mirrormaker_would_only_log_it(
+    kafka: Pair, open_bed: OpenBed, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bed = open_bed(kafka.east, kafka.west, user.west.url)
+    topic = bed.topic()
+    user.may(kafka.east, topic, (DESCRIBE, DESCRIBE_CONFIGS))
+    user.may(kafka.west, bed.copy_of(topic), AT_DESTINATION)
+    bed.produce(topic, records(0, 3, start=NOW))
+    with pytest.raises(SourceDenied, match=rf"source\.authRef: the credentials may not read {topic} "):
+        await bed.made(topic, **both_ends(kafka, "env://MIRROR_*"))
+
+    # What the connector's role may is not known where we have another one; then it runs, and stays behind.
+    watcher = unique("watcher")
+    add_user(kafka.east.bootstrap, watcher, CANARY)
+    allow(kafka.east, watcher, (ResourceType.TOPIC, topic, READ))
+    monkeypatch.setenv("WATCHER_USERNAME", watcher)
+    monkeypatch.setenv("WATCHER_PASSWORD", CANARY)
+    ends = both_ends(kafka, "env://MIRROR_*")
+    ends["source"]["adminAuthRef"] = "env://WATCHER_*"
+    stream = await bed.made(topic, **ends)
+    await asyncio.sleep(3)  # a mirror that may read has copied by then
+    status = await bed.driver.get_status(stream.name)
+    assert (status.state, status.lag_events, status.last_error) == (StreamState.CATCHING_UP, 3, None)
+    assert status.lag_seconds is not None
+    assert bed.copied(topic) == []
+
+
+@pytest.mark.parametrize(
+    ("ref", "told"),
+    [
+        ("env://NOWHERE_*", "leaves it as it is"),
+        ("env://QUOTED_*", "breaks a JAAS line"),
+        ("file:///etc/hostname", "leaves it as it is"),
+    ],
+    ids=["not set on the worker", "with a quote", "a path that is not allowed"],
+)
+async def test_a_login_of_no_use_to_the_worker_is_refused_before_anything_is_made(
+    kafka: Pair, open_bed: OpenBed, user: User, monkeypatch: pytest.MonkeyPatch, ref: str, told: str
+) -> None:
+    for word in ("NOWHERE", "QUOTED"):  # our own process gets in
+        monkeypatch.setenv(f"{word}_USERNAME", user.name)
+        monkeypatch.setenv(f"{word}_PASSWORD", CANARY)
+    bed = open_bed(kafka.east, kafka.west, user.west.url)
+    stream = bed.stream("orders", **both_ends(kafka, ref), options={"worker.cluster": "destination"})
+    (finding,) = await bed.driver.preflight(stream)
+    with pytest.raises(SecretNotFound) as refused:
+        await bed.driver.upsert_stream(stream)
+    assert refused.value.property == finding.property == "source.authRef"
+    assert told in refused.value.message
+    with bed.rest() as rest:
+        assert rest.get(f"/connectors/{stream.name}").status_code == 404
+    for text in (str(refused.value), repr(finding), user.west.log):
+        assert "c4n4ry" not in text
+
+
+@pytest.mark.parametrize(
+    ("ours", "kind"),
+    [
+        ({"MIRROR_USERNAME": "nobody", "MIRROR_PASSWORD": "c4n4ry of another"}, SourceDenied),
+        ({}, SecretNotFound),
+    ],
+    ids=["refused", "not set here"],
+)
+async def test_an_end_that_lets_us_not_in_is_refused_with_its_reference(
+    kafka: Pair,
+    open_bed: OpenBed,
+    user: User,
+    monkeypatch: pytest.MonkeyPatch,
+    ours: dict[str, str],
+    kind: type[ReplicatorError],
+) -> None:
+    for name, value in ours.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("replicator.backends.connect.brokers.PATIENCE", 1.5)
+    bed = open_bed(kafka.east, kafka.west, user.west.url)
+    stream = bed.stream("orders", **both_ends(kafka, "env://MIRROR_*"))
+    with pytest.raises(kind) as refused:
+        await bed.driver.upsert_stream(stream)
+    assert refused.value.property == "source.authRef"
+    assert "c4n4ry" not in str(refused.value)

@@ -1,0 +1,125 @@
+"""Which mirrors would write a topic twice, or bring back what another one copied; as far as they are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from replicator.backends.connect.marker import Marker
+from replicator.backends.connect.mirror.routes import refuse_circle, refuse_overlap, refuse_own_copies
+from replicator.errors import DestinationInUse, InvalidStream
+
+from tests.backends.connect.mirror.given import IDENTITY, declare
+
+URIS = {word: f"kafka://{word}:9092" for word in ("east", "west", "north")}
+
+
+def mirror(way: str, *, seen: bool = True, regions: bool = False, **changes: Any) -> Marker:
+    """A mirror such as `east>west`, with names kept unless it is written `east->west`."""
+    source, _, destination = way.replace("->", ">").partition(">")
+    keeps = {} if "->" in way else {"options": IDENTITY}
+    ends = {
+        end: {"uri": URIS[word], **({"region": word} if regions else {})}
+        for end, word in (("source", source), ("destination", destination))
+    }
+    stream = declare(**{"name": "other", **keeps, **ends, **changes})
+    marker = Marker(stream=stream, source_cluster=source, destination_cluster=destination)
+    return marker if seen else Marker(stream=stream)
+
+
+ALL: dict[str, Any] = {"include": []}
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "topics", "circle"),
+    [
+        (mirror("east>west"), [mirror("west>east")], ["orders"], ["other"]),
+        (mirror("east>west"), [mirror("west>east")], None, ["other"]),
+        (mirror("east>west", seen=False), [mirror("west>east", seen=False)], None, ["other"]),
+        (mirror("east>west", **ALL), [mirror("west>east", include=["later"])], ["orders"], ["other"]),
+        (mirror("east>west", include=["o*"]), [mirror("west>east", include=["orders?"])], [], ["other"]),
+        (
+            mirror("east>west"),
+            [mirror("west>north", name="one"), mirror("north>east", name="two")],
+            ["orders"],
+            ["one", "two"],
+        ),
+        # Prefixed, and without regions: both have the alias "source", so each copy gets another name for ever.
+        (mirror("east->west", **ALL), [mirror("west->east", **ALL)], ["orders"], ["other"]),
+        (mirror("east->west", **ALL), [mirror("west>east", **ALL)], ["orders"], ["other"]),
+        # Nothing comes back.
+        (mirror("east->west", regions=True, **ALL), [mirror("west->east", regions=True, **ALL)], ["orders"], None),
+        (mirror("east->west"), [mirror("west->east")], ["orders"], None),
+        (mirror("east>west"), [mirror("west>east", include=["bills"])], ["orders", "bills"], None),
+        (mirror("east>west"), [mirror("west>east", **ALL, exclude=["orders"])], ["orders"], None),
+        (mirror("east>west"), [mirror("north>east")], ["orders"], None),
+        (mirror("east>west"), [mirror("west>north")], ["orders"], None),
+        (mirror("east>west"), [mirror("west>north", name="one"), mirror("north>west", name="two")], ["orders"], None),
+        (mirror("east>west"), [], ["orders"], None),
+    ],
+)
+def test_what_would_come_back_is_refused_with_the_way(
+    mine: Marker, others: list[Marker], topics: list[str] | None, circle: list[str] | None
+) -> None:
+    if circle is None:
+        refuse_circle(mine, others, topics)
+        return
+    with pytest.raises(InvalidStream, match=", ".join(f"'{name}'" for name in circle)) as refused:
+        refuse_circle(mine, others, topics)
+    assert refused.value.property == "include"
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "topics", "shared"),
+    [
+        (mirror("east->west"), mirror("east->west"), ["orders"], "source.orders"),
+        (mirror("east->west"), mirror("east->west"), None, "source.orders"),
+        (mirror("east->west", seen=False), mirror("east->west"), None, "source.orders"),
+        (mirror("east>west"), mirror("north>west"), ["orders"], "orders"),
+        (mirror("east->west"), mirror("north->west"), ["orders"], "source.orders"),
+        (mirror("east->west"), mirror("north>west", include=["source.orders"]), ["orders"], "source.orders"),
+        (mirror("east>west", **ALL), mirror("east>west", include=["b*"]), ["orders", "bills"], "bills"),
+        (mirror("east>west", include=["o*"]), mirror("east>west", include=["ord*"]), [], "ordx"),
+        (mirror("east->west", regions=True), mirror("north->west", regions=True), ["orders"], None),
+        (mirror("east->west"), mirror("east->north"), ["orders"], None),
+        (mirror("east->west"), mirror("east>west"), ["orders"], None),
+        (mirror("east>west"), mirror("east>west", include=["bills"]), ["orders", "bills"], None),
+        (mirror("east>west", **ALL, exclude=["bills"]), mirror("east>west", include=["bills"]), ["bills"], None),
+    ],
+)
+def test_a_topic_has_one_writer(mine: Marker, other: Marker, topics: list[str] | None, shared: str | None) -> None:
+    if shared is None:
+        refuse_overlap(mine, [other], topics)
+        return
+    with pytest.raises(DestinationInUse, match=f"'other' writes to {shared} too"):
+        refuse_overlap(mine, [other], topics)
+
+
+def test_a_cluster_is_known_by_its_id_whatever_its_address() -> None:
+    one = mirror("east->west")
+    moved = Marker(stream=declare(name="other", destination={"uri": "kafka://secure:9093"}), destination_cluster="west")
+    with pytest.raises(DestinationInUse):
+        refuse_overlap(one, [moved], ["orders"])
+    rebuilt = one.model_copy(update={"stream": declare(name="other"), "destination_cluster": "another"})
+    refuse_overlap(one, [rebuilt], ["orders"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "topics", "refused"),
+    [
+        ({"include": []}, ["orders", "source.orders"], True),
+        ({"include": ["source.*"]}, None, True),
+        ({"include": []}, None, False),
+        ({"include": [], "exclude": ["source.*"]}, ["orders", "source.orders"], False),
+        ({"include": [], "options": IDENTITY}, ["orders", "source.orders"], False),
+        ({"include": [], "source": {"region": "eu"}}, ["orders", "source.orders"], False),
+    ],
+)
+def test_copies_of_itself_are_refused(changes: dict[str, Any], topics: list[str] | None, refused: bool) -> None:
+    mine = Marker(stream=declare(**changes))
+    if not refused:
+        refuse_own_copies(mine, topics)
+        return
+    with pytest.raises(InvalidStream, match=r"source\.\w+ looks like a copy") as error:
+        refuse_own_copies(mine, topics)
+    assert "exclude source.*" in str(error.value.fix)

@@ -1,0 +1,224 @@
+"""The status of a mirror, from what Connect and the source's brokers say."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from replicator.backends.connect.brokers import Found
+from replicator.backends.connect.connector import Offset
+from replicator.backends.connect.marker import Marker
+from replicator.backends.connect.mirror.driver import _moves
+from replicator.backends.connect.mirror.status import Held, SourceView, gaps, is_done, lag_of, next_offsets, status_of
+from replicator.backends.connect.positions import Partition, write
+from replicator.model import StreamState
+
+from tests.backends.connect.mirror.given import IDENTITY, NOON, at, connector, declare, held, rewind, seen
+
+MARKER = Marker(stream=declare(), topics={"orders": "orders"})
+RUNNING, PAUSED, FAILED, CATCHING_UP = (
+    StreamState.RUNNING,
+    StreamState.PAUSED,
+    StreamState.FAILED,
+    StreamState.CATCHING_UP,
+)
+FIRST, SECOND = Partition("orders", 0), Partition("orders", 1)
+MILLISECONDS = int(NOON.timestamp() * 1000)
+
+
+def test_the_engine_stores_what_was_copied_last_and_we_say_what_comes_next() -> None:
+    where = {"cluster": "source", "topic": "orders"}
+    stored = [
+        Offset({**where, "partition": 0}, {"offset": 41}),
+        Offset({**where, "partition": 1}, {"offset": 0}),
+        Offset({**where, "partition": 2}, None),
+    ]
+    assert next_offsets(stored) == {FIRST: 42, SECOND: 1}
+
+
+@pytest.mark.parametrize(
+    ("stored", "source", "expected"),
+    [
+        ("orders=5", seen("orders=5"), ""),
+        ("orders=2", seen("orders=5"), "orders=3"),
+        ("orders=2,5", seen("orders=5,5"), "orders=3"),
+        ("", seen("orders=5,7"), "orders=5,7"),
+        ("", seen("orders=5,7", "orders=2,7"), "orders=3"),  # what is retained no longer is not behind but lost
+        ("orders=1", seen("orders=5", "orders=4"), "orders=1"),
+        ("orders=9", seen("orders=5"), ""),
+        ("users=1", seen("orders=1"), "orders=1"),
+        ("", seen(""), ""),
+    ],
+)
+def test_lag_is_what_the_source_has_and_was_not_copied(stored: str, source: SourceView, expected: str) -> None:
+    assert write(lag_of(at(stored), source)) == (expected or None)
+
+
+MADE_AGAIN = "orders was deleted and made again; the stored offset {} may be of the old topic"
+
+
+@pytest.mark.parametrize(
+    ("stored", "source", "expected"),
+    [
+        ("orders=5", seen("orders=5"), {}),
+        ("orders=2", seen("orders=5", "orders=2"), {}),
+        ("", seen("orders=5", "orders=2"), {}),
+        ("orders=2", seen("orders=5", "orders=3"), {FIRST: "orders/0: offsets 2 to 2 are no longer retained"}),
+        ("orders=1,3", seen("orders=5,5", "orders=5,4"),
+         {FIRST: "orders/0: offsets 1 to 4 are no longer retained",
+          SECOND: "orders/1: offsets 3 to 3 are no longer retained"}),
+        ("orders=6", seen("orders=5"), {FIRST: MADE_AGAIN.format(6)}),
+        ("orders=3", seen("orders=5", ids={"orders": "other"}), {FIRST: MADE_AGAIN.format(3)}),
+        ("users=3", seen("users=5", ids={"users": "other"}), {}),  # made after the stream: its id is not known
+        ("users=3", seen("orders=5"), {}),  # the topic is gone, and was not made again
+        ("orders=3,3", seen("orders=5"), {}),  # made again with fewer partitions: nothing can be said of the last
+    ],
+)  # fmt: skip
+def test_a_gap_is_told_with_what_is_lost(stored: str, source: SourceView, expected: dict[Partition, str]) -> None:
+    assert gaps(MARKER, at(stored), source) == expected
+
+
+def parts(states: str, of_part: str) -> Held:
+    stream = held(MARKER, states)
+    return Held(stream.connector, MARKER, (connector("orders.checkpoint", of_part),))
+
+
+ONE_DONE = MARKER.model_copy(update={"rewinds": (rewind(until="orders=5"),)})
+NOT_APPLIED = MARKER.model_copy(update={"rewinds": (rewind(until="orders=5", applied=False),)})
+
+
+@pytest.mark.parametrize(
+    ("stream", "stored", "source", "expected"),
+    [
+        (held(MARKER), "orders=5", seen("orders=5"), RUNNING),
+        (held(MARKER), "orders=3", seen("orders=5"), RUNNING),
+        (held(MARKER), "", seen("orders=5"), CATCHING_UP),  # nothing of it was copied yet
+        (held(MARKER), "", seen("orders=0"), RUNNING),
+        (held(MARKER), "", None, RUNNING),
+        (held(MARKER, "RUNNING UNASSIGNED"), "orders=5", seen("orders=5"), CATCHING_UP),
+        (held(MARKER, "UNASSIGNED"), "orders=5", seen("orders=5"), CATCHING_UP),
+        (held(MARKER, "RUNNING"), "orders=5", seen("orders=5"), CATCHING_UP),
+        (held(MARKER, "RUNNING RUNNING PAUSED"), "orders=5", seen("orders=5"), CATCHING_UP),
+        (held(MARKER, "PAUSED PAUSED"), "orders=3", seen("orders=5"), PAUSED),
+        (held(MARKER, "STOPPED"), "orders=3", seen("orders=5"), PAUSED),
+        (held(MARKER, "RUNNING FAILED", trace="boom"), "orders=5", seen("orders=5"), FAILED),
+        (held(MARKER, "RUNNING RUNNING FAILED", trace="boom"), "orders=5", None, FAILED),
+        (held(MARKER, "FAILED", trace="boom"), "orders=5", seen("orders=5"), FAILED),
+        (held(MARKER, "PAUSED FAILED", trace="boom"), "orders=5", seen("orders=5"), FAILED),
+        (held(MARKER), "orders=2", seen("orders=5", "orders=3"), FAILED),
+        (held(MARKER, "PAUSED PAUSED"), "orders=2", seen("orders=5", "orders=3"), FAILED),
+        (held(MARKER, "RUNNING"), "", seen(""), FAILED),  # no topic matches
+        (held(MARKER, "PAUSED"), "", seen(""), PAUSED),
+        (parts("RUNNING RUNNING", "RUNNING RUNNING"), "orders=5", seen("orders=5"), RUNNING),
+        (parts("RUNNING RUNNING", "PAUSED PAUSED"), "orders=5", seen("orders=5"), PAUSED),
+        (parts("RUNNING RUNNING", "RUNNING FAILED"), "orders=5", seen("orders=5"), FAILED),
+        (parts("RUNNING RUNNING", "RUNNING"), "orders=5", seen("orders=5"), RUNNING),  # no group to follow
+        (held(ONE_DONE), "orders=5", seen("orders=9"), RUNNING),
+        (held(ONE_DONE), "orders=4", seen("orders=9"), CATCHING_UP),
+        (held(NOT_APPLIED), "orders=9", seen("orders=9"), CATCHING_UP),
+    ],
+)
+def test_the_state_is_that_of_the_worst_part(
+    stream: Held, stored: str, source: SourceView | None, expected: StreamState
+) -> None:
+    found = status_of(stream, at(stored), source, NOON)
+    assert found.state is expected
+    assert bool(found.last_error) is (expected is FAILED)
+
+
+def test_the_error_is_the_engines_own_words() -> None:
+    found = status_of(held(MARKER, "RUNNING FAILED", trace="boom"), at("orders=5"), seen("orders=5"), NOON)
+    assert found.last_error == "boom"
+
+
+def waiting(seconds: float) -> dict[str, Any]:
+    return {"waiting": {FIRST: MILLISECONDS - round(seconds * 1000)}}
+
+
+@pytest.mark.parametrize(
+    ("stored", "source", "events", "seconds"),
+    [
+        ("orders=5", seen("orders=5"), 0, 0.0),
+        ("orders=3", seen("orders=5", **waiting(1.5)), 2, 1.5),
+        ("orders=3", seen("orders=5", **waiting(-3)), 2, 0.0),  # a producer whose clock is ahead
+        ("orders=3", seen("orders=5"), 2, None),  # its time could not be read
+        ("orders=3,4", seen("orders=5,5", waiting={FIRST: MILLISECONDS - 1000, SECOND: MILLISECONDS - 9000}), 3, 9.0),
+        ("orders=3", None, None, None),
+    ],
+)
+def test_numbers_are_exact_or_null(
+    stored: str, source: SourceView | None, events: int | None, seconds: float | None
+) -> None:
+    found = status_of(held(MARKER), at(stored), source, NOON)
+    assert (found.lag_events, found.lag_seconds) == (events, seconds)
+    assert found.last_checkpoint is not None
+    assert found.last_checkpoint.lsn == stored
+    assert (found.bytes_replicated, found.events_replicated, found.errors_last_hour) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (None, None),
+        (seen("orders=5"), None),
+        (seen("orders=5", newest={FIRST: Found(4, MILLISECONDS), SECOND: Found(1, MILLISECONDS - 9)}), NOON),
+        (seen("orders=5", newest={FIRST: Found(4, None)}), None),
+    ],
+)
+def test_the_last_event_is_the_newest_at_the_source(source: SourceView | None, expected: object) -> None:
+    assert status_of(held(MARKER), {}, source, NOON + timedelta(hours=1)).last_event == expected
+
+
+def test_before_the_first_record_there_is_no_checkpoint() -> None:
+    assert status_of(held(MARKER), {}, seen("orders=0"), NOON).last_checkpoint is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "applied", "done"),
+    [("orders=5", True, True), ("orders=6", True, True), ("orders=4", True, False), ("", True, False),
+     ("users=9", True, False), ("orders=5", False, False)],
+)  # fmt: skip
+def test_a_replay_is_done_behind_what_was_copied_before(stored: str, applied: bool, done: bool) -> None:
+    assert is_done(rewind(until="orders=5", applied=applied), at(stored)) is done
+
+
+def test_a_replay_of_nothing_is_done_once_it_is_applied() -> None:
+    assert is_done(rewind(until=""), {})
+
+
+EAST, WEST = "kafka://east:9092", "kafka://west:9092"
+OTHER = "kafka://other:9092"
+
+
+@pytest.mark.parametrize(
+    ("change", "clusters", "moves"),
+    [
+        ({}, ("e", "w"), False),
+        ({"exclude": ["x"]}, ("e", "w"), False),
+        ({"source": {"uri": OTHER}}, ("e", "w"), False),  # other brokers of the same cluster
+        ({"source": {"uri": OTHER}}, ("f", "w"), True),
+        ({"source": {"uri": OTHER}}, (None, "w"), True),  # not known, so not the same
+        ({"destination": {"uri": OTHER}}, ("e", "w"), False),
+        ({"destination": {"uri": OTHER}}, ("e", "x"), True),
+        ({"destination": {"uri": OTHER}}, ("e", None), True),
+        ({}, ("f", "w"), False),  # the same address: seen as topics that were made again
+        ({"source": {"region": "eu"}}, ("e", "w"), True),
+        ({"destination": {"region": "eu"}}, ("e", "w"), True),
+        ({"options": {"source.cluster.alias": "shop"}}, ("e", "w"), True),
+        ({"options": IDENTITY}, ("e", "w"), True),
+    ],
+)
+def test_positions_hold_only_for_the_same_topics_at_both_ends(
+    change: dict[str, Any], clusters: tuple[str | None, str | None], moves: bool
+) -> None:
+    old = Marker(stream=declare(), source_cluster="e", destination_cluster="w")
+    new = Marker(stream=declare(**change), source_cluster=clusters[0], destination_cluster=clusters[1])
+    assert _moves(old, new) is moves
+
+
+@pytest.mark.parametrize("end", ["source", "destination"])
+def test_positions_of_clusters_that_were_never_seen_hold_for_one_address_only(end: str) -> None:
+    old = Marker(stream=declare())
+    assert not _moves(old, Marker(stream=declare(exclude=["x"])))
+    assert _moves(old, Marker(stream=declare(**{end: {"uri": OTHER}})))
