@@ -36,6 +36,8 @@ LONGEST_FIRST = (
     "tests/e2e/test_kafka_mirror.py",
     "tests/e2e/test_examples.py",
     "tests/tools/test_kafka.py",
+    "tests/faults/mirror/test_cut_off.py",
+    "tests/faults/mirror/test_processes.py",
 )
 """Modules that take minutes. Begun last, one of them would be waited for by every other process."""
 

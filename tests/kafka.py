@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -146,6 +148,35 @@ def mirror_config(source: str, target: str, topic: str) -> dict[str, str]:
         "replication.factor": "1",
         "offset-syncs.topic.replication.factor": "1",
     }
+
+
+class Patient(httpx.HTTPTransport):
+    """Sends again, but for a POST, what a worker refuses while the connectors of other tests move it."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        end = time.monotonic() + TIMEOUT
+        while _is_busy(response := super().handle_request(request), request) and time.monotonic() < end:
+            response.close()
+            time.sleep(_BUSY)
+        return response
+
+
+class AsyncPatient(httpx.AsyncHTTPTransport):
+    """The same for an event loop."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        end = time.monotonic() + TIMEOUT
+        while _is_busy(response := await super().handle_async_request(request), request) and time.monotonic() < end:
+            await response.aclose()
+            await asyncio.sleep(_BUSY)
+        return response
+
+
+_BUSY = 0.3  # seconds
+
+
+def _is_busy(response: httpx.Response, request: httpx.Request) -> bool:
+    return response.status_code in (409, 500) and request.method != "POST"
 
 
 def wait_running(rest: httpx.Client, connector: str, *, tasks: int = 1) -> None:

@@ -210,5 +210,11 @@ class Replicator(Protocol):
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
         """Declaration, status and objects of the named streams (all, if left out) in one listing, less missing ones."""
 
+    async def overview(self) -> list[Description]:
+        """Every stream by the engine's own listing alone: what takes a question about each stream is `None`.
+
+        The state is that of the engine's objects. A stream that runs may be catching up, or have lost records.
+        """
+
     async def aclose(self) -> None:
         """Give back connections. The streams go on."""

@@ -333,8 +333,6 @@ def test_a_worker_that_is_away(here: World, make_project: Make) -> None:
     project.up(SKIP)
     here.write(project, here.inputs("m-away", include=["m-away.*", "more"]), block={"address": address})
     assert "restarts" in str(project.preview().said("warning"))
-    assert project.up(SKIP, check=False).code == 1
-    assert "main" in project.resources()
     assert here.connectors("m-away") == {"m-away": "RUNNING"}
     here.write(project, here.inputs("m-away"))
     project.up(SKIP)

@@ -12,7 +12,7 @@ from tests.engines import find_engine
 from tests.faults.cell import Nursery
 from tests.faults.processes import litestreams
 
-pytest.register_assert_rewrite("tests.faults.subjects")
+pytest.register_assert_rewrite("tests.faults.subjects", "tests.faults.mirror.subjects", "tests.faults.mirror.cell")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

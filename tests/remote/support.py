@@ -153,6 +153,10 @@ class Recorder:
         await self._note("describe", names=names)
         return [DESCRIPTION]
 
+    async def overview(self) -> list[Description]:
+        await self._note("overview")
+        return [DESCRIPTION]
+
     async def aclose(self) -> None:
         await self._note("aclose")
 

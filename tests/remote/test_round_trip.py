@@ -74,6 +74,7 @@ CASES = [
     Case("describe", {}, [DESCRIPTION], {"names": None}),
     Case("describe", {"names": []}, [DESCRIPTION]),
     Case("describe", {"names": ["orders", "users"]}, [DESCRIPTION]),
+    Case("overview", {}, [DESCRIPTION]),
 ]
 
 

@@ -226,6 +226,9 @@ class MemoryReplicator:
             for name in wanted
         ]
 
+    async def overview(self) -> list[Description]:
+        return await self.describe()
+
     async def aclose(self) -> None:
         return
 

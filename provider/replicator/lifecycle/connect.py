@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pkgutil import resolve_name
 
@@ -46,10 +46,13 @@ class StreamId:
 
 
 class _Listing:
-    """All streams of one Replicator, fetched once for everybody who asks within `max_age` seconds."""
+    """All streams of one Replicator, fetched once for everybody who asks within `max_age` seconds.
 
-    def __init__(self, replicator: Replicator) -> None:
-        self._replicator = replicator
+    :param ask: `describe` or `overview`.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[list[Description]]]) -> None:
+        self._ask = ask
         self._fetch: asyncio.Task[dict[str, Description]] | None = None
         self._started = 0.0
 
@@ -61,10 +64,23 @@ class _Listing:
         return await asyncio.shield(fetch)
 
     async def _all(self) -> dict[str, Description]:
-        return {item.stream.name: item for item in await self._replicator.describe()}
+        return {item.stream.name: item for item in await self._ask()}
 
     def forget(self) -> None:
         self._fetch = None
+
+
+class _Opened:
+    """A Replicator with its shared listings.
+
+    :ivar measured: with the status of each stream.
+    :ivar listed: without what takes a question about each.
+    """
+
+    def __init__(self, replicator: Replicator) -> None:
+        self.replicator = replicator
+        self.measured = _Listing(replicator.describe)
+        self.listed = _Listing(replicator.overview)
 
 
 Connect = Callable[[str, str], Replicator]
@@ -79,42 +95,42 @@ class Connections:
     def __init__(self, config: ProviderConfig, connect: Connect | None = None) -> None:
         self.config = config
         self._connect = connect or self._open_replicator
-        self._open: dict[tuple[str, str], tuple[Replicator, _Listing]] = {}
+        self._open: dict[tuple[str, str], _Opened] = {}
 
     def _open_replicator(self, kind: str, address: str) -> Replicator:
         return open_replicator(kind, address, self.config.block(REGISTRY[kind]))
 
-    def _entry(self, at: StreamId) -> tuple[Replicator, _Listing]:
+    def _entry(self, at: StreamId) -> _Opened:
         backend = REGISTRY[at.backend]
         key = (backend.kind, self.config.address(backend, at.region))
         if key not in self._open:
-            replicator = self._connect(*key)
-            self._open[key] = (replicator, _Listing(replicator))
+            self._open[key] = _Opened(self._connect(*key))
         return self._open[key]
 
     def replicator(self, at: StreamId) -> Replicator:
         """The Replicator for reading and for effects; raise `InvalidConfig` where no address is configured."""
-        return self._entry(at)[0]
+        return self._entry(at).replicator
 
     def changing(self, at: StreamId) -> Replicator:
-        """The Replicator for an effect: the shared listing is out of date from here on."""
-        replicator, listing = self._entry(at)
-        listing.forget()
-        return replicator
+        """The Replicator for an effect: the shared listings are out of date from here on."""
+        opened = self._entry(at)
+        opened.measured.forget()
+        opened.listed.forget()
+        return opened.replicator
 
     async def describe(self, at: StreamId, *, max_age: float) -> Description | None:
         """The stream in a listing that is at most `max_age` seconds old; `None` where the engine has no such stream."""
-        return (await self._entry(at)[1].get(max_age)).get(at.name)
+        return (await self._entry(at).measured.get(max_age)).get(at.name)
 
     async def everything(self, kinds: Iterable[str], region: str | None, *, max_age: float) -> list[Description]:
-        """All streams of some backends, wherever the configuration says that they are managed.
+        """An overview of all streams of some backends, wherever the configuration says that they are managed.
 
         :param region: only what is managed there.
         """
         found: dict[str, Description] = {}
         for kind in kinds:
             for place in self.config.places(REGISTRY[kind], region):
-                _, listing = self._entry(StreamId(kind, place, "*"))
+                listing = self._entry(StreamId(kind, place, "*")).listed
                 for item in (await listing.get(max_age)).values():
                     at = StreamId.of(item.stream)
                     if region in (None, at.region):
@@ -123,8 +139,8 @@ class Connections:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        for replicator, _ in self._open.values():
-            await replicator.aclose()
+        for opened in self._open.values():
+            await opened.replicator.aclose()
         self._open.clear()
 
 

@@ -62,7 +62,10 @@ async def get_stream_statuses(connections: Connections, args: GetStreamStatusesA
 
 
 async def list_streams(connections: Connections, args: ListStreamsArgs) -> ListedStreams:
-    """Every stream that the engines hold, whoever made it. Raises where one of them does not answer."""
+    """Every stream that the engines hold, whoever made it. Raises where one of them does not answer.
+
+    The state is that of the engine's objects: whether what runs is catching up, `get_stream_status` tells.
+    """
     kinds = connections.config.kinds() if args.backend is None else [_backend(args.backend)]
     items = await connections.everything(kinds, args.region, max_age=STATUS_AGE)
     return ListedStreams(streams=tuple(_listed(item) for item in items))

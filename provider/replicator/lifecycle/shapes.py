@@ -85,6 +85,7 @@ class ListedStream(Model):
     :param backend: what manages it.
     :param source: where it reads.
     :param destination: where it writes.
+    :param state: that of the engine's objects; what runs may be catching up, which `get_stream_status` tells.
     :param owner: the URN of the resource that manages it; `None` where none does.
     :param import_entry: what imports it into a program.
     """

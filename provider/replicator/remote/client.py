@@ -103,6 +103,9 @@ class RemoteReplicator:
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
         return await self._call(routes.DESCRIBE, names=None if names is None else list(names))
 
+    async def overview(self) -> list[Description]:
+        return await self._call(routes.OVERVIEW)
+
     async def info(self) -> Info:
         """Who answers at the address."""
         reply = await self._connection.send("GET", routes.INFO_PATH)

@@ -187,6 +187,13 @@ DESCRIBE: Operation[list[Description]] = Operation(
     "Declaration, status and objects of the named streams, in one listing.",
     DescribeBody,
 )
+OVERVIEW: Operation[list[Description]] = Operation(
+    "overview",
+    "GET",
+    "/v1/{kind}/overview",
+    list[Description],
+    "Every stream by the engine's own listing alone: what takes a question about each stream is null.",
+)
 
 OPERATIONS: tuple[Operation[Any], ...] = (
     UPSERT_STREAM,
@@ -201,4 +208,5 @@ OPERATIONS: tuple[Operation[Any], ...] = (
     PLAN_REPLAY,
     PREFLIGHT,
     DESCRIBE,
+    OVERVIEW,
 )

@@ -1023,7 +1023,7 @@ type ListedStream struct {
 	Owner *string `pulumi:"owner"`
 	// Where it reads.
 	Source Endpoint `pulumi:"source"`
-	// What the engine says that a stream does; taken from its worst part.
+	// That of the engine's objects; what runs may be catching up, which `get_stream_status` tells.
 	State StreamStateEnum `pulumi:"state"`
 }
 
@@ -1082,7 +1082,7 @@ func (o ListedStreamOutput) Source() EndpointOutput {
 	return o.ApplyT(func(v ListedStream) Endpoint { return v.Source }).(EndpointOutput)
 }
 
-// What the engine says that a stream does; taken from its worst part.
+// That of the engine's objects; what runs may be catching up, which `get_stream_status` tells.
 func (o ListedStreamOutput) State() StreamStateEnumOutput {
 	return o.ApplyT(func(v ListedStream) StreamStateEnum { return v.State }).(StreamStateEnumOutput)
 }

@@ -249,7 +249,7 @@ export interface ListedStream {
      */
     source: outputs.Endpoint;
     /**
-     * What the engine says that a stream does; taken from its worst part.
+     * That of the engine's objects; what runs may be catching up, which `get_stream_status` tells.
      */
     state: enums.StreamState;
 }

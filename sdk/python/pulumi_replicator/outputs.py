@@ -620,7 +620,7 @@ class ListedStream(dict):
         :param 'Mode' mode: What is moved: the changes, a copy, or a copy and then the changes.
         :param _builtins.str name: Its name at the engine.
         :param 'Endpoint' source: Where it reads.
-        :param 'StreamState' state: What the engine says that a stream does; taken from its worst part.
+        :param 'StreamState' state: That of the engine's objects; what runs may be catching up, which `get_stream_status` tells.
         :param _builtins.str owner: The URN of the resource that manages it; null where none does.
         """
         pulumi.set(__self__, "backend", backend)
@@ -694,7 +694,7 @@ class ListedStream(dict):
     @pulumi.getter
     def state(self) -> 'StreamState':
         """
-        What the engine says that a stream does; taken from its worst part.
+        That of the engine's objects; what runs may be catching up, which `get_stream_status` tells.
         """
         return pulumi.get(self, "state")
 

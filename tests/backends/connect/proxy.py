@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import httpx
@@ -49,14 +50,19 @@ class Proxy:
     """Forwards calls to a worker; `fault` says which go wrong.
 
     :ivar calls: verb and path of each call, in order, whatever became of it.
+    :ivar most: the most calls of one kind that were under way at once, by verb and the last part of the path.
     :ivar faults: what happens to the next calls of a path or a verb; each is used once.
+    :ivar delay: seconds before each call is passed on.
     :ivar chooser: says the same by code, where `faults` has nothing.
     """
 
     worker: str
     url: str = ""
     calls: list[str] = field(default_factory=list)
+    most: Counter[str] = field(default_factory=Counter)
+    under_way: Counter[str] = field(default_factory=Counter)
     faults: list[tuple[str, Fault]] = field(default_factory=list)
+    delay: float = 0.0
     chooser: Chooser | None = None
     serving: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -101,6 +107,28 @@ class Proxy:
         verb, path, _ = first.split(" ")
         self.calls.append(f"{verb} {path}")
         fault = self._fault(f"{verb} {path}")
+        with self._counted(f"{verb} {path.rpartition('/')[2]}"):
+            await asyncio.sleep(self.delay)
+            return await self._answer(writer, verb, path, headers, body, fault)
+
+    @contextmanager
+    def _counted(self, kind: str) -> Iterator[None]:
+        self.under_way[kind] += 1
+        self.most[kind] = max(self.most[kind], self.under_way[kind])
+        try:
+            yield
+        finally:
+            self.under_way[kind] -= 1
+
+    async def _answer(
+        self,
+        writer: asyncio.StreamWriter,
+        verb: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        fault: Fault | None,
+    ) -> bool:
         if fault is None or fault.reaches:
             kept: dict[str, str] = {name: headers[name] for name in ("content-type",) if name in headers}
             async with httpx.AsyncClient(trust_env=False, timeout=30) as client:

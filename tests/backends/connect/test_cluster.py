@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from itertools import pairwise
@@ -252,7 +253,8 @@ async def test_a_naive_delete_keeps_the_offsets(
 async def test_a_connector_without_tasks_does_not_run(
     cluster: ConnectCluster, name: str, mirror: dict[str, str], is_ours: IsOurs
 ) -> None:
-    await cluster.create(name, {**mirror, "topics": unique("nothing")}, Initial.RUNNING, is_ours=is_ours)
+    nothing = {"topics": unique("nothing"), "heartbeats.replication.enabled": "false"}  # or it takes those of others
+    await cluster.create(name, {**mirror, **nothing}, Initial.RUNNING, is_ours=is_ours)
     with pytest.raises(WaitTimeout, match=r"is not running after 1 s; it is RUNNING with no tasks"):
         await cluster.wait_running(name, 1)
     found = await cluster.get(name)
@@ -366,6 +368,22 @@ async def test_a_listing_is_one_call_of_a_worker_that_is_ready(
     proxy.fail("GET /connectors", LOST)
     assert name in await cluster.listing()
     assert [call.partition("?")[0] for call in proxy.calls] == ["GET /connectors", "GET /health", "GET /connectors"]
+
+
+async def test_a_connector_that_is_just_deleted_is_not_listed_and_hides_no_other(
+    open_cluster: OpenCluster, proxy: Proxy, kafka: Pair, name: str, mirror: dict[str, str], is_ours: IsOurs
+) -> None:
+    """For a moment a worker lists it with its last status and without a configuration; here that is played back."""
+    cluster = open_cluster(proxy.url)
+    await cluster.create(name, mirror, Initial.STOPPED, is_ours=is_ours)
+    await cluster.stop(name, WITHIN)
+    async with raw(kafka) as client:
+        listed = (await client.get("/connectors?expand=status&expand=info")).json()
+    deleted = {"deleted": {"info": None, "status": {**listed[name]["status"], "name": "deleted"}}}
+    proxy.fail("GET /connectors", Fault(reaches=False, status=200, body=json.dumps(listed | deleted).encode()))
+    found = await cluster.listing()
+    assert name in found
+    assert "deleted" not in found
 
 
 async def test_a_listing_from_a_half_read_log_is_not_believed(

@@ -1,4 +1,4 @@
-"""What only the brokers know: cluster ids, topics, offsets. Everything here reads, but for the deletion of topics.
+"""What only the brokers know: cluster ids, topics, offsets. Everything here reads.
 
 Times are milliseconds since the epoch, as Kafka has them.
 """
@@ -172,12 +172,6 @@ class Brokers:
         `None` where there is no record: what takes up offsets there are the marks of transactions.
         """
         return await asyncio.to_thread(self._read_times, dict(offsets), within) if offsets else {}
-
-    async def delete_topics(self, names: Collection[str]) -> None:
-        """Delete topics; those that are gone are no error."""
-        if names:
-            futures = await self._call(lambda client: client.delete_topics(sorted(names), operation_timeout=PATIENCE))
-            await self._each(futures)
 
     async def _offsets(self, partitions: Iterable[Partition], spec: OffsetSpec) -> dict[Partition, Found]:
         asked = {TopicPartition(at.topic, at.number): spec for at in partitions}

@@ -24,7 +24,9 @@ from replicator.backends.connect.connector import (
     write_offsets,
 )
 from replicator.backends.connect.listing import Listing
+from replicator.backends.connect.poller import Poller
 from replicator.backends.connect.rest import Answer, ConnectRest, Repeat, Turns, path_of
+from replicator.backends.connect.rounds import Rounds
 from replicator.backends.connect.validation import (
     FieldError,
     Problem,
@@ -54,8 +56,13 @@ __all__ = [
 CHANGES = 16
 """Changes in flight in one cluster: more are answered sooner and run later, since each one is a rebalance."""
 
+READS = 16
+"""Positions asked for at the same time: more are answered no sooner."""
+
 PATIENCE = 15.0
 """Seconds in which a call is tried again; a worker restarts in 7."""
+
+_TOGETHER = 0.02  # seconds in which looks at single connectors become one
 
 _ECHOED = "source.cluster.alias"  # a field of MirrorMaker's connectors; its type, STRING, is echoed as it is resolved
 _VALIDATED = {"name": "replicator-validation"}  # without a name there is one error more
@@ -85,12 +92,16 @@ class ConnectCluster:
         self._patience = patience
         self._listing = Listing(rest, patience)
         self._waits = Waits(self._listing)
+        self._looks = Poller(self._listing.connectors, _TOGETHER)
+        self._rounds = Rounds()
         self._free = asyncio.Semaphore(CHANGES)
+        self._free_to_read = asyncio.Semaphore(READS)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def aclose(self) -> None:
         """End what waits, and close the connections."""
         await self._waits.aclose()
+        await self._looks.aclose()
         await self._rest.aclose()
 
     @asynccontextmanager
@@ -119,6 +130,14 @@ class ConnectCluster:
     async def get(self, name: str) -> Connector | None:
         """One connector; None only where the engine says that there is none."""
         return await self._listing.get(name)
+
+    async def look(self, name: str) -> Connector | None:
+        """The same, in one listing for all who ask at the same time.
+
+        A worker answers `get` only between two rebalances, and a listing at any time. (Seen on Kafka 4.3.)
+        """
+        found = (await self._looks.next()).get(name)
+        return found if found is not None and found.config else await self.get(name)
 
     async def wait_running(self, name: str, within: float, *, may_idle: bool = False) -> Status:
         """The connector when it runs, or has failed for so long that this is no report from before a restart.
@@ -233,23 +252,24 @@ class ConnectCluster:
 
         :raises WaitTimeout: a step has no effect after `within` seconds.
         """
-        found = await self._waits.look(name)
-        if found is None:
-            return
         try:
-            if not found.stopped:
+            async with self._rounds.only("stop"):
                 await self.stop(name, within)
-            await self.reset_offsets(name)
+            async with self._rounds.only("reset"):
+                await self.reset_offsets(name)
         except StreamNotFound:
             return
-        await self._ask("DELETE", path_of("connectors", name))
-        await self._waits.until_absent(name, within)
+        async with self._rounds.only("remove"):
+            await self._ask("DELETE", path_of("connectors", name))
+            await self._waits.until_absent(name, within)
 
     # --- Offsets -----------------------------------------------------------------------------------------------------
 
     async def offsets(self, name: str) -> list[Offset]:
         """How far a connector has come, by partition of its source; empty before its first record."""
-        return self._rest.read(await self._ask_of(name, "GET", "offsets"), read_offsets)
+        async with self._free_to_read:
+            answer = await self._ask_of(name, "GET", "offsets")
+        return self._rest.read(answer, read_offsets)
 
     async def alter_offsets(self, name: str, offsets: Sequence[Offset]) -> None:
         """Set the position of a stopped connector in the partitions named; others stay.

@@ -41,8 +41,11 @@ class Listing:
             return await self._one_by_one()
 
         def read(body: Any) -> dict[str, Connector]:
+            # One that is just deleted is listed with its last status, and null in the place of its configuration.
             return {
-                name: read_connector(item["info"], item["status"], self._rest.redact) for name, item in body.items()
+                name: read_connector(item["info"], item["status"], self._rest.redact)
+                for name, item in body.items()
+                if item["info"] is not None
             }
 
         return self._rest.read(answer, read)

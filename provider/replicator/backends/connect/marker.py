@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -41,6 +41,7 @@ class Marker(Model):
     :param stream: the declaration with its owner; no secret.
     :param source_cluster: id of the cluster that its positions are of; `None` where it could not be seen.
     :param destination_cluster: id of the cluster that it writes to; `None` where it could not be seen.
+    :param side: the end whose cluster the workers stand on, as it was seen or said; not as its connectors are now.
     :param topics: topic ids of the source when it was made or last changed: another id is another topic.
     :param making: its start is not set yet.
     :param rewinds: replays by key, the oldest first.
@@ -49,6 +50,7 @@ class Marker(Model):
     stream: Stream
     source_cluster: str | None = None
     destination_cluster: str | None = None
+    side: Literal["source", "destination"] = "destination"
     topics: dict[str, str] = Field(default_factory=dict)
     making: bool = False
     rewinds: tuple[Rewind, ...] = ()
@@ -71,9 +73,10 @@ class Marker(Model):
         rewinds = tuple(changed if rewind.progress.key == key else rewind for rewind in self.rewinds)
         return self.model_copy(update={"rewinds": rewinds})
 
-    def cut_off(self) -> bool:
-        """Whether a replay is recorded, and neither applied nor given up."""
-        return any(not rewind.applied and rewind.progress.finished_at is None for rewind in self.rewinds)
+    def cut_off(self) -> Rewind | None:
+        """The replay that is recorded, and neither applied nor given up."""
+        open_ = (rewind for rewind in self.rewinds if not rewind.applied and rewind.progress.finished_at is None)
+        return next(open_, None)
 
     def text(self) -> str:
         """As it stands in the configuration."""

@@ -16,10 +16,12 @@ class Poller(Generic[T]):
     """Looks while somebody waits, and never otherwise.
 
     :param look: one call of the engine.
+    :param every: seconds from the first who asks to the look.
     """
 
-    def __init__(self, look: Callable[[], Awaitable[T]]) -> None:
+    def __init__(self, look: Callable[[], Awaitable[T]], every: float = EVERY) -> None:
         self._look = look
+        self._every = every
         self._coming: asyncio.Task[T] | None = None
         self._begun: set[asyncio.Task[T]] = set()
 
@@ -39,7 +41,7 @@ class Poller(Generic[T]):
         await asyncio.gather(*begun, return_exceptions=True)
 
     async def _look_soon(self) -> T:
-        await asyncio.sleep(EVERY)
+        await asyncio.sleep(self._every)
         self._coming = None
         return await self._look()
 

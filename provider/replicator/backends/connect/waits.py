@@ -27,10 +27,6 @@ class Waits:
         """End the look that is under way."""
         await self._poller.aclose()
 
-    async def look(self, name: str) -> Status | None:
-        """A connector at the next look; one that is not listed may be new, and None is said of none but a gone one."""
-        return (await self._poller.next()).get(name) or await self._listing.get(name)
-
     async def until(
         self, name: str, reached: Callable[[Status], bool], goal: str, within: float, gone: Exception
     ) -> Status:

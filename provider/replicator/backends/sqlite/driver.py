@@ -177,6 +177,9 @@ class SqliteDriver:
             for record, status in zip(records, statuses, strict=True)
         ]
 
+    async def overview(self) -> list[Description]:
+        return await self.describe()
+
     async def pause(self, name: str) -> None:
         await self._whole(self._locked(name, self._keeper.pause))
 

@@ -17,7 +17,7 @@ from replicator.model import Stream, StreamStatus
 from tests.backends.connect.mirror.given import URN
 from tests.backends.sqlite.agents import caught_up, until
 from tests.engines import wait_until
-from tests.kafka import TIMEOUT, Record, consume, make_topic, plain, produce, unique
+from tests.kafka import TIMEOUT, Patient, Record, consume, make_topic, plain, produce, unique
 from tools.kafka.pair import Side
 
 HEADERS = (("trace", b"\x00\xff\n"), ("trace", b"again"), ("empty", b""), ("none", None))
@@ -134,7 +134,7 @@ class Bed:
 
     def rest(self) -> httpx.Client:
         """The Connect cluster, for what somebody does by hand. The caller closes it."""
-        return httpx.Client(base_url=self.connect, trust_env=False, timeout=30)
+        return httpx.Client(base_url=self.connect, transport=Patient(), timeout=30)
 
     def connector(self, name: str) -> dict[str, str]:
         """A connector's configuration as Connect has it."""

@@ -49,6 +49,21 @@ async def test_a_configuration_that_was_edited_is_drift_and_is_put_right(bed: Be
     assert bed.copied(topic) == records(0, 5)
 
 
+async def test_an_override_that_was_taken_out_is_drift_and_is_put_right(at_source: Bed) -> None:
+    bed, topic = at_source, at_source.topic()
+    stream = await bed.made(topic)
+    before, override = bed.connector(stream.name), "producer.override.bootstrap.servers"
+    with bed.rest() as rest:
+        without = {key: value for key, value in before.items() if key != override}
+        rest.put(f"/connectors/{stream.name}/config", json=without).raise_for_status()
+    assert (await bed.found(stream.name)).options == {**stream.options, override: ""}
+    await bed.driver.upsert_stream(stream)
+    assert bed.connector(stream.name) == before
+    bed.produce(topic, records(0, 5))
+    await bed.caught_up(stream.name)
+    assert bed.copied(topic) == records(0, 5)
+
+
 @pytest.mark.parametrize("verb", ["pause", "stop"])
 async def test_one_that_was_paused_or_stopped_says_so_and_goes_on(bed: Bed, verb: str) -> None:
     topic = bed.topic()

@@ -16,7 +16,7 @@ from tests.backends.connect.mirror.bed import Bed, end_of, records
 from tests.backends.connect.mirror.conftest import OpenBed
 from tests.backends.connect.mirror.given import IDENTITY
 from tests.engines import free_ports, wait_until
-from tests.kafka import consume, mirror_config, plain, unique, wait_running
+from tests.kafka import Patient, consume, mirror_config, plain, unique, wait_running
 from tools.kafka.cluster import Broker, Worker
 from tools.kafka.pair import Pair
 
@@ -46,7 +46,7 @@ def strict(kafka: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
 def by_hand(connect: str, config: Mapping[str, str]) -> Iterator[None]:
     """A connector that somebody posts without us, for the time of the block."""
     name = unique("naive")
-    with httpx.Client(base_url=connect, trust_env=False, timeout=30) as rest:
+    with httpx.Client(base_url=connect, transport=Patient(), timeout=30) as rest:
         rest.post("/connectors", json={"name": name, "config": dict(config)}).raise_for_status()
         try:
             wait_running(rest, name)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from replicator.authref import Redactor
 from replicator.backends.connect.brokers import RECENT
-from replicator.backends.connect.cluster import ConnectCluster, Connector, Initial, Offset
+from replicator.backends.connect.cluster import ConnectCluster, Connector, ConnectorState, Initial, Offset
 from replicator.backends.connect.marker import KEPT_REPLAYS, KEY, PART_OF, Marker, Rewind
 from replicator.backends.connect.mirror import preflight
 from replicator.backends.connect.mirror.claims import Claims
@@ -26,6 +26,7 @@ from replicator.backends.connect.mirror.status import (
     by_part,
     is_done,
     next_offsets,
+    outline_of,
     reached,
     status_of,
     view,
@@ -40,6 +41,7 @@ from replicator.backends.connect.workers import access
 from replicator.backends.ownership import check_owner, settle_owner
 from replicator.backends.settings import ConnectConfig
 from replicator.errors import (
+    EngineRefused,
     NotOurs,
     ReplayKeyReused,
     ReplayNotFound,
@@ -111,42 +113,59 @@ class KafkaMirror:
 
     async def upsert_stream(self, stream: Stream) -> None:
         async with self._cluster.slot(stream.name):
-            held = await self._held(stream.name)
-            owner = settle_owner(held.marker.stream if held else None, stream)
-            wanted = stream.model_copy(update={"owner": owner, "backend": self.kind})
-            if held is not None and not held.marker.making and _declares_the_same(held.marker.stream, wanted):
-                await self._reconcile(held, held.marker.model_copy(update={"stream": wanted}))
-                return
-            with self._claims.claim(Marker(stream=wanted)) as claimed:
-                await self._change(wanted, held, claimed)
+            held = None if await self._seems_new(stream) else await self._held(stream.name)
+            while not await self._make_it_so(stream, held):
+                held = await self._held(stream.name)
 
-    async def _change(self, wanted: Stream, held: Held | None, claimed: Sequence[Marker]) -> None:
-        """Make a stream, or give it another declaration.
+    async def _seems_new(self, stream: Stream) -> bool:
+        """Whether a listing of the last second has no such stream. Connect itself refuses a name that is taken."""
+        updated = stream.owner is not None and stream.owner.claim
+        return not updated and stream.name not in await self._recent.get()
+
+    async def _make_it_so(self, stream: Stream, held: Held | None) -> bool:
+        """Make or change a stream; False, and nothing was done, where there is one that `held` does not know."""
+        owner = settle_owner(held.marker.stream if held else None, stream)
+        wanted = stream.model_copy(update={"owner": owner, "backend": self.kind})
+        if held is not None and not held.marker.making and _declares_the_same(held.marker.stream, wanted):
+            await self._reconcile(held, held.marker.model_copy(update={"stream": wanted}))
+            return True
+        with self._claims.claim(Marker(stream=wanted)) as claimed:
+            return await self._change(wanted, held, claimed)
+
+    async def _change(self, wanted: Stream, held: Held | None, claimed: Sequence[Marker]) -> bool:
+        """Make a stream, or give it another declaration; False as `_make` says it.
 
         :param claimed: other streams that are changed meanwhile.
         """
-        side, seen = await self._checked(wanted, claimed)
-        marker = await self._marker(wanted, seen, held)
+        side, seen = await (self._checked if held else self._looked)(wanted, claimed)
+        marker = await self._marker(wanted, side, seen, held)
         if held is None or held.marker.making:
-            await self._make(marker, side, held)
-            return
+            return await self._make(marker, side, held)
         if _moves(held.marker, marker):
             ended = _given_up_all(self._settled(held, await self._stored(held)), "the stream was moved meanwhile")
-            fresh = await self._marker(wanted, seen, None)
+            fresh = await self._marker(wanted, side, seen, None)
             marker = fresh.model_copy(update={"rewinds": ended.rewinds})
             await self._stop(held)
             await self._cluster.reset_offsets(wanted.name)
         await self._apply(held, build(marker, side, self._aliases))
         await self._set_state(wanted)
+        return True
 
     async def _checked(self, stream: Stream, claimed: Sequence[Marker] = ()) -> tuple[Side, View]:
+        """What is refused before anything is changed."""
+        side, seen = await self._looked(stream, claimed)
+        await preflight.refuse_invalid(self._cluster, build(Marker(stream=stream), side, self._aliases).source, stream)
+        return side, seen
+
+    async def _looked(self, stream: Stream, claimed: Sequence[Marker] = ()) -> tuple[Side, View]:
+        """The same but for the engine's own checks, which the creation of a connector begins with."""
         here = [held.marker for name, held in (await self._recent.get()).items() if name != stream.name]
         elsewhere, _ = await self._neighbours.look()
         others = [*here, *elsewhere, *claimed]
         worker = (await self._identity.get()).kafka_cluster_id
         return await preflight.check(self._cluster, worker, self._ends, stream, others, self._aliases)
 
-    async def _marker(self, stream: Stream, seen: View, held: Held | None) -> Marker:
+    async def _marker(self, stream: Stream, side: Side, seen: View, held: Held | None) -> Marker:
         """The record to write.
 
         :param held: what there is and goes on.
@@ -163,46 +182,74 @@ class KafkaMirror:
             stream=stream,
             source_cluster=seen.id("source") or (known.source_cluster if same_source else None),
             destination_cluster=seen.id("destination") or (known.destination_cluster if same_destination else None),
+            side=side.value,
             topics={**topics, **known.topics},  # positions are of the topics that were there when they were made
             rewinds=known.rewinds,
         )
 
-    async def _make(self, marker: Marker, side: Side, held: Held | None) -> None:
+    async def _make(self, marker: Marker, side: Side, held: Held | None) -> bool:
         """Make the connectors. One that starts by itself is one call; everything else is put together while stopped.
 
         :param held: what a call before made of it.
+        :returns: False where it is `None`, and there is a connector of the name.
         """
         stream = marker.stream
         start = await self._start(stream)
         parts = build(marker, side, self._aliases)
-        if held is None and start is None and not parts.others:
+        if held is None and stream.start_from is None and start is None and not parts.others:
             paused = stream.desired_state is DesiredState.PAUSED
-            await self._create(stream.name, parts.source, Initial.PAUSED if paused else Initial.RUNNING)
+            if not await self._create_first(stream, parts, Initial.PAUSED if paused else Initial.RUNNING):
+                return False
             if not paused:
                 may_idle = marker.source_cluster is not None and not marker.topics
                 await self._cluster.wait_running(stream.name, SEEN_WITHIN, may_idle=may_idle)
-            return
+            return True
         if held is None:
             making = build(marker.model_copy(update={"making": True}), side, self._aliases)
-            await self._create(stream.name, making.source, Initial.STOPPED)
+            if not await self._create_first(stream, making, Initial.STOPPED):
+                return False
         await self._cluster.stop(stream.name, SEEN_WITHIN)
-        for name, config in parts.others.items():
-            await self._create(name, config, Initial.STOPPED)
-        if start:
-            await self._cluster.alter_offsets(stream.name, _as_stored(start, Naming.of(stream)))
+        await self._make_parts(stream.name, parts)
+        await self._set_start(stream, start or {})
         await self._cluster.put_config(stream.name, parts.source, SEEN_WITHIN)
         await self._set_state(stream)
+        return True
 
-    async def _create(self, name: str, config: Mapping[str, str], state: Initial) -> None:
-        mine = Marker.read(config)
+    async def _create_first(self, stream: Stream, parts: Parts, state: Initial) -> bool:
+        """Create the connector that holds the record; False where there may be one, whose record decides then."""
+        try:
+            return await self._cluster.create(stream.name, parts.source, state, is_ours=lambda found: True)
+        except EngineRefused:
+            await preflight.refuse_invalid(self._cluster, parts.source, stream)  # names the property
+            raise
 
-        def is_ours(found: Mapping[str, str]) -> bool:
-            if mine is None:
-                return found.get(PART_OF) == config[PART_OF]
-            other = Marker.read(found)
-            return other is not None and other.stream.owner == mine.stream.owner
+    async def _make_parts(self, stream: str, parts: Parts) -> None:
+        """Make what stands beside the connector with the record; a call before may have made it otherwise."""
+        for part in await self._parts(stream):
+            if part.name not in parts.others:
+                await self._cluster.delete(part.name, SEEN_WITHIN)
+        for name, config in parts.others.items():
+            if not await self._create(name, config, Initial.STOPPED):
+                await self._cluster.put_config(name, config, SEEN_WITHIN)
 
-        await self._cluster.create(name, config, state, is_ours=is_ours)
+    async def _set_start(self, stream: Stream, start: Mapping[Partition, int]) -> None:
+        """Store where a new stream begins.
+
+        Connect keeps the offsets of a connector that was deleted by hand. A stream that is made again goes on there, so
+        that nothing is left out, unless it says where to start.
+        """
+        stored = next_offsets(await self._cluster.offsets(stream.name))
+        if stored and stream.start_from is not None:
+            await self._cluster.reset_offsets(stream.name)
+            stored = {}
+        first = {at: min(stored.get(at, offset), offset) for at, offset in start.items()}
+        if first:
+            await self._cluster.alter_offsets(stream.name, _as_stored(first, Naming.of(stream)))
+
+    async def _create(self, name: str, config: Mapping[str, str], state: Initial) -> bool:
+        """Create a connector beside it; False where it is there."""
+        part_of = config.get(PART_OF)
+        return await self._cluster.create(name, config, state, is_ours=lambda found: found.get(PART_OF) == part_of)
 
     async def _start(self, stream: Stream) -> dict[Partition, int] | None:
         """Where a new stream begins; `None` where that is the beginning, as MirrorMaker 2 does it itself."""
@@ -221,7 +268,7 @@ class KafkaMirror:
 
     async def _reconcile(self, held: Held, marker: Marker) -> None:
         """The declaration is the same: put right what the engine's side says otherwise, and nothing else."""
-        side = Side.SOURCE if _overrides(held.connector) else Side.DESTINATION
+        side = _side(held)
         await self._apply(held, build(marker, side, self._aliases))
         for connector in held.all:
             if connector.failed:
@@ -266,19 +313,12 @@ class KafkaMirror:
         async with self._cluster.slot(name):
             held = await self._held(name)
             self._claims.drop(name)
-            if held is None:
-                await self._delete_orphans(name)
-                return
-            check_owner(held.marker.stream, owner)
-            for connector in (*held.others, held.connector):
-                await self._cluster.delete(connector.name, SEEN_WITHIN)
-
-    async def _delete_orphans(self, name: str) -> None:
-        """Remove what is left where somebody deleted the connector that holds the record."""
-        for other in part_names(name):
-            found = await self._cluster.get(other)
-            if found is not None and _is_part(found, name):
-                await self._cluster.delete(other, SEEN_WITHIN)
+            if held is not None:
+                check_owner(held.marker.stream, owner)
+            for part in await self._parts(name):  # also those that somebody left who deleted the one with the record
+                await self._cluster.delete(part.name, SEEN_WITHIN)
+            if held is not None:
+                await self._cluster.delete(name, SEEN_WITHIN)
 
     # --- pausing -----------------------------------------------------------------------------------------------------
 
@@ -288,7 +328,9 @@ class KafkaMirror:
 
     async def _pause(self, held: Held) -> None:
         for connector in held.all:
-            if connector.state not in ("PAUSED", "STOPPED"):
+            if connector.failed:  # a failed task is never paused
+                await self._cluster.stop(connector.name, SEEN_WITHIN)
+            elif connector.state is not ConnectorState.STOPPED and not connector.paused:
                 await self._cluster.pause(connector.name, SEEN_WITHIN)
 
     async def resume(self, name: str) -> None:
@@ -296,8 +338,13 @@ class KafkaMirror:
             await self._resume(await self._found(name))
 
     async def _resume(self, held: Held) -> None:
-        """Go on. MirrorMaker 2 would jump over what is no longer retained, and say nothing."""
+        """Go on. A replay that was cut off is applied first: a mirror that has run since then is no more where it was.
+
+        MirrorMaker 2 would jump over what is no longer retained, and say nothing.
+        """
         held = await self._assigned(held)
+        if held.connector.state is ConnectorState.STOPPED and (rewind := held.marker.cut_off()) is not None:
+            held = await self._set_back(held, rewind)
         if held.connector.state in ("PAUSED", "STOPPED"):
             stored = await self._stored(held)
             (source,) = await self._sources([held], [stored])
@@ -337,10 +384,13 @@ class KafkaMirror:
     # --- looking -----------------------------------------------------------------------------------------------------
 
     async def list_streams(self) -> list[Stream]:
-        return [held.marker.stream for held in (await self._listing()).values()]
+        return [self._as_found(held) for held in (await self._listing()).values()]
 
     async def get_status(self, name: str) -> StreamStatus:
-        return (await self._describe([await self._found(name)]))[0].status
+        found = await self._describe([await self._found(name)])
+        if not found:
+            raise StreamNotFound("it was removed meanwhile", stream=name)
+        return found[0].status
 
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
         if names is not None and len(names) == 1:
@@ -349,9 +399,18 @@ class KafkaMirror:
         listing = await self._listing()
         return await self._describe([held for name, held in listing.items() if names is None or name in names])
 
+    async def overview(self) -> list[Description]:
+        return [
+            Description(stream=self._as_found(held), status=outline_of(held), engine_objects=self._objects(held, None))
+            for held in (await self._listing()).values()
+        ]
+
     async def _describe(self, streams: Sequence[Held]) -> list[Description]:
+        """What is known of streams, less those that are removed meanwhile."""
         now = datetime.now(UTC)
-        stored = await asyncio.gather(*(self._stored(held) for held in streams))
+        asked = await asyncio.gather(*(self._stored_or_gone(held) for held in streams))
+        there = [(held, offsets) for held, offsets in zip(streams, asked, strict=True) if offsets is not None]
+        streams, stored = [held for held, _ in there], [offsets for _, offsets in there]
         sources = await self._sources(streams, stored)
         return [
             Description(
@@ -363,6 +422,12 @@ class KafkaMirror:
             )
             for held, offsets, source in zip(streams, stored, sources, strict=True)
         ]
+
+    async def _stored_or_gone(self, held: Held) -> dict[Partition, int] | None:
+        try:
+            return await self._stored(held)
+        except StreamNotFound:
+            return None
 
     async def _stored(self, held: Held) -> dict[Partition, int]:
         return next_offsets(await self._cluster.offsets(held.connector.name))
@@ -389,7 +454,7 @@ class KafkaMirror:
     def _as_found(self, held: Held) -> Stream:
         """The declaration; what somebody else changed in the configuration shows as `options`, so that it is drift."""
         stream = held.marker.stream
-        side = Side.SOURCE if _overrides(held.connector) else Side.DESTINATION
+        side = _side(held)
         parts, there = build(held.marker, side, self._aliases), {other.name: other for other in held.others}
         found: dict[str, str] = {}
         for name, config in {held.name: parts.source, **parts.others}.items():
@@ -450,7 +515,7 @@ class KafkaMirror:
 
     async def _begin(self, held: Held, start: Checkpoint, key: str, method: ReplayMethod, target: str | None) -> Held:
         """Record a replay that is not applied yet, with the connectors stopped."""
-        if held.marker.cut_off():
+        if held.marker.cut_off() is not None:
             raise ReplayRefused(
                 "another replay of this stream was cut off half-way",
                 stream=held.name,
@@ -482,17 +547,24 @@ class KafkaMirror:
         assert rewind is not None
         if rewind.progress.finished_at is not None:
             return held
-        stopped = (await self._assigned(await self._found(held.name))).connector.stopped
+        held = await self._assigned(await self._found(held.name))
+        stopped = held.connector.state is ConnectorState.STOPPED
         if not rewind.applied:
             if not stopped:
                 return await self._put_marker(held, held.marker.with_rewind(_given_up(rewind, _RESUMED)))
-            naming = Naming.of(held.marker.stream)
-            if rewind.start:
-                await self._cluster.alter_offsets(held.name, _as_stored(read(rewind.start), naming))
-            held = await self._put_marker(held, held.marker.with_rewind(rewind.model_copy(update={"applied": True})))
+            held = await self._set_back(held, rewind)
         if stopped and held.marker.stream.desired_state is DesiredState.RUNNING:
             await self._start_all(await self._assigned(await self._found(held.name)))
         return held
+
+    async def _set_back(self, held: Held, rewind: Rewind) -> Held:
+        """Apply a replay that is recorded."""
+        if not held.connector.stopped:
+            await self._cluster.stop(held.name, SEEN_WITHIN)
+        if rewind.start:
+            stored = _as_stored(read(rewind.start), Naming.of(held.marker.stream))
+            await self._cluster.alter_offsets(held.name, stored)
+        return await self._put_marker(held, held.marker.with_rewind(rewind.model_copy(update={"applied": True})))
 
     async def get_replay(self, name: str, key: str) -> ReplayProgress:
         return await self._progress(await self._found(name), key)
@@ -547,7 +619,7 @@ class KafkaMirror:
 
     async def _held(self, name: str) -> Held | None:
         """The stream; raise `NotOurs` where a connector of the name carries no record."""
-        connector = await self._cluster.get(name)
+        connector = await self._cluster.look(name)
         if connector is None:
             return None
         marker = Marker.read(connector.config)
@@ -559,8 +631,17 @@ class KafkaMirror:
                 fix="choose another name, or delete that connector",
             )
         names = build(marker, Side.DESTINATION, self._aliases).others
-        found = await asyncio.gather(*(self._cluster.get(other) for other in names))
-        return Held(connector, marker, tuple(other for other in found if other is not None and _is_part(other, name)))
+        return Held(connector, marker, await self._parts(name, names))
+
+    async def _parts(self, stream: str, names: Iterable[str] | None = None) -> tuple[Connector, ...]:
+        """What there is beside the connector with the record.
+
+        :param names: what to look for; left out, all that a stream can have.
+        """
+        found = await asyncio.gather(
+            *(self._cluster.look(name) for name in (part_names(stream) if names is None else names))
+        )
+        return tuple(part for part in found if part is not None and part.config.get(PART_OF) == stream)
 
     async def _listing(self) -> dict[str, Held]:
         connectors = await self._cluster.listing()
@@ -579,10 +660,6 @@ def _now() -> datetime:
     """With milliseconds, as the record has it."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
-
-
-def _is_part(connector: Connector, name: str) -> bool:
-    return connector.config.get(PART_OF) == name
 
 
 def _given_up(rewind: Rewind, why: str) -> Rewind:
@@ -622,9 +699,9 @@ def _declares_the_same(one: Stream, other: Stream) -> bool:
     return one.model_copy(update={"owner": None}) == other.model_copy(update={"owner": None})
 
 
-def _overrides(connector: Connector) -> bool:
-    """Whether its producer writes to another cluster than the worker's."""
-    return "producer.override.bootstrap.servers" in connector.config
+def _side(held: Held) -> Side:
+    """Where the worker stands. Somebody may have taken out the override, without which a mirror loops."""
+    return Side(held.marker.side)
 
 
 def _differing(connector: Connector, config: Mapping[str, str]) -> set[str]:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from replicator.backends.connect.brokers import Cluster
 from replicator.backends.connect.cluster import ConnectCluster
 from replicator.backends.connect.marker import Marker
-from replicator.backends.connect.mirror.connectors import GROUPS, HEARTBEATS, SOURCE_CLASS, Side, build, is_on
+from replicator.backends.connect.mirror.connectors import GROUPS, HEARTBEATS, SOURCE_CLASS, Side, is_on
 from replicator.backends.connect.mirror.ends import Ends, View, look, side_of
 from replicator.backends.connect.mirror.routes import refuse_circle, refuse_overlap, refuse_own_copies
 from replicator.backends.connect.mirror.topics import Naming, taken
@@ -41,7 +41,7 @@ async def check(
     others: Sequence[Marker],
     aliases: Mapping[str, str],
 ) -> tuple[Side, View]:
-    """Everything that would make the mirror do harm or not start; raise the first of it.
+    """What would make the mirror do harm or not start, but for the worker's validation; raise the first of it.
 
     :param worker: id of the Kafka cluster that the workers keep their topics on.
     :param others: the other streams that are known, of this Connect cluster and of others.
@@ -49,7 +49,6 @@ async def check(
     view = await look(ends, stream)
     side = side_of(stream, view, worker)
     await _refuse_unresolved(cluster, stream, aliases)
-    await _refuse_invalid(cluster, build(Marker(stream=stream), side, aliases).source, stream)
     _refuse_factor(stream, view)
     names = await _topics(ends, stream, "source", view)
     await _refuse_unreadable(ends, stream, names)
@@ -133,7 +132,8 @@ async def _refuse_unreadable(ends: Ends, stream: Stream, names: Iterable[str] | 
         )
 
 
-async def _refuse_invalid(cluster: ConnectCluster, config: Mapping[str, str], stream: Stream) -> None:
+async def refuse_invalid(cluster: ConnectCluster, config: Mapping[str, str], stream: Stream) -> None:
+    """Raise `InvalidStream` where the worker's own validation of a stream's connector finds something."""
     found = await cluster.validate(SOURCE_CLASS, {**config, "name": stream.name})
     if not found.errors:
         return

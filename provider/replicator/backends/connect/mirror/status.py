@@ -93,6 +93,12 @@ def status_of(held: Held, stored: Offsets, source: SourceView | None, now: datet
     )
 
 
+def outline_of(held: Held) -> StreamStatus:
+    """What a listing alone says of one stream; where it is unknown how far it has come, running is the word."""
+    error = _error(held, {}, None)
+    return StreamStatus(name=held.name, state=StreamState.FAILED if error else _running_state(held), last_error=error)
+
+
 def lag_of(stored: Offsets, source: SourceView) -> dict[Partition, int]:
     """Records that are not copied yet, by partition that has some."""
     found = {}
@@ -153,11 +159,18 @@ def _error(held: Held, lost: Mapping[Partition, str], source: SourceView | None)
     return None
 
 
-def _state(held: Held, stored: Offsets, lag: Mapping[Partition, int] | None) -> StreamState:
+def _running_state(held: Held) -> StreamState:
+    """The state as far as the connectors tell it."""
     if any(connector.state in ("PAUSED", "STOPPED") for connector in held.all):
         return StreamState.PAUSED
     if not held.connector.running or not all(other.running or other.idle for other in held.others):
         return StreamState.CATCHING_UP
+    return StreamState.RUNNING
+
+
+def _state(held: Held, stored: Offsets, lag: Mapping[Partition, int] | None) -> StreamState:
+    if (state := _running_state(held)) is not StreamState.RUNNING:
+        return state
     if any(at not in stored for at in lag or ()) or any(not is_done(item, stored) for item in held.marker.rewinds):
         return StreamState.CATCHING_UP
     return StreamState.RUNNING
@@ -210,7 +223,7 @@ async def view(brokers: Brokers, streams: Sequence[tuple[Marker, Offsets]]) -> l
             waiting[at] = max(waiting.get(at, (0, 0)), (lag, first))
     furthest = sorted(waiting, key=lambda at: waiting[at], reverse=True)
     read = [*furthest[:MOST_TIMES], *(at for at in furthest[MOST_TIMES:] if waiting[at][0] == 1)]
-    times = await brokers.times({at: waiting[at][1] for at in read}, READ_WITHIN)
+    times = await _times(brokers, {at: waiting[at][1] for at in read}, earliest)
     ended = frozenset(at for at, time in times.items() if time is None)
     return [
         replace(
@@ -220,6 +233,14 @@ async def view(brokers: Brokers, streams: Sequence[tuple[Marker, Offsets]]) -> l
         )
         for found, (_, stored) in zip(views, streams, strict=True)
     ]
+
+
+async def _times(brokers: Brokers, offsets: Offsets, earliest: Offsets) -> dict[Partition, int | None]:
+    """The times of the records at these offsets. That of the first one that is retained needs no consumer."""
+    first = await brokers.at_time((at for at, offset in offsets.items() if offset == earliest.get(at)), 0)
+    known = {at: found.time for at, found in first.items() if found.offset == offsets[at] and found.time is not None}
+    rest = {at: offset for at, offset in offsets.items() if at not in known}
+    return {**known, **await brokers.times(rest, READ_WITHIN)}
 
 
 def _of(names: Sequence[str], found: Mapping[Partition, T]) -> dict[Partition, T]:

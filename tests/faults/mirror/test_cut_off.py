@@ -1,0 +1,76 @@
+"""The caller is cut off after each effect of each operation, or hears no answer; the next run converges."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from replicator.backends.connect.cluster import Initial
+from replicator.backends.connect.mirror.connectors import Parts
+from replicator.backends.connect.mirror.driver import KafkaMirror
+from replicator.model import Stream
+
+from tests.faults.mirror.cell import Bed, cell, until
+from tests.faults.mirror.line import after
+from tests.faults.mirror.matrix import Matrix
+from tests.faults.mirror.subjects import SUBJECTS, copies_from_start, create_parts, replayed_once, running
+
+pytestmark = pytest.mark.timeout(600)  # the first one waits for most cells of all
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def mirror_matrix(shared: Bed, request: pytest.FixtureRequest) -> AsyncIterator[Matrix]:
+    """All cells of the tests that were chosen, in their order; they begin together."""
+    made = Matrix(shared)
+    for item in request.session.items:
+        if isinstance(item, pytest.Function) and "mirror_matrix" in item.fixturenames:
+            made.begin(**item.callspec.params)  # type: ignore[arg-type]
+    yield made
+    await made.aclose()
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize(
+    ("fault", "subject"),
+    [
+        *(("cut off", name) for name in SUBJECTS),
+        *(("unheard", name) for name, subject in SUBJECTS.items() if subject.again is None),
+    ],
+)
+async def test_converges(fault: str, subject: str, mirror_matrix: Matrix) -> None:
+    failures = await mirror_matrix.failures(fault, subject)
+    assert not failures, "\n".join(failures)
+
+
+class StartsAtOnce(KafkaMirror):
+    """A naive driver: what it makes runs before its start is set."""
+
+    async def _create_first(self, stream: Stream, parts: Parts, state: Initial) -> bool:
+        return await super()._create_first(stream, parts, Initial.RUNNING)
+
+
+async def test_the_matrix_finds_a_stream_that_runs_before_its_start_is_set(shared: Bed) -> None:
+    async with cell(shared, StartsAtOnce) as made:
+
+        async def copies() -> bool:
+            return bool(await made.copied())
+
+        async def wait() -> None:
+            await until(copies, "something is copied")
+
+        made.line.arm(after(1), wait)
+        await create_parts(made)
+        with pytest.raises(AssertionError, match="too often"):
+            await copies_from_start(made)
+
+
+async def test_the_matrix_finds_a_replay_without_a_key_of_its_own(shared: Bed) -> None:
+    async with cell(shared) as made:
+        await running(made)
+        for key in (uuid.uuid4().hex, "once"):
+            await made.replay("2,1", key)
+            await made.caught_up()
+        with pytest.raises(AssertionError, match="too often"):
+            await replayed_once(made)
