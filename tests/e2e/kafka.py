@@ -10,7 +10,7 @@ import httpx
 
 from tests.agent.support import command
 from tests.e2e.memory import until
-from tests.kafka import Record, consume, make_topic, plain, produce
+from tests.kafka import Patient, Record, consume, make_topic, plain, produce
 from tests.pulumi import Project
 from tools.kafka.pair import Pair, Side
 
@@ -87,7 +87,8 @@ class World:
     def ask(self, verb: str, path: str, body: Any = None, *, connect: str | None = None) -> Any:
         """One call of Connect's REST interface."""
         url = f"{connect or self.address}{path}"
-        answer = httpx.request(verb, url, json=body, trust_env=False, timeout=30).raise_for_status()
+        with httpx.Client(transport=Patient(), timeout=30) as rest:
+            answer = rest.request(verb, url, json=body).raise_for_status()
         return answer.json() if answer.content else None
 
     def connectors(self, name: str, *, connect: str | None = None) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,7 @@ def test_a_stack_takes_over_what_a_service_has_replicated(here: World, make_proj
     finally:
         service.terminate()  # a last upload, and the end
         service.wait(30)
+    until(lambda: _is_still(here), "a busy store lists the last upload")
     old, last = here.content("theirs"), max(map(_transaction, here.keys("old/theirs")))
     assert restored(here, tmp_path / "before.db", last) == old
     add_rows(database, 10)
@@ -108,6 +110,12 @@ def test_a_stack_takes_over_what_a_service_has_replicated(here: World, make_proj
     assert restored(here, tmp_path / "then.db", last) == old
     state = json.dumps(project.deployment())
     assert here.s3.owner.secret_access_key not in state
+
+
+def _is_still(here: World) -> bool:
+    before = here.keys("old/theirs")
+    time.sleep(1)
+    return here.keys("old/theirs") == before
 
 
 def _transaction(key: str) -> int:

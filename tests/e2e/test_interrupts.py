@@ -155,9 +155,9 @@ def test_waits_end_on_time_out_and_interrupt(tmp_path: Path, make_project: Make)
         assert behind.status(name).state is StreamState.CATCHING_UP
 
         project.write_yaml(yaml_program(behind.address, {**inputs, "mode": "cdc"}))
-        polls = behind.calls()["get_status"]
+        polls = behind.calls()["describe"]
         process = project.start(*UP)
-        until(lambda: behind.calls()["get_status"] >= polls + 2, "it waits")
+        until(lambda: behind.calls()["describe"] >= polls + 2, "it waits")
         asked = time.monotonic()
         process.send_signal(signal.SIGINT)
         text = finish(process)

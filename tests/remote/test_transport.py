@@ -170,8 +170,8 @@ async def test_an_answer_that_takes_too_long_says_nothing_about_the_stream(
 
 async def test_waiting_for_a_turn_does_not_count_as_waiting_for_an_answer(socket_path: Path) -> None:
     app = build_app({"recorder": Recorder()}, latency=timedelta(seconds=0.5))
-    async with serving(app, socket_path), connected(socket_path, timeout=timedelta(seconds=1.2)) as client:
-        await asyncio.gather(*(client.pause("orders") for _ in range(3 * 64)))
+    async with serving(app, socket_path), connected(socket_path, timeout=timedelta(seconds=2.5)) as client:
+        await asyncio.gather(*(client.pause("orders") for _ in range(6 * 64)))
 
 
 async def test_a_cancelled_call_ends_at_once_and_the_next_one_works(

@@ -41,7 +41,7 @@ def block_of(backend: str, given: str | None) -> BackendConfig:
     from replicator.backends import REGISTRY
     from replicator.errors import InvalidConfig
     from replicator.lifecycle.config import SETTINGS, configured, parse_config
-    from replicator.remote.address import default_address
+    from replicator.remote.address import default_address, parse_address
 
     at = REGISTRY[backend]
     variable = SETTINGS[at.config_key].variable
@@ -49,7 +49,9 @@ def block_of(backend: str, given: str | None) -> BackendConfig:
     environ = {variable: text} if (text := os.environ.get(variable)) and not ignored else {}
     config = configured({}, environ=environ)
     found = given or config.find(at, "default") or (default_address() if at.via_agent and not environ else None)
-    if given is not None:
+    if given is not None and at.via_agent:
+        parse_address(given)
+    elif given is not None:
         _, failures = parse_config({at.config_key: {"address": given}})
         if failures:
             raise InvalidConfig(failures[0].reason, property="address", fix=f"write one such as {at.example}")

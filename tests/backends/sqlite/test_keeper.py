@@ -434,7 +434,7 @@ async def test_a_forced_snapshot_makes_litestream_lose_changes_later(tmp_path: P
             async def compacted() -> bool:
                 return any(file.level == 1 and file.min_txid > 1 for file in await command.ltx(url))
 
-            await until(compacted, timeout=20, interval=0.5, what="the files are compacted")
+            await until(compacted, timeout=60, interval=0.5, what="the files are compacted")
             assert not await restored("later.db")
         finally:
             engine.terminate()

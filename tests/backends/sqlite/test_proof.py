@@ -149,7 +149,7 @@ async def test_no_round_loses_a_row(
         uri = place.replace("?", f"/{name}?")
         async with Writer(database, seed=f"{seed}/{number}") as writer:
             one = _Subject(agent, command_line, writer, declare(name, database, uri), f"{seed}/{number}")
-            await until(one.back, timeout=60, what=f"{name} is made")
+            await until(one.back, timeout=120, what=f"{name} is made")
             for _ in range(ROUNDS):
                 await one.round()
             await one.compare_history()
