@@ -14,7 +14,7 @@ import pytest
 from replicator.backends.sqlite.daemon import daemon_argv
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.litestream import Binary, CommandLine, ControlClient
-from replicator.backends.sqlite.record import Phase
+from replicator.backends.sqlite.record import Phase, Tombstone
 from replicator.errors import (
     DestinationDenied,
     DestinationMissing,
@@ -23,7 +23,7 @@ from replicator.errors import (
     SourceDenied,
     SourceLocked,
 )
-from replicator.model import Stream, StreamState
+from replicator.model import Owner, Stream, StreamState
 
 from tests.backends.sqlite.agents import Agent, caught_up, declare, replica_url, restored_hash, state_is, until
 from tests.backends.sqlite.conftest import BUCKET, SECRET, StartDaemon, TwoOwners
@@ -48,10 +48,11 @@ async def assert_equal(agent: Agent, command: CommandLine, database: Path, name:
 
 
 async def assert_nothing_left(agent: Agent, database: Path) -> None:
-    """A create that failed is as if it had not been."""
+    """A create that failed bars nobody's way; whose an upload would be that is still under way stays on record."""
     assert await agent.driver.list_streams() == []
     assert not database.with_name(f".{database.name}-litestream").exists()
-    assert list((agent.folder / "registry").rglob("*.json")) == []
+    for left in (agent.folder / "registry").rglob("*.json"):
+        assert Tombstone.model_validate_json(left.read_bytes()).last_txid is None
     assert agent.pids == []
 
 
@@ -82,6 +83,7 @@ async def test_an_identity_that_may_not_write_leaves_nothing(
         await agent.driver.upsert_stream(stream.model_copy(update={"destination": given}))
     assert refused.value.property == "destination.authRef"
     await assert_nothing_left(agent, database)
+    await agent.driver.upsert_stream(stream.model_copy(update={"owner": Owner(urn="urn:somebody::else")}))
 
 
 @pytest.mark.parametrize("changes", [{}, {"checkpointInterval": "500ms"}], ids=["shared", "own"])

@@ -109,6 +109,12 @@ class _Subject:
         await asyncio.sleep(seconds)
         await self.writer("read", False)
 
+    async def made(self) -> None:
+        try:
+            await until(self.back, timeout=60, what=f"{self.stream.name} is made")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {self.refusal}") from self.refusal
+
     async def back(self) -> bool:
         """A daemon that is killed meanwhile makes any call fail; the next one has to do."""
         try:
@@ -149,7 +155,7 @@ async def test_no_round_loses_a_row(
         uri = place.replace("?", f"/{name}?")
         async with Writer(database, seed=f"{seed}/{number}") as writer:
             one = _Subject(agent, command_line, writer, declare(name, database, uri), f"{seed}/{number}")
-            await until(one.back, timeout=120, what=f"{name} is made")
+            await one.made()
             for _ in range(ROUNDS):
                 await one.round()
             await one.compare_history()

@@ -10,7 +10,7 @@ from replicator.backends.ownership import destination_key, refuse_shared_destina
 from replicator.backends.sqlite import faults, preflight, replays
 from replicator.backends.sqlite.attachment import Attachment
 from replicator.backends.sqlite.litestream import format_txid
-from replicator.backends.sqlite.places import location_of, parse_location, same_place, side_folder, source_path
+from replicator.backends.sqlite.places import parse_location, same_place, side_folder, source_path
 from replicator.backends.sqlite.positions import position_at
 from replicator.backends.sqlite.record import FileId, Phase, Record, Tombstone
 from replicator.backends.sqlite.replica import ReplicaError
@@ -58,19 +58,15 @@ class Keeper(Attachment):
         await self._exhume(stream)
 
     async def _abandon(self, record: Record) -> None:
-        """Leave nothing behind. What reached the destination meanwhile stays ours to come back to."""
+        """Leave nothing behind. What reached the destination meanwhile stays ours to come back to.
+
+        An upload may arrive after its process has ended, so that a look at the destination would not tell.
+        """
         await self.lanes.detach(record.name, timeout=1.0)
-        if await self._may_hold_something(record):
-            await self._bury(record)
+        await self._bury(record)
         await asyncio.to_thread(rmtree, side_folder(record.stream), True)
         await self.store.remove(record.name)
         self.forget(record.name)
-
-    async def _may_hold_something(self, record: Record) -> bool:
-        try:
-            return (await location_of(record).list_prefix(await self.identities.of(record.stream))).objects > 0
-        except (ReplicaError, ReplicatorError):
-            return True
 
     # --- changing --------------------------------------------------------------------------------------------------
 
@@ -175,7 +171,7 @@ class Keeper(Attachment):
             except ReplicaError as error:
                 raise faults.of_replica(error, stream.name) from error
             await self._exhume(stream)
-        elif record.phase is not Phase.MAKING or await self._may_hold_something(record):
+        else:
             await self._bury(record, released.txid)
         await asyncio.to_thread(rmtree, side_folder(stream), True)
         await self.store.remove(record.name)
@@ -213,6 +209,8 @@ class Keeper(Attachment):
             return
         if _may_come_back(stream.owner, grave.owner):
             return
+        if grave.last_txid is None and await self._is_empty(stream):
+            return
         whose = f" of {grave.owner.urn}" if grave.owner else ", which no resource managed"
         raise DestinationInUse(
             f"{parse_location(stream)} holds the replica of the removed stream {grave.name!r}{whose}",
@@ -220,6 +218,12 @@ class Keeper(Attachment):
             property="destination.uri",
             fix="choose another prefix, or delete that replica first",
         )
+
+    async def _is_empty(self, stream: Stream) -> bool:
+        try:
+            return not (await parse_location(stream).list_prefix(await self.identities.of(stream))).objects
+        except ReplicaError as error:
+            raise faults.of_replica(error, stream.name) from error
 
     def refuse_neighbours(self, stream: Stream) -> None:
         others = [record.stream for record in self.store.records() if record.name != stream.name]

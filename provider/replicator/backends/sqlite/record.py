@@ -56,13 +56,16 @@ class Record(Model):
 
 
 class Tombstone(Model):
-    """A removed stream whose replica stays: its owner may come back to it, nobody else may."""
+    """A removed stream, or one whose creation was undone: what it has uploaded is its owner's to come back to.
+
+    Nobody else may take its destination. Where no transaction was seen there, others may while it is empty.
+    """
 
     destination: str
     name: str
-    owner: Owner | None
+    owner: Owner | None = None
     generation: int
-    last_txid: str | None
+    last_txid: str | None = None
     removed_at: Instant
 
 
