@@ -52,6 +52,7 @@ PASSING = {
     "503 of a worker that is not healthy": Fault(reaches=False, status=503, body=b'{"status":"starting"}'),
     "502 of a proxy": Fault(reaches=False, status=502, body=HTML, type="text/html"),
     "409 of a rebalance": said(409),
+    "500 of a rebalance": said(500, text="Request cannot be completed because a rebalance is expected"),
 }
 SPOKEN = said(500, text="Could not read it")
 

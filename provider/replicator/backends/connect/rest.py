@@ -91,6 +91,13 @@ class Answer:
         return isinstance(self.body, dict) and "error_code" in self.body
 
     @property
+    def rebalancing(self) -> bool:
+        """Whether the workers only have to agree first; a change of offsets says it as a 500. (Seen on Kafka 4.3.)"""
+        if self.status == httpx.codes.CONFLICT:
+            return True
+        return httpx.codes.is_server_error(self.status) and "rebalance is expected" in self.text
+
+    @property
     def missing(self) -> bool:
         """Whether Connect says that there is no such thing."""
         return self.status == httpx.codes.NOT_FOUND and self.spoken
@@ -181,7 +188,7 @@ class ConnectRest:
                 error = self.error(answer)
                 if not _may_pass(answer, repeat):
                     raise error
-                faulty = answer.spoken and httpx.codes.is_server_error(answer.status)
+                faulty = answer.spoken and httpx.codes.is_server_error(answer.status) and not answer.rebalancing
             more = await (turns.again_after_fault() if faulty else turns.again())
             # A worker that hangs uses up the time, and the next one may still answer.
             if not more and (faulty or attempts >= len(self._access.urls)):
@@ -289,7 +296,7 @@ class ConnectRest:
 
 
 def _may_pass(answer: Answer, repeat: Repeat) -> bool:
-    if answer.status == httpx.codes.CONFLICT:
+    if answer.rebalancing:
         return True
     if httpx.codes.is_server_error(answer.status):
         return repeat is Repeat.SAFE or not answer.spoken
