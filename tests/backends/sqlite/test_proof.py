@@ -91,10 +91,7 @@ class _Subject:
         reading = asyncio.create_task(self._read_for(chance.random() * 2)) if reader else None
         if live:
             await self.writer("live", True)
-        try:
-            await until(self.back, timeout=40, what=f"{name} is back")
-        except TimeoutError as error:
-            raise TimeoutError(f"{error}: {self.refusal}, {self.story}") from self.refusal
+        await self.made(within=40)
         if live:
             await asyncio.sleep(chance.random() * 0.2)
             await self.writer("live", False)
@@ -109,13 +106,13 @@ class _Subject:
         await asyncio.sleep(seconds)
         await self.writer("read", False)
 
-    async def made(self) -> None:
+    async def made(self, *, within: float) -> None:
         try:
-            await until(self.back, timeout=60, what=f"{self.stream.name} is made")
+            await until(self._made, timeout=within, what=f"{self.stream.name} is made")
         except TimeoutError as error:
-            raise TimeoutError(f"{error}: {self.refusal}") from self.refusal
+            raise TimeoutError(f"{error}: {self.refusal}, {self.story}") from self.refusal
 
-    async def back(self) -> bool:
+    async def _made(self) -> bool:
         """A daemon that is killed meanwhile makes any call fail; the next one has to do."""
         try:
             await self.agent.driver.upsert_stream(self.stream)
@@ -155,7 +152,7 @@ async def test_no_round_loses_a_row(
         uri = place.replace("?", f"/{name}?")
         async with Writer(database, seed=f"{seed}/{number}") as writer:
             one = _Subject(agent, command_line, writer, declare(name, database, uri), f"{seed}/{number}")
-            await one.made()
+            await one.made(within=120)
             for _ in range(ROUNDS):
                 await one.round()
             await one.compare_history()
