@@ -44,6 +44,9 @@ GOOD = {
     "file:///p/pg.json#password": ("file", "/p/pg.json", "password", {}),
     "ref+file:///p/pg.json#/db.pass-word": ("file", "/p/pg.json", "db.pass-word", {}),
     "file:///p/s3?accessKeyId=aws.id": ("file", "/p/s3", None, {"accessKeyId": "aws.id"}),
+    "dir:///run/secrets/pg": ("dir", "/run/secrets/pg", None, {}),
+    "dir:///run/secrets/pg?username=tls.user": ("dir", "/run/secrets/pg", None, {"username": "tls.user"}),
+    "ref+dir:///run/secrets/pg#/pass-word": ("dir", "/run/secrets/pg", "pass-word", {}),
 }
 
 
@@ -63,10 +66,10 @@ BAD = {
     "env:PG_PASSWORD": "not a reference",
     " env://PG_PASSWORD": "not a reference",
     "://PG_PASSWORD": "not a reference",
-    "ENV://PG_PASSWORD": "env and file work",
-    "postgres://bob:hunter2@db/app": "env and file work",
+    "ENV://PG_PASSWORD": "env, file and dir work",
+    "postgres://bob:hunter2@db/app": "env, file and dir work",
     "vault://secret/data/pg#password": "the scheme vault, which this release cannot read",
-    "dir:///run/secrets/pg": "vault, awssecrets, gcpsecrets, azurekeyvault and sops do not yet",
+    "k8s://shop/pg": "vault, awssecrets, gcpsecrets, azurekeyvault and sops do not yet",
     "env://PG_PASSWORD\n": "control character",
     "env://PG\x00": "control character",
     "file:///run/\u202egp": "control character",
@@ -105,6 +108,12 @@ BAD = {
     "env://PG_*?password": "not a name in env",
     "env://PG_*?password=a.b": "not a name in env",
     "file:///run/pg?password=a%62": "not a name in file",
+    "dir://run/secrets": "dir:///absolute/path",
+    "dir:///run/": "dir:///absolute/path",
+    "dir:///run/p%67": "dir:///absolute/path",
+    "dir:///run/pg#..": "# part",
+    "dir:///run/pg#a/b": "# part",
+    "dir:///run/pg?password=../pg": "not a name in dir",
     "env://PG?password=X": "no fields to rename",
     "file:///run/pg?password=a#b": "no fields to rename",
 }
@@ -302,6 +311,37 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
         resolve(parse(f"file://{tmp_path}"), ["password"], required=["password"], environ={})
 
 
+@pytest.mark.parametrize("suffix", ["", "#password", "?username=user"])
+def test_a_directory_has_a_file_for_each_field(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "..data").mkdir()  # as Kubernetes mounts a secret
+    (tmp_path / "..data" / "password").write_bytes(b"s3cret\n")
+    (tmp_path / "password").symlink_to("..data/password")
+    (tmp_path / "user").write_text("bob")
+    (tmp_path / "other").write_bytes(b"\xff")
+    found = resolve(parse(f"dir://{tmp_path}{suffix}"), ["username", "password"], required=["password"], environ={})
+    assert found == {"password": "s3cret", **({"username": "bob"} if suffix.startswith("?") else {})}
+
+
+def test_a_directory_without_the_value_is_an_error_that_shows_nothing_of_it(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "bytes").write_bytes(b"s3cret\xff")
+    (tmp_path / "large").write_bytes(b"s3cret" * (1 << 20))
+    (tmp_path / "folder").mkdir()
+    reasons = {
+        f"{tmp_path}#gone": "no file gone",
+        f"{tmp_path}#empty": "no file empty, or nothing is in it",
+        f"{tmp_path}#bytes": "no UTF-8 text",
+        f"{tmp_path}#large": "larger than 1 MiB",
+        f"{tmp_path}#folder": "not a regular file",
+        f"{tmp_path}/gone": "no file password",
+        f"{tmp_path}/empty": "Not a directory",
+    }
+    for path, reason in reasons.items():
+        with pytest.raises(SecretNotFound, match=reason) as caught:
+            resolve(parse(f"dir://{path}"), ["password"], required=["password"], environ={})
+        assert "s3cret" not in shown(caught.value)
+
+
 @contextmanager
 def unprivileged() -> Iterator[None]:
     """Root may read every file, so stop being root for a while."""
@@ -317,8 +357,9 @@ def unprivileged() -> Iterator[None]:
 def test_a_file_without_permission_says_so(tmp_path: Path) -> None:
     (tmp_path / "pg").write_text("password=s3cret")
     (tmp_path / "pg").chmod(0)
-    with unprivileged(), pytest.raises(SecretNotFound, match="Permission denied"):
-        resolve(parse(f"file://{tmp_path}/pg"), ["password"], required=["password"], environ={})
+    for text in (f"file://{tmp_path}/pg", f"dir://{tmp_path}#pg"):
+        with unprivileged(), pytest.raises(SecretNotFound, match="Permission denied"):
+            resolve(parse(text), ["password"], required=["password"], environ={})
 
 
 def redactor(*values: str) -> Redactor:

@@ -8,7 +8,9 @@ A reference is no secret and is shown in plans; what it names never is. A scheme
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 import re
 import stat
 import threading
@@ -23,7 +25,7 @@ from replicator.errors import SecretNotFound, SecretSyntax
 FIELDS = ("username", "password", "accessKeyId", "secretAccessKey", "sessionToken", "token")
 """The canonical fields of a secret; a store may call them otherwise (`?accessKeyId=AKID`)."""
 
-_PLANNED = ("dir", "k8s", "kms", "infisical", "vault", "awssecrets", "gcpsecrets", "azurekeyvault", "sops")
+_PLANNED = ("k8s", "kms", "infisical", "vault", "awssecrets", "gcpsecrets", "azurekeyvault", "sops")
 _GRAMMAR = re.compile(r"(?:ref\+)?(?P<scheme>\w+)://(?P<path>[^?#]*)(?:\?(?P<params>[^#]*))?(?:#/?(?P<key>.*))?")
 _EXAMPLES = "env://SHOP_*, env://PG_PASSWORD, file:///run/secrets/s3.json or file:///run/secrets/pg.json#password"
 _MARK = "[redacted]"
@@ -61,7 +63,7 @@ class _Scheme(NamedTuple):
     :param expects: the form, for a person.
     :param missing: what is wrong when an entry is not there, with {name} and {path}.
     :param entry: the name in the store of a bundle's field.
-    :param read: the store's entries by name; may block; raises SecretNotFound.
+    :param read: entries by name, those asked for among them where they are there; may block; raises SecretNotFound.
     """
 
     path: re.Pattern[str]
@@ -70,7 +72,7 @@ class _Scheme(NamedTuple):
     expects: str
     missing: str
     entry: Callable[[AuthRef, str], str]
-    read: Callable[[AuthRef, Mapping[str, str]], Mapping[str, str]]
+    read: Callable[[AuthRef, Sequence[str], Mapping[str, str]], Mapping[str, str]]
 
 
 def parse(text: str) -> AuthRef:
@@ -149,8 +151,8 @@ def resolve(
             fix="name a bundle that holds all of them, as in env://SHOP_* or file:///run/secrets/s3.json",
         )
     scheme = _SCHEMES[ref.scheme]
-    entries = scheme.read(ref, environ)
     wanted = {name: ref.entry(name) for name in (fields if ref.key is None else required)}
+    entries = scheme.read(ref, [*wanted.values()], environ)
     values = {name: value for name, entry in wanted.items() if (value := _usable(entries.get(entry)))}
     if missing := [wanted[name] for name in required if name not in values]:
         raise SecretNotFound(
@@ -171,26 +173,56 @@ def _env_entry(ref: AuthRef, name: str) -> str:
     return ref.path.removesuffix("*") + ref.fields.get(name, re.sub(r"(?=[A-Z])", "_", name).upper())
 
 
-def _read_file(ref: AuthRef, environ: Mapping[str, str]) -> Mapping[str, str]:
-    path, problem, raw = Path(ref.path), "", b""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for its writer
-            problem = "it is not a regular file"
-        else:
-            with path.open("rb") as file:
-                raw = file.read(_MAX_FILE + 1)
-    except OSError as error:
-        problem = error.strerror or type(error).__name__
-    if len(raw) > _MAX_FILE:
-        problem = "it is larger than 1 MiB"
+def _read_file(ref: AuthRef, names: Sequence[str], environ: Mapping[str, str]) -> Mapping[str, str]:
+    raw, problem = _content(Path(ref.path))
     entries = None if problem else _entries(raw)
     if entries is None:
-        problem = problem or "it is neither a JSON object nor a properties file in UTF-8"
         raise SecretNotFound(
-            f"the secret file {ref.path} cannot be read: {problem}",
+            f"the secret file {ref.path} cannot be read: "
+            f"{problem or 'it is neither a JSON object nor a properties file in UTF-8'}",
             fix=f"let the process that resolves {ref.text} read a file of key=value lines or a JSON object there",
         )
     return entries
+
+
+def _read_dir(ref: AuthRef, names: Sequence[str], environ: Mapping[str, str]) -> Mapping[str, str]:
+    found = {}
+    for name in names:
+        path = Path(ref.path) / name
+        raw, problem = _content(path)
+        if problem == _ABSENT:
+            continue
+        value = None if problem else _decoded(raw)
+        if value is None:
+            raise SecretNotFound(
+                f"the secret file {path} cannot be read: {problem or 'it holds no UTF-8 text'}",
+                fix=f"let the process that resolves {ref.text} read a file there that holds the value alone",
+            )
+        found[name] = value
+    return found
+
+
+_ABSENT = os.strerror(errno.ENOENT)
+
+
+def _content(path: Path) -> tuple[bytes, str]:
+    """What a file holds, and why it cannot be read, which is empty where it can."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for its writer
+            return b"", "it is not a regular file"
+        with path.open("rb") as file:
+            raw = file.read(_MAX_FILE + 1)
+    except OSError as error:
+        return b"", error.strerror or type(error).__name__
+    return raw, "it is larger than 1 MiB" if len(raw) > _MAX_FILE else ""
+
+
+def _decoded(raw: bytes) -> str | None:
+    """None rather than an exception: the decoder's exception carries the whole content."""
+    try:
+        return raw.decode()
+    except ValueError:
+        return None
 
 
 def _entries(raw: bytes) -> dict[str, str] | None:
@@ -239,7 +271,7 @@ _SCHEMES: dict[str, _Scheme] = {
         expects="env://NAME for one variable, or env://PREFIX_* for several (letters, digits and _)",
         missing="the environment variable {name} is not set, or holds no UTF-8 text",
         entry=_env_entry,
-        read=lambda ref, environ: environ,
+        read=lambda ref, names, environ: environ,
     ),
     "file": _Scheme(
         path=re.compile(r"/[^/%](?:[^%]*[^/%])?"),
@@ -249,6 +281,15 @@ _SCHEMES: dict[str, _Scheme] = {
         missing="the file {path} has no text under the key {name}",
         entry=lambda ref, name: ref.fields.get(name, name),
         read=_read_file,
+    ),
+    "dir": _Scheme(
+        path=re.compile(r"/[^/%](?:[^%]*[^/%])?"),
+        name=re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*"),
+        keyed=True,
+        expects="dir:///absolute/path (without %), or dir:///absolute/path#name for one of its files",
+        missing="the directory {path} has no file {name}, or nothing is in it",
+        entry=lambda ref, name: ref.fields.get(name, name),
+        read=_read_dir,
     ),
 }
 

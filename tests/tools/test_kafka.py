@@ -305,7 +305,7 @@ class TestWorker:
             for placeholder, value in (
                 ("${env:FILE_NAME}", "from-env"),
                 (f"${{file:{worker.secrets}/some.properties:file}}", "from-file"),
-                (f"${{directory:{worker.secrets}:single}}", "from-folder"),
+                (f"${{dir:{worker.secrets}:single}}", "from-folder"),
                 (f"${{file:{tmp_path}/outside.properties:file}}", None),
             ):
                 seen = validated(rest, {**FILE, "name": "file", "file": placeholder})["file"]

@@ -151,7 +151,7 @@ class Login:
 class Worker(Server):
     """One Connect worker. Workers with the same group and broker are one Connect cluster.
 
-    Files in `secrets` are what `${file:…}` and `${directory:…}` of a connector may name; `environment` is what
+    Files in `secrets` are what `${file:…}` and `${dir:…}` of a connector may name; `environment` is what
     `${env:…}` may.
 
     :param plugins: folders of jars that `find_jars` gave; MirrorMaker 2 and the file connectors are always there.
@@ -256,11 +256,11 @@ class Worker(Server):
             "plugin.path": plugins,
             "plugin.discovery": "service_load",  # the default starts 6 s later
             "connector.client.config.override.policy": "All",
-            "config.providers": "file,directory,env",
+            "config.providers": "file,dir,env",
             "config.providers.file.class": f"{provider}.FileConfigProvider",
             "config.providers.file.param.allowed.paths": self.secrets,
-            "config.providers.directory.class": f"{provider}.DirectoryConfigProvider",
-            "config.providers.directory.param.allowed.paths": self.secrets,
+            "config.providers.dir.class": f"{provider}.DirectoryConfigProvider",
+            "config.providers.dir.param.allowed.paths": self.secrets,
             "config.providers.env.class": f"{provider}.EnvVarConfigProvider",
             **extra,
             **self._properties,

@@ -22,7 +22,7 @@ class Side:
         makes its users, which may do what access control lists let them.
     :param ca: the certificate of the authority that the secure listener's clients have to trust, in PEM.
     :param connect: the base URL of the worker's REST interface.
-    :param secrets: the folder whose files the worker's connectors may name in `${file:…}` and `${directory:…}`.
+    :param secrets: the folder whose files the worker's connectors may name in `${file:…}` and `${dir:…}`.
     """
 
     cluster_id: str

@@ -50,7 +50,7 @@ class ConnectConfig(BackendConfig):
     :param certificate_file: a PEM file with the certificate that is shown to the workers.
     :param key_file: a PEM file with the certificate's key, where that is another one.
     :param secret_providers: the name that the workers give the ConfigProvider of a reference's scheme, such as
-        `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+        `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
     """
 
     address: Workers | None = None

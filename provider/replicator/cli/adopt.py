@@ -36,7 +36,7 @@ def adopt(
         str | None,
         typer.Option(
             "--auth-ref",
-            help="The key pair for every bucket, as the agent finds it: env://SHOP_* or file:///path.",
+            help="The key pair for every bucket, as the agent finds it: env://SHOP_*, file:///path or dir:///path.",
             metavar="REF",
             show_default="the ${NAME} in the file, else the host's own role",
         ),

@@ -160,7 +160,7 @@ async def test_placeholders_are_checked_without_their_values(worker: Worker, clu
             f"${{file:{worker.secrets}/good.properties:backslash}}",
             f"${{file:{worker.secrets}/good.properties:none}}",
             f"${{file:{worker.secrets}/none.properties:password}}",
-            f"${{directory:{worker.secrets}:one-line}}",
+            f"${{dir:{worker.secrets}:one-line}}",
             "${file:/etc/passwd:root}",
         ],
         MIRROR,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -26,7 +26,6 @@ from replicator.backends.connect.connector import (
 from replicator.backends.connect.listing import Listing
 from replicator.backends.connect.poller import Poller
 from replicator.backends.connect.rest import Answer, ConnectRest, Repeat, Turns, path_of
-from replicator.backends.connect.rounds import Rounds
 from replicator.backends.connect.validation import (
     FieldError,
     Problem,
@@ -37,7 +36,7 @@ from replicator.backends.connect.validation import (
     read_validation,
 )
 from replicator.backends.connect.waits import Waits
-from replicator.errors import EngineRefused, EngineUnavailable, NotOurs, ReplicatorError, StreamNotFound
+from replicator.errors import EngineRefused, EngineUnavailable, NotOurs, ReplicatorError, StreamNotFound, WaitTimeout
 
 __all__ = [
     "ConnectCluster",
@@ -61,6 +60,8 @@ READS = 16
 
 PATIENCE = 15.0
 """Seconds in which a call is tried again; a worker restarts in 7."""
+
+_POLLS_FOR = 5.0  # seconds that a task may take to pause before it is stopped all the same
 
 _TOGETHER = 0.02  # seconds in which looks at single connectors become one
 
@@ -93,7 +94,6 @@ class ConnectCluster:
         self._listing = Listing(rest, patience)
         self._waits = Waits(self._listing)
         self._looks = Poller(self._listing.connectors, _TOGETHER)
-        self._rounds = Rounds()
         self._free = asyncio.Semaphore(CHANGES)
         self._free_to_read = asyncio.Semaphore(READS)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -229,7 +229,18 @@ class ConnectCluster:
         return await self.wait_running(name, within, may_idle=may_idle)
 
     async def stop(self, name: str, within: float) -> None:
-        """Stop a connector, and return when it is stopped and its tasks are gone."""
+        """Stop a connector, and return when it is stopped and its tasks are gone.
+
+        A task ends after its poll, and a worker that stops one does nothing else until then. For one that pauses it
+        does not wait, so what runs is paused first. (Seen on Kafka 4.3.)
+        """
+        found = await self.look(name)
+        if found is None:
+            raise self._missing(name)
+        if found.at_work:
+            await self._ask_of(name, "PUT", "pause")
+            with suppress(WaitTimeout):
+                await self._waits.until(name, lambda now: not now.at_work, "paused", _POLLS_FOR, self._missing(name))
         await self._ask_of(name, "PUT", "stop")
         await self._waits.until(name, lambda found: found.stopped, "stopped", within, self._missing(name))
 
@@ -253,15 +264,12 @@ class ConnectCluster:
         :raises WaitTimeout: a step has no effect after `within` seconds.
         """
         try:
-            async with self._rounds.only("stop"):
-                await self.stop(name, within)
-            async with self._rounds.only("reset"):
-                await self.reset_offsets(name)
+            await self.stop(name, within)
+            await self.reset_offsets(name)
         except StreamNotFound:
             return
-        async with self._rounds.only("remove"):
-            await self._ask("DELETE", path_of("connectors", name))
-            await self._waits.until_absent(name, within)
+        await self._ask("DELETE", path_of("connectors", name))
+        await self._waits.until_absent(name, within)
 
     # --- Offsets -----------------------------------------------------------------------------------------------------
 

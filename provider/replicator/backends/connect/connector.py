@@ -79,6 +79,13 @@ class Status:
         return self._all(ConnectorState.PAUSED)
 
     @property
+    def at_work(self) -> bool:
+        """Whether a task runs, and the connector is not on its way to be stopped."""
+        return self.state is not ConnectorState.STOPPED and any(
+            task.state is ConnectorState.RUNNING for task in self.tasks
+        )
+
+    @property
     def stopped(self) -> bool:
         """Whether it is stopped, and no task is left."""
         return self.state is ConnectorState.STOPPED and not self.tasks

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from replicator.authref import AuthRef
 from replicator.errors import Unsupported
 
-DEFAULT_ALIASES: Mapping[str, str] = {"env": "env", "file": "file"}
+DEFAULT_ALIASES: Mapping[str, str] = {"env": "env", "file": "file", "dir": "dir"}
 """By scheme, the name that Kafka's own documentation gives the worker's provider."""
 
 

@@ -86,8 +86,9 @@ def user(kafka: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User
         worker.launch()
     for worker in workers:
         worker.wait()
-        login = worker.secrets / "mirror.properties"
-        login.write_text(f"username={name}\npassword={CANARY}\n")
+        (worker.secrets / "mirror.properties").write_text(f"username={name}\npassword={CANARY}\n")
+        (worker.secrets / "username").write_text(name)
+        (worker.secrets / "password").write_text(CANARY)
     yield User(name, *workers)
     for worker in workers:
         worker.kill()
@@ -109,18 +110,24 @@ def both_ends(pair: Pair, ref: str) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.usefixtures("own_login")
-@pytest.mark.parametrize(("where", "scheme"), [("destination", "env"), ("source", "file")])
+@pytest.mark.parametrize(
+    ("where", "ref"),
+    [
+        ("destination", "env://MIRROR_*"),
+        ("source", "file://{secrets}/mirror.properties"),
+        ("destination", "dir://{secrets}"),
+    ],
+)
 async def test_a_mirror_with_the_least_rights_copies_and_shows_no_password(
-    kafka: Pair, open_bed: OpenBed, user: User, where: str, scheme: str
+    kafka: Pair, open_bed: OpenBed, user: User, where: str, ref: str
 ) -> None:
     worker = user.west if where == "destination" else user.east
-    ref = "env://MIRROR_*" if scheme == "env" else f"file://{worker.secrets}/mirror.properties"
     bed = open_bed(kafka.east, kafka.west, worker.url)
     topic = bed.topic(partitions=2, retention_ms="7200000")
     user.may(kafka.east, topic, AT_SOURCE)
     user.may(kafka.west, bed.copy_of(topic), AT_DESTINATION if worker is user.west else FROM_THE_SOURCE)
     bed.produce(topic, records(0, 10, partitions=2, start=NOW))
-    stream = bed.stream(topic, **both_ends(kafka, ref))
+    stream = bed.stream(topic, **both_ends(kafka, ref.format(secrets=worker.secrets)))
     assert await bed.driver.preflight(stream) == []
     await bed.driver.upsert_stream(stream)
     status = await bed.caught_up(stream.name)

@@ -311,13 +311,13 @@ class KafkaMirror:
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
         async with self._cluster.slot(name):
-            held = await self._held(name)
+            connector, parts = await asyncio.gather(self._cluster.look(name), self._parts(name))
             self._claims.drop(name)
-            if held is not None:
-                check_owner(held.marker.stream, owner)
-            for part in await self._parts(name):  # also those that somebody left who deleted the one with the record
+            if connector is not None:
+                check_owner(_record(connector).stream, owner)
+            for part in parts:  # also those that somebody left who deleted the one with the record
                 await self._cluster.delete(part.name, SEEN_WITHIN)
-            if held is not None:
+            if connector is not None:
                 await self._cluster.delete(name, SEEN_WITHIN)
 
     # --- pausing -----------------------------------------------------------------------------------------------------
@@ -622,14 +622,7 @@ class KafkaMirror:
         connector = await self._cluster.look(name)
         if connector is None:
             return None
-        marker = Marker.read(connector.config)
-        if marker is None:
-            raise NotOurs(
-                f"the Connect cluster has a connector of this name, of {connector.config.get('connector.class')}, and "
-                "no stream made it",
-                stream=name,
-                fix="choose another name, or delete that connector",
-            )
+        marker = _record(connector)
         names = build(marker, Side.DESTINATION, self._aliases).others
         return Held(connector, marker, await self._parts(name, names))
 
@@ -654,6 +647,19 @@ class KafkaMirror:
             for name, connector in sorted(connectors.items())
             if (marker := Marker.read(connector.config)) is not None
         }
+
+
+def _record(connector: Connector) -> Marker:
+    """The record that a stream's connector carries; raise `NotOurs` where there is none."""
+    marker = Marker.read(connector.config)
+    if marker is None:
+        raise NotOurs(
+            f"the Connect cluster has a connector of this name, of {connector.config.get('connector.class')}, and "
+            "no stream made it",
+            stream=connector.name,
+            fix="choose another name, or delete that connector",
+        )
+    return marker
 
 
 def _now() -> datetime:
