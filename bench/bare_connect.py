@@ -170,6 +170,7 @@ def _states(status: Status) -> set[str]:
 
 def _ends(partitions: Mapping[str, int], bootstrap: str) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.list_topics(timeout=_LIMIT)  # without metadata the next call now and then waits for three seconds
     asked = {TopicPartition(name, at): OffsetSpec.latest() for name, count in partitions.items() for at in range(count)}
     for found in admin.list_offsets(asked).values():
         found.result(_LIMIT)

@@ -367,7 +367,7 @@ class StreamStatus(Model):
     :param bytes_replicated: bytes written to the destination.
     :param events_replicated: changes written to the destination; the unit is the backend's.
     :param errors_last_hour: failures seen within the last 3,600 seconds.
-    :param last_error: the newest failure, quoted from the engine and redacted.
+    :param last_error: the newest failure, or what the stream waits for; quoted from the engine and redacted.
     """
 
     name: str

@@ -67,7 +67,7 @@ export interface GetStreamStatusResult {
      */
     readonly lastCheckpoint?: outputs.Checkpoint;
     /**
-     * The newest failure, quoted from the engine and redacted.
+     * The newest failure, or what the stream waits for; quoted from the engine and redacted.
      */
     readonly lastError?: string;
     /**

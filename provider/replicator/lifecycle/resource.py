@@ -286,10 +286,14 @@ def declared(stream: Stream) -> Values:
     return _project(stream, {})
 
 
+def _defaults(stream: Stream) -> Values:
+    """What a stream between the same ends has where nothing else is said."""
+    return _wire(Stream(name=stream.name, source=stream.source, destination=stream.destination))
+
+
 def _project(live: Stream, old_inputs: Values) -> Values:
     """The live stream in the person's own words: a key that still means the same keeps its text, defaults stay away."""
     wire = _wire(live)
-    defaults = Stream.model_validate({key: wire[key] for key in ("name", "source", "destination")}).wire()
     drifted = set(wire)
     if old_inputs:
         try:
@@ -297,6 +301,7 @@ def _project(live: Stream, old_inputs: Values) -> Values:
         except InvalidStream:
             old_inputs = {}
     required = ("name", "backend", "source", "destination")
+    defaults = _defaults(live) if drifted else {}
     kept = {key: value for key, value in old_inputs.items() if key not in drifted}
     changed = {
         key: value

@@ -13,6 +13,9 @@ import sys
 
 import grpc.aio
 
+# The command that httpx has besides, which would load rich and click: a fifth of what a first call imports.
+sys.modules["httpx._main"] = None  # type: ignore[assignment]
+
 from replicator.plugin._proto import provider_pb2_grpc
 from replicator.plugin.servicer import Servicer
 

@@ -67,7 +67,7 @@ type GetStreamStatusResult struct {
 	LagSeconds *float64 `pulumi:"lagSeconds"`
 	// The position up to which everything is at the destination.
 	LastCheckpoint *Checkpoint `pulumi:"lastCheckpoint"`
-	// The newest failure, quoted from the engine and redacted.
+	// The newest failure, or what the stream waits for; quoted from the engine and redacted.
 	LastError *string `pulumi:"lastError"`
 	// Time of the last change that was seen at the source.
 	LastEvent *string `pulumi:"lastEvent"`
@@ -136,7 +136,7 @@ func (o GetStreamStatusResultOutput) LastCheckpoint() CheckpointPtrOutput {
 	return o.ApplyT(func(v GetStreamStatusResult) *Checkpoint { return v.LastCheckpoint }).(CheckpointPtrOutput)
 }
 
-// The newest failure, quoted from the engine and redacted.
+// The newest failure, or what the stream waits for; quoted from the engine and redacted.
 func (o GetStreamStatusResultOutput) LastError() pulumi.StringPtrOutput {
 	return o.ApplyT(func(v GetStreamStatusResult) *string { return v.LastError }).(pulumi.StringPtrOutput)
 }

@@ -581,7 +581,7 @@ type ConnectConfig struct {
 	KeyFile *string `pulumi:"keyFile"`
 	// Addresses by region of the destination, where one differs from `address`.
 	Regions map[string]string `pulumi:"regions"`
-	// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+	// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
 	SecretProviders map[string]string `pulumi:"secretProviders"`
 }
 
@@ -610,7 +610,7 @@ type ConnectConfigArgs struct {
 	KeyFile pulumi.StringPtrInput `pulumi:"keyFile"`
 	// Addresses by region of the destination, where one differs from `address`.
 	Regions pulumi.StringMapInput `pulumi:"regions"`
-	// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+	// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
 	SecretProviders pulumi.StringMapInput `pulumi:"secretProviders"`
 }
 
@@ -722,7 +722,7 @@ func (o ConnectConfigOutput) Regions() pulumi.StringMapOutput {
 	return o.ApplyT(func(v ConnectConfig) map[string]string { return v.Regions }).(pulumi.StringMapOutput)
 }
 
-// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
 func (o ConnectConfigOutput) SecretProviders() pulumi.StringMapOutput {
 	return o.ApplyT(func(v ConnectConfig) map[string]string { return v.SecretProviders }).(pulumi.StringMapOutput)
 }
@@ -811,7 +811,7 @@ func (o ConnectConfigPtrOutput) Regions() pulumi.StringMapOutput {
 	}).(pulumi.StringMapOutput)
 }
 
-// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
 func (o ConnectConfigPtrOutput) SecretProviders() pulumi.StringMapOutput {
 	return o.ApplyT(func(v *ConnectConfig) map[string]string {
 		if v == nil {
@@ -825,7 +825,7 @@ func (o ConnectConfigPtrOutput) SecretProviders() pulumi.StringMapOutput {
 type Endpoint struct {
 	// A reference to another role, for objects that we make.
 	AdminAuthRef *string `pulumi:"adminAuthRef"`
-	// A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`).
+	// A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`, `dir:///path`).
 	AuthRef *string `pulumi:"authRef"`
 	// What it is.
 	Kind EndpointKind `pulumi:"kind"`
@@ -850,7 +850,7 @@ type EndpointInput interface {
 type EndpointArgs struct {
 	// A reference to another role, for objects that we make.
 	AdminAuthRef pulumi.StringPtrInput `pulumi:"adminAuthRef"`
-	// A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`).
+	// A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`, `dir:///path`).
 	AuthRef pulumi.StringPtrInput `pulumi:"authRef"`
 	// What it is.
 	Kind EndpointKindInput `pulumi:"kind"`
@@ -892,7 +892,7 @@ func (o EndpointOutput) AdminAuthRef() pulumi.StringPtrOutput {
 	return o.ApplyT(func(v Endpoint) *string { return v.AdminAuthRef }).(pulumi.StringPtrOutput)
 }
 
-// A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`).
+// A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`, `dir:///path`).
 func (o EndpointOutput) AuthRef() pulumi.StringPtrOutput {
 	return o.ApplyT(func(v Endpoint) *string { return v.AuthRef }).(pulumi.StringPtrOutput)
 }
@@ -1181,7 +1181,7 @@ type StreamStatus struct {
 	LagSeconds *float64 `pulumi:"lagSeconds"`
 	// The position up to which everything is at the destination.
 	LastCheckpoint *Checkpoint `pulumi:"lastCheckpoint"`
-	// The newest failure, quoted from the engine and redacted.
+	// The newest failure, or what the stream waits for; quoted from the engine and redacted.
 	LastError *string `pulumi:"lastError"`
 	// Time of the last change that was seen at the source.
 	LastEvent *string `pulumi:"lastEvent"`
@@ -1236,7 +1236,7 @@ func (o StreamStatusOutput) LastCheckpoint() CheckpointPtrOutput {
 	return o.ApplyT(func(v StreamStatus) *Checkpoint { return v.LastCheckpoint }).(CheckpointPtrOutput)
 }
 
-// The newest failure, quoted from the engine and redacted.
+// The newest failure, or what the stream waits for; quoted from the engine and redacted.
 func (o StreamStatusOutput) LastError() pulumi.StringPtrOutput {
 	return o.ApplyT(func(v StreamStatus) *string { return v.LastError }).(pulumi.StringPtrOutput)
 }
@@ -1340,7 +1340,7 @@ func (o StreamStatusPtrOutput) LastCheckpoint() CheckpointPtrOutput {
 	}).(CheckpointPtrOutput)
 }
 
-// The newest failure, quoted from the engine and redacted.
+// The newest failure, or what the stream waits for; quoted from the engine and redacted.
 func (o StreamStatusPtrOutput) LastError() pulumi.StringPtrOutput {
 	return o.ApplyT(func(v *StreamStatus) *string {
 		if v == nil {

@@ -77,7 +77,7 @@ export interface ConnectConfigArgs {
      */
     regions?: pulumi.Input<{[key: string]: pulumi.Input<string>} | undefined>;
     /**
-     * The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+     * The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
      */
     secretProviders?: pulumi.Input<{[key: string]: pulumi.Input<string>} | undefined>;
 }
@@ -91,7 +91,7 @@ export interface EndpointArgs {
      */
     adminAuthRef?: pulumi.Input<string | undefined>;
     /**
-     * A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`).
+     * A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`, `dir:///path`).
      */
     authRef?: pulumi.Input<string | undefined>;
     /**

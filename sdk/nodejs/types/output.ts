@@ -149,7 +149,7 @@ export interface ConnectConfig {
      */
     regions?: {[key: string]: string};
     /**
-     * The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+     * The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
      */
     secretProviders?: {[key: string]: string};
 }
@@ -163,7 +163,7 @@ export interface Endpoint {
      */
     adminAuthRef?: string;
     /**
-     * A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`).
+     * A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`, `dir:///path`).
      */
     authRef?: string;
     /**
@@ -301,7 +301,7 @@ export interface StreamStatus {
      */
     lastCheckpoint?: outputs.Checkpoint;
     /**
-     * The newest failure, quoted from the engine and redacted.
+     * The newest failure, or what the stream waits for; quoted from the engine and redacted.
      */
     lastError?: string;
     /**

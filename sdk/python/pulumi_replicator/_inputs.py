@@ -220,7 +220,7 @@ class ConnectConfigArgsDict(TypedDict):
     """
     secret_providers: NotRequired[pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]]]
     """
-    The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+    The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
     """
 
 @pulumi.input_type
@@ -242,7 +242,7 @@ class ConnectConfigArgs:
         :param pulumi.Input[_builtins.str] certificate_file: A PEM file with the certificate that is shown to the workers.
         :param pulumi.Input[_builtins.str] key_file: A PEM file with the certificate's key, where that is another one.
         :param pulumi.Input[Mapping[str, pulumi.Input[_builtins.str]]] regions: Addresses by region of the destination, where one differs from `address`.
-        :param pulumi.Input[Mapping[str, pulumi.Input[_builtins.str]]] secret_providers: The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+        :param pulumi.Input[Mapping[str, pulumi.Input[_builtins.str]]] secret_providers: The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
         """
         if address is not None:
             pulumi.set(__self__, "address", address)
@@ -335,7 +335,7 @@ class ConnectConfigArgs:
     @pulumi.getter(name="secretProviders")
     def secret_providers(self) -> pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]]:
         """
-        The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+        The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
         """
         return pulumi.get(self, "secret_providers")
 
@@ -362,7 +362,7 @@ class EndpointArgsDict(TypedDict):
     """
     auth_ref: NotRequired[pulumi.Input[Optional[_builtins.str]]]
     """
-    A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`).
+    A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`, `dir:///path`).
     """
     region: NotRequired[pulumi.Input[Optional[_builtins.str]]]
     """
@@ -383,7 +383,7 @@ class EndpointArgs:
         :param pulumi.Input['EndpointKind'] kind: What it is.
         :param pulumi.Input[_builtins.str] uri: Where it is. It never holds a password; `authRef` names the secret.
         :param pulumi.Input[_builtins.str] admin_auth_ref: A reference to another role, for objects that we make.
-        :param pulumi.Input[_builtins.str] auth_ref: A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`).
+        :param pulumi.Input[_builtins.str] auth_ref: A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`, `dir:///path`).
         :param pulumi.Input[_builtins.str] region: A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream.
         """
         pulumi.set(__self__, "kind", kind)
@@ -435,7 +435,7 @@ class EndpointArgs:
     @pulumi.getter(name="authRef")
     def auth_ref(self) -> pulumi.Input[Optional[_builtins.str]]:
         """
-        A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`).
+        A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`, `dir:///path`).
         """
         return pulumi.get(self, "auth_ref")
 

@@ -112,7 +112,7 @@ class GetStreamStatusResult:
     @pulumi.getter(name="lastError")
     def last_error(self) -> Optional[_builtins.str]:
         """
-        The newest failure, quoted from the engine and redacted.
+        The newest failure, or what the stream waits for; quoted from the engine and redacted.
         """
         return pulumi.get(self, "last_error")
 

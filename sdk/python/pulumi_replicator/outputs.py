@@ -352,7 +352,7 @@ class ConnectConfig(dict):
         :param _builtins.str certificate_file: A PEM file with the certificate that is shown to the workers.
         :param _builtins.str key_file: A PEM file with the certificate's key, where that is another one.
         :param Mapping[str, _builtins.str] regions: Addresses by region of the destination, where one differs from `address`.
-        :param Mapping[str, _builtins.str] secret_providers: The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+        :param Mapping[str, _builtins.str] secret_providers: The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
         """
         if address is not None:
             pulumi.set(__self__, "address", address)
@@ -421,7 +421,7 @@ class ConnectConfig(dict):
     @pulumi.getter(name="secretProviders")
     def secret_providers(self) -> Optional[Mapping[str, _builtins.str]]:
         """
-        The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file"}`, which is what holds where nothing is said.
+        The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
         """
         return pulumi.get(self, "secret_providers")
 
@@ -462,7 +462,7 @@ class Endpoint(dict):
         :param 'EndpointKind' kind: What it is.
         :param _builtins.str uri: Where it is. It never holds a password; `authRef` names the secret.
         :param _builtins.str admin_auth_ref: A reference to another role, for objects that we make.
-        :param _builtins.str auth_ref: A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`).
+        :param _builtins.str auth_ref: A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`, `dir:///path`).
         :param _builtins.str region: A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream.
         """
         pulumi.set(__self__, "kind", kind)
@@ -502,7 +502,7 @@ class Endpoint(dict):
     @pulumi.getter(name="authRef")
     def auth_ref(self) -> Optional[_builtins.str]:
         """
-        A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`).
+        A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`, `dir:///path`).
         """
         return pulumi.get(self, "auth_ref")
 
@@ -810,7 +810,7 @@ class StreamStatus(dict):
         :param _builtins.float lag_events: Changes that are not at the destination yet; the unit is the backend's.
         :param _builtins.float lag_seconds: Age of the oldest change that is not at the destination yet, in seconds.
         :param 'Checkpoint' last_checkpoint: The position up to which everything is at the destination.
-        :param _builtins.str last_error: The newest failure, quoted from the engine and redacted.
+        :param _builtins.str last_error: The newest failure, or what the stream waits for; quoted from the engine and redacted.
         :param _builtins.str last_event: Time of the last change that was seen at the source.
         """
         pulumi.set(__self__, "name", name)
@@ -900,7 +900,7 @@ class StreamStatus(dict):
     @pulumi.getter(name="lastError")
     def last_error(self) -> Optional[_builtins.str]:
         """
-        The newest failure, quoted from the engine and redacted.
+        The newest failure, or what the stream waits for; quoted from the engine and redacted.
         """
         return pulumi.get(self, "last_error")
 

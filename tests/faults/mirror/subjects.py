@@ -56,6 +56,13 @@ async def running_parts(cell: Cell) -> None:
     await cell.caught_up()
 
 
+async def running_late(cell: Cell) -> None:
+    """A stream that began at the end."""
+    await create_late(cell)
+    await cell.learn()
+    await cell.caught_up()
+
+
 async def paused(cell: Cell) -> None:
     """A paused stream, for which records wait."""
     await running(cell)
@@ -214,6 +221,9 @@ SUBJECTS = {
     "replay-up": Subject(running, replay, replayed_once, {"PATCH offsets"}, again=create),
     "delete": Subject(running_parts, delete, gone, {"PUT stop", "DELETE offsets", "DELETE connector"}),
     "delete-not": Subject(running_parts, delete, begins_anew, {"DELETE offsets"}, again=make, at="DELETE offsets"),
+    "delete-late-not": Subject(
+        running_late, delete, copies_new_ones, {"DELETE offsets"}, again=create_late, at="DELETE offsets"
+    ),
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -65,6 +66,7 @@ class Place:
         return found
 
 
+@lru_cache(maxsize=4096)  # a preview compares each stream with all others
 def place(endpoint: Endpoint, end: End, *, admin: bool = False) -> Place:
     """Read an endpoint; raise `InvalidStream` or `SecretSyntax` with the property.
 

@@ -34,7 +34,10 @@ _TEXT_LIMIT = 500
 
 
 class Repeat(Enum):
-    """When a call is sent again, where no answer came, the worker is not ready, or a rebalance is under way (409)."""
+    """When a call is sent again, where no answer came, the worker is not ready, or a rebalance is under way.
+
+    A rebalance is a 409, or a 500 whose text says so.
+    """
 
     SAFE = "safe"
     """Always; also a 500 with the engine's text, for some seconds."""

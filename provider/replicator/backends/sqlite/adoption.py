@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from replicator.backends.ownership import destination_key
-from replicator.backends.sqlite import faults
 from replicator.backends.sqlite.holders import holders
 from replicator.backends.sqlite.keeper import Keeper
 from replicator.backends.sqlite.litestream import format_txid
 from replicator.backends.sqlite.places import parse_location, same_place, source_path
 from replicator.backends.sqlite.positions import Position
+from replicator.backends.sqlite.preflight import contents
 from replicator.backends.sqlite.record import Phase, Record, Tombstone
-from replicator.backends.sqlite.replica import PrefixContents, ReplicaError
+from replicator.backends.sqlite.replica import PrefixContents
 from replicator.errors import DestinationInUse
 from replicator.model import Checkpoint, Stream
 from replicator.replicator import Adoption
@@ -76,12 +76,8 @@ def still_running(running: list[str], stream: str | None = None) -> DestinationI
 async def _contents(keeper: Keeper, stream: Stream) -> PrefixContents:
     """What is at the destination; raise `DestinationInUse` where it is not what litestream 0.5 left."""
     place, credentials = parse_location(stream), await keeper.identities.of(stream)
-    try:
-        found = await place.list_prefix(credentials)
-        later = (await place.child(_LATER_GENERATIONS).list_prefix(credentials)).objects
-    except ReplicaError as error:
-        raise faults.of_replica(error, stream.name) from error
-    if later:
+    found = await contents(stream, place, credentials)
+    if (await contents(stream, place.child(_LATER_GENERATIONS), credentials)).objects:
         raise DestinationInUse(
             f"{place} was written by an agent, which has re-seeded it",
             stream=stream.name,

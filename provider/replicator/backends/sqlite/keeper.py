@@ -204,26 +204,21 @@ class Keeper(Attachment):
 
     async def refuse_foreign_data(self, stream: Stream, grave: Tombstone | None) -> None:
         """One writer per destination: refuse a prefix that holds what this registry does not own."""
+        if grave is not None and _may_come_back(stream.owner, grave.owner):
+            return
+        place, credentials = parse_location(stream), await self.identities.of(stream)
         if grave is None:
-            await preflight.refuse_objects(stream, parse_location(stream), await self.identities.of(stream))
+            await preflight.refuse_objects(stream, place, credentials)
             return
-        if _may_come_back(stream.owner, grave.owner):
-            return
-        if grave.last_txid is None and await self._is_empty(stream):
+        if grave.last_txid is None and not (await preflight.contents(stream, place, credentials)).objects:
             return
         whose = f" of {grave.owner.urn}" if grave.owner else ", which no resource managed"
         raise DestinationInUse(
-            f"{parse_location(stream)} holds the replica of the removed stream {grave.name!r}{whose}",
+            f"{place} holds the replica of the removed stream {grave.name!r}{whose}",
             stream=stream.name,
             property="destination.uri",
             fix="choose another prefix, or delete that replica first",
         )
-
-    async def _is_empty(self, stream: Stream) -> bool:
-        try:
-            return not (await parse_location(stream).list_prefix(await self.identities.of(stream))).objects
-        except ReplicaError as error:
-            raise faults.of_replica(error, stream.name) from error
 
     def refuse_neighbours(self, stream: Stream) -> None:
         others = [record.stream for record in self.store.records() if record.name != stream.name]

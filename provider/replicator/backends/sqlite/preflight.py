@@ -8,7 +8,7 @@ from pathlib import Path
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite import faults
 from replicator.backends.sqlite.record import FileId
-from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3Credentials
+from replicator.backends.sqlite.replica import PrefixContents, ReplicaError, ReplicaLocation, S3Credentials
 from replicator.errors import Category, DestinationInUse, ReplicatorError
 from replicator.model import Stream
 from replicator.replicator import Finding, Severity
@@ -26,12 +26,17 @@ async def inspect(path: Path) -> FileId:
     return FileId(device=facts.device, inode=facts.inode)
 
 
-async def refuse_objects(stream: Stream, location: ReplicaLocation, credentials: S3Credentials | None) -> None:
-    """Raise `DestinationInUse` where anything is stored at the destination."""
+async def contents(stream: Stream, location: ReplicaLocation, credentials: S3Credentials | None) -> PrefixContents:
+    """What is stored at a place of a stream."""
     try:
-        found = await location.list_prefix(credentials)
+        return await location.list_prefix(credentials)
     except ReplicaError as error:
         raise faults.of_replica(error, stream.name) from error
+
+
+async def refuse_objects(stream: Stream, location: ReplicaLocation, credentials: S3Credentials | None) -> None:
+    """Raise `DestinationInUse` where anything is stored at the destination."""
+    found = await contents(stream, location, credentials)
     if not found.objects:
         return
     count = "1 object" if found.objects == 1 else f"{found.objects} objects"

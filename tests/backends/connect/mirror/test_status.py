@@ -108,7 +108,6 @@ NOT_APPLIED = MARKER.model_copy(update={"rewinds": (rewind(until="orders=5", app
         (held(MARKER, "PAUSED FAILED", trace="boom"), "orders=5", seen("orders=5"), FAILED),
         (held(MARKER), "orders=2", seen("orders=5", "orders=3"), FAILED),
         (held(MARKER, "PAUSED PAUSED"), "orders=2", seen("orders=5", "orders=3"), FAILED),
-        (held(MARKER, "RUNNING"), "", seen(""), FAILED),  # no topic matches
         (held(MARKER, "PAUSED"), "", seen(""), PAUSED),
         (parts("RUNNING RUNNING", "RUNNING RUNNING"), "orders=5", seen("orders=5"), RUNNING),
         (parts("RUNNING RUNNING", "PAUSED PAUSED"), "orders=5", seen("orders=5"), PAUSED),
@@ -125,6 +124,12 @@ def test_the_state_is_that_of_the_worst_part(
     found = status_of(stream, at(stored), source, NOON)
     assert found.state is expected
     assert bool(found.last_error) is (expected is FAILED)
+
+
+def test_a_stream_that_finds_no_topic_waits_for_one_and_says_so() -> None:
+    found = status_of(held(MARKER, "RUNNING"), at(""), seen(""), NOON)
+    assert (found.state, found.lag_events) == (CATCHING_UP, 0)
+    assert "no topic of the source matches include yet" in str(found.last_error)
 
 
 def test_the_error_is_the_engines_own_words() -> None:

@@ -63,8 +63,8 @@ def build(marker: Marker, side: Side, aliases: Mapping[str, str]) -> Parts:
     source = {
         **own,
         "connector.class": SOURCE_CLASS,
-        "topics": ",".join(include_patterns(stream)),
-        "topics.exclude": ",".join(exclude_patterns(stream)),
+        "topics": ",".join(include_patterns(stream.include)),
+        "topics.exclude": ",".join(exclude_patterns(stream.exclude)),
         "heartbeats.replication.enabled": "false",  # else topics of that name are copied, whatever include says
         "consumer.allow.auto.create.topics": "false",  # else a topic that is deleted at the source is made again
         # Only the checkpoint connector reads them. At the destination no right to write to the source is needed.

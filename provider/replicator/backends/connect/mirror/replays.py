@@ -98,13 +98,13 @@ def refuse_gaps(
     :param asked: what that replay starts at besides.
     """
     if lost := gaps(marker, stored, source):
-        first = {at: source.earliest.get(at, 0) for at in lost}
+        first = write({**(asked or {}), **{at: source.earliest.get(at, 0) for at in lost}})
         raise ReplayNotRetained(
             f"it cannot go on without a gap: {told(lost)}",
             stream=marker.stream.name,
             property=property,
             fix="replay it from what is retained, which says what is lost: "
-            f'replicator replay {marker.stream.name} --lsn "{write({**(asked or {}), **first})}"',
+            f'replicator replay {marker.stream.name} --lsn "{first}" --backend kafka-mirror --address WORKER_URL',
         )
 
 

@@ -11,7 +11,8 @@ from typing import TypeVar
 from replicator.backends.connect.brokers import Brokers, Found, Topic
 from replicator.backends.connect.cluster import Connector, Offset
 from replicator.backends.connect.marker import Marker, Rewind
-from replicator.backends.connect.mirror.topics import taken
+from replicator.backends.connect.mirror.connectors import Side
+from replicator.backends.connect.mirror.topics import Naming, taken
 from replicator.backends.connect.positions import Offsets, Partition, checkpoint, read
 from replicator.model import StreamState, StreamStatus
 
@@ -38,6 +39,11 @@ class Held:
     @property
     def name(self) -> str:
         return self.marker.stream.name
+
+    @property
+    def side(self) -> Side:
+        """Where the worker stands. Somebody may have taken out the override, without which a mirror loops."""
+        return Side(self.marker.side)
 
     @property
     def all(self) -> tuple[Connector, ...]:
@@ -72,6 +78,17 @@ def next_offsets(offsets: Sequence[Offset]) -> dict[Partition, int]:
     }
 
 
+def as_stored(offsets: Offsets, naming: Naming) -> list[Offset]:
+    """Next offsets as MirrorMaker 2 stores them. It has no way to say 0 but to store nothing."""
+    return [
+        Offset(
+            {"cluster": naming.source, "topic": at.topic, "partition": at.number},
+            {"offset": offset - 1} if offset > 0 else None,
+        )
+        for at, offset in sorted(offsets.items())
+    ]
+
+
 def status_of(held: Held, stored: Offsets, source: SourceView | None, now: datetime) -> StreamStatus:
     """The status of one stream.
 
@@ -79,7 +96,7 @@ def status_of(held: Held, stored: Offsets, source: SourceView | None, now: datet
     :param source: `None` where the source cannot be seen from here.
     """
     lost = gaps(held.marker, stored, source) if source else {}
-    error = _error(held, lost, source)
+    error = _error(held, lost)
     lag = lag_of(stored, source) if source else None
     behind = sum(lag.values()) if lag is not None else None
     return StreamStatus(
@@ -89,13 +106,13 @@ def status_of(held: Held, stored: Offsets, source: SourceView | None, now: datet
         last_checkpoint=checkpoint(stored),
         lag_seconds=_age(behind, source, now),
         lag_events=behind,
-        last_error=error,
+        last_error=error or _wait(held, source),
     )
 
 
 def outline_of(held: Held) -> StreamStatus:
     """What a listing alone says of one stream; where it is unknown how far it has come, running is the word."""
-    error = _error(held, {}, None)
+    error = _error(held, {})
     return StreamStatus(name=held.name, state=StreamState.FAILED if error else _running_state(held), last_error=error)
 
 
@@ -148,14 +165,17 @@ def told(lost: Mapping[Partition, str]) -> str:
     return "; ".join(dict.fromkeys(lost.values()))
 
 
-def _error(held: Held, lost: Mapping[Partition, str], source: SourceView | None) -> str | None:
+def _error(held: Held, lost: Mapping[Partition, str]) -> str | None:
     for connector in held.all:
         if connector.failed:
             return connector.trace or "the connector failed, and Connect gives no reason"
-    if lost:
-        return told(lost)
-    if source is not None and not source.topics and held.connector.state == "RUNNING" and not held.connector.tasks:
-        return "no topic of the source matches include, so nothing is mirrored"
+    return told(lost) if lost else None
+
+
+def _wait(held: Held, source: SourceView | None) -> str | None:
+    """What a stream that has not failed waits for."""
+    if source is not None and not source.topics and held.connector.idle:
+        return "no topic of the source matches include yet, so nothing is mirrored"
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from replicator.errors import InvalidStream
 from replicator.model import Endpoint, Stream
@@ -34,35 +35,13 @@ class Naming:
     @classmethod
     def of(cls, stream: Stream) -> Naming:
         """The aliases are the regions, unless `options` name the source's; raise `InvalidStream` for another policy."""
-        policy = str(stream.options.get(_POLICY, PREFIX_POLICY))
-        if policy not in (PREFIX_POLICY, IDENTITY_POLICY):
-            raise InvalidStream(
-                f"{policy!r} is a policy whose names are not known here",
-                property=f"options.{_POLICY}",
-                fix=f"take {PREFIX_POLICY}, which prefixes, or {IDENTITY_POLICY}, which keeps the names",
-            )
-        alias = str(stream.options.get(_ALIAS, _alias(stream.source, "source")))
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", alias):
-            raise InvalidStream(
-                f"{alias!r} cannot begin the name of a topic",
-                property=f"options.{_ALIAS}",
-                fix="write letters, digits, - and _",
-            )
-        target = _alias(stream.destination, "target")
-        if alias == target:
-            raise InvalidStream(
-                f"both clusters have the alias {alias!r}",
-                property="destination.region",
-                fix=f"give each end its own region, or set options.{_ALIAS}",
-            )
-        separator = str(stream.options.get(_SEPARATOR, "."))
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", separator):
-            raise InvalidStream(
-                f"{separator!r} cannot stand in the name of a topic",
-                property=f"options.{_SEPARATOR}",
-                fix="write letters, digits, . - and _",
-            )
-        return cls(alias, target, policy == PREFIX_POLICY, separator)
+        options = stream.options
+        return _naming(
+            str(options.get(_POLICY, PREFIX_POLICY)),
+            str(options.get(_ALIAS, _alias(stream.source, "source"))),
+            _alias(stream.destination, "target"),
+            str(options.get(_SEPARATOR, ".")),
+        )
 
     def at_destination(self, topic: str) -> str:
         """The name of a topic's copy."""
@@ -80,14 +59,42 @@ class Naming:
         return self.prefixed and alias in topic.split(self.separator)[:-1]
 
 
+@lru_cache(maxsize=4096)  # a preview compares each stream with all others
+def _naming(policy: str, alias: str, target: str, separator: str) -> Naming:
+    if policy not in (PREFIX_POLICY, IDENTITY_POLICY):
+        raise InvalidStream(
+            f"{policy!r} is a policy whose names are not known here",
+            property=f"options.{_POLICY}",
+            fix=f"take {PREFIX_POLICY}, which prefixes, or {IDENTITY_POLICY}, which keeps the names",
+        )
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", alias):
+        raise InvalidStream(
+            f"{alias!r} cannot begin the name of a topic",
+            property=f"options.{_ALIAS}",
+            fix="write letters, digits, - and _",
+        )
+    if alias == target:
+        raise InvalidStream(
+            f"both clusters have the alias {alias!r}",
+            property="destination.region",
+            fix=f"give each end its own region, or set options.{_ALIAS}",
+        )
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", separator):
+        raise InvalidStream(
+            f"{separator!r} cannot stand in the name of a topic",
+            property=f"options.{_SEPARATOR}",
+            fix="write letters, digits, . - and _",
+        )
+    return Naming(alias, target, policy == PREFIX_POLICY, separator)
+
+
 def _alias(endpoint: Endpoint, word: str) -> str:
     return endpoint.region or word
 
 
 def taken(stream: Stream, topics: Iterable[str]) -> list[str]:
     """Those of the source's topics that the mirror copies, sorted."""
-    include = re.compile("|".join(include_patterns(stream)))
-    exclude = re.compile("|".join(exclude_patterns(stream)))
+    include, exclude = _patterns(tuple(stream.include), tuple(stream.exclude))
     naming = Naming.of(stream)
     return sorted(
         topic
@@ -96,14 +103,19 @@ def taken(stream: Stream, topics: Iterable[str]) -> list[str]:
     )
 
 
-def include_patterns(stream: Stream) -> list[str]:
+@lru_cache(maxsize=4096)  # a preview compares each stream with all others
+def _patterns(include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    return re.compile("|".join(include_patterns(include))), re.compile("|".join(exclude_patterns(exclude)))
+
+
+def include_patterns(globs: Iterable[str]) -> list[str]:
     """`topics` of MirrorMaker 2: regular expressions that match whole names."""
-    return [_regex(glob, "include") for glob in stream.include] or [".*"]
+    return [_regex(glob, "include") for glob in globs] or [".*"]
 
 
-def exclude_patterns(stream: Stream) -> list[str]:
+def exclude_patterns(globs: Iterable[str]) -> list[str]:
     """`topics.exclude` of MirrorMaker 2."""
-    return [*_INTERNAL, *(_regex(glob, "exclude") for glob in stream.exclude)]
+    return [*_INTERNAL, *(_regex(glob, "exclude") for glob in globs)]
 
 
 _WORDS = {"*": r"[^.]*", "?": r"[^.]"}

@@ -1,0 +1,133 @@
+"""Replays of one Connect cluster's mirrors: begun, gone on with after a crash, and settled."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from replicator.backends.connect.cluster import ConnectorState
+from replicator.backends.connect.marker import KEPT_REPLAYS, Marker, Rewind
+from replicator.backends.connect.mirror.ends import Ends
+from replicator.backends.connect.mirror.replays import Start, resolve
+from replicator.backends.connect.mirror.running import Running
+from replicator.backends.connect.mirror.status import Held, is_done, view
+from replicator.backends.connect.mirror.streams import Streams
+from replicator.backends.connect.positions import Offsets, Partition, write
+from replicator.errors import ReplayKeyReused, ReplayNotFound, ReplayRefused
+from replicator.model import Checkpoint, DesiredState
+from replicator.replicator import ReplayMethod, ReplayProgress, ReplayState
+
+_RESUMED = "the connector was resumed by somebody else before the offsets were set back"
+
+
+class Rewinding:
+    """Sets mirrors back. The caller has the turn to change the stream."""
+
+    def __init__(self, ends: Ends, streams: Streams, running: Running) -> None:
+        self._ends = ends
+        self._streams = streams
+        self._running = running
+        self._finished: dict[tuple[str, str], datetime] = {}
+
+    async def replay(
+        self, held: Held, start: Checkpoint, key: str, method: ReplayMethod, target: str | None
+    ) -> ReplayProgress:
+        """Begin a replay, or go on with the one that has this key."""
+        known = held.marker.rewind(key)
+        if known is None:
+            held = await self._begin(held, start, key, method, target)
+        elif (known.progress.start, known.progress.target) != (start, target):
+            raise ReplayKeyReused(
+                f"key {key!r} was used for a replay from {known.progress.start.wire()}",
+                stream=held.name,
+                fix="use another idempotencyKey for another replay",
+            )
+        return await self.progress(await self._go_on(held, key), key)
+
+    async def progress(self, held: Held, key: str) -> ReplayProgress:
+        """How far the replay with a key is; raise `ReplayNotFound` where there is none."""
+        if held.marker.rewind(key) is None:
+            raise ReplayNotFound(f"no replay has the key {key!r}", stream=held.name)
+        marker = self.settled(held, await self._streams.positions(held.name))
+        rewind = marker.rewind(key)
+        assert rewind is not None
+        return rewind.progress
+
+    def settled(self, held: Held, stored: Offsets) -> Marker:
+        """The record with the replays that are done by now. No read writes it: that would restart the connector."""
+        marker = held.marker
+        for rewind in marker.rewinds:
+            if rewind.progress.finished_at is None and is_done(rewind, stored):
+                at = self._finished.setdefault((held.name, rewind.progress.key), _now())
+                done = rewind.progress.model_copy(update={"state": ReplayState.DONE, "finished_at": at})
+                marker = marker.with_rewind(rewind.model_copy(update={"progress": done}))
+        return marker
+
+    async def resolve(
+        self, held: Held, start: Checkpoint, method: ReplayMethod, target: str | None
+    ) -> tuple[Start, dict[Partition, int]]:
+        """What a replay would do now, and the stored positions that this was said of."""
+        stored = await self._streams.positions(held.name)
+        brokers = await self._ends.brokers(held.marker.stream, "source")
+        source = (await view(brokers, [(held.marker, stored)]))[0]
+        return await resolve(brokers, held.marker, source, stored, start, method=method, target=target), stored
+
+    async def _begin(self, held: Held, start: Checkpoint, key: str, method: ReplayMethod, target: str | None) -> Held:
+        """Record a replay that is not applied yet, with the connectors stopped."""
+        if held.marker.cut_off() is not None:
+            raise ReplayRefused(
+                "another replay of this stream was cut off half-way",
+                stream=held.name,
+                fix="run that one again with its own key, which finishes it",
+            )
+        await self.resolve(held, start, method, target)
+        await self._running.stop(held)
+        resolved, stored = await self.resolve(held, start, method, target)  # again, since now nothing moves
+        progress = ReplayProgress(
+            key=key,
+            stream=held.name,
+            state=ReplayState.RUNNING,
+            method=resolved.plan.method,
+            start=start,
+            resolved=resolved.plan.resolved,
+            target=target,
+            events=resolved.plan.events,
+            started_at=_now(),
+        )
+        rewind = Rewind(progress=progress, start=write(resolved.offsets) or "", until=write(resolved.until) or "")
+        marker = self.settled(held, stored)
+        kept = (*marker.rewinds, rewind)[-KEPT_REPLAYS:]
+        topics = {**marker.topics, **resolved.topics}
+        return await self._running.put_marker(held, marker.model_copy(update={"rewinds": kept, "topics": topics}))
+
+    async def _go_on(self, held: Held, key: str) -> Held:
+        """Apply a replay that is recorded, and let the mirror run. What is done already is left."""
+        rewind = held.marker.rewind(key)
+        assert rewind is not None
+        if rewind.progress.finished_at is not None:
+            return held
+        held = await self._running.assigned(await self._streams.found(held.name))
+        stopped = held.connector.state is ConnectorState.STOPPED
+        if not rewind.applied:
+            if not stopped:
+                return await self._running.put_marker(held, held.marker.with_rewind(_given_up(rewind, _RESUMED)))
+            held = await self._running.set_back(held, rewind)
+        if stopped and held.marker.stream.desired_state is DesiredState.RUNNING:
+            await self._running.start_all(await self._running.assigned(await self._streams.found(held.name)))
+        return held
+
+
+def _given_up(rewind: Rewind, why: str) -> Rewind:
+    failed = {"state": ReplayState.FAILED, "finished_at": _now(), "error": why}
+    return rewind.model_copy(update={"progress": rewind.progress.model_copy(update=failed)})
+
+
+def given_up_all(marker: Marker, why: str) -> Marker:
+    """The record, in which no replay is under way."""
+    rewinds = [item if item.progress.finished_at is not None else _given_up(item, why) for item in marker.rewinds]
+    return marker.model_copy(update={"rewinds": tuple(rewinds)})
+
+
+def _now() -> datetime:
+    """With milliseconds, as the record has it."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)

@@ -1,0 +1,101 @@
+"""Letting a mirror's connectors run, pausing them, and stopping them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from replicator.backends.connect.cluster import ConnectCluster, Connector, ConnectorState
+from replicator.backends.connect.marker import KEY, Marker, Rewind
+from replicator.backends.connect.mirror.replays import refuse_gaps
+from replicator.backends.connect.mirror.status import Held, as_stored
+from replicator.backends.connect.mirror.streams import Streams
+from replicator.backends.connect.mirror.topics import Naming
+from replicator.backends.connect.positions import read
+from replicator.model import DesiredState, Stream
+
+SEEN_WITHIN = 60.0
+"""Seconds in which a connector must have done what Connect was asked for."""
+
+
+class Running:
+    """What runs of the mirrors of one Connect cluster. The caller has the turn to change the stream."""
+
+    def __init__(self, cluster: ConnectCluster, streams: Streams) -> None:
+        self._cluster = cluster
+        self._streams = streams
+
+    async def set_state(self, stream: Stream) -> None:
+        """Pause or let run what is not so yet."""
+        now = await self._streams.found(stream.name)
+        if stream.desired_state is DesiredState.PAUSED:
+            await self.pause(now)
+        else:
+            await self.resume(now)
+
+    async def pause(self, held: Held) -> None:
+        """Pause every connector that is not stopped already."""
+        for connector in held.all:
+            if connector.failed:  # a failed task is never paused
+                await self._cluster.stop(connector.name, SEEN_WITHIN)
+            elif connector.state is not ConnectorState.STOPPED and not connector.paused:
+                await self._cluster.pause(connector.name, SEEN_WITHIN)
+
+    async def resume(self, held: Held) -> None:
+        """Go on. A replay that was cut off is applied first: a mirror that has run since then is no more where it was.
+
+        MirrorMaker 2 would jump over what is no longer retained, and say nothing.
+        """
+        held = await self.assigned(held)
+        if held.connector.state is ConnectorState.STOPPED and (rewind := held.marker.cut_off()) is not None:
+            held = await self.set_back(held, rewind)
+        if held.connector.state in ("PAUSED", "STOPPED"):
+            stored = await self._streams.positions(held.name)
+            (source,) = await self._streams.sources([held], [stored])
+            if source is not None:
+                refuse_gaps(held.marker, stored, source)
+        await self.start_all(held)
+
+    async def stop(self, held: Held) -> None:
+        """Stop every connector, after which positions may be changed."""
+        for connector in held.all:
+            await self._cluster.stop(connector.name, SEEN_WITHIN)
+
+    async def start_all(self, held: Held) -> None:
+        """Let every connector run that does not."""
+        for connector in held.all:
+            if connector.running:
+                continue
+            may_idle = await self._may_idle(held, connector)
+            if connector.idle:
+                await self._cluster.wait_running(connector.name, SEEN_WITHIN, may_idle=may_idle)
+            else:
+                await self._cluster.resume(connector.name, SEEN_WITHIN, may_idle=may_idle)
+
+    async def _may_idle(self, held: Held, connector: Connector) -> bool:
+        """Whether there may be nothing to do for a connector: no group to follow, or no topic to copy."""
+        if connector.name != held.name:
+            return True
+        (source,) = await self._streams.sources([held], [{}])
+        return source is not None and not source.topics
+
+    async def assigned(self, held: Held) -> Held:
+        """The stream when it is known again whether its connector is stopped, as it is not just after a change."""
+        if held.connector.state != "UNASSIGNED":
+            return held
+        await self._cluster.wait_assigned(held.name, SEEN_WITHIN)
+        return await self._streams.found(held.name)
+
+    async def put_marker(self, held: Held, marker: Marker) -> Held:
+        """Write another record. A running connector would be restarted by that."""
+        config = {**held.connector.config, KEY: marker.text()}
+        await self._cluster.put_config(held.name, config, SEEN_WITHIN)
+        return replace(held, connector=replace(held.connector, config=config), marker=marker)
+
+    async def set_back(self, held: Held, rewind: Rewind) -> Held:
+        """Apply a replay that is recorded."""
+        if not held.connector.stopped:
+            await self._cluster.stop(held.name, SEEN_WITHIN)
+        if rewind.start:
+            stored = as_stored(read(rewind.start), Naming.of(held.marker.stream))
+            await self._cluster.alter_offsets(held.name, stored)
+        return await self.put_marker(held, held.marker.with_rewind(rewind.model_copy(update={"applied": True})))

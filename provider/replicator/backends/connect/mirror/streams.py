@@ -1,0 +1,222 @@
+"""The mirrors that a Connect cluster holds: found by their records, and measured."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from replicator.backends.connect.cluster import ConnectCluster, Connector
+from replicator.backends.connect.marker import KEY, PART_OF, Marker
+from replicator.backends.connect.mirror.connectors import Side, build, option_of, part_names
+from replicator.backends.connect.mirror.ends import Ends
+from replicator.backends.connect.mirror.status import (
+    Held,
+    SourceView,
+    by_part,
+    next_offsets,
+    outline_of,
+    reached,
+    status_of,
+    view,
+)
+from replicator.backends.connect.mirror.topics import Naming
+from replicator.backends.connect.place import place
+from replicator.backends.connect.positions import Offsets, Partition
+from replicator.errors import NotOurs, ReplicatorError, StreamNotFound
+from replicator.model import Stream
+from replicator.replicator import Description
+
+
+class Streams:
+    """Looks at the mirrors of one Connect cluster, and changes nothing.
+
+    :param aliases: names of the worker's ConfigProviders, by scheme of reference.
+    """
+
+    def __init__(self, cluster: ConnectCluster, ends: Ends, aliases: Mapping[str, str]) -> None:
+        self._cluster = cluster
+        self._ends = ends
+        self._aliases = aliases
+
+    # --- finding -----------------------------------------------------------------------------------------------------
+
+    async def listing(self) -> dict[str, Held]:
+        """All streams by name, in one call."""
+        connectors = await self._cluster.listing()
+        parts: dict[str, list[Connector]] = {}
+        for connector in connectors.values():
+            if (of := connector.config.get(PART_OF)) is not None:
+                parts.setdefault(of, []).append(connector)
+        return {
+            name: Held(connector, marker, tuple(parts.get(name, ())))
+            for name, connector in sorted(connectors.items())
+            if (marker := Marker.read(connector.config)) is not None
+        }
+
+    async def get(self, name: str) -> Held | None:
+        """The stream; raise `NotOurs` where a connector of the name carries no record."""
+        connector = await self._cluster.look(name)
+        if connector is None:
+            return None
+        marker = record(connector)
+        names = build(marker, Side.DESTINATION, self._aliases).others
+        return Held(connector, marker, await self._beside(name, names))
+
+    async def found(self, name: str) -> Held:
+        """The same, where there is one; else raise `StreamNotFound`."""
+        held = await self.get(name)
+        if held is None:
+            raise gone(name)
+        return held
+
+    async def parts(self, stream: str) -> tuple[Connector, ...]:
+        """What there is of all that a stream can have beside the connector with the record."""
+        return await self._beside(stream, part_names(stream))
+
+    async def _beside(self, stream: str, names: Iterable[str]) -> tuple[Connector, ...]:
+        found = await asyncio.gather(*map(self._cluster.look, names))
+        return tuple(part for part in found if part is not None and part.config.get(PART_OF) == stream)
+
+    # --- measuring ---------------------------------------------------------------------------------------------------
+
+    async def overview(self) -> list[Description]:
+        """What one listing tells of all."""
+        return [
+            Description(stream=self.as_found(held), status=outline_of(held), engine_objects=_objects(held, None))
+            for held in (await self.listing()).values()
+        ]
+
+    async def describe(self, streams: Sequence[Held]) -> list[Description]:
+        """What is known of streams, less those that are removed meanwhile."""
+        asked, _ = await asyncio.gather(
+            asyncio.gather(*(self._positions_or_gone(held.name) for held in streams)), self._look_ahead(streams)
+        )
+        return await self._measured(
+            [(held, stored) for held, stored in zip(streams, asked, strict=True) if stored is not None]
+        )
+
+    async def describe_one(self, name: str) -> list[Description]:
+        """The same of one, whose positions are asked for while it is looked for."""
+        held, stored = await asyncio.gather(self.get(name), self._positions_or_gone(name))
+        if held is None:
+            return []
+        if stored is None or held.marker.rewinds:  # positions of before a replay would look like its end
+            return await self.describe([held])
+        return await self._measured([(held, stored)])
+
+    async def _measured(self, streams: Sequence[tuple[Held, Offsets]]) -> list[Description]:
+        """Descriptions of streams with their stored positions."""
+        now = datetime.now(UTC)
+        sources = await self.sources([held for held, _ in streams], [stored for _, stored in streams])
+        return [
+            Description(
+                stream=self.as_found(held),
+                status=status_of(held, stored, source, now),
+                engine_objects=_objects(held, source),
+                source_end=by_part(source.latest) if source else {},
+                reached=by_part(reached(stored, source)) if source else {},
+            )
+            for (held, stored), source in zip(streams, sources, strict=True)
+        ]
+
+    async def positions(self, name: str) -> dict[Partition, int]:
+        """The next offset to copy, by partition; raise `StreamNotFound` where it is gone."""
+        return next_offsets(await self._cluster.offsets(name))
+
+    async def _positions_or_gone(self, name: str) -> dict[Partition, int] | None:
+        try:
+            return await self.positions(name)
+        except StreamNotFound:
+            return None
+
+    async def sources(self, streams: Sequence[Held], stored: Sequence[Offsets]) -> list[SourceView | None]:
+        """What the sources' brokers say, asked once a source; `None` for one that cannot be seen from here."""
+        found: list[SourceView | None] = [None] * len(streams)
+
+        async def one(indices: Sequence[int]) -> None:
+            try:
+                brokers = await self._ends.brokers(streams[indices[0]].marker.stream, "source")
+                views = await view(brokers, [(streams[index].marker, stored[index]) for index in indices])
+            except ReplicatorError:
+                return
+            for index, item in zip(indices, views, strict=True):
+                found[index] = item
+
+        await asyncio.gather(*(one(indices) for indices in _by_source(streams)))
+        return found
+
+    async def _look_ahead(self, streams: Sequence[Held]) -> None:
+        """Ask for the topics of the sources while positions are read, so that they are known when these are."""
+
+        async def one(held: Held) -> None:
+            with suppress(ReplicatorError):  # it comes again
+                await (await self._ends.brokers(held.marker.stream, "source")).topics()
+
+        await asyncio.gather(*(one(streams[index]) for index, *_ in _by_source(streams)))
+
+    def as_found(self, held: Held) -> Stream:
+        """The declaration; what somebody else changed in the configuration shows as `options`, so that it is drift."""
+        stream = held.marker.stream
+        side = held.side
+        parts, there = build(held.marker, side, self._aliases), {other.name: other for other in held.others}
+        found: dict[str, str] = {}
+        for name, config in {held.name: parts.source, **parts.others}.items():
+            connector = held.connector if name == held.name else there.get(name)
+            if connector is None:
+                found[option_of(name)] = "false"
+                continue
+            strange = differing(connector, config) - {KEY, PART_OF}
+            found |= {key: _shown(key, connector.config.get(key, "")) for key in sorted(strange)}
+        return stream.model_copy(update={"options": {**stream.options, **found}}) if found else stream
+
+
+def gone(name: str) -> StreamNotFound:
+    """What is said where there is no such stream."""
+    return StreamNotFound("the Connect cluster has no such stream", stream=name)
+
+
+def record(connector: Connector) -> Marker:
+    """The record that a stream's connector carries; raise `NotOurs` where there is none."""
+    marker = Marker.read(connector.config)
+    if marker is None:
+        raise NotOurs(
+            f"the Connect cluster has a connector of this name, of {connector.config.get('connector.class')}, and "
+            "no stream made it",
+            stream=connector.name,
+            fix="choose another name, or delete that connector",
+        )
+    return marker
+
+
+def differing(connector: Connector, config: Mapping[str, str]) -> set[str]:
+    """The keys of which a connector has another value than it should."""
+    there = {key: value for key, value in connector.config.items() if key != "name"}
+    return {key for key in there.keys() | config.keys() if there.get(key) != config.get(key)}
+
+
+def _objects(held: Held, source: SourceView | None) -> dict[str, Any]:
+    objects: dict[str, Any] = {"connectors": [connector.name for connector in held.all]}
+    if held.marker.source_cluster:
+        objects["sourceCluster"] = held.marker.source_cluster
+    if held.marker.destination_cluster:
+        objects["destinationCluster"] = held.marker.destination_cluster
+    if source is not None:
+        naming = Naming.of(held.marker.stream)
+        objects["topics"] = sorted(naming.at_destination(topic) for topic in source.topics)
+    return objects
+
+
+def _by_source(streams: Sequence[Held]) -> list[list[int]]:
+    """The indices of streams whose source is the same."""
+    groups: dict[Any, list[int]] = {}
+    for index, held in enumerate(streams):
+        groups.setdefault(place(held.marker.stream.source, "source", admin=True), []).append(index)
+    return [*groups.values()]
+
+
+def _shown(key: str, value: str) -> str:
+    return "[redacted]" if re.search(r"(?i)jaas|passw|secret|token|key$", key) else value
