@@ -302,14 +302,15 @@ class KafkaMirror:
         return [self._streams.as_found(held) for held in (await self._streams.listing()).values()]
 
     async def get_status(self, name: str) -> StreamStatus:
-        found = await self._streams.describe_one(name)
+        found = await self._streams.describe([await self._streams.found(name)])
         if not found:
             raise gone(name)
         return found[0].status
 
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
         if names is not None and len(names) == 1:
-            return await self._streams.describe_one(names[0])
+            held = await self._streams.get(names[0])
+            return await self._streams.describe([held] if held else [])
         listing = await self._streams.listing()
         return await self._streams.describe([held for name, held in listing.items() if names is None or name in names])
 

@@ -92,26 +92,12 @@ class Streams:
 
     async def describe(self, streams: Sequence[Held]) -> list[Description]:
         """What is known of streams, less those that are removed meanwhile."""
+        now = datetime.now(UTC)
         asked, _ = await asyncio.gather(
             asyncio.gather(*(self._positions_or_gone(held.name) for held in streams)), self._look_ahead(streams)
         )
-        return await self._measured(
-            [(held, stored) for held, stored in zip(streams, asked, strict=True) if stored is not None]
-        )
-
-    async def describe_one(self, name: str) -> list[Description]:
-        """The same of one, whose positions are asked for while it is looked for."""
-        held, stored = await asyncio.gather(self.get(name), self._positions_or_gone(name))
-        if held is None:
-            return []
-        if stored is None or held.marker.rewinds:  # positions of before a replay would look like its end
-            return await self.describe([held])
-        return await self._measured([(held, stored)])
-
-    async def _measured(self, streams: Sequence[tuple[Held, Offsets]]) -> list[Description]:
-        """Descriptions of streams with their stored positions."""
-        now = datetime.now(UTC)
-        sources = await self.sources([held for held, _ in streams], [stored for _, stored in streams])
+        there = [(held, stored) for held, stored in zip(streams, asked, strict=True) if stored is not None]
+        sources = await self.sources([held for held, _ in there], [stored for _, stored in there])
         return [
             Description(
                 stream=self.as_found(held),
@@ -120,7 +106,7 @@ class Streams:
                 source_end=by_part(source.latest) if source else {},
                 reached=by_part(reached(stored, source)) if source else {},
             )
-            for (held, stored), source in zip(streams, sources, strict=True)
+            for (held, stored), source in zip(there, sources, strict=True)
         ]
 
     async def positions(self, name: str) -> dict[Partition, int]:
