@@ -212,6 +212,36 @@ async def test_a_cluster_that_does_not_answer_says_nothing_about_a_stream(
     assert await cluster.get(name) is not None
 
 
+async def test_what_runs_is_paused_before_it_is_stopped(
+    open_cluster: OpenCluster, proxy: Proxy, name: str, mirror: dict[str, str], is_ours: IsOurs
+) -> None:
+    cluster = open_cluster(proxy.url)
+    await cluster.create(name, mirror, Initial.RUNNING, is_ours=is_ours)
+    await cluster.wait_running(name, WITHIN)
+    await cluster.stop(name, WITHIN)
+    await cluster.stop(name, WITHIN)  # a pause would start it again
+    assert [call.rpartition("/")[2] for call in proxy.calls if call.startswith("PUT")] == ["pause", "stop", "stop"]
+
+
+async def test_a_task_that_does_not_pause_is_stopped_all_the_same(
+    open_cluster: OpenCluster,
+    proxy: Proxy,
+    name: str,
+    mirror: dict[str, str],
+    is_ours: IsOurs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("replicator.backends.connect.cluster._POLLS_FOR", 0.3)
+    cluster = open_cluster(proxy.url)
+    await cluster.create(name, mirror, Initial.RUNNING, is_ours=is_ours)
+    await cluster.wait_running(name, WITHIN)
+    proxy.fail(f"PUT /connectors/{name}/pause", Fault(reaches=False, status=202))
+    await cluster.stop(name, WITHIN)
+    found = await cluster.get(name)
+    assert found is not None
+    assert found.stopped
+
+
 CHANGES_OF_A_DELETE = ("PUT /connectors/{}/stop", "DELETE /connectors/{}/offsets", "DELETE /connectors/{}")
 
 
