@@ -414,6 +414,11 @@ async def test_a_forced_snapshot_makes_litestream_lose_changes_later(tmp_path: P
             await until(answers, what="litestream answers")
             await control.register(database, url)
             await sync(control, database, wait=True, timeout=10)
+
+            async def first_compacted() -> bool:
+                return any(file.level == 1 for file in await command.ltx(url))
+
+            await until(first_compacted, timeout=60, interval=0.1, what="what was there is in a file of its own")
             while time.time() % 12 > 1:  # all that follows is to be in one file
                 await asyncio.sleep(0.05)
             window = time.time() // 12
