@@ -31,6 +31,8 @@ _EXAMPLES = "env://SHOP_*, env://PG_PASSWORD, file:///run/secrets/s3.json or fil
 _MARK = "[redacted]"
 _MAX_FILE = 1 << 20
 _MIN_VALUE = 4
+_ABSENT = os.strerror(errno.ENOENT)
+_ABSOLUTE = re.compile(r"/[^/%](?:[^%]*[^/%])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,10 @@ def _env_entry(ref: AuthRef, name: str) -> str:
     return ref.path.removesuffix("*") + ref.fields.get(name, re.sub(r"(?=[A-Z])", "_", name).upper())
 
 
+def _entry_as_written(ref: AuthRef, name: str) -> str:
+    return ref.fields.get(name, name)
+
+
 def _read_file(ref: AuthRef, names: Sequence[str], environ: Mapping[str, str]) -> Mapping[str, str]:
     raw, problem = _content(Path(ref.path))
     entries = None if problem else _entries(raw)
@@ -200,9 +206,6 @@ def _read_dir(ref: AuthRef, names: Sequence[str], environ: Mapping[str, str]) ->
             )
         found[name] = value
     return found
-
-
-_ABSENT = os.strerror(errno.ENOENT)
 
 
 def _content(path: Path) -> tuple[bytes, str]:
@@ -274,21 +277,21 @@ _SCHEMES: dict[str, _Scheme] = {
         read=lambda ref, names, environ: environ,
     ),
     "file": _Scheme(
-        path=re.compile(r"/[^/%](?:[^%]*[^/%])?"),
+        path=_ABSOLUTE,
         name=re.compile(r"[A-Za-z0-9_.-]+"),
         keyed=True,
         expects="file:///absolute/path (without %), or file:///absolute/path#key for one of its values",
         missing="the file {path} has no text under the key {name}",
-        entry=lambda ref, name: ref.fields.get(name, name),
+        entry=_entry_as_written,
         read=_read_file,
     ),
     "dir": _Scheme(
-        path=re.compile(r"/[^/%](?:[^%]*[^/%])?"),
+        path=_ABSOLUTE,
         name=re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*"),
         keyed=True,
         expects="dir:///absolute/path (without %), or dir:///absolute/path#name for one of its files",
         missing="the directory {path} has no file {name}, or nothing is in it",
-        entry=lambda ref, name: ref.fields.get(name, name),
+        entry=_entry_as_written,
         read=_read_dir,
     ),
 }

@@ -415,10 +415,10 @@ async def test_a_forced_snapshot_makes_litestream_lose_changes_later(tmp_path: P
             await control.register(database, url)
             await sync(control, database, wait=True, timeout=10)
 
-            async def first_compacted() -> bool:
-                return any(file.level == 1 for file in await command.ltx(url))
+            async def compacted(after: int) -> bool:
+                return any(file.level == 1 and file.min_txid > after for file in await command.ltx(url))
 
-            await until(first_compacted, timeout=60, interval=0.1, what="what was there is in a file of its own")
+            await until(lambda: compacted(0), timeout=60, interval=0.1, what="what was there is in a file of its own")
             while time.time() % 12 > 1:  # all that follows is to be in one file
                 await asyncio.sleep(0.05)
             window = time.time() // 12
@@ -438,10 +438,7 @@ async def test_a_forced_snapshot_makes_litestream_lose_changes_later(tmp_path: P
             assert time.time() // 12 == window
             assert await restored("at-once.db")
 
-            async def compacted() -> bool:
-                return any(file.level == 1 and file.min_txid > 1 for file in await command.ltx(url))
-
-            await until(compacted, timeout=60, interval=0.5, what="the files are compacted")
+            await until(lambda: compacted(1), timeout=60, interval=0.5, what="the files are compacted")
             assert not await restored("later.db")
         finally:
             engine.terminate()
