@@ -454,7 +454,7 @@ class ReplayFailed(ReplicatorError):
 
 
 class WaitTimeout(ReplicatorError):
-    """A wait ran out of time; nothing was undone.
+    """A wait ran out of time, or what it waits for does not go on by itself; nothing was undone.
 
     Look at the stream with `replicator status`. Where it only needs longer, raise `customTimeouts`, and run `pulumi up`
     again, which goes on with what is there.

@@ -101,7 +101,10 @@ class ReplayState(StrEnum):
 
 
 class ReplayProgress(Model):
-    """The engine side's record of one replay, kept under its idempotency key."""
+    """The engine side's record of one replay, kept under its idempotency key.
+
+    :param error: why it failed; while it is running, why it does not go on by itself.
+    """
 
     key: str
     stream: str

@@ -152,6 +152,7 @@ def test_an_example_of_a_mirror_runs(example: str, kafka: Pair, tmp_path: Path) 
     assert project.up("--skip-preview").said("warning") == []
     assert outputs.items() <= project.outputs().items()
     made = [item["id"].rpartition("/")[2] for item in project.resources().values() if "/us-west/" in item.get("id", "")]
+    assert made
     assert all(here.connectors(name) for name in made)
     for topic in topics:
         assert here.copy(topic) == orders(0, 3)

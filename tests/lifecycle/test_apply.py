@@ -239,7 +239,7 @@ async def test_a_look_is_never_older_than_the_last_change(connections: Connectio
     watched.gate.set()
     assert await early is None
     assert await looking is not None
-    assert watched.listings == [None, ["orders"]]
+    assert watched.listings == [None, ["orders"], ["bills"]]
 
 
 # --- delete ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from replicator.backends import REGISTRY
@@ -10,6 +11,7 @@ from replicator.capabilities import TABLE
 from replicator.errors import AgentUnreachable, InvalidStream
 from replicator.lifecycle.connect import Connections, StreamId
 from replicator.model import Stream
+from replicator.replicator import Description
 
 from tests.lifecycle.given import S3, SQLITE, Watched, config, connected, inputs, stream
 
@@ -138,8 +140,22 @@ async def test_a_change_drops_the_listing(watched: Watched) -> None:
     await connections.describe(ORDERS, max_age=60)
     await connections.changing(ORDERS).delete_stream("orders")
     assert await connections.describe(ORDERS, max_age=60) is None
-    assert len(watched.listings) == 2
+    assert watched.listings == [None, None, ["orders"]]
 
 
 async def test_gone_is_what_the_engine_says(watched: Watched) -> None:
     assert await connected(watched).describe(StreamId("memory", "default", "bills"), max_age=5) is None
+
+
+async def test_what_a_listing_leaves_out_is_gone_only_where_the_engine_says_so_of_the_name() -> None:
+    class Forgetful(Watched):
+        async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
+            return [] if names is None else await super().describe(names)
+
+    replicator = Forgetful()
+    await replicator.upsert_stream(stream())
+    connections = connected(replicator)
+    found = await connections.describe(ORDERS, max_age=60)
+    assert found is not None
+    assert found.stream.name == "orders"
+    assert await connections.describe(StreamId("memory", "default", "another"), max_age=60) is None

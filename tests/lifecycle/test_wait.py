@@ -239,3 +239,9 @@ async def test_cancel_leaves_a_replay_to_the_engine() -> None:
     cancelled.set()
     with pytest.raises(WaitCancelled, match="cancelled while waiting for the replay; the engine goes on"):
         await wait_for_replay(Scripted("running"), progress("running"), Limits(5, cancelled))
+
+
+async def test_a_replay_that_does_not_go_on_ends_the_wait_with_the_reason() -> None:
+    standing = progress("running").model_copy(update={"error": "the stream is paused"})
+    with pytest.raises(WaitTimeout, match="does not go on: the stream is paused"):
+        await wait_for_replay(Scripted("running"), standing, Limits(5))

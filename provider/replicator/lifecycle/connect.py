@@ -120,7 +120,11 @@ class Connections:
 
     async def describe(self, at: StreamId, *, max_age: float) -> Description | None:
         """The stream in a listing that is at most `max_age` seconds old; `None` where the engine has no such stream."""
-        return (await self._entry(at).measured.get(max_age)).get(at.name)
+        opened = self._entry(at)
+        found = (await opened.measured.get(max_age)).get(at.name)
+        if found is None:  # what a listing leaves out is not gone before the engine says it of the name
+            found = next(iter(await opened.replicator.describe([at.name])), None)
+        return found
 
     async def everything(self, kinds: Iterable[str], region: str | None, *, max_age: float) -> list[Description]:
         """An overview of all streams of some backends, wherever the configuration says that they are managed.

@@ -134,9 +134,15 @@ def _words(status: StreamStatus) -> str:
 async def wait_for_replay(
     replicator: Replicator, started: ReplayProgress, limits: Limits, progress: Progress = silent
 ) -> ReplayProgress:
-    """Wait until the replay is done or failed."""
+    """Wait until the replay is done or failed. Raise `WaitTimeout` where it does not go on by itself."""
     replay = started
     while replay.state is ReplayState.RUNNING:
+        if replay.error is not None:
+            raise WaitTimeout(
+                f"the replay is recorded, and does not go on: {replay.error}",
+                stream=replay.stream,
+                fix="mend that, and run the same command again, which goes on with it",
+            )
         await progress(replay.message or "replaying")
         await limits.pause(_POLL, "waiting for the replay", replay.stream)
         replay = await replicator.get_replay(replay.stream, replay.key)

@@ -13,8 +13,11 @@ from typing import Any, TypeVar
 
 import httpx
 from replicator.authref import Redactor
+from replicator.backends.connect.brokers import RECENT
 from replicator.backends.connect.cluster import ConnectCluster
+from replicator.backends.connect.mirror.claims import Claims
 from replicator.backends.connect.mirror.driver import KafkaMirror
+from replicator.backends.connect.mirror.neighbours import HOLDS, Neighbours
 from replicator.backends.connect.placeholders import DEFAULT_ALIASES
 from replicator.backends.connect.rest import Access, ConnectRest
 from replicator.model import Checkpoint, Stream, StreamState, StreamStatus
@@ -206,7 +209,16 @@ def open_driver(*urls: str, driver: type[KafkaMirror] = KafkaMirror) -> KafkaMir
     """A driver as a fresh process has it."""
     redactor = Redactor()
     cluster = ConnectCluster(ConnectRest(Access(urls), redact=redactor))
-    return driver(cluster, aliases=DEFAULT_ALIASES, redactor=redactor, environ=os.environ)
+    return driver(
+        cluster,
+        urls[0],
+        aliases=DEFAULT_ALIASES,
+        redactor=redactor,
+        neighbours=Neighbours(),
+        claims=Claims(RECENT, HOLDS),
+        previewed=Claims(HOLDS, HOLDS),
+        environ=os.environ,
+    )
 
 
 @asynccontextmanager

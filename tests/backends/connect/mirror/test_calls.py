@@ -160,3 +160,20 @@ async def test_a_stream_that_is_removed_during_a_look_hides_no_other(
     found = {item.stream.name for item in await connections.replicator(StreamId.of(streams[0])).describe()}
     assert other in found
     assert removed not in found
+
+
+async def test_a_connector_whose_positions_cannot_be_read_is_failed_and_hides_no_other(
+    bed: Bed, proxy: Proxy, connections: Connections
+) -> None:
+    streams = [bed.stream(bed.topic(), backend="kafka-mirror") for _ in range(2)]
+    for stream in streams:
+        await bed.driver.upsert_stream(stream)
+    broken, other = (stream.name for stream in streams)
+    refused = said(500, text="Could not read key 'password'")
+    proxy.chooser = lambda verb, path: refused if (verb, path) == ("GET", f"/connectors/{broken}/offsets") else None
+    described = await connections.replicator(StreamId.of(streams[0])).describe()
+    found = {item.stream.name: item.status for item in described}
+    assert found[other].state is not StreamState.FAILED
+    assert (found[broken].state, found[broken].lag_events) == (StreamState.FAILED, None)
+    assert "its positions cannot be read" in str(found[broken].last_error)
+    assert "Could not read key 'password'" in str(found[broken].last_error)

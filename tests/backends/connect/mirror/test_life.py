@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from replicator.errors import ReplayNotRetained, StreamNotFound
-from replicator.model import Checkpoint, StreamState
+from replicator.backends.connect.cluster import ConnectCluster
+from replicator.backends.connect.mirror.ends import Ends
+from replicator.errors import EngineUnavailable, ReplayNotRetained, ReplayRefused, StreamNotFound
+from replicator.model import Checkpoint, DesiredState, StreamState
 
 from tests.backends.connect.mirror.bed import START, Bed, delete_topic, prune, records, topics
 from tests.backends.connect.mirror.given import IDENTITY
@@ -173,6 +176,95 @@ async def test_a_resume_behind_a_gap_is_refused_and_a_replay_says_what_is_lost(b
     await bed.caught_up(stream.name)
     assert bed.copied(topic) == records(0, 10) + records(13, 20)
     assert bed.copied(whole) == records(0, 5)
+
+
+async def test_what_failed_is_not_started_again_behind_a_gap(bed: Bed) -> None:
+    topic = bed.topic()
+    bed.topic(at=bed.destination, name=bed.copy_of(topic), max_message_bytes="1000")
+    bed.produce(topic, records(0, 3))
+    stream = await bed.made(topic, options={"sync.topic.configs.enabled": False})
+    await bed.caught_up(stream.name)
+    bed.produce(topic, [replace(records(3, 4)[0], value=b"v" * 5000)])
+    await state_is(bed.driver, stream.name, StreamState.FAILED)
+    bed.produce(topic, records(4, 10))
+    prune(bed.source, topic, 6)
+
+    lost = f"{topic}/0: offsets 3 to 5 are no longer retained"
+    broken = await bed.driver.get_status(stream.name)
+    assert "RecordTooLarge" in str(broken.last_error)
+    assert lost in str(broken.last_error)
+    for declared in (stream, stream.model_copy(update={"exclude": ("x",)})):
+        with pytest.raises(ReplayNotRetained, match=lost):
+            await bed.driver.upsert_stream(declared)
+    # A pause of what failed lets nothing run, and a replay says what is lost.
+    await bed.driver.upsert_stream(stream.model_copy(update={"exclude": ("x",), "desired_state": DesiredState.PAUSED}))
+    assert bed.copied(topic) == records(0, 3)
+    await bed.driver.replay(stream.name, Checkpoint(lsn=f"{topic}=6"), key="k")
+    await bed.driver.upsert_stream(stream)
+    await bed.caught_up(stream.name)
+    assert bed.copied(topic) == records(0, 3) + records(6, 10)
+
+
+async def test_a_resume_that_cannot_look_for_a_gap_is_refused(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = bed.topic()
+    stream = await bed.made(topic)
+    blind = await bed.made(bed.topic(), options={"worker.cluster": "destination"})
+    for name in (stream.name, blind.name):
+        await bed.driver.pause(name)
+
+    async def away(*_: object) -> None:
+        raise EngineUnavailable("the brokers are away", fix="start them")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ends, "brokers", away)
+        with pytest.raises(EngineUnavailable, match="without a gap cannot be seen: the brokers are away") as refused:
+            await bed.driver.resume(stream.name)
+        assert (refused.value.stream, refused.value.fix) == (stream.name, "start them")
+        await bed.driver.resume(blind.name)  # nobody can tell from here, as it was said
+    assert (await bed.driver.get_status(stream.name)).state is StreamState.PAUSED
+    await bed.driver.resume(stream.name)
+    for name in (stream.name, blind.name):
+        await state_is(bed.driver, name, StreamState.RUNNING)
+
+
+async def test_a_half_made_stream_runs_only_when_its_start_is_set(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = bed.topic()
+    bed.produce(topic, records(0, 10))
+    stream = bed.stream(topic, mode="cdc")
+
+    async def cut_off(*_: object) -> None:
+        raise EngineUnavailable("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ConnectCluster, "alter_offsets", cut_off)
+        with pytest.raises(EngineUnavailable):
+            await bed.driver.upsert_stream(stream)
+    half = await bed.driver.get_status(stream.name)
+    assert (half.state, "half made" in str(half.last_error)) == (StreamState.PAUSED, True)
+    for call in (
+        bed.driver.resume(stream.name),
+        bed.driver.replay(stream.name, Checkpoint(lsn=f"{topic}=0"), key="k"),
+        bed.driver.plan_replay(stream.name, Checkpoint(lsn=f"{topic}=0")),
+    ):
+        with pytest.raises(ReplayRefused, match="half made"):
+            await call
+    await bed.driver.upsert_stream(stream)
+    bed.produce(topic, records(10, 12))
+    assert await bed.arrived(topic, 2) == records(10, 12)
+
+
+async def test_each_of_two_mirrors_of_a_topic_has_its_own_lag(bed: Bed) -> None:
+    topic, now = bed.topic(), int(time.time() * 1000)
+    slow = await bed.made(topic)
+    fast = await bed.made(topic, options={"source.cluster.alias": f"{bed.alias}-fast"})
+    await bed.driver.pause(slow.name)
+    bed.produce(topic, records(0, 1, start=now - 3_600_000))
+    await bed.caught_up(fast.name)
+    await bed.driver.pause(fast.name)
+    bed.produce(topic, records(0, 1, start=now - 10_000))
+    found = {item.status.name: item.status.lag_seconds for item in await bed.driver.describe([slow.name, fast.name])}
+    ages = {slow.name: 3600, fast.name: 10}
+    assert all(seconds is not None and abs(seconds - ages[name]) < 9 for name, seconds in found.items()), found
 
 
 async def test_a_topic_that_was_made_again_is_failed_and_goes_on_where_one_says(bed: Bed) -> None:

@@ -173,6 +173,44 @@ async def test_of_two_that_are_made_at_once_one_writes(bed: Bed) -> None:
     await bed.driver.upsert_stream(next(stream for stream in both if stream.name in refused))
 
 
+async def test_of_two_that_would_feed_each_other_one_is_made(kafka: Pair, open_bed: OpenBed) -> None:
+    """Declared in one program, each on the Connect cluster beside its destination, when neither is there."""
+    regions = {"regions": {"west": kafka.west.connect, "east": kafka.east.connect}}
+    there = open_bed(kafka.east, kafka.west, kafka.west.connect, **regions)
+    back = open_bed(kafka.west, kafka.east, kafka.east.connect, **regions)
+    topic = there.topic()
+    both = [(bed, bed.stream(topic, options=IDENTITY)) for bed in (there, back)]
+    previewed = await asyncio.gather(*(bed.driver.preflight(stream) for bed, stream in both))
+    errors = [item.message for found in previewed for item in found if item.severity is Severity.ERROR]
+    assert len(errors) == 1
+    assert "would come back" in errors[0]
+    made = await asyncio.gather(*(bed.driver.upsert_stream(stream) for bed, stream in both), return_exceptions=True)
+    assert sorted(type(result).__name__ for result in made) == ["InvalidStream", "NoneType"]
+
+
+async def test_one_connect_cluster_under_two_addresses_is_not_its_own_neighbour(kafka: Pair, open_bed: OpenBed) -> None:
+    again = kafka.west.connect.replace("127.0.0.1", "localhost")
+    bed = open_bed(kafka.east, kafka.west, kafka.west.connect, regions={"west": again})
+    stream = await bed.made(bed.topic())
+    changed = stream.model_copy(update={"exclude": ("x",)})
+    await bed.driver.upsert_stream(changed)
+    assert await bed.found(stream.name) == changed
+
+
+async def test_what_was_removed_elsewhere_is_in_nobodys_way(kafka: Pair, open_bed: OpenBed) -> None:
+    """A resource that moves to another Connect cluster under another name: its old place was listed just before."""
+    regions = {"regions": {"west": kafka.west.connect, "east": kafka.east.connect}}
+    old = open_bed(kafka.east, kafka.west, kafka.west.connect, **regions)
+    new = open_bed(kafka.east, kafka.west, kafka.east.connect, **regions)
+    topic, alias = old.topic(), {"source.cluster.alias": old.alias}
+    first = await old.made(topic)
+    moved = new.stream(topic, options=alias)
+    with pytest.raises(DestinationInUse, match=first.name):
+        await new.driver.upsert_stream(moved)
+    await old.driver.delete_stream(first.name)
+    await new.driver.upsert_stream(moved)
+
+
 async def test_a_neighbour_that_is_down_is_told_and_stops_nobody(kafka: Pair, open_bed: OpenBed) -> None:
     nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
     bed = open_bed(kafka.east, kafka.west, kafka.west.connect, regions={"north": nobody})
@@ -206,4 +244,4 @@ async def test_an_end_that_cannot_be_seen_is_refused_unless_one_says_where_the_w
     warnings = await bed.driver.preflight(bed.stream("orders", **dark, options={"worker.cluster": "destination"}))
     assert [(item.severity, item.property) for item in warnings] == [(Severity.WARNING, "source.uri")]
     said = await refused(bed, "orders", **dark, options={"worker.cluster": "source"})
-    assert said.property is not None
+    assert said.property == "options.worker.cluster"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from replicator.backends.connect.cluster import ConnectCluster
+from replicator.backends.connect.mirror.rewinding import Rewinding
 from replicator.errors import (
     EngineUnavailable,
     ReplayKeyReused,
@@ -18,7 +20,7 @@ from replicator.model import Checkpoint, DesiredState, StreamState
 from replicator.replicator import ReplayState
 
 from tests.backends.connect.mirror.bed import START, Bed, prune, records
-from tests.backends.sqlite.agents import finished
+from tests.backends.sqlite.agents import finished, state_is
 from tests.kafka import Record
 
 pytestmark = pytest.mark.engine
@@ -163,6 +165,58 @@ async def test_a_replay_that_was_cut_off_is_finished_by_its_key(bed: Bed, monkey
         assert bed.copied(topic) == expected
 
 
+async def test_a_replay_that_was_cut_off_does_not_go_on_behind_a_gap(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = bed.topic()
+    bed.produce(topic, records(0, 10))
+    name = (await bed.made(topic)).name
+    await bed.caught_up(name)
+    start = Checkpoint(lsn=f"{topic}=6")
+    with monkeypatch.context() as patch:
+        patch.setattr(ConnectCluster, "alter_offsets", cut("alter_offsets", lost_reply=False))
+        with pytest.raises(EngineUnavailable):
+            await bed.driver.replay(name, start, key="k")
+    prune(bed.source, topic, 8)
+    for _ in range(2):
+        with pytest.raises(ReplayNotRetained, match="offsets 6 to 7 are no longer retained"):
+            await bed.another().replay(name, start, key="k")
+    assert bed.copied(topic) == records(0, 10)
+    await bed.driver.replay(name, Checkpoint(lsn=f"{topic}=8"), key="what is left")
+    await bed.caught_up(name)
+    assert bed.copied(topic) == records(0, 10) + records(8, 10)
+    # Done long ago, it starts nothing that somebody stopped since.
+    with bed.rest() as rest:
+        rest.put(f"/connectors/{name}/stop").raise_for_status()
+    await state_is(bed.driver, name, StreamState.PAUSED)
+    assert (await bed.another().replay(name, start, key="k")).state is ReplayState.DONE
+    assert (await bed.driver.get_status(name)).state is StreamState.PAUSED
+
+
+async def test_a_replay_that_is_refused_after_its_stop_lets_the_mirror_go_on(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = bed.topic()
+    bed.produce(topic, records(0, 10))
+    name = (await bed.made(topic)).name
+    await bed.caught_up(name)
+    whole, asked = Rewinding.resolve, 0
+
+    async def first_only(self: Rewinding, *given: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise EngineUnavailable("the brokers are away")
+        return await whole(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rewinding, "resolve", first_only)
+        with pytest.raises(EngineUnavailable, match="away"):
+            await bed.driver.replay(name, Checkpoint(lsn=f"{topic}=6"), key="k")
+    assert (await bed.driver.get_status(name)).state is StreamState.RUNNING
+    with pytest.raises(ReplayNotFound):
+        await bed.driver.get_replay(name, "k")
+    assert bed.copied(topic) == records(0, 10)
+
+
 async def test_a_replay_that_somebody_resumed_before_it_was_applied_is_given_up(
     bed: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +251,9 @@ async def test_a_paused_stream_stays_so_behind_its_replay(bed: Bed) -> None:
     stream = await bed.made(topic)
     await bed.caught_up(stream.name)
     await bed.driver.upsert_stream(stream.model_copy(update={"desired_state": DesiredState.PAUSED}))
-    await bed.driver.replay(stream.name, Checkpoint(lsn=f"{topic}=6"), key="k")
+    begun = await bed.driver.replay(stream.name, Checkpoint(lsn=f"{topic}=6"), key="k")
+    assert begun.state is ReplayState.RUNNING
+    assert begun.error == "the stream is paused; the replay runs when it is resumed"
     status = await bed.driver.get_status(stream.name)
     assert (status.state, status.lag_events) == (StreamState.PAUSED, 4)
     assert bed.copied(topic) == records(0, 10)

@@ -1,4 +1,7 @@
-"""Streams that this process changes at the same time: no listing has them yet, and each must see the others."""
+"""Streams that this process changes or previews: no listing has them yet, and each must see the others.
+
+A program may have them on several Connect clusters, each with a driver of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +15,51 @@ from replicator.backends.connect.marker import Marker
 class Claims:
     """What streams are about to write, so that of two that write the same the later one is refused.
 
-    :param keep: seconds for which a listing may be older than the end of a change.
+    :param keep: seconds for which a listing of the same Connect cluster may be older than the end of a change.
+    :param keep_elsewhere: the same for that of another one.
     """
 
-    def __init__(self, keep: float) -> None:
+    def __init__(self, keep: float, keep_elsewhere: float) -> None:
         self._keep = keep
-        self._held: dict[str, tuple[Marker, float | None]] = {}
+        self._keep_elsewhere = keep_elsewhere
+        self._held: dict[tuple[str, str], tuple[Marker, float | None]] = {}
+        self._removed: set[str] = set()
 
-    def of_others(self, name: str) -> list[Marker]:
-        """What all but one stream claim now."""
+    def of_others(self, at: str, name: str) -> list[Marker]:
+        """What all but one stream claim now.
+
+        :param at: the address of its Connect cluster.
+        """
         now = time.monotonic()
-        self._held = {key: held for key, held in self._held.items() if held[1] is None or held[1] > now}
-        return [marker for key, (marker, _) in self._held.items() if key != name]
+        return [
+            marker
+            for key, (marker, ended) in self._held.items()
+            if key != (at, name)
+            and (ended is None or now - ended < (self._keep if key[0] == at else self._keep_elsewhere))
+        ]
 
     @contextmanager
-    def claim(self, marker: Marker) -> Iterator[list[Marker]]:
+    def claim(self, at: str, marker: Marker) -> Iterator[list[Marker]]:
         """Hold a claim inside the block, and for a while after it unless it fails; gives the other ones of before."""
-        name = marker.stream.name
-        before = self.of_others(name)
-        self._held[name] = (marker, None)
+        key = (at, marker.stream.name)
+        before = self.of_others(*key)
+        self._held[key] = (marker, None)
         try:
             yield before
         except BaseException:
-            del self._held[name]
+            del self._held[key]
             raise
-        self._held[name] = (marker, time.monotonic() + self._keep)
+        self._held[key] = (marker, time.monotonic())
 
-    def drop(self, name: str) -> None:
-        """The stream is removed."""
-        self._held.pop(name, None)
+    def drop(self, at: str, name: str, token: str | None) -> None:
+        """The stream is removed.
+
+        :param token: its owner's, by which older listings are known to be of this one.
+        """
+        self._held.pop((at, name), None)
+        if token is not None:
+            self._removed.add(token)
+
+    def is_removed(self, marker: Marker) -> bool:
+        """Whether a stream that a listing has was removed since."""
+        return marker.stream.owner is not None and marker.stream.owner.token in self._removed

@@ -13,8 +13,8 @@ from replicator.backends.connect.marker import PART_OF, Marker
 from replicator.backends.connect.mirror import preflight
 from replicator.backends.connect.mirror.claims import Claims
 from replicator.backends.connect.mirror.connectors import Parts, Side, build
-from replicator.backends.connect.mirror.ends import Ends, View
-from replicator.backends.connect.mirror.neighbours import PATIENCE, Neighbours
+from replicator.backends.connect.mirror.ends import Ends, View, look
+from replicator.backends.connect.mirror.neighbours import HOLDS, PATIENCE, Neighbours
 from replicator.backends.connect.mirror.replays import resolve
 from replicator.backends.connect.mirror.rewinding import Rewinding, given_up_all
 from replicator.backends.connect.mirror.running import SEEN_WITHIN, Running
@@ -32,6 +32,9 @@ from replicator.errors import EngineRefused, ReplicatorError
 from replicator.model import Checkpoint, DesiredState, Mode, Owner, Stream, StreamStatus
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
 
+_CLAIMS = Claims(RECENT, HOLDS)
+_PREVIEWED = Claims(HOLDS, HOLDS)
+
 
 def open_mirror(address: str, settings: ConnectConfig) -> KafkaMirror:
     """The mirrors of the Connect cluster at an address; raise `SecretNotFound` where the login cannot be read."""
@@ -43,14 +46,25 @@ def open_mirror(address: str, settings: ConnectConfig) -> KafkaMirror:
 
     elsewhere = sorted({settings.address or address, *settings.regions.values()} - {address})
     neighbours = Neighbours([ConnectCluster(rest(at), patience=PATIENCE) for at in elsewhere])
-    return KafkaMirror(ConnectCluster(rest(address)), aliases=aliases, redactor=redactor, neighbours=neighbours)
+    return KafkaMirror(
+        ConnectCluster(rest(address)),
+        address,
+        aliases=aliases,
+        redactor=redactor,
+        neighbours=neighbours,
+        claims=_CLAIMS,
+        previewed=_PREVIEWED,
+    )
 
 
 class KafkaMirror:
     """Streams from Kafka to Kafka, as connectors of one Connect cluster.
 
+    :param address: the Connect cluster's.
     :param aliases: names of the worker's ConfigProviders, by scheme of reference.
     :param neighbours: other Connect clusters whose mirrors matter to those here.
+    :param claims: what this process changes, here and elsewhere.
+    :param previewed: what this process has looked at before a change.
     """
 
     kind = "kafka-mirror"
@@ -58,14 +72,18 @@ class KafkaMirror:
     def __init__(
         self,
         cluster: ConnectCluster,
+        address: str,
         *,
         aliases: Mapping[str, str],
         redactor: Redactor,
-        neighbours: Neighbours | None = None,
+        neighbours: Neighbours,
+        claims: Claims,
+        previewed: Claims,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self._cluster = cluster
-        self._neighbours = neighbours or Neighbours()
+        self._address = address
+        self._neighbours = neighbours
         self._aliases = aliases
         self._ends = Ends(environ, redactor)
         self._streams = Streams(cluster, self._ends, aliases)
@@ -73,7 +91,8 @@ class KafkaMirror:
         self._rewinding = Rewinding(self._ends, self._streams, self._running)
         self._recent = Recent(self._streams.listing, RECENT)
         self._identity = Recent(cluster.identity, RECENT)
-        self._claims = Claims(RECENT)
+        self._claims = claims
+        self._previewed = previewed
 
     # --- making and changing -----------------------------------------------------------------------------------------
 
@@ -95,7 +114,7 @@ class KafkaMirror:
         if held is not None and not held.marker.making and _declares_the_same(held.marker.stream, wanted):
             await self._reconcile(held, held.marker.model_copy(update={"stream": wanted}))
             return True
-        with self._claims.claim(Marker(stream=wanted)) as claimed:
+        with self._claims.claim(self._address, await self._claim_of(wanted)) as claimed:
             return await self._change(wanted, held, claimed)
 
     async def _change(self, wanted: Stream, held: Held | None, claimed: Sequence[Marker]) -> bool:
@@ -114,9 +133,15 @@ class KafkaMirror:
             marker = fresh.model_copy(update={"rewinds": ended.rewinds})
             await self._running.stop(held)
             await self._cluster.reset_offsets(wanted.name)
+        else:
+            await self._running.before_change(held, wanted)
         await self._apply(held, build(marker, side, self._aliases))
         await self._running.set_state(wanted)
         return True
+
+    async def _claim_of(self, stream: Stream) -> Marker:
+        seen = await look(self._ends, stream)
+        return Marker(stream=stream, source_cluster=seen.id("source"), destination_cluster=seen.id("destination"))
 
     async def _checked(self, stream: Stream, claimed: Sequence[Marker] = ()) -> tuple[Side, View]:
         """What is refused before anything is changed."""
@@ -128,7 +153,8 @@ class KafkaMirror:
         """The same but for the engine's own checks, which the creation of a connector begins with."""
         here = [held.marker for name, held in (await self._recent.get()).items() if name != stream.name]
         elsewhere, _ = await self._neighbours.look()
-        others = [*here, *elsewhere, *claimed]
+        others = [*here, *(other for other in elsewhere if not _is_the_same(other.stream, stream)), *claimed]
+        others = [other for other in others if not self._claims.is_removed(other)]
         worker = (await self._identity.get()).kafka_cluster_id
         return await preflight.check(self._cluster, worker, self._ends, stream, others, self._aliases)
 
@@ -230,15 +256,19 @@ class KafkaMirror:
             return dict(source.latest)
         assert isinstance(asked, Checkpoint)
         end = dict(source.latest)
-        found = await resolve(brokers, marker, source, end, asked, method=ReplayMethod.AUTO, target=None)
+        try:
+            found = await resolve(brokers, marker, source, end, asked, method=ReplayMethod.AUTO, target=None)
+        except ReplicatorError as error:
+            error.property = "startFrom"
+            raise
         return {**end, **found.offsets}
 
     async def _reconcile(self, held: Held, marker: Marker) -> None:
         """The declaration is the same: put right what the engine's side says otherwise, and nothing else."""
-        side = held.side
-        await self._apply(held, build(marker, side, self._aliases))
+        await self._running.before_change(held, marker.stream)
+        await self._apply(held, build(marker, held.side, self._aliases))
         for connector in held.all:
-            if connector.failed:
+            if connector.failed and marker.stream.desired_state is DesiredState.RUNNING:
                 await self._cluster.restart_failed(connector.name)
         await self._running.set_state(marker.stream)
 
@@ -266,14 +296,16 @@ class KafkaMirror:
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
         async with self._cluster.slot(name):
             connector, parts = await asyncio.gather(self._cluster.look(name), self._streams.parts(name))
-            self._claims.drop(name)
             held = None if connector is None else Held(connector, record(connector), parts)
             if held is not None:
                 check_owner(held.marker.stream, owner)
             for part in parts:  # also those that somebody left who deleted the one with the record
                 await self._cluster.delete(part.name, SEEN_WITHIN)
+            token = None
             if held is not None:
                 await self._remove(held)
+                token = held.marker.stream.owner.token if held.marker.stream.owner else None
+            self._claims.drop(self._address, name, token)
 
     async def _remove(self, held: Held) -> None:
         """Remove the connector with the record.
@@ -323,7 +355,11 @@ class KafkaMirror:
         try:
             held = await self._streams.get(stream.name)
             settle_owner(held.marker.stream if held else None, stream)
-            _, seen = await self._checked(stream, self._claims.of_others(stream.name))
+            with self._previewed.claim(self._address, await self._claim_of(stream)) as previewed:
+                claimed = [*previewed, *self._claims.of_others(self._address, stream.name)]
+                _, seen = await self._checked(stream, claimed)
+            if held is None:
+                await self._start(stream)
         except ReplicatorError as error:
             return [Finding.of(error, Severity.ERROR)]
         _, unseen = await self._neighbours.look()
@@ -370,6 +406,13 @@ def _moves(old: Marker, new: Marker) -> bool:
         (old.stream.destination, old.destination_cluster, new.stream.destination, new.destination_cluster),
     )
     return any(was.uri != now.uri and (before is None or before != after) for was, before, now, after in ends)
+
+
+def _is_the_same(other: Stream, stream: Stream) -> bool:
+    """Whether a neighbour's stream is this one: both addresses are of one Connect cluster, or it moves from there."""
+    if other.owner is None or stream.owner is None:
+        return False
+    return (other.name, other.owner.urn) == (stream.name, stream.owner.urn)
 
 
 def _begins_at_the_beginning(stream: Stream) -> bool:

@@ -13,7 +13,7 @@ from replicator.errors import ReplicatorError
 
 PATIENCE = 2.0
 """Seconds in which a neighbour is asked again: where a region is down, the others must still be changed."""
-RECENT = 30.0
+HOLDS = 30.0
 """Seconds for which its answer, or its silence, holds."""
 
 
@@ -22,7 +22,7 @@ class Neighbours:
 
     def __init__(self, clusters: Sequence[ConnectCluster] = ()) -> None:
         self._clusters = tuple(clusters)
-        self._asked = [Recent(partial(_markers, cluster), RECENT) for cluster in clusters]
+        self._asked = [Recent(partial(_markers, cluster), HOLDS) for cluster in clusters]
 
     async def look(self) -> tuple[list[Marker], list[ReplicatorError]]:
         """Their mirrors, and why some of them cannot be seen."""

@@ -22,7 +22,7 @@ from replicator.errors import (
     SecretNotFound,
     SourceDenied,
 )
-from replicator.model import DesiredState, Stream, format_duration
+from replicator.model import DesiredState, Stream, WaitFor, format_duration
 from replicator.replicator import Finding, Severity
 
 _FACTORS = (  # MirrorMaker 2's defaults, and what the topics are needed by
@@ -48,6 +48,7 @@ async def check(
     """
     view = await look(ends, stream)
     side = side_of(stream, view, worker)
+    _refuse_blind_wait(stream, view)
     await _refuse_unresolved(cluster, stream, aliases)
     _refuse_factor(stream, view)
     names = await _topics(ends, stream, "source", view)
@@ -149,6 +150,16 @@ async def refuse_invalid(cluster: ConnectCluster, config: Mapping[str, str], str
                 "destination",
             )
     raise InvalidStream(str(found.errors[0]), stream=stream.name, property="options")
+
+
+def _refuse_blind_wait(stream: Stream, view: View) -> None:
+    if stream.wait_for is WaitFor.CAUGHT_UP and isinstance(view.source, ReplicatorError):
+        raise InvalidStream(
+            f"whether it has caught up cannot be seen: {view.source.message}",
+            stream=stream.name,
+            property="waitFor",
+            fix=f"{view.source.fix or 'let this host reach the brokers'}; or write waitFor: running",
+        )
 
 
 def _refuse_factor(stream: Stream, view: View) -> None:

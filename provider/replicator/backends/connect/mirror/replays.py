@@ -138,13 +138,28 @@ def _plan(
         stream=name,
         method=method,
         start=start,
-        resolved=Checkpoint(lsn=write({**stored, **moved}) or "-", wall=start.wall),
+        resolved=_resolved(stored, moved, start, name),
         events=again + anew,
         duplicates=again + anew > 0,
         earliest=checkpoint(source.earliest),
         latest=checkpoint(stored),
         effects=tuple(effects) or ("nothing was copied since then, so nothing is copied again",),
     )
+
+
+def _resolved(stored: Offsets, moved: Offsets, start: Checkpoint, name: str) -> Checkpoint:
+    """Where it begins: all positions, or those that move where all are longer than a checkpoint may be."""
+    if not stored:
+        return Checkpoint(lsn="-", wall=start.wall)
+    found = checkpoint({**stored, **moved}) or checkpoint(moved)
+    if found is None:
+        raise ReplayRefused(
+            f"it moves {len(moved)} partitions, more than one checkpoint can name",
+            stream=name,
+            property="start",
+            fix="replay fewer topics at a time, with lsn",
+        )
+    return found.model_copy(update={"wall": start.wall})
 
 
 async def _at_time(

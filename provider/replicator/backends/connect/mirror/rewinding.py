@@ -9,10 +9,10 @@ from replicator.backends.connect.marker import KEPT_REPLAYS, Marker, Rewind
 from replicator.backends.connect.mirror.ends import Ends
 from replicator.backends.connect.mirror.replays import Start, resolve
 from replicator.backends.connect.mirror.running import Running
-from replicator.backends.connect.mirror.status import Held, is_done, view
+from replicator.backends.connect.mirror.status import HALF_MADE, Held, is_done, standstill, view
 from replicator.backends.connect.mirror.streams import Streams
 from replicator.backends.connect.positions import Offsets, Partition, write
-from replicator.errors import ReplayKeyReused, ReplayNotFound, ReplayRefused
+from replicator.errors import ReplayKeyReused, ReplayNotFound, ReplayRefused, ReplicatorError
 from replicator.model import Checkpoint, DesiredState
 from replicator.replicator import ReplayMethod, ReplayProgress, ReplayState
 
@@ -50,7 +50,9 @@ class Rewinding:
         marker = self.settled(held, await self._streams.positions(held.name))
         rewind = marker.rewind(key)
         assert rewind is not None
-        return rewind.progress
+        if rewind.progress.finished_at is not None or not (why := standstill(held)):
+            return rewind.progress
+        return rewind.progress.model_copy(update={"error": why})
 
     def settled(self, held: Held, stored: Offsets) -> Marker:
         """The record with the replays that are done by now. No read writes it: that would restart the connector."""
@@ -66,6 +68,8 @@ class Rewinding:
         self, held: Held, start: Checkpoint, method: ReplayMethod, target: str | None
     ) -> tuple[Start, dict[Partition, int]]:
         """What a replay would do now, and the stored positions that this was said of."""
+        if held.marker.making:
+            raise ReplayRefused(HALF_MADE, stream=held.name, fix="run pulumi up, which finishes it")
         stored = await self._streams.positions(held.name)
         brokers = await self._ends.brokers(held.marker.stream, "source")
         source = (await view(brokers, [(held.marker, stored)]))[0]
@@ -80,8 +84,14 @@ class Rewinding:
                 fix="run that one again with its own key, which finishes it",
             )
         await self.resolve(held, start, method, target)
+        ran = held.connector.running
         await self._running.stop(held)
-        resolved, stored = await self.resolve(held, start, method, target)  # again, since now nothing moves
+        try:
+            resolved, stored = await self.resolve(held, start, method, target)  # again, since now nothing moves
+        except ReplicatorError:
+            if ran:
+                await self._running.start_all(await self._running.assigned(await self._streams.found(held.name)))
+            raise
         progress = ReplayProgress(
             key=key,
             stream=held.name,
@@ -101,7 +111,7 @@ class Rewinding:
 
     async def _go_on(self, held: Held, key: str) -> Held:
         """Apply a replay that is recorded, and let the mirror run. What is done already is left."""
-        rewind = held.marker.rewind(key)
+        rewind = self.settled(held, await self._streams.positions(held.name)).rewind(key)
         assert rewind is not None
         if rewind.progress.finished_at is not None:
             return held
@@ -112,7 +122,8 @@ class Rewinding:
                 return await self._running.put_marker(held, held.marker.with_rewind(_given_up(rewind, _RESUMED)))
             held = await self._running.set_back(held, rewind)
         if stopped and held.marker.stream.desired_state is DesiredState.RUNNING:
-            await self._running.start_all(await self._running.assigned(await self._streams.found(held.name)))
+            await self._running.resume(await self._streams.found(held.name))
+            held = await self._streams.found(held.name)
         return held
 
 

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 from replicator.backends.connect.cluster import ConnectCluster, Connector, ConnectorState
 from replicator.backends.connect.marker import KEY, Marker, Rewind
+from replicator.backends.connect.mirror.connectors import WORKER_CLUSTER
 from replicator.backends.connect.mirror.replays import refuse_gaps
-from replicator.backends.connect.mirror.status import Held, as_stored
+from replicator.backends.connect.mirror.status import HALF_MADE, Held, as_stored
 from replicator.backends.connect.mirror.streams import Streams
 from replicator.backends.connect.mirror.topics import Naming
 from replicator.backends.connect.positions import read
+from replicator.errors import ReplayRefused, ReplicatorError
 from replicator.model import DesiredState, Stream
 
 SEEN_WITHIN = 60.0
@@ -49,11 +51,38 @@ class Running:
         if held.connector.state is ConnectorState.STOPPED and (rewind := held.marker.cut_off()) is not None:
             held = await self.set_back(held, rewind)
         if held.connector.state in ("PAUSED", "STOPPED"):
-            stored = await self._streams.positions(held.name)
-            (source,) = await self._streams.sources([held], [stored])
-            if source is not None:
-                refuse_gaps(held.marker, stored, source)
+            await self.refuse_gap(held)
         await self.start_all(held)
+
+    async def refuse_gap(self, held: Held) -> None:
+        """Raise where it would begin behind a gap or at the wrong place, or where that cannot be seen.
+
+        Where `worker.cluster` is declared, the ends cannot be seen from here, and nobody can tell.
+        """
+        if held.marker.making:
+            raise ReplayRefused(HALF_MADE, stream=held.name, fix="run pulumi up, which finishes it")
+        stored = await self._streams.positions(held.name)
+        try:
+            source = await self._streams.source(held, stored)
+        except ReplicatorError as error:
+            if WORKER_CLUSTER in held.marker.stream.options:
+                return
+            raise type(error)(
+                f"whether it can go on without a gap cannot be seen: {error.message}",
+                stream=held.name,
+                property=error.property,
+                fix=error.fix,
+            ) from error
+        refuse_gaps(held.marker, stored, source)
+
+    async def before_change(self, held: Held, stream: Stream) -> None:
+        """What failed starts again with a new configuration: not behind a gap, nor where it is to be paused."""
+        if not any(connector.failed for connector in held.all):
+            return
+        if stream.desired_state is DesiredState.PAUSED:
+            await self.stop(held)
+        else:
+            await self.refuse_gap(held)
 
     async def stop(self, held: Held) -> None:
         """Stop every connector, after which positions may be changed."""

@@ -24,6 +24,8 @@ offset behind are read besides: what takes it up may be the mark of a transactio
 READ_WITHIN = 2.0
 """Seconds for reading them."""
 
+HALF_MADE = "it is half made: where it begins is not set yet, which pulumi up does"
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -110,9 +112,12 @@ def status_of(held: Held, stored: Offsets, source: SourceView | None, now: datet
     )
 
 
-def outline_of(held: Held) -> StreamStatus:
-    """What a listing alone says of one stream; where it is unknown how far it has come, running is the word."""
-    error = _error(held, {})
+def outline_of(held: Held, unreadable: str | None = None) -> StreamStatus:
+    """What a listing alone says of one stream; where it is unknown how far it has come, running is the word.
+
+    :param unreadable: why its positions cannot be read.
+    """
+    error = _error(held, {}) or unreadable
     return StreamStatus(name=held.name, state=StreamState.FAILED if error else _running_state(held), last_error=error)
 
 
@@ -166,17 +171,26 @@ def told(lost: Mapping[Partition, str]) -> str:
 
 
 def _error(held: Held, lost: Mapping[Partition, str]) -> str | None:
-    for connector in held.all:
-        if connector.failed:
-            return connector.trace or "the connector failed, and Connect gives no reason"
-    return told(lost) if lost else None
+    failed = (connector for connector in held.all if connector.failed)
+    traces = [connector.trace or "the connector failed, and Connect gives no reason" for connector in failed]
+    return "; ".join([*traces[:1], *filter(None, [told(lost)])]) or None
 
 
 def _wait(held: Held, source: SourceView | None) -> str | None:
     """What a stream that has not failed waits for."""
+    if held.marker.making:
+        return HALF_MADE
     if source is not None and not source.topics and held.connector.idle:
         return "no topic of the source matches include yet, so nothing is mirrored"
     return None
+
+
+def standstill(held: Held) -> str | None:
+    """Why a replay that is under way does not go on."""
+    state = _running_state(held)
+    if state is StreamState.PAUSED:
+        return "the stream is paused; the replay runs when it is resumed"
+    return (error := _error(held, {})) and f"the stream failed: {error}"
 
 
 def _running_state(held: Held) -> StreamState:
@@ -236,31 +250,47 @@ async def view(brokers: Brokers, streams: Sequence[tuple[Marker, Offsets]]) -> l
         )
         for names in wanted
     ]
-    waiting: dict[Partition, tuple[int, int]] = {}
-    for found, (_, stored) in zip(views, streams, strict=True):
-        for at, lag in lag_of(stored, found).items():
-            first = found.latest[at] - lag
-            waiting[at] = max(waiting.get(at, (0, 0)), (lag, first))
-    furthest = sorted(waiting, key=lambda at: waiting[at], reverse=True)
-    read = [*furthest[:MOST_TIMES], *(at for at in furthest[MOST_TIMES:] if waiting[at][0] == 1)]
-    times = await _times(brokers, {at: waiting[at][1] for at in read}, earliest)
-    ended = frozenset(at for at, time in times.items() if time is None)
+    lags = [lag_of(stored, found) for found, (_, stored) in zip(views, streams, strict=True)]
+    firsts = [{at: found.latest[at] - lag for at, lag in lag.items()} for found, lag in zip(views, lags, strict=True)]
+    # Streams that take the same topic may wait for different records of it.
+    waiting = {
+        (at, first): found.latest[at] - first
+        for found, of in zip(views, firsts, strict=True)
+        for at, first in of.items()
+    }
+    furthest = sorted(waiting, key=lambda item: (waiting[item], item), reverse=True)
+    read = [*furthest[:MOST_TIMES], *(item for item in furthest[MOST_TIMES:] if waiting[item] == 1)]
+    times = await _times(brokers, read, earliest)
     return [
         replace(
             found,
-            waiting={at: time for at in lag_of(stored, found) if (time := times.get(at)) is not None},
-            ended=ended.intersection(found.latest),
+            waiting={at: time for at, first in of.items() if (time := times.get((at, first))) is not None},
+            ended=frozenset(at for at, first in of.items() if times.get((at, first), 0) is None),
         )
-        for found, (_, stored) in zip(views, streams, strict=True)
+        for found, of in zip(views, firsts, strict=True)
     ]
 
 
-async def _times(brokers: Brokers, offsets: Offsets, earliest: Offsets) -> dict[Partition, int | None]:
+async def _times(
+    brokers: Brokers, asked: Sequence[tuple[Partition, int]], earliest: Offsets
+) -> dict[tuple[Partition, int], int | None]:
     """The times of the records at these offsets. That of the first one that is retained needs no consumer."""
-    first = await brokers.at_time((at for at, offset in offsets.items() if offset == earliest.get(at)), 0)
-    known = {at: found.time for at, found in first.items() if found.offset == offsets[at] and found.time is not None}
-    rest = {at: offset for at, offset in offsets.items() if at not in known}
-    return {**known, **await brokers.times(rest, READ_WITHIN)}
+    first = await brokers.at_time((at for at, offset in asked if offset == earliest.get(at)), 0)
+    times: dict[tuple[Partition, int], int | None] = {
+        (at, found.offset): found.time for at, found in first.items() if found.time is not None
+    }
+    turns: list[dict[Partition, int]] = []  # each asks for one offset of a partition
+    for at, offset in asked:
+        if (at, offset) not in times:
+            turn = next((turn for turn in turns if at not in turn), None)
+            if turn is None:
+                turns.append(turn := {})
+            turn[at] = offset
+    for turn, found in zip(
+        turns, await asyncio.gather(*(brokers.times(turn, READ_WITHIN) for turn in turns)), strict=True
+    ):
+        times |= {(at, turn[at]): time for at, time in found.items()}
+    return times
 
 
 def _of(names: Sequence[str], found: Mapping[Partition, T]) -> dict[Partition, T]:

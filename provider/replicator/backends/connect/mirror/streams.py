@@ -26,7 +26,7 @@ from replicator.backends.connect.mirror.status import (
 from replicator.backends.connect.mirror.topics import Naming
 from replicator.backends.connect.place import place
 from replicator.backends.connect.positions import Offsets, Partition
-from replicator.errors import NotOurs, ReplicatorError, StreamNotFound
+from replicator.errors import EngineRefused, NotOurs, ReplicatorError, StreamNotFound
 from replicator.model import Stream
 from replicator.replicator import Description
 
@@ -85,18 +85,20 @@ class Streams:
 
     async def overview(self) -> list[Description]:
         """What one listing tells of all."""
-        return [
-            Description(stream=self.as_found(held), status=outline_of(held), engine_objects=_objects(held, None))
-            for held in (await self.listing()).values()
-        ]
+        return [self._outline(held) for held in (await self.listing()).values()]
+
+    def _outline(self, held: Held, error: EngineRefused | None = None) -> Description:
+        status = outline_of(held, f"its positions cannot be read: {error.message}" if error else None)
+        return Description(stream=self.as_found(held), status=status, engine_objects=_objects(held, None))
 
     async def describe(self, streams: Sequence[Held]) -> list[Description]:
         """What is known of streams, less those that are removed meanwhile."""
         now = datetime.now(UTC)
         asked, _ = await asyncio.gather(
-            asyncio.gather(*(self._positions_or_gone(held.name) for held in streams)), self._look_ahead(streams)
+            asyncio.gather(*(self._positions_or_error(held.name) for held in streams)), self._look_ahead(streams)
         )
-        there = [(held, stored) for held, stored in zip(streams, asked, strict=True) if stored is not None]
+        answered = list(zip(streams, asked, strict=True))
+        there = [(held, stored) for held, stored in answered if isinstance(stored, Mapping)]
         sources = await self.sources([held for held, _ in there], [stored for _, stored in there])
         return [
             Description(
@@ -107,17 +109,20 @@ class Streams:
                 reached=by_part(reached(stored, source)) if source else {},
             )
             for (held, stored), source in zip(there, sources, strict=True)
-        ]
+        ] + [self._outline(held, error) for held, error in answered if isinstance(error, EngineRefused)]
 
     async def positions(self, name: str) -> dict[Partition, int]:
         """The next offset to copy, by partition; raise `StreamNotFound` where it is gone."""
         return next_offsets(await self._cluster.offsets(name))
 
-    async def _positions_or_gone(self, name: str) -> dict[Partition, int] | None:
+    async def _positions_or_error(self, name: str) -> Offsets | EngineRefused | None:
+        """`None` where it is gone. What Connect refuses for one connector says nothing about the others."""
         try:
             return await self.positions(name)
         except StreamNotFound:
             return None
+        except EngineRefused as error:
+            return error
 
     async def sources(self, streams: Sequence[Held], stored: Sequence[Offsets]) -> list[SourceView | None]:
         """What the sources' brokers say, asked once a source; `None` for one that cannot be seen from here."""
@@ -134,6 +139,11 @@ class Streams:
 
         await asyncio.gather(*(one(indices) for indices in _by_source(streams)))
         return found
+
+    async def source(self, held: Held, stored: Offsets) -> SourceView:
+        """The same of one stream; raise what keeps it from being seen."""
+        brokers = await self._ends.brokers(held.marker.stream, "source")
+        return (await view(brokers, [(held.marker, stored)]))[0]
 
     async def _look_ahead(self, streams: Sequence[Held]) -> None:
         """Ask for the topics of the sources while positions are read, so that they are known when these are."""
