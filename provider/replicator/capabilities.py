@@ -290,7 +290,7 @@ KAFKA_MIRROR = Capabilities(
         Feature.OPTIONS: Yes("settings of MirrorMaker 2"),
     },
     default_interval="1m",
-    lag_unit="record",
+    lag_unit="offset, most often one record",
     pause_cost="the source's retention runs on, and what it deletes before the stream resumes is lost to the mirror",
     removal="the topics at the destination stay; the stored offsets are removed, so the same stream begins anew",
     options=frozenset(

@@ -173,7 +173,8 @@ class SecretNotFound(ReplicatorError):
     """An authRef is well formed but names nothing where it is resolved.
 
     Provide the variable or the key to the agent, which resolves it on its host. The agent reads its environment when it
-    starts, so a new variable needs a restart of the agent; a file is read when the stream starts.
+    starts, so a new variable needs a restart of the agent; a file is read when the stream starts. For a mirror, the
+    Connect worker resolves it by its `config.providers`, and Pulumi's host for its own questions.
     """
 
     code = "RPL-AUTH-NOTFOUND"
@@ -216,6 +217,7 @@ class SourceDenied(ReplicatorError):
     """No permission on the source, or it is read-only where the engine must write.
 
     Give the agent's user write permission on the database and on its folder; under systemd, in `ReadWritePaths=` too.
+    For a mirror, grant what the page on kafka-mirror lists.
     """
 
     code = "RPL-SOURCE-DENIED"
@@ -258,7 +260,7 @@ class DestinationDenied(ReplicatorError):
     """The destination refuses our credentials.
 
     Check the key that `authRef` names and what it permits; the page on secrets lists what litestream needs. Without an
-    `authRef`, the role of the agent's host counts.
+    `authRef`, the role of the agent's host counts. For a mirror, the page on kafka-mirror lists the rights.
     """
 
     code = "RPL-DEST-DENIED"
@@ -269,6 +271,7 @@ class DestinationInUse(ReplicatorError):
     """Another stream writes to the destination, or another writer's data is there.
 
     Choose an empty prefix. For a replica that a litestream of your own wrote, `replicator agent adopt` carries it on.
+    Of two mirrors that write one topic, exclude it in one.
     """
 
     code = "RPL-DEST-INUSE"
@@ -415,7 +418,8 @@ class ReplayRefused(ReplicatorError):
 class ReplayNotRetained(ReplicatorError):
     """The start of the replay is no longer retained; the text names the nearest kept points.
 
-    Start at one of those. The agent's `--replay-window` keeps single transactions longer, from then on.
+    Start at one of those. The agent's `--replay-window` keeps single transactions longer, from then on; a mirror's
+    source keeps what the retention of its topics says. A mirror that cannot go on without a gap goes on by a replay.
     """
 
     code = "RPL-REPLAY-RETENTION"

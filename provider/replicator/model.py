@@ -240,7 +240,7 @@ class Endpoint(Model):
     :param kind: what it is.
     :param uri: where it is. It never holds a password; `authRef` names the secret.
     :param region: a word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another
-        region of the source replaces the stream.
+        region of the source replaces the stream; for `kafka-mirror`, another one of the destination.
     :param auth_ref: a reference to the secret that the engine uses (`env://NAME_*`, `file:///path`, `dir:///path`).
     :param admin_auth_ref: a reference to another role, for objects that we make.
     """

@@ -56,8 +56,8 @@ def block_of(backend: str, given: str | None) -> BackendConfig:
         if failures:
             raise InvalidConfig(failures[0].reason, property="address", fix=f"write one such as {at.example}")
     if found is None:
-        text = f"{variable} has no address that stands for all regions" if environ else f"{backend} has no agent"
-        raise InvalidConfig(text, property="address", fix=f"choose one: --address {at.example}")
+        lacks = "has no address that stands for all regions" if environ else f"is not set, and says where {backend} is"
+        raise InvalidConfig(f"{variable} {lacks}", property="address", fix=f"choose one: --address {at.example}")
     return config.block(at).model_copy(update={"address": found, "regions": {}})
 
 

@@ -829,7 +829,7 @@ type Endpoint struct {
 	AuthRef *string `pulumi:"authRef"`
 	// What it is.
 	Kind EndpointKind `pulumi:"kind"`
-	// A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream.
+	// A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream; for `kafka-mirror`, another one of the destination.
 	Region *string `pulumi:"region"`
 	// Where it is. It never holds a password; `authRef` names the secret.
 	Uri string `pulumi:"uri"`
@@ -854,7 +854,7 @@ type EndpointArgs struct {
 	AuthRef pulumi.StringPtrInput `pulumi:"authRef"`
 	// What it is.
 	Kind EndpointKindInput `pulumi:"kind"`
-	// A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream.
+	// A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream; for `kafka-mirror`, another one of the destination.
 	Region pulumi.StringPtrInput `pulumi:"region"`
 	// Where it is. It never holds a password; `authRef` names the secret.
 	Uri pulumi.StringInput `pulumi:"uri"`
@@ -902,7 +902,7 @@ func (o EndpointOutput) Kind() EndpointKindOutput {
 	return o.ApplyT(func(v Endpoint) EndpointKind { return v.Kind }).(EndpointKindOutput)
 }
 
-// A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream.
+// A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream; for `kafka-mirror`, another one of the destination.
 func (o EndpointOutput) Region() pulumi.StringPtrOutput {
 	return o.ApplyT(func(v Endpoint) *string { return v.Region }).(pulumi.StringPtrOutput)
 }

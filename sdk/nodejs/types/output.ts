@@ -171,7 +171,7 @@ export interface Endpoint {
      */
     kind: enums.EndpointKind;
     /**
-     * A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream.
+     * A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream; for `kafka-mirror`, another one of the destination.
      */
     region?: string;
     /**

@@ -366,7 +366,7 @@ class EndpointArgsDict(TypedDict):
     """
     region: NotRequired[pulumi.Input[Optional[_builtins.str]]]
     """
-    A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream.
+    A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream; for `kafka-mirror`, another one of the destination.
     """
 
 @pulumi.input_type
@@ -384,7 +384,7 @@ class EndpointArgs:
         :param pulumi.Input[_builtins.str] uri: Where it is. It never holds a password; `authRef` names the secret.
         :param pulumi.Input[_builtins.str] admin_auth_ref: A reference to another role, for objects that we make.
         :param pulumi.Input[_builtins.str] auth_ref: A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`, `dir:///path`).
-        :param pulumi.Input[_builtins.str] region: A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream.
+        :param pulumi.Input[_builtins.str] region: A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream; for `kafka-mirror`, another one of the destination.
         """
         pulumi.set(__self__, "kind", kind)
         pulumi.set(__self__, "uri", uri)
@@ -447,7 +447,7 @@ class EndpointArgs:
     @pulumi.getter
     def region(self) -> pulumi.Input[Optional[_builtins.str]]:
         """
-        A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream.
+        A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream; for `kafka-mirror`, another one of the destination.
         """
         return pulumi.get(self, "region")
 

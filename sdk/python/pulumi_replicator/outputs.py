@@ -463,7 +463,7 @@ class Endpoint(dict):
         :param _builtins.str uri: Where it is. It never holds a password; `authRef` names the secret.
         :param _builtins.str admin_auth_ref: A reference to another role, for objects that we make.
         :param _builtins.str auth_ref: A reference to the secret that the engine uses (`env://NAME_*`, `file:///path`, `dir:///path`).
-        :param _builtins.str region: A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream.
+        :param _builtins.str region: A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream; for `kafka-mirror`, another one of the destination.
         """
         pulumi.set(__self__, "kind", kind)
         pulumi.set(__self__, "uri", uri)
@@ -510,7 +510,7 @@ class Endpoint(dict):
     @pulumi.getter
     def region(self) -> Optional[_builtins.str]:
         """
-        A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream.
+        A word for the place (`us-east`); it chooses the agent or cluster that manages the stream. Another region of the source replaces the stream; for `kafka-mirror`, another one of the destination.
         """
         return pulumi.get(self, "region")
 

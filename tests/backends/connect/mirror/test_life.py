@@ -11,8 +11,16 @@ from typing import Any
 import pytest
 from replicator.backends.connect.cluster import ConnectCluster
 from replicator.backends.connect.mirror.ends import Ends
-from replicator.errors import EngineUnavailable, ReplayNotRetained, ReplayRefused, StreamNotFound
+from replicator.errors import (
+    EngineUnavailable,
+    InvalidStream,
+    ReplayNotRetained,
+    ReplayRefused,
+    ReplicatorError,
+    StreamNotFound,
+)
 from replicator.model import Checkpoint, DesiredState, StreamState
+from replicator.replicator import Severity
 
 from tests.backends.connect.mirror.bed import START, Bed, delete_topic, prune, records, topics
 from tests.backends.connect.mirror.given import IDENTITY
@@ -117,6 +125,31 @@ async def test_a_new_stream_begins_where_it_says(bed: Bed, changes: dict[str, An
     found = await bed.arrived(topic, 12 - first)
     assert found == bed.original(topic)[first:]
     assert "making" not in str(bed.connector(stream.name)).replace('"making":false', "")
+
+
+@pytest.mark.parametrize(
+    ("lsn", "kind", "said"),
+    [
+        ("nonsense", InvalidStream, "is no position of a mirror"),
+        ("{topic}=50", ReplayNotRetained, "is past the end of the source"),
+        ("{topic}=1", ReplayNotRetained, "is no longer retained"),
+        ("another=0", ReplayRefused, "takes no such partition"),
+    ],
+)
+async def test_a_start_that_is_not_there_is_refused_in_the_preview(
+    bed: Bed, lsn: str, kind: type[ReplicatorError], said: str
+) -> None:
+    topic = bed.topic()
+    bed.produce(topic, records(0, 10))
+    prune(bed.source, topic, 3)
+    stream = bed.stream(topic, startFrom={"lsn": lsn.format(topic=topic)})
+    (finding,) = await bed.driver.preflight(stream)
+    assert (finding.severity, finding.code, finding.property) == (Severity.ERROR, kind.code, "startFrom")
+    assert said in finding.message
+    with pytest.raises(kind, match=said) as refused:
+        await bed.driver.upsert_stream(stream)
+    assert (refused.value.stream, refused.value.property) == (stream.name, "startFrom")
+    assert stream.name not in {item.name for item in await bed.driver.list_streams()}
 
 
 async def test_a_pause_keeps_its_place_and_a_resume_loses_nothing(bed: Bed) -> None:

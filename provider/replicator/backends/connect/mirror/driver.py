@@ -259,7 +259,7 @@ class KafkaMirror:
         try:
             found = await resolve(brokers, marker, source, end, asked, method=ReplayMethod.AUTO, target=None)
         except ReplicatorError as error:
-            error.property = "startFrom"
+            error.stream, error.property = stream.name, "startFrom"
             raise
         return {**end, **found.offsets}
 

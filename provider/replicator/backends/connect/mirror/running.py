@@ -77,11 +77,9 @@ class Running:
 
     async def before_change(self, held: Held, stream: Stream) -> None:
         """What failed starts again with a new configuration: not behind a gap, nor where it is to be paused."""
-        if not any(connector.failed for connector in held.all):
-            return
-        if stream.desired_state is DesiredState.PAUSED:
+        if held.connector.failed and stream.desired_state is DesiredState.PAUSED:
             await self.stop(held)
-        else:
+        elif held.connector.failed:
             await self.refuse_gap(held)
 
     async def stop(self, held: Held) -> None:
