@@ -186,7 +186,7 @@ async def test_statuses_of_several_streams_are_one_listing(provider: Provider) -
         ("memory/default/nope", "RPL-STREAM-NOTFOUND"),
         ("orders", "RPL-STREAM-INVALID"),
     ]
-    assert len(provider.memory.listings) == 1
+    assert provider.memory.listings == [None, ["nope"]]
 
 
 async def test_an_engine_that_is_away_hides_no_other() -> None:
