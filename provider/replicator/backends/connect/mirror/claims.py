@@ -47,7 +47,7 @@ class Claims:
         try:
             yield before
         except BaseException:
-            del self._held[key]
+            self._held.pop(key, None)
             raise
         self._held[key] = (marker, time.monotonic())
 

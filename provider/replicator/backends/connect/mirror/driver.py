@@ -32,6 +32,7 @@ from replicator.errors import EngineRefused, ReplicatorError
 from replicator.model import Checkpoint, DesiredState, Mode, Owner, Stream, StreamStatus
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
 
+# Of the process: a program may have mirrors on several Connect clusters, and each cluster has a driver of its own.
 _CLAIMS = Claims(RECENT, HOLDS)
 _PREVIEWED = Claims(HOLDS, HOLDS)
 
