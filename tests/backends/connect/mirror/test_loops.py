@@ -63,13 +63,18 @@ async def refused(bed: Bed, topic: str, **changes: Any) -> ReplicatorError:
     (finding,) = await bed.driver.preflight(stream)
     with pytest.raises(ReplicatorError) as error:
         await bed.driver.upsert_stream(stream)
-    assert (finding.severity, finding.code, finding.message) == (
+    assert (finding.severity, finding.code, _ours(finding.message)) == (
         Severity.ERROR,
         error.value.code,
-        error.value.message,
+        _ours(error.value.message),
     )
     assert stream.name not in {item.name for item in await bed.driver.list_streams()}
     return error.value
+
+
+def _ours(message: str) -> str:
+    """Without the client's own words about brokers that do not answer, which depend on what it did at that moment."""
+    return message.partition("did not answer")[0]
 
 
 async def test_one_cluster_at_both_ends_is_refused(bed: Bed) -> None:
