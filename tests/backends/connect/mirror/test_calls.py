@@ -147,12 +147,18 @@ async def test_a_new_mirror_is_posted_without_a_look_and_without_a_validation(
     assert (proxy.count("POST"), proxy.count("PUT"), len(offsets_of(proxy))) == (1, 0, 1)
 
 
-async def test_a_stream_that_is_removed_during_a_look_hides_no_other(
-    bed: Bed, proxy: Proxy, connections: Connections
-) -> None:
+async def two(bed: Bed) -> list[Stream]:
+    """Mirrors, as they were declared."""
     streams = [bed.stream(bed.topic(), backend="kafka-mirror") for _ in range(2)]
     for stream in streams:
         await bed.driver.upsert_stream(stream)
+    return streams
+
+
+async def test_a_stream_that_is_removed_during_a_look_hides_no_other(
+    bed: Bed, proxy: Proxy, connections: Connections
+) -> None:
+    streams = await two(bed)
     removed, other = (stream.name for stream in streams)
     # As Connect answers for one that the listing before still had.
     for path in (f"/connectors/{removed}/offsets", f"/connectors/{removed}"):
@@ -165,9 +171,7 @@ async def test_a_stream_that_is_removed_during_a_look_hides_no_other(
 async def test_a_connector_whose_positions_cannot_be_read_is_failed_and_hides_no_other(
     bed: Bed, proxy: Proxy, connections: Connections
 ) -> None:
-    streams = [bed.stream(bed.topic(), backend="kafka-mirror") for _ in range(2)]
-    for stream in streams:
-        await bed.driver.upsert_stream(stream)
+    streams = await two(bed)
     broken, other = (stream.name for stream in streams)
     refused = said(500, text="Could not read key 'password'")
     proxy.chooser = lambda verb, path: refused if (verb, path) == ("GET", f"/connectors/{broken}/offsets") else None

@@ -165,7 +165,8 @@ async def test_a_replay_that_was_cut_off_is_finished_by_its_key(bed: Bed, monkey
         assert bed.copied(topic) == expected
 
 
-async def test_a_replay_that_was_cut_off_does_not_go_on_behind_a_gap(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+async def cut_off(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str, Checkpoint]:
+    """A topic of ten copied records, its stream, and the start of a replay `k` that is recorded and not applied."""
     topic = bed.topic()
     bed.produce(topic, records(0, 10))
     name = (await bed.made(topic)).name
@@ -175,6 +176,11 @@ async def test_a_replay_that_was_cut_off_does_not_go_on_behind_a_gap(bed: Bed, m
         patch.setattr(ConnectCluster, "alter_offsets", cut("alter_offsets", lost_reply=False))
         with pytest.raises(EngineUnavailable):
             await bed.driver.replay(name, start, key="k")
+    return topic, name, start
+
+
+async def test_a_replay_that_was_cut_off_does_not_go_on_behind_a_gap(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic, name, start = await cut_off(bed, monkeypatch)
     prune(bed.source, topic, 8)
     for _ in range(2):
         with pytest.raises(ReplayNotRetained, match="offsets 6 to 7 are no longer retained"):
@@ -220,16 +226,7 @@ async def test_a_replay_that_is_refused_after_its_stop_lets_the_mirror_go_on(
 async def test_a_replay_that_somebody_resumed_before_it_was_applied_is_given_up(
     bed: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    topic = bed.topic()
-    bed.produce(topic, records(0, 10))
-    name = (await bed.made(topic)).name
-    await bed.caught_up(name)
-    start = Checkpoint(lsn=f"{topic}=6")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ConnectCluster, "alter_offsets", cut("alter_offsets", lost_reply=False))
-        with pytest.raises(EngineUnavailable):
-            await bed.driver.replay(name, start, key="k")
+    topic, name, start = await cut_off(bed, monkeypatch)
     with bed.rest() as rest:
         rest.put(f"/connectors/{name}/resume").raise_for_status()
     bed.produce(topic, records(10, 12))

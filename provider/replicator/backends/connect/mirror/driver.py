@@ -18,7 +18,7 @@ from replicator.backends.connect.mirror.neighbours import HOLDS, PATIENCE, Neigh
 from replicator.backends.connect.mirror.replays import resolve
 from replicator.backends.connect.mirror.rewinding import Rewinding, given_up_all
 from replicator.backends.connect.mirror.running import SEEN_WITHIN, Running
-from replicator.backends.connect.mirror.status import Held, as_stored, view
+from replicator.backends.connect.mirror.status import Held, as_stored
 from replicator.backends.connect.mirror.streams import Streams, differing, gone, record
 from replicator.backends.connect.mirror.topics import Naming, taken
 from replicator.backends.connect.placeholders import DEFAULT_ALIASES
@@ -250,13 +250,13 @@ class KafkaMirror:
         if _begins_at_the_beginning(stream):
             return None
         asked = stream.start_from or "latest"
-        brokers = await self._ends.brokers(stream, "source")
         marker = Marker(stream=stream)
-        source = (await view(brokers, [(marker, {})]))[0]
+        source = await self._streams.source(marker, {})
         if asked == "latest":
             return dict(source.latest)
         assert isinstance(asked, Checkpoint)
         end = dict(source.latest)
+        brokers = await self._ends.brokers(stream, "source")
         try:
             found = await resolve(brokers, marker, source, end, asked, method=ReplayMethod.AUTO, target=None)
         except ReplicatorError as error:

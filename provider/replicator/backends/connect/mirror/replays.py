@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from replicator.backends.connect.brokers import Brokers
 from replicator.backends.connect.marker import Marker
-from replicator.backends.connect.mirror.status import SourceView, gaps, is_new, told
+from replicator.backends.connect.mirror.status import HALF_MADE, SourceView, gaps, is_new, told
 from replicator.backends.connect.positions import Offsets, Partition, checkpoint, read, write
 from replicator.capabilities import KAFKA_MIRROR, No
 from replicator.errors import ReplayNotRetained, ReplayRefused, Unsupported
@@ -88,6 +88,12 @@ async def resolve(
     made_again = {topic for topic in ids if is_new(source.topics[topic], marker.topics.get(topic))}
     plan = _plan(source, stored, moved, until, made_again, start, chosen, name)
     return Start(plan, moved, until, ids)
+
+
+def refuse_half_made(marker: Marker) -> None:
+    """Raise `ReplayRefused` where the start of the stream is not set yet."""
+    if marker.making:
+        raise ReplayRefused(HALF_MADE, stream=marker.stream.name, fix="run pulumi up, which finishes it")
 
 
 def refuse_gaps(

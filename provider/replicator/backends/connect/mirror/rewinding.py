@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from replicator.backends.connect.cluster import ConnectorState
 from replicator.backends.connect.marker import KEPT_REPLAYS, Marker, Rewind
 from replicator.backends.connect.mirror.ends import Ends
-from replicator.backends.connect.mirror.replays import Start, resolve
+from replicator.backends.connect.mirror.replays import Start, refuse_half_made, resolve
 from replicator.backends.connect.mirror.running import Running
-from replicator.backends.connect.mirror.status import HALF_MADE, Held, is_done, standstill, view
+from replicator.backends.connect.mirror.status import Held, is_done, standstill
 from replicator.backends.connect.mirror.streams import Streams
 from replicator.backends.connect.positions import Offsets, Partition, write
 from replicator.errors import ReplayKeyReused, ReplayNotFound, ReplayRefused, ReplicatorError
@@ -68,11 +68,10 @@ class Rewinding:
         self, held: Held, start: Checkpoint, method: ReplayMethod, target: str | None
     ) -> tuple[Start, dict[Partition, int]]:
         """What a replay would do now, and the stored positions that this was said of."""
-        if held.marker.making:
-            raise ReplayRefused(HALF_MADE, stream=held.name, fix="run pulumi up, which finishes it")
+        refuse_half_made(held.marker)
         stored = await self._streams.positions(held.name)
         brokers = await self._ends.brokers(held.marker.stream, "source")
-        source = (await view(brokers, [(held.marker, stored)]))[0]
+        source = await self._streams.source(held.marker, stored)
         return await resolve(brokers, held.marker, source, stored, start, method=method, target=target), stored
 
     async def _begin(self, held: Held, start: Checkpoint, key: str, method: ReplayMethod, target: str | None) -> Held:

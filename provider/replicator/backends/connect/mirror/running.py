@@ -7,12 +7,12 @@ from dataclasses import replace
 from replicator.backends.connect.cluster import ConnectCluster, Connector, ConnectorState
 from replicator.backends.connect.marker import KEY, Marker, Rewind
 from replicator.backends.connect.mirror.connectors import WORKER_CLUSTER
-from replicator.backends.connect.mirror.replays import refuse_gaps
-from replicator.backends.connect.mirror.status import HALF_MADE, Held, as_stored
+from replicator.backends.connect.mirror.replays import refuse_gaps, refuse_half_made
+from replicator.backends.connect.mirror.status import Held, as_stored
 from replicator.backends.connect.mirror.streams import Streams
 from replicator.backends.connect.mirror.topics import Naming
 from replicator.backends.connect.positions import read
-from replicator.errors import ReplayRefused, ReplicatorError
+from replicator.errors import ReplicatorError
 from replicator.model import DesiredState, Stream
 
 SEEN_WITHIN = 60.0
@@ -59,11 +59,10 @@ class Running:
 
         Where `worker.cluster` is declared, the ends cannot be seen from here, and nobody can tell.
         """
-        if held.marker.making:
-            raise ReplayRefused(HALF_MADE, stream=held.name, fix="run pulumi up, which finishes it")
+        refuse_half_made(held.marker)
         stored = await self._streams.positions(held.name)
         try:
-            source = await self._streams.source(held, stored)
+            source = await self._streams.source(held.marker, stored)
         except ReplicatorError as error:
             if WORKER_CLUSTER in held.marker.stream.options:
                 return

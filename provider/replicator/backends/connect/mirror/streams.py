@@ -140,10 +140,10 @@ class Streams:
         await asyncio.gather(*(one(indices) for indices in _by_source(streams)))
         return found
 
-    async def source(self, held: Held, stored: Offsets) -> SourceView:
+    async def source(self, marker: Marker, stored: Offsets) -> SourceView:
         """The same of one stream; raise what keeps it from being seen."""
-        brokers = await self._ends.brokers(held.marker.stream, "source")
-        return (await view(brokers, [(held.marker, stored)]))[0]
+        brokers = await self._ends.brokers(marker.stream, "source")
+        return (await view(brokers, [(marker, stored)]))[0]
 
     async def _look_ahead(self, streams: Sequence[Held]) -> None:
         """Ask for the topics of the sources while positions are read, so that they are known when these are."""
