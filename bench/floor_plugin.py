@@ -29,6 +29,7 @@ OUTPUTS: dict[str, Any] = {
     "include": [],
     "mode": "snapshot_then_cdc",
     "options": {},
+    "ownerUrn": "urn:pulumi:dev::shop::replicator:index:Stream::orders",
     "ownerToken": {_SIGNATURE: _SECRET, "value": "0123456789abcdef0123456789abcdef"},
     "purgeDestination": False,
     "status": {

@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,7 +26,10 @@ from unittest.mock import patch
 import pytest
 import trustme
 from google.protobuf import struct_pb2
+from replicator.backends.connect.connector import unreadable
+from replicator.backends.connect.marker import HEADER, Marker
 from replicator.backends.connect.mirror.driver import open_mirror
+from replicator.backends.connect.mirror.streams import record
 from replicator.backends.settings import ConnectConfig
 from replicator.backends.sqlite.driver import SqliteDriver
 from replicator.backends.sqlite.litestream import find_binary
@@ -183,6 +187,12 @@ async def _(lab: Lab) -> None:
 async def _(lab: Lab) -> None:
     driver = await lab.replicating(owner={"urn": OTHER_URN})
     await driver.upsert_stream(lab.stream())
+
+
+@raises("RPL-RECORD-UNREADABLE")
+async def _(lab: Lab) -> None:
+    config = {**Marker(stream=lab.stream()).keys("kafka-mirror"), HEADER: '{"version": 3, "backend": "kafka-mirror"}'}
+    record(replace(unreadable("orders", ""), config=config))
 
 
 @raises("RPL-CONFIG-INVALID")
@@ -370,7 +380,7 @@ async def _(lab: Lab) -> None:
 @raises("RPL-AGENT-VERSION")
 async def _(lab: Lab) -> None:
     lab.tidy = {str(lab.folder): "/run/replicator"}
-    with patch.object(app_module, "PROTOCOL", 2):
+    with patch.object(app_module, "PROTOCOL", 3), patch.object(app_module, "is_spoken", lambda spoken: spoken == "3"):
         async with serving(build_app({"litestream": Recorder()}), lab.folder / "agent.sock"):
             await lab.call(f"unix://{lab.folder}/agent.sock")
 

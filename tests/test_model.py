@@ -20,6 +20,7 @@ from replicator.model import (
     StreamStatus,
     format_duration,
     format_time,
+    token_digest,
 )
 
 from tests.lifecycle.given import S3, SQLITE, instants, stream, streams
@@ -100,15 +101,28 @@ def test_models_are_frozen_and_hide_what_they_refuse() -> None:
 @pytest.mark.parametrize(
     ("one", "two", "same"),
     [
-        (Owner(urn="a", token="t"), Owner(urn="b", token="t"), True),
-        (Owner(urn="a", token="t"), Owner(urn="a", token="u"), False),
+        (Owner(urn="a", token="t"), Owner(urn="b", token=token_digest("t")), True),
+        (Owner(urn="a", token=token_digest("t")), Owner(urn="b", token=token_digest("t")), True),  # an import
+        (Owner(urn="a", token="t"), Owner(urn="b", token="t"), True),  # a record of release 0.1
+        (Owner(urn="a", issue="t"), Owner(urn="a", token=token_digest("t")), True),  # the same call again
+        (Owner(urn="a", token="old", issue="t"), Owner(urn="a", token=token_digest("t")), True),
+        (Owner(urn="a", token="t"), Owner(urn="a", token=token_digest("u")), False),
         (Owner(urn="a", token="t"), Owner(urn="a"), False),
-        (Owner(urn="a"), Owner(urn="a", token="t"), True),
-        (Owner(urn="a"), Owner(urn="b", token="t"), False),
+        (Owner(urn="a"), Owner(urn="a", token=token_digest("t")), False),
+        (Owner(urn="a"), Owner(urn="a"), False),
     ],
 )
-def test_the_token_decides_and_without_it_the_urn(one: Owner, two: Owner, same: bool) -> None:
+def test_the_token_decides_and_not_the_urn(one: Owner, two: Owner, same: bool) -> None:
     assert one.owns(two) is same
+
+
+def test_a_record_holds_neither_a_token_in_clear_nor_what_only_the_program_needs() -> None:
+    declared = stream(waitFor="running", deletionProtection=True).model_copy(
+        update={"owner": Owner(urn="a", token="t", issue="i", claim=True)}
+    )
+    recorded = declared.recorded()
+    assert recorded == stream().model_copy(update={"owner": Owner(urn="a", token=token_digest("t"))})
+    assert recorded.recorded() == recorded
 
 
 def test_a_claim_is_no_part_of_the_record() -> None:

@@ -117,6 +117,7 @@ _SAFE_CHANGES = {
     "desiredState": Effect(Verdict.SAFE, ""),
     "waitFor": Effect(Verdict.SAFE, ""),
     "deletionProtection": Effect(Verdict.SAFE, ""),
+    "ownerUrn": Effect(Verdict.SAFE, ""),
 }
 
 MEMORY = Capabilities(
@@ -332,6 +333,7 @@ KAFKA_MIRROR = Capabilities(
     ),
     changes={
         **_SAFE_CHANGES,
+        "ownerUrn": Effect(Verdict.RESTARTS, f"the record in its connector names the resource; {_REWRITE}"),
         "source.uri": Effect(
             Verdict.RE_SNAPSHOTS,
             "topics of another cluster are copied from the beginning, beside what is there; other brokers of the same "

@@ -9,6 +9,7 @@ ReplicatorError
 ├── Unsupported              RPL-CAP-UNSUPPORTED    the backend cannot do it; says what would work
 ├── NotOurs                  RPL-OWNER-NONE         the object carries no marker of ours
 ├── OwnedByAnother           RPL-OWNER-OTHER        another resource manages the stream
+├── RecordUnreadable         RPL-RECORD-UNREADABLE  the engine's record of the stream cannot be read
 ├── InvalidConfig            RPL-CONFIG-INVALID     the provider's configuration is wrong
 ├── SecretSyntax             RPL-AUTH-SYNTAX        an authRef cannot be read
 ├── SecretNotFound           RPL-AUTH-NOTFOUND      an authRef names nothing
@@ -68,6 +69,8 @@ class ReplicatorError(Exception):
 
     code: ClassVar[str] = "RPL-UNKNOWN"
     category: ClassVar[Category] = Category.FAILED
+    unfinished: bool = False
+    """What was asked for may have happened, in part or whole: an answer was lost, or a later step failed."""
 
     def __init__(
         self, message: str, *, stream: str | None = None, property: str | None = None, fix: str | None = None
@@ -145,6 +148,18 @@ class OwnedByAnother(ReplicatorError):
     """
 
     code = "RPL-OWNER-OTHER"
+    category = Category.CONFLICT
+
+
+class RecordUnreadable(ReplicatorError):
+    """The engine's side has a record of the stream that this release cannot read: it is damaged, or a later release or
+    another backend wrote it. The stream counts as failed, and nothing writes over the record.
+
+    Upgrade replicator-provider where a later release wrote it. Restore a damaged record from a backup. Where the name
+    belongs to another backend's stream, choose another `name`.
+    """
+
+    code = "RPL-RECORD-UNREADABLE"
     category = Category.CONFLICT
 
 

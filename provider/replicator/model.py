@@ -6,6 +6,7 @@ engine cannot tell is `None`.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -292,22 +293,36 @@ class Checkpoint(Model):
 StartFrom = Literal["earliest", "latest"] | Checkpoint
 
 
+_DIGEST = "sha256:"
+
+
+def token_digest(token: str) -> str:
+    """Return the digest of an owner's token, as records hold it. A digest is returned as it is."""
+    return token if token.startswith(_DIGEST) else _DIGEST + hashlib.sha256(token.encode()).hexdigest()
+
+
 class Owner(Model):
-    """Who manages a stream: the resource's URN, and a random token that the resource's state keeps.
+    """The resource that manages a stream. `backends.ownership` holds the rules.
 
-    The engine's side makes the token. It decides, because a URN changes when a stack or a resource is renamed. Without
-    a token, after a lost reply, the same URN does.
+    The token decides, because a URN changes when a stack or a resource is renamed. A state keeps the token. A record
+    keeps its digest, so that who reads a record cannot act as the owner. Records of release 0.1 hold the token.
 
+    :param urn: the resource's URN.
+    :param token: from a caller, the proof that its state holds: the token, or after an import the digest that the
+        record had. In a record, the digest of the token.
+    :param issue: the token that the record is to hold from now on. Not recorded.
     :param claim: the caller's state holds the stream's id, so it may claim a record that names no owner. Not recorded.
     """
 
     urn: str
     token: str | None = None
+    issue: str | None = Field(default=None, exclude_if=lambda value: value is None)
     claim: bool = Field(default=False, exclude_if=lambda value: not value)
 
     def owns(self, record: Owner) -> bool:
-        """Whether this caller is the owner that the engine's record names."""
-        return self.token == record.token if self.token else self.urn == record.urn
+        """Return whether this caller holds the token of the owner in the record."""
+        mine = {token_digest(token) for token in (self.token, self.issue) if token is not None}
+        return record.token is not None and token_digest(record.token) in mine
 
 
 def _no_duplicates(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -355,6 +370,15 @@ class Stream(Model):
     purge_destination: Flag = False
     options: dict[str, Any] = Field(default_factory=dict)
     owner: Owner | None = None
+
+    def recorded(self) -> Stream:
+        """Return the stream as a record holds it: without what only the program needs, and with the token's digest."""
+        owner = self.owner and Owner(urn=self.owner.urn, token=self.owner.token and token_digest(self.owner.token))
+        return self.model_copy(update={**OF_THE_PROGRAM, "owner": owner})
+
+
+OF_THE_PROGRAM = {name: Stream.model_fields[name].default for name in ("wait_for", "deletion_protection")}
+"""Properties that no engine acts on, with their defaults."""
 
 
 class StreamStatus(Model):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pydantic import Field
 
 from replicator.errors import BY_CODE, InvalidStream, ReplicatorError
-from replicator.model import Checkpoint, Instant, Model, Owner, Stream, StreamStatus
+from replicator.model import Checkpoint, Instant, Model, Owner, Stream, StreamState, StreamStatus
 
 
 class Severity(StrEnum):
@@ -124,16 +124,38 @@ class ReplayProgress(Model):
 class Description(Model):
     """One stream as the engine's side holds it: the declaration, its status, and the objects that were made for it.
 
+    :param declaration: the stream as the record has it; `None` where the record cannot be read: the status is failed,
+        and the first finding says why.
+    :param findings: what else is worth knowing, such as a record that cannot be read.
     :param source_end: where the source ends, by part of it such as a partition; empty where the backend counts events
         instead (`events_replicated`), or cannot see the source.
     :param reached: up to where each of these parts is at the destination.
     """
 
-    stream: Stream
+    declaration: Stream | None = Field(alias="stream")
     status: StreamStatus
     engine_objects: dict[str, Any] = Field(default_factory=dict)
     source_end: dict[str, int] = Field(default_factory=dict)
     reached: dict[str, int] = Field(default_factory=dict)
+    findings: tuple[Finding, ...] = Field(default=(), exclude_if=lambda value: not value)
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return self.status.name
+
+    @classmethod
+    def unreadable(cls, name: str, error: ReplicatorError) -> Description:
+        """Describe a stream whose record cannot be read."""
+        status = StreamStatus(name=name, state=StreamState.FAILED, last_error=error.message)
+        return cls(stream=None, status=status, findings=(Finding.of(error, Severity.ERROR),))
+
+    @property
+    def stream(self) -> Stream:
+        """The declaration; raise `RecordUnreadable` where the record cannot be read."""
+        if self.declaration is None:
+            raise self.findings[0].error(self.name)
+        return self.declaration
 
 
 class Adoption(Model):
@@ -168,8 +190,11 @@ class Replicator(Protocol):
         still runs. Idempotent.
         """
 
-    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
-        """Remove the stream and its replication state. Removing what is gone succeeds."""
+    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
+        """Remove the stream and its replication state. Removing what is gone succeeds.
+
+        Return False where the owner's token is stale: the stream has another owner now, and nothing was touched.
+        """
 
     async def list_streams(self) -> list[Stream]:
         """Every stream that the engine's side has a record of."""

@@ -2,79 +2,129 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from replicator.backends import stream_id
-from replicator.backends.ownership import (
-    check_owner,
-    destination_key,
-    refuse_shared_destination,
-    settle_owner,
-)
-from replicator.errors import DestinationInUse, NotOurs, OwnedByAnother
-from replicator.model import Endpoint, Owner, Stream
+from replicator.backends.ownership import destination_key, may_remove, refuse_shared_destination, settle_owner
+from replicator.errors import DestinationInUse, NotOurs, OwnedByAnother, ReplicatorError
+from replicator.model import Endpoint, Owner, Stream, token_digest
 
 from tests.lifecycle.given import OTHER_URN, S3, SQLITE, URN, stream
 
-MINE = Owner(urn=URN, token="t")
+TOKEN, NEW = "t" * 32, "n" * 32
+MINE = Owner(urn=URN, token=token_digest(TOKEN))
+IN_CLEAR = Owner(urn=URN, token=TOKEN)
+"""As records of release 0.1 have it."""
+THEIRS = Owner(urn=OTHER_URN, token=token_digest("other"))
+
+CREATES = Owner(urn=URN, issue=NEW)
+HOLDS = Owner(urn=URN, token=TOKEN, claim=True)
+RENAMED = Owner(urn=OTHER_URN, token=TOKEN, issue=NEW, claim=True)
+STALE = Owner(urn=URN, token="older", claim=True)
+IMPORTED = Owner(urn=OTHER_URN, token=token_digest(TOKEN), issue=NEW, claim=True)
+IMPORTED_HERE = Owner(urn=URN, token=token_digest(TOKEN), issue=NEW, claim=True)
+WITHOUT = Owner(urn=URN, issue=NEW, claim=True)
+"""A state without a token: an import of a stream that had no owner."""
 
 
-def owned(owner: Owner | None) -> Stream:
-    return stream().model_copy(update={"owner": owner})
+def owned(owner: Owner | None, **changes: Any) -> Stream:
+    return stream(**changes).model_copy(update={"owner": owner})
 
 
-@pytest.mark.parametrize(
-    ("record", "caller", "refused"),
-    [
-        (None, None, None),
-        (MINE, None, None),  # an operator at the agent
-        (MINE, MINE, None),
-        (MINE, Owner(urn=OTHER_URN, token="t"), None),  # renamed
-        (MINE, Owner(urn=URN), None),  # after a lost reply
-        (MINE, Owner(urn=URN, token="u"), OwnedByAnother),
-        (MINE, Owner(urn=OTHER_URN), OwnedByAnother),
-        (MINE, Owner(urn=OTHER_URN, claim=True), OwnedByAnother),
-        (Owner(urn=URN), Owner(urn=URN, token="t"), OwnedByAnother),
-        (None, Owner(urn=URN), NotOurs),
-        (None, Owner(urn=URN, claim=True), None),
-    ],
-)
-def test_who_may_change_a_record(record: Owner | None, caller: Owner | None, refused: type[Exception] | None) -> None:
-    if refused is None:
-        check_owner(owned(record), caller)
-        settle_owner(owned(record), owned(caller))
-    else:
-        with pytest.raises(refused):
-            settle_owner(owned(record), owned(caller))
-        with pytest.raises(refused) as caught:
-            check_owner(owned(record), caller)
-        assert str(caught.value).startswith("stream 'orders': ")
-        assert (URN in str(caught.value)) is (refused is OwnedByAnother)
+def owner(urn: str, token: str) -> Owner:
+    return Owner(urn=urn, token=token_digest(token))
 
 
 @pytest.mark.parametrize(
     ("record", "caller", "expected"),
     [
-        (MINE, None, MINE),
-        (MINE, Owner(urn=URN), MINE),
-        (MINE, Owner(urn=OTHER_URN, token="t", claim=True), Owner(urn=OTHER_URN, token="t")),
+        (MINE, None, MINE),  # an operator
         (None, None, None),
+        (None, CREATES, NotOurs),
+        (MINE, CREATES, owner(URN, NEW)),  # a lost reply, or a replacement that Pulumi was asked for
+        (IN_CLEAR, CREATES, owner(URN, NEW)),
+        (owner(URN, NEW), CREATES, owner(URN, NEW)),  # the same call again
+        (THEIRS, CREATES, OwnedByAnother),
+        (MINE, HOLDS, MINE),
+        (IN_CLEAR, HOLDS, MINE),
+        (None, HOLDS, MINE),
+        (THEIRS, HOLDS, OwnedByAnother),
+        (MINE, RENAMED, owner(OTHER_URN, NEW)),
+        (owner(OTHER_URN, NEW), RENAMED, owner(OTHER_URN, NEW)),
+        (MINE, STALE, OwnedByAnother),
+        (THEIRS, STALE, OwnedByAnother),
+        (MINE, IMPORTED, owner(OTHER_URN, NEW)),
+        (IN_CLEAR, IMPORTED, owner(OTHER_URN, NEW)),
+        (owner(URN, "newer"), IMPORTED, OwnedByAnother),
+        (None, WITHOUT, owner(URN, NEW)),
+        (MINE, WITHOUT, owner(URN, NEW)),
+        (THEIRS, WITHOUT, OwnedByAnother),
     ],
 )
-def test_the_owner_that_is_recorded(record: Owner | None, caller: Owner | None, expected: Owner | None) -> None:
-    settled = settle_owner(owned(record), owned(caller))
-    assert settled == expected
-    assert settled is None or not settled.claim
+def test_who_owns_a_record_after_a_change(
+    record: Owner | None, caller: Owner | None, expected: Owner | type[ReplicatorError] | None
+) -> None:
+    if isinstance(expected, type):
+        with pytest.raises(expected) as caught:
+            settle_owner(owned(record), owned(caller))
+        assert caught.value.stream == "orders"
+        assert record is None or record.urn in str(caught.value)
+    else:
+        assert settle_owner(owned(record), owned(caller)) == expected
 
 
-def test_a_new_record_gets_a_token_or_keeps_the_callers() -> None:
-    made = settle_owner(None, owned(Owner(urn=URN)))
-    assert made is not None
-    assert len(made.token or "") == 32
-    assert settle_owner(None, owned(MINE.model_copy(update={"claim": True}))) == MINE
-    assert settle_owner(None, owned(None)) is None
-    claimed = settle_owner(owned(None), owned(Owner(urn=URN, claim=True)))
-    assert claimed is not None
-    assert claimed.token
+@pytest.mark.parametrize("end", ["source", "destination"])
+@pytest.mark.parametrize(("caller", "refused"), [(CREATES, True), (HOLDS, False), (WITHOUT, False), (None, False)])
+def test_a_create_adopts_only_the_same_ends(end: str, caller: Owner | None, refused: bool) -> None:
+    other = owned(caller, **{end: {**S3, "uri": "s3://elsewhere/orders"}})
+    if not refused:
+        settle_owner(owned(MINE), other)
+        return
+    with pytest.raises(OwnedByAnother) as caught:
+        settle_owner(owned(MINE), other)
+    for word in (URN, SQLITE["uri"], S3["uri"], "pulumi import", "choose another name"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("caller", "expected"),
+    [
+        (None, None),
+        (CREATES, owner(URN, NEW)),
+        (HOLDS, MINE),
+        (RENAMED, owner(OTHER_URN, NEW)),
+        (IMPORTED_HERE, owner(URN, NEW)),
+    ],
+)
+def test_the_owner_of_a_new_record(caller: Owner | None, expected: Owner | None) -> None:
+    assert settle_owner(None, owned(caller)) == expected
+
+
+@pytest.mark.parametrize(
+    ("record", "caller", "expected"),
+    [
+        (MINE, None, True),
+        (None, HOLDS, True),
+        (None, CREATES, NotOurs),
+        (MINE, HOLDS, True),
+        (IN_CLEAR, HOLDS, True),
+        (MINE, RENAMED, True),
+        (MINE, STALE, False),
+        (THEIRS, HOLDS, False),
+        (MINE, IMPORTED_HERE, True),
+        (MINE, IMPORTED, OwnedByAnother),  # its record still names the original, which may be in a stack
+        (owner(URN, "newer"), IMPORTED, False),
+        (MINE, WITHOUT, True),
+        (THEIRS, WITHOUT, OwnedByAnother),
+    ],
+)
+def test_who_may_remove(record: Owner | None, caller: Owner | None, expected: bool | type[ReplicatorError]) -> None:
+    if isinstance(expected, type):
+        with pytest.raises(expected):
+            may_remove(owned(record), caller)
+    else:
+        assert may_remove(owned(record), caller) is expected
 
 
 @pytest.mark.parametrize(

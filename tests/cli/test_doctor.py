@@ -246,9 +246,10 @@ def test_an_agent_of_another_version(host: Host, other_agent: Callable[[str], No
 
 
 def test_an_agent_of_another_protocol(host: Host, other_agent: Callable[[str], None]) -> None:
-    other_agent("routes.PROTOCOL = 2")
+    other_agent("routes.PROTOCOL = routes.OLDEST = 3")
     assert (
-        "speaks protocol 2, this client speaks protocol 1: this client is older [RPL-AGENT-VERSION]" in look(host).found
+        "speaks protocol 3, this client speaks protocols 1 to 2: this client is older [RPL-AGENT-VERSION]"
+        in look(host).found
     )
 
 

@@ -26,7 +26,7 @@ from replicator.errors import (
     StreamNotFound,
     Unsupported,
 )
-from replicator.model import Checkpoint, Owner, Stream, StreamState
+from replicator.model import Checkpoint, Owner, Stream, StreamState, WaitFor, token_digest
 from replicator.remote.server import build_app
 from replicator.replicator import ReplayMethod, Replicator
 
@@ -41,6 +41,9 @@ pytestmark = pytest.mark.engine
 
 URN = "urn:pulumi:dev::shop::replicator:index:Stream::orders"
 OTHER = URN.replace("dev", "prod")
+TOKEN = "0123456789abcdef" * 2
+MINE = Owner(urn=URN, token=TOKEN, claim=True)
+"""The owner whose state holds the token that the create has issued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,9 @@ class Given:
 
     def stream(self, name: str = "orders", **changes: Any) -> Stream:
         """A declaration with a source and a destination of its own."""
-        return Stream.model_validate({"name": name, "owner": {"urn": URN}, **self.places.ends(name), **changes})
+        return Stream.model_validate(
+            {"name": name, "owner": {"urn": URN, "issue": TOKEN}, **self.places.ends(name), **changes}
+        )
 
     async def made(self, name: str = "orders", **changes: Any) -> Stream:
         """A stream that exists, as the engine's side records it."""
@@ -131,31 +136,64 @@ async def test_the_same_stream_again_changes_nothing(given: Given) -> None:
     assert [item.engine_objects for item in after] == [item.engine_objects for item in before]
 
 
-async def test_a_lost_reply_is_found_again_by_the_urn_and_keeps_its_token(given: Given) -> None:
+async def test_a_record_holds_the_digest_of_the_owners_token(given: Given) -> None:
     made = await given.made()
-    again = await given.made()
-    assert made.owner is not None
-    assert made.owner.token
-    assert again.owner == made.owner
+    assert made.owner == Owner(urn=URN, token=token_digest(TOKEN))
 
 
-async def test_the_token_decides_and_the_urn_is_written_anew(given: Given) -> None:
+async def test_a_create_after_a_lost_reply_adopts_the_stream_and_makes_the_old_token_stale(given: Given) -> None:
+    await given.made()
+    again = await given.made(owner={"urn": URN, "issue": "f" * 32})
+    assert again.owner == Owner(urn=URN, token=token_digest("f" * 32))
+    with pytest.raises(OwnedByAnother, match="newer owner token"):
+        await given.replicator.upsert_stream(again.model_copy(update={"owner": MINE}))
+
+
+async def test_a_stale_token_removes_nothing(given: Given) -> None:
+    await given.made()
+    replaced = await given.made(owner={"urn": URN, "issue": "f" * 32})
+    assert await given.replicator.delete_stream("orders", owner=MINE) is False
+    assert await given.replicator.list_streams() == [replaced]
+    assert await given.replicator.delete_stream("orders", owner=Owner(urn=URN, token="f" * 32, claim=True)) is True
+    assert await given.replicator.list_streams() == []
+
+
+async def test_a_create_with_other_ends_adopts_nothing(given: Given) -> None:
+    """A resource was renamed by an alias, and a new one has its former URN."""
     made = await given.made()
-    assert made.owner is not None
-    renamed = Owner(urn=OTHER, token=made.owner.token)
+    other = given.stream(owner={"urn": URN, "issue": "f" * 32}, **given.places.ends("bills"))
+    with pytest.raises(OwnedByAnother, match="orders exists, with the source") as refused:
+        await given.replicator.upsert_stream(other)
+    assert "choose another name" in str(refused.value.fix)
+    assert await given.replicator.list_streams() == [made]
+
+
+async def test_the_token_decides_and_the_new_urn_is_recorded(given: Given) -> None:
+    made = await given.made()
+    renamed = Owner(urn=OTHER, token=TOKEN, claim=True)
     await given.replicator.upsert_stream(made.model_copy(update={"owner": renamed}))
     (found,) = await given.replicator.list_streams()
-    assert found.owner == renamed
+    assert found.owner == Owner(urn=OTHER, token=token_digest(TOKEN))
 
 
 async def test_another_owner_is_refused_by_name(given: Given) -> None:
     made = await given.made()
-    stranger = Owner(urn=OTHER)
+    for stranger in (Owner(urn=OTHER), Owner(urn=OTHER, issue="f" * 32), Owner(urn=OTHER, token="f" * 32, claim=True)):
+        with pytest.raises(OwnedByAnother, match=URN):
+            await given.replicator.upsert_stream(made.model_copy(update={"owner": stranger}))
     with pytest.raises(OwnedByAnother, match=URN):
-        await given.replicator.upsert_stream(made.model_copy(update={"owner": stranger}))
-    with pytest.raises(OwnedByAnother, match=URN):
-        await given.replicator.delete_stream("orders", owner=stranger)
+        await given.replicator.delete_stream("orders", owner=Owner(urn=OTHER))
     assert await given.replicator.list_streams() == [made]
+
+
+async def test_what_only_the_program_needs_causes_no_change(given: Given) -> None:
+    made = await given.made()
+    before = await given.replicator.describe(["orders"])
+    changed = made.model_copy(update={"owner": MINE, "wait_for": WaitFor.RUNNING, "deletion_protection": True})
+    await given.replicator.upsert_stream(changed)
+    after = await given.replicator.describe(["orders"])
+    assert [item.stream.recorded() for item in after] == [item.stream.recorded() for item in before]
+    assert [item.engine_objects for item in after] == [item.engine_objects for item in before]
 
 
 async def test_an_unmarked_stream_is_refused_until_it_is_claimed(given: Given) -> None:
@@ -164,10 +202,10 @@ async def test_an_unmarked_stream_is_refused_until_it_is_claimed(given: Given) -
     with pytest.raises(NotOurs) as refused:
         await given.replicator.upsert_stream(made.model_copy(update={"owner": Owner(urn=URN)}))
     assert "pulumi import" in str(refused.value.fix)
-    await given.replicator.upsert_stream(made.model_copy(update={"owner": Owner(urn=URN, claim=True)}))
+    claim = Owner(urn=URN, issue=TOKEN, claim=True)
+    await given.replicator.upsert_stream(made.model_copy(update={"owner": claim}))
     (found,) = await given.replicator.list_streams()
-    assert found.owner is not None
-    assert (found.owner.urn, bool(found.owner.token), found.owner.claim) == (URN, True, False)
+    assert found.owner == Owner(urn=URN, token=token_digest(TOKEN))
 
 
 @pytest.mark.parametrize("how", get_args(Touch))
@@ -223,9 +261,9 @@ async def test_an_adopted_stream_has_no_owner_until_an_import_claims_it(given: G
 
 
 async def test_a_delete_can_be_repeated_and_leaves_nothing(given: Given) -> None:
-    made = await given.made()
+    await given.made()
     for _ in range(2):
-        await given.replicator.delete_stream("orders", owner=made.owner)
+        assert await given.replicator.delete_stream("orders", owner=MINE) is True
     assert await given.replicator.list_streams() == []
     with pytest.raises(StreamNotFound):
         await given.replicator.get_status("orders")

@@ -97,7 +97,7 @@ class Plugin:
         return inputs
 
     async def diff(self, urn: str, state: State, new: Values) -> Difference:
-        answer = await self._provider.diff(state.inputs, new, urn)
+        answer = await self._provider.diff(state.inputs, new, urn, state=state.outputs)
         changed = answer.changes == pb.DiffResponse.DIFF_SOME
         return Difference(changed, tuple(answer.replaces), answer.deleteBeforeReplace)
 
@@ -182,8 +182,9 @@ class Dynamic:
 
     async def diff(self, urn: str, state: State, new: Values) -> Difference:
         result = await self._call(self._provider.diff, state.id, wire(state.outputs), wire(new))
-        # True means "again, though nothing differs"; where something does, Pulumi is left to find what.
-        return Difference(result.changes is None, tuple(result.replaces or ()), bool(result.delete_before_replace))
+        # True means "again", of an unwell stream or an output; where an input differs, Pulumi is left to find what.
+        changed = result.changes is None or (result.changes is True and not state.trouble)
+        return Difference(changed, tuple(result.replaces or ()), bool(result.delete_before_replace))
 
     async def preview(self, urn: str, state: State | None, new: Values) -> None:
         """The host calls nothing."""

@@ -180,6 +180,7 @@ def test_the_arguments_are_those_of_the_model() -> None:
         "status",
         "engine_objects",
         "owner_token",
+        "owner_urn",
         "trouble",
     }
 

@@ -20,7 +20,7 @@ from replicator.dynamic import background
 from replicator.dynamic.engine import EngineMessages, engine_address
 from replicator.dynamic.provider import StreamProvider
 from replicator.errors import InvalidConfig, StreamProtected
-from replicator.model import StreamStatus
+from replicator.model import StreamStatus, token_digest
 from replicator.plugin._proto import engine_pb2_grpc
 
 from tests.dynamic.faces import Heard, configured, wire
@@ -104,7 +104,7 @@ def test_hidden_inputs_stay_and_unknown_ones_stay_unknown(provider: StreamProvid
 def test_the_stream_belongs_to_the_resource(provider: StreamProvider, memory: Watched) -> None:
     outputs = made(provider)
     (found,) = declared(memory)
-    assert (found.owner.urn, found.owner.token) == (URN, outputs["ownerToken"])
+    assert (found.owner.urn, found.owner.token) == (URN, token_digest(outputs["ownerToken"]))
 
 
 def test_whole_numbers_are_whole(provider: StreamProvider, memory: Watched) -> None:
@@ -171,7 +171,7 @@ def test_a_wait_that_is_too_short_is_trouble(operation: str, monkeypatch: pytest
 def test_where_something_differs_pulumi_finds_what(provider: StreamProvider, heard: Heard) -> None:
     outputs = made(provider)
     changed = provider.diff(ID, outputs, news(mode="cdc"))
-    assert (changed.changes, changed.replaces, changed.delete_before_replace) == (None, [], False)
+    assert (changed.changes, changed.replaces, changed.delete_before_replace) == (None, [], True)
     replaced = provider.diff(ID, outputs, news(source={**SQLITE, "region": "us-east"}))
     assert (replaced.changes, replaced.replaces, replaced.delete_before_replace) == (None, ["source"], True)
     assert [text.partition(": ")[0] for _, text, _ in heard.told] == ["mode", "source.region"]
@@ -180,8 +180,22 @@ def test_where_something_differs_pulumi_finds_what(provider: StreamProvider, hea
 
 def test_a_hidden_input_alone_is_no_difference(provider: StreamProvider) -> None:
     outputs = made(provider)
-    for hidden in ({"__urn": URN.replace("orders", "bills")}, {"__timeouts": {"delete": "1m"}}, {"__provider": "gASV"}):
+    for hidden in ({"__timeouts": {"delete": "1m"}}, {"__provider": "gASV"}):
         assert provider.diff(ID, outputs, {**news(), **hidden}).changes is False
+
+
+def test_a_rename_is_an_update_that_names_the_resource_in_the_record(
+    provider: StreamProvider, memory: Watched, heard: Heard
+) -> None:
+    outputs = made(provider)
+    renamed = {**news(), "__urn": URN.replace("orders", "bills")}
+    found = provider.diff(ID, outputs, renamed)
+    assert (found.changes, found.replaces) == (True, [])
+    assert heard.told[-1][1].startswith(f"ownerUrn: the engine's record names {URN}")
+    changed = provider.update(ID, outputs, renamed).outs or {}
+    (record,) = declared(memory)
+    assert record.owner.urn == changed["ownerUrn"] == renamed["__urn"]
+    assert provider.diff(ID, changed, renamed).changes is False
 
 
 def test_a_change_that_would_fail_is_a_warning(provider: StreamProvider, memory: Watched, heard: Heard) -> None:

@@ -222,8 +222,9 @@ LIVES: Mapping[str, tuple[Step, ...]] = {
     ),
     "a stream that another made again": (
         Step(UP, "create"),
-        Step(REFRESH, "same", before=made_again),
-        refused(DESTROY, "RPL-OWNER-OTHER", RUNNING),
+        Step(REFRESH, "update", before=made_again),
+        refused(UP, "RPL-OWNER-OTHER", RUNNING),
+        Step(DESTROY, "delete", RUNNING),
     ),
     "an unwell create": (
         Step(UP, "create", FAILED, change={"options": {"fail": "no space"}}),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from replicator.errors import (
+    AgentUnreachable,
     DestinationInUse,
     InvalidConfig,
     NotOurs,
     OwnedByAnother,
+    RecordUnreadable,
     StreamNotFound,
     StreamProtected,
     WaitCancelled,
@@ -19,9 +23,10 @@ from replicator.errors import (
 from replicator.lifecycle import apply
 from replicator.lifecycle.connect import Connections, StreamId
 from replicator.lifecycle.wait import Limits
-from replicator.model import DesiredState, Owner, StreamState, StreamStatus
+from replicator.model import DesiredState, Owner, StreamState, StreamStatus, token_digest
+from replicator.replicator import Description
 
-from tests.lifecycle.given import OTHER_URN, S3, URN, Clock, Watched, connected, stream
+from tests.lifecycle.given import OTHER_URN, S3, SQLITE, URN, Clock, Watched, connected, stream
 
 ORDERS = StreamId("memory", "default", "orders")
 
@@ -39,14 +44,25 @@ def connections(watched: Watched) -> Connections:
 async def create(
     connections: Connections, urn: str = URN, limits: Limits | None = None, **changes: Any
 ) -> apply.Outcome:
-    return await apply.create(connections, stream(**changes), urn, limits or Limits(5))
+    return await apply.make_it_so(connections, stream(**changes), apply.new_owner(urn), limits or Limits(5))
 
 
-def token(outcome: apply.Outcome | None) -> str:
-    assert outcome is not None
+async def update(connections: Connections, urn: str, token: str | None, **changes: Any) -> apply.Outcome:
+    return await apply.make_it_so(connections, stream(**changes), apply.known_owner(urn, token, urn), Limits(5))
+
+
+def token(outcome: apply.Outcome) -> str:
+    """The token for the state, of which the record has the digest."""
+    assert outcome.token is not None
     assert outcome.stream.owner is not None
-    assert outcome.stream.owner.token is not None
-    return outcome.stream.owner.token
+    assert outcome.stream.owner.token == token_digest(outcome.token) != outcome.token
+    return outcome.token
+
+
+async def found(connections: Connections) -> apply.Outcome:
+    read = await apply.read(connections, ORDERS)
+    assert read is not None
+    return read
 
 
 # --- create ----------------------------------------------------------------------------------------------------------
@@ -58,15 +74,29 @@ async def test_a_stream_is_made(connections: Connections) -> None:
     assert made.status.state is StreamState.RUNNING
     assert made.engine_objects == {"memoryStream": "orders"}
     assert made.trouble == ()
-    assert made.stream.owner == Owner(urn=URN, token=token(made))
+    assert made.stream.owner == Owner(urn=URN, token=token_digest(token(made)))
     assert len(token(made)) == 32
 
 
-async def test_after_a_lost_reply_the_same_resource_finds_its_stream(connections: Connections) -> None:
+async def test_after_a_lost_reply_the_same_resource_adopts_its_stream_with_a_new_token(
+    connections: Connections,
+) -> None:
     first = await create(connections)
     second = await create(connections)
-    assert token(second) == token(first)
-    assert second.stream == first.stream
+    assert token(second) != token(first)
+    assert second.stream == first.stream.model_copy(update={"owner": second.stream.owner})
+    with pytest.raises(OwnedByAnother, match="newer owner token"):
+        await update(connections, URN, token(first))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"source": {**SQLITE, "uri": "sqlite:///srv/x.db"}}, {"destination": {**S3, "uri": "s3://bucket/x"}}]
+)
+async def test_a_create_adopts_nothing_with_other_ends(connections: Connections, changes: dict[str, Any]) -> None:
+    made = await create(connections)
+    with pytest.raises(OwnedByAnother, match="was renamed"):
+        await create(connections, **changes)
+    assert await found(connections) == replace(made, token=None)
 
 
 async def test_two_streams_have_two_tokens(connections: Connections) -> None:
@@ -79,7 +109,7 @@ async def test_the_stream_of_another_resource_is_refused(connections: Connection
     made = await create(connections)
     with pytest.raises(OwnedByAnother, match=f"it is managed by {URN}"):
         await create(connections, OTHER_URN, mode="cdc")
-    assert await apply.read(connections, ORDERS) == made
+    assert await found(connections) == replace(made, token=None)
 
 
 async def test_a_stream_that_nobody_manages_is_refused_with_the_import(
@@ -119,9 +149,9 @@ async def test_a_wait_that_ends_early_undoes_nothing(how: str, watched: Watched)
     connections = connected(watched)
     with pytest.raises(WaitCancelled if how == "cancel" else WaitTimeout):
         await create(connections, limits=limits, waitFor="running")
-    found = await apply.look(connections, ORDERS)
-    assert found is not None
-    assert found.stream.owner is not None
+    made = await apply.look(connections, ORDERS)
+    assert made is not None
+    assert made.stream.owner is not None
 
 
 def _snapshot(record: Any) -> StreamStatus:
@@ -142,53 +172,101 @@ async def test_what_somebody_else_removes_meanwhile(connections: Connections, wa
 
 async def test_an_update_changes_in_place_and_keeps_the_token(connections: Connections) -> None:
     made = await create(connections)
-    owner = Owner(urn=URN, token=token(made))
-    changed = await apply.update(connections, stream(mode="cdc", checkpointInterval="5s"), owner, Limits(5))
+    changed = await update(connections, URN, token(made), mode="cdc", checkpointInterval="5s")
     assert changed.stream.mode == "cdc"
     assert token(changed) == token(made)
 
 
-async def test_a_renamed_resource_keeps_its_stream(connections: Connections) -> None:
+async def test_a_renamed_resource_keeps_its_stream_under_a_token_that_a_lost_answer_repeats(
+    connections: Connections,
+) -> None:
     made = await create(connections)
-    changed = await apply.update(connections, stream(), Owner(urn=OTHER_URN, token=token(made)), Limits(5))
-    assert changed.stream.owner == Owner(urn=OTHER_URN, token=token(made))
+    owner = apply.known_owner(OTHER_URN, token(made), URN)
+    for _ in range(2):  # the answer of the first is lost, so the state has the token of before
+        changed = await apply.make_it_so(connections, stream(), owner, Limits(5))
+        assert changed.stream.owner == Owner(urn=OTHER_URN, token=token_digest(token(changed)))
+        assert token(changed) != token(made)
+    with pytest.raises(OwnedByAnother):
+        await update(connections, URN, token(made))
 
 
 @pytest.mark.parametrize(
-    "owner", [Owner(urn=OTHER_URN), Owner(urn=URN, token="wrong"), Owner(urn=OTHER_URN, token="t")]
+    ("urn", "held", "removes"),
+    [(OTHER_URN, None, None), (URN, "wrong", False), (OTHER_URN, "t", False)],
 )
-async def test_an_update_by_another_is_refused(connections: Connections, owner: Owner) -> None:
+async def test_an_update_by_another_is_refused_and_its_delete_touches_nothing(
+    connections: Connections, urn: str, held: str | None, removes: bool | None
+) -> None:
     made = await create(connections)
     with pytest.raises(OwnedByAnother):
-        await apply.update(connections, stream(mode="cdc"), owner, Limits(5))
-    with pytest.raises(OwnedByAnother):
-        await apply.delete(connections, ORDERS, owner, protected=False, limits=Limits(5))
-    assert await apply.read(connections, ORDERS) == made
+        await update(connections, urn, held, mode="cdc")
+    owner = Owner(urn=urn, token=held, claim=True)
+    for protected in (True, False):
+        delete = apply.delete(connections, ORDERS, owner, protected=protected, limits=Limits(5))
+        if removes is None:
+            with pytest.raises(OwnedByAnother):
+                await delete
+        else:
+            assert await delete is removes
+    assert await found(connections) == replace(made, token=None)
 
 
 async def test_the_first_update_after_an_import_claims_the_stream(connections: Connections, watched: Watched) -> None:
     await watched.upsert_stream(stream())
-    found = await apply.read(connections, ORDERS)
-    assert found is not None
-    assert found.stream.owner is None
-    claimed = await apply.update(connections, stream(), Owner(urn=URN), Limits(5))
-    assert claimed.stream.owner == Owner(urn=URN, token=token(claimed))
+    assert (await found(connections)).stream.owner is None
+    claimed = await update(connections, URN, None)
+    assert claimed.stream.owner == Owner(urn=URN, token=token_digest(token(claimed)))
     with pytest.raises(OwnedByAnother):
-        await apply.update(connections, stream(), Owner(urn=OTHER_URN), Limits(5))
+        await update(connections, OTHER_URN, None)
+
+
+async def test_an_import_proves_ownership_by_the_digest_and_the_original_is_stale_after_its_first_update(
+    connections: Connections,
+) -> None:
+    made = await create(connections)
+    digest = token_digest(token(made))
+    for _ in range(2):  # also where the answer of the first is lost
+        imported = await apply.make_it_so(connections, stream(), apply.known_owner(OTHER_URN, digest, URN), Limits(5))
+    assert token(imported) != token(made)
+    with pytest.raises(OwnedByAnother, match=OTHER_URN):
+        await update(connections, URN, token(made))
+    with pytest.raises(OwnedByAnother, match=OTHER_URN):  # a second import of the time before the first
+        await apply.make_it_so(connections, stream(), apply.known_owner(f"{URN}-2", digest, URN), Limits(5))
+
+
+async def test_an_import_removes_nothing_before_it_owns_the_stream(connections: Connections) -> None:
+    made = await create(connections)
+    owner = Owner(urn=OTHER_URN, token=token_digest(token(made)), claim=True)
+    with pytest.raises(OwnedByAnother, match="it was imported") as refused:
+        await apply.delete(connections, ORDERS, owner, protected=False, limits=Limits(5))
+    assert "pulumi up first" in str(refused.value)
+    assert await found(connections) == replace(made, token=None)
 
 
 async def test_an_update_makes_again_what_is_gone(connections: Connections, watched: Watched) -> None:
     made = await create(connections)
     await watched.delete_stream("orders")
-    again = await apply.update(connections, stream(), Owner(urn=URN, token=token(made)), Limits(5))
+    again = await update(connections, URN, token(made))
     assert token(again) == token(made)
 
 
-async def test_a_claim_is_not_recorded(connections: Connections) -> None:
+async def test_a_record_that_cannot_be_read_is_neither_absent_nor_written_over(
+    connections: Connections, watched: Watched
+) -> None:
+    async def unreadable(names: Sequence[str] | None = None) -> list[Description]:
+        return [
+            Description.unreadable("orders", RecordUnreadable("its record cannot be read: no JSON", fix="restore it"))
+        ]
+
     made = await create(connections)
-    changed = await apply.update(connections, stream(), Owner(urn=URN, token=token(made)), Limits(5))
-    assert changed.stream.owner is not None
-    assert not changed.stream.owner.claim
+    watched.describe = unreadable  # type: ignore[method-assign]
+    connections = connected(watched)
+    for call in (apply.read(connections, ORDERS), apply.look(connections, ORDERS)):
+        with pytest.raises(RecordUnreadable, match="its record cannot be read"):
+            await call
+    owner = Owner(urn=URN, token=token(made), claim=True)
+    with pytest.raises(RecordUnreadable):
+        await apply.delete(connections, ORDERS, owner, protected=True, limits=Limits(5))
 
 
 # --- read ------------------------------------------------------------------------------------------------------------
@@ -216,17 +294,15 @@ async def test_a_pause_by_somebody_else_is_drift(
     await create(connections, **declared)
     if done is not None:
         await getattr(watched, done)("orders")
-    found = await apply.read(connections, ORDERS)
-    assert found is not None
-    assert found.stream.desired_state is DesiredState(expected)
+    assert (await found(connections)).stream.desired_state is DesiredState(expected)
 
 
 async def test_many_reads_are_one_listing(connections: Connections, watched: Watched) -> None:
     await create(connections)
     watched.listings.clear()
-    found = await asyncio.gather(*(apply.read(connections, ORDERS) for _ in range(100)))
+    read = await asyncio.gather(*(apply.read(connections, ORDERS) for _ in range(100)))
     assert watched.listings == [None]
-    assert all(found)
+    assert all(read)
 
 
 async def test_a_look_is_never_older_than_the_last_change(connections: Connections, watched: Watched) -> None:
@@ -248,9 +324,9 @@ async def test_a_look_is_never_older_than_the_last_change(connections: Connectio
 @pytest.mark.parametrize(("purge", "left"), [(False, True), (True, False)])
 async def test_a_delete(connections: Connections, watched: Watched, purge: bool, left: bool) -> None:
     made = await create(connections, purgeDestination=purge)
-    owner = Owner(urn=URN, token=token(made))
+    owner = Owner(urn=URN, token=token(made), claim=True)
     for _ in range(2):
-        await apply.delete(connections, ORDERS, owner, protected=False, limits=Limits(5))
+        assert await apply.delete(connections, ORDERS, owner, protected=False, limits=Limits(5))
     assert await apply.read(connections, ORDERS) is None
     assert (S3["uri"] in watched.delivered) is left
 
@@ -258,20 +334,31 @@ async def test_a_delete(connections: Connections, watched: Watched, purge: bool,
 async def test_a_protected_stream_is_not_removed(connections: Connections) -> None:
     made = await create(connections)
     with pytest.raises(StreamProtected) as caught:
-        await apply.delete(connections, ORDERS, Owner(urn=URN), protected=True, limits=Limits(5))
+        owner = Owner(urn=URN, token=token(made), claim=True)
+        await apply.delete(connections, ORDERS, owner, protected=True, limits=Limits(5))
     assert "set deletionProtection to false" in str(caught.value)
-    assert await apply.read(connections, ORDERS) == made
+    assert await found(connections) == replace(made, token=None)
+
+
+async def test_protection_holds_where_the_engine_does_not_answer_and_not_for_what_is_gone(
+    connections: Connections, watched: Watched
+) -> None:
+    owner = Owner(urn=URN, token="t", claim=True)
+    assert await apply.delete(connections, ORDERS, owner, protected=True, limits=Limits(5))
+    watched.broken = AgentUnreachable("nothing listens")
+    with pytest.raises(StreamProtected):
+        await apply.delete(connections, ORDERS, owner, protected=True, limits=Limits(5))
 
 
 async def test_a_stream_in_state_that_nobody_marked_can_be_removed(connections: Connections, watched: Watched) -> None:
     await watched.upsert_stream(stream())
-    await apply.delete(connections, ORDERS, Owner(urn=URN), protected=False, limits=Limits(5))
+    await apply.delete(connections, ORDERS, Owner(urn=URN, claim=True), protected=False, limits=Limits(5))
     assert await watched.list_streams() == []
 
 
 async def test_a_delete_that_hangs_runs_out_of_time(connections: Connections, watched: Watched) -> None:
-    async def hang(name: str, *, owner: Owner | None = None) -> None:
-        await asyncio.Event().wait()
+    async def hang(name: str, *, owner: Owner | None = None) -> bool:
+        return await asyncio.Event().wait()
 
     watched.delete_stream = hang  # type: ignore[method-assign]
     with pytest.raises(WaitTimeout, match="the delete took longer"):

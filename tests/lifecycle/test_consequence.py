@@ -36,6 +36,7 @@ VERDICTS: dict[str, dict[str, Verdict | None]] = {
         "startFrom": SAFE,
         "waitFor": SAFE,
         "deletionProtection": SAFE,
+        "ownerUrn": SAFE,
         "purgeDestination": SAFE,
         "options": RESTARTS,
     },
@@ -52,6 +53,7 @@ VERDICTS: dict[str, dict[str, Verdict | None]] = {
         "desiredState": SAFE,
         "waitFor": SAFE,
         "deletionProtection": SAFE,
+        "ownerUrn": SAFE,
         "purgeDestination": SAFE,
         "options": RESTARTS,
     },
@@ -70,6 +72,7 @@ VERDICTS: dict[str, dict[str, Verdict | None]] = {
         "startFrom": SAFE,
         "waitFor": SAFE,
         "deletionProtection": SAFE,
+        "ownerUrn": RESTARTS,
         "options": RESTARTS,
         'options["source.cluster.alias"]': RE_SNAPSHOTS,
         'options["replication.policy.class"]': RE_SNAPSHOTS,
@@ -97,9 +100,10 @@ def test_each_backend_has_a_row_here() -> None:
 
 
 def every_path() -> set[str]:
-    """Every property of a stream that a person may change."""
+    """Every property of a stream that a person may change, and the owner, which a rename changes."""
     ends = {f"{end}.{field.alias or name}" for end in ("source", "destination") for name, field in fields(Endpoint)}
-    return ends | {field.alias or name for name, field in fields(Stream)} - {"source", "destination", "owner"}
+    properties = {field.alias or name for name, field in fields(Stream)} - {"source", "destination", "owner"}
+    return ends | properties | {"ownerUrn"}
 
 
 def fields(model: type[Stream] | type[Endpoint]) -> list[tuple[str, Any]]:

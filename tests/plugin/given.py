@@ -76,9 +76,9 @@ class Provider:
         assert failures == []
         return given
 
-    async def diff(self, old: Values, new: Values, urn: str = URN) -> Any:
+    async def diff(self, old: Values, new: Values, urn: str = URN, *, state: Values | None = None) -> Any:
         request = pb.DiffRequest(
-            id="memory/default/orders", urn=urn, olds=encode(old), old_inputs=encode(old), news=encode(new)
+            id="memory/default/orders", urn=urn, olds=encode(state or old), old_inputs=encode(old), news=encode(new)
         )
         return await self.stub.Diff(request)
 

@@ -120,9 +120,9 @@ def test_a_stream_has_the_inputs_that_people_write_and_the_outputs_that_states_h
     stream = SCHEMA["resources"][STREAM]
     inputs, outputs = stream["inputProperties"], stream["properties"]
     assert "owner" not in inputs
-    assert set(outputs) - set(inputs) == {"status", "engineObjects", "ownerToken"}
+    assert set(outputs) - set(inputs) == {"status", "engineObjects", "ownerToken", "ownerUrn"}
     assert stream["requiredInputs"] == ["destination", "source"]
-    optional = {"filter", "checkpointInterval", "startFrom", "status", "engineObjects", "ownerToken"}
+    optional = {"filter", "checkpointInterval", "startFrom", "status", "engineObjects", "ownerToken", "ownerUrn"}
     assert set(stream["required"]) == set(outputs) - optional
     assert [name for name, item in inputs.items() if item.get("willReplaceOnChanges")] == ["name", "backend"]
     assert inputs["startFrom"]["oneOf"] == [{"type": "string"}, {"$ref": "#/types/replicator:index:Checkpoint"}]

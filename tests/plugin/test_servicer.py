@@ -66,7 +66,7 @@ async def test_a_whole_life(provider: Provider) -> None:
 
     new = await provider.checked(old=given, mode="cdc", checkpointInterval="60s")
     found = await provider.diff(given, new)
-    assert (list(found.diffs), list(found.replaces), found.deleteBeforeReplace) == (["mode"], [], False)
+    assert (list(found.diffs), list(found.replaces), found.deleteBeforeReplace) == (["mode"], [], True)
     assert found.detailedDiff["mode"].kind == pb.PropertyDiff.UPDATE
 
     changed = await provider.update(id, given, made, new)
@@ -144,10 +144,58 @@ async def test_two_stacks_one_name(provider: Provider) -> None:
     assert f"it is managed by {URN} [RPL-OWNER-OTHER]" in (error.details() or "")
 
 
-async def test_a_lost_reply_is_made_good_by_the_next_create(provider: Provider) -> None:
+async def test_after_a_lost_reply_the_next_create_adopts_the_stream(provider: Provider) -> None:
     _, given, first = await up(provider)
     id, second = await provider.create(given)
-    assert (id, second["ownerToken"]) == (ID, first["ownerToken"])
+    assert id == ID
+    assert second["ownerToken"] != first["ownerToken"]
+    await provider.update(ID, given, second, {**given, "mode": "cdc"})
+    assert [item.name for item in await provider.memory.list_streams()] == ["orders"]
+
+
+async def test_the_original_of_an_unasked_replacement_is_removed_without_touching_the_stream(
+    provider: Provider,
+) -> None:
+    """The CLI creates first with --target-replace, and then deletes the original, which has protection."""
+    _, given, original = await up(provider, deletionProtection=True, purgeDestination=True)
+    _, replacement = await provider.create(given)
+    await provider.delete(ID, original)
+    assert [item.name for item in await provider.memory.list_streams()] == ["orders"]
+    assert provider.memory.delivered
+    assert "another resource owns this stream by now" in provider.engine.logs[-1][1]
+    error = await failing(provider.delete(ID, replacement))
+    assert "RPL-STREAM-PROTECTED" in (error.details() or "")
+
+
+async def test_a_rename_is_an_update_that_names_the_resource_in_the_record(provider: Provider) -> None:
+    _, given, made = await up(provider)
+    assert made["ownerUrn"] == URN
+    found = await provider.diff(given, given, OTHER_URN, state=made)
+    assert (list(found.diffs), list(found.replaces)) == (["ownerUrn"], [])
+    assert not found.detailedDiff["ownerUrn"].inputDiff
+    planned = await provider.update(ID, given, made, given, urn=OTHER_URN, preview=True)
+    assert planned["ownerUrn"] == OTHER_URN
+    assert "ownerToken" not in planned
+    assert provider.engine.logs[-1][1].startswith(f"ownerUrn: the engine's record names {URN}")
+    renamed = await provider.update(ID, given, made, given, urn=OTHER_URN)
+    assert renamed["ownerUrn"] == OTHER_URN
+    (record,) = await provider.memory.list_streams()
+    assert record.owner is not None
+    assert record.owner.urn == OTHER_URN
+    assert (await provider.diff(given, given, OTHER_URN, state=renamed)).changes == pb.DiffResponse.DIFF_NONE
+    error = await failing(provider.create(given))
+    assert "RPL-OWNER-OTHER" in (error.details() or "")
+
+
+async def test_name_and_destination_may_change_together(provider: Provider) -> None:
+    _, given, made = await up(provider)
+    new = await provider.checked(old=given, name="bills")
+    found = await provider.diff(given, new, state=made)
+    assert (list(found.replaces), found.deleteBeforeReplace) == (["name"], True)
+    await provider.create(new, preview=True)
+    await provider.delete(ID, made)
+    await provider.create(new)
+    assert [item.name for item in await provider.memory.list_streams()] == ["bills"]
 
 
 async def test_many_calls_at_once(provider: Provider) -> None:

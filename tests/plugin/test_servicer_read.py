@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
 import pytest
-from replicator.errors import AgentUnreachable
+from replicator.errors import AgentUnreachable, RecordUnreadable
 from replicator.model import Owner
 from replicator.plugin._proto import pb
 from replicator.plugin.codec import Secret
+from replicator.replicator import Description
 
 from tests.lifecycle.given import OTHER_URN, S3, SQLITE, URN, stream
-from tests.plugin.given import Provider, failing, init_failure, memory_inputs, plain, serving
+from tests.plugin.given import CONFIG, Provider, failing, init_failure, memory_inputs, plain, serving
 
 ID = "memory/default/orders"
 WALL = "2026-01-31T13:00:00+01:00"
@@ -163,10 +164,16 @@ async def test_an_import_of_what_another_manages_warns(provider: Provider) -> No
     id, inputs, outputs = await provider.read(ID, urn=OTHER_URN)
     assert (id, inputs) == (ID, memory_inputs())
     (warning,) = provider.engine.warnings
-    assert warning.startswith(f"its record names {URN}; where a state still holds that resource, take it out there")
-    changed = {**inputs, "desiredState": "paused"}
-    await provider.update(ID, inputs, outputs, changed, urn=OTHER_URN)
-    await provider.update(ID, given, made, given)  # as long as both hold the token, both may
+    assert warning.startswith(f"this stream is owned by {URN}; the next update takes ownership")
+    assert outputs["ownerUrn"] == URN
+    assert outputs["ownerToken"] != made["ownerToken"]
+    error = await failing(provider.delete(ID, outputs, urn=OTHER_URN))
+    assert "pulumi up first" in (error.details() or "")
+    found = await provider.diff(inputs, inputs, OTHER_URN, state=outputs)
+    assert list(found.diffs) == ["ownerUrn"]
+    await provider.update(ID, inputs, outputs, inputs, urn=OTHER_URN)
+    error = await failing(provider.update(ID, given, made, given))
+    assert f"it is managed by {OTHER_URN} [RPL-OWNER-OTHER]" in (error.details() or "")
 
 
 async def test_an_import_under_the_id_of_another_region(provider: Provider) -> None:
@@ -186,24 +193,47 @@ async def test_an_import_of_what_is_not_there(provider: Provider) -> None:
 async def test_a_stream_that_another_made_again_is_not_taken_over(provider: Provider) -> None:
     given, made = await up(provider)
     await provider.memory.delete_stream("orders")
-    await provider.memory.upsert_stream(stream().model_copy(update={"owner": Owner(urn=OTHER_URN)}))
+    await provider.memory.upsert_stream(stream().model_copy(update={"owner": Owner(urn=OTHER_URN, issue="t")}))
     id, inputs, outputs = await provider.read(ID, given, made)
     assert id == ID
     assert outputs["ownerToken"] == made["ownerToken"]
-    assert provider.engine.warnings == [
-        f"it was removed and made again by {OTHER_URN}; this resource will not change it"
-    ]
-    for call in (provider.update(ID, inputs, outputs, given), provider.delete(ID, outputs)):
-        assert "RPL-OWNER-OTHER" in ((await failing(call)).details() or "")
+    assert provider.engine.warnings == [f"{OTHER_URN} owns this stream now; this resource will not change it"]
+    assert "RPL-OWNER-OTHER" in ((await failing(provider.update(ID, inputs, outputs, given))).details() or "")
+    await provider.delete(ID, outputs)
+    assert [item.name for item in await provider.memory.list_streams()] == ["orders"]
 
 
-async def test_a_state_from_a_backup_finds_its_stream_again(provider: Provider) -> None:
+async def test_a_state_from_a_backup_takes_nothing_over_but_by_an_import(provider: Provider) -> None:
+    """The state may as well be that of another stack of the same name, or of the original of a replacement."""
     given, made = await up(provider)
     await provider.delete(ID, made)
-    _, again = await provider.create(given)
-    assert again["ownerToken"] != made["ownerToken"]
+    await provider.create(given)
     _, _, outputs = await provider.read(ID, given, made)
-    assert outputs["ownerToken"] == again["ownerToken"]
+    assert outputs["ownerToken"] == made["ownerToken"]
+    assert provider.engine.warnings == [
+        "a newer state of this resource owns this stream now; this resource will not change it"
+    ]
+    error = await failing(provider.update(ID, given, outputs, {**given, "mode": "cdc"}))
+    assert "pulumi state delete" in (error.details() or "")
+    await provider.delete(ID, outputs)
+    assert [item.name for item in await provider.memory.list_streams()] == ["orders"]
+    _, inputs, imported = await provider.read(ID)
+    await provider.update(ID, inputs, imported, {**inputs, "mode": "cdc"})
+
+
+async def test_a_record_that_cannot_be_read_is_a_failed_stream_and_keeps_its_state(provider: Provider) -> None:
+    given, made = await up(provider)
+
+    async def unreadable(names: Sequence[str] | None = None) -> list[Description]:
+        return [Description.unreadable("orders", RecordUnreadable("its record cannot be read", fix="restore it"))]
+
+    provider.memory.describe = unreadable  # type: ignore[method-assign]
+    await provider.configure(**CONFIG)
+    id, outputs, inputs, reasons = init_failure(await failing(provider.read(ID, given, made)))
+    assert (id, inputs, outputs["ownerToken"]) == (ID, given, made["ownerToken"])
+    assert outputs["status"] == {"name": "orders", "state": "failed", "lastError": "its record cannot be read"}
+    assert "RPL-RECORD-UNREADABLE" in reasons[0]
+    assert "RPL-RECORD-UNREADABLE" in ((await failing(provider.read(ID))).details() or "")
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

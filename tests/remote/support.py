@@ -68,7 +68,9 @@ ADOPTION = Adoption(known=False, objects=3, newest=START)
 FINDING = Finding(
     severity=Severity.WARNING, code="RPL-SOURCE-LOCKED", message="a writer holds it", property="source.uri"
 )
-DESCRIPTION = Description(stream=make_stream(), status=STATUS, engine_objects={"socket": "/s", "pid": None})
+DESCRIPTION = Description(
+    stream=make_stream(), status=STATUS, engine_objects={"socket": "/s", "pid": None}, findings=(FINDING,)
+)
 
 
 class Recorder:
@@ -101,8 +103,9 @@ class Recorder:
         await self._note("adopt_stream", stream=stream, dry_run=dry_run)
         return ADOPTION
 
-    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
+    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
         await self._note("delete_stream", name=name, owner=owner)
+        return False
 
     async def list_streams(self) -> list[Stream]:
         await self._note("list_streams")

@@ -8,8 +8,6 @@ from typing import Any
 import httpx
 import pytest
 from replicator.errors import BY_CODE, AgentFault, AgentVersion, InvalidStream, ReplicatorError, Unsupported
-from replicator.remote import app as app_module
-from replicator.remote import connection
 from replicator.remote.client import RemoteReplicator
 from replicator.remote.faults import STATUS
 from replicator.remote.server import build_app
@@ -53,7 +51,7 @@ async def test_the_status_follows_the_category(error: type[ReplicatorError]) -> 
     async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
         response = await client.get("/v1/recorder/streams")
     assert response.status_code == STATUS[error.category] >= 400
-    assert response.headers["Replicator-Protocol"] == "1"
+    assert response.headers["Replicator-Protocol"] == "2"
     assert response.json() == {"code": error.code, "message": "m", "stream": None, "property": None, "fix": None}
 
 
@@ -124,21 +122,24 @@ async def test_an_operation_that_we_do_not_have(verb: str, path: str) -> None:
     assert f"{verb} {path}" in response.json()["message"]
 
 
-async def test_the_server_refuses_a_client_of_another_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "PROTOCOL", 2)
+@pytest.mark.parametrize(("spoken", "older"), [("0", "the client"), ("3", "this agent"), ("next", "this agent")])
+async def test_the_server_refuses_a_client_of_another_protocol(spoken: str, older: str) -> None:
     recorder = Recorder()
-    client = through(build_app({"recorder": recorder}))
-    with pytest.raises(AgentVersion, match=r"client speaks protocol 2, this agent .* protocol 1"):
-        await client.pause("orders")
+    transport = httpx.ASGITransport(build_app({"recorder": recorder}))
+    async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
+        headers = {"Replicator-Protocol": spoken}
+        response = await client.post("/v1/recorder/streams/orders/pause", headers=headers)
+    assert response.headers["Replicator-Protocol"] == "2"
+    assert response.json()["code"] == AgentVersion.code
+    assert response.json()["message"].endswith(f"speaks protocols 1 to 2: {older} is older")
     assert recorder.calls == []
-    await client.aclose()
 
 
-async def test_the_client_refuses_a_server_of_another_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_module, "PROTOCOL", 2)
-    client = through(build_app({"recorder": Recorder()}))
+@pytest.mark.parametrize(("spoken", "older"), [("0", "the agent"), ("3", "this client"), ("next", "this client")])
+async def test_the_client_refuses_a_server_of_another_protocol(spoken: str, older: str) -> None:
+    client = answering("{}", 409, {"Replicator-Protocol": spoken})
     for call in (client.pause("orders"), client.info()):
-        with pytest.raises(AgentVersion, match=r"agent at unix:///a speaks protocol 2, this client .* protocol 1"):
+        with pytest.raises(AgentVersion, match=f"agent at unix:///a speaks protocol {spoken}, .*1 to 2: {older} is"):
             await call
     await client.aclose()
 

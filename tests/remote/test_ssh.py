@@ -556,19 +556,21 @@ async def test_ssh_does_not_outlive_a_process_that_is_killed(host: Sshd, path: P
     ("spoken", "says", "fix"),
     [
         (0, "the agent is older", "upgrade replicator-provider on the agent's host, and restart the agent"),
-        (2, "this client is older", "upgrade replicator-provider here, to the agent's version"),
+        (3, "this client is older", "upgrade replicator-provider here, to the agent's version"),
     ],
 )
 async def test_an_agent_of_another_version(
     host: Sshd, path: Path, spoken: int, says: str, fix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app_module, "PROTOCOL", spoken)
+    monkeypatch.setattr(app_module, "is_spoken", lambda theirs: theirs == str(spoken))
     async with agent(path) as recorder, client_of(host.address(path)) as client:
         for call in (client.get_status("orders"), client.info()):
             with pytest.raises(AgentVersion) as caught:
                 await call
             assert caught.value.message == (
-                f"the agent at ssh://db.example{path} speaks protocol {spoken}, this client speaks protocol 1: {says}"
+                f"the agent at ssh://db.example{path} speaks protocol {spoken}, this client speaks protocols 1 to 2: "
+                f"{says}"
             )
             assert caught.value.fix == fix
     assert recorder.calls == []

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from replicator.backends.ownership import check_owner, refuse_shared_destination, settle_owner
+from replicator.backends.ownership import may_remove, refuse_shared_destination, settle_owner
 from replicator.capabilities import MEMORY, No
 from replicator.errors import (
     InvalidStream,
@@ -102,15 +102,17 @@ class MemoryReplicator:
             await self.upsert_stream(stream.model_copy(update={"owner": None}))
         return Adoption(known=known)
 
-    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
+    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
         record = self._records.get(name)
         if record is None:
-            return
-        check_owner(record.stream, owner)
+            return True
+        if not may_remove(record.stream, owner):
+            return False
         self._settle(record)
         if record.stream.purge_destination:
             self.delivered.pop(record.stream.destination.uri, None)
         del self._records[name]
+        return True
 
     async def list_streams(self) -> list[Stream]:
         return [record.stream for record in self._records.values()]

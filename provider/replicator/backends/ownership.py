@@ -1,48 +1,120 @@
-"""Who may change a stream, and which destinations exclude each other; the same for every backend."""
+"""The rules of ownership: which caller may create, change and remove which stream. The same for every backend.
+
+A caller is an operator (no identity), or a resource whose state holds a token (`Owner.token`), the id alone after an
+import of a stream without an owner (`Owner.claim`), or nothing yet: a create. A record names no owner, or one.
+
+| the record                              | create                     | change                  | remove           |
+|-----------------------------------------|----------------------------|-------------------------|------------------|
+| there is none                           | makes it, issues a token   | makes it                | succeeds         |
+| names no owner                          | refused: import it         | claims it               | removes it       |
+| holds the caller's token                | a repeated call: goes on   | owner; writes its URN   | removes it       |
+| has its URN, not its token: same data   | adopts, issues a token     | refused: stale state    | touches nothing  |
+| has its URN, not its token: other data  | refused                    | refused: stale state    | touches nothing  |
+| names another owner                     | refused                    | refused                 | touches nothing  |
+
+A state without a token (an import of a stream that had no owner) changes and removes what names its own URN, and is
+refused otherwise. Issuing a token makes every earlier one stale, so a stream has one owner: Pulumi creates the
+replacement first where it was not asked to (`--target-replace`), and the delete of the original then touches nothing.
+"""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
 
 from replicator.backends import stream_id
 from replicator.errors import DestinationInUse, NotOurs, OwnedByAnother
-from replicator.model import Endpoint, Owner, Stream
+from replicator.model import Endpoint, Owner, Stream, token_digest
 
 
 def settle_owner(record: Stream | None, wanted: Stream) -> Owner | None:
-    """The owner to record for `wanted`, where `record` is what the engine's side holds now.
+    """Return the owner to record for `wanted`, where `record` is what the engine's side holds now.
 
-    Raise `OwnedByAnother` or `NotOurs` where the caller may not change the record.
+    Raise `OwnedByAnother` or `NotOurs` where the caller may not create or change the stream.
     """
     caller = wanted.owner
-    if record is None:
-        return caller and Owner(urn=caller.urn, token=caller.token or secrets.token_hex(16))
-    check_owner(record, caller)
+    held = record.owner if record else None
     if caller is None:
-        return record.owner
-    token = record.owner.token if record.owner else None
-    return Owner(urn=caller.urn, token=token or secrets.token_hex(16))
+        return held
+    issued = caller.issue or caller.token
+    if record is not None and held is None and not caller.claim:
+        raise _unmanaged(record)
+    if record is not None and held is not None:
+        _refuse_stranger(record, held, wanted, caller)
+        issued = caller.issue or held.token
+    return Owner(urn=caller.urn, token=issued and token_digest(issued))
 
 
-def check_owner(record: Stream, caller: Owner | None) -> None:
-    """Raise where `caller` is not the owner in `record`. An operator has no identity and may act on any stream."""
-    if caller is None:
+def _refuse_stranger(record: Stream, held: Owner, wanted: Stream, caller: Owner) -> None:
+    if caller.owns(held):
         return
-    if record.owner is None:
-        if caller.claim:
-            return
-        raise NotOurs(
-            "it exists, and no resource manages it",
-            stream=record.name,
-            fix=f"import it: pulumi import replicator:index:Stream <resource> {stream_id(record)}",
-        )
-    if not caller.owns(record.owner):
+    if held.urn != caller.urn:
+        raise _owned(record, held)
+    if caller.token is not None:
         raise OwnedByAnother(
-            f"it is managed by {record.owner.urn}",
+            "its record has a newer owner token than this state: the state was restored from a backup, or the stream "
+            "was created again by another stack of this name or by a run whose answer was lost",
             stream=record.name,
-            fix="choose another name, or remove the stream there first",
+            fix=f"to manage it from here, run pulumi state delete '{caller.urn}', then pulumi import "
+            f"replicator:index:Stream <resource> {stream_id(record)}",
         )
+    if not caller.claim and _data(record) != _data(wanted):
+        raise OwnedByAnother(
+            f"{stream_id(record)} exists, with the source {record.source.uri} and the destination "
+            f"{record.destination.uri}, and {held.urn} manages it: a resource that was renamed, or one whose create "
+            "was interrupted",
+            stream=record.name,
+            fix="choose another name for this stream; or, to take it over, run pulumi import replicator:index:Stream "
+            f"<resource> {stream_id(record)}",
+        )
+
+
+def may_remove(record: Stream, caller: Owner | None) -> bool:
+    """Return whether the caller removes the stream; False where its token is stale, so that it touches nothing.
+
+    Raise `OwnedByAnother` or `NotOurs` where only a person can decide.
+    """
+    held = record.owner
+    if caller is None:
+        return True
+    if held is None:
+        if not caller.claim:
+            raise _unmanaged(record)
+        return True
+    if caller.owns(held):
+        if caller.token == token_digest(caller.token or "") and caller.urn != held.urn:
+            raise OwnedByAnother(
+                f"it was imported, and its record still names {held.urn}",
+                stream=record.name,
+                fix="run pulumi up first, which takes ownership; or run pulumi state delete, which leaves the stream",
+            )
+        return True
+    if caller.token is not None:
+        return False
+    if caller.urn != held.urn:
+        raise _owned(record, held)
+    return True
+
+
+def _data(stream: Stream) -> tuple[object, ...]:
+    """What a stream reads and where it writes that."""
+    return (stream.source.uri, stream.destination.uri, stream.include, stream.exclude)
+
+
+def _unmanaged(record: Stream) -> NotOurs:
+    return NotOurs(
+        "it exists, and no resource manages it",
+        stream=record.name,
+        fix=f"import it: pulumi import replicator:index:Stream <resource> {stream_id(record)}",
+    )
+
+
+def _owned(record: Stream, held: Owner) -> OwnedByAnother:
+    return OwnedByAnother(
+        f"it is managed by {held.urn}",
+        stream=record.name,
+        fix=f"choose another name. If {held.urn} is in no stack any more, run pulumi import replicator:index:Stream "
+        f"<resource> {stream_id(record)}, which takes the stream over",
+    )
 
 
 def destination_key(endpoint: Endpoint) -> str:

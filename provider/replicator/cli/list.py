@@ -8,7 +8,7 @@ from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption
 from replicator.cli.output import UNKNOWN, say, say_json, say_table, words
 
 if TYPE_CHECKING:
-    from replicator.lifecycle.shapes import ListedStream
+    from replicator.lifecycle.shapes import ListedStream, ListedStreams, StatusFailure
 
 
 def list_streams(
@@ -23,14 +23,16 @@ def list_streams(
 
     found = asyncio.run(listed(backend, address))
     if as_json:
-        say_json([item.model_dump(mode="json") for item in found])
-    elif found:
-        say_table(_HEADING, map(_row, found))
+        say_json([item.model_dump(mode="json") for item in (*found.streams, *found.failures)])
+    elif found.streams or found.failures:
+        say_table(_HEADING, [*map(_row, found.streams), *map(_unreadable_row, found.failures)])
     else:
         say("there are no streams")
+    for item in found.failures:
+        say(f"{item.stream}: {item.message} [{item.code}]")
 
 
-async def listed(backend: str, address: str | None) -> tuple[ListedStream, ...]:
+async def listed(backend: str, address: str | None) -> ListedStreams:
     """The streams of one engine, by id."""
     from replicator.cli.connect import block_of
     from replicator.lifecycle.config import ProviderConfig
@@ -40,7 +42,7 @@ async def listed(backend: str, address: str | None) -> tuple[ListedStream, ...]:
 
     connections = Connections(ProviderConfig(backends={backend: block_of(backend, address)}))
     try:
-        return (await list_streams(connections, ListStreamsArgs(backend=backend))).streams
+        return await list_streams(connections, ListStreamsArgs(backend=backend))
     finally:
         await connections.aclose()
 
@@ -51,6 +53,11 @@ _HEADING = ("name", "state", "mode", "source", "destination", "owner")
 def _row(item: ListedStream) -> tuple[str, ...]:
     ends = (item.source.uri, item.destination.uri)
     return (item.name, words(item.state), item.mode, *ends, _owner(item.owner))
+
+
+def _unreadable_row(item: StatusFailure) -> tuple[str, ...]:
+    name = item.stream.rpartition("/")[2]
+    return (name, "failed", *[UNKNOWN] * (len(_HEADING) - 2))
 
 
 def _owner(urn: str | None) -> str:

@@ -94,7 +94,7 @@ class StreamProvider(ResourceProvider):
 
     async def _diff(self, id: str, olds: Values, news: Values) -> DiffResult:
         urn, old, new = _urn(news), _declared(olds), _visible(news)
-        changes = await self._streams.diff(urn, id, old, new)
+        changes = await self._streams.diff(urn, id, old, olds, new)
         replaces = sorted({change.root for change in changes if change.replaces})
         if not replaces and (changes or olds.get(TROUBLE)):
             try:
@@ -102,8 +102,9 @@ class StreamProvider(ResourceProvider):
             except ReplicatorError as error:  # a refresh asks too, and has to end
                 await self._messages.warn_once(urn, f"this change would fail: {error}")
         # Without an opinion, Pulumi compares the inputs itself, and shows what differs within each of them.
-        opinion = None if changes else bool(olds.get(TROUBLE))
-        return DiffResult(opinion, replaces, delete_before_replace=bool(replaces))
+        inputs_differ = any(not change.output for change in changes)
+        opinion = None if inputs_differ else bool(changes or olds.get(TROUBLE))
+        return DiffResult(opinion, replaces, delete_before_replace=self._streams.removed_first)
 
     def create(self, props: Values) -> CreateResult:
         """Make the stream, or adopt the one that an earlier try of the same resource made."""

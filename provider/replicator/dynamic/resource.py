@@ -15,7 +15,13 @@ from replicator.model import Checkpoint, Endpoint, Model
 
 _NAMES = {name: field.alias or name for name, field in Endpoint.model_fields.items()}
 _ENDPOINTS = ("source", "destination")
-_OUTPUTS = {"status": "status", "engine_objects": "engineObjects", "owner_token": "ownerToken", TROUBLE: TROUBLE}
+_OUTPUTS = {
+    "status": "status",
+    "engine_objects": "engineObjects",
+    "owner_token": "ownerToken",
+    "owner_urn": "ownerUrn",
+    TROUBLE: TROUBLE,
+}
 
 EndpointInput = pulumi.Input[Endpoint | Mapping[str, Any]]
 """An endpoint, or a dict with the same names; a value in it may be an output."""
@@ -53,6 +59,9 @@ class Stream(Resource, module="replicator", name="Stream"):
 
     owner_token: pulumi.Output[str] = pulumi.property("ownerToken")
     """Identifies this resource to the engine, kept so that a rename keeps the stream."""
+
+    owner_urn: pulumi.Output[str] = pulumi.property("ownerUrn")
+    """URN of the resource that the engine's record names as the owner of the stream."""
 
     trouble: pulumi.Output[list[str]]
     """Why the stream was not well at the last update or refresh; empty where it was."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import secrets
+from dataclasses import dataclass, replace
 from typing import Any
 
-from replicator.errors import StreamNotFound, StreamProtected
+from replicator.backends.ownership import may_remove
+from replicator.errors import Category, ReplicatorError, StreamNotFound, StreamProtected
 from replicator.lifecycle.connect import Connections, StreamId
 from replicator.lifecycle.wait import Limits, Progress, silent, wait_for_stream
-from replicator.model import DesiredState, Owner, Stream, StreamState, StreamStatus, WaitFor
+from replicator.model import DesiredState, Owner, Stream, StreamState, StreamStatus, WaitFor, token_digest
 from replicator.replicator import Description
 
 READ_AGE = 5.0
@@ -20,6 +23,7 @@ class Outcome:
     """A stream as the engine's side holds it after an operation.
 
     :param trouble: why it is not well, one sentence each; empty where it is.
+    :param token: the owner's token, where this operation has shown that it is the caller's.
     """
 
     id: StreamId
@@ -27,24 +31,39 @@ class Outcome:
     status: StreamStatus
     engine_objects: dict[str, Any]
     trouble: tuple[str, ...] = ()
+    token: str | None = None
 
 
-async def create(
-    connections: Connections, stream: Stream, urn: str, limits: Limits, progress: Progress = silent
-) -> Outcome:
-    """Make the stream, or adopt the one that an earlier try of the same resource left half made."""
-    return await _make_it_so(connections, stream.model_copy(update={"owner": Owner(urn=urn)}), limits, progress)
+def new_owner(urn: str) -> Owner:
+    """Return the owner that a create declares: each create issues a token, which makes earlier ones stale."""
+    return Owner(urn=urn, issue=secrets.token_hex(16))
 
 
-async def update(
+def known_owner(urn: str, token: str | None, recorded_urn: str | None) -> Owner:
+    """Return the owner that a change declares.
+
+    A state that was imported, or renamed, gets a token of its own. It follows from the old one, so that a repeated call
+    after a lost answer issues the same.
+
+    :param token: what the state holds.
+    :param recorded_urn: the URN that the engine's record had when the state was written.
+    """
+    issue = None
+    if token is None:
+        issue = secrets.token_hex(16)
+    elif token == token_digest(token) or recorded_urn not in (None, urn):
+        issue = hashlib.sha256(f"{token_digest(token)} {urn}".encode()).hexdigest()[:32]
+    return Owner(urn=urn, token=token, issue=issue, claim=True)
+
+
+async def make_it_so(
     connections: Connections, stream: Stream, owner: Owner, limits: Limits, progress: Progress = silent
 ) -> Outcome:
-    """Change the stream in place. With nothing to change it reconciles: what is broken is started again."""
-    owned = stream.model_copy(update={"owner": owner.model_copy(update={"claim": True})})
-    return await _make_it_so(connections, owned, limits, progress)
+    """Make the stream, adopt what an earlier try of the same resource left, or change it in place.
 
-
-async def _make_it_so(connections: Connections, stream: Stream, limits: Limits, progress: Progress) -> Outcome:
+    With nothing to change it reconciles: what is broken is started again.
+    """
+    stream = stream.model_copy(update={"owner": owner})
     at = StreamId.of(stream)
     replicator = connections.changing(at)
     async with limits.within("the change", stream.name):
@@ -55,7 +74,15 @@ async def _make_it_so(connections: Connections, stream: Stream, limits: Limits, 
     connections.changing(at)
     if not found:
         raise StreamNotFound("it was there, and was removed by somebody else meanwhile", stream=stream.name)
-    return _outcome(at, found[0])
+    return replace(_outcome(at, found[0]), token=_held_token(owner, found[0].stream.owner))
+
+
+def _held_token(caller: Owner, recorded: Owner | None) -> str | None:
+    """Return the token for the state: the caller's own, or the one that an agent of release 0.1 made and tells."""
+    told = recorded.token if recorded else None
+    if told is None or told == token_digest(told):
+        return caller.issue or caller.token
+    return next((mine for mine in (caller.issue, caller.token) if mine == told), told)
 
 
 async def read(connections: Connections, at: StreamId) -> Outcome | None:
@@ -70,17 +97,30 @@ async def look(connections: Connections, at: StreamId) -> Outcome | None:
     return _outcome(at, found[0]) if found else None
 
 
-async def delete(connections: Connections, at: StreamId, owner: Owner, *, protected: bool, limits: Limits) -> None:
-    """Remove the stream; raise `StreamProtected` where it has deletionProtection."""
-    if protected:
-        raise StreamProtected(
-            "deletionProtection is on",
-            stream=at.name,
-            fix="set deletionProtection to false, run pulumi up, then remove it",
-        )
+async def delete(connections: Connections, at: StreamId, owner: Owner, *, protected: bool, limits: Limits) -> bool:
+    """Remove the stream; raise `StreamProtected` where it has deletionProtection.
+
+    Return False where another resource owns the stream by now: nothing was touched, and protection does not matter.
+    """
     async with limits.within("the delete", at.name):
-        claimed = owner.model_copy(update={"claim": True})
-        await connections.changing(at).delete_stream(at.name, owner=claimed)
+        if protected and await _would_remove(connections, at, owner):
+            raise StreamProtected(
+                "deletionProtection is on",
+                stream=at.name,
+                fix="set deletionProtection to false, run pulumi up, then remove it",
+            )
+        return await connections.changing(at).delete_stream(at.name, owner=owner)
+
+
+async def _would_remove(connections: Connections, at: StreamId, owner: Owner) -> bool:
+    """Return whether there is a stream that a delete would remove; True where that cannot be seen."""
+    try:
+        found = await connections.replicator(at).describe([at.name])
+    except ReplicatorError as error:
+        if error.category is Category.UNAVAILABLE:
+            return True
+        raise
+    return bool(found) and may_remove(found[0].stream, owner)
 
 
 def _outcome(at: StreamId, found: Description) -> Outcome:

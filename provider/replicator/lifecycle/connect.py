@@ -64,7 +64,7 @@ class _Listing:
         return await asyncio.shield(fetch)
 
     async def _all(self) -> dict[str, Description]:
-        return {item.stream.name: item for item in await self._ask()}
+        return {item.name: item for item in await self._ask()}
 
     def forget(self) -> None:
         self._fetch = None
@@ -126,8 +126,10 @@ class Connections:
             found = next(iter(await opened.replicator.describe([at.name])), None)
         return found
 
-    async def everything(self, kinds: Iterable[str], region: str | None, *, max_age: float) -> list[Description]:
-        """An overview of all streams of some backends, wherever the configuration says that they are managed.
+    async def everything(self, kinds: Iterable[str], region: str | None, *, max_age: float) -> dict[str, Description]:
+        """An overview of all streams of some backends, wherever the configuration says that they are managed, by id.
+
+        One whose record cannot be read has the id that it would have in the region where it was found.
 
         :param region: only what is managed there.
         """
@@ -136,10 +138,10 @@ class Connections:
             for place in self.config.places(REGISTRY[kind], region):
                 listing = self._entry(StreamId(kind, place, "*")).listed
                 for item in (await listing.get(max_age)).values():
-                    at = StreamId.of(item.stream)
+                    at = StreamId.of(item.stream) if item.declaration else StreamId(kind, place, item.name)
                     if region in (None, at.region):
                         found[str(at)] = item
-        return [found[id] for id in sorted(found)]
+        return dict(sorted(found.items()))
 
     async def aclose(self) -> None:
         """Close every connection."""

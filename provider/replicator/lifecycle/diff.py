@@ -37,11 +37,13 @@ class Change:
 
     :param path: `source.uri`, `include[0]` (the index in the new list; in the old one for a deletion).
     :param replaces: the change makes another stream.
+    :param output: the path is that of an output.
     """
 
     path: str
     kind: Kind
     replaces: bool = False
+    output: bool = False
 
     @property
     def root(self) -> str:

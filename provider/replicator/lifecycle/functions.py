@@ -29,7 +29,7 @@ from replicator.lifecycle.shapes import (
 )
 from replicator.lifecycle.wait import Limits, Progress, silent
 from replicator.model import Stream, StreamStatus
-from replicator.replicator import Description, ReplayPlan
+from replicator.replicator import ReplayPlan
 
 STATUS_AGE = 1.0
 """Seconds that a listing may be old for `get_stream_status`: a batch of them shares one."""
@@ -68,7 +68,11 @@ async def list_streams(connections: Connections, args: ListStreamsArgs) -> Liste
     """
     kinds = connections.config.kinds() if args.backend is None else [_backend(args.backend)]
     items = await connections.everything(kinds, args.region, max_age=STATUS_AGE)
-    return ListedStreams(streams=tuple(_listed(item) for item in items))
+    streams = {id: item for id, item in items.items() if item.declaration is not None}
+    failures = (StatusFailure.of(id, item.findings[0]) for id, item in items.items() if id not in streams)
+    return ListedStreams(
+        streams=tuple(_listed(item.stream, item.status) for item in streams.values()), failures=tuple(failures)
+    )
 
 
 def import_entry(stream: Stream) -> ImportEntry:
@@ -76,8 +80,8 @@ def import_entry(stream: Stream) -> ImportEntry:
     return ImportEntry(name=stream.name, id=str(StreamId.of(stream)))
 
 
-def _listed(item: Description) -> ListedStream:
-    stream, entry = item.stream, import_entry(item.stream)
+def _listed(stream: Stream, status: StreamStatus) -> ListedStream:
+    entry = import_entry(stream)
     return ListedStream(
         id=entry.id,
         name=stream.name,
@@ -85,7 +89,7 @@ def _listed(item: Description) -> ListedStream:
         source=stream.source,
         destination=stream.destination,
         mode=stream.mode,
-        state=item.status.state,
+        state=status.state,
         owner=stream.owner.urn if stream.owner else None,
         import_entry=entry,
     )

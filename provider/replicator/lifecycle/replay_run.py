@@ -71,7 +71,7 @@ class ReplayRunResource:
             return new, [f"stream: {error.message} [{error.code}]"]
         return new, []
 
-    async def diff(self, urn: str, id: str, old_inputs: Values, new: Values) -> list[Change]:
+    async def diff(self, urn: str, id: str, old_inputs: Values, outputs: Values, new: Values) -> list[Change]:
         """What differs. Each difference is another run."""
         known, holes = drop_unknown(new)
         unknown = {str(path[0]): path_text(path) for path in holes}

@@ -12,8 +12,10 @@ from replicator.capabilities import TABLE
 from replicator.errors import (
     BY_CODE,
     AgentUnreachable,
+    Category,
     DestinationInUse,
     InvalidStream,
+    RecordUnreadable,
     ReplicatorError,
     WaitCancelled,
     WaitTimeout,
@@ -22,12 +24,12 @@ from replicator.lifecycle import apply
 from replicator.lifecycle.check import Checked, Identity, check
 from replicator.lifecycle.connect import Connections, StreamId
 from replicator.lifecycle.consequence import consequences
-from replicator.lifecycle.diff import Change, diff
+from replicator.lifecycle.diff import Change, Kind, diff
 from replicator.lifecycle.failure import read_inputs
 from replicator.lifecycle.preflight import preflight, sentence
 from replicator.lifecycle.wait import Limits, Progress
 from replicator.messages import Messages
-from replicator.model import DesiredState, Owner, Stream
+from replicator.model import OF_THE_PROGRAM, DesiredState, Owner, Stream, StreamState, StreamStatus
 from replicator.replicator import Severity
 from replicator.values import Secret, drop_unknown, path_text, secret_paths, strip, wrap_secrets
 
@@ -60,13 +62,13 @@ class StreamResource:
     :cvar removed_first: a replacement may use the same names, so the old one goes first.
     """
 
-    stables: ClassVar[tuple[str, ...]] = ("name", "backend", "ownerToken")
+    stables: ClassVar[tuple[str, ...]] = ("name", "backend")
     removed_first: ClassVar[bool] = True
 
     def __init__(self, connections: Connections, messages: Callable[[], Messages]) -> None:
         self._connections = connections
         self._messages = messages
-        self._replaced: set[str] = set()
+        self._replaced: dict[str, str | None] = {}
 
     async def check(self, urn: str, old: Values, new: Values) -> tuple[Values, list[str]]:
         """The inputs as the person wrote them, with name and backend filled in; and what is wrong with them."""
@@ -84,15 +86,18 @@ class StreamResource:
         unknown = [path_text(path) for path in holes]
         return check(strip(known), unknown, old_inputs, Identity.of_urn(urn), self._connections.config)
 
-    async def diff(self, urn: str, id: str, old_inputs: Values, new: Values) -> list[Change]:
-        """What differs. Says which property forces a replacement, because the CLI does not."""
+    async def diff(self, urn: str, id: str, old_inputs: Values, outputs: Values, new: Values) -> list[Change]:
+        """What differs. Says which property forces a replacement, because the CLI does not.
+
+        :param outputs: those in the state.
+        """
         old = _stream(old_inputs)
         known, holes = drop_unknown(new)
         unknown = [path_text(path) for path in holes]
-        changes = diff(old, strip(known) if unknown else _stream(strip(known)), unknown)
+        changes = diff(old, strip(known) if unknown else _stream(strip(known)), unknown) + _new_urn(urn, outputs)
         replacing = [change for change in changes if change.replaces]
         if replacing:
-            self._replaced.add(urn)
+            self._replaced[urn] = outputs.get("ownerToken")
         for item in consequences(old, replacing, purges=old.purge_destination):
             await self._messages().warn_once(
                 urn, f"{item.property}: forces replacement: {item.verdict.value}: {item.text}"
@@ -108,7 +113,7 @@ class StreamResource:
         """What is known of a stream that does not exist yet. Looks at source and destination, changes nothing."""
         checked = self._checked(urn, inputs, {})
         if checked.stream is not None:
-            await self._look(checked.stream, Owner(urn=urn))
+            await self._look(checked.stream, Owner(urn=urn, token=self._replaced.get(urn)))
         return _known_outputs(checked, inputs)
 
     async def preview_update(self, urn: str, id: str, old_inputs: Values, old: Values, new: Values) -> Values:
@@ -116,7 +121,7 @@ class StreamResource:
         checked = self._checked(urn, new, old_inputs)
         before = _stream(old_inputs)
         unknown = [path_text(path) for path in drop_unknown(new)[1]]
-        changes = diff(before, checked.stream or checked.inputs, unknown)
+        changes = diff(before, checked.stream or checked.inputs, unknown) + _new_urn(urn, old)
         harmful = consequences(before, changes, purges=bool(checked.inputs.get("purgeDestination")))
         for item in harmful:
             await self._messages().warn_once(urn, str(item))
@@ -126,13 +131,19 @@ class StreamResource:
             await self._messages().info(
                 f"desiredState: while it is paused, {TABLE[before.backend or ''].pause_cost}", urn
             )
+        for change in _new_urn(urn, old):
+            await self._messages().info(
+                f"{change.path}: the engine's record names {old[change.path]}; this update names this resource",
+                urn,
+            )
+        owner = _owner_of(urn, old)
         if not changes:
             await self._say_why_unchanged(urn, id)
         elif checked.stream is not None:
-            await self._look(checked.stream, Owner(urn=urn, token=old.get("ownerToken"), claim=True))
-        stable = ("ownerToken",) if harmful else ("ownerToken", "engineObjects")
-        kept = wrap_secrets({key: old[key] for key in stable if key in old}, [("ownerToken",)])
-        return {**_known_outputs(checked, new), **kept}
+            await self._look(checked.stream, owner)
+        stable = {"ownerToken": not owner.issue, "engineObjects": not harmful}
+        kept = wrap_secrets({key: old[key] for key in stable if stable[key] and key in old}, [("ownerToken",)])
+        return {**_known_outputs(checked, new), **kept, "ownerUrn": urn}
 
     async def _say_why_unchanged(self, urn: str, id: str) -> None:
         """Nothing differs, and an update is planned: the last run left the stream unwell. The CLI does not say so."""
@@ -168,64 +179,81 @@ class StreamResource:
 
     async def create(self, urn: str, inputs: Values, limits: Limits) -> Applied:
         """Make the stream. One that is made but not well is an answer, so that its id is not lost."""
-        stream = _stream(strip(inputs))
-        try:
-            made = await apply.create(self._connections, stream, urn, limits, self._progress(urn))
-        except (WaitCancelled, WaitTimeout) as error:
-            return await self._look_back(stream, inputs, error)
-        return _applied(made, inputs)
+        return await self._make_it_so(_stream(strip(inputs)), inputs, apply.new_owner(urn), limits)
 
     async def update(self, urn: str, old: Values, new: Values, limits: Limits) -> Applied:
         """Change the stream in place.
 
         :param old: the outputs in the state.
         """
-        stream = _stream(strip(new))
-        owner = Owner(urn=urn, token=old.get("ownerToken"))
-        try:
-            made = await apply.update(self._connections, stream, owner, limits, self._progress(urn))
-        except (WaitCancelled, WaitTimeout) as error:
-            return await self._look_back(stream, new, error)
-        return _applied(made, new)
+        return await self._make_it_so(_stream(strip(new)), new, _owner_of(urn, old), limits)
 
-    async def _look_back(self, stream: Stream, inputs: Values, error: WaitCancelled | WaitTimeout) -> Applied:
-        """After a wait that ended early: if the stream is there, it is made and not ready; else raise the error."""
+    async def _make_it_so(self, stream: Stream, inputs: Values, owner: Owner, limits: Limits) -> Applied:
+        try:
+            made = await apply.make_it_so(self._connections, stream, owner, limits, self._progress(owner.urn))
+        except (WaitCancelled, WaitTimeout) as error:
+            return await self._look_back(stream, inputs, owner, error)
+        except ReplicatorError as error:
+            if not error.unfinished:
+                raise
+            return await self._look_back(stream, inputs, owner, error)
+        return _applied(made, inputs)
+
+    async def _look_back(self, stream: Stream, inputs: Values, owner: Owner, error: ReplicatorError) -> Applied:
+        """After a call that ended early, keep the stream in the state, so that a destroy removes it.
+
+        Raise the error where the engine answers that nothing was made, or that the stream is another owner's.
+        """
         try:
             async with asyncio.timeout(LAST_LOOK):
                 found = await apply.look(self._connections, StreamId.of(stream))
-        except (TimeoutError, ReplicatorError):
-            raise error from None
-        if found is None:
+        except (TimeoutError, ReplicatorError) as unseen_because:
+            if isinstance(unseen_because, ReplicatorError) and unseen_because.category is not Category.UNAVAILABLE:
+                raise error from None
+            unseen = StreamStatus(name=stream.name, state=StreamState.FAILED, last_error=error.message)
+            found = apply.Outcome(StreamId.of(stream), stream, unseen, {})
+        if found is None or (found.stream.owner and not owner.owns(found.stream.owner)):
             raise error
-        return replace(_applied(found, inputs), trouble=(str(error),), cut_off=True)
+        made = replace(found, token=owner.issue or owner.token)
+        return replace(_applied(made, inputs), trouble=(str(error),), cut_off=True)
 
     async def read(self, urn: str, id: str, old_inputs: Values, old: Values) -> Applied | None:
         """The stream as it is now: inputs in the person's own words where they still hold, and outputs."""
-        found = await apply.read(self._connections, StreamId.parse(id))
+        at = StreamId.parse(id)
+        try:
+            found = await apply.read(self._connections, at)
+        except RecordUnreadable as error:
+            if not old_inputs:
+                raise
+            failed = StreamStatus(name=at.name, state=StreamState.FAILED, last_error=error.message)
+            return Applied(id, old_inputs, {**old, "status": failed.wire()}, (str(error),))
         if found is None:
             return None
         if not old_inputs:
             _refuse_another_id(found)
-        inputs = wrap_secrets(_project(found.stream, strip(old_inputs)), secret_paths(old_inputs) | secret_paths(old))
-        owner = found.stream.owner
-        if not old_inputs and owner and owner.urn != urn:
-            await self._messages().warning(_recorded_for(owner.urn), urn)
-        read = _applied(found, inputs)
-        token = strip(old.get("ownerToken"))
-        if token and owner and token != owner.token and owner.urn != urn:
-            read.outputs["ownerToken"] = Secret(token)  # taking over the other's token would take over its stream
-            text = f"it was removed and made again by {owner.urn}; this resource will not change it"
-            await self._messages().warning(text, urn)
-        return read
+        live = _with_what_the_program_needs(found.stream, strip(old_inputs))
+        inputs = wrap_secrets(_project(live, strip(old_inputs)), secret_paths(old_inputs) | secret_paths(old))
+        owner, held = live.owner, strip(old.get("ownerToken"))
+        if held is None and not old_inputs and owner:
+            held = owner.token  # an import: its first update proves with this that nothing changed hands meanwhile
+            if owner.urn != urn:
+                await self._messages().warning(_recorded_for(owner.urn), urn)
+        elif owner and not Owner(urn=urn, token=held).owns(owner) and (held or owner.urn != urn):
+            whose = "a newer state of this resource" if owner.urn == urn else owner.urn
+            await self._messages().warning(f"{whose} owns this stream now; this resource will not change it", urn)
+        return _applied(replace(found, stream=live, token=held), inputs)
 
     async def delete(self, urn: str, id: str, state: Values, limits: Limits) -> None:
-        """Remove the stream.
+        """Remove the stream, unless another resource owns it by now.
 
         :param state: the outputs in the state.
         """
-        owner = Owner(urn=urn, token=state.get("ownerToken"))
+        owner = Owner(urn=urn, token=state.get("ownerToken"), claim=True)
         protected = bool(state.get("deletionProtection"))
-        await apply.delete(self._connections, StreamId.parse(id), owner, protected=protected, limits=limits)
+        at = StreamId.parse(id)
+        if not await apply.delete(self._connections, at, owner, protected=protected, limits=limits):
+            text = "another resource owns this stream by now, so this delete left it as it is"
+            await self._messages().info(text, urn)
 
     def _progress(self, urn: str) -> Progress:
         return lambda text: self._messages().status(text, urn)
@@ -242,10 +270,30 @@ def _refuse_another_id(found: apply.Outcome) -> None:
 def _recorded_for(other: str) -> str:
     """An import of a stream whose record names another resource. Whether a state still holds that one, nobody tells."""
     return (
-        f"its record names {other}; where a state still holds that resource, take it out there (pulumi state delete), "
-        "or both will manage this stream; where it was given up, nothing is to be done: the next change puts this "
-        "resource in its place"
+        f"this stream is owned by {other}; the next update takes ownership. If that resource is still in a stack, run "
+        "pulumi state delete there first"
     )
+
+
+def _new_urn(urn: str, outputs: Values) -> list[Change]:
+    """The record names another URN: an alias, a stack rename or an import; only an update can write it."""
+    recorded = strip(outputs.get("ownerUrn"))
+    return [] if recorded in (None, urn) else [Change("ownerUrn", Kind.UPDATE, output=True)]
+
+
+def _owner_of(urn: str, outputs: Values) -> Owner:
+    return apply.known_owner(urn, outputs.get("ownerToken"), outputs.get("ownerUrn"))
+
+
+def _with_what_the_program_needs(live: Stream, old_inputs: Values) -> Stream:
+    """What the engine's record does not hold is as the program had it; an import has none."""
+    if not old_inputs:
+        return live.model_copy(update=OF_THE_PROGRAM)
+    try:
+        old = _stream(old_inputs)
+    except InvalidStream:  # inputs of another release
+        return live
+    return live.model_copy(update={name: getattr(old, name) for name in OF_THE_PROGRAM})
 
 
 def _stream(inputs: Mapping[str, Any]) -> Stream:
@@ -263,15 +311,16 @@ def _applied(found: apply.Outcome, inputs: Values) -> Applied:
 
 
 def _outputs(found: apply.Outcome, inputs: Values) -> Values:
-    owner = found.stream.owner
     outputs = {
         **_wire(found.stream),
         **inputs,
         "status": found.status.wire(),
         "engineObjects": found.engine_objects,
     }
-    if owner and owner.token:
-        outputs["ownerToken"] = Secret(owner.token)
+    if found.token:
+        outputs["ownerToken"] = Secret(found.token)
+    if found.stream.owner:
+        outputs["ownerUrn"] = found.stream.owner.urn
     return outputs
 
 

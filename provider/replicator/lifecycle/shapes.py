@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from replicator.model import Checkpoint, Endpoint, EndpointKind, Instant, Mode, Model, StreamState, StreamStatus, Text
-from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
+from replicator.replicator import Finding, ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
 
 
 class GetStreamStatusArgs(Model):
@@ -40,6 +40,11 @@ class StatusFailure(Model):
     stream: str
     code: str
     message: str
+
+    @classmethod
+    def of(cls, id: str, finding: Finding) -> Self:
+        """Return the failure of a stream of which there is this finding."""
+        return cls(stream=id, code=finding.code, message=finding.message)
 
 
 class StreamStatuses(Model):
@@ -105,9 +110,11 @@ class ListedStreams(Model):
     """All streams of the engines that were asked.
 
     :param streams: by id.
+    :param failures: the streams whose record cannot be read.
     """
 
     streams: tuple[ListedStream, ...]
+    failures: tuple[StatusFailure, ...]
 
 
 class GetCapabilitiesArgs(Model):

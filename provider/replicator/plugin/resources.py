@@ -30,8 +30,8 @@ class Resource(Protocol):
     async def check(self, urn: str, old: Values, new: Values) -> tuple[Values, list[str]]:
         """The inputs to go on with, and what is wrong with them."""
 
-    async def diff(self, urn: str, id: str, old_inputs: Values, new: Values) -> list[Change]:
-        """What differs."""
+    async def diff(self, urn: str, id: str, old_inputs: Values, outputs: Values, new: Values) -> list[Change]:
+        """What differs. `outputs` are those in the state."""
 
     async def preview_create(self, urn: str, inputs: Values) -> Values:
         """The outputs as far as they are known before a create."""

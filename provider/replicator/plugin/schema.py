@@ -70,12 +70,15 @@ class StreamOutputs(Stream):
     :param status: what the engine told at the last update or refresh; `getStreamStatus` tells what holds now.
     :param engine_objects: what was made at the engine for this stream.
     :param owner_token: identifies this resource to the engine, kept so that a rename keeps the stream.
+    :param owner_urn: URN of the resource that the engine's record names as the owner. An alias or a stack rename makes
+        an update, which writes the new one.
     """
 
     backend: str
     status: StreamStatus | None = None
     engine_objects: dict[str, Any] | None = None
     owner_token: str | None = None
+    owner_urn: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

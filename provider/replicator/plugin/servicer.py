@@ -77,7 +77,7 @@ def _diff_of(changes: Collection[Change]) -> Any:
         detailedDiff={
             change.path: pb.PropertyDiff(
                 kind=pb.PropertyDiff.Kind.Value(kinds[change.kind.value] + ("_REPLACE" if change.replaces else "")),
-                inputDiff=True,
+                inputDiff=not change.output,
             )
             for change in changes
         },
@@ -244,14 +244,15 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @rpc
     async def Diff(self, request: Any, context: Context) -> Any:
-        if request.old_inputs == request.news:
+        recorded = request.olds.fields.get("ownerUrn")
+        if request.old_inputs == request.news and (recorded is None or recorded.string_value == request.urn):
             return pb.DiffResponse(changes=pb.DiffResponse.DIFF_NONE, hasDetailedDiff=True)
-        old = strip(decode(request.old_inputs))
+        old, outputs = strip(decode(request.old_inputs)), strip(decode(request.olds))
         resource = self.resource(request.urn)
-        changes = await resource.diff(request.urn, request.id, old, decode(request.news))
+        changes = await resource.diff(request.urn, request.id, old, outputs, decode(request.news))
         found = _diff_of(changes)
         found.stables.extend(resource.stables)
-        found.deleteBeforeReplace = resource.removed_first and bool(found.replaces)
+        found.deleteBeforeReplace = resource.removed_first  # also where replaceOnChanges makes it a replacement
         return found
 
     @rpc

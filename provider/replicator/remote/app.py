@@ -20,8 +20,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from replicator import __version__
 from replicator.errors import AgentFault, AgentUnreachable, AgentVersion, ReplicatorError, Unsupported
+from replicator.remote import versions
 from replicator.remote.faults import STATUS, invalid, to_wire
-from replicator.remote.routes import INFO_PATH, OPERATIONS, PROTOCOL, PROTOCOL_HEADER, Info, Operation, is_older
+from replicator.remote.routes import (
+    INFO_PATH,
+    OLDEST,
+    OPERATIONS,
+    PROTOCOL,
+    PROTOCOL_HEADER,
+    Info,
+    Operation,
+    is_older,
+    is_spoken,
+)
 from replicator.replicator import Replicator
 
 _log = logging.getLogger(__name__)
@@ -73,11 +84,16 @@ def build_app(
             try:
                 replicator = _choose(replicators, request.path_params["kind"])
                 arguments |= _read_body(operation, content, stream)
+                older = _spoken(request.headers) != str(PROTOCOL)
+                if older:
+                    arguments = versions.from_older_client(arguments)
                 stream = stream or getattr(arguments.get("stream"), "name", None)
                 count(operation.method)
                 if latency:
                     await asyncio.sleep(latency.total_seconds())
                 result = await getattr(replicator, operation.method)(**arguments)
+                if older:
+                    return _json(versions.to_older_client(operation, result, arguments.get("names")))
                 return _json(operation.adapter.dump_json(result, by_alias=True))
             except ReplicatorError as error:
                 return _refuse(error)
@@ -107,28 +123,34 @@ def build_app(
     return app
 
 
+def _spoken(headers: Headers) -> str:
+    return headers.get(PROTOCOL_HEADER, str(PROTOCOL))
+
+
 class _Handshake:
-    """Puts the protocol on every answer, and refuses a client that speaks another one."""
+    """Puts the protocol on every answer: the client's, where both speak it; else the client is refused."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        spoken = _spoken(Headers(scope=scope))
+        answered = spoken if is_spoken(spoken) else str(PROTOCOL)
+
         async def send_with_protocol(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[PROTOCOL_HEADER] = str(PROTOCOL)
+                MutableHeaders(scope=message)[PROTOCOL_HEADER] = answered
             await send(message)
 
-        spoken = Headers(scope=scope).get(PROTOCOL_HEADER, str(PROTOCOL))
-        if spoken == str(PROTOCOL):
+        if is_spoken(spoken):
             await self._app(scope, receive, send_with_protocol)
             return
         older, fix = "this agent", "upgrade replicator-provider on the agent's host, and restart the agent"
         if is_older(spoken):
             older, fix = "the client", "upgrade replicator-provider where the client runs"
         error = AgentVersion(
-            f"the client speaks protocol {spoken}, this agent (version {__version__}) speaks protocol {PROTOCOL}: "
-            f"{older} is older",
+            f"the client speaks protocol {spoken}, this agent (version {__version__}) speaks protocols {OLDEST} to "
+            f"{PROTOCOL}: {older} is older",
             fix=fix,
         )
         await _refuse(error)(scope, receive, send_with_protocol)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from replicator.errors import AgentFault, AgentVersion, InvalidStream
 from replicator.exchange import Reply
 from replicator.model import Checkpoint, Owner, Stream, StreamStatus
-from replicator.remote import routes
+from replicator.remote import routes, versions
 from replicator.remote.connection import Connection
 from replicator.remote.faults import from_wire, invalid
-from replicator.remote.routes import PROTOCOL, PROTOCOL_HEADER, Info, Operation, is_older
+from replicator.remote.routes import OLDEST, PROTOCOL, PROTOCOL_HEADER, Info, Operation, is_older, is_spoken
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class RemoteReplicator:
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
         return await self._call(routes.ADOPT_STREAM, stream=stream, dry_run=dry_run)
 
-    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
+    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
         return await self._call(routes.DELETE_STREAM, name=name, owner=owner)
 
     async def list_streams(self) -> list[Stream]:
@@ -108,8 +108,7 @@ class RemoteReplicator:
 
     async def info(self) -> Info:
         """Who answers at the address."""
-        reply = await self._connection.send("GET", routes.INFO_PATH)
-        self._check(reply)
+        reply = await self._send("GET", routes.INFO_PATH, lambda: b"")
         try:
             return Info.model_validate_json(reply.content)
         except ValidationError as error:
@@ -121,18 +120,40 @@ class RemoteReplicator:
 
     async def _call(self, operation: Operation[T], **arguments: Any) -> T:
         path = _fill_path(operation, self.kind, {name: arguments.pop(name) for name in operation.in_path})
-        content = b""
-        if operation.body is not None:
-            try:
-                content = operation.body(**arguments).model_dump_json().encode()
-            except ValidationError as error:
-                raise invalid(error, None) from None
-        reply = await self._connection.send(operation.verb, path, content)
-        self._check(reply)
+        reply = await self._send(operation.verb, path, lambda: self._body(operation, arguments))
+        content = reply.content
+        if self._speaks_older:
+            content = versions.from_older_agent(operation, content)
         try:
-            return operation.adapter.validate_json(reply.content)
+            return operation.adapter.validate_json(content)
         except ValidationError as error:
             raise self._unreadable(operation.method) from error
+
+    @property
+    def _speaks_older(self) -> bool:
+        return self._connection.protocol < PROTOCOL
+
+    def _body(self, operation: Operation[Any], arguments: dict[str, Any]) -> bytes:
+        if operation.body is None:
+            return b""
+        if self._speaks_older:
+            arguments = versions.to_older_agent(arguments, self.address)
+        else:
+            arguments = versions.to_agent(arguments)
+        try:
+            return operation.body(**arguments).model_dump_json().encode()
+        except ValidationError as error:
+            raise invalid(error, None) from None
+
+    async def _send(self, verb: str, path: str, body: Callable[[], bytes]) -> Reply:
+        """Return the answer. A peer that refuses our protocol has done nothing yet, and is asked again in its own."""
+        reply = await self._connection.send(verb, path, body())
+        spoken = reply.headers.get(PROTOCOL_HEADER.lower(), "")
+        if is_spoken(spoken) and int(spoken) < self._connection.protocol:
+            self._connection.protocol = int(spoken)
+            reply = await self._connection.send(verb, path, body())
+        self._check(reply)
+        return reply
 
     def _check(self, reply: Reply) -> None:
         """Raise what the answer says, after a look at who gave it."""
@@ -143,13 +164,13 @@ class RemoteReplicator:
                 property="address",
                 fix="give the address of an agent",
             )
-        if spoken != str(PROTOCOL):
+        if not is_spoken(spoken):
             older, fix = "this client", "upgrade replicator-provider here, to the agent's version"
             if is_older(spoken):
                 older, fix = "the agent", "upgrade replicator-provider on the agent's host, and restart the agent"
             raise AgentVersion(
-                f"the agent at {self.address} speaks protocol {spoken}, this client speaks protocol {PROTOCOL}: "
-                f"{older} is older",
+                f"the agent at {self.address} speaks protocol {spoken}, this client speaks protocols {OLDEST} to "
+                f"{PROTOCOL}: {older} is older",
                 fix=fix,
             )
         if reply.status >= _FIRST_ERROR:

@@ -31,6 +31,7 @@ class _Shared:
     """The connections to one address in one event loop."""
 
     exchange: Exchange
+    protocol: int = PROTOCOL
     free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CONNECTIONS))
     users: set[Connection] = field(default_factory=set)
     answered: bool = False
@@ -59,30 +60,45 @@ class Connection:
         self._transport = transport
         self._key = address if transport is None else f"{address} through {id(transport)}"
 
+    @property
+    def protocol(self) -> int:
+        """The protocol that the peer is known to speak; ours until it says otherwise."""
+        return self._lease().protocol
+
+    @protocol.setter
+    def protocol(self, spoken: int) -> None:
+        self._lease().protocol = spoken
+
     async def send(self, verb: str, path: str, content: bytes = b"") -> Reply:
         """The answer, whatever its status.
 
         Raise `AgentUnreachable` where nothing answers, `EngineUnavailable` where the answer takes too long.
         """
         shared = self._lease()
-        headers = {PROTOCOL_HEADER: str(PROTOCOL), "Content-Type": "application/json"}
+        headers = {PROTOCOL_HEADER: str(shared.protocol), "Content-Type": "application/json"}
         now = asyncio.get_running_loop().time
-        pause, last_start = _FIRST_PAUSE, None
+        pause, last_start, broken = _FIRST_PAUSE, None, False
         while True:
             try:
                 # A turn first: the time of the calls before it is not the time of this one.
                 async with shared.free, asyncio.timeout(self._timeout):
                     reply = await shared.exchange.request(verb, path, headers, content)
             except TimeoutError as error:
-                raise EngineUnavailable(
+                late = EngineUnavailable(
                     f"the agent at {self.address} did not answer in {self._timeout:g} s; "
                     "that says nothing about the stream",
                     fix="try again; if it stays so, read the agent's log",
-                ) from error
+                )
+                late.unfinished = True
+                raise late from error
             except (ConnectError, BrokenError) as error:
                 last_start = last_start or now() + RETRY_FOR.total_seconds()
+                broken = broken or isinstance(error, BrokenError)
+                shared.protocol = PROTOCOL  # the agent may be upgraded when it is back
                 if now() + pause > last_start or not _may_pass(error, shared.answered):
-                    raise self._explain(error) from error
+                    failure = self._explain(error)
+                    failure.unfinished = broken
+                    raise failure from error
             else:
                 shared.answered = True
                 return reply

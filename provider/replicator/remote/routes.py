@@ -15,8 +15,11 @@ from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
 from replicator.model import Checkpoint, Instant, Model, Owner, Stream, StreamStatus
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
 
-PROTOCOL = 1
-"""The version of this table. A peer that speaks another one is refused."""
+PROTOCOL = 2
+"""The version of this table."""
+
+OLDEST = 1
+"""The oldest version that both sides still speak; `versions` translates. Older and later peers are refused."""
 
 PROTOCOL_HEADER = "Replicator-Protocol"
 
@@ -26,6 +29,11 @@ INFO_PATH = "/v1/info"
 def is_older(spoken: str) -> bool:
     """Whether a peer that speaks another protocol is older than we are; what is no number comes from later."""
     return spoken.isdecimal() and int(spoken) < PROTOCOL
+
+
+def is_spoken(spoken: str) -> bool:
+    """Return whether this side speaks a peer's version of the protocol."""
+    return spoken.isdecimal() and OLDEST <= int(spoken) <= PROTOCOL
 
 
 T = TypeVar("T")
@@ -142,8 +150,13 @@ ADOPT_STREAM: Operation[Adoption] = Operation(
     "Make a stream over what another manager of the engine left.",
     AdoptBody,
 )
-DELETE_STREAM: Operation[None] = Operation(
-    "delete_stream", "DELETE", _STREAM, type(None), "Remove a stream and its replication state.", DeleteBody
+DELETE_STREAM: Operation[bool] = Operation(
+    "delete_stream",
+    "DELETE",
+    _STREAM,
+    bool,
+    "Remove a stream and its replication state; false where the owner's token is stale, and nothing was touched.",
+    DeleteBody,
 )
 LIST_STREAMS: Operation[list[Stream]] = Operation(
     "list_streams", "GET", "/v1/{kind}/streams", list[Stream], "Every stream that is on record."

@@ -1,5 +1,9 @@
 """The record of a stream, kept in its connector's configuration. Connect passes on keys that no connector knows.
 
+`replicator.stream` has the form of release 0.1, which still reads it. `replicator.record` names the version and the
+backend, and holds what that release does not know; without it, the record is of release 0.1. Such a record is rewritten
+only with another change of the connector's configuration, because Connect then restarts the tasks.
+
 Connect puts the values of ConfigProviders into every `${…}`, so `$` is written as its JSON escape.
 """
 
@@ -7,14 +11,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
-from replicator.model import Model, Stream
+from replicator.errors import RecordUnreadable
+from replicator.model import OF_THE_PROGRAM, Model, Stream
 from replicator.replicator import ReplayProgress
 
 KEY = "replicator.stream"
+HEADER = "replicator.record"
+RECORD_KEYS = frozenset({KEY, HEADER})
+VERSION = 2
+_SINCE_2 = ("drainBeforeDelete",)  # properties of a stream that release 0.1 refuses to read
 PART_OF = "replicator.part-of"
 """In a stream's further connectors: the name of the stream."""
 
@@ -33,6 +42,19 @@ class Rewind(Model):
     start: str
     until: str
     applied: bool = False
+
+
+class Header(Model):
+    """Who wrote a record.
+
+    :param stream: the properties of the stream that release 0.1 does not know.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    version: int
+    backend: str
+    stream: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda value: not value)
 
 
 class Marker(Model):
@@ -56,12 +78,25 @@ class Marker(Model):
     rewinds: tuple[Rewind, ...] = ()
 
     @classmethod
-    def read(cls, config: Mapping[str, str]) -> Self | None:
-        """The marker in a connector's configuration; `None` where there is none, or none that we can read."""
-        try:
-            return cls.model_validate_json(config[KEY])
-        except (KeyError, ValidationError):
+    def read(cls, config: Mapping[str, str], backend: str) -> Self | None:
+        """Return the record in a connector's configuration, in its present form; `None` where there is none.
+
+        Raise `RecordUnreadable` where it is damaged, or of a later version or another backend.
+        """
+        if not RECORD_KEYS & config.keys():
             return None
+        header = _read_header(config)
+        if header.backend != backend:
+            raise RecordUnreadable(
+                f"its record is of the backend {header.backend}", fix="choose another name for this stream"
+            )
+        try:
+            found = json.loads(config[KEY])
+            found["stream"] |= header.stream
+            marker = cls.model_validate_json(json.dumps(found))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise RecordUnreadable(f"its record cannot be read: {_reason(error)}", fix=_REPAIR) from None
+        return marker.model_copy(update={"stream": marker.stream.recorded()})
 
     def rewind(self, key: str) -> Rewind | None:
         """The replay that has this key."""
@@ -78,6 +113,53 @@ class Marker(Model):
         open_ = (rewind for rewind in self.rewinds if not rewind.applied and rewind.progress.finished_at is None)
         return next(open_, None)
 
-    def text(self) -> str:
-        """As it stands in the configuration."""
-        return json.dumps(self.wire(), separators=(",", ":"), sort_keys=True).replace("$", "\\u0024")
+    def keys(self, backend: str) -> dict[str, str]:
+        """Return the record as keys of a connector's configuration."""
+        recorded = self.model_copy(update={"stream": self.stream.recorded()})
+        wire = recorded.model_dump(mode="json", exclude_none=True, exclude={"stream": set(OF_THE_PROGRAM)})
+        later = {name: wire["stream"].pop(name) for name in _SINCE_2 if name in wire["stream"]}
+        return {KEY: _text(wire), HEADER: _text(Header(version=VERSION, backend=backend, stream=later).wire())}
+
+
+_REPAIR = (
+    f"restore the value of {KEY} in the connector's configuration, or upgrade replicator-provider if a later release "
+    "wrote it; delete the connector only if the stream is to go"
+)
+
+
+def recorded_backend(config: Mapping[str, str]) -> str | None:
+    """Return the backend that wrote the record in a connector's configuration; `None` where that cannot be read."""
+    try:
+        return _read_header(config).backend
+    except RecordUnreadable:
+        return None
+
+
+def _read_header(config: Mapping[str, str]) -> Header:
+    if HEADER not in config:
+        return Header(version=1, backend=_FIRST_BACKEND)
+    try:
+        header = Header.model_validate_json(config[HEADER])
+    except ValidationError as error:
+        raise RecordUnreadable(f"its record cannot be read: {HEADER}: {_reason(error)}", fix=_REPAIR) from None
+    if header.version > VERSION:
+        raise RecordUnreadable(
+            f"its record has version {header.version}, and this release reads up to version {VERSION}",
+            fix="upgrade replicator-provider",
+        )
+    return header
+
+
+_FIRST_BACKEND = "kafka-mirror"
+"""The only backend of release 0.1 that kept records here."""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+    return f"no {error} in it" if isinstance(error, KeyError) else "it is not a JSON object of this form"
+
+
+def _text(wire: Mapping[str, Any]) -> str:
+    return json.dumps(wire, separators=(",", ":"), sort_keys=True).replace("$", "\\u0024")

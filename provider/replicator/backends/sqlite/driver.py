@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from replicator import authref
-from replicator.backends.ownership import check_owner, destination_key, settle_owner
+from replicator.backends.ownership import destination_key, may_remove, settle_owner
 from replicator.backends.sqlite import adoption, preflight, replays
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite.keeper import Keeper
@@ -125,7 +125,7 @@ class SqliteDriver:
         async with self._lock(stream.name):
             record = self._keeper.store.get(stream.name)
             if record is not None and record.phase is Phase.DELETING:
-                check_owner(record.stream, stream.owner)
+                settle_owner(record.stream, record.stream.model_copy(update={"owner": stream.owner}))
                 await self._keeper.remove(record)
                 record = None
             owner = settle_owner(record.stream if record else None, stream)
@@ -153,15 +153,18 @@ class SqliteDriver:
                 await adoption.take_over(self._keeper, stream, record, ours=self._folder)
             return found
 
-    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
-        await self._whole(self._delete(name, owner))
+    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
+        return await self._whole(self._delete(name, owner))
 
-    async def _delete(self, name: str, owner: Owner | None) -> None:
+    async def _delete(self, name: str, owner: Owner | None) -> bool:
         async with self._lock(name):
             record = self._keeper.store.get(name)
-            if record is not None:
-                check_owner(record.stream, owner)
-                await self._keeper.remove(record)
+            if record is None:
+                return True
+            if not may_remove(record.stream, owner):
+                return False
+            await self._keeper.remove(record)
+            return True
 
     async def list_streams(self) -> list[Stream]:
         return [record.stream for record in self._keeper.store.records()]

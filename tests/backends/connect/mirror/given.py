@@ -8,7 +8,8 @@ from typing import Any
 
 from replicator.backends.connect.brokers import Topic
 from replicator.backends.connect.connector import Connector, ConnectorState, Task
-from replicator.backends.connect.marker import KEY, Marker, Rewind
+from replicator.backends.connect.marker import Marker, Rewind
+from replicator.backends.connect.mirror.connectors import BACKEND
 from replicator.backends.connect.mirror.status import Held, SourceView
 from replicator.backends.connect.positions import Partition, read
 from replicator.model import Checkpoint, Stream
@@ -31,7 +32,7 @@ def declare(**changes: Any) -> Stream:
 
 def held(marker: Marker, states: str = "RUNNING RUNNING", *, trace: str | None = None, **config: str) -> Held:
     """A stream at the engine: the state of its connector, then those of its tasks."""
-    return Held(connector(marker.stream.name, states, trace=trace, **{KEY: marker.text(), **config}), marker)
+    return Held(connector(marker.stream.name, states, trace=trace, **{**marker.keys(BACKEND), **config}), marker)
 
 
 def connector(name: str, states: str, *, trace: str | None = None, **config: str) -> Connector:

@@ -140,7 +140,7 @@ async def test_a_new_mirror_is_posted_without_a_look_and_without_a_validation(
     bed: Bed, proxy: Proxy, connections: Connections
 ) -> None:
     stream = bed.stream(bed.topic(), backend="kafka-mirror")
-    await apply.create(connections, stream, URN, Limits())
+    await apply.make_it_so(connections, stream, apply.new_owner(URN), Limits())
     own = [call for call in proxy.calls if stream.name in call or call.startswith("POST")]
     assert own[0] == "POST /connectors"
     assert own[-1] == f"GET /connectors/{stream.name}/offsets"

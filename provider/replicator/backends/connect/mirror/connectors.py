@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from replicator.backends.connect.marker import KEY, PART_OF, Marker
+from replicator.backends.connect.marker import PART_OF, RECORD_KEYS, Marker
 from replicator.backends.connect.mirror.topics import Naming, exclude_patterns, include_patterns
 from replicator.backends.connect.place import Place, place
 from replicator.backends.connect.placeholders import placeholders
 from replicator.model import Stream
 
+BACKEND = "kafka-mirror"
 _PACKAGE = "org.apache.kafka.connect.mirror"
 SOURCE_CLASS = f"{_PACKAGE}.MirrorSourceConnector"
 CHECKPOINT_CLASS = f"{_PACKAGE}.MirrorCheckpointConnector"
@@ -50,6 +51,11 @@ class Parts:
     source: dict[str, str]
     others: dict[str, dict[str, str]]
 
+    def with_record_of(self, config: Mapping[str, str]) -> Parts:
+        """Return the parts with the record as it stands in a configuration, be it of an earlier release."""
+        own = {key: value for key, value in self.source.items() if key not in RECORD_KEYS}
+        return Parts({**own, **{key: config[key] for key in RECORD_KEYS & config.keys()}}, self.others)
+
 
 def build(marker: Marker, side: Side, aliases: Mapping[str, str]) -> Parts:
     """The configurations of a stream's connectors.
@@ -69,7 +75,7 @@ def build(marker: Marker, side: Side, aliases: Mapping[str, str]) -> Parts:
         "consumer.allow.auto.create.topics": "false",  # else a topic that is deleted at the source is made again
         # Only the checkpoint connector reads them. At the destination no right to write to the source is needed.
         **(_SYNCS if groups else {"emit.offset-syncs.enabled": "false"}),
-        KEY: marker.text(),
+        **marker.keys(BACKEND),
     }
     checkpoint, heartbeat = part_names(stream.name)
     others = {}

@@ -12,7 +12,7 @@ from replicator.backends.connect.cluster import ConnectCluster, Initial
 from replicator.backends.connect.marker import PART_OF, Marker
 from replicator.backends.connect.mirror import preflight
 from replicator.backends.connect.mirror.claims import Claims
-from replicator.backends.connect.mirror.connectors import Parts, Side, build
+from replicator.backends.connect.mirror.connectors import BACKEND, Parts, Side, build
 from replicator.backends.connect.mirror.ends import Ends, View, look
 from replicator.backends.connect.mirror.neighbours import HOLDS, PATIENCE, Neighbours
 from replicator.backends.connect.mirror.replays import resolve
@@ -26,9 +26,9 @@ from replicator.backends.connect.positions import Partition
 from replicator.backends.connect.recent import Recent
 from replicator.backends.connect.rest import ConnectRest
 from replicator.backends.connect.workers import access
-from replicator.backends.ownership import check_owner, settle_owner
+from replicator.backends.ownership import may_remove, settle_owner
 from replicator.backends.settings import ConnectConfig
-from replicator.errors import EngineRefused, ReplicatorError
+from replicator.errors import EngineRefused, RecordUnreadable, ReplicatorError
 from replicator.model import Checkpoint, DesiredState, Mode, Owner, Stream, StreamStatus
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
 
@@ -68,7 +68,7 @@ class KafkaMirror:
     :param previewed: what this process has looked at before a change.
     """
 
-    kind = "kafka-mirror"
+    kind = BACKEND
 
     def __init__(
         self,
@@ -106,14 +106,15 @@ class KafkaMirror:
     async def _seems_new(self, stream: Stream) -> bool:
         """Whether a listing of the last second has no such stream. Connect itself refuses a name that is taken."""
         updated = stream.owner is not None and stream.owner.claim
-        return not updated and stream.name not in await self._recent.get()
+        listed = await self._recent.get()
+        return not updated and stream.name not in listed.streams and stream.name not in listed.unreadable
 
     async def _make_it_so(self, stream: Stream, held: Held | None) -> bool:
         """Make or change a stream; False, and nothing was done, where there is one that `held` does not know."""
         owner = settle_owner(held.marker.stream if held else None, stream)
         wanted = stream.model_copy(update={"owner": owner, "backend": self.kind})
         if held is not None and not held.marker.making and _declares_the_same(held.marker.stream, wanted):
-            await self._reconcile(held, held.marker.model_copy(update={"stream": wanted}))
+            await self._reconcile(held, held.marker.model_copy(update={"stream": wanted.recorded()}))
             return True
         with self._claims.claim(self._address, await self._claim_of(wanted)) as claimed:
             return await self._change(wanted, held, claimed)
@@ -152,7 +153,8 @@ class KafkaMirror:
 
     async def _looked(self, stream: Stream, claimed: Sequence[Marker] = ()) -> tuple[Side, View]:
         """The same but for the engine's own checks, which the creation of a connector begins with."""
-        here = [held.marker for name, held in (await self._recent.get()).items() if name != stream.name]
+        listed = await self._recent.get()
+        here = [held.marker for name, held in listed.streams.items() if name != stream.name]
         elsewhere, _ = await self._neighbours.look()
         others = [*here, *(other for other in elsewhere if not _is_the_same(other.stream, stream)), *claimed]
         others = [other for other in others if not self._claims.is_removed(other)]
@@ -187,8 +189,17 @@ class KafkaMirror:
         :param held: what a call before made of it.
         :returns: False where it is `None`, and there is a connector of the name.
         """
+        start = await self._start(marker.stream)
+        try:
+            return await self._make_from(marker, side, held, start)
+        except ReplicatorError as error:
+            error.unfinished = True
+            raise
+
+    async def _make_from(
+        self, marker: Marker, side: Side, held: Held | None, start: Mapping[Partition, int] | None
+    ) -> bool:
         stream = marker.stream
-        start = await self._start(stream)
         parts = build(marker, side, self._aliases)
         if held is None and stream.start_from is None and start is None and not parts.others:
             paused = stream.desired_state is DesiredState.PAUSED
@@ -267,7 +278,10 @@ class KafkaMirror:
     async def _reconcile(self, held: Held, marker: Marker) -> None:
         """The declaration is the same: put right what the engine's side says otherwise, and nothing else."""
         await self._running.before_change(held, marker.stream)
-        await self._apply(held, build(marker, held.side, self._aliases))
+        parts = build(marker, held.side, self._aliases)
+        if marker == held.marker:
+            parts = parts.with_record_of(held.connector.config)
+        await self._apply(held, parts)
         for connector in held.all:
             if connector.failed and marker.stream.desired_state is DesiredState.RUNNING:
                 await self._cluster.restart_failed(connector.name)
@@ -294,12 +308,12 @@ class KafkaMirror:
 
     # --- removing ----------------------------------------------------------------------------------------------------
 
-    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> None:
+    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
         async with self._cluster.slot(name):
             connector, parts = await asyncio.gather(self._cluster.look(name), self._streams.parts(name))
             held = None if connector is None else Held(connector, record(connector), parts)
-            if held is not None:
-                check_owner(held.marker.stream, owner)
+            if held is not None and not may_remove(held.marker.stream, owner):
+                return False
             for part in parts:  # also those that somebody left who deleted the one with the record
                 await self._cluster.delete(part.name, SEEN_WITHIN)
             token = None
@@ -307,6 +321,7 @@ class KafkaMirror:
                 await self._remove(held)
                 token = held.marker.stream.owner.token if held.marker.stream.owner else None
             self._claims.drop(self._address, name, token)
+            return True
 
     async def _remove(self, held: Held) -> None:
         """Remove the connector with the record.
@@ -332,20 +347,24 @@ class KafkaMirror:
     # --- looking -----------------------------------------------------------------------------------------------------
 
     async def list_streams(self) -> list[Stream]:
-        return [self._streams.as_found(held) for held in (await self._streams.listing()).values()]
+        return [self._streams.as_found(held) for held in (await self._streams.listing()).streams.values()]
 
     async def get_status(self, name: str) -> StreamStatus:
-        found = await self._streams.describe([await self._streams.found(name)])
+        found = await self.describe([name])
         if not found:
             raise gone(name)
         return found[0].status
 
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
         if names is not None and len(names) == 1:
-            held = await self._streams.get(names[0])
+            try:
+                held = await self._streams.get(names[0])
+            except RecordUnreadable as error:
+                return [Description.unreadable(names[0], error)]
             return await self._streams.describe([held] if held else [])
-        listing = await self._streams.listing()
-        return await self._streams.describe([held for name, held in listing.items() if names is None or name in names])
+        listed = await self._streams.listing()
+        wanted = [held for name, held in listed.streams.items() if names is None or name in names]
+        return await self._streams.describe(wanted) + listed.failures(names)
 
     async def overview(self) -> list[Description]:
         return await self._streams.overview()
@@ -421,4 +440,4 @@ def _begins_at_the_beginning(stream: Stream) -> bool:
 
 
 def _declares_the_same(one: Stream, other: Stream) -> bool:
-    return one.model_copy(update={"owner": None}) == other.model_copy(update={"owner": None})
+    return one.recorded().model_copy(update={"owner": None}) == other.recorded().model_copy(update={"owner": None})

@@ -8,6 +8,7 @@ from functools import partial
 
 from replicator.backends.connect.cluster import ConnectCluster
 from replicator.backends.connect.marker import Marker
+from replicator.backends.connect.mirror.streams import sort
 from replicator.backends.connect.recent import Recent
 from replicator.errors import ReplicatorError
 
@@ -37,8 +38,7 @@ class Neighbours:
 
 
 async def _markers(cluster: ConnectCluster) -> list[Marker]:
-    found = (Marker.read(connector.config) for connector in (await cluster.listing()).values())
-    return [marker for marker in found if marker is not None]
+    return [held.marker for held in sort((await cluster.listing()).values()).streams.values()]
 
 
 async def _or_error(asked: Recent[list[Marker]]) -> list[Marker] | ReplicatorError:

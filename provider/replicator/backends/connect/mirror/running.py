@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from replicator.backends.connect.cluster import ConnectCluster, Connector, ConnectorState
-from replicator.backends.connect.marker import KEY, Marker, Rewind
-from replicator.backends.connect.mirror.connectors import WORKER_CLUSTER
+from replicator.backends.connect.marker import Marker, Rewind
+from replicator.backends.connect.mirror.connectors import BACKEND, WORKER_CLUSTER
 from replicator.backends.connect.mirror.replays import refuse_gaps, refuse_half_made
 from replicator.backends.connect.mirror.status import Held, as_stored
 from replicator.backends.connect.mirror.streams import Streams
@@ -113,7 +113,7 @@ class Running:
 
     async def put_marker(self, held: Held, marker: Marker) -> Held:
         """Write another record. A running connector would be restarted by that."""
-        config = {**held.connector.config, KEY: marker.text()}
+        config = {**held.connector.config, **marker.keys(BACKEND)}
         await self._cluster.put_config(held.name, config, SEEN_WITHIN)
         return replace(held, connector=replace(held.connector, config=config), marker=marker)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from replicator.backends.connect.cluster import ConnectCluster, Connector
-from replicator.backends.connect.marker import KEY, PART_OF, Marker
-from replicator.backends.connect.mirror.connectors import Side, build, option_of, part_names
+from replicator.backends.connect.marker import PART_OF, RECORD_KEYS, Marker, recorded_backend
+from replicator.backends.connect.mirror.connectors import BACKEND, Side, build, option_of, part_names
 from replicator.backends.connect.mirror.ends import Ends
 from replicator.backends.connect.mirror.status import (
     Held,
@@ -26,7 +27,7 @@ from replicator.backends.connect.mirror.status import (
 from replicator.backends.connect.mirror.topics import Naming
 from replicator.backends.connect.place import place
 from replicator.backends.connect.positions import Offsets, Partition
-from replicator.errors import EngineRefused, NotOurs, ReplicatorError, StreamNotFound
+from replicator.errors import EngineRefused, NotOurs, RecordUnreadable, ReplicatorError, StreamNotFound
 from replicator.model import Stream
 from replicator.replicator import Description
 
@@ -44,21 +45,12 @@ class Streams:
 
     # --- finding -----------------------------------------------------------------------------------------------------
 
-    async def listing(self) -> dict[str, Held]:
-        """All streams by name, in one call."""
-        connectors = await self._cluster.listing()
-        parts: dict[str, list[Connector]] = {}
-        for connector in connectors.values():
-            if (of := connector.config.get(PART_OF)) is not None:
-                parts.setdefault(of, []).append(connector)
-        return {
-            name: Held(connector, marker, tuple(parts.get(name, ())))
-            for name, connector in sorted(connectors.items())
-            if (marker := Marker.read(connector.config)) is not None
-        }
+    async def listing(self) -> Listed:
+        """Return all streams, in one call."""
+        return sort((await self._cluster.listing()).values())
 
     async def get(self, name: str) -> Held | None:
-        """The stream; raise `NotOurs` where a connector of the name carries no record."""
+        """Return the stream; raise `NotOurs` where a connector of the name has no record, or `RecordUnreadable`."""
         connector = await self._cluster.look(name)
         if connector is None:
             return None
@@ -85,7 +77,8 @@ class Streams:
 
     async def overview(self) -> list[Description]:
         """What one listing tells of all."""
-        return [self._outline(held) for held in (await self.listing()).values()]
+        listed = await self.listing()
+        return [self._outline(held) for held in listed.streams.values()] + listed.failures()
 
     def _outline(self, held: Held, error: EngineRefused | None = None) -> Description:
         status = outline_of(held, f"its positions cannot be read: {error.message}" if error else None)
@@ -165,9 +158,48 @@ class Streams:
             if connector is None:
                 found[option_of(name)] = "false"
                 continue
-            strange = differing(connector, config) - {KEY, PART_OF}
+            strange = differing(connector, config) - RECORD_KEYS - {PART_OF}
             found |= {key: _shown(key, connector.config.get(key, "")) for key in sorted(strange)}
         return stream.model_copy(update={"options": {**stream.options, **found}}) if found else stream
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The mirrors of a Connect cluster, by name.
+
+    :param unreadable: why a record cannot be read.
+    """
+
+    streams: dict[str, Held]
+    unreadable: dict[str, RecordUnreadable]
+
+    def failures(self, names: Container[str] | None = None) -> list[Description]:
+        """Return the descriptions of those whose record cannot be read."""
+        return [
+            Description.unreadable(name, error)
+            for name, error in self.unreadable.items()
+            if names is None or name in names
+        ]
+
+
+def sort(connectors: Iterable[Connector]) -> Listed:
+    """Return the mirrors among the connectors of a cluster. Streams of other backends are left out."""
+    ordered = sorted(connectors, key=lambda connector: connector.name)
+    parts: dict[str, list[Connector]] = {}
+    for connector in ordered:
+        if (of := connector.config.get(PART_OF)) is not None:
+            parts.setdefault(of, []).append(connector)
+    found = Listed({}, {})
+    for connector in ordered:
+        try:
+            marker = Marker.read(connector.config, BACKEND)
+        except RecordUnreadable as error:
+            if recorded_backend(connector.config) in (BACKEND, None):
+                found.unreadable[connector.name] = error
+            continue
+        if marker is not None:
+            found.streams[connector.name] = Held(connector, marker, tuple(parts.get(connector.name, ())))
+    return found
 
 
 def gone(name: str) -> StreamNotFound:
@@ -176,8 +208,12 @@ def gone(name: str) -> StreamNotFound:
 
 
 def record(connector: Connector) -> Marker:
-    """The record that a stream's connector carries; raise `NotOurs` where there is none."""
-    marker = Marker.read(connector.config)
+    """The record that a stream's connector carries; raise `NotOurs` where there is none, `RecordUnreadable` as read."""
+    try:
+        marker = Marker.read(connector.config, BACKEND)
+    except RecordUnreadable as error:
+        error.stream = connector.name
+        raise
     if marker is None:
         raise NotOurs(
             f"the Connect cluster has a connector of this name, of {connector.config.get('connector.class')}, and "
