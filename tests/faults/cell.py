@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import signal
 import sqlite3
 import subprocess
@@ -206,7 +207,7 @@ class Cell:
 
     async def create(self, **changes: Any) -> None:
         """What a create sends: no token, because the state has none."""
-        await self._client.upsert_stream(self.declare(owner={"urn": URN}, **changes))
+        await self._client.upsert_stream(self.declare(owner={"urn": URN, "issue": secrets.token_hex(16)}, **changes))
         await self.learn()
 
     async def update(self, **changes: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -20,7 +21,7 @@ from replicator.backends.connect.mirror.driver import KafkaMirror
 from replicator.backends.connect.mirror.neighbours import HOLDS, Neighbours
 from replicator.backends.connect.placeholders import DEFAULT_ALIASES
 from replicator.backends.connect.rest import Access, ConnectRest
-from replicator.model import Checkpoint, Stream, StreamState, StreamStatus
+from replicator.model import Checkpoint, Stream, StreamState, StreamStatus, token_digest
 from replicator.replicator import Description, ReplayProgress
 
 from tests.faults.mirror.line import Line, line_to
@@ -80,6 +81,7 @@ class Cell:
         self.line = line
         self.name = unique("mirror")
         self.token: str | None = None
+        self._issued: str | None = None
         self.written: list[str] = []
         self.repeats = False
         self._driver = open_driver(line.url, driver=driver)
@@ -106,10 +108,16 @@ class Cell:
             "source": {"kind": "kafka", "uri": f"kafka://{self.bed.source}"},
             "destination": {"kind": "kafka", "uri": f"kafka://{self.bed.destination}"},
             "include": [self.name],
-            "owner": {"urn": URN, "token": self.token},
+            "owner": self._owner(),
             **changes,
         }
         return Stream.model_validate({**given, "options": {"replication.factor": 1, **given.get("options", {})}})
+
+    def _owner(self) -> dict[str, Any]:
+        if self.token is not None:
+            return {"urn": URN, "token": self.token, "claim": True}
+        self._issued = secrets.token_hex(16)
+        return {"urn": URN, "issue": self._issued}
 
     async def upsert(self, **changes: Any) -> None:
         await self._driver.upsert_stream(self.declare(**changes))
@@ -131,10 +139,11 @@ class Cell:
         self._driver = open_driver(self.line.url, driver=self._class)
 
     async def learn(self) -> None:
-        """Keep the token that the answer has, as the state does."""
+        """Keep the token that the create has issued, as the state does."""
         owner = (await self.described()).stream.owner
-        assert owner is not None and owner.token
-        self.token = owner.token
+        assert owner is not None and self._issued is not None
+        assert owner.token == token_digest(self._issued)
+        self.token = self._issued
 
     async def described(self) -> Description:
         (found,) = await self._driver.describe([self.name])

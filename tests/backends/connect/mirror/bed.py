@@ -84,7 +84,14 @@ class Bed:
             end: {"kind": "kafka", "uri": f"kafka://{side.bootstrap}", **changes.pop(end, {})}
             for end, side in (("source", self.source), ("destination", self.destination))
         }
-        given = {"name": name, "include": [topic], "owner": {"urn": URN}, "options": options, **ends, **changes}
+        given = {
+            "name": name,
+            "include": [topic],
+            "owner": {"urn": URN, "issue": name},
+            "options": options,
+            **ends,
+            **changes,
+        }
         return Stream.model_validate(given)
 
     async def made(self, topic: str, **changes: Any) -> Stream:

@@ -19,11 +19,11 @@ from replicator.errors import (
     ReplicatorError,
     StreamNotFound,
 )
-from replicator.model import Checkpoint, DesiredState, StreamState
+from replicator.model import Checkpoint, DesiredState, Owner, StreamState, token_digest
 from replicator.replicator import Severity
 
 from tests.backends.connect.mirror.bed import START, Bed, delete_topic, prune, records, topics
-from tests.backends.connect.mirror.given import IDENTITY
+from tests.backends.connect.mirror.given import IDENTITY, URN
 from tests.backends.sqlite.agents import state_is, until
 
 pytestmark = pytest.mark.engine
@@ -43,8 +43,7 @@ async def test_a_stream_lives_and_is_removed(bed: Bed) -> None:
     assert bed.copied(topic) == bed.original(topic)
 
     (found,) = await bed.driver.describe([stream.name])
-    assert found.stream.owner is not None
-    assert found.stream.owner.token
+    assert found.stream.owner == Owner(urn=URN, token=token_digest(stream.name))
     assert found.stream == stream.model_copy(update={"owner": found.stream.owner, "backend": "kafka-mirror"})
     assert found.engine_objects == {
         "connectors": [stream.name],

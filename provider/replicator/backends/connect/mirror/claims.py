@@ -43,6 +43,8 @@ class Claims:
         """Hold a claim inside the block, and for a while after it unless it fails; gives the other ones of before."""
         key = (at, marker.stream.name)
         before = self.of_others(*key)
+        if marker.stream.owner and marker.stream.owner.token:
+            self._removed.discard(marker.stream.owner.token)
         self._held[key] = (marker, None)
         try:
             yield before
