@@ -14,6 +14,7 @@ from replicator.cli.output import counted, say
 
 if TYPE_CHECKING:
     from replicator.model import Stream
+    from replicator.replicator import Description
 
 BULK = "import.json"
 
@@ -48,7 +49,11 @@ def import_streams(
 
     from replicator.errors import InvalidConfig
 
-    streams = asyncio.run(_streams(backend, address))
+    found = asyncio.run(_overview(backend, address))
+    streams = [item.stream for item in found if item.declaration is not None]
+    for item in found:
+        if item.declaration is None:
+            say(f"left out: {item.name}: {item.status.last_error}")
     wanted = [stream for stream in streams if managed or stream.owner is None]
     for stream in streams:
         if stream not in wanted and stream.owner is not None:
@@ -69,11 +74,11 @@ def import_streams(
     say(f"  → pulumi import --file {out / BULK} --generate-code=false --protect=false")
 
 
-async def _streams(backend: str, address: str | None) -> list[Stream]:
+async def _overview(backend: str, address: str | None) -> list[Description]:
     from replicator.cli.connect import connected
 
     async with connected(backend, address) as client:
-        return sorted(await client.list_streams(), key=lambda stream: stream.name)
+        return sorted(await client.overview(), key=lambda item: item.name)
 
 
 def _bulk(streams: list[Stream]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from replicator.backends.connect.marker import HEADER, KEY, Marker, Rewind
 from replicator.errors import RecordUnreadable
 
+from tests import releases
 from tests.backends.connect.mirror.given import NOON, declare, rewind
 
 KIND = "kafka-mirror"
@@ -114,3 +115,17 @@ def test_a_replay_is_found_and_changed_by_its_key() -> None:
 )  # fmt: skip
 def test_a_replay_is_cut_off_until_it_is_applied_or_given_up(rewinds: tuple[Rewind, ...], cut_off: bool) -> None:
     assert (WHOLE.model_copy(update={"rewinds": rewinds}).cut_off() is not None) is cut_off
+
+
+OLD_READER = """
+import sys
+from replicator.backends.connect.marker import Marker
+marker = Marker.read({"replicator.stream": sys.argv[1]})
+print(marker and marker.text())
+"""
+
+
+def test_the_release_before_reads_the_record_and_what_it_writes_is_read() -> None:
+    printed = releases.run(releases.FIRST, OLD_READER, WHOLE.keys(KIND)[KEY])
+    assert "waitFor" in printed, "it fills in what only the program needs"
+    assert Marker.read({KEY: printed}, KIND) == WHOLE

@@ -16,7 +16,7 @@ from confluent_kafka.admin import (
     NewPartitions,
     ResourceType,
 )
-from replicator.errors import NotOurs, ReplayNotRetained
+from replicator.errors import NotOurs, RecordUnreadable, ReplayNotRetained, ReplicatorError
 from replicator.model import StreamState
 
 from tests.faults.mirror.cell import PARTITIONS, Bed, Cell, cell, until
@@ -111,15 +111,19 @@ def limit_records(bootstrap: str, topic: str, size: int) -> None:
     admin.incremental_alter_configs([resource])[resource].result(TIMEOUT)
 
 
-async def test_somebody_writes_over_the_record(made: Cell) -> None:
+@pytest.mark.parametrize(
+    ("keys", "refused"),
+    [(["replicator.stream", "replicator.record"], NotOurs), (["replicator.stream"], RecordUnreadable)],
+)
+async def test_somebody_removes_the_record(made: Cell, keys: list[str], refused: type[ReplicatorError]) -> None:
     await running(made)
     async with made.rest() as rest:
-        (await rest.patch(f"/connectors/{made.name}/config", json={"replicator.stream": None})).raise_for_status()
+        answer = await rest.patch(f"/connectors/{made.name}/config", json=dict.fromkeys(keys))
+        answer.raise_for_status()
     before = await made.connectors()
-    with pytest.raises(NotOurs, match="no stream made it"):
-        await made.upsert()
-    with pytest.raises(NotOurs, match="no stream made it"):
-        await made.delete()
+    for call in (made.upsert(), made.delete()):
+        with pytest.raises(refused):
+            await call
     assert (await made.connectors())[""]["info"] == before[""]["info"]
 
 
