@@ -71,7 +71,7 @@ def test_places_of_this_host(tmp_path: Path, one: str, other: str, relation: str
 def test_a_folder_that_is_mounted_twice_is_one_place(tmp_path: Path) -> None:
     _make_tree(tmp_path)
     (tmp_path / "mounted").mkdir()
-    command = ["mount", "--bind", tmp_path / "real", tmp_path / "mounted"]
+    command = ["mount", "--bind", str(tmp_path / "real"), str(tmp_path / "mounted")]
     if subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("this host allows no mounts")
     try:
