@@ -10,7 +10,7 @@ from replicator.backends.ownership import may_remove, settle_owner
 from replicator.errors import NotOurs, OwnedByAnother, ReplicatorError
 from replicator.model import Owner, Stream, token_digest
 
-from tests.lifecycle.given import OTHER_URN, SQLITE, URN, stream
+from tests.lifecycle.given import OTHER_URN, S3, SQLITE, URN, stream
 
 TOKEN, NEW = "t" * 32, "n" * 32
 MINE = Owner(urn=URN, token=token_digest(TOKEN))

@@ -133,7 +133,7 @@ class SqliteDriver:
                 await self._keeper.remove(record)
                 record = None
             owner = settle_owner(record.stream if record else None, stream)
-            stored = stream.model_copy(update={"owner": owner, "backend": self.kind})
+            stored = stream.model_copy(update={"owner": owner, "backend": self.kind}).recorded()
             parse_location(stored)
             async with self._keeper.reservations.hold(stored):
                 if record is None or record.phase is Phase.MAKING:
@@ -142,7 +142,7 @@ class SqliteDriver:
                     await self._keeper.change(record, stored)
 
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
-        adopted = stream.model_copy(update={"owner": None, "backend": self.kind})
+        adopted = stream.model_copy(update={"owner": None, "backend": self.kind}).recorded()
         if dry_run:
             return await adoption.look(self._keeper, adopted, self._keeper.store.get(stream.name))
         return await self._whole(self._adopt(adopted))

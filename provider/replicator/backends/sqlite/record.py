@@ -98,6 +98,10 @@ class Record(Stored):
         """The stream's name."""
         return self.stream.name
 
+    def upgraded(self) -> Self:
+        """Return it in the format that this release writes, without what only the program needs."""
+        return super().upgraded().model_copy(update={"stream": self.stream.recorded()})
+
 
 class Tombstone(Stored):
     """A removed stream, or one whose creation was undone: what it has uploaded is its owner's to come back to.
