@@ -14,7 +14,7 @@ import pytest
 from replicator.agent.registry import FileStore
 from replicator.backends.reservations import Ends
 from replicator.backends.sqlite.record import FORMAT, FileId, Phase, Record, Tombstone
-from replicator.errors import AgentFault
+from replicator.errors import AgentFault, RecordUnreadable
 from replicator.model import Checkpoint, Owner, WaitFor
 
 from tests.backends.sqlite.agents import declare
@@ -142,13 +142,13 @@ async def test_a_record_that_cannot_be_read_is_left_as_it_is_and_stops_no_other(
     assert ends in store.ends()
     assert str(path) in caplog.text
     record = Record(stream=declare("orders", tmp_path / "shop.db", "s3://b/p"), phase=Phase.MAKING)
-    with pytest.raises(AgentFault, match="cannot be read"):
+    with pytest.raises(RecordUnreadable, match="cannot be read"):
         await store.remove("orders")
-    with pytest.raises(AgentFault, match="cannot be read") as refused:
+    with pytest.raises(RecordUnreadable, match="cannot be read") as refused:
         await store.put(record)
     assert str(path) in refused.value.message
     assert "restore the file" in str(refused.value.fix)
-    with pytest.raises(AgentFault):
+    with pytest.raises(RecordUnreadable):
         store.get("orders")
     assert _state(path) == before
 

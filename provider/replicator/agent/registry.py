@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from replicator.backends.reservations import Ends
 from replicator.backends.sqlite.dialect import LITESTREAM
-from replicator.backends.sqlite.record import Record, Stored, Tombstone
+from replicator.backends.sqlite.record import REPAIR, Record, Stored, Tombstone, unreadable_record
 from replicator.errors import AgentFault
 
 S = TypeVar("S", bound=Stored)
@@ -44,7 +44,7 @@ class FileStore:
             if record.name != path.stem:
                 damaged[path] = _log_unreadable(path, f"it holds the record of stream {record.name!r}")
         self._records = {record.name: record for path, record in records.items() if path not in damaged}
-        self._unreadable = {path.stem: reason for path, reason in damaged.items()}
+        self._unreadable = {path.stem: why for path, why in damaged.items()}
         self._unreadable_ends = [_ends(path) for path in damaged]
         tombstones, self._unreadable_tombstones = _load(self._tombstones, Tombstone, backend)
         self._buried = {tombstone.destination: tombstone for tombstone in tombstones.values()}
@@ -95,13 +95,13 @@ class FileStore:
         return self._tombstones / f"{hashlib.sha256(destination.encode()).hexdigest()[:32]}.json"
 
     def _refuse_unreadable(self, name: str) -> None:
-        if (reason := self._unreadable.get(name)) is not None:
-            raise _unreadable(self._stream_file(name), reason, name)
+        if (why := self._unreadable.get(name)) is not None:
+            raise unreadable_record(name, why)
 
     def _refuse_unreadable_tombstone(self, destination: str) -> None:
         path = self._grave(destination)
-        if (reason := self._unreadable_tombstones.get(path)) is not None:
-            raise _unreadable(path, reason)
+        if (why := self._unreadable_tombstones.get(path)) is not None:
+            raise AgentFault(why, fix=REPAIR)
 
 
 def _load(folder: Path, kind: type[S], backend: str) -> tuple[dict[Path, S], dict[Path, str]]:
@@ -132,17 +132,9 @@ def _uri(stream: Any, end: str) -> str | None:
 
 
 def _log_unreadable(path: Path, reason: str) -> str:
-    _log.error("%s cannot be read and is left as it is: %s", path, reason)
-    return reason
-
-
-def _unreadable(path: Path, reason: str, stream: str | None = None) -> AgentFault:
-    return AgentFault(
-        f"{path} cannot be read: {reason}",
-        stream=stream,
-        fix="restore the file from a backup, or move it away, which makes the agent forget what it holds; "
-        "then restart the agent",
-    )
+    why = f"{path} cannot be read: {reason}"
+    _log.error("%s", why)
+    return why
 
 
 def _write(path: Path, model: BaseModel) -> None:

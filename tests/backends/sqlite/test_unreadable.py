@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from replicator.backends.sqlite.driver import SqliteDriver
-from replicator.errors import AgentFault, DestinationInUse, InvalidStream
-from replicator.model import Checkpoint, Owner
+from replicator.errors import DestinationInUse, InvalidStream, RecordUnreadable
+from replicator.model import Checkpoint, Owner, StreamState
 
 from tests.backends.sqlite.agents import URN, Agent, caught_up, declare
 from tests.engines import add_rows, make_database
@@ -19,7 +19,6 @@ START = Checkpoint(lsn="0000000000000001")
 CALLS: dict[str, Callable[[SqliteDriver], Awaitable[object]]] = {
     "delete": lambda driver: driver.delete_stream("orders"),
     "delete by its owner": lambda driver: driver.delete_stream("orders", owner=Owner(urn=URN)),
-    "status": lambda driver: driver.get_status("orders"),
     "pause": lambda driver: driver.pause("orders"),
     "resume": lambda driver: driver.resume("orders"),
     "plan": lambda driver: driver.plan_replay("orders", START),
@@ -42,17 +41,22 @@ async def test_one_damaged_record_fails_one_stream(agent: Agent, tmp_path: Path)
     add_rows(users, 2)
     await caught_up(driver, "users")
     assert [stream.name for stream in await driver.list_streams()] == ["users"]
-    assert agent.store.unreadable == {"orders": "these fields are wrong: phase"}
+    assert agent.store.unreadable == {"orders": f"{path} cannot be read: these fields are wrong: phase"}
+    (described,) = await driver.describe(["orders"])
+    assert (described.declaration, described.status.state) == (None, StreamState.FAILED)
+    assert described.findings[0].code == RecordUnreadable.code
+    assert await driver.get_status("orders") == described.status
+    assert {item.name for item in await driver.describe()} == {"orders", "users"}
 
     for name, call in CALLS.items():
-        with pytest.raises(AgentFault, match=r"orders\.json cannot be read") as refused:
+        with pytest.raises(RecordUnreadable, match=r"orders\.json cannot be read") as refused:
             await call(driver)
         assert refused.value.stream == "orders", name
     for change in (driver.upsert_stream, driver.adopt_stream):
-        with pytest.raises(AgentFault, match="cannot be read"):
+        with pytest.raises(RecordUnreadable, match="cannot be read"):
             await change(orders)
     (found,) = await driver.preflight(orders)
-    assert found.code == AgentFault.code
+    assert found.code == RecordUnreadable.code
 
     other = make_database(tmp_path / "other.db", rows=1)
     with pytest.raises(DestinationInUse, match="'orders' writes to"):

@@ -21,9 +21,9 @@ from replicator.backends.sqlite.keeper import Keeper
 from replicator.backends.sqlite.lanes import Launch
 from replicator.backends.sqlite.litestream import EngineError
 from replicator.backends.sqlite.places import location_of, parse_location, same_place, side_folder, source_path
-from replicator.backends.sqlite.record import Phase, Record, Store
+from replicator.backends.sqlite.record import Phase, Record, Store, unreadable_record
 from replicator.backends.sqlite.status import ASK_WITHIN, Answer, ask, status_of
-from replicator.errors import AgentFault, Category, ReplicatorError
+from replicator.errors import Category, RecordUnreadable, ReplicatorError
 from replicator.model import Checkpoint, Mode, Owner, Stream, StreamStatus
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
 
@@ -176,15 +176,23 @@ class SqliteDriver:
         return [record.stream for record in self._keeper.store.records()]
 
     async def get_status(self, name: str) -> StreamStatus:
+        if (why := self._keeper.store.unreadable.get(name)) is not None:
+            return Description.unreadable(name, unreadable_record(name, why)).status
         return (await self._statuses([self._keeper.record(name)]))[0]
 
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
         records = [record for record in self._keeper.store.records() if names is None or record.name in names]
         statuses = await self._statuses(records)
-        return [
+        readable = [
             Description(stream=record.stream, status=status, engine_objects=self._objects(record))
             for record, status in zip(records, statuses, strict=True)
         ]
+        unreadable = [
+            Description.unreadable(name, unreadable_record(name, why))
+            for name, why in self._keeper.store.unreadable.items()
+            if names is None or name in names
+        ]
+        return readable + unreadable
 
     async def overview(self) -> list[Description]:
         return await self.describe()
@@ -202,7 +210,7 @@ class SqliteDriver:
     async def preflight(self, stream: Stream) -> list[Finding]:
         try:
             record = self._keeper.store.get(stream.name)
-        except AgentFault as error:
+        except RecordUnreadable as error:
             return [Finding.of(error, Severity.ERROR)]
 
         async def owner() -> None:

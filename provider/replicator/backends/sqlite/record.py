@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from replicator.backends.reservations import Ends
 from replicator.backends.sqlite.dialect import LITESTREAM
+from replicator.errors import RecordUnreadable
 from replicator.model import Checkpoint, Instant, Model, Owner, Stream
 from replicator.replicator import ReplayProgress
 
@@ -121,15 +122,25 @@ class Tombstone(Stored):
     removed_at: Instant
 
 
+REPAIR = "restore the file from a backup, or move it away, which makes the agent forget what it holds; then restart the agent"
+"""What a person can do about a file that cannot be read."""
+
+
+def unreadable_record(name: str, why: str) -> RecordUnreadable:
+    """Return the error for a stream whose record cannot be read; `why` is what `Store.unreadable` says."""
+    return RecordUnreadable(why, stream=name, fix=REPAIR)
+
+
 class Store(Protocol):
     """Records and tombstones. A write is on disk when it returns.
 
-    A file that cannot be read is never written over: `put`, `remove`, `tombstone` and `bury` raise `AgentFault` for it.
+    A file that cannot be read is never written over. What asks for a record in it raises `RecordUnreadable`, and what
+    asks for a tombstone in it `AgentFault`.
     """
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """Why the record of a stream cannot be read, by the stream's name."""
+        """Which file holds a record that cannot be read, and why, by the stream's name."""
 
     def records(self) -> Sequence[Record]:
         """Return every record that can be read."""
@@ -138,7 +149,7 @@ class Store(Protocol):
         """Return where every stream reads and writes, as far as its record tells; also of those in `unreadable`."""
 
     def get(self, name: str) -> Record | None:
-        """Return the record of a stream; raise `AgentFault` where it cannot be read."""
+        """Return the record of a stream; raise `RecordUnreadable` where it cannot be read."""
 
     async def put(self, record: Record) -> None:
         """Write one record."""
