@@ -122,7 +122,7 @@ class Tombstone(Stored):
     removed_at: Instant
 
 
-REPAIR = "restore the file from a backup, or move it away, which makes the agent forget what it holds; then restart the agent"
+REPAIR = "restore the file from a backup, or move it away to make the agent forget it; then restart the agent"
 """What a person can do about a file that cannot be read."""
 
 
