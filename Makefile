@@ -20,7 +20,7 @@ FIND_PYTHON = for python in $(or $(PYTHON),python3 python3.13 python3.12 python3
 DEBIAN_PACKAGES := openssh-server libnss-wrapper openjdk-17-jre-headless maven
 
 .DEFAULT_GOAL := help
-.PHONY: help deps venv lock check unit test cli demo demo-kafka engines-up engines-down bench bench-check schema sdk docs dist \
+.PHONY: help deps venv lock check unit test proof cli demo demo-kafka engines-up engines-down bench bench-check schema sdk docs dist \
   clean
 
 help: ## List the targets
@@ -59,14 +59,17 @@ check: venv ## Format, lint, types and layers
 	$(BIN)/lint-imports
 
 unit: venv ## The fast tests: no engine, no Pulumi CLI
-	$(PYTEST) -m "not cli and not engine" tests
+	$(PYTEST) -m "not cli and not engine and not proof" tests
 
 test: check ## Everything that CI runs; builds the Pulumi CLI first (6 to 10 minutes, once)
 	$(BIN)/python tools/kafka/jars.py --for-tests
 	$(BIN)/python tools/pulumi_cli.py path
 	$(BIN)/python tools/sdks.py build
 	$(BIN)/python tools/languages.py
-	$(PYTEST) tests
+	$(PYTEST) -m "not proof" tests
+
+proof: venv ## Repeat the races of two writers 50 times each (engines; many minutes)
+	$(PYTEST) -m proof tests
 
 cli: ## Build the Pulumi CLI and its language hosts, and print their folder
 	@$(FIND_PYTHON); "$$python" tools/pulumi_cli.py path

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from replicator.agent.registry import FileStore
-from replicator.backends.sqlite.record import FileId, Phase, Record, Tombstone
-from replicator.model import Checkpoint, Owner
+from replicator.backends.reservations import Ends
+from replicator.backends.sqlite.record import FORMAT, FileId, Phase, Record, Tombstone
+from replicator.errors import AgentFault, RecordUnreadable
+from replicator.model import Checkpoint, Owner, WaitFor
 
 from tests.backends.sqlite.agents import declare
 
@@ -18,7 +25,7 @@ AT = datetime(2026, 7, 28, 12, tzinfo=UTC)
 @pytest.mark.parametrize("owner", [None, Owner(urn="urn:pulumi:prod::shop::replicator:index:Stream::orders")])
 @pytest.mark.parametrize("last_txid", [None, "0000000000000007"])
 async def test_a_tombstone_comes_back(tmp_path: Path, owner: Owner | None, last_txid: str | None) -> None:
-    place = "s3://eu-backups/orders"
+    place = "s3://eu-backups/orders?endpoint=s3.amazonaws.com"
     grave = Tombstone(destination=place, name="orders", owner=owner, generation=2, last_txid=last_txid, removed_at=AT)
     await FileStore(tmp_path).bury(grave)
     assert FileStore(tmp_path).tombstone(place) == grave
@@ -35,9 +42,141 @@ async def test_a_tombstone_comes_back(tmp_path: Path, owner: Owner | None, last_
     ids=["bare", "full"],
 )
 async def test_a_record_comes_back(tmp_path: Path, changes: dict[str, object]) -> None:
-    stream = declare("orders", tmp_path / "shop.db", "s3://eu-backups/orders")
+    stream = declare("orders", tmp_path / "shop.db", "s3://eu-backups/orders").recorded()
     record = Record(stream=stream, phase=Phase.MAKING).model_copy(update=changes)
     await FileStore(tmp_path).put(record)
     assert FileStore(tmp_path).get("orders") == record
     await FileStore(tmp_path).remove("orders")
     assert list(FileStore(tmp_path).records()) == []
+
+
+STREAM: dict[str, Any] = {
+    "name": "orders",
+    "source": {"kind": "sqlite", "uri": "sqlite:///srv/shop.db"},
+    "destination": {"kind": "s3", "uri": "s3://eu-backups/orders?region=eu-central-1"},
+    "backend": "litestream",
+    "waitFor": "running",
+    "deletionProtection": True,
+    "owner": {"urn": "urn:pulumi:prod::shop::replicator:index:Stream::orders", "token": "0123456789abcdef" * 2},
+}
+VERSION_1: dict[str, Any] = {"stream": STREAM, "phase": "active", "paused": False, "generation": 1, "replays": {}}
+"""As release 0.1 wrote it."""
+
+
+async def test_a_record_of_release_01_is_read_and_rewritten_only_with_a_change(tmp_path: Path) -> None:
+    path = _write(tmp_path, "orders", json.dumps(VERSION_1))
+    before = path.read_text()
+    store = FileStore(tmp_path)
+    record = store.get("orders")
+    assert record is not None
+    assert (record.version, record.backend, record.stream.deletion_protection) == (1, "litestream", True)
+    assert path.read_text() == before
+    await store.put(record.model_copy(update={"paused": True}))
+    written = json.loads(path.read_text())
+    assert (written["version"], written["backend"], written["paused"]) == (2, "litestream", True)
+    assert written["stream"]["owner"]["token"].startswith("sha256:")
+    again = FileStore(tmp_path).get("orders")
+    assert again == store.get("orders")
+    assert again is not None
+    assert (again.stream.deletion_protection, again.stream.wait_for) == (False, WaitFor.NONE)
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def _text(content: str) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        path.write_text(content)
+
+    return make
+
+
+def _changed(**changes: Any) -> Callable[[Path], None]:
+    return _text(json.dumps(VERSION_1 | changes))
+
+
+HERE = Ends("orders", STREAM["source"]["uri"], STREAM["destination"]["uri"])
+UNKNOWN = Ends("orders", None, None)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason", "ends"),
+    [
+        (_text(json.dumps(VERSION_1)[:-30]), "not JSON, or not all of it is there", UNKNOWN),
+        (_text(""), "not JSON", UNKNOWN),
+        (_text("[1]"), "a JSON object", UNKNOWN),
+        (_text('{"version": 1, "name": "of another program"}'), "these fields are wrong: stream", UNKNOWN),
+        (_changed(phase="resting"), "these fields are wrong: phase", HERE),
+        (_changed(stream={**STREAM, "mode": "all"}), r"these fields are wrong: stream\.mode", HERE),
+        (_changed(stream={**STREAM, "source": None}), "stream.source", HERE._replace(source=None)),
+        (_changed(version=FORMAT + 1, of_the_future=1), f"the format {FORMAT + 1} of a later release", HERE),
+        (_changed(version="two"), "the format 'two'", HERE),
+        (_changed(version=2, backend="hanzo-replicate", age={}), "of the backend 'hanzo-replicate'", HERE),
+        (_changed(stream={**STREAM, "name": "bills"}), "the record of stream 'bills'", HERE),
+        (_folder, "Is a directory", UNKNOWN),
+        (_dangling, "No such file", UNKNOWN),
+    ],
+)
+async def test_a_record_that_cannot_be_read_is_left_as_it_is_and_stops_no_other(
+    tmp_path: Path,
+    make: Callable[[Path], None],
+    reason: str,
+    ends: Ends,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _write(tmp_path, "users", json.dumps(VERSION_1 | {"stream": {**STREAM, "name": "users"}}))
+    path = tmp_path / "streams" / "orders.json"
+    make(path)
+    before = _state(path)
+    store = FileStore(tmp_path)
+    assert [record.name for record in store.records()] == ["users"]
+    assert list(store.unreadable) == ["orders"]
+    with pytest.raises(TypeError):
+        store.unreadable["orders"] = "well"  # type: ignore[index]
+    assert re.search(reason, store.unreadable["orders"])
+    assert ends in store.ends()
+    assert str(path) in caplog.text
+    record = Record(stream=declare("orders", tmp_path / "shop.db", "s3://b/p"), phase=Phase.MAKING)
+    with pytest.raises(RecordUnreadable, match="cannot be read"):
+        await store.remove("orders")
+    with pytest.raises(RecordUnreadable, match="cannot be read") as refused:
+        await store.put(record)
+    assert str(path) in refused.value.message
+    assert "restore the file" in str(refused.value.fix)
+    with pytest.raises(RecordUnreadable):
+        store.get("orders")
+    assert _state(path) == before
+
+
+async def test_a_tombstone_that_cannot_be_read_bars_its_place_alone(tmp_path: Path) -> None:
+    place, other = "s3://eu-backups/orders?endpoint=s3.amazonaws.com", "file:///backups/orders"
+    FileStore(tmp_path)
+    path = tmp_path / "tombstones" / f"{hashlib.sha256(place.encode()).hexdigest()[:32]}.json"
+    path.write_text("{")
+    store = FileStore(tmp_path)
+    grave = Tombstone(destination=place, name="orders", generation=1, removed_at=AT)
+    with pytest.raises(AgentFault, match="cannot be read"):
+        store.tombstone(place)
+    with pytest.raises(AgentFault, match="cannot be read"):
+        await store.bury(grave)
+    with pytest.raises(AgentFault, match="cannot be read"):
+        await store.exhume(place)
+    await store.bury(grave.model_copy(update={"destination": other}))
+    assert store.tombstone(other) is not None
+    assert path.read_text() == "{"
+
+
+def _write(registry: Path, name: str, content: str) -> Path:
+    folder = registry / "streams"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(content)
+    return folder / f"{name}.json"
+
+
+def _state(path: Path) -> tuple[bool, bool, str | None]:
+    return path.is_dir(), path.is_symlink(), path.read_text() if path.is_file() else None

@@ -1,4 +1,4 @@
-"""Who may change a stream, and which destinations exclude each other."""
+"""Who may change a stream."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from replicator.backends import stream_id
-from replicator.backends.ownership import destination_key, may_remove, refuse_shared_destination, settle_owner
-from replicator.errors import DestinationInUse, NotOurs, OwnedByAnother, ReplicatorError
-from replicator.model import Endpoint, Owner, Stream, token_digest
+from replicator.backends.ownership import may_remove, settle_owner
+from replicator.errors import NotOurs, OwnedByAnother, ReplicatorError
+from replicator.model import Owner, Stream, token_digest
 
 from tests.lifecycle.given import OTHER_URN, S3, SQLITE, URN, stream
 
@@ -125,42 +125,6 @@ def test_who_may_remove(record: Owner | None, caller: Owner | None, expected: bo
             may_remove(owned(record), caller)
     else:
         assert may_remove(owned(record), caller) is expected
-
-
-@pytest.mark.parametrize(
-    ("one", "two", "shared"),
-    [
-        ("s3://b/p", "s3://b/p", True),
-        ("s3://b/p", "s3://b/p/", True),
-        ("s3://b/p?region=a", "s3://b/p?region=b", True),
-        ("s3://b/p", "s3://b/p/below", True),
-        ("s3://b/p/below", "s3://b/p", True),
-        ("s3://b/p", "s3://b/p2", False),
-        ("s3://b/p", "s3://c/p", False),
-        ("file:///b/p", "s3://b/p", False),
-        ("s3://b/a/../p", "s3://b/p", False),  # in object storage `..` is a name like any other
-        ("s3://B/p", "s3://b/P", False),
-    ],
-)
-def test_one_writer_for_each_destination(one: str, two: str, shared: bool) -> None:
-    first = stream(destination={**S3, "uri": one})
-    second = stream(name="bills", destination={**S3, "uri": two})
-    if not shared:
-        refuse_shared_destination(second, [first])
-        return
-    with pytest.raises(DestinationInUse) as caught:
-        refuse_shared_destination(second, [first])
-    assert (caught.value.stream, caught.value.property) == ("bills", "destination.uri")
-    assert "stream 'orders' writes to" in caught.value.message
-
-
-def test_a_stream_does_not_exclude_itself() -> None:
-    refuse_shared_destination(stream(mode="cdc"), [stream()])
-
-
-def test_the_place_of_an_endpoint_is_without_its_parameters() -> None:
-    endpoint = Endpoint.model_validate({**S3, "uri": "s3://b/p/?endpoint=http://127.0.0.1:1/x"})
-    assert destination_key(endpoint) == "s3://b/p"
 
 
 @pytest.mark.parametrize(

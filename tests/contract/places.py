@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from replicator.errors import ReplicatorError
+
 from tests.backends.connect.mirror.bed import records
 from tests.kafka import make_topic, plain, produce, unique
 from tools.kafka.pair import Pair
@@ -27,6 +29,17 @@ class Places(Protocol):
         """The same for another stream, which would write where the stream of this name does."""
         ...
 
+    def spelled(self, ends: dict[str, Any]) -> dict[str, Any]:
+        """The same ends, written in another way where there is one."""
+        ...
+
+    def with_source_of(self, name: str) -> tuple[dict[str, Any], type[ReplicatorError] | None] | None:
+        """The same for another stream, with the source of this one and a destination of its own, and what refuses it.
+
+        None where the destination follows from the source.
+        """
+        ...
+
     def not_retained(self, name: str) -> str:
         """A position that the stream's source does not have."""
         ...
@@ -41,10 +54,12 @@ class Files:
     """SQLite files that are replicated to folders.
 
     :param beyond: a position that no source reaches.
+    :param one_stream_each: what refuses a second stream of a source, where one does.
     """
 
     folder: Path
     beyond: str
+    one_stream_each: type[ReplicatorError] | None
 
     def ends(self, name: str) -> dict[str, Any]:
         database = self.folder / f"{name}.db"
@@ -58,6 +73,16 @@ class Files:
     def touching(self, name: str, how: Touch) -> dict[str, Any]:
         within = {"same": f"replicas/{name}", "inside": f"replicas/{name}/inside", "around": "replicas"}
         return self.ends(f"beside-{name}") | {"destination": self._folder(within[how])}
+
+    def spelled(self, ends: dict[str, Any]) -> dict[str, Any]:
+        link = self.folder.with_name(f"{self.folder.name}-link")
+        if not link.is_symlink():
+            link.symlink_to(self.folder)
+        return {key: {**end, "uri": end["uri"].replace(f"{self.folder}/", f"{link}/")} for key, end in ends.items()}
+
+    def with_source_of(self, name: str) -> tuple[dict[str, Any], type[ReplicatorError] | None]:
+        other = self._folder(f"replicas/beside-{name}")
+        return self.ends(name) | {"destination": other}, self.one_stream_each
 
     def not_retained(self, name: str) -> str:
         return self.beyond
@@ -87,6 +112,12 @@ class Topics:
     def touching(self, name: str, how: Touch) -> dict[str, Any]:
         topic = self._topic(name)
         return self._mirror({"same": topic, "inside": f"{topic[:-1]}?", "around": f"{self.test}*"}[how])
+
+    def spelled(self, ends: dict[str, Any]) -> dict[str, Any]:
+        return ends
+
+    def with_source_of(self, name: str) -> None:
+        return None
 
     def not_retained(self, name: str) -> str:
         return f"{self._topic(name)}=99"

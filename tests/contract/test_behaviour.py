@@ -18,11 +18,13 @@ from replicator.backends.sqlite.litestream import find_binary
 from replicator.capabilities import TABLE, No
 from replicator.errors import (
     DestinationInUse,
+    InvalidStream,
     NotOurs,
     OwnedByAnother,
     ReplayKeyReused,
     ReplayNotFound,
     ReplayNotRetained,
+    ReplicatorError,
     StreamNotFound,
     Unsupported,
 )
@@ -91,13 +93,20 @@ Opened = tuple[Replicator, Places]
 
 
 async def open_memory(request: pytest.FixtureRequest, stack: AsyncExitStack, folder: Path) -> Opened:
-    return MemoryReplicator(), Files(folder, beyond="9" * 9)
+    return MemoryReplicator(), Files(_data(folder), beyond="9" * 9, one_stream_each=None)
 
 
 async def open_litestream(request: pytest.FixtureRequest, stack: AsyncExitStack, folder: Path) -> Opened:
     agent = Agent((await find_binary()).path, folder / "agent", {})
     stack.push_async_callback(agent.stop)
-    return await agent.start(), Files(folder, beyond=f"{2**40:016x}")
+    return await agent.start(), Files(_data(folder), beyond=f"{2**40:016x}", one_stream_each=InvalidStream)
+
+
+def _data(folder: Path) -> Path:
+    """A folder for databases and replicas, which has a link beside it."""
+    data = folder / "data"
+    data.mkdir()
+    return data
 
 
 async def open_kafka_mirror(request: pytest.FixtureRequest, stack: AsyncExitStack, folder: Path) -> Opened:
@@ -215,6 +224,47 @@ async def test_one_writer_for_a_destination(given: Given, how: Touch) -> None:
     with pytest.raises(DestinationInUse, match="orders"):
         await given.replicator.upsert_stream(second)
     assert [stream.name for stream in await given.replicator.list_streams()] == ["orders"]
+
+
+@pytest.mark.parametrize("spelling", ["the same", "another"])
+@pytest.mark.parametrize("how", get_args(Touch))
+@pytest.mark.parametrize("first", [0, 1])
+async def test_of_two_starts_at_once_on_one_destination_one_is_made(
+    given: Given, how: Touch, spelling: str, first: int
+) -> None:
+    beside = given.places.touching("orders", how)
+    if spelling == "another":
+        beside = given.places.spelled(beside)
+    pair = [given.stream(), given.stream("bills", **beside)]
+    await _assert_one_is_made(given, pair[first], pair[1 - first], DestinationInUse)
+
+
+@pytest.mark.parametrize("spelling", ["the same", "another"])
+@pytest.mark.parametrize("first", [0, 1])
+async def test_two_starts_at_once_of_one_source(given: Given, spelling: str, first: int) -> None:
+    row = given.places.with_source_of("orders")
+    if row is None:
+        return
+    beside, refused = row
+    pair = [
+        given.stream(),
+        given.stream("bills", **(given.places.spelled(beside) if spelling == "another" else beside)),
+    ]
+    if refused is None:
+        await asyncio.gather(*map(given.replicator.upsert_stream, pair))
+        assert len(await given.replicator.list_streams()) == 2
+    else:
+        await _assert_one_is_made(given, pair[first], pair[1 - first], refused)
+
+
+async def _assert_one_is_made(given: Given, one: Stream, other: Stream, refused: type[ReplicatorError]) -> None:
+    """Start both at once, as two resources of a program; the error names the one that was made."""
+    results = await asyncio.gather(*map(given.replicator.upsert_stream, (one, other)), return_exceptions=True)
+    (made,) = await given.replicator.list_streams()
+    (error,) = [result for result in results if result is not None]
+    assert isinstance(error, refused)
+    assert repr(made.name) in error.message
+    assert results[[one.name, other.name].index(made.name)] is None
 
 
 async def test_pause_and_resume_are_idempotent_and_keep_the_checkpoint(given: Given) -> None:

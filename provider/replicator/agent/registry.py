@@ -4,73 +4,137 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from replicator.backends.sqlite.record import Record, Tombstone
+from replicator.backends.reservations import Ends
+from replicator.backends.sqlite.dialect import LITESTREAM
+from replicator.backends.sqlite.record import REPAIR, Record, Stored, Tombstone, unreadable_record
 from replicator.errors import AgentFault
 
-M = TypeVar("M", bound=BaseModel)
+S = TypeVar("S", bound=Stored)
+
+_log = logging.getLogger(__name__)
 
 
 class FileStore:
     """Records and tombstones below one folder, which only this process writes.
 
+    A file that cannot be read is logged and left as it is, and bars the way to what it may be the record of.
+
     :param folder: made, with mode 0700, where it is missing.
+    :param backend: whose records these are.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, backend: str = LITESTREAM.kind) -> None:
         self._streams = folder / "streams"
         self._tombstones = folder / "tombstones"
         for path in (folder, self._streams, self._tombstones):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._records = {record.name: record for record in _load(self._streams, Record)}
-        self._buried = {tombstone.destination: tombstone for tombstone in _load(self._tombstones, Tombstone)}
+        records, damaged = _load(self._streams, Record, backend)
+        for path, record in records.items():
+            if record.name != path.stem:
+                damaged[path] = _log_unreadable(path, f"it holds the record of stream {record.name!r}")
+        self._records = {record.name: record for path, record in records.items() if path not in damaged}
+        self._unreadable = {path.stem: why for path, why in damaged.items()}
+        self._unreadable_ends = [_ends(path) for path in damaged]
+        tombstones, self._unreadable_tombstones = _load(self._tombstones, Tombstone, backend)
+        self._buried = {tombstone.destination: tombstone for tombstone in tombstones.values()}
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        return MappingProxyType(self._unreadable)
 
     def records(self) -> Sequence[Record]:
         return list(self._records.values())
 
+    def ends(self) -> Sequence[Ends]:
+        return [*(Ends.of(record.stream) for record in self._records.values()), *self._unreadable_ends]
+
     def get(self, name: str) -> Record | None:
+        self._refuse_unreadable(name)
         return self._records.get(name)
 
     async def put(self, record: Record) -> None:
-        await asyncio.to_thread(_write, self._streams / f"{record.name}.json", record)
+        self._refuse_unreadable(record.name)
+        record = record.upgraded()
+        await asyncio.to_thread(_write, self._stream_file(record.name), record)
         self._records[record.name] = record
 
     async def remove(self, name: str) -> None:
-        await asyncio.to_thread(_remove, self._streams / f"{name}.json")
+        self._refuse_unreadable(name)
+        await asyncio.to_thread(_remove, self._stream_file(name))
         self._records.pop(name, None)
 
     def tombstone(self, destination: str) -> Tombstone | None:
+        self._refuse_unreadable_tombstone(destination)
         return self._buried.get(destination)
 
     async def bury(self, tombstone: Tombstone) -> None:
+        self._refuse_unreadable_tombstone(tombstone.destination)
         await asyncio.to_thread(_write, self._grave(tombstone.destination), tombstone)
         self._buried[tombstone.destination] = tombstone
 
     async def exhume(self, destination: str) -> None:
+        self._refuse_unreadable_tombstone(destination)
         await asyncio.to_thread(_remove, self._grave(destination))
         self._buried.pop(destination, None)
+
+    def _stream_file(self, name: str) -> Path:
+        return self._streams / f"{name}.json"
 
     def _grave(self, destination: str) -> Path:
         return self._tombstones / f"{hashlib.sha256(destination.encode()).hexdigest()[:32]}.json"
 
+    def _refuse_unreadable(self, name: str) -> None:
+        if (why := self._unreadable.get(name)) is not None:
+            raise unreadable_record(name, why)
 
-def _load(folder: Path, model: type[M]) -> list[M]:
-    found = []
+    def _refuse_unreadable_tombstone(self, destination: str) -> None:
+        path = self._grave(destination)
+        if (why := self._unreadable_tombstones.get(path)) is not None:
+            raise AgentFault(why, fix=REPAIR)
+
+
+def _load(folder: Path, kind: type[S], backend: str) -> tuple[dict[Path, S], dict[Path, str]]:
+    """Read every file; return what they hold, and why the others cannot be read."""
+    found: dict[Path, S] = {}
+    unreadable: dict[Path, str] = {}
     for path in sorted(folder.glob("*.json")):
         try:
-            found.append(model.model_validate_json(path.read_bytes()))
-        except ValidationError as error:
-            raise AgentFault(
-                f"{path} cannot be read as a {model.__name__.lower()}: {error.error_count()} fields are wrong",
-                fix="restore the file from a backup, or move it away and import the stream again",
-            ) from None
-    return found
+            found[path] = kind.read(path.read_bytes(), backend=backend)
+        except OSError as error:
+            unreadable[path] = _log_unreadable(path, str(error.strerror))
+        except ValueError as error:
+            unreadable[path] = _log_unreadable(path, str(error))
+    return found, unreadable
+
+
+def _ends(path: Path) -> Ends:
+    """Return what a damaged record still tells."""
+    with suppress(OSError, ValueError, AttributeError):
+        stream = json.loads(path.read_bytes()).get("stream")
+        return Ends(path.stem, _uri(stream, "source"), _uri(stream, "destination"))
+    return Ends(path.stem, None, None)
+
+
+def _uri(stream: Any, end: str) -> str | None:
+    uri = stream[end].get("uri") if isinstance(stream, dict) and isinstance(stream.get(end), dict) else None
+    return uri if isinstance(uri, str) else None
+
+
+def _log_unreadable(path: Path, reason: str) -> str:
+    why = f"{path} cannot be read: {reason}"
+    _log.error("%s", why)
+    return why
 
 
 def _write(path: Path, model: BaseModel) -> None:

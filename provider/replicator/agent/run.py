@@ -71,6 +71,7 @@ async def run(settings: AgentSettings, *, ready: Callable[[], None] | None = Non
             folder.daemons,
             store,
             launcher(redactor),
+            state=folder.path,
             replay_window=settings.replay_window,
             redactor=redactor,
         )

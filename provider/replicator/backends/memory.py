@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from replicator.backends.ownership import may_remove, refuse_shared_destination, settle_owner
+from replicator.backends.ownership import may_remove, settle_owner
+from replicator.backends.reservations import Ends, Reservations
 from replicator.capabilities import MEMORY, No
 from replicator.errors import (
     InvalidStream,
@@ -69,13 +70,14 @@ class MemoryReplicator:
         self._retention = retention
         self._origin = clock()
         self._records: dict[str, _Record] = {}
+        self._reservations = Reservations(lambda: (Ends.of(record.stream) for record in self._records.values()))
         self.delivered: dict[str, set[int]] = {}
         """What each destination holds: numbers of events, by URI."""
 
     async def upsert_stream(self, stream: Stream) -> None:
         record = self._records.get(stream.name)
         owner = settle_owner(record.stream if record else None, stream)
-        refuse_shared_destination(stream, (other.stream for other in self._records.values()))
+        self._reservations.refuse(Ends.of(stream))
         stored = stream.model_copy(update={"owner": owner, "backend": self.kind})
         paused = stream.desired_state is DesiredState.PAUSED
         if record is None:
@@ -212,7 +214,7 @@ class MemoryReplicator:
         record = self._records.get(stream.name)
         try:
             settle_owner(record.stream if record else None, stream)
-            refuse_shared_destination(stream, (other.stream for other in self._records.values()))
+            self._reservations.refuse(Ends.of(stream))
         except ReplicatorError as error:
             return [Finding.of(error, Severity.ERROR)]
         return []

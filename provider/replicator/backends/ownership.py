@@ -19,11 +19,9 @@ replacement first where it was not asked to (`--target-replace`), and the delete
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from replicator.backends import stream_id
-from replicator.errors import DestinationInUse, NotOurs, OwnedByAnother
-from replicator.model import Endpoint, Owner, Stream, token_digest
+from replicator.errors import NotOurs, OwnedByAnother
+from replicator.model import Owner, Stream, token_digest
 
 
 def settle_owner(record: Stream | None, wanted: Stream) -> Owner | None:
@@ -115,22 +113,3 @@ def _owned(record: Stream, held: Owner) -> OwnedByAnother:
         fix=f"choose another name. If {held.urn} is in no stack any more, run pulumi import replicator:index:Stream "
         f"<resource> {stream_id(record)}, which takes the stream over",
     )
-
-
-def destination_key(endpoint: Endpoint) -> str:
-    """The place that an endpoint writes to, without its connection parameters."""
-    return endpoint.uri.partition("?")[0].rstrip("/")
-
-
-def refuse_shared_destination(stream: Stream, others: Iterable[Stream]) -> None:
-    """One writer per destination: raise `DestinationInUse` where another stream writes to the same place."""
-    mine = destination_key(stream.destination) + "/"
-    for other in others:
-        theirs = destination_key(other.destination) + "/"
-        if other.name != stream.name and (mine.startswith(theirs) or theirs.startswith(mine)):
-            raise DestinationInUse(
-                f"stream {other.name!r} writes to {theirs.rstrip('/')}",
-                stream=stream.name,
-                property="destination.uri",
-                fix="give each stream a destination of its own; two writers on one leave neither restorable",
-            )

@@ -59,6 +59,7 @@ class Agent:
             self.folder / "d",
             self.store,
             self._launch,
+            state=self.folder,
             replay_window=timedelta(hours=1),
             redactor=self.redactor,
             environ=self._environ,

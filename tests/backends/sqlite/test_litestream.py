@@ -41,7 +41,7 @@ async def test_other_versions_are_refused(version: str, tmp_path: Path, monkeypa
     program.write_text(f"#!/bin/sh\necho '{version}'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    other = Dialect("other-engine", (0, 5, 17), "", "", "", "")
+    other = Dialect("other", "other-engine", (0, 5, 17), "", "", "", "")
     with pytest.raises(EngineMissing, match=r"0\.5\.x, from 0\.5\.17 on"):
         await find_binary(other)
     program.write_text("#!/bin/sh\necho v0.5.18\n")

@@ -91,16 +91,6 @@ def test_a_child_lies_below() -> None:
             place.child(bad)
 
 
-def test_places_that_contain_each_other_overlap() -> None:
-    a, other = parse_replica("s3://bucket/a"), parse_replica("s3://bucket/ab")
-    assert a.overlaps(a) and a.overlaps(a.child("x")) and a.child("x").overlaps(a)
-    assert not a.overlaps(other) and not a.child("x").overlaps(a.child("y"))
-    assert not a.overlaps(parse_replica("s3://bucket/a?endpoint=http://127.0.0.1:9"))
-    folder = parse_replica("file:///data/a")
-    assert folder.overlaps(folder.child("x")) and not folder.overlaps(parse_replica("file:///data/ab"))
-    assert not a.overlaps(folder) and not folder.overlaps(a)
-
-
 def test_credentials_do_not_show_in_a_repr() -> None:
     assert "hunter2" not in repr(S3Credentials("hunter2", "hunter2"))
 

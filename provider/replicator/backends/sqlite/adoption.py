@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from pathlib import Path
 
-from replicator.backends.ownership import destination_key
 from replicator.backends.sqlite.holders import holders
 from replicator.backends.sqlite.keeper import Keeper
-from replicator.backends.sqlite.litestream import format_txid
 from replicator.backends.sqlite.places import parse_location, same_place, source_path
 from replicator.backends.sqlite.positions import Position
 from replicator.backends.sqlite.preflight import contents
-from replicator.backends.sqlite.record import Phase, Record, Tombstone
+from replicator.backends.sqlite.record import FORMAT, Phase, Record
 from replicator.backends.sqlite.replica import PrefixContents
 from replicator.errors import DestinationInUse
 from replicator.model import Checkpoint, Stream
@@ -25,14 +22,15 @@ _LATER_GENERATIONS = "r2"  # the sub-prefix of an agent's first re-seed; no lite
 async def look(keeper: Keeper, stream: Stream, record: Record | None) -> Adoption:
     """What would be taken over. Raise where the source, the store or the data there do not allow it."""
     if record is not None and record.phase is Phase.ACTIVE:
-        if record.stream.source.uri == stream.source.uri and same_place(record.stream, stream):
+        if record.stream.source.uri == stream.source.uri and await same_place(record.stream, stream):
             return Adoption(known=True)
         raise DestinationInUse(
             f"the agent has a stream of this name, of {source_path(record.stream)}",
             stream=stream.name,
             fix="choose another name",
         )
-    keeper.refuse_neighbours(stream)
+    parse_location(stream)
+    await keeper.reservations.check(stream)
     await keeper.inspect(stream)
     found = await _contents(keeper, stream)
     newest = None
@@ -49,18 +47,10 @@ async def take_over(keeper: Keeper, stream: Stream, half_made: Record | None, *,
     if running := await asyncio.to_thread(holders, [source_path(stream)], but=ours):
         raise still_running(running, stream.name)
     found = await _contents(keeper, stream)
-    key = destination_key(stream.destination)
-    if found.objects and keeper.store.tombstone(key) is None:
-        await keeper.store.bury(
-            Tombstone(
-                destination=key,
-                name=stream.name,
-                owner=None,
-                generation=1,
-                last_txid=format_txid(found.newest_txid) if found.newest_txid else None,
-                removed_at=datetime.now(UTC),
-            )
-        )
+    left = await keeper.tombstones.find(stream)
+    if found.objects and (left is None or left.version < FORMAT):
+        record = Record(stream=stream, phase=Phase.MAKING)
+        await keeper.tombstones.bury(record, found.newest_txid)
     await keeper.make(stream, half_made)
 
 

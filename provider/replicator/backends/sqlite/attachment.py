@@ -18,7 +18,9 @@ from replicator.backends.sqlite.places import Identities, check_source_path, loc
 from replicator.backends.sqlite.positions import position_at
 from replicator.backends.sqlite.record import FileId, Phase, Record, Store
 from replicator.backends.sqlite.replica import ReplicaError, S3Location
+from replicator.backends.sqlite.reserved import SqliteReservations
 from replicator.backends.sqlite.status import ASK_WITHIN, stale_after
+from replicator.backends.sqlite.tombstones import Tombstones
 from replicator.errors import EngineUnavailable, ReplicatorError, SourceSwapped
 from replicator.model import Stream
 
@@ -41,13 +43,16 @@ class Attachment:
         store: Store,
         launch: Launch,
         *,
+        state: Path,
         replay_window: timedelta,
         redactor: authref.Redactor,
         environ: Mapping[str, str],
     ) -> None:
         self.store = store
+        self.reservations = SqliteReservations(state, store.ends)
         self.redact = redactor
         self.identities = Identities(redactor, environ)
+        self.tombstones = Tombstones(store, self.identities.of)
         self.lanes = Lanes(binary, folder, launch, replay_window=replay_window, on_change=self._changed)
         self._health: dict[str, Health] = {}
 

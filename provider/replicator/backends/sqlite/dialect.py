@@ -10,10 +10,12 @@ from pathlib import Path
 class Dialect:
     """One engine's words.
 
+    `kind` is the backend's name.
     `side_folder` is the folder that the engine keeps beside a database, `{name}` being the database's file name.
     `own_tables` is the prefix of the tables that the engine makes in a database.
     """
 
+    kind: str
     binary: str
     minimum_version: tuple[int, int, int]
     already_registered: str
@@ -27,6 +29,7 @@ class Dialect:
 
 
 LITESTREAM = Dialect(
+    kind="litestream",
     binary="litestream",
     minimum_version=(0, 5, 17),
     already_registered="already_registered",

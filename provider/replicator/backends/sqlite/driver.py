@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from replicator import authref
-from replicator.backends.ownership import destination_key, may_remove, settle_owner
+from replicator.backends.ownership import may_remove, settle_owner
 from replicator.backends.sqlite import adoption, preflight, replays
 from replicator.backends.sqlite import database as db
+from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.keeper import Keeper
 from replicator.backends.sqlite.lanes import Launch
 from replicator.backends.sqlite.litestream import EngineError
 from replicator.backends.sqlite.places import location_of, parse_location, same_place, side_folder, source_path
-from replicator.backends.sqlite.record import Phase, Record, Store
+from replicator.backends.sqlite.record import Phase, Record, Store, unreadable_record
 from replicator.backends.sqlite.status import ASK_WITHIN, Answer, ask, status_of
-from replicator.errors import Category, ReplicatorError
+from replicator.errors import Category, RecordUnreadable, ReplicatorError
 from replicator.model import Checkpoint, Mode, Owner, Stream, StreamStatus
-from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
+from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
 
 LOOK_EVERY = 2.0
 """Seconds between two looks at files and uploads."""
@@ -47,10 +48,11 @@ class SqliteDriver:
 
     :param store: the records; written before each effect, so that a crash can be finished.
     :param launch: starts supervised children.
+    :param state: the agent's folder, in which no stream may write; without it, `folder`.
     :param replay_window: how long each single transaction stays restorable.
     """
 
-    kind = "litestream"
+    kind = LITESTREAM.kind
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class SqliteDriver:
         store: Store,
         launch: Launch,
         *,
+        state: Path | None = None,
         replay_window: timedelta = timedelta(hours=1),
         redactor: authref.Redactor | None = None,
         environ: Mapping[str, str] = os.environ,
@@ -69,6 +72,7 @@ class SqliteDriver:
             folder,
             store,
             launch,
+            state=state or folder,
             replay_window=replay_window,
             redactor=redactor or authref.Redactor(),
             environ=environ,
@@ -129,15 +133,16 @@ class SqliteDriver:
                 await self._keeper.remove(record)
                 record = None
             owner = settle_owner(record.stream if record else None, stream)
-            stored = stream.model_copy(update={"owner": owner, "backend": self.kind})
-            self._keeper.refuse_neighbours(stored)
-            if record is None or record.phase is Phase.MAKING:
-                await self._keeper.make(stored, record)
-            else:
-                await self._keeper.change(record, stored)
+            stored = stream.model_copy(update={"owner": owner, "backend": self.kind}).recorded()
+            parse_location(stored)
+            async with self._keeper.reservations.hold(stored):
+                if record is None or record.phase is Phase.MAKING:
+                    await self._keeper.make(stored, record)
+                else:
+                    await self._keeper.change(record, stored)
 
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
-        adopted = stream.model_copy(update={"owner": None, "backend": self.kind})
+        adopted = stream.model_copy(update={"owner": None, "backend": self.kind}).recorded()
         if dry_run:
             return await adoption.look(self._keeper, adopted, self._keeper.store.get(stream.name))
         return await self._whole(self._adopt(adopted))
@@ -150,7 +155,8 @@ class SqliteDriver:
                 record = None
             found = await adoption.look(self._keeper, stream, record)
             if not found.known:
-                await adoption.take_over(self._keeper, stream, record, ours=self._folder)
+                async with self._keeper.reservations.hold(stream):
+                    await adoption.take_over(self._keeper, stream, record, ours=self._folder)
             return found
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
@@ -170,15 +176,23 @@ class SqliteDriver:
         return [record.stream for record in self._keeper.store.records()]
 
     async def get_status(self, name: str) -> StreamStatus:
+        if (why := self._keeper.store.unreadable.get(name)) is not None:
+            return Description.unreadable(name, unreadable_record(name, why)).status
         return (await self._statuses([self._keeper.record(name)]))[0]
 
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
         records = [record for record in self._keeper.store.records() if names is None or record.name in names]
         statuses = await self._statuses(records)
-        return [
+        readable = [
             Description(stream=record.stream, status=status, engine_objects=self._objects(record))
             for record, status in zip(records, statuses, strict=True)
         ]
+        unreadable = [
+            Description.unreadable(name, unreadable_record(name, why))
+            for name, why in self._keeper.store.unreadable.items()
+            if names is None or name in names
+        ]
+        return readable + unreadable
 
     async def overview(self) -> list[Description]:
         return await self.describe()
@@ -194,14 +208,17 @@ class SqliteDriver:
             await work(self._keeper.record(name))
 
     async def preflight(self, stream: Stream) -> list[Finding]:
-        record = self._keeper.store.get(stream.name)
-        stays = record is not None and same_place(record.stream, stream)
+        try:
+            record = self._keeper.store.get(stream.name)
+        except RecordUnreadable as error:
+            return [Finding.of(error, Severity.ERROR)]
 
         async def owner() -> None:
             settle_owner(record.stream if record else None, stream)
 
         async def neighbours() -> None:
-            self._keeper.refuse_neighbours(stream)
+            parse_location(stream)
+            await self._keeper.reservations.check(stream)
 
         async def source() -> None:
             await self._keeper.inspect(stream)
@@ -209,9 +226,8 @@ class SqliteDriver:
         async def destination() -> None:
             parse_location(stream)
             await self._keeper.identities.of(stream)
-            if not stays:
-                grave = self._keeper.store.tombstone(destination_key(stream.destination))
-                await self._keeper.refuse_foreign_data(stream, grave)
+            if record is None or not await same_place(record.stream, stream):
+                await self._keeper.tombstones.returning(stream)
 
         return await preflight.findings(owner, neighbours, source, destination)
 

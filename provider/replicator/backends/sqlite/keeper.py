@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from shutil import rmtree
 
-from replicator.backends.ownership import destination_key, refuse_shared_destination
-from replicator.backends.sqlite import faults, preflight, replays
+from replicator.backends.sqlite import faults, replays
 from replicator.backends.sqlite.attachment import Attachment
-from replicator.backends.sqlite.litestream import format_txid
 from replicator.backends.sqlite.places import parse_location, same_place, side_folder, source_path
 from replicator.backends.sqlite.positions import position_at
-from replicator.backends.sqlite.record import FileId, Phase, Record, Tombstone
+from replicator.backends.sqlite.record import FileId, Phase, Record
 from replicator.backends.sqlite.replica import ReplicaError
-from replicator.errors import DestinationInUse, EngineRefused, InvalidStream, ReplicatorError, StreamNotFound
-from replicator.model import DesiredState, Mode, Owner, Stream
+from replicator.backends.sqlite.reserved import replicated_already
+from replicator.errors import EngineRefused, ReplicatorError, StreamNotFound
+from replicator.model import DesiredState, Mode, Stream
 
 
 class Keeper(Attachment):
-    """Makes, changes and removes streams. Callers hold the stream's lock.
+    """Makes, changes and removes streams. Callers hold the stream's lock, and to make or change it its reservation.
 
     Each record is written before the effect that it speaks of; after a crash it says what to finish.
     """
@@ -29,22 +27,22 @@ class Keeper(Attachment):
     async def make(self, stream: Stream, half_made: Record | None) -> None:
         if half_made is not None:
             await self.lanes.detach(stream.name)
-            if half_made.stream.source.uri != stream.source.uri or not same_place(half_made.stream, stream):
+            elsewhere = not await same_place(half_made.stream, stream)
+            if elsewhere or half_made.stream.source.uri != stream.source.uri:
                 await self._abandon(half_made)
                 half_made = None
-        grave = self.store.tombstone(destination_key(stream.destination))
+        await self.identities.of(stream)
+        file = await self._inspect_alone(stream)
+        left = None if half_made else await self.tombstones.returning(stream)
         record = Record(
             stream=stream,
             phase=Phase.MAKING,
             paused=stream.desired_state is DesiredState.PAUSED or stream.mode is Mode.SNAPSHOT,
-            generation=half_made.generation if half_made else grave.generation if grave else 1,
+            generation=half_made.generation if half_made else left.generation if left else 1,
+            file=file,
             copy_due=stream.mode is Mode.SNAPSHOT,
             reset_due=True,
         )
-        await self.job(record)
-        record = record.model_copy(update={"file": await self._inspect_alone(stream)})
-        if half_made is None:
-            await self.refuse_foreign_data(stream, grave)
         await self.store.put(record)
         try:
             if record.copy_due:
@@ -55,7 +53,7 @@ class Keeper(Attachment):
             await self._abandon(record)
             raise
         await self.store.put(record.model_copy(update={"phase": Phase.ACTIVE}))
-        await self._exhume(stream)
+        await self.tombstones.exhume(stream, left)
 
     async def _abandon(self, record: Record) -> None:
         """Leave nothing behind. What reached the destination meanwhile stays ours to come back to.
@@ -63,7 +61,7 @@ class Keeper(Attachment):
         An upload may arrive after its process has ended, so that a look at the destination would not tell.
         """
         await self.lanes.detach(record.name, timeout=1.0)
-        await self._bury(record)
+        await self.tombstones.bury(record)
         await asyncio.to_thread(rmtree, side_folder(record.stream), True)
         await self.store.remove(record.name)
         self.forget(record.name)
@@ -73,7 +71,7 @@ class Keeper(Attachment):
     async def change(self, record: Record, stream: Stream) -> None:
         old = record.stream
         new_source = old.source.uri != stream.source.uri
-        new_place = not same_place(old, stream)
+        new_place = not await same_place(old, stream)
         file = await self._inspect_alone(stream)
         swapped = not new_source and record.file is not None and file != record.file
         moved = new_place or new_source or swapped
@@ -82,12 +80,12 @@ class Keeper(Attachment):
             if changed != record:
                 await self.store.put(changed)
             await self._settle(changed)
-            await self._exhume(stream)  # a crash may have left it since the stream came back
+            await self.tombstones.exhume(stream)  # a crash may have left it since the stream came back
             return
+        left = None
         if new_place:
-            grave = self.store.tombstone(destination_key(stream.destination))
-            await self.refuse_foreign_data(stream, grave)
-            changed = changed.model_copy(update={"generation": grave.generation if grave else 1, "reset_due": True})
+            left = await self.tombstones.returning(stream)
+            changed = changed.model_copy(update={"generation": left.generation if left else 1, "reset_due": True})
         elif moved:
             changed = replays.new_generation(changed)
         copies = stream.mode is Mode.SNAPSHOT
@@ -96,7 +94,7 @@ class Keeper(Attachment):
         )
         await self.reach(changed)  # what cannot be resolved, or may not even list, fails before anything is stopped
         if new_place:
-            await self._bury(record, (await self.lanes.detach(record.name)).txid)
+            await self.tombstones.bury(record, (await self.lanes.detach(record.name)).txid)
         await self.store.put(changed)
         await self.lanes.detach(record.name)
         if new_source:
@@ -109,7 +107,7 @@ class Keeper(Attachment):
                 if not record.paused:
                     await self.try_attach(record)
             raise
-        await self._exhume(stream)
+        await self.tombstones.exhume(stream, left)
 
     async def _start(self, record: Record) -> None:
         if record.copy_due:
@@ -170,29 +168,12 @@ class Keeper(Attachment):
                 await parse_location(stream).purge_prefix(await self.identities.of(stream))
             except ReplicaError as error:
                 raise faults.of_replica(error, stream.name) from error
-            await self._exhume(stream)
+            await self.tombstones.exhume(stream)
         else:
-            await self._bury(record, released.txid)
+            await self.tombstones.bury(record, released.txid)
         await asyncio.to_thread(rmtree, side_folder(stream), True)
         await self.store.remove(record.name)
         self.forget(record.name)
-
-    async def _bury(self, record: Record, last: int | None = None) -> None:
-        await self.store.bury(
-            Tombstone(
-                destination=destination_key(record.stream.destination),
-                name=record.name,
-                owner=record.stream.owner,
-                generation=record.generation,
-                last_txid=format_txid(last) if last else None,
-                removed_at=datetime.now(UTC),
-            )
-        )
-
-    async def _exhume(self, stream: Stream) -> None:
-        key = destination_key(stream.destination)
-        if self.store.tombstone(key) is not None:
-            await self.store.exhume(key)
 
     # --- refusals --------------------------------------------------------------------------------------------------
 
@@ -202,67 +183,18 @@ class Keeper(Attachment):
             raise StreamNotFound("the agent has no such stream", stream=name, fix="see what is there: replicator list")
         return record
 
-    async def refuse_foreign_data(self, stream: Stream, grave: Tombstone | None) -> None:
-        """One writer per destination: refuse a prefix that holds what this registry does not own."""
-        if grave is not None and _may_come_back(stream.owner, grave.owner):
-            return
-        place, credentials = parse_location(stream), await self.identities.of(stream)
-        if grave is None:
-            await preflight.refuse_objects(stream, place, credentials)
-            return
-        if grave.last_txid is None and not (await preflight.contents(stream, place, credentials)).objects:
-            return
-        whose = f" of {grave.owner.urn}" if grave.owner else ", which no resource managed"
-        raise DestinationInUse(
-            f"{place} holds the replica of the removed stream {grave.name!r}{whose}",
-            stream=stream.name,
-            property="destination.uri",
-            fix="choose another prefix, or delete that replica first",
-        )
-
-    def refuse_neighbours(self, stream: Stream) -> None:
-        others = [record.stream for record in self.store.records() if record.name != stream.name]
-        refuse_shared_destination(stream, others)
-        place, path = parse_location(stream), source_path(stream)
-        for other in others:
-            if place.overlaps(parse_location(other)):
-                raise DestinationInUse(
-                    f"stream {other.name!r} writes to {parse_location(other)}",
-                    stream=stream.name,
-                    property="destination.uri",
-                    fix="give each stream a destination of its own; two writers on one leave neither restorable",
-                )
-            if source_path(other) == path:
-                raise _replicated_already(stream, other)
-
     async def _inspect_alone(self, stream: Stream) -> FileId:
-        """Which file it is; refused where another stream replicates it under another name."""
+        """Which file it is; refused where another stream's record has it, by whatever path."""
         file = await self.inspect(stream)
         for other in self.store.records():
             if other.name != stream.name and other.file == file:
-                raise _replicated_already(stream, other.stream)
+                raise replicated_already(stream.name, other.name)
         return file
 
     def _refuse_half(self, record: Record) -> None:
         if record.phase is not Phase.ACTIVE:
             half = "made" if record.phase is Phase.MAKING else "removed"
             raise EngineRefused(f"it is half {half}", stream=record.name, fix="run pulumi up, which finishes that")
-
-
-def _may_come_back(caller: Owner | None, left: Owner | None) -> bool:
-    """Whether a caller may go on with what `left` has left. An operator has no identity and may."""
-    if caller is None or left is None:
-        return caller is None
-    return caller.urn == left.urn or (caller.token is not None and caller.token == left.token)
-
-
-def _replicated_already(stream: Stream, other: Stream) -> InvalidStream:
-    return InvalidStream(
-        f"stream {other.name!r} replicates this database already, and litestream writes to one place",
-        stream=stream.name,
-        property="source.uri",
-        fix="change the destination of that stream, or replicate its replica",
-    )
 
 
 def _engine_settings(stream: Stream) -> tuple[object, ...]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from replicator import authref
+from replicator.backends.identity import Look
 from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.litestream import checked_path
 from replicator.backends.sqlite.record import Record
-from replicator.backends.sqlite.replica import ReplicaLocation, S3Credentials, S3Location, parse_replica
+from replicator.backends.sqlite.replica import ReplicaLocation, S3Credentials, parse_replica
 from replicator.errors import InvalidStream, ReplicatorError
 from replicator.model import Stream
 
@@ -53,19 +53,25 @@ def parse_location(stream: Stream) -> ReplicaLocation:
         raise InvalidStream(str(error), stream=stream.name, property="destination.uri") from None
 
 
+def place_of(stream: Stream, generation: int) -> ReplicaLocation:
+    """Return where a generation of a stream writes."""
+    place = parse_location(stream)
+    return place if generation == 1 else place.child(f"r{generation}")
+
+
 def location_of(record: Record) -> ReplicaLocation:
     """Where the stream writes now."""
-    place = parse_location(record.stream)
-    return place if record.generation == 1 else place.child(f"r{record.generation}")
+    return place_of(record.stream, record.generation)
 
 
-def same_place(one: Stream, other: Stream) -> bool:
-    """Whether two declarations write to the same objects. A region is only how they are reached."""
-    return _without_region(parse_location(one)) == _without_region(parse_location(other))
+async def same_place(one: Stream, other: Stream) -> bool:
+    """Return whether two declarations write to the same objects, however their URIs are written."""
 
+    def compare() -> bool:
+        look = Look()
+        return look.at(one.destination.uri).is_same(look.at(other.destination.uri))
 
-def _without_region(place: ReplicaLocation) -> ReplicaLocation:
-    return replace(place, region=None) if isinstance(place, S3Location) else place
+    return await asyncio.to_thread(compare)
 
 
 class Identities:

@@ -34,9 +34,8 @@ async def contents(stream: Stream, location: ReplicaLocation, credentials: S3Cre
         raise faults.of_replica(error, stream.name) from error
 
 
-async def refuse_objects(stream: Stream, location: ReplicaLocation, credentials: S3Credentials | None) -> None:
+def refuse_objects(stream: Stream, location: ReplicaLocation, found: PrefixContents) -> None:
     """Raise `DestinationInUse` where anything is stored at the destination."""
-    found = await contents(stream, location, credentials)
     if not found.objects:
         return
     count = "1 object" if found.objects == 1 else f"{found.objects} objects"

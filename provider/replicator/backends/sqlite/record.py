@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from replicator.backends.reservations import Ends
+from replicator.backends.sqlite.dialect import LITESTREAM
+from replicator.errors import RecordUnreadable
 from replicator.model import Checkpoint, Instant, Model, Owner, Stream
 from replicator.replicator import ReplayProgress
+
+FORMAT = 2
+"""The version of the files that this release writes."""
 
 
 class Phase(StrEnum):
@@ -27,9 +34,46 @@ class FileId(Model):
     inode: int
 
 
-class Record(Model):
+class Stored(Model):
+    """What the agent keeps in a file.
+
+    :param version: of the format. Release 0.1 wrote none, which is read as 1.
+    """
+
+    version: int = FORMAT
+
+    @classmethod
+    def read(cls, content: bytes, *, backend: str) -> Self:
+        """Read a file's content; raise ValueError, with the reason, where it is not what this release can read.
+
+        :param backend: whose file it has to be.
+        """
+        try:
+            found = json.loads(content)
+        except ValueError:
+            raise ValueError("it is not JSON, or not all of it is there") from None
+        if not isinstance(found, dict):
+            raise ValueError("it does not hold a JSON object")  # noqa: TRY004 - of the content, not of an argument
+        version = found.setdefault("version", 1)
+        if not isinstance(version, int) or version > FORMAT:
+            raise ValueError(f"it has the format {version!r} of a later release, and this one reads up to {FORMAT}")
+        if (other := found.get("backend", backend)) != backend:
+            raise ValueError(f"it is of the backend {other!r}, and this agent has {backend!r}")
+        try:
+            return cls.model_validate(found)
+        except ValidationError as error:
+            wrong = ", ".join(".".join(map(str, item["loc"])) or "the whole" for item in error.errors()[:3])
+            raise ValueError(f"these fields are wrong: {wrong}") from None
+
+    def upgraded(self) -> Self:
+        """Return it in the format that this release writes."""
+        return self.model_copy(update={"version": FORMAT})
+
+
+class Record(Stored):
     """One stream.
 
+    :param backend: whose record it is.
     :param paused: no data moves until a resume.
     :param generation: 1 writes to the destination's prefix, `n` to its sub-prefix `r<n>`; a re-seed begins a new one.
     :param file: the database file that is replicated; `None` before the first time.
@@ -39,6 +83,7 @@ class Record(Model):
     :param replays: by idempotency key.
     """
 
+    backend: str = LITESTREAM.kind
     stream: Stream
     phase: Phase
     paused: bool = False
@@ -54,11 +99,19 @@ class Record(Model):
         """The stream's name."""
         return self.stream.name
 
+    def upgraded(self) -> Self:
+        """Return it in the format that this release writes, without what only the program needs."""
+        return super().upgraded().model_copy(update={"stream": self.stream.recorded()})
 
-class Tombstone(Model):
+
+class Tombstone(Stored):
     """A removed stream, or one whose creation was undone: what it has uploaded is its owner's to come back to.
 
-    Nobody else may take its destination. Where no transaction was seen there, others may while it is empty.
+    No other owner may take its destination. Where no transaction was seen there, others may while it is empty.
+
+    :param destination: the place in the spelling of `identity.Identity`; in version 1, the URI without its parameters,
+        so that the store of a bucket is unknown.
+    :param last_txid: the last transaction, where it is known that all are uploaded.
     """
 
     destination: str
@@ -69,14 +122,34 @@ class Tombstone(Model):
     removed_at: Instant
 
 
+REPAIR = "restore the file from a backup, or move it away to make the agent forget it; then restart the agent"
+"""What a person can do about a file that cannot be read."""
+
+
+def unreadable_record(name: str, why: str) -> RecordUnreadable:
+    """Return the error for a stream whose record cannot be read; `why` is what `Store.unreadable` says."""
+    return RecordUnreadable(why, stream=name, fix=REPAIR)
+
+
 class Store(Protocol):
-    """Records and tombstones. A write is on disk when it returns."""
+    """Records and tombstones. A write is on disk when it returns.
+
+    A file that cannot be read is never written over. What asks for a record in it raises `RecordUnreadable`, and what
+    asks for a tombstone in it `AgentFault`.
+    """
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Which file holds a record that cannot be read, and why, by the stream's name."""
 
     def records(self) -> Sequence[Record]:
-        """Every record."""
+        """Return every record that can be read."""
+
+    def ends(self) -> Sequence[Ends]:
+        """Return where every stream reads and writes, as far as its record tells; also of those in `unreadable`."""
 
     def get(self, name: str) -> Record | None:
-        """The record of a stream."""
+        """Return the record of a stream; raise `RecordUnreadable` where it cannot be read."""
 
     async def put(self, record: Record) -> None:
         """Write one record."""
@@ -85,7 +158,7 @@ class Store(Protocol):
         """Remove one record."""
 
     def tombstone(self, destination: str) -> Tombstone | None:
-        """The tombstone of a destination."""
+        """Return the tombstone of a destination."""
 
     async def bury(self, tombstone: Tombstone) -> None:
         """Write a tombstone."""

@@ -104,10 +104,6 @@ class ReplicaLocation(ABC):
         """The place `name` below this one. Raises ValueError."""
 
     @abstractmethod
-    def overlaps(self, other: ReplicaLocation) -> bool:
-        """Whether they are the same place, or one lies below the other."""
-
-    @abstractmethod
     async def list_prefix(self, credentials: S3Credentials | None) -> PrefixContents:
         """Everything below the prefix. Raises ReplicaError's kinds."""
 
@@ -160,12 +156,6 @@ class S3Location(ReplicaLocation):
     def child(self, name: str) -> S3Location:
         prefix = "/".join([self.prefix, *_segments(name)])
         return S3Location(self.bucket, prefix, self.endpoint, self.region)
-
-    def overlaps(self, other: ReplicaLocation) -> bool:
-        if not isinstance(other, S3Location) or (self.endpoint, self.bucket) != (other.endpoint, other.bucket):
-            return False
-        mine, theirs = f"{self.prefix}/", f"{other.prefix}/"
-        return mine.startswith(theirs) or theirs.startswith(mine)
 
     async def list_prefix(self, credentials: S3Credentials | None) -> PrefixContents:
         return await self._in_thread(credentials, self._list)
@@ -266,12 +256,6 @@ class FolderLocation(ReplicaLocation):
 
     def child(self, name: str) -> FolderLocation:
         return FolderLocation(self.folder.joinpath(*_segments(name)))
-
-    def overlaps(self, other: ReplicaLocation) -> bool:
-        if not isinstance(other, FolderLocation):
-            return False
-        mine, theirs = f"{self.folder}/", f"{other.folder}/"
-        return mine.startswith(theirs) or theirs.startswith(mine)
 
     async def list_prefix(self, credentials: S3Credentials | None) -> PrefixContents:
         return await asyncio.to_thread(self._list)

@@ -1,0 +1,76 @@
+"""The rules of litestream on what streams may share: no destination, no database, and no folder of the engine's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from replicator.backends.identity import Look
+from replicator.backends.reservations import Ends, Footprint, Reservations
+from replicator.backends.sqlite.dialect import LITESTREAM
+from replicator.errors import InvalidStream
+
+
+class SqliteReservations(Reservations):
+    """Reservations of the streams of one agent.
+
+    :param state: the agent's folder.
+    """
+
+    def __init__(self, state: Path, recorded: Callable[[], Iterable[Ends]]) -> None:
+        super().__init__(recorded)
+        self._state = state
+
+    def footprint(self, ends: Ends, look: Look) -> Footprint:
+        """Return the places of a stream, with the side folder of its database."""
+        found = super().footprint(ends, look)
+        if ends.source is None or found.source is None:
+            return found
+        side = LITESTREAM.side_folder_of(Path(unquote(urlsplit(ends.source).path)))
+        return Footprint(ends, found.source, found.destination, (look.at_path(side),))
+
+    def refuse_alone(self, mine: Footprint) -> None:
+        """Raise where the stream would write into the agent's folder or into its own database's side folder."""
+        super().refuse_alone(mine)
+        if mine.destination is not None and mine.destination.overlaps(Look().at_path(self._state)):
+            raise _not_a_destination(mine, "the agent's state folder")
+        _refuse_private(mine, mine)
+
+    def refuse_both(self, mine: Footprint, theirs: Footprint) -> None:
+        """Raise where two streams have one database, or one would write into the other one's side folder."""
+        super().refuse_both(mine, theirs)
+        if mine.source is not None and theirs.source is not None and mine.source.is_same(theirs.source):
+            raise replicated_already(mine.name, theirs.name)
+        _refuse_private(mine, theirs)
+        if any(folder.overlaps(theirs.destination) for folder in mine.private if theirs.destination):
+            raise InvalidStream(
+                f"litestream's folder beside this database is where stream {theirs.name!r} writes",
+                stream=mine.name,
+                property="source.uri",
+                fix=f"change the destination of stream {theirs.name!r}",
+            )
+
+
+def replicated_already(stream: str, other: str) -> InvalidStream:
+    """Return the error that another stream has this database."""
+    return InvalidStream(
+        f"stream {other!r} replicates this database already, and litestream writes to one place",
+        stream=stream,
+        property="source.uri",
+        fix="change the destination of that stream, or replicate its replica",
+    )
+
+
+def _refuse_private(mine: Footprint, whose: Footprint) -> None:
+    if mine.destination is not None and any(mine.destination.overlaps(folder) for folder in whose.private):
+        raise _not_a_destination(mine, f"the folder that litestream keeps beside the database of {whose.name!r}")
+
+
+def _not_a_destination(mine: Footprint, place: str) -> InvalidStream:
+    return InvalidStream(
+        f"it is {place}, or one lies inside the other; what is removed with the one would take the replica along",
+        stream=mine.name,
+        property="destination.uri",
+        fix="choose a folder that nothing else uses",
+    )

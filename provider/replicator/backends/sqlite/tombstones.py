@@ -1,0 +1,131 @@
+"""Whose the replica of a removed stream is, and whether its owner may go on with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from replicator.backends.identity import FILES, Look
+from replicator.backends.sqlite import preflight
+from replicator.backends.sqlite.litestream import format_txid
+from replicator.backends.sqlite.places import parse_location, place_of
+from replicator.backends.sqlite.record import FORMAT, Record, Store, Tombstone
+from replicator.backends.sqlite.replica import PrefixContents, S3Credentials
+from replicator.errors import DestinationInUse
+from replicator.model import Owner, Stream
+
+Identify = Callable[[Stream], Awaitable[S3Credentials | None]]
+
+
+class Tombstones:
+    """The tombstones of one store.
+
+    :param identify: gives the identity of a stream at its destination.
+    """
+
+    def __init__(self, store: Store, identify: Identify) -> None:
+        self._store = store
+        self._identify = identify
+
+    async def bury(self, record: Record, last: int | None = None) -> None:
+        """Remember whose the replica is.
+
+        :param last: the last transaction, where all are uploaded.
+        """
+        await self._store.bury(
+            Tombstone(
+                destination=await _key(record.stream),
+                name=record.name,
+                owner=record.stream.owner,
+                generation=record.generation,
+                last_txid=format_txid(last) if last else None,
+                removed_at=datetime.now(UTC),
+            )
+        )
+
+    async def find(self, stream: Stream) -> Tombstone | None:
+        """Return the tombstone of the stream's destination; one of version 1 may be that of another store."""
+        return self._store.tombstone(await _key(stream)) or self._store.tombstone(_key_of_version_1(stream))
+
+    async def exhume(self, stream: Stream, found: Tombstone | None = None) -> None:
+        """Forget the removed stream at whose place this stream writes now, or which it has purged.
+
+        :param found: what `returning` gave.
+        """
+        for key in dict.fromkeys([await _key(stream), *([found.destination] if found else [])]):
+            if self._store.tombstone(key) is not None:
+                await self._store.exhume(key)
+
+    async def returning(self, stream: Stream) -> Tombstone | None:
+        """Return what the stream goes on with; `None` where it begins at an empty place.
+
+        Raise `DestinationInUse` where the place holds what this caller may not go on with.
+        """
+        tombstone = await self.find(stream)
+        if tombstone is None:
+            preflight.refuse_objects(stream, parse_location(stream), await self._contents(stream))
+            return None
+        may, unsure = _may_come_back(stream.owner, tombstone.owner), await _is_unsure(stream, tombstone)
+        if may and not unsure and tombstone.last_txid is None:
+            return tombstone  # an upload that was cut off may have arrived or not
+        if not (await self._contents(stream)).objects:
+            if unsure or (not may and tombstone.last_txid is None):
+                return None
+            if may:
+                return tombstone
+        newest = (await self._contents(stream, tombstone.generation)).newest_txid
+        untouched = newest is not None and format_txid(newest) == tombstone.last_txid
+        if may and untouched:
+            return tombstone
+        raise _refusal(stream, tombstone, newest, unsure=unsure and not untouched, may=may)
+
+    async def _contents(self, stream: Stream, generation: int = 1) -> PrefixContents:
+        return await preflight.contents(stream, place_of(stream, generation), await self._identify(stream))
+
+
+def _may_come_back(caller: Owner | None, left: Owner | None) -> bool:
+    """Return whether a caller may go on with what `left` has left. An operator has no identity and may."""
+    if caller is None or left is None:
+        return caller is None
+    return caller.urn == left.urn or caller.owns(left)
+
+
+async def _key(stream: Stream) -> str:
+    return await asyncio.to_thread(lambda: str(Look().at(stream.destination.uri)))
+
+
+def _key_of_version_1(stream: Stream) -> str:
+    return stream.destination.uri.partition("?")[0].rstrip("/")
+
+
+async def _is_unsure(stream: Stream, tombstone: Tombstone) -> bool:
+    """Return whether the tombstone may be that of another place: version 1 names no store, and keeps links."""
+    if tombstone.version == FORMAT:
+        return False
+    return not tombstone.destination.startswith(FILES) or tombstone.destination != await _key(stream)
+
+
+def _refusal(stream: Stream, tombstone: Tombstone, newest: int | None, *, unsure: bool, may: bool) -> DestinationInUse:
+    place, name = parse_location(stream), tombstone.name
+    found = "unknown" if newest is None else format_txid(newest)
+    if unsure:
+        text = (
+            f"{place} holds a replica, and the agent cannot tell whether it is that of the removed stream {name!r}: "
+            f"release 0.1 did not record its store, and the newest transaction is {found}, "
+            f"not {tombstone.last_txid or 'known for that stream'}"
+        )
+    elif not may:
+        whose = f" of {tombstone.owner.urn}" if tombstone.owner else ", which no resource managed"
+        text = f"{place} holds the replica of the removed stream {name!r}{whose}"
+    else:
+        text = (
+            f"{place} was written to since stream {name!r} was removed: its newest transaction is "
+            f"{found}, and that stream's last one was {tombstone.last_txid}"
+        )
+    return DestinationInUse(
+        text,
+        stream=stream.name,
+        property="destination.uri",
+        fix="choose another prefix, or delete that replica first",
+    )
