@@ -312,12 +312,15 @@ class Owner(Model):
         record had. In a record, the digest of the token.
     :param issue: the token that the record is to hold from now on. Not recorded.
     :param claim: the caller's state holds the stream's id, so it may claim a record that names no owner. Not recorded.
+    :param manager: the identity of what managed the stream when the state was written (`Replicator.identity`). Not
+        recorded.
     """
 
     urn: str
     token: str | None = None
     issue: str | None = Field(default=None, exclude_if=lambda value: value is None)
     claim: bool = Field(default=False, exclude_if=lambda value: not value)
+    manager: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
     def owns(self, record: Owner) -> bool:
         """Return whether this caller holds the token of the owner in the record."""

@@ -244,5 +244,8 @@ class Replicator(Protocol):
         The state is that of the engine's objects. A stream that runs may be catching up, or have lost records.
         """
 
+    async def identity(self) -> str | None:
+        """Return what tells this engine from another one at the same address; `None` where nothing does."""
+
     async def aclose(self) -> None:
         """Give back connections. The streams go on."""

@@ -160,6 +160,10 @@ class Recorder:
         await self._note("overview")
         return [DESCRIPTION]
 
+    async def identity(self) -> str | None:
+        await self._note("identity")
+        return "id"
+
     async def aclose(self) -> None:
         await self._note("aclose")
 

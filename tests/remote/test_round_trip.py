@@ -75,6 +75,7 @@ CASES = [
     Case("describe", {"names": []}, [DESCRIPTION]),
     Case("describe", {"names": ["orders", "users"]}, [DESCRIPTION]),
     Case("overview", {}, [DESCRIPTION]),
+    Case("identity", {}, "id"),
 ]
 
 

@@ -21,6 +21,7 @@ class Backend:
     :param settings: the model of the block.
     :param example: an address, for a person who has to give one; `elsewhere` is that of another region.
     :param default_address: without an address in the configuration, this machine's own agent is used.
+    :param identified_by: the engine object that holds the identity of what manages the stream, if the backend has one.
     :param managed_at: the end of the stream whose region says which agent or cluster manages it.
     :param served_by: the command that serves it, where the driver needs more than its class; else `replicator serve`.
     :param started_by: the command that a person types where no agent serves it; takes `--socket`.
@@ -32,6 +33,7 @@ class Backend:
     via_agent: bool
     default_address: bool
     managed_at: str = "source"
+    identified_by: str | None = None
     served_by: str | None = None
     started_by: str | None = None
     settings: type[BackendConfig] = BackendConfig
@@ -58,6 +60,7 @@ REGISTRY: Mapping[str, Backend] = {
             via_agent=False,
             default_address=False,
             managed_at="destination",
+            identified_by="connectCluster",
             settings=ConnectConfig,
             example="http://connect.example:8083",
             elsewhere="http://connect.example:8083",

@@ -233,6 +233,9 @@ class MemoryReplicator:
     async def overview(self) -> list[Description]:
         return await self.describe()
 
+    async def identity(self) -> str | None:
+        return None
+
     async def aclose(self) -> None:
         return
 

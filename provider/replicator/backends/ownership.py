@@ -20,7 +20,7 @@ replacement first where it was not asked to (`--target-replace`), and the delete
 from __future__ import annotations
 
 from replicator.backends import stream_id
-from replicator.errors import NotOurs, OwnedByAnother
+from replicator.errors import InvalidConfig, NotOurs, OwnedByAnother
 from replicator.model import Owner, Stream, token_digest
 
 
@@ -91,6 +91,20 @@ def may_remove(record: Stream, caller: Owner | None) -> bool:
     if caller.urn != held.urn:
         raise _owned(record, held)
     return True
+
+
+def refuse_elsewhere(stream: str, caller: Owner | None, here: str | None) -> None:
+    """Raise `InvalidConfig` where there is no record because the address leads to something else than before.
+
+    :param here: the identity of what answers now.
+    """
+    if caller is not None and caller.manager is not None and here is not None and caller.manager != here:
+        raise InvalidConfig(
+            f"the address leads to {here}, and the stream was made at {caller.manager}, where it may still run",
+            stream=stream,
+            fix="correct the address in the provider's configuration. If the old one is gone, run pulumi state delete "
+            f"'{caller.urn}', then pulumi up",
+        )
 
 
 def _data(stream: Stream) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import Any
 
-from replicator.backends.ownership import may_remove
+from replicator.backends.ownership import may_remove, refuse_elsewhere
 from replicator.errors import Category, ReplicatorError, StreamNotFound, StreamProtected
 from replicator.lifecycle.connect import Connections, StreamId
 from replicator.lifecycle.wait import Limits, Progress, silent, wait_for_stream
@@ -39,7 +39,7 @@ def new_owner(urn: str) -> Owner:
     return Owner(urn=urn, issue=secrets.token_hex(16))
 
 
-def known_owner(urn: str, token: str | None, recorded_urn: str | None) -> Owner:
+def known_owner(urn: str, token: str | None, recorded_urn: str | None, manager: str | None = None) -> Owner:
     """Return the owner that a change declares.
 
     A state that was imported, or renamed, gets a token of its own. It follows from the old one, so that a repeated call
@@ -47,13 +47,14 @@ def known_owner(urn: str, token: str | None, recorded_urn: str | None) -> Owner:
 
     :param token: what the state holds.
     :param recorded_urn: the URN that the engine's record had when the state was written.
+    :param manager: the identity of what managed the stream then.
     """
     issue = None
     if token is None:
         issue = secrets.token_hex(16)
     elif token == token_digest(token) or recorded_urn not in (None, urn):
         issue = hashlib.sha256(f"{token_digest(token)} {urn}".encode()).hexdigest()[:32]
-    return Owner(urn=urn, token=token, issue=issue, claim=True)
+    return Owner(urn=urn, token=token, issue=issue, claim=True, manager=manager)
 
 
 async def make_it_so(
@@ -85,10 +86,17 @@ def _held_token(caller: Owner, recorded: Owner | None) -> str | None:
     return next((mine for mine in (caller.issue, caller.token) if mine == told), told)
 
 
-async def read(connections: Connections, at: StreamId) -> Outcome | None:
-    """The stream as it is; `None` where the engine answered that it is gone."""
+async def read(connections: Connections, at: StreamId, owner: Owner | None = None) -> Outcome | None:
+    """The stream as it is; `None` where the engine answered that it is gone.
+
+    :param owner: as the state has it; raise `InvalidConfig` where the address leads elsewhere by now.
+    """
     found = await connections.describe(at, max_age=READ_AGE)
-    return None if found is None else _outcome(at, found)
+    if found is not None:
+        return _outcome(at, found)
+    if owner is not None and owner.manager is not None:
+        refuse_elsewhere(at.name, owner, await connections.replicator(at).identity())
+    return None
 
 
 async def look(connections: Connections, at: StreamId) -> Outcome | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from textwrap import indent
 from typing import Any, ClassVar
 
+from replicator.backends import REGISTRY
 from replicator.capabilities import TABLE
 from replicator.errors import (
     BY_CODE,
@@ -221,7 +222,7 @@ class StreamResource:
         """The stream as it is now: inputs in the person's own words where they still hold, and outputs."""
         at = StreamId.parse(id)
         try:
-            found = await apply.read(self._connections, at)
+            found = await apply.read(self._connections, at, _owner_of(urn, strip(old)))
         except RecordUnreadable as error:
             if not old_inputs:
                 raise
@@ -248,7 +249,7 @@ class StreamResource:
 
         :param state: the outputs in the state.
         """
-        owner = Owner(urn=urn, token=state.get("ownerToken"), claim=True)
+        owner = _owner_of(urn, state).model_copy(update={"issue": None})
         protected = bool(state.get("deletionProtection"))
         at = StreamId.parse(id)
         if not await apply.delete(self._connections, at, owner, protected=protected, limits=limits):
@@ -282,7 +283,10 @@ def _new_urn(urn: str, outputs: Values) -> list[Change]:
 
 
 def _owner_of(urn: str, outputs: Values) -> Owner:
-    return apply.known_owner(urn, outputs.get("ownerToken"), outputs.get("ownerUrn"))
+    backend = REGISTRY.get(str(outputs.get("backend")))
+    identified_by = backend.identified_by if backend else None
+    manager = (outputs.get("engineObjects") or {}).get(identified_by)
+    return apply.known_owner(urn, outputs.get("ownerToken"), outputs.get("ownerUrn"), manager)
 
 
 def _with_what_the_program_needs(live: Stream, old_inputs: Values) -> Stream:

@@ -106,6 +106,10 @@ class RemoteReplicator:
     async def overview(self) -> list[Description]:
         return await self._call(routes.OVERVIEW)
 
+    async def identity(self) -> str | None:
+        await self.info()  # says which protocol it speaks
+        return None if self._speaks_older else await self._call(routes.IDENTITY)
+
     async def info(self) -> Info:
         """Who answers at the address."""
         reply = await self._send("GET", routes.INFO_PATH, lambda: b"")

@@ -208,6 +208,14 @@ OVERVIEW: Operation[list[Description]] = Operation(
     "Every stream by the engine's own listing alone: what takes a question about each stream is null.",
 )
 
+IDENTITY: Operation[str | None] = Operation(
+    "identity",
+    "GET",
+    "/v1/{kind}/identity",
+    str | None,  # type: ignore[arg-type]
+    "What tells this engine from another one at the same address; null where nothing does.",
+)
+
 OPERATIONS: tuple[Operation[Any], ...] = (
     UPSERT_STREAM,
     ADOPT_STREAM,
@@ -222,4 +230,5 @@ OPERATIONS: tuple[Operation[Any], ...] = (
     PREFLIGHT,
     DESCRIBE,
     OVERVIEW,
+    IDENTITY,
 )

@@ -41,10 +41,14 @@ def to_older_agent(arguments: dict[str, Any], address: str) -> dict[str, Any]:
                     property=Stream.model_fields[name].alias,
                     fix="upgrade replicator-provider on the agent's host, and restart the agent",
                 )
-        changed["stream"] = stream.model_copy(update={"owner": _without_issue(stream.owner)})
+        changed["stream"] = stream.model_copy(update={"owner": _for_older_agent(stream.owner)})
     if isinstance(owner := arguments.get("owner"), Owner):
-        changed["owner"] = _without_issue(owner)
+        changed["owner"] = _for_older_agent(owner)
     return changed
+
+
+def _for_older_agent(owner: Owner | None) -> Owner | None:
+    return owner and owner.model_copy(update={"issue": None, "manager": None})
 
 
 def from_older_agent(operation: Operation[T], content: bytes) -> bytes:
@@ -82,7 +86,3 @@ def _known(item: Any) -> Any:
     if isinstance(item, Description):
         return item.model_copy(update={"declaration": item.stream.model_copy(update=_SINCE_2), "findings": ()})
     return item.model_copy(update=_SINCE_2) if isinstance(item, Stream) else item
-
-
-def _without_issue(owner: Owner | None) -> Owner | None:
-    return owner and owner.model_copy(update={"issue": None})

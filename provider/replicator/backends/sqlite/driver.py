@@ -197,6 +197,9 @@ class SqliteDriver:
     async def overview(self) -> list[Description]:
         return await self.describe()
 
+    async def identity(self) -> str | None:
+        return None  # an address leads to one host, whose agent has one registry
+
     async def pause(self, name: str) -> None:
         await self._whole(self._locked(name, self._keeper.pause))
 

@@ -26,7 +26,7 @@ from replicator.backends.connect.positions import Partition
 from replicator.backends.connect.recent import Recent
 from replicator.backends.connect.rest import ConnectRest
 from replicator.backends.connect.workers import access
-from replicator.backends.ownership import may_remove, settle_owner
+from replicator.backends.ownership import may_remove, refuse_elsewhere, settle_owner
 from replicator.backends.settings import ConnectConfig
 from replicator.errors import EngineRefused, RecordUnreadable, ReplicatorError
 from replicator.model import Checkpoint, DesiredState, Mode, Owner, Stream, StreamStatus
@@ -111,6 +111,8 @@ class KafkaMirror:
 
     async def _make_it_so(self, stream: Stream, held: Held | None) -> bool:
         """Make or change a stream; False, and nothing was done, where there is one that `held` does not know."""
+        if held is None:
+            refuse_elsewhere(stream.name, stream.owner, await self.identity())
         owner = settle_owner(held.marker.stream if held else None, stream)
         wanted = stream.model_copy(update={"owner": owner, "backend": self.kind})
         if held is not None and not held.marker.making and _declares_the_same(held.marker.stream, wanted):
@@ -312,6 +314,8 @@ class KafkaMirror:
         async with self._cluster.slot(name):
             connector, parts = await asyncio.gather(self._cluster.look(name), self._streams.parts(name))
             held = None if connector is None else Held(connector, record(connector), parts)
+            if held is None:
+                refuse_elsewhere(name, owner, await self.identity())
             if held is not None and not may_remove(held.marker.stream, owner):
                 return False
             for part in parts:  # also those that somebody left who deleted the one with the record
@@ -369,11 +373,16 @@ class KafkaMirror:
     async def overview(self) -> list[Description]:
         return await self._streams.overview()
 
+    async def identity(self) -> str | None:
+        return (await self._identity.get()).kafka_cluster_id
+
     async def preflight(self, stream: Stream) -> list[Finding]:
         await self._cluster.identity()  # a worker that is away is no finding about the stream
         held = None
         try:
             held = await self._streams.get(stream.name)
+            if held is None:
+                refuse_elsewhere(stream.name, stream.owner, await self.identity())
             settle_owner(held.marker.stream if held else None, stream)
             with self._previewed.claim(self._address, await self._claim_of(stream)) as previewed:
                 claimed = [*previewed, *self._claims.of_others(self._address, stream.name)]
