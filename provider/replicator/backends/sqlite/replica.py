@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from replicator.backends.sqlite.hosts import form_to_write
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
@@ -315,6 +317,8 @@ def engine_environment(credentials: S3Credentials | None, inherited: Mapping[str
 
 
 def _parse_s3(bucket: str, path: str, query: str) -> S3Location:
+    if (form := form_to_write(bucket)) is not None:
+        raise ValueError(f"litestream reads this host as a bucket and its store; write {form}")
     if not _BUCKET.fullmatch(bucket):
         raise ValueError("a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens")
     settings = dict(parse_qsl(query, keep_blank_values=True))

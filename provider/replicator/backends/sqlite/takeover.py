@@ -81,8 +81,6 @@ _CANNOT = {
     "skip-verify": "the agent verifies certificates; put the authority's into SSL_CERT_FILE",
     "sign-payload": "the agent always signs",
 }
-# Hosts in which litestream finds bucket, region and endpoint; and access points.
-_PROVIDER_HOST = re.compile(r":|\.(amazonaws\.com|digitaloceanspaces\.com|backblazeb2\.com|filebase\.com|scw\.cloud)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,9 +336,6 @@ class _Reader:
             self._refuse(where, "holds a user or a password")
             return None
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if _PROVIDER_HOST.search(parts.netloc):
-            self._refuse(where, "names a host; write s3://bucket/prefix with ?endpoint= and &region= instead")
-            return None
         text = {key: self._text(keys[key]) for key in ("bucket", "path", "region", "endpoint") if key in keys}
         bucket, prefix = (parts.netloc, parts.path) if url else (text.get("bucket", ""), text.get("path", ""))
         if not url and prefix != prefix.strip("/"):
