@@ -169,6 +169,21 @@ def test_what_cannot_be_carried_over_stops_everything(host: Host, config: Path) 
     assert call("list", "--address", host.address)[1] == "there are no streams\n"
 
 
+@pytest.mark.parametrize("again", ["{folder}/orders.db", "{folder}/../{name}/orders.db", "{link}/orders.db"])
+def test_a_database_that_is_listed_twice_stops_everything(host: Host, config: Path, again: str) -> None:
+    link = host.folder / "link"
+    link.symlink_to(host.folder)
+    path = again.format(folder=host.folder, name=host.folder.name, link=link)
+    config.write_text(
+        config.read_text() + f"  - path: {path}\n    replica: {{url: 'file://{host.folder}/replicas/again'}}\n"
+    )
+    for arguments in (["--dry-run"], ["--yes"]):
+        code, out, err = adopt(host, config, *arguments)
+        assert (code, out) == (1, "")
+        assert "line 9: dbs[2]: is the same database as dbs[0] (line 4), and a database has one stream" in err
+    assert call("list", "--address", host.address)[1] == "there are no streams\n"
+
+
 def test_without_a_terminal_it_has_to_be_told_yes(host: Host, config: Path) -> None:
     code, _, err = adopt(host, config)
     assert code == 2

@@ -266,3 +266,29 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_line(text: str, words: s
         taken(tmp_path, text)
     assert words in str(caught.value)
     assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ("{path: /r}", "{path: /r}", "replicates to where dbs[0] (line 2) does"),
+        ("{path: /r}", "{path: /r/inside}", "replicates to where dbs[0] (line 2) does"),
+        ("{url: 's3://b-1/a/b'}", "{url: 's3://b-1/a', region: eu-west-1}", "replicates to where dbs[0] (line 2) does"),
+        ("{url: 's3://b-1/a', endpoint: 'http://m:9000'}", "{url: 's3://b-1/a', endpoint: 'http://o:9000'}", None),
+        ("{path: /r/one}", "{path: /r/other}", None),
+    ],
+)
+def test_two_databases_have_two_places(first: str, second: str, words: str | None, tmp_path: Path) -> None:
+    text = f"dbs:\n  - path: /a.db\n    replica: {first}\n  - path: /b.db\n    replica: {second}\n"
+    if words is None:
+        assert len(taken(tmp_path, text).streams) == 2
+        return
+    (found,) = refused(tmp_path, text)
+    assert found.startswith("line 4: dbs[1]: ")
+    assert words in found
+
+
+def test_a_database_that_the_agent_has_is_listed_once_too(tmp_path: Path) -> None:
+    text = "dbs:\n  - path: /a.db\n    replica: {path: /r}\n  - path: /x/../a.db\n    replica: {path: /s}\n"
+    (found,) = refused(tmp_path, text, names={Path("/a.db"): "orders"})
+    assert "is the same database as dbs[0] (line 2)" in found

@@ -40,6 +40,14 @@ class NotADatabase(DatabaseError):
     """It is not a file, or not a SQLite database, or SQLite finds it malformed."""
 
 
+class DatabaseLinked(DatabaseError):
+    """It is named by a symbolic link. SQLite follows the link, and litestream looks for the WAL beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self.target = path.resolve()
+        super().__init__(path, "it is a symbolic link, beside which litestream finds no WAL")
+
+
 class DatabaseLocked(DatabaseError):
     """Another process holds a lock on it."""
 
@@ -74,7 +82,8 @@ class DatabaseFacts:
 async def inspect(path: Path) -> DatabaseFacts:
     """Look at the file.
 
-    Raises DatabaseMissing, NotADatabase if it is not a regular file, or DatabaseForbidden if it cannot be reached.
+    Raises DatabaseMissing, DatabaseLinked if its last name is a link, NotADatabase if it is not a regular file, or
+    DatabaseForbidden if it cannot be reached.
     """
     return await asyncio.to_thread(_inspect, path)
 
@@ -104,6 +113,10 @@ def _inspect(path: Path) -> DatabaseFacts:
         raise DatabaseMissing(path, "there is no such file") from None
     except PermissionError:
         raise DatabaseForbidden(path, "its folder may not be searched") from None
+    except OSError as error:  # such as links in a circle
+        raise DatabaseMissing(path, str(error.strerror)) from None
+    if path.is_symlink():
+        raise DatabaseLinked(path)
     if not stat.S_ISREG(info.st_mode):
         raise NotADatabase(path, "it is not a regular file")
     effective = os.access in os.supports_effective_ids

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite import replica
@@ -11,6 +12,7 @@ from replicator.errors import (
     DestinationMissing,
     EngineRefused,
     EngineUnavailable,
+    InvalidStream,
     ReplicatorError,
     SourceDenied,
     SourceFormat,
@@ -69,6 +71,8 @@ _DATABASE: dict[type[db.DatabaseError], tuple[type[ReplicatorError], str]] = {
 def of_database(error: db.DatabaseError, stream: str) -> ReplicatorError:
     """The error of ours for a fault of the database file."""
     kind, fix = _DATABASE.get(type(error), (EngineRefused, None))
+    if isinstance(error, db.DatabaseLinked):
+        kind, fix = InvalidStream, f"write sqlite://{quote(str(error.target))}"
     return kind(str(error), stream=stream, property="source.uri", fix=fix)
 
 

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import durationpy
 
 from replicator import authref
+from replicator.backends.identity import Identity, Look
 from replicator.backends.sqlite import yml
 from replicator.backends.sqlite.daemon import DaemonSettings
 from replicator.backends.sqlite.replica import parse_replica
@@ -161,6 +162,8 @@ class _Reader:
         self._wanted = wanted
         self._root = root
         self._names = set(wanted.names.values())
+        self._look = Look()
+        self._seen: list[tuple[Setting, tuple[Identity, Identity]]] = []
 
     # --- the daemon --------------------------------------------------------------------------------------------------
 
@@ -240,15 +243,30 @@ class _Reader:
             if path is None or found is None or len(self.refusals) > before:
                 continue
             destination, interval = found
+            source = f"sqlite://{quote(str(path))}"
+            if self._is_taken(entry, source, destination.uri):
+                continue
             yield Stream(
                 name=self._name(path),
-                source=Endpoint(
-                    kind=EndpointKind.SQLITE, uri=f"sqlite://{quote(str(path))}", region=self._wanted.region
-                ),
+                source=Endpoint(kind=EndpointKind.SQLITE, uri=source, region=self._wanted.region),
                 destination=destination,
                 checkpoint_interval=interval,
                 options=options,
             )
+
+    def _is_taken(self, entry: Setting, source: str, destination: str) -> bool:
+        """Refuse an entry of a database or a place that an earlier one has, however it is written."""
+        ends = (self._look.at(source), self._look.at(destination))
+        for other, (its_source, its_destination) in self._seen:
+            where = f"{other.path} (line {other.line})"
+            if ends[0].is_same(its_source):
+                self._refuse(entry, f"is the same database as {where}, and a database has one stream")
+                return True
+            if ends[1].overlaps(its_destination):
+                self._refuse(entry, f"replicates to where {where} does; two writers there leave neither restorable")
+                return True
+        self._seen.append((entry, ends))
+        return False
 
     def _database(self, entry: Setting, keys: Mapping[str, Setting]) -> Path | None:
         if "path" not in keys:
