@@ -25,7 +25,7 @@ from replicator.backends.memory import MemoryReplicator
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.driver import START_WITHIN
 from replicator.backends.sqlite.record import Phase, Record
-from replicator.errors import AgentFault, InvalidConfig
+from replicator.errors import AgentFault, InvalidConfig, RecordUnreadable
 from replicator.model import StreamState
 from replicator.remote.server import build_app
 
@@ -140,14 +140,22 @@ async def test_a_store_that_is_away_holds_up_its_own_stream_only(host: Host) -> 
         assert time.monotonic() - before < 25
 
 
-async def test_a_registry_that_cannot_be_read_is_named(host: Host) -> None:
-    registry = StateFolder(host.state).registry
-    FileStore(registry)
-    (registry / "streams" / "orders.json").write_text('{"phase": "active"}')
-    refused = command("agent", "run", *host.places)
-    assert refused.returncode == 1
-    assert f"error: {registry}/streams/orders.json cannot be read as a record" in refused.stderr
-    assert not host.socket.exists()
+async def test_a_record_that_cannot_be_read_stops_no_agent(host: Host) -> None:
+    await keep_on_record(host)
+    path = StateFolder(host.state).registry / "streams" / "dead.json"
+    damaged = path.read_text()[:100]
+    path.write_text(damaged)
+    host.start()
+    async with host.client() as client:
+        await caught_up(client)
+        described = {item.name: item for item in await client.describe()}
+        assert described["dead"].status.state is StreamState.FAILED
+        assert f"{path} cannot be read" in str(described["dead"].status.last_error)
+        with pytest.raises(RecordUnreadable):
+            await client.pause("dead")
+    assert f"{path} cannot be read" in host.log()
+    assert host.end() == 0
+    assert path.read_text() == damaged
 
 
 def test_a_state_folder_whose_sockets_would_have_no_room_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from replicator.backends.sqlite.litestream import CommandLine, find_binary
 from replicator.errors import DestinationInUse, InvalidStream, SourceDenied, SourceFormat, SourceLocked, SourceMissing
 from replicator.model import Owner, Stream, StreamState
 
-from tests.backends.sqlite.agents import Agent, caught_up, declare, replica_url, until
+from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, replica_url, until
 
 pytestmark = pytest.mark.engine
 
@@ -48,7 +48,8 @@ class Shop:
 
     async def upsert(self, place: str = "a", **changes: Any) -> None:
         """Declare it as its owner, whatever has happened to it."""
-        await self.agent.driver.upsert_stream(self.stream(place, **changes))
+        owner = {"urn": URN, "claim": True}
+        await self.agent.driver.upsert_stream(self.stream(place, **{"owner": owner, **changes}))
 
     async def restored(self, url: str | None = None) -> str:
         """A hash of what the destination holds."""

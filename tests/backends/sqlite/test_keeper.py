@@ -25,7 +25,7 @@ from replicator.errors import (
 )
 from replicator.model import Owner, Stream, StreamState
 
-from tests.backends.sqlite.agents import Agent, caught_up, declare, replica_url, restored_hash, state_is, until
+from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, replica_url, restored_hash, state_is, until
 from tests.backends.sqlite.conftest import BUCKET, SECRET, StartDaemon, TwoOwners
 from tests.backends.sqlite.syncing import sync
 from tests.backends.sqlite.writer import Writer
@@ -201,7 +201,9 @@ async def test_a_half_made_stream_that_is_wanted_elsewhere(
     agent: Agent, database: Path, place: str, command_line: CommandLine
 ) -> None:
     """What it may have left at the first place stays its owner's to come back to."""
-    first, second = declare("orders", database, place), declare("orders", database, place.replace("?", "-2?"))
+    owner = {"urn": URN, "claim": True}
+    first = declare("orders", database, place, owner=owner)
+    second = declare("orders", database, place.replace("?", "-2?"), owner=owner)
     making = asyncio.create_task(agent.driver.upsert_stream(first))
 
     async def recorded() -> bool:
