@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from shutil import rmtree
 
 from replicator.backends.sqlite import faults, replays
@@ -14,6 +15,8 @@ from replicator.backends.sqlite.replica import ReplicaError
 from replicator.backends.sqlite.reserved import replicated_already
 from replicator.errors import EngineRefused, ReplicatorError, StreamNotFound
 from replicator.model import DesiredState, Mode, Stream
+
+_log = logging.getLogger(__name__)
 
 
 class Keeper(Attachment):
@@ -164,16 +167,25 @@ class Keeper(Attachment):
         released = await self.lanes.detach(record.name)
         stream = record.stream
         if stream.purge_destination:
-            try:
-                await parse_location(stream).purge_prefix(await self.identities.of(stream))
-            except ReplicaError as error:
-                raise faults.of_replica(error, stream.name) from error
+            await self._purge(stream)
             await self.tombstones.exhume(stream)
         else:
             await self.tombstones.bury(record, released.txid)
         await asyncio.to_thread(rmtree, side_folder(stream), True)
         await self.store.remove(record.name)
         self.forget(record.name)
+
+    async def _purge(self, stream: Stream) -> None:
+        place = parse_location(stream)
+        try:
+            purged = await place.purge_prefix(await self.identities.of(stream))
+        except ReplicaError as error:
+            raise faults.of_replica(error, stream.name) from error
+        if purged.kept:
+            count = "1 object" if purged.kept == 1 else f"{purged.kept} objects"
+            _log.warning(
+                "stream %s: its replica is purged; %s of others stay at %s: %s", stream.name, count, place, purged
+            )
 
     # --- refusals --------------------------------------------------------------------------------------------------
 
