@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from replicator.capabilities import TABLE, Capabilities, Cell, Feature, No, StartKind
-from replicator.model import Conflict, Mode
+from replicator.model import Conflict, Drain, Mode
 from replicator.replicator import ReplayMethod
 
 GOLDEN = Path(__file__).parent / "golden" / "capabilities.txt"
@@ -82,7 +82,7 @@ def test_a_refusal_says_why_and_what_would_work(reason: str) -> None:
     way_out = re.search(r"(?:^|[;,] )(use|leave|declare|set|give) ", reason)
     assert way_out, "no way out is named"
     named = re.search(r"\buse (\w+)", reason)
-    words = {word.value for enum in (Mode, Conflict, ReplayMethod) for word in enum}
+    words = {word.value for enum in (Mode, Conflict, ReplayMethod, Drain) for word in enum}
     assert not named or named[1] in words or " " in reason[way_out.end() :]
 
 

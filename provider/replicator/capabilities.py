@@ -38,6 +38,9 @@ class Feature(StrEnum):
     FILTER = "filter"
     CHECKPOINT_INTERVAL = "checkpointInterval"
     PURGE_DESTINATION = "purgeDestination"
+    DRAIN_FLUSH = "drainBeforeDelete: flush"
+    DRAIN_WAIT = "drainBeforeDelete: wait"
+    DRAIN_SKIP = "drainBeforeDelete: skip"
     WAIT_CAUGHT_UP = "waitFor: caught_up"
     OPTIONS = "options"
 
@@ -118,6 +121,7 @@ _SAFE_CHANGES = {
     "waitFor": Effect(Verdict.SAFE, ""),
     "deletionProtection": Effect(Verdict.SAFE, ""),
     "ownerUrn": Effect(Verdict.SAFE, ""),
+    "drainBeforeDelete": Effect(Verdict.SAFE, ""),
 }
 
 MEMORY = Capabilities(
@@ -139,6 +143,9 @@ MEMORY = Capabilities(
         Feature.FILTER: Yes("kept in the record, not applied"),
         Feature.CHECKPOINT_INTERVAL: Yes("kept in the record, not applied"),
         Feature.PURGE_DESTINATION: Yes(),
+        Feature.DRAIN_FLUSH: Yes("a delete delivers what is left"),
+        Feature.DRAIN_WAIT: Yes("the same as flush"),
+        Feature.DRAIN_SKIP: Yes("the same as flush"),
         Feature.WAIT_CAUGHT_UP: Yes(),
         Feature.OPTIONS: Yes('`fail: "text"` makes the stream report that failure'),
     },
@@ -206,7 +213,10 @@ LITESTREAM = Capabilities(
             f"{_PAGES}, so it cannot leave rows out; leave filter out, and filter where the copy is read"
         ),
         Feature.CHECKPOINT_INTERVAL: Yes("the stream then has a litestream process of its own"),
-        Feature.PURGE_DESTINATION: Yes(),
+        Feature.PURGE_DESTINATION: Yes("removes the transaction files of litestream, and nothing else"),
+        Feature.DRAIN_FLUSH: Yes("a delete uploads what is left, and fails where it cannot"),
+        Feature.DRAIN_WAIT: No("litestream uploads what is left when it lets a database go; use flush"),
+        Feature.DRAIN_SKIP: Yes("a delete leaves out what is not uploaded yet, for a store that is gone"),
         Feature.WAIT_CAUGHT_UP: Yes(),
         Feature.OPTIONS: Yes("the stream then has a litestream process of its own"),
     },
@@ -287,6 +297,11 @@ KAFKA_MIRROR = Capabilities(
         Feature.PURGE_DESTINATION: No(
             "a topic does not tell which of its records a mirror wrote; leave it out, and delete the topics yourself"
         ),
+        Feature.DRAIN_FLUSH: Yes("the connector stops, and its tasks flush what they have read"),
+        Feature.DRAIN_WAIT: No(
+            "a delete of a mirror does not wait for the end of its source; pause the writers first, use flush"
+        ),
+        Feature.DRAIN_SKIP: Yes("the same as flush"),
         Feature.WAIT_CAUGHT_UP: Yes("as fresh as offset.flush.interval.ms of the worker"),
         Feature.OPTIONS: Yes("settings of MirrorMaker 2"),
     },

@@ -199,6 +199,19 @@ class WaitFor(StrEnum):
     CAUGHT_UP = "caught_up"
 
 
+class Drain(StrEnum):
+    """What a delete does with changes that are not at the destination yet.
+
+    :param flush: it uploads them, and fails where that fails.
+    :param wait: it waits until everything that was committed when it began is at the destination.
+    :param skip: it leaves them out.
+    """
+
+    FLUSH = "flush"
+    WAIT = "wait"
+    SKIP = "skip"
+
+
 class StreamState(StrEnum):
     """What the engine says that a stream does; taken from its worst part.
 
@@ -353,6 +366,8 @@ class Stream(Model):
     :param wait_for: what a create or update waits for.
     :param deletion_protection: refuse to delete it.
     :param purge_destination: a delete also deletes what it wrote to the destination.
+    :param drain_before_delete: what a delete does with changes that are not at the destination yet; `skip` is for a
+        destination that is gone. The delete goes by what the last update recorded.
     :param options: the engine's own settings, for what has no property here.
     """
 
@@ -371,6 +386,7 @@ class Stream(Model):
     wait_for: WaitFor = WaitFor.NONE
     deletion_protection: Flag = False
     purge_destination: Flag = False
+    drain_before_delete: Drain = Field(default=Drain.FLUSH, exclude_if=lambda value: value is Drain.FLUSH)
     options: dict[str, Any] = Field(default_factory=dict)
     owner: Owner | None = None
 

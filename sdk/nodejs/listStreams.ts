@@ -49,6 +49,10 @@ export interface ListStreamsArgs {
  */
 export interface ListStreamsResult {
     /**
+     * The streams whose record cannot be read.
+     */
+    readonly failures: outputs.StatusFailure[];
+    /**
      * By id.
      */
     readonly streams: outputs.ListedStream[];

@@ -104,6 +104,10 @@ export class Stream extends pulumi.CustomResource {
      */
     declare public readonly destination: pulumi.Output<outputs.Endpoint>;
     /**
+     * What a delete does with changes that are not at the destination yet; `skip` is for a destination that is gone. The delete goes by what the last update recorded.
+     */
+    declare public readonly drainBeforeDelete: pulumi.Output<enums.Drain | undefined>;
+    /**
      * What was made at the engine for this stream.
      */
     declare public /*out*/ readonly engineObjects: pulumi.Output<{[key: string]: any} | undefined>;
@@ -135,6 +139,10 @@ export class Stream extends pulumi.CustomResource {
      * Identifies this resource to the engine, kept so that a rename keeps the stream.
      */
     declare public /*out*/ readonly ownerToken: pulumi.Output<string | undefined>;
+    /**
+     * URN of the resource that the engine's record names as the owner. An alias or a stack rename makes an update, which writes the new one.
+     */
+    declare public /*out*/ readonly ownerUrn: pulumi.Output<string | undefined>;
     /**
      * A delete also deletes what it wrote to the destination.
      */
@@ -179,6 +187,7 @@ export class Stream extends pulumi.CustomResource {
             resourceInputs["deletionProtection"] = args?.deletionProtection;
             resourceInputs["desiredState"] = args?.desiredState;
             resourceInputs["destination"] = args?.destination;
+            resourceInputs["drainBeforeDelete"] = args?.drainBeforeDelete;
             resourceInputs["exclude"] = args?.exclude;
             resourceInputs["filter"] = args?.filter;
             resourceInputs["include"] = args?.include;
@@ -191,6 +200,7 @@ export class Stream extends pulumi.CustomResource {
             resourceInputs["waitFor"] = args?.waitFor;
             resourceInputs["engineObjects"] = undefined /*out*/;
             resourceInputs["ownerToken"] = undefined /*out*/;
+            resourceInputs["ownerUrn"] = undefined /*out*/;
             resourceInputs["status"] = undefined /*out*/;
         } else {
             resourceInputs["backend"] = undefined /*out*/;
@@ -199,6 +209,7 @@ export class Stream extends pulumi.CustomResource {
             resourceInputs["deletionProtection"] = undefined /*out*/;
             resourceInputs["desiredState"] = undefined /*out*/;
             resourceInputs["destination"] = undefined /*out*/;
+            resourceInputs["drainBeforeDelete"] = undefined /*out*/;
             resourceInputs["engineObjects"] = undefined /*out*/;
             resourceInputs["exclude"] = undefined /*out*/;
             resourceInputs["filter"] = undefined /*out*/;
@@ -207,6 +218,7 @@ export class Stream extends pulumi.CustomResource {
             resourceInputs["name"] = undefined /*out*/;
             resourceInputs["options"] = undefined /*out*/;
             resourceInputs["ownerToken"] = undefined /*out*/;
+            resourceInputs["ownerUrn"] = undefined /*out*/;
             resourceInputs["purgeDestination"] = undefined /*out*/;
             resourceInputs["source"] = undefined /*out*/;
             resourceInputs["startFrom"] = undefined /*out*/;
@@ -248,6 +260,10 @@ export interface StreamArgs {
      * Where it goes. One stream writes there, and nothing else.
      */
     destination: pulumi.Input<inputs.EndpointArgs>;
+    /**
+     * What a delete does with changes that are not at the destination yet; `skip` is for a destination that is gone. The delete goes by what the last update recorded. Default: `flush`.
+     */
+    drainBeforeDelete?: pulumi.Input<enums.Drain | undefined>;
     /**
      * What is left out of that.
      */

@@ -191,6 +191,9 @@ ASKS: dict[Feature, list[tuple[str, Any]]] = {
     Feature.FILTER: [("filter", "a > 1")],
     Feature.CHECKPOINT_INTERVAL: [("checkpointInterval", "10s")],
     Feature.PURGE_DESTINATION: [("purgeDestination", True)],
+    Feature.DRAIN_FLUSH: [("drainBeforeDelete", "flush")],
+    Feature.DRAIN_WAIT: [("drainBeforeDelete", "wait")],
+    Feature.DRAIN_SKIP: [("drainBeforeDelete", "skip")],
     Feature.WAIT_CAUGHT_UP: [("waitFor", "caught_up")],
     Feature.OPTIONS: [("options", {"busy-timeout": "1s"}), ("options", {"fail": "x"})],
 }

@@ -37,6 +37,7 @@ def test_both_directions_name_the_same_properties(one: Stream, two: Stream) -> N
     [
         ({}, {"mode": "snapshot_then_cdc", "conflict": "source_wins", "desiredState": "running"}),
         ({}, {"waitFor": "none", "deletionProtection": False, "purgeDestination": False}),
+        ({}, {"drainBeforeDelete": "flush"}),
         ({}, {"include": [], "exclude": [], "options": {}, "filter": None, "checkpointInterval": None}),
         ({"checkpointInterval": "60s"}, {"checkpointInterval": "1m"}),
         ({"checkpointInterval": "1.5s"}, {"checkpointInterval": "1500ms"}),

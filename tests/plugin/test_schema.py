@@ -122,7 +122,16 @@ def test_a_stream_has_the_inputs_that_people_write_and_the_outputs_that_states_h
     assert "owner" not in inputs
     assert set(outputs) - set(inputs) == {"status", "engineObjects", "ownerToken", "ownerUrn"}
     assert stream["requiredInputs"] == ["destination", "source"]
-    optional = {"filter", "checkpointInterval", "startFrom", "status", "engineObjects", "ownerToken", "ownerUrn"}
+    optional = {
+        "filter",
+        "checkpointInterval",
+        "startFrom",
+        "drainBeforeDelete",
+        "status",
+        "engineObjects",
+        "ownerToken",
+        "ownerUrn",
+    }
     assert set(stream["required"]) == set(outputs) - optional
     assert [name for name, item in inputs.items() if item.get("willReplaceOnChanges")] == ["name", "backend"]
     assert inputs["startFrom"]["oneOf"] == [{"type": "string"}, {"$ref": "#/types/replicator:index:Checkpoint"}]

@@ -49,6 +49,7 @@ class Stream(Resource, module="replicator", name="Stream"):
     wait_for: pulumi.Output[str] = pulumi.property("waitFor")
     deletion_protection: pulumi.Output[bool] = pulumi.property("deletionProtection")
     purge_destination: pulumi.Output[bool] = pulumi.property("purgeDestination")
+    drain_before_delete: pulumi.Output[str | None] = pulumi.property("drainBeforeDelete")
     options: pulumi.Output[dict[str, Any]]
 
     status: pulumi.Output[StreamStatus]
@@ -86,6 +87,7 @@ class Stream(Resource, module="replicator", name="Stream"):
         wait_for: pulumi.Input[str] | None = None,
         deletion_protection: pulumi.Input[bool] | None = None,
         purge_destination: pulumi.Input[bool] | None = None,
+        drain_before_delete: pulumi.Input[str] | None = None,
         options: pulumi.Input[Mapping[str, Any]] | None = None,
     ) -> None:
         given = locals()

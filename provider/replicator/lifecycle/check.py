@@ -17,7 +17,7 @@ from replicator.errors import InvalidConfig, InvalidStream, ReplicatorError, Uns
 from replicator.lifecycle.config import ProviderConfig
 from replicator.lifecycle.connect import StreamId
 from replicator.lifecycle.failure import Failure, failures_of
-from replicator.model import EndpointKind, Stream
+from replicator.model import Drain, EndpointKind, Stream
 
 _MODELLED_OPTIONS = frozenset({"path", "url", "uri", "type", "replica", "replicas", "name", "sync-interval"})
 _KINDS = frozenset(EndpointKind)
@@ -217,6 +217,8 @@ def _asked(inputs: Mapping[str, Any], row: Capabilities) -> Iterable[tuple[str, 
             yield path, row.features[feature]
     if inputs.get("waitFor") == "caught_up":
         yield "waitFor", row.features[Feature.WAIT_CAUGHT_UP]
+    if (drain := inputs.get("drainBeforeDelete")) in tuple(Drain):
+        yield "drainBeforeDelete", row.features[Feature(f"drainBeforeDelete: {drain}")]
 
 
 def _start_kind(value: Any) -> StartKind | None:

@@ -140,9 +140,9 @@ class Types:
         return (_wire_name(name, field) for name, field in model.model_fields.items() if field.is_required())
 
     def always(self, model: type[Model]) -> Iterator[str]:
-        """Properties that every answer has: those that cannot be null."""
+        """Properties that every answer has: those that can be neither null nor left out."""
         for name, field in model.model_fields.items():
-            if NoneType not in get_args(field.annotation):
+            if NoneType not in get_args(field.annotation) and field.exclude_if is None:
                 yield _wire_name(name, field)
 
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from replicator.errors import AgentVersion
-from replicator.model import OF_THE_PROGRAM, Owner, Stream
+from replicator.model import OF_THE_PROGRAM, Drain, Owner, Stream
 from replicator.remote.routes import DELETE_STREAM, Operation
 from replicator.replicator import Description
 
 T = TypeVar("T")
 
-_SINCE_2: dict[str, Any] = {}
+_SINCE_2: dict[str, Any] = {"drain_before_delete": Drain.FLUSH}
 """Properties of a stream that protocol 1 refuses, with their defaults."""
 
 

@@ -57,6 +57,8 @@ type ListStreamsArgs struct {
 
 // All streams of the engines that were asked.
 type ListStreamsResult struct {
+	// The streams whose record cannot be read.
+	Failures []StatusFailure `pulumi:"failures"`
 	// By id.
 	Streams []ListedStream `pulumi:"streams"`
 }
@@ -90,6 +92,11 @@ func (o ListStreamsResultOutput) ToListStreamsResultOutput() ListStreamsResultOu
 
 func (o ListStreamsResultOutput) ToListStreamsResultOutputWithContext(ctx context.Context) ListStreamsResultOutput {
 	return o
+}
+
+// The streams whose record cannot be read.
+func (o ListStreamsResultOutput) Failures() StatusFailureArrayOutput {
+	return o.ApplyT(func(v ListStreamsResult) []StatusFailure { return v.Failures }).(StatusFailureArrayOutput)
 }
 
 // By id.

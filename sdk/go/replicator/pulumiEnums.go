@@ -352,6 +352,177 @@ func (in *desiredStatePtr) ToDesiredStatePtrOutputWithContext(ctx context.Contex
 	return pulumi.ToOutputWithContext(ctx, in).(DesiredStatePtrOutput)
 }
 
+// What a delete does with changes that are not at the destination yet.
+type Drain string
+
+const (
+	// It uploads them, and fails where that fails.
+	DrainFlush = Drain("flush")
+	// It waits until everything that was committed when it began is at the destination.
+	DrainWait = Drain("wait")
+	// It leaves them out.
+	DrainSkip = Drain("skip")
+)
+
+func (Drain) ElementType() reflect.Type {
+	return reflect.TypeOf((*Drain)(nil)).Elem()
+}
+
+func (e Drain) ToDrainOutput() DrainOutput {
+	return pulumi.ToOutput(e).(DrainOutput)
+}
+
+func (e Drain) ToDrainOutputWithContext(ctx context.Context) DrainOutput {
+	return pulumi.ToOutputWithContext(ctx, e).(DrainOutput)
+}
+
+func (e Drain) ToDrainPtrOutput() DrainPtrOutput {
+	return e.ToDrainPtrOutputWithContext(context.Background())
+}
+
+func (e Drain) ToDrainPtrOutputWithContext(ctx context.Context) DrainPtrOutput {
+	return Drain(e).ToDrainOutputWithContext(ctx).ToDrainPtrOutputWithContext(ctx)
+}
+
+func (e Drain) ToStringOutput() pulumi.StringOutput {
+	return pulumi.ToOutput(pulumi.String(e)).(pulumi.StringOutput)
+}
+
+func (e Drain) ToStringOutputWithContext(ctx context.Context) pulumi.StringOutput {
+	return pulumi.ToOutputWithContext(ctx, pulumi.String(e)).(pulumi.StringOutput)
+}
+
+func (e Drain) ToStringPtrOutput() pulumi.StringPtrOutput {
+	return pulumi.String(e).ToStringPtrOutputWithContext(context.Background())
+}
+
+func (e Drain) ToStringPtrOutputWithContext(ctx context.Context) pulumi.StringPtrOutput {
+	return pulumi.String(e).ToStringOutputWithContext(ctx).ToStringPtrOutputWithContext(ctx)
+}
+
+type DrainOutput struct{ *pulumi.OutputState }
+
+func (DrainOutput) ElementType() reflect.Type {
+	return reflect.TypeOf((*Drain)(nil)).Elem()
+}
+
+func (o DrainOutput) ToDrainOutput() DrainOutput {
+	return o
+}
+
+func (o DrainOutput) ToDrainOutputWithContext(ctx context.Context) DrainOutput {
+	return o
+}
+
+func (o DrainOutput) ToDrainPtrOutput() DrainPtrOutput {
+	return o.ToDrainPtrOutputWithContext(context.Background())
+}
+
+func (o DrainOutput) ToDrainPtrOutputWithContext(ctx context.Context) DrainPtrOutput {
+	return o.ApplyTWithContext(ctx, func(_ context.Context, v Drain) *Drain {
+		return &v
+	}).(DrainPtrOutput)
+}
+
+func (o DrainOutput) ToStringOutput() pulumi.StringOutput {
+	return o.ToStringOutputWithContext(context.Background())
+}
+
+func (o DrainOutput) ToStringOutputWithContext(ctx context.Context) pulumi.StringOutput {
+	return o.ApplyTWithContext(ctx, func(_ context.Context, e Drain) string {
+		return string(e)
+	}).(pulumi.StringOutput)
+}
+
+func (o DrainOutput) ToStringPtrOutput() pulumi.StringPtrOutput {
+	return o.ToStringPtrOutputWithContext(context.Background())
+}
+
+func (o DrainOutput) ToStringPtrOutputWithContext(ctx context.Context) pulumi.StringPtrOutput {
+	return o.ApplyTWithContext(ctx, func(_ context.Context, e Drain) *string {
+		v := string(e)
+		return &v
+	}).(pulumi.StringPtrOutput)
+}
+
+type DrainPtrOutput struct{ *pulumi.OutputState }
+
+func (DrainPtrOutput) ElementType() reflect.Type {
+	return reflect.TypeOf((**Drain)(nil)).Elem()
+}
+
+func (o DrainPtrOutput) ToDrainPtrOutput() DrainPtrOutput {
+	return o
+}
+
+func (o DrainPtrOutput) ToDrainPtrOutputWithContext(ctx context.Context) DrainPtrOutput {
+	return o
+}
+
+func (o DrainPtrOutput) Elem() DrainOutput {
+	return o.ApplyT(func(v *Drain) Drain {
+		if v != nil {
+			return *v
+		}
+		var ret Drain
+		return ret
+	}).(DrainOutput)
+}
+
+func (o DrainPtrOutput) ToStringPtrOutput() pulumi.StringPtrOutput {
+	return o.ToStringPtrOutputWithContext(context.Background())
+}
+
+func (o DrainPtrOutput) ToStringPtrOutputWithContext(ctx context.Context) pulumi.StringPtrOutput {
+	return o.ApplyTWithContext(ctx, func(_ context.Context, e *Drain) *string {
+		if e == nil {
+			return nil
+		}
+		v := string(*e)
+		return &v
+	}).(pulumi.StringPtrOutput)
+}
+
+// DrainInput is an input type that accepts values of the Drain enum
+// A concrete instance of `DrainInput` can be one of the following:
+//
+//	DrainFlush
+//	DrainWait
+//	DrainSkip
+type DrainInput interface {
+	pulumi.Input
+
+	ToDrainOutput() DrainOutput
+	ToDrainOutputWithContext(context.Context) DrainOutput
+}
+
+var drainPtrType = reflect.TypeOf((**Drain)(nil)).Elem()
+
+type DrainPtrInput interface {
+	pulumi.Input
+
+	ToDrainPtrOutput() DrainPtrOutput
+	ToDrainPtrOutputWithContext(context.Context) DrainPtrOutput
+}
+
+type drainPtr string
+
+func DrainPtr(v string) DrainPtrInput {
+	return (*drainPtr)(&v)
+}
+
+func (*drainPtr) ElementType() reflect.Type {
+	return drainPtrType
+}
+
+func (in *drainPtr) ToDrainPtrOutput() DrainPtrOutput {
+	return pulumi.ToOutput(in).(DrainPtrOutput)
+}
+
+func (in *drainPtr) ToDrainPtrOutputWithContext(ctx context.Context) DrainPtrOutput {
+	return pulumi.ToOutputWithContext(ctx, in).(DrainPtrOutput)
+}
+
 // What stands at one end of a stream.
 type EndpointKind string
 
@@ -1521,6 +1692,8 @@ func init() {
 	pulumi.RegisterInputType(reflect.TypeOf((*ConflictPtrInput)(nil)).Elem(), Conflict("last_writer_wins"))
 	pulumi.RegisterInputType(reflect.TypeOf((*DesiredStateInput)(nil)).Elem(), DesiredState("running"))
 	pulumi.RegisterInputType(reflect.TypeOf((*DesiredStatePtrInput)(nil)).Elem(), DesiredState("running"))
+	pulumi.RegisterInputType(reflect.TypeOf((*DrainInput)(nil)).Elem(), Drain("flush"))
+	pulumi.RegisterInputType(reflect.TypeOf((*DrainPtrInput)(nil)).Elem(), Drain("flush"))
 	pulumi.RegisterInputType(reflect.TypeOf((*EndpointKindInput)(nil)).Elem(), EndpointKind("postgres"))
 	pulumi.RegisterInputType(reflect.TypeOf((*EndpointKindPtrInput)(nil)).Elem(), EndpointKind("postgres"))
 	pulumi.RegisterInputType(reflect.TypeOf((*ModeInput)(nil)).Elem(), Mode("cdc"))
@@ -1535,6 +1708,8 @@ func init() {
 	pulumi.RegisterOutputType(ConflictPtrOutput{})
 	pulumi.RegisterOutputType(DesiredStateOutput{})
 	pulumi.RegisterOutputType(DesiredStatePtrOutput{})
+	pulumi.RegisterOutputType(DrainOutput{})
+	pulumi.RegisterOutputType(DrainPtrOutput{})
 	pulumi.RegisterOutputType(EndpointKindOutput{})
 	pulumi.RegisterOutputType(EndpointKindPtrOutput{})
 	pulumi.RegisterOutputType(ModeOutput{})

@@ -75,6 +75,8 @@ type Stream struct {
 	DesiredState DesiredStateOutput `pulumi:"desiredState"`
 	// Where it goes. One stream writes there, and nothing else.
 	Destination EndpointOutput `pulumi:"destination"`
+	// What a delete does with changes that are not at the destination yet; `skip` is for a destination that is gone. The delete goes by what the last update recorded.
+	DrainBeforeDelete DrainPtrOutput `pulumi:"drainBeforeDelete"`
 	// What was made at the engine for this stream.
 	EngineObjects pulumi.MapOutput `pulumi:"engineObjects"`
 	// What is left out of that.
@@ -91,6 +93,8 @@ type Stream struct {
 	Options pulumi.MapOutput `pulumi:"options"`
 	// Identifies this resource to the engine, kept so that a rename keeps the stream.
 	OwnerToken pulumi.StringPtrOutput `pulumi:"ownerToken"`
+	// URN of the resource that the engine's record names as the owner. An alias or a stack rename makes an update, which writes the new one.
+	OwnerUrn pulumi.StringPtrOutput `pulumi:"ownerUrn"`
 	// A delete also deletes what it wrote to the destination.
 	PurgeDestination pulumi.BoolOutput `pulumi:"purgeDestination"`
 	// Where the data comes from.
@@ -171,6 +175,8 @@ type streamArgs struct {
 	DesiredState *DesiredState `pulumi:"desiredState"`
 	// Where it goes. One stream writes there, and nothing else.
 	Destination Endpoint `pulumi:"destination"`
+	// What a delete does with changes that are not at the destination yet; `skip` is for a destination that is gone. The delete goes by what the last update recorded. Default: `flush`.
+	DrainBeforeDelete *Drain `pulumi:"drainBeforeDelete"`
 	// What is left out of that.
 	Exclude []string `pulumi:"exclude"`
 	// Which records pass: an SQL predicate or a JSONPath, as the backend says.
@@ -207,6 +213,8 @@ type StreamArgs struct {
 	DesiredState DesiredStatePtrInput
 	// Where it goes. One stream writes there, and nothing else.
 	Destination EndpointInput
+	// What a delete does with changes that are not at the destination yet; `skip` is for a destination that is gone. The delete goes by what the last update recorded. Default: `flush`.
+	DrainBeforeDelete DrainPtrInput
 	// What is left out of that.
 	Exclude pulumi.StringArrayInput
 	// Which records pass: an SQL predicate or a JSONPath, as the backend says.
@@ -346,6 +354,11 @@ func (o StreamOutput) Destination() EndpointOutput {
 	return o.ApplyT(func(v *Stream) EndpointOutput { return v.Destination }).(EndpointOutput)
 }
 
+// What a delete does with changes that are not at the destination yet; `skip` is for a destination that is gone. The delete goes by what the last update recorded.
+func (o StreamOutput) DrainBeforeDelete() DrainPtrOutput {
+	return o.ApplyT(func(v *Stream) DrainPtrOutput { return v.DrainBeforeDelete }).(DrainPtrOutput)
+}
+
 // What was made at the engine for this stream.
 func (o StreamOutput) EngineObjects() pulumi.MapOutput {
 	return o.ApplyT(func(v *Stream) pulumi.MapOutput { return v.EngineObjects }).(pulumi.MapOutput)
@@ -384,6 +397,11 @@ func (o StreamOutput) Options() pulumi.MapOutput {
 // Identifies this resource to the engine, kept so that a rename keeps the stream.
 func (o StreamOutput) OwnerToken() pulumi.StringPtrOutput {
 	return o.ApplyT(func(v *Stream) pulumi.StringPtrOutput { return v.OwnerToken }).(pulumi.StringPtrOutput)
+}
+
+// URN of the resource that the engine's record names as the owner. An alias or a stack rename makes an update, which writes the new one.
+func (o StreamOutput) OwnerUrn() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *Stream) pulumi.StringPtrOutput { return v.OwnerUrn }).(pulumi.StringPtrOutput)
 }
 
 // A delete also deletes what it wrote to the destination.

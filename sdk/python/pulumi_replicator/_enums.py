@@ -9,6 +9,7 @@ from enum import Enum
 __all__ = [
     'Conflict',
     'DesiredState',
+    'Drain',
     'EndpointKind',
     'Mode',
     'Preflight',
@@ -55,6 +56,25 @@ class DesiredState(_builtins.str, Enum):
     PAUSED = "paused"
     """
     It stands still and keeps its checkpoint.
+    """
+
+
+@pulumi.type_token("replicator:index:Drain")
+class Drain(_builtins.str, Enum):
+    """
+    What a delete does with changes that are not at the destination yet.
+    """
+    FLUSH = "flush"
+    """
+    It uploads them, and fails where that fails.
+    """
+    WAIT = "wait"
+    """
+    It waits until everything that was committed when it began is at the destination.
+    """
+    SKIP = "skip"
+    """
+    It leaves them out.
     """
 
 

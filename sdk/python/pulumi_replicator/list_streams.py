@@ -28,10 +28,21 @@ class ListStreamsResult:
     """
     All streams of the engines that were asked.
     """
-    def __init__(__self__, streams=None):
+    def __init__(__self__, failures=None, streams=None):
+        if failures and not isinstance(failures, list):
+            raise TypeError("Expected argument 'failures' to be a list")
+        pulumi.set(__self__, "failures", failures)
         if streams and not isinstance(streams, list):
             raise TypeError("Expected argument 'streams' to be a list")
         pulumi.set(__self__, "streams", streams)
+
+    @_builtins.property
+    @pulumi.getter
+    def failures(self) -> Sequence['outputs.StatusFailure']:
+        """
+        The streams whose record cannot be read.
+        """
+        return pulumi.get(self, "failures")
 
     @_builtins.property
     @pulumi.getter
@@ -48,6 +59,7 @@ class AwaitableListStreamsResult(ListStreamsResult):
         if False:
             yield self
         return ListStreamsResult(
+            failures=self.failures,
             streams=self.streams)
 
 
@@ -79,6 +91,7 @@ def list_streams(backend: Optional[_builtins.str] = None,
     __ret__ = pulumi.runtime.invoke('replicator:index:listStreams', __args__, opts=opts, typ=ListStreamsResult).value
 
     return AwaitableListStreamsResult(
+        failures=pulumi.get(__ret__, 'failures'),
         streams=pulumi.get(__ret__, 'streams'))
 def list_streams_output(backend: pulumi.Input[Optional[Optional[_builtins.str]]] = None,
                         region: pulumi.Input[Optional[Optional[_builtins.str]]] = None,
@@ -107,4 +120,5 @@ def list_streams_output(backend: pulumi.Input[Optional[Optional[_builtins.str]]]
     opts = pulumi.InvokeOutputOptions.merge(_utilities.get_invoke_opts_defaults(), opts)
     __ret__ = pulumi.runtime.invoke_output('replicator:index:listStreams', __args__, opts=opts, typ=ListStreamsResult)
     return __ret__.apply(lambda __response__: ListStreamsResult(
+        failures=pulumi.get(__response__, 'failures'),
         streams=pulumi.get(__response__, 'streams')))

@@ -29,6 +29,7 @@ class StreamArgs:
                  conflict: pulumi.Input[Optional['Conflict']] = None,
                  deletion_protection: pulumi.Input[Optional[_builtins.bool]] = None,
                  desired_state: pulumi.Input[Optional['DesiredState']] = None,
+                 drain_before_delete: pulumi.Input[Optional['Drain']] = None,
                  exclude: pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]] = None,
                  filter: pulumi.Input[Optional[_builtins.str]] = None,
                  include: pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]] = None,
@@ -48,6 +49,7 @@ class StreamArgs:
         :param pulumi.Input['Conflict'] conflict: Which side wins where both hold a version of a record. Default: `source_wins`.
         :param pulumi.Input[_builtins.bool] deletion_protection: Refuse to delete it. Default: `false`.
         :param pulumi.Input['DesiredState'] desired_state: Whether it should move data. A pause by somebody else shows as a change of this. Default: `running`.
+        :param pulumi.Input['Drain'] drain_before_delete: What a delete does with changes that are not at the destination yet; `skip` is for a destination that is gone. The delete goes by what the last update recorded. Default: `flush`.
         :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] exclude: What is left out of that.
         :param pulumi.Input[_builtins.str] filter: Which records pass: an SQL predicate or a JSONPath, as the backend says.
         :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] include: What is replicated (tables, topics, files); globs in which `*` does not cross `.` or `/`.
@@ -70,6 +72,8 @@ class StreamArgs:
             pulumi.set(__self__, "deletion_protection", deletion_protection)
         if desired_state is not None:
             pulumi.set(__self__, "desired_state", desired_state)
+        if drain_before_delete is not None:
+            pulumi.set(__self__, "drain_before_delete", drain_before_delete)
         if exclude is not None:
             pulumi.set(__self__, "exclude", exclude)
         if filter is not None:
@@ -172,6 +176,18 @@ class StreamArgs:
     @desired_state.setter
     def desired_state(self, value: pulumi.Input[Optional['DesiredState']]):
         pulumi.set(self, "desired_state", value)
+
+    @_builtins.property
+    @pulumi.getter(name="drainBeforeDelete")
+    def drain_before_delete(self) -> pulumi.Input[Optional['Drain']]:
+        """
+        What a delete does with changes that are not at the destination yet; `skip` is for a destination that is gone. The delete goes by what the last update recorded. Default: `flush`.
+        """
+        return pulumi.get(self, "drain_before_delete")
+
+    @drain_before_delete.setter
+    def drain_before_delete(self, value: pulumi.Input[Optional['Drain']]):
+        pulumi.set(self, "drain_before_delete", value)
 
     @_builtins.property
     @pulumi.getter
@@ -294,6 +310,7 @@ class Stream(pulumi.CustomResource):
                  deletion_protection: pulumi.Input[Optional[_builtins.bool]] = None,
                  desired_state: pulumi.Input[Optional['DesiredState']] = None,
                  destination: pulumi.Input[Optional[Union['EndpointArgs', 'EndpointArgsDict', 'outputs.Endpoint']]] = None,
+                 drain_before_delete: pulumi.Input[Optional['Drain']] = None,
                  exclude: pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]] = None,
                  filter: pulumi.Input[Optional[_builtins.str]] = None,
                  include: pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]] = None,
@@ -347,6 +364,7 @@ class Stream(pulumi.CustomResource):
         :param pulumi.Input[_builtins.bool] deletion_protection: Refuse to delete it. Default: `false`.
         :param pulumi.Input['DesiredState'] desired_state: Whether it should move data. A pause by somebody else shows as a change of this. Default: `running`.
         :param pulumi.Input[Union['EndpointArgs', 'EndpointArgsDict', 'outputs.Endpoint']] destination: Where it goes. One stream writes there, and nothing else.
+        :param pulumi.Input['Drain'] drain_before_delete: What a delete does with changes that are not at the destination yet; `skip` is for a destination that is gone. The delete goes by what the last update recorded. Default: `flush`.
         :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] exclude: What is left out of that.
         :param pulumi.Input[_builtins.str] filter: Which records pass: an SQL predicate or a JSONPath, as the backend says.
         :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] include: What is replicated (tables, topics, files); globs in which `*` does not cross `.` or `/`.
@@ -419,6 +437,7 @@ class Stream(pulumi.CustomResource):
                  deletion_protection: pulumi.Input[Optional[_builtins.bool]] = None,
                  desired_state: pulumi.Input[Optional['DesiredState']] = None,
                  destination: pulumi.Input[Optional[Union['EndpointArgs', 'EndpointArgsDict', 'outputs.Endpoint']]] = None,
+                 drain_before_delete: pulumi.Input[Optional['Drain']] = None,
                  exclude: pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]] = None,
                  filter: pulumi.Input[Optional[_builtins.str]] = None,
                  include: pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]] = None,
@@ -446,6 +465,7 @@ class Stream(pulumi.CustomResource):
             if destination is None and not opts.urn:
                 raise TypeError("Missing required property 'destination'")
             __props__.__dict__["destination"] = destination
+            __props__.__dict__["drain_before_delete"] = drain_before_delete
             __props__.__dict__["exclude"] = exclude
             __props__.__dict__["filter"] = filter
             __props__.__dict__["include"] = include
@@ -460,6 +480,7 @@ class Stream(pulumi.CustomResource):
             __props__.__dict__["wait_for"] = wait_for
             __props__.__dict__["engine_objects"] = None
             __props__.__dict__["owner_token"] = None
+            __props__.__dict__["owner_urn"] = None
             __props__.__dict__["status"] = None
         secret_opts = pulumi.ResourceOptions(additional_secret_outputs=["ownerToken"])
         opts = pulumi.ResourceOptions.merge(opts, secret_opts)
@@ -491,6 +512,7 @@ class Stream(pulumi.CustomResource):
         __props__.__dict__["deletion_protection"] = None
         __props__.__dict__["desired_state"] = None
         __props__.__dict__["destination"] = None
+        __props__.__dict__["drain_before_delete"] = None
         __props__.__dict__["engine_objects"] = None
         __props__.__dict__["exclude"] = None
         __props__.__dict__["filter"] = None
@@ -499,6 +521,7 @@ class Stream(pulumi.CustomResource):
         __props__.__dict__["name"] = None
         __props__.__dict__["options"] = None
         __props__.__dict__["owner_token"] = None
+        __props__.__dict__["owner_urn"] = None
         __props__.__dict__["purge_destination"] = None
         __props__.__dict__["source"] = None
         __props__.__dict__["start_from"] = None
@@ -559,6 +582,14 @@ class Stream(pulumi.CustomResource):
         Where it goes. One stream writes there, and nothing else.
         """
         return pulumi.get(self, "destination")
+
+    @_builtins.property
+    @pulumi.getter(name="drainBeforeDelete")
+    def drain_before_delete(self) -> pulumi.Output[Optional['Drain']]:
+        """
+        What a delete does with changes that are not at the destination yet; `skip` is for a destination that is gone. The delete goes by what the last update recorded.
+        """
+        return pulumi.get(self, "drain_before_delete")
 
     @_builtins.property
     @pulumi.getter(name="engineObjects")
@@ -623,6 +654,14 @@ class Stream(pulumi.CustomResource):
         Identifies this resource to the engine, kept so that a rename keeps the stream.
         """
         return pulumi.get(self, "owner_token")
+
+    @_builtins.property
+    @pulumi.getter(name="ownerUrn")
+    def owner_urn(self) -> pulumi.Output[Optional[_builtins.str]]:
+        """
+        URN of the resource that the engine's record names as the owner. An alias or a stack rename makes an update, which writes the new one.
+        """
+        return pulumi.get(self, "owner_urn")
 
     @_builtins.property
     @pulumi.getter(name="purgeDestination")

@@ -159,6 +159,20 @@ async def test_purge_removes_the_replica(shop: Shop) -> None:
     assert await shop.agent.driver.list_streams() == []
 
 
+async def test_a_purge_keeps_and_names_what_the_stream_never_wrote(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    await shop.upsert(purgeDestination=True)
+    assert await shop.is_replicated()
+    place = shop.folder / "replicas" / "a"
+    (place / "theirs.txt").write_text("theirs")
+    (place / "ltx" / "0" / "notes.txt").write_text("theirs")
+    await shop.agent.driver.delete_stream("orders")
+    left = sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
+    assert left == ["ltx/0/notes.txt", "theirs.txt"]
+    assert f"2 objects of others stay at file://{place}: ltx/0/notes.txt, theirs.txt" in caplog.text
+
+
 async def test_a_prefix_in_use_is_refused(shop: Shop) -> None:
     place = shop.folder / "replicas" / "a"
     place.mkdir(parents=True)

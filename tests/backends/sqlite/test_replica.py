@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from replicator.backends.sqlite import replica
+from replicator.backends.sqlite.layout import Purged
 from replicator.backends.sqlite.litestream import Binary, CommandLine
 from replicator.backends.sqlite.replica import (
     BucketMissing,
@@ -115,39 +116,65 @@ async def test_the_newest_transaction_of_each_kind_of_place(
         assert abs((contents.newest_time - file.created).total_seconds()) < 5
 
 
+LTX = "0000000000000001-000000000000000a.ltx"
+FOREIGN = ("notes.txt", "0000/notes.txt", "ltx/notes.txt", f"backup/{LTX}", f"r0/0000/{LTX}", f"r2/x/0000/{LTX}", LTX)
+
+
 @pytest.mark.engine
-async def test_a_purge_deletes_below_the_prefix_only(
+async def test_a_purge_deletes_what_the_engine_wrote_below_the_prefix(
     s3: S3Server, location: S3Location, credentials: S3Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replica, "_BATCH", 2)
     prefix = location.prefix
-    below = [f"{prefix}/0000/{n}" for n in range(5)] + [f"{prefix}/strange"]
-    beside = [f"{prefix}-other/x", f"{prefix}x", f"{prefix.rpartition('/')[0]}/neighbour-{prefix[-8:]}/x"]
+    written = [f"{prefix}/{part}{level}/{LTX}" for part in ("", "r2/", "r17/") for level in ("0000", "0009")]
+    foreign = [f"{prefix}/{name}" for name in FOREIGN]
+    beside = [f"{prefix}-other/0000/{LTX}", f"{prefix.rpartition('/')[0]}/neighbour-{prefix[-8:]}/0000/{LTX}"]
     with contextlib.closing(s3.client()) as client:
-        for key in below + beside:
+        for key in written + foreign + beside:
             client.put_object(Bucket=location.bucket, Key=key, Body=b"x")
-        assert (await location.list_prefix(credentials)).objects == len(below)
-        assert await location.purge_prefix(credentials) == len(below)
-        assert await location.list_prefix(credentials) == EMPTY
-        assert await location.purge_prefix(credentials) == 0
+        purged = await location.purge_prefix(credentials)
+        assert (purged.removed, purged.kept) == (len(written), len(foreign))
+        assert str(purged) == f"{', '.join(sorted(FOREIGN)[:5])} and 2 more"
+        assert sorted(s3.keys(location.bucket, f"{prefix}/")) == sorted(foreign)
+        assert (await location.purge_prefix(credentials)).removed == 0
         for key in beside:
             client.head_object(Bucket=location.bucket, Key=key)
     with pytest.raises(PurgeRefused):
         await S3Location(location.bucket, "", location.endpoint, location.region).purge_prefix(credentials)
 
 
-async def test_a_folder_is_purged_and_its_neighbours_stay(tmp_path: Path) -> None:
+async def test_a_folder_keeps_what_the_engine_did_not_write(tmp_path: Path) -> None:
     place = FolderLocation(tmp_path / "a")
-    assert await place.purge_prefix(None) == 0
+    assert await place.purge_prefix(None) == Purged()
     outside = tmp_path / "outside"
-    for path in ("a/ltx/0/x", "a/y", "ab/z", "outside/w"):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text("x")
-    (tmp_path / "a" / "link").symlink_to(outside)
-    assert await place.purge_prefix(None) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ab", "outside"]
-    assert (outside / "w").exists()
-    assert await place.list_prefix(None) == EMPTY
+    written = [f"a/ltx/0/{LTX}", f"a/ltx/9/{LTX}.tmp", f"a/r2/ltx/1/{LTX}"]
+    foreign = ["a/notes.txt", "a/ltx/1/notes.txt", f"a/0000/{LTX}", f"a/r2/x/ltx/0/{LTX}"]
+    for name in (*written, *foreign, "ab/z", f"outside/ltx/0/{LTX}", f"outside/{LTX}"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / "a" / "empty").mkdir()
+    links = {
+        "a/link": "outside",
+        "a/r3": "outside",
+        "a/ltx/8": "outside/ltx/0",
+        f"a/ltx/0/{'f' * 16}-{'f' * 16}.ltx": "",
+    }
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(outside / LTX if not target else tmp_path / target)
+    purged = await place.purge_prefix(None)
+    assert (purged.removed, purged.kept) == (len(written), len(foreign) + len(links))
+    assert all((tmp_path / name).is_symlink() for name in links)
+    assert all((tmp_path / name).exists() for name in foreign) and (tmp_path / "a" / "empty").exists()
+    assert (outside / LTX).exists() and (outside / "ltx" / "0" / LTX).exists() and (tmp_path / "ab" / "z").exists()
+    assert not (tmp_path / "a" / "ltx" / "9").exists() and not (tmp_path / "a" / "r2" / "ltx").exists()
+
+
+async def test_a_folder_with_nothing_else_in_it_goes(tmp_path: Path) -> None:
+    for name in (f"a/ltx/0/{LTX}", f"a/r2/ltx/1/{LTX}"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert (await FolderLocation(tmp_path / "a").purge_prefix(None)).removed == 2
+    assert not (tmp_path / "a").exists()
 
 
 async def test_folders_that_hold_more_than_a_replica_are_not_purged(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from shutil import rmtree
 
 from replicator.backends.sqlite import faults, replays
 from replicator.backends.sqlite.attachment import Attachment
+from replicator.backends.sqlite.drain import drain
 from replicator.backends.sqlite.places import parse_location, same_place, side_folder, source_path
 from replicator.backends.sqlite.positions import position_at
 from replicator.backends.sqlite.record import FileId, Phase, Record
@@ -14,6 +16,8 @@ from replicator.backends.sqlite.replica import ReplicaError
 from replicator.backends.sqlite.reserved import replicated_already
 from replicator.errors import EngineRefused, ReplicatorError, StreamNotFound
 from replicator.model import DesiredState, Mode, Stream
+
+_log = logging.getLogger(__name__)
 
 
 class Keeper(Attachment):
@@ -69,6 +73,7 @@ class Keeper(Attachment):
     # --- changing --------------------------------------------------------------------------------------------------
 
     async def change(self, record: Record, stream: Stream) -> None:
+        record = await self._change_removal(record, stream)
         old = record.stream
         new_source = old.source.uri != stream.source.uri
         new_place = not await same_place(old, stream)
@@ -108,6 +113,14 @@ class Keeper(Attachment):
                     await self.try_attach(record)
             raise
         await self.tombstones.exhume(stream, left)
+
+    async def _change_removal(self, record: Record, stream: Stream) -> Record:
+        """Record at once what a delete would do: it has to count where the rest of the update fails."""
+        wanted = {"purge_destination": stream.purge_destination, "drain_before_delete": stream.drain_before_delete}
+        changed = record.model_copy(update={"stream": record.stream.model_copy(update=wanted)})
+        if changed != record:
+            await self.store.put(changed)
+        return changed
 
     async def _start(self, record: Record) -> None:
         if record.copy_due:
@@ -160,20 +173,32 @@ class Keeper(Attachment):
     # --- removing --------------------------------------------------------------------------------------------------
 
     async def remove(self, record: Record) -> None:
-        await self.store.put(record.model_copy(update={"phase": Phase.DELETING}))
-        released = await self.lanes.detach(record.name)
+        """Remove a stream. It stays as it is where its last changes, or the replica to purge, cannot be reached."""
         stream = record.stream
+        if stream.purge_destination and record.phase is Phase.ACTIVE:
+            await self.reach(record)
+        last = await drain(self, record)
+        await self.store.put(record.model_copy(update={"phase": Phase.DELETING}))
         if stream.purge_destination:
-            try:
-                await parse_location(stream).purge_prefix(await self.identities.of(stream))
-            except ReplicaError as error:
-                raise faults.of_replica(error, stream.name) from error
+            await self._purge(stream)
             await self.tombstones.exhume(stream)
         else:
-            await self.tombstones.bury(record, released.txid)
+            await self.tombstones.bury(record, last)
         await asyncio.to_thread(rmtree, side_folder(stream), True)
         await self.store.remove(record.name)
         self.forget(record.name)
+
+    async def _purge(self, stream: Stream) -> None:
+        place = parse_location(stream)
+        try:
+            purged = await place.purge_prefix(await self.identities.of(stream))
+        except ReplicaError as error:
+            raise faults.of_replica(error, stream.name) from error
+        if purged.kept:
+            count = "1 object" if purged.kept == 1 else f"{purged.kept} objects"
+            _log.warning(
+                "stream %s: its replica is purged; %s of others stay at %s: %s", stream.name, count, place, purged
+            )
 
     # --- refusals --------------------------------------------------------------------------------------------------
 

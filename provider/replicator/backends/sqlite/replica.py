@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from replicator.backends.sqlite.hosts import form_to_write
+from replicator.backends.sqlite.layout import Purged, in_bucket, purge_folder
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -110,8 +110,8 @@ class ReplicaLocation(ABC):
         """Everything below the prefix. Raises ReplicaError's kinds."""
 
     @abstractmethod
-    async def purge_prefix(self, credentials: S3Credentials | None) -> int:
-        """Delete everything below the prefix and nothing else; how many objects there were.
+    async def purge_prefix(self, credentials: S3Credentials | None) -> Purged:
+        """Delete what the engine wrote below the prefix, and nothing else.
 
         Raises ReplicaError's kinds, PurgeRefused for a place that no replica owns alone.
         """
@@ -162,7 +162,7 @@ class S3Location(ReplicaLocation):
     async def list_prefix(self, credentials: S3Credentials | None) -> PrefixContents:
         return await self._in_thread(credentials, self._list)
 
-    async def purge_prefix(self, credentials: S3Credentials | None) -> int:
+    async def purge_prefix(self, credentials: S3Credentials | None) -> Purged:
         if not self.prefix:
             raise PurgeRefused(self, "the whole bucket would be deleted")
         return await self._in_thread(credentials, self._purge)
@@ -170,19 +170,18 @@ class S3Location(ReplicaLocation):
     def _list(self, s3: S3Client) -> PrefixContents:
         return _contents((item["Key"], item["LastModified"]) for item in self._objects(s3))
 
-    def _purge(self, s3: S3Client) -> int:
-        count = 0
-        keys = [item["Key"] for item in self._objects(s3)]
-        for start in range(0, len(keys), _BATCH):
-            batch = keys[start : start + _BATCH]
+    def _purge(self, s3: S3Client) -> Purged:
+        names = [item["Key"].removeprefix(f"{self.prefix}/") for item in self._objects(s3)]
+        written = [f"{self.prefix}/{name}" for name in names if in_bucket(name)]
+        for start in range(0, len(written), _BATCH):
+            batch = written[start : start + _BATCH]
             reply = s3.delete_objects(
                 Bucket=self.bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
             )
             if failed := reply.get("Errors"):
                 first = failed[0]
                 raise ReplicaError(self, f"{len(failed)} objects remain, the first because of {first.get('Code')}")
-            count += len(batch)
-        return count
+        return Purged.of(len(written), (name for name in names if not in_bucket(name)))
 
     def _objects(self, s3: S3Client) -> Iterator[Any]:
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{self.prefix}/"):
@@ -262,7 +261,7 @@ class FolderLocation(ReplicaLocation):
     async def list_prefix(self, credentials: S3Credentials | None) -> PrefixContents:
         return await asyncio.to_thread(self._list)
 
-    async def purge_prefix(self, credentials: S3Credentials | None) -> int:
+    async def purge_prefix(self, credentials: S3Credentials | None) -> Purged:
         return await asyncio.to_thread(self._purge)
 
     def _list(self) -> PrefixContents:
@@ -270,19 +269,16 @@ class FolderLocation(ReplicaLocation):
             files = [path for path in self.folder.rglob("*") if not path.is_dir() or path.is_symlink()]
             return _contents((str(path), datetime.fromtimestamp(path.lstat().st_mtime, UTC)) for path in files)
 
-    def _purge(self) -> int:
+    def _purge(self) -> Purged:
         folder, home = self.folder.resolve(), Path.home().resolve()
         if home.is_relative_to(folder):
             raise PurgeRefused(self, "it is the file system's root, a home folder, or a folder that holds one")
         if len(folder.parts) < 3:
             raise PurgeRefused(self, "a folder at the top of the file system is too much to delete")
-        count = self._list().objects
         with self._translated():
             if self.folder.is_symlink():
                 raise PurgeRefused(self, "it is a symbolic link")
-            if self.folder.exists():
-                shutil.rmtree(self.folder)
-        return count
+            return purge_folder(self.folder)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -42,6 +42,26 @@ export const DesiredState = {
  */
 export type DesiredState = (typeof DesiredState)[keyof typeof DesiredState];
 
+export const Drain = {
+    /**
+     * It uploads them, and fails where that fails.
+     */
+    Flush: "flush",
+    /**
+     * It waits until everything that was committed when it began is at the destination.
+     */
+    Wait: "wait",
+    /**
+     * It leaves them out.
+     */
+    Skip: "skip",
+} as const;
+
+/**
+ * What a delete does with changes that are not at the destination yet.
+ */
+export type Drain = (typeof Drain)[keyof typeof Drain];
+
 export const EndpointKind = {
     /**
      * A PostgreSQL database.

@@ -37,6 +37,7 @@ most = dynamic.Stream(
     wait_for="running",
     deletion_protection=True,
     purge_destination=True,
+    drain_before_delete="skip",
     options={"fail": ""},
 )
 paused = dynamic.Stream(

@@ -36,6 +36,7 @@ most = replicator.Stream(
     wait_for=replicator.WaitFor.RUNNING,
     deletion_protection=True,
     purge_destination=True,
+    drain_before_delete=replicator.Drain.SKIP,
     options={"fail": ""},
     opts=pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create="5m")),
 )

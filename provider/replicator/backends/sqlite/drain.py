@@ -1,0 +1,50 @@
+"""The last upload before a delete: what is committed and not at the destination yet."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from replicator.backends.sqlite.attachment import Attachment
+from replicator.backends.sqlite.litestream import EngineError
+from replicator.backends.sqlite.record import Phase, Record
+from replicator.errors import ReplicatorError, SourceFormat, SourceMissing
+from replicator.model import Drain
+
+_SKIP_WITHIN = 1.0  # seconds
+
+
+async def drain(attachment: Attachment, record: Record) -> int | None:
+    """Let the database go before a delete. Return its last transaction where everything is at the destination.
+
+    Raise where something is left that cannot be uploaded and has to be; the stream goes on then.
+    """
+    stream, health = record.stream, attachment.health_of(record.name)
+    if stream.drain_before_delete is Drain.SKIP:
+        return (await attachment.lanes.detach(record.name, timeout=_SKIP_WITHIN)).txid
+    try:
+        has_more = await _has_more(attachment, record)
+        if has_more and not record.paused and not health.by_person and attachment.lanes.of(record.name) is None:
+            await attachment.attach(record, wait=True)
+        released = await attachment.lanes.detach(record.name)
+        if has_more and released.error:
+            raise attachment.meaning(EngineError("sync", None, released.error), record.name)
+    except ReplicatorError as error:
+        failure = type(error)(
+            f"its last changes are not at the destination, so it stays: {error.message}",
+            stream=record.name,
+            property=error.property,
+            fix="delete it again when that is put right; to delete it without those changes, set drainBeforeDelete: "
+            "skip, run pulumi up, and delete it then",
+        )
+        health.failed(failure.message)
+        raise failure from error
+    return released.txid
+
+
+async def _has_more(attachment: Attachment, record: Record) -> bool:
+    """Whether there may be changes that the delete must not leave behind. A file that is gone has none."""
+    if record.phase is not Phase.ACTIVE or record.stream.purge_destination:
+        return False
+    with suppress(SourceMissing, SourceFormat):
+        return record.file is None or await attachment.inspect(record.stream) == record.file
+    return False

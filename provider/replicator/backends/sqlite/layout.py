@@ -1,0 +1,91 @@
+"""The names that litestream writes below a replica's place. Everything else there belongs to another writer."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+CLAIM = "replicator-claim.json"
+"""Our claim on the place, beside the engine's files."""
+
+_GENERATION = r"(?:r[1-9][0-9]*/)?"
+_FILE = r"[0-9a-f]{16}-[0-9a-f]{16}\.ltx"
+_IN_BUCKET = re.compile(rf"{_GENERATION}[0-9a-f]{{4}}/{_FILE}")
+_IN_FOLDER = re.compile(rf"{_GENERATION}ltx/[0-9]/{_FILE}(?:\.tmp)?")  # a write that was cut off leaves `.tmp`
+_FOLDER = re.compile(rf"r[1-9][0-9]*|{_GENERATION}ltx(?:/[0-9])?")
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What a purge did.
+
+    :param removed: how many files of the engine are gone.
+    :param kept: how many others stay.
+    :param named: the first of those, relative to the place.
+    """
+
+    removed: int = 0
+    kept: int = 0
+    named: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, removed: int, kept: Iterable[str]) -> Purged:
+        """Count what stays apart from our claim, and name the first."""
+        names = sorted(name for name in kept if name != CLAIM)
+        return cls(removed, len(names), tuple(names[:_NAMED]))
+
+    def __str__(self) -> str:
+        more = self.kept - len(self.named)
+        return ", ".join(self.named) + (f" and {more} more" if more else "")
+
+
+def in_bucket(name: str) -> bool:
+    """Whether the engine writes this name, relative to the prefix, in a bucket."""
+    return _IN_BUCKET.fullmatch(name) is not None
+
+
+def purge_folder(folder: Path) -> Purged:
+    """Remove the engine's files and the folders that this leaves empty. Follow no link. Raise OSError."""
+    try:
+        root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return Purged()
+    removed, kept = 0, list[str]()
+    try:
+        for name, handle in _below(root):
+            base = name.rpartition("/")[2]
+            mode = os.stat(base, dir_fd=handle, follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                if _FOLDER.fullmatch(name):
+                    with suppress(OSError):  # another writer's file is in it
+                        os.rmdir(base, dir_fd=handle)
+            elif stat.S_ISREG(mode) and _IN_FOLDER.fullmatch(name):
+                os.unlink(base, dir_fd=handle)
+                removed += 1
+            else:
+                kept.append(name)
+    finally:
+        os.close(root)
+    with suppress(OSError):  # it is not empty, or not ours to remove
+        folder.rmdir()
+    return Purged.of(removed, kept)
+
+
+def _below(root: int) -> Iterator[tuple[str, int]]:
+    """Each entry below a folder, with the handle of its parent; what is in a folder comes before the folder."""
+    for path, folders, files, handle in os.fwalk(
+        ".", topdown=False, onerror=_raise, follow_symlinks=False, dir_fd=root
+    ):
+        parent = path.removeprefix(".").removeprefix("/")
+        for base in (*files, *folders):
+            yield f"{parent}/{base}" if parent else base, handle
+
+
+def _raise(error: OSError) -> None:
+    raise error
