@@ -17,6 +17,7 @@ from replicator.backends.connect.mirror.ends import Ends, View, look
 from replicator.backends.connect.mirror.neighbours import HOLDS, PATIENCE, Neighbours
 from replicator.backends.connect.mirror.replays import resolve
 from replicator.backends.connect.mirror.rewinding import Rewinding, given_up_all
+from replicator.backends.connect.mirror.routes import Route
 from replicator.backends.connect.mirror.running import SEEN_WITHIN, Running
 from replicator.backends.connect.mirror.status import Held, as_stored
 from replicator.backends.connect.mirror.streams import Streams, differing, gone, record
@@ -159,7 +160,8 @@ class KafkaMirror:
         others = [*here, *(other for other in elsewhere if not _is_the_same(other.stream, stream)), *claimed]
         others = [other for other in others if not self._claims.is_removed(other)]
         worker = (await self._identity.get()).kafka_cluster_id
-        return await preflight.check(self._cluster, worker, self._ends, stream, others, self._aliases)
+        routes = [Route.of(other) for other in others]
+        return await preflight.check(self._cluster, worker, self._ends, stream, routes, self._aliases)
 
     async def _marker(self, stream: Stream, side: Side, seen: View, held: Held | None) -> Marker:
         """The record to write.
