@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
-from replicator.backends.connect.cluster import Initial
-from replicator.backends.connect.mirror.connectors import Parts
+from replicator.backends.connect.cluster import ConnectCluster
+from replicator.backends.connect.marker import Marker
+from replicator.backends.connect.mirror.connectors import Side
+from replicator.backends.connect.mirror.creating import Creating
 from replicator.backends.connect.mirror.driver import KafkaMirror
-from replicator.model import Stream
 
 from tests.faults.mirror.cell import Bed, cell, until
 from tests.faults.mirror.line import after
@@ -44,11 +46,21 @@ async def test_converges(fault: str, subject: str, mirror_matrix: Matrix) -> Non
     assert not failures, "\n".join(failures)
 
 
-class StartsAtOnce(KafkaMirror):
-    """A naive driver: what it makes runs before its start is set."""
+class RunsAtOnce(Creating):
+    """Creates a connector that runs before its start is set."""
 
-    async def _create_first(self, stream: Stream, parts: Parts, state: Initial) -> bool:
-        return await super()._create_first(stream, parts, Initial.RUNNING)
+    async def _create_first(self, marker: Marker, side: Side) -> bool:
+        created = await super()._create_first(marker, side)
+        await self._cluster.resume(marker.stream.name, 30)
+        return created
+
+
+class StartsAtOnce(KafkaMirror):
+    """A naive driver."""
+
+    def __init__(self, cluster: ConnectCluster, address: str, **rest: Any) -> None:
+        super().__init__(cluster, address, **rest)
+        self._creating = RunsAtOnce(cluster, self._streams, self._starts, self._aliases)
 
 
 async def test_the_matrix_finds_a_stream_that_runs_before_its_start_is_set(shared: Bed) -> None:
@@ -60,7 +72,7 @@ async def test_the_matrix_finds_a_stream_that_runs_before_its_start_is_set(share
         async def wait() -> None:
             await until(copies, "something is copied")
 
-        made.line.arm(after(1), wait)
+        made.line.arm(after(2), wait)
         await create_parts(made)
         with pytest.raises(AssertionError, match="too often"):
             await copies_from_start(made)

@@ -268,6 +268,13 @@ class ConnectCluster:
             await self.reset_offsets(name)
         except StreamNotFound:
             return
+        await self.remove(name, within)
+
+    async def remove(self, name: str, within: float) -> None:
+        """Remove a connector. Connect keeps its offsets for the next one of this name. Gone is success.
+
+        :raises WaitTimeout: it is there after `within` seconds.
+        """
         await self._ask("DELETE", path_of("connectors", name))
         await self._waits.until_absent(name, within)
 

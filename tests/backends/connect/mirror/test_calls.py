@@ -144,7 +144,7 @@ async def test_a_new_mirror_is_posted_without_a_look_and_without_a_validation(
     own = [call for call in proxy.calls if stream.name in call or call.startswith("POST")]
     assert own[0] == "POST /connectors"
     assert own[-1] == f"GET /connectors/{stream.name}/offsets"
-    assert (proxy.count("POST"), proxy.count("PUT"), len(offsets_of(proxy))) == (1, 0, 1)
+    assert (proxy.count("POST"), proxy.count("PUT"), len(offsets_of(proxy))) == (1, 2, 2)
 
 
 async def two(bed: Bed) -> list[Stream]:

@@ -163,6 +163,25 @@ async def test_there_and_back_by_hand_is_endless(kafka: Pair, open_bed: OpenBed)
         wait_until(lambda: end_of(bed.source, topic) > 20, timeout=20, what="five records have become twenty")
 
 
+async def test_globs_that_can_both_match_are_refused_before_such_a_topic_exists(bed: Bed) -> None:
+    start, end = unique("h"), unique("b")
+    refresh = {"refresh.topics.interval.seconds": 1}
+    first = await bed.made(f"{start}*", options=refresh)
+    error = await refused(bed, f"{start[0]}*{end}")
+    assert (type(error), error.property) == (DestinationInUse, "include")
+    assert f"writes to {bed.copy_of(start + end)} too" in error.message
+    await bed.made(f"{start[0]}*{end}", exclude=[f"{start}*"])
+
+    # By hand both take it, and each record is there twice.
+    topic = bed.topic(name=f"{start}{end}")
+    bed.produce(topic, records(0, 5))
+    config = {
+        key: value for key, value in bed.connector(first.name).items() if not key.startswith(("name", "replicator."))
+    }
+    with by_hand(bed.connect, {**config, "topics": f"h.*{end}"}):
+        await bed.arrived(topic, 10)
+
+
 async def test_of_two_that_are_made_at_once_one_writes(bed: Bed) -> None:
     topic = bed.topic()
     both = [bed.stream(topic), bed.stream(topic)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from replicator.backends.connect.marker import Marker
-from replicator.backends.connect.mirror.routes import refuse_circle, refuse_overlap, refuse_own_copies
+from replicator.backends.connect.mirror.routes import Route, refuse_circle, refuse_overlap, refuse_own_copies
 from replicator.errors import DestinationInUse, InvalidStream
 
 from tests.backends.connect.mirror.given import IDENTITY, declare
@@ -47,7 +47,9 @@ ALL: dict[str, Any] = {"include": []}
         # Prefixed, and without regions: both have the alias "source", so each copy gets another name for ever.
         (mirror("east->west", **ALL), [mirror("west->east", **ALL)], ["orders"], ["other"]),
         (mirror("east->west", **ALL), [mirror("west>east", **ALL)], ["orders"], ["other"]),
+        (mirror("east>west", include=["ha*"]), [mirror("west>east", include=["h*b"])], ["other"], ["other"]),
         # Nothing comes back.
+        (mirror("east>west", include=["ha*"], exclude=["*b"]), [mirror("west>east", include=["h*b"])], [], None),
         (mirror("east->west", regions=True, **ALL), [mirror("west->east", regions=True, **ALL)], ["orders"], None),
         (mirror("east->west"), [mirror("west->east")], ["orders"], None),
         (mirror("east>west"), [mirror("west>east", include=["bills"])], ["orders", "bills"], None),
@@ -62,10 +64,10 @@ def test_what_would_come_back_is_refused_with_the_way(
     mine: Marker, others: list[Marker], topics: list[str] | None, circle: list[str] | None
 ) -> None:
     if circle is None:
-        refuse_circle(mine, others, topics)
+        refuse_circle(Route.of(mine), [Route.of(other) for other in others], topics)
         return
     with pytest.raises(InvalidStream, match=", ".join(f"'{name}'" for name in circle)) as refused:
-        refuse_circle(mine, others, topics)
+        refuse_circle(Route.of(mine), [Route.of(other) for other in others], topics)
     assert refused.value.property == "include"
 
 
@@ -79,7 +81,15 @@ def test_what_would_come_back_is_refused_with_the_way(
         (mirror("east->west"), mirror("north->west"), ["orders"], "source.orders"),
         (mirror("east->west"), mirror("north>west", include=["source.orders"]), ["orders"], "source.orders"),
         (mirror("east>west", **ALL), mirror("east>west", include=["b*"]), ["orders", "bills"], "bills"),
-        (mirror("east>west", include=["o*"]), mirror("east>west", include=["ord*"]), [], "ordx"),
+        (mirror("east>west", include=["o*"]), mirror("east>west", include=["ord*"]), [], "ord"),
+        (mirror("east>west", include=["ha*"]), mirror("east>west", include=["h*b"]), ["other"], "hab"),
+        (mirror("east>west", include=["*.a"]), mirror("east>west", include=["b.*"]), [], "b.a"),
+        (mirror("east->west", **ALL), mirror("east>west", include=["source.*.b"]), [], "source.a.b"),
+        (mirror("east>west", include=["a*"]), mirror("east>west", include=["*b"], exclude=["a*"]), [], None),
+        (mirror("east>west", include=["a*"], exclude=["*b"]), mirror("east>west", include=["*b"]), [], None),
+        (mirror("east>west", include=["a-*"]), mirror("east>west", include=["*-internal"]), [], None),
+        (mirror("east->west", include=["h*"]), mirror("east>west", include=["h*"]), [], None),
+        (mirror("east->west", **ALL), mirror("east>west", include=["*"]), [], None),
         (mirror("east->west", regions=True), mirror("north->west", regions=True), ["orders"], None),
         (mirror("east->west"), mirror("east->north"), ["orders"], None),
         (mirror("east->west"), mirror("east>west"), ["orders"], None),
@@ -89,19 +99,19 @@ def test_what_would_come_back_is_refused_with_the_way(
 )
 def test_a_topic_has_one_writer(mine: Marker, other: Marker, topics: list[str] | None, shared: str | None) -> None:
     if shared is None:
-        refuse_overlap(mine, [other], topics)
+        refuse_overlap(Route.of(mine), [Route.of(other)], topics)
         return
     with pytest.raises(DestinationInUse, match=f"'other' writes to {shared} too"):
-        refuse_overlap(mine, [other], topics)
+        refuse_overlap(Route.of(mine), [Route.of(other)], topics)
 
 
 def test_a_cluster_is_known_by_its_id_whatever_its_address() -> None:
     one = mirror("east->west")
     moved = Marker(stream=declare(name="other", destination={"uri": "kafka://secure:9093"}), destination_cluster="west")
     with pytest.raises(DestinationInUse):
-        refuse_overlap(one, [moved], ["orders"])
+        refuse_overlap(Route.of(one), [Route.of(moved)], ["orders"])
     rebuilt = one.model_copy(update={"stream": declare(name="other"), "destination_cluster": "another"})
-    refuse_overlap(one, [rebuilt], ["orders"])
+    refuse_overlap(Route.of(one), [Route.of(rebuilt)], ["orders"])
 
 
 @pytest.mark.parametrize(
@@ -116,10 +126,11 @@ def test_a_cluster_is_known_by_its_id_whatever_its_address() -> None:
     ],
 )
 def test_copies_of_itself_are_refused(changes: dict[str, Any], topics: list[str] | None, refused: bool) -> None:
-    mine = Marker(stream=declare(**changes))
+    stream = declare(**changes)
+    mine = Route.of(Marker(stream=stream))
     if not refused:
-        refuse_own_copies(mine, topics)
+        refuse_own_copies(mine, stream.include, topics)
         return
     with pytest.raises(InvalidStream, match=r"source\.\w+ looks like a copy") as error:
-        refuse_own_copies(mine, topics)
+        refuse_own_copies(mine, stream.include, topics)
     assert "exclude source.*" in str(error.value.fix)

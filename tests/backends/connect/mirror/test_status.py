@@ -33,8 +33,9 @@ def test_the_engine_stores_what_was_copied_last_and_we_say_what_comes_next() -> 
         Offset({**where, "partition": 0}, {"offset": 41}),
         Offset({**where, "partition": 1}, {"offset": 0}),
         Offset({**where, "partition": 2}, None),
+        Offset({**where, "partition": 0, "cluster": "west"}, {"offset": 3}),
     ]
-    assert next_offsets(stored) == {FIRST: 42, SECOND: 1}
+    assert next_offsets(stored, "source") == {FIRST: 42, SECOND: 1}
 
 
 @pytest.mark.parametrize(
@@ -207,7 +208,9 @@ OTHER = "kafka://other:9092"
         ({"destination": {"uri": OTHER}}, ("e", "w"), False),
         ({"destination": {"uri": OTHER}}, ("e", "x"), True),
         ({"destination": {"uri": OTHER}}, ("e", None), True),
-        ({}, ("f", "w"), False),  # the same address: seen as topics that were made again
+        ({}, ("f", "w"), True),  # built again at the same address
+        ({}, ("e", "x"), True),
+        ({}, (None, None), False),
         ({"source": {"region": "eu"}}, ("e", "w"), True),
         ({"destination": {"region": "eu"}}, ("e", "w"), True),
         ({"options": {"source.cluster.alias": "shop"}}, ("e", "w"), True),

@@ -8,28 +8,29 @@ from collections.abc import Mapping, Sequence
 
 from replicator.authref import Redactor
 from replicator.backends.connect.brokers import RECENT
-from replicator.backends.connect.cluster import ConnectCluster, Initial
-from replicator.backends.connect.marker import PART_OF, Marker
+from replicator.backends.connect.cluster import ConnectCluster
+from replicator.backends.connect.marker import Marker
 from replicator.backends.connect.mirror import preflight
 from replicator.backends.connect.mirror.claims import Claims
 from replicator.backends.connect.mirror.connectors import BACKEND, Parts, Side, build
-from replicator.backends.connect.mirror.ends import Ends, View, look
+from replicator.backends.connect.mirror.creating import Creating
+from replicator.backends.connect.mirror.ends import Ends, View, look, rebuilt
 from replicator.backends.connect.mirror.neighbours import HOLDS, PATIENCE, Neighbours
-from replicator.backends.connect.mirror.replays import resolve
 from replicator.backends.connect.mirror.rewinding import Rewinding, given_up_all
+from replicator.backends.connect.mirror.routes import Route
 from replicator.backends.connect.mirror.running import SEEN_WITHIN, Running
-from replicator.backends.connect.mirror.status import Held, as_stored
+from replicator.backends.connect.mirror.starts import Starts, begins_at_the_beginning
+from replicator.backends.connect.mirror.status import Held
 from replicator.backends.connect.mirror.streams import Streams, differing, gone, record
 from replicator.backends.connect.mirror.topics import Naming, taken
 from replicator.backends.connect.placeholders import DEFAULT_ALIASES
-from replicator.backends.connect.positions import Partition
 from replicator.backends.connect.recent import Recent
 from replicator.backends.connect.rest import ConnectRest
 from replicator.backends.connect.workers import access
 from replicator.backends.ownership import may_remove, refuse_elsewhere, settle_owner
 from replicator.backends.settings import ConnectConfig
-from replicator.errors import EngineRefused, RecordUnreadable, ReplicatorError
-from replicator.model import Checkpoint, DesiredState, Mode, Owner, Stream, StreamStatus
+from replicator.errors import RecordUnreadable, ReplayNotRetained, ReplicatorError
+from replicator.model import Checkpoint, DesiredState, Endpoint, Owner, Stream, StreamStatus
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
 
 # Of the process: a program may have mirrors on several Connect clusters, and each cluster has a driver of its own.
@@ -89,6 +90,8 @@ class KafkaMirror:
         self._ends = Ends(environ, redactor)
         self._streams = Streams(cluster, self._ends, aliases)
         self._running = Running(cluster, self._streams)
+        self._starts = Starts(cluster, self._ends, self._streams)
+        self._creating = Creating(cluster, self._streams, self._starts, aliases)
         self._rewinding = Rewinding(self._ends, self._streams, self._running)
         self._recent = Recent(self._streams.listing, RECENT)
         self._identity = Recent(cluster.identity, RECENT)
@@ -115,23 +118,24 @@ class KafkaMirror:
             refuse_elsewhere(stream.name, stream.owner, await self.identity())
         owner = settle_owner(held.marker.stream if held else None, stream)
         wanted = stream.model_copy(update={"owner": owner, "backend": self.kind})
-        if held is not None and not held.marker.making and _declares_the_same(held.marker.stream, wanted):
+        claim = await self._claim_of(wanted)
+        if held is not None and not held.marker.making and _is_as_declared(held.marker, claim):
             await self._reconcile(held, held.marker.model_copy(update={"stream": wanted.recorded()}))
             return True
-        with self._claims.claim(self._address, await self._claim_of(wanted)) as claimed:
+        with self._claims.claim(self._address, claim) as claimed:
             return await self._change(wanted, held, claimed)
 
     async def _change(self, wanted: Stream, held: Held | None, claimed: Sequence[Marker]) -> bool:
-        """Make a stream, or give it another declaration; False as `_make` says it.
+        """Make a stream, or give it another declaration; False as `Creating.create` says it.
 
         :param claimed: other streams that are changed meanwhile.
         """
         side, seen = await (self._checked if held else self._looked)(wanted, claimed)
         marker = await self._marker(wanted, side, seen, held)
         if held is None or held.marker.making:
-            return await self._make(marker, side, held)
+            return await self._creating.create(marker, side, held)
         if _moves(held.marker, marker):
-            settled = self._rewinding.settled(held, await self._streams.positions(held.name))
+            settled = self._rewinding.settled(held, await self._streams.positions(held.marker.stream))
             ended = given_up_all(settled, "the stream was moved meanwhile")
             fresh = await self._marker(wanted, side, seen, None)
             marker = fresh.model_copy(update={"rewinds": ended.rewinds})
@@ -161,7 +165,8 @@ class KafkaMirror:
         others = [*here, *(other for other in elsewhere if not _is_the_same(other.stream, stream)), *claimed]
         others = [other for other in others if not self._claims.is_removed(other)]
         worker = (await self._identity.get()).kafka_cluster_id
-        return await preflight.check(self._cluster, worker, self._ends, stream, others, self._aliases)
+        routes = [Route.of(other) for other in others]
+        return await preflight.check(self._cluster, worker, self._ends, stream, routes, self._aliases)
 
     async def _marker(self, stream: Stream, side: Side, seen: View, held: Held | None) -> Marker:
         """The record to write.
@@ -185,98 +190,6 @@ class KafkaMirror:
             rewinds=known.rewinds,
         )
 
-    async def _make(self, marker: Marker, side: Side, held: Held | None) -> bool:
-        """Make the connectors. One that starts by itself is one call; everything else is put together while stopped.
-
-        :param held: what a call before made of it.
-        :returns: False where it is `None`, and there is a connector of the name.
-        """
-        start = await self._start(marker.stream)
-        try:
-            return await self._make_from(marker, side, held, start)
-        except ReplicatorError as error:
-            error.unfinished = True
-            raise
-
-    async def _make_from(
-        self, marker: Marker, side: Side, held: Held | None, start: Mapping[Partition, int] | None
-    ) -> bool:
-        stream = marker.stream
-        parts = build(marker, side, self._aliases)
-        if held is None and stream.start_from is None and start is None and not parts.others:
-            paused = stream.desired_state is DesiredState.PAUSED
-            if not await self._create_first(stream, parts, Initial.PAUSED if paused else Initial.RUNNING):
-                return False
-            if not paused:
-                may_idle = marker.source_cluster is not None and not marker.topics
-                await self._cluster.wait_running(stream.name, SEEN_WITHIN, may_idle=may_idle)
-            return True
-        if held is None:
-            making = build(marker.model_copy(update={"making": True}), side, self._aliases)
-            if not await self._create_first(stream, making, Initial.STOPPED):
-                return False
-        await self._cluster.stop(stream.name, SEEN_WITHIN)
-        await self._make_parts(stream.name, parts)
-        await self._set_start(stream, start or {})
-        await self._cluster.put_config(stream.name, parts.source, SEEN_WITHIN)
-        await self._running.set_state(stream)
-        return True
-
-    async def _create_first(self, stream: Stream, parts: Parts, state: Initial) -> bool:
-        """Create the connector that holds the record; False where there may be one, whose record decides then."""
-        try:
-            return await self._cluster.create(stream.name, parts.source, state, is_ours=lambda found: True)
-        except EngineRefused:
-            await preflight.refuse_invalid(self._cluster, parts.source, stream)  # names the property
-            raise
-
-    async def _make_parts(self, stream: str, parts: Parts) -> None:
-        """Make what stands beside the connector with the record; a call before may have made it otherwise."""
-        for part in await self._streams.parts(stream):
-            if part.name not in parts.others:
-                await self._cluster.delete(part.name, SEEN_WITHIN)
-        for name, config in parts.others.items():
-            if not await self._create(name, config, Initial.STOPPED):
-                await self._cluster.put_config(name, config, SEEN_WITHIN)
-
-    async def _set_start(self, stream: Stream, start: Mapping[Partition, int]) -> None:
-        """Store where a new stream begins.
-
-        Connect keeps the offsets of a connector that was deleted by hand. A stream that is made again goes on there, so
-        that nothing is left out, unless it says where to start.
-        """
-        stored = await self._streams.positions(stream.name)
-        if stored and stream.start_from is not None:
-            await self._cluster.reset_offsets(stream.name)
-            stored = {}
-        first = {at: min(stored.get(at, offset), offset) for at, offset in start.items()}
-        if first:
-            await self._cluster.alter_offsets(stream.name, as_stored(first, Naming.of(stream)))
-
-    async def _create(self, name: str, config: Mapping[str, str], state: Initial) -> bool:
-        """Create a connector beside it; False where it is there."""
-        part_of = config.get(PART_OF)
-        return await self._cluster.create(name, config, state, is_ours=lambda found: found.get(PART_OF) == part_of)
-
-    async def _start(self, stream: Stream) -> dict[Partition, int] | None:
-        """Where a new stream begins; `None` where that is the beginning, as MirrorMaker 2 does it itself."""
-        if _begins_at_the_beginning(stream):
-            return None
-        asked = stream.start_from or "latest"
-        marker = Marker(stream=stream)
-        source = await self._streams.source(marker, {})
-        if asked == "latest":
-            return dict(source.latest)
-        assert isinstance(asked, Checkpoint)
-        end = dict(source.latest)
-        brokers = await self._ends.brokers(stream, "source")
-        try:
-            found = await resolve(brokers, marker, source, end, asked, method=ReplayMethod.AUTO, target=None)
-        except ReplicatorError as error:
-            error.stream, error.property = stream.name, "startFrom"
-            raise
-        return {**end, **found.offsets}
-
     async def _reconcile(self, held: Held, marker: Marker) -> None:
         """The declaration is the same: put right what the engine's side says otherwise, and nothing else."""
         await self._running.before_change(held, marker.stream)
@@ -296,7 +209,7 @@ class KafkaMirror:
             await self._cluster.delete(name, SEEN_WITHIN)
         for name, config in {held.name: parts.source, **parts.others}.items():
             if name not in there:
-                await self._create(name, config, Initial.STOPPED)
+                await self._creating.create_part(name, config)
             elif differing(there[name], config):
                 await self._cluster.put_config(name, config, SEEN_WITHIN)
 
@@ -333,7 +246,7 @@ class KafkaMirror:
         What a cut leaves has no offsets, with which MirrorMaker 2 would begin at the beginning. So a stream that begins
         elsewhere is one whose start is to be set again before they go.
         """
-        if not _begins_at_the_beginning(held.marker.stream):
+        if not begins_at_the_beginning(held.marker.stream):
             await self._cluster.stop(held.name, SEEN_WITHIN)
             await self._running.put_marker(held, held.marker.model_copy(update={"making": True}))
         await self._cluster.delete(held.name, SEEN_WITHIN)
@@ -384,15 +297,22 @@ class KafkaMirror:
             if held is None:
                 refuse_elsewhere(stream.name, stream.owner, await self.identity())
             settle_owner(held.marker.stream if held else None, stream)
-            with self._previewed.claim(self._address, await self._claim_of(stream)) as previewed:
+            claim = await self._claim_of(stream)
+            with self._previewed.claim(self._address, claim) as previewed:
                 claimed = [*previewed, *self._claims.of_others(self._address, stream.name)]
                 _, seen = await self._checked(stream, claimed)
             if held is None:
-                await self._start(stream)
+                await self._starts.find(stream)
+            elif not held.marker.making and not _moves(held.marker, claim):
+                await self._running.refuse_change(held, stream)
         except ReplicatorError as error:
             return [Finding.of(error, Severity.ERROR)]
         _, unseen = await self._neighbours.look()
-        return await preflight.warnings(self._ends, stream, seen, unseen, new=held is None)
+        found = await preflight.warnings(self._ends, stream, seen, unseen, new=held is None)
+        if held is not None and (told := rebuilt(held.marker, seen)):
+            text = f"{told}; so all that the source retains is copied again"
+            found.append(Finding(severity=Severity.WARNING, code=ReplayNotRetained.code, message=text))
+        return found
 
     # --- replaying ---------------------------------------------------------------------------------------------------
 
@@ -434,7 +354,12 @@ def _moves(old: Marker, new: Marker) -> bool:
         (old.stream.source, old.source_cluster, new.stream.source, new.source_cluster),
         (old.stream.destination, old.destination_cluster, new.stream.destination, new.destination_cluster),
     )
-    return any(was.uri != now.uri and (before is None or before != after) for was, before, now, after in ends)
+    return any(_is_another(was, before, now, after) for was, before, now, after in ends)
+
+
+def _is_another(was: Endpoint, before: str | None, now: Endpoint, after: str | None) -> bool:
+    """Whether a cluster is another one, by its id; by its address where the id is not known."""
+    return before != after if before and after else was.uri != now.uri
 
 
 def _is_the_same(other: Stream, stream: Stream) -> bool:
@@ -444,9 +369,7 @@ def _is_the_same(other: Stream, stream: Stream) -> bool:
     return (other.name, other.owner.urn) == (stream.name, stream.owner.urn)
 
 
-def _begins_at_the_beginning(stream: Stream) -> bool:
-    return stream.start_from == "earliest" or (stream.start_from is None and stream.mode is not Mode.CDC)
-
-
-def _declares_the_same(one: Stream, other: Stream) -> bool:
-    return one.recorded().model_copy(update={"owner": None}) == other.recorded().model_copy(update={"owner": None})
+def _is_as_declared(record: Marker, claim: Marker) -> bool:
+    """Whether a record is of the same declaration, and of clusters that still answer at its addresses."""
+    declared, wanted = (item.stream.recorded().model_copy(update={"owner": None}) for item in (record, claim))
+    return declared == wanted and not _moves(record, claim)

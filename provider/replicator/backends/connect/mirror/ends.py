@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from replicator import authref
 from replicator.authref import Redactor
 from replicator.backends.connect.brokers import Brokers, Cluster
+from replicator.backends.connect.marker import Marker
 from replicator.backends.connect.mirror.connectors import WORKER_CLUSTER, Side
 from replicator.backends.connect.place import End, Place, place
 from replicator.errors import InvalidStream, ReplicatorError
-from replicator.model import Stream
+from replicator.model import Endpoint, Stream
 
 
 class Ends:
@@ -75,6 +76,27 @@ async def look(ends: Ends, stream: Stream) -> View:
 
     source, destination = await asyncio.gather(one("source"), one("destination"))
     return View(source, destination)
+
+
+def rebuilt(marker: Marker, view: View) -> str | None:
+    """Return what is wrong where another cluster answers at an end's address; `None` where nothing is, or is seen."""
+    stream = marker.stream
+    ends: tuple[tuple[End, Endpoint, str | None], ...] = (
+        ("source", stream.source, marker.source_cluster),
+        ("destination", stream.destination, marker.destination_cluster),
+    )
+    for end, endpoint, before in ends:
+        now = view.id(end)
+        if before and now and before != now:
+            return (
+                f"the {end} at {place(endpoint, end).bootstrap} is another cluster: its id is {now}, and was {before}; "
+                "what was copied and the stored positions are of that one"
+            )
+    return None
+
+
+AGAIN = "run pulumi up, which forgets the positions and copies all that the source retains; or give back the cluster"
+"""The way out where another cluster answers."""
 
 
 def side_of(stream: Stream, view: View, worker: str) -> Side:

@@ -10,7 +10,7 @@ from replicator.backends.connect.cluster import ConnectCluster
 from replicator.backends.connect.marker import Marker
 from replicator.backends.connect.mirror.connectors import GROUPS, HEARTBEATS, SOURCE_CLASS, Side, is_on
 from replicator.backends.connect.mirror.ends import Ends, View, look, side_of
-from replicator.backends.connect.mirror.routes import refuse_circle, refuse_overlap, refuse_own_copies
+from replicator.backends.connect.mirror.routes import Route, refuse_circle, refuse_overlap, refuse_own_copies
 from replicator.backends.connect.mirror.topics import Naming, taken
 from replicator.backends.connect.place import End, place
 from replicator.backends.connect.placeholders import placeholders
@@ -38,13 +38,13 @@ async def check(
     worker: str,
     ends: Ends,
     stream: Stream,
-    others: Sequence[Marker],
+    others: Sequence[Route],
     aliases: Mapping[str, str],
 ) -> tuple[Side, View]:
     """What would make the mirror do harm or not start, but for the worker's validation; raise the first of it.
 
     :param worker: id of the Kafka cluster that the workers keep their topics on.
-    :param others: the other streams that are known, of this Connect cluster and of others.
+    :param others: the other mirrors that are known, of this Connect cluster and of others.
     """
     view = await look(ends, stream)
     side = side_of(stream, view, worker)
@@ -53,9 +53,10 @@ async def check(
     _refuse_factor(stream, view)
     names = await _topics(ends, stream, "source", view)
     await _refuse_unreadable(ends, stream, names)
-    mine = Marker(stream=stream, source_cluster=view.id("source"), destination_cluster=view.id("destination"))
+    marker = Marker(stream=stream, source_cluster=view.id("source"), destination_cluster=view.id("destination"))
+    mine = Route.of(marker)
     refuse_overlap(mine, others, names)
-    refuse_own_copies(mine, names)
+    refuse_own_copies(mine, stream.include, names)
     refuse_circle(mine, others, names)
     return side, view
 

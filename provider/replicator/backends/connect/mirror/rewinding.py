@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 from replicator.backends.connect.cluster import ConnectorState
 from replicator.backends.connect.marker import KEPT_REPLAYS, Marker, Rewind
-from replicator.backends.connect.mirror.ends import Ends
+from replicator.backends.connect.mirror.ends import AGAIN, Ends
 from replicator.backends.connect.mirror.replays import Start, refuse_half_made, resolve
 from replicator.backends.connect.mirror.running import Running
 from replicator.backends.connect.mirror.status import Held, is_done, standstill
 from replicator.backends.connect.mirror.streams import Streams
-from replicator.backends.connect.positions import Offsets, Partition, write
+from replicator.backends.connect.positions import Offsets, Partition, read, write
 from replicator.errors import ReplayKeyReused, ReplayNotFound, ReplayRefused, ReplicatorError
 from replicator.model import Checkpoint, DesiredState
 from replicator.replicator import ReplayMethod, ReplayProgress, ReplayState
@@ -47,7 +47,7 @@ class Rewinding:
         """How far the replay with a key is; raise `ReplayNotFound` where there is none."""
         if held.marker.rewind(key) is None:
             raise ReplayNotFound(f"no replay has the key {key!r}", stream=held.name)
-        marker = self.settled(held, await self._streams.positions(held.name))
+        marker = self.settled(held, await self._streams.positions(held.marker.stream))
         rewind = marker.rewind(key)
         assert rewind is not None
         if rewind.progress.finished_at is not None or not (why := standstill(held)):
@@ -69,9 +69,13 @@ class Rewinding:
     ) -> tuple[Start, dict[Partition, int]]:
         """What a replay would do now, and the stored positions that this was said of."""
         refuse_half_made(held.marker)
-        stored = await self._streams.positions(held.name)
+        if told := await self._streams.rebuilt(held.marker):
+            raise ReplayRefused(told, stream=held.name, fix=AGAIN)
+        stored = await self._streams.positions(held.marker.stream)
         brokers = await self._ends.brokers(held.marker.stream, "source")
-        source = await self._streams.source(held.marker, stored)
+        named = {at.topic for at in read(start.lsn)} if start.lsn else set()
+        kept = named.intersection(at.topic for at in stored)  # of a topic that was taken before and may be again
+        source = await self._streams.source(held.marker, stored, also=kept)
         return await resolve(brokers, held.marker, source, stored, start, method=method, target=target), stored
 
     async def _begin(self, held: Held, start: Checkpoint, key: str, method: ReplayMethod, target: str | None) -> Held:
@@ -110,7 +114,7 @@ class Rewinding:
 
     async def _go_on(self, held: Held, key: str) -> Held:
         """Apply a replay that is recorded, and let the mirror run. What is done already is left."""
-        rewind = self.settled(held, await self._streams.positions(held.name)).rewind(key)
+        rewind = self.settled(held, await self._streams.positions(held.marker.stream)).rewind(key)
         assert rewind is not None
         if rewind.progress.finished_at is not None:
             return held

@@ -8,13 +8,17 @@ Connect clusters that the configuration names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from replicator.backends.connect.marker import Marker
-from replicator.backends.connect.mirror.topics import Naming, taken
-from replicator.backends.connect.place import End, place
+from replicator.backends.connect.mirror.globs import Names, common
+from replicator.backends.connect.mirror.topics import Naming, names
+from replicator.backends.connect.place import place
 from replicator.errors import DestinationInUse, InvalidStream
-from replicator.model import Stream
+
+_Asked = tuple[tuple[str, Names], ...]
+"""What `common` is asked: a topic at the source, with what is put before its name, is one of these names each time."""
 
 
 class Spot(NamedTuple):
@@ -27,86 +31,143 @@ class Spot(NamedTuple):
     bootstrap: str
 
     def is_at(self, other: Spot) -> bool:
-        """Whether both are the same cluster; by address where one was not seen."""
-        return self.id == other.id if self.id and other.id else self.bootstrap == other.bootstrap
+        """Tell whether both are the same cluster; by an address that both have where one was not seen."""
+        if self.id and other.id:
+            return self.id == other.id
+        return not set(self.bootstrap.split(",")).isdisjoint(other.bootstrap.split(","))
 
 
-def refuse_overlap(mine: Marker, others: Iterable[Marker], topics: Iterable[str] | None) -> None:
-    """One writer for a topic: raise `DestinationInUse` where another mirror copies to one of the same.
+@dataclass(frozen=True)
+class Route:
+    """What one mirror copies, and where from and to.
+
+    :param names: those of the topics at the source.
+    :param declared: a stream made it, and no person.
+    """
+
+    name: str
+    source: Spot
+    destination: Spot
+    naming: Naming
+    names: Names
+    declared: bool = True
+
+    @classmethod
+    def of(cls, marker: Marker) -> Route:
+        """Return the route of a stream."""
+        stream = marker.stream
+        return cls(
+            stream.name,
+            Spot(marker.source_cluster, place(stream.source, "source").bootstrap),
+            Spot(marker.destination_cluster, place(stream.destination, "destination").bootstrap),
+            Naming.of(stream),
+            names(stream),
+        )
+
+    @property
+    def prefix(self) -> str:
+        """What is put before the name of each topic."""
+        return self.naming.at_destination("")
+
+    @property
+    def told(self) -> str:
+        """What an error calls it."""
+        return f"stream {self.name!r}" if self.declared else f"connector {self.name!r}, which no stream made,"
+
+
+def refuse_overlap(mine: Route, others: Iterable[Route], topics: Iterable[str] | None) -> None:
+    """Raise `DestinationInUse` where another mirror can write a topic that this one writes.
 
     :param others: without this stream itself.
-    :param topics: those of the source; `None` where they cannot be seen.
+    :param topics: those of the source, to name one that is there; `None` where they cannot be seen.
     """
-    others = [other for other in others if _spot(other, "destination").is_at(_spot(mine, "destination"))]
-    naming = Naming.of(mine.stream)
-    for topic in _possible(mine, others, topics):
-        name = naming.at_destination(topic)
-        for other in others:
-            if _writes(other.stream, name):
-                raise DestinationInUse(
-                    f"stream {other.stream.name!r} writes to {name} too",
-                    stream=mine.stream.name,
-                    property="include",
-                    fix="exclude it in one of them; two mirrors on one topic write every record twice",
-                )
-
-
-def refuse_circle(mine: Marker, others: Sequence[Marker], topics: Iterable[str] | None) -> None:
-    """Raise `InvalidStream` where other mirrors would bring back what this one copies."""
-    naming, here = Naming.of(mine.stream), _spot(mine, "destination")
-    for topic in _possible(mine, others, topics):
-        if way := _way_back(mine, others, here, naming.at_destination(topic)):
-            names = ", ".join(repr(other.stream.name) for other in way)
-            raise InvalidStream(
-                f"what it copies of {topic} would come back by the stream{'s' if len(way) > 1 else ''} {names}, and be "
-                "copied again without end",
-                stream=mine.stream.name,
+    for other in others:
+        if other.destination.is_at(mine.destination) and (shared := _shared(mine, other)) is not None:
+            topic = _example(shared, topics)
+            raise DestinationInUse(
+                f"{other.told} writes to {mine.prefix}{topic} too",
+                stream=mine.name,
                 property="include",
-                fix="exclude it in one of them, or let both prefix names, with a region of its own for each cluster",
+                fix=f"exclude it in one of them{_or_delete([other])}; two mirrors on one topic write every record "
+                "twice",
             )
 
 
-def refuse_own_copies(mine: Marker, topics: Iterable[str] | None) -> None:
-    """Raise `InvalidStream` where the mirror takes topics that look like its own copies."""
-    naming = Naming.of(mine.stream)
-    if copies := [topic for topic in _possible(mine, (), topics) if naming.came_from(topic, naming.source)]:
+def refuse_circle(mine: Route, others: Sequence[Route], topics: Iterable[str] | None) -> None:
+    """Raise `InvalidStream` where other mirrors would bring back what this one copies."""
+    found = _way_back(mine, others, mine.destination, (("", mine.names),), mine.prefix)
+    if found is None:
+        return
+    way, asked = found
+    by = ", ".join(repr(other.name) for other in way or [mine])
+    raise InvalidStream(
+        f"what it copies of {_example(asked, topics)} would come back by the mirror{'s' if len(way) > 1 else ''} {by}, "
+        "and be copied again without end",
+        stream=mine.name,
+        property="include",
+        fix=f"exclude it in one of them{_or_delete(way)}, or let both prefix names, with a region of its own for each "
+        "cluster",
+    )
+
+
+def refuse_own_copies(mine: Route, globs: Iterable[str], topics: Iterable[str] | None) -> None:
+    """Raise `InvalidStream` where the mirror takes topics that look like its own copies.
+
+    :param globs: its `include`, which may name some that are not there yet.
+    """
+    named = {glob.replace("*", "x").replace("?", "x") for glob in globs}
+    looks = (topic for topic in sorted(named.union(topics or ())) if mine.naming.came_from(topic, mine.naming.source))
+    if (copy := next(filter(mine.names.has, looks), None)) is not None:
+        alias = mine.naming.source
         raise InvalidStream(
-            f"{copies[0]} looks like a copy that a mirror with the alias {naming.source!r} made; mirrored on, it would "
-            "come back under a longer name each time",
-            stream=mine.stream.name,
+            f"{copy} looks like a copy that a mirror with the alias {alias!r} made; mirrored on, it would come back "
+            "under a longer name each time",
+            stream=mine.name,
             property="include",
-            fix=f"exclude {naming.source}.*, or give the ends regions, so that each cluster has its own alias",
+            fix=f"exclude {alias}.*, or give the ends regions, so that each cluster has its own alias",
         )
 
 
-def _way_back(mine: Marker, others: Sequence[Marker], here: Spot, name: str) -> list[Marker]:
-    """The mirrors that bring a topic of a cluster to where this one takes it; empty where none do."""
-    if here.is_at(_spot(mine, "source")) and taken(mine.stream, [name]):
-        return [mine]
+def _shared(mine: Route, other: Route) -> _Asked | None:
+    """What both write, as a question for the topics that this one takes; `None` where there is nothing."""
+    if mine.prefix.startswith(other.prefix):
+        asked: _Asked = (("", mine.names), (mine.prefix.removeprefix(other.prefix), other.names))
+    elif other.prefix.startswith(mine.prefix):
+        asked = ((other.prefix.removeprefix(mine.prefix), mine.names), ("", other.names))
+    else:
+        return None
+    return asked if common(asked) is not None else None
+
+
+def _way_back(
+    mine: Route, others: Sequence[Route], here: Spot, asked: _Asked, prefix: str
+) -> tuple[list[Route], _Asked] | None:
+    """The mirrors that bring a topic back to where this one takes it, and the question that such a topic answers.
+
+    :param asked: what a topic of the source has to be so that it comes `here`.
+    :param prefix: what is before its name here.
+    """
+    if here.is_at(mine.source) and common(back := (*asked, (prefix, mine.names))) is not None:
+        return [], back
     for index, other in enumerate(others):
-        if _spot(other, "source").is_at(here) and taken(other.stream, [name]):
-            left = [*others[:index], *others[index + 1 :]]
-            copy = Naming.of(other.stream).at_destination(name)
-            if way := _way_back(mine, left, _spot(other, "destination"), copy):
-                return [other, *(step for step in way if step is not mine)]
-    return []
+        if not other.source.is_at(here) or common(on := (*asked, (prefix, other.names))) is None:
+            continue
+        left = [*others[:index], *others[index + 1 :]]
+        if (found := _way_back(mine, left, other.destination, on, other.prefix + prefix)) is not None:
+            way, back = found
+            return [other, *way], back
+    return None
 
 
-def _possible(mine: Marker, others: Iterable[Marker], topics: Iterable[str] | None) -> list[str]:
-    """Topics that the mirror takes, and names that later ones could have."""
-    globs = {glob for marker in (mine, *others) for glob in marker.stream.include or ("*",)}
-    names = {glob.replace("*", "x").replace("?", "x") for glob in globs}
-    return taken(mine.stream, names.union(topics or ()))
+def _example(asked: _Asked, topics: Iterable[str] | None) -> str:
+    """A topic for which the answer is yes: one that is there, if any is. As the first of `asked` calls it."""
+    first = asked[0][0]
+    for topic in sorted(topics or ()):
+        if topic.startswith(first) and all(known.has(before + topic.removeprefix(first)) for before, known in asked):
+            return topic
+    return first + (common(asked) or "")
 
 
-def _writes(stream: Stream, name: str) -> bool:
-    naming = Naming.of(stream)
-    if not naming.prefixed:
-        return bool(taken(stream, [name]))
-    return naming.came_from(name, naming.source) and bool(taken(stream, [name.removeprefix(naming.at_destination(""))]))
-
-
-def _spot(marker: Marker, end: End) -> Spot:
-    if end == "source":
-        return Spot(marker.source_cluster, place(marker.stream.source, end).bootstrap)
-    return Spot(marker.destination_cluster, place(marker.stream.destination, end).bootstrap)
+def _or_delete(way: Iterable[Route]) -> str:
+    by_hand = next((other.name for other in way if not other.declared), None)
+    return f", or delete the connector {by_hand!r}" if by_hand else ""

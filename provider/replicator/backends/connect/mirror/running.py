@@ -7,12 +7,13 @@ from dataclasses import replace
 from replicator.backends.connect.cluster import ConnectCluster, Connector, ConnectorState
 from replicator.backends.connect.marker import Marker, Rewind
 from replicator.backends.connect.mirror.connectors import BACKEND, WORKER_CLUSTER
+from replicator.backends.connect.mirror.ends import AGAIN
 from replicator.backends.connect.mirror.replays import refuse_gaps, refuse_half_made
 from replicator.backends.connect.mirror.status import Held, as_stored
 from replicator.backends.connect.mirror.streams import Streams
-from replicator.backends.connect.mirror.topics import Naming
-from replicator.backends.connect.positions import read
-from replicator.errors import ReplicatorError
+from replicator.backends.connect.mirror.topics import Naming, names
+from replicator.backends.connect.positions import Offsets, read
+from replicator.errors import ReplayNotRetained, ReplicatorError
 from replicator.model import DesiredState, Stream
 
 SEEN_WITHIN = 60.0
@@ -60,26 +61,45 @@ class Running:
         Where `worker.cluster` is declared, the ends cannot be seen from here, and nobody can tell.
         """
         refuse_half_made(held.marker)
-        stored = await self._streams.positions(held.name)
+        if told := await self._streams.rebuilt(held.marker):
+            raise ReplayNotRetained(told, stream=held.name, fix=AGAIN)
+        await self._refuse_gap(held.marker, await self._streams.positions(held.marker.stream))
+
+    async def _refuse_gap(self, marker: Marker, stored: Offsets) -> None:
         try:
-            source = await self._streams.source(held.marker, stored)
+            source = await self._streams.source(marker, stored)
         except ReplicatorError as error:
-            if WORKER_CLUSTER in held.marker.stream.options:
+            if WORKER_CLUSTER in marker.stream.options:
                 return
             raise type(error)(
                 f"whether it can go on without a gap cannot be seen: {error.message}",
-                stream=held.name,
+                stream=marker.stream.name,
                 property=error.property,
                 fix=error.fix,
             ) from error
-        refuse_gaps(held.marker, stored, source)
+        refuse_gaps(marker, stored, source)
 
     async def before_change(self, held: Held, stream: Stream) -> None:
-        """What failed starts again with a new configuration: not behind a gap, nor where it is to be paused."""
+        """Stop what failed and is to pause; raise what `refuse_change` raises."""
         if held.connector.failed and stream.desired_state is DesiredState.PAUSED:
             await self.stop(held)
-        elif held.connector.failed:
+        await self.refuse_change(held, stream)
+
+    async def refuse_change(self, held: Held, stream: Stream) -> None:
+        """Raise where another declaration lets the mirror begin behind a gap.
+
+        What failed starts again. A running mirror takes up topics that it took before, where it was with them then.
+        """
+        if stream.desired_state is DesiredState.PAUSED:
+            return
+        if held.connector.failed:
             await self.refuse_gap(held)
+        elif held.connector.state is ConnectorState.RUNNING:
+            stored = await self._streams.positions(stream)
+            before = names(held.marker.stream)
+            again = {at: offset for at, offset in stored.items() if not before.has(at.topic)}
+            if again:
+                await self._refuse_gap(held.marker.model_copy(update={"stream": stream}), again)
 
     async def stop(self, held: Held) -> None:
         """Stop every connector, after which positions may be changed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -12,6 +12,7 @@ from replicator.backends.connect.brokers import Brokers, Found, Topic
 from replicator.backends.connect.cluster import Connector, Offset
 from replicator.backends.connect.marker import Marker, Rewind
 from replicator.backends.connect.mirror.connectors import Side
+from replicator.backends.connect.mirror.ends import AGAIN
 from replicator.backends.connect.mirror.topics import Naming, taken
 from replicator.backends.connect.positions import Offsets, Partition, checkpoint, read
 from replicator.model import StreamState, StreamStatus
@@ -71,12 +72,15 @@ class SourceView:
     ended: frozenset[Partition] = frozenset()
 
 
-def next_offsets(offsets: Sequence[Offset]) -> dict[Partition, int]:
-    """What a mirror's stored offsets say; MirrorMaker 2 stores the last offset that it copied."""
+def next_offsets(offsets: Sequence[Offset], alias: str) -> dict[Partition, int]:
+    """What a mirror's stored offsets say; MirrorMaker 2 stores the last offset that it copied.
+
+    :param alias: of the source. Connect keeps what a connector of the name stored under another one.
+    """
     return {
         Partition(str(item.partition["topic"]), int(item.partition["partition"])): int(item.offset["offset"]) + 1
         for item in offsets
-        if item.offset is not None
+        if item.offset is not None and item.partition["cluster"] == alias
     }
 
 
@@ -91,15 +95,18 @@ def as_stored(offsets: Offsets, naming: Naming) -> list[Offset]:
     ]
 
 
-def status_of(held: Held, stored: Offsets, source: SourceView | None, now: datetime) -> StreamStatus:
+def status_of(
+    held: Held, stored: Offsets, source: SourceView | None, now: datetime, rebuilt: str | None = None
+) -> StreamStatus:
     """The status of one stream.
 
     :param stored: next offsets, for every partition of which something was copied.
     :param source: `None` where the source cannot be seen from here.
+    :param rebuilt: what is wrong where another cluster answers at an end, of which the positions say nothing.
     """
-    lost = gaps(held.marker, stored, source) if source else {}
-    error = _error(held, lost)
-    lag = lag_of(stored, source) if source else None
+    lost = gaps(held.marker, stored, source) if source and not rebuilt else {}
+    error = "; ".join(filter(None, [rebuilt and f"{rebuilt}: {AGAIN}", _error(held, lost)])) or None
+    lag = lag_of(stored, source) if source and not rebuilt else None
     behind = sum(lag.values()) if lag is not None else None
     return StreamStatus(
         name=held.name,
@@ -232,10 +239,15 @@ def _time(milliseconds: int) -> datetime | None:
     return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
 
 
-async def view(brokers: Brokers, streams: Sequence[tuple[Marker, Offsets]]) -> list[SourceView]:
-    """What the brokers of one source say, for several of its streams, each with its stored offsets."""
+async def view(
+    brokers: Brokers, streams: Sequence[tuple[Marker, Offsets]], also: Collection[str] = ()
+) -> list[SourceView]:
+    """What the brokers of one source say, for several of its streams, each with its stored offsets.
+
+    :param also: topics besides those that the streams take.
+    """
     counts = await brokers.topics()
-    wanted = [taken(marker.stream, counts) for marker, _ in streams]
+    wanted = [sorted({*taken(marker.stream, counts), *(counts.keys() & set(also))}) for marker, _ in streams]
     topics = await brokers.describe({name for names in wanted for name in names})
     partitions = [Partition(name, number) for name, topic in topics.items() for number in range(topic.partitions)]
     earliest, latest, newest = await asyncio.gather(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from typing import Any
 from replicator.backends.connect.cluster import ConnectCluster, Connector
 from replicator.backends.connect.marker import PART_OF, RECORD_KEYS, Marker, recorded_backend
 from replicator.backends.connect.mirror.connectors import BACKEND, Side, build, option_of, part_names
-from replicator.backends.connect.mirror.ends import Ends
+from replicator.backends.connect.mirror.ends import Ends, look, rebuilt
 from replicator.backends.connect.mirror.status import (
     Held,
     SourceView,
@@ -88,30 +88,34 @@ class Streams:
         """What is known of streams, less those that are removed meanwhile."""
         now = datetime.now(UTC)
         asked, _ = await asyncio.gather(
-            asyncio.gather(*(self._positions_or_error(held.name) for held in streams)), self._look_ahead(streams)
+            asyncio.gather(*(self._positions_or_error(held.marker.stream) for held in streams)),
+            self._look_ahead(streams),
         )
         answered = list(zip(streams, asked, strict=True))
         there = [(held, stored) for held, stored in answered if isinstance(stored, Mapping)]
-        sources = await self.sources([held for held, _ in there], [stored for _, stored in there])
+        sources, others = await asyncio.gather(
+            self.sources([held for held, _ in there], [stored for _, stored in there]),
+            asyncio.gather(*(self.rebuilt(held.marker) for held, _ in there)),
+        )
         return [
             Description(
                 stream=self.as_found(held),
-                status=status_of(held, stored, source, now),
+                status=status_of(held, stored, source, now, other),
                 engine_objects=_objects(held, source),
                 source_end=by_part(source.latest) if source else {},
                 reached=by_part(reached(stored, source)) if source else {},
             )
-            for (held, stored), source in zip(there, sources, strict=True)
+            for (held, stored), source, other in zip(there, sources, others, strict=True)
         ] + [self._outline(held, error) for held, error in answered if isinstance(error, EngineRefused)]
 
-    async def positions(self, name: str) -> dict[Partition, int]:
+    async def positions(self, stream: Stream) -> dict[Partition, int]:
         """The next offset to copy, by partition; raise `StreamNotFound` where it is gone."""
-        return next_offsets(await self._cluster.offsets(name))
+        return next_offsets(await self._cluster.offsets(stream.name), Naming.of(stream).source)
 
-    async def _positions_or_error(self, name: str) -> Offsets | EngineRefused | None:
+    async def _positions_or_error(self, stream: Stream) -> Offsets | EngineRefused | None:
         """`None` where it is gone. What Connect refuses for one connector says nothing about the others."""
         try:
-            return await self.positions(name)
+            return await self.positions(stream)
         except StreamNotFound:
             return None
         except EngineRefused as error:
@@ -133,10 +137,17 @@ class Streams:
         await asyncio.gather(*(one(indices) for indices in _by_source(streams)))
         return found
 
-    async def source(self, marker: Marker, stored: Offsets) -> SourceView:
-        """The same of one stream; raise what keeps it from being seen."""
+    async def source(self, marker: Marker, stored: Offsets, *, also: Collection[str] = ()) -> SourceView:
+        """The same of one stream; raise what keeps it from being seen.
+
+        :param also: topics that the stream does not take.
+        """
         brokers = await self._ends.brokers(marker.stream, "source")
-        return (await view(brokers, [(marker, stored)]))[0]
+        return (await view(brokers, [(marker, stored)], also))[0]
+
+    async def rebuilt(self, marker: Marker) -> str | None:
+        """Return what is wrong where another cluster answers at an end's address; `None` where none is seen."""
+        return rebuilt(marker, await look(self._ends, marker.stream))
 
     async def _look_ahead(self, streams: Sequence[Held]) -> None:
         """Ask for the topics of the sources while positions are read, so that they are known when these are."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from replicator.backends.connect.mirror.globs import ANYTHING, Names, Pattern, literal, parse
 from replicator.errors import InvalidStream
 from replicator.model import Endpoint, Stream
 
@@ -101,6 +102,36 @@ def taken(stream: Stream, topics: Iterable[str]) -> list[str]:
         for topic in topics
         if include.fullmatch(topic) and not exclude.fullmatch(topic) and not naming.came_through(topic, naming.target)
     )
+
+
+def names(stream: Stream) -> Names:
+    """Return the names of all topics that the mirror would copy, those that are made later too."""
+    naming = Naming.of(stream)
+    return _names(tuple(stream.include), tuple(stream.exclude), naming if naming.prefixed else None)
+
+
+@lru_cache(maxsize=4096)  # a preview compares each stream with all others
+def _names(include: tuple[str, ...], exclude: tuple[str, ...], prefixed: Naming | None) -> Names:
+    excluded = [*read_patterns(exclude_patterns(exclude)), *(came_through(prefixed) if prefixed else ())]
+    return Names(tuple(read_patterns(include_patterns(include))), tuple(excluded))
+
+
+def read_patterns(regexes: Iterable[str]) -> list[Pattern]:
+    """Return the patterns of expressions, without those that hold more than a pattern can."""
+    return [pattern for regex in regexes if (pattern := parse(regex)) is not None]
+
+
+def came_through(naming: Naming) -> tuple[Pattern, ...]:
+    """Return the patterns of names that `Naming.came_through` finds to have passed the destination.
+
+    None where the separator may overlap with itself or with the alias: a pattern would find too many.
+    """
+    between, alias = literal(naming.separator), literal(naming.target)
+    overlaps = any(naming.separator.endswith(naming.separator[:size]) for size in range(1, len(naming.separator)))
+    if overlaps or naming.separator in naming.target:
+        return ()
+    first = (*alias, *between, *ANYTHING)
+    return first, (*ANYTHING, *between, *first)
 
 
 @lru_cache(maxsize=4096)  # a preview compares each stream with all others

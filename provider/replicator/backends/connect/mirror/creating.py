@@ -1,0 +1,84 @@
+"""Creating a mirror: its connector is created stopped, with the record; then all is put together, and started last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from replicator.backends.connect.cluster import ConnectCluster, Initial
+from replicator.backends.connect.marker import PART_OF, Marker
+from replicator.backends.connect.mirror import preflight
+from replicator.backends.connect.mirror.connectors import Parts, Side, build
+from replicator.backends.connect.mirror.running import SEEN_WITHIN
+from replicator.backends.connect.mirror.starts import Starts
+from replicator.backends.connect.mirror.status import Held
+from replicator.backends.connect.mirror.streams import Streams
+from replicator.errors import EngineRefused, ReplayNotRetained, ReplicatorError
+from replicator.model import DesiredState
+
+
+class Creating:
+    """Creates mirrors in one Connect cluster. The caller has the turn to change the stream.
+
+    :param aliases: names of the worker's ConfigProviders, by scheme of reference.
+    """
+
+    def __init__(self, cluster: ConnectCluster, streams: Streams, starts: Starts, aliases: Mapping[str, str]) -> None:
+        self._cluster = cluster
+        self._streams = streams
+        self._starts = starts
+        self._aliases = aliases
+
+    async def create(self, marker: Marker, side: Side, held: Held | None) -> bool:
+        """Create the connectors of a stream, and let them run.
+
+        :param held: what a call before made of it.
+        :returns: False where it is `None`, and there is a connector of the name.
+        """
+        start = await self._starts.find(marker.stream)
+        try:
+            if held is None and not await self._create_first(marker, side):
+                return False
+            if held is not None:
+                await self._cluster.stop(held.name, SEEN_WITHIN)
+            try:
+                await self._starts.set(marker, start)
+            except ReplayNotRetained:
+                await self._cluster.remove(marker.stream.name, SEEN_WITHIN)
+                raise
+            await self._put_together(marker, build(marker, side, self._aliases))
+        except ReplicatorError as error:
+            error.unfinished = True
+            raise
+        return True
+
+    async def create_part(self, name: str, config: Mapping[str, str]) -> bool:
+        """Create a connector beside the one with the record, stopped; False where it is there."""
+        part_of = config.get(PART_OF)
+        return await self._cluster.create(
+            name, config, Initial.STOPPED, is_ours=lambda found: found.get(PART_OF) == part_of
+        )
+
+    async def _create_first(self, marker: Marker, side: Side) -> bool:
+        """Create the connector that holds the record; False where there may be one, whose record decides then."""
+        config = build(marker.model_copy(update={"making": True}), side, self._aliases).source
+        try:
+            return await self._cluster.create(marker.stream.name, config, Initial.STOPPED, is_ours=lambda found: True)
+        except EngineRefused:
+            await preflight.refuse_invalid(self._cluster, config, marker.stream)  # names the property
+            raise
+
+    async def _put_together(self, marker: Marker, parts: Parts) -> None:
+        """Make what stands beside the connector with the record, write that all is there, and let it run."""
+        stream = marker.stream
+        for part in await self._streams.parts(stream.name):
+            if part.name not in parts.others:
+                await self._cluster.delete(part.name, SEEN_WITHIN)
+        for name, config in parts.others.items():
+            if not await self.create_part(name, config):
+                await self._cluster.put_config(name, config, SEEN_WITHIN)
+        await self._cluster.put_config(stream.name, parts.source, SEEN_WITHIN)
+        if stream.desired_state is DesiredState.RUNNING:
+            copies_nothing = marker.source_cluster is not None and not marker.topics
+            await self._cluster.resume(stream.name, SEEN_WITHIN, may_idle=copies_nothing)
+            for name in parts.others:
+                await self._cluster.resume(name, SEEN_WITHIN, may_idle=True)

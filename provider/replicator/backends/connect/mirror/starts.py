@@ -1,0 +1,112 @@
+"""Where a new mirror begins, and what becomes of offsets that Connect kept for its name.
+
+Connect keeps the offsets of a connector that is deleted, and a new connector of the name goes on there: behind what the
+source retains no longer, or after records that the destination has lost meanwhile.
+"""
+
+from __future__ import annotations
+
+from replicator.backends.connect.cluster import ConnectCluster
+from replicator.backends.connect.marker import Marker
+from replicator.backends.connect.mirror.connectors import WORKER_CLUSTER
+from replicator.backends.connect.mirror.ends import Ends
+from replicator.backends.connect.mirror.replays import resolve
+from replicator.backends.connect.mirror.running import SEEN_WITHIN
+from replicator.backends.connect.mirror.status import as_stored, gaps, told
+from replicator.backends.connect.mirror.streams import Streams
+from replicator.backends.connect.mirror.topics import Naming, taken
+from replicator.backends.connect.positions import Offsets, Partition, write
+from replicator.errors import ReplayNotRetained, ReplicatorError
+from replicator.model import Checkpoint, Mode, Stream
+from replicator.replicator import ReplayMethod
+
+
+class Starts:
+    """Sets where new mirrors begin. The caller has the turn to change the stream."""
+
+    def __init__(self, cluster: ConnectCluster, ends: Ends, streams: Streams) -> None:
+        self._cluster = cluster
+        self._ends = ends
+        self._streams = streams
+
+    async def find(self, stream: Stream) -> dict[Partition, int] | None:
+        """Return where a new stream begins; `None` where that is the beginning, as MirrorMaker 2 does it itself."""
+        if begins_at_the_beginning(stream):
+            return None
+        asked = stream.start_from or "latest"
+        marker = Marker(stream=stream)
+        source = await self._streams.source(marker, {})
+        if asked == "latest":
+            return dict(source.latest)
+        assert isinstance(asked, Checkpoint)
+        end = dict(source.latest)
+        brokers = await self._ends.brokers(stream, "source")
+        try:
+            found = await resolve(brokers, marker, source, end, asked, method=ReplayMethod.AUTO, target=None)
+        except ReplicatorError as error:
+            error.stream, error.property = stream.name, "startFrom"
+            raise
+        return {**end, **found.offsets}
+
+    async def set(self, marker: Marker, start: Offsets | None) -> None:
+        """Store where a stopped mirror begins.
+
+        Offsets that Connect kept hold where the declaration names no start: records that were copied are not copied
+        again. Those of partitions that the destination lacks are forgotten where the mirror begins at the beginning.
+        Raise `ReplayNotRetained` where the source retains no longer what comes after the others.
+        """
+        stream = marker.stream
+        kept = await self._streams.positions(stream)
+        if kept and stream.start_from is not None:
+            await self._cluster.stop(stream.name, SEEN_WITHIN)
+            await self._cluster.reset_offsets(stream.name)
+            kept = {}
+        first = dict.fromkeys(await self._lost_copies(stream, kept), 0) if start is None else {}
+        kept = {at: offset for at, offset in kept.items() if at not in first}
+        await self._refuse_gap(marker, kept)
+        first |= {at: min(kept.get(at, offset), offset) for at, offset in (start or {}).items()}
+        if first:
+            await self._cluster.stop(stream.name, SEEN_WITHIN)
+            await self._cluster.alter_offsets(stream.name, as_stored(first, Naming.of(stream)))
+
+    async def _lost_copies(self, stream: Stream, kept: Offsets) -> list[Partition]:
+        """The partitions whose copies are empty or gone at the destination, although something was copied."""
+        topics = set(taken(stream, {at.topic for at in kept}))
+        if not topics:
+            return []
+        naming = Naming.of(stream)
+        copies = {at: Partition(naming.at_destination(at.topic), at.number) for at in kept if at.topic in topics}
+        try:
+            brokers = await self._ends.brokers(stream, "destination")
+            there = await brokers.topics()
+            ends = await brokers.latest(copy for copy in copies.values() if copy.topic in there)
+        except ReplicatorError:
+            if WORKER_CLUSTER in stream.options:
+                return []
+            raise
+        return [at for at, copy in copies.items() if not ends.get(copy)]
+
+    async def _refuse_gap(self, marker: Marker, kept: Offsets) -> None:
+        if not kept:
+            return
+        stream = marker.stream
+        try:
+            source = await self._streams.source(marker, kept)
+        except ReplicatorError:
+            if WORKER_CLUSTER in stream.options:
+                return
+            raise
+        if lost := gaps(marker, kept, source):
+            retained = {at: source.earliest.get(at, 0) if at in lost else kept.get(at, 0) for at in source.latest}
+            raise ReplayNotRetained(
+                f"a connector of this name was deleted, and it cannot go on where that one was: {told(lost)}",
+                stream=stream.name,
+                property="startFrom",
+                fix=f'to go on without these records, declare startFrom: {{lsn: "{write(retained)}"}}; to copy all '
+                "that the source retains, declare startFrom: earliest",
+            )
+
+
+def begins_at_the_beginning(stream: Stream) -> bool:
+    """Tell whether the first record to copy is the oldest one that the source retains."""
+    return stream.start_from == "earliest" or (stream.start_from is None and stream.mode is not Mode.CDC)
