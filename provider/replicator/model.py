@@ -392,8 +392,12 @@ class Stream(Model):
 
     def recorded(self) -> Stream:
         """Return the stream as a record holds it: without what only the program needs, and with the token's digest."""
+        return self.sealed().model_copy(update=OF_THE_PROGRAM)
+
+    def sealed(self) -> Stream:
+        """Return the stream with the digest in the place of the owner's token."""
         owner = self.owner and Owner(urn=self.owner.urn, token=self.owner.token and token_digest(self.owner.token))
-        return self.model_copy(update={**OF_THE_PROGRAM, "owner": owner})
+        return self.model_copy(update={"owner": owner})
 
 
 OF_THE_PROGRAM = {name: Stream.model_fields[name].default for name in ("wait_for", "deletion_protection")}

@@ -15,7 +15,7 @@ from replicator.agent.registry import FileStore
 from replicator.backends.reservations import Ends
 from replicator.backends.sqlite.record import FORMAT, FileId, Phase, Record, Tombstone
 from replicator.errors import AgentFault, RecordUnreadable
-from replicator.model import Checkpoint, Owner, WaitFor
+from replicator.model import Checkpoint, Owner
 
 from tests.backends.sqlite.agents import declare
 
@@ -78,7 +78,7 @@ async def test_a_record_of_release_01_is_read_and_rewritten_only_with_a_change(t
     again = FileStore(tmp_path).get("orders")
     assert again == store.get("orders")
     assert again is not None
-    assert (again.stream.deletion_protection, again.stream.wait_for) == (False, WaitFor.NONE)
+    assert again.stream == record.stream.sealed(), "a client of protocol 1 finds its protection"
 
 
 def _folder(path: Path) -> None:

@@ -100,8 +100,11 @@ class Record(Stored):
         return self.stream.name
 
     def upgraded(self) -> Self:
-        """Return it in the format that this release writes, without what only the program needs."""
-        return super().upgraded().model_copy(update={"stream": self.stream.recorded()})
+        """Return it in the format that this release writes.
+
+        What only the program needs stays, since a client of protocol 1 looks for it here; later ones do not send it.
+        """
+        return super().upgraded().model_copy(update={"stream": self.stream.sealed()})
 
 
 class Tombstone(Stored):

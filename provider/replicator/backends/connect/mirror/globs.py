@@ -126,7 +126,11 @@ def common(asked: tuple[tuple[str, Names], ...]) -> str | None:
     """Return the shortest name that each of `asked` has, once its text is put before the name; `None` without one."""
     for text, names in asked:
         if names.whole is not None:
-            words = (word.removeprefix(text) for word in sorted(names.whole) if word.startswith(text))
+            words = (
+                word.removeprefix(text)
+                for word in sorted(names.whole, key=lambda word: (len(word), word))
+                if word.startswith(text)
+            )
             return next((word for word in words if word and _all_have(asked, word)), None)
     return _search(asked)
 
