@@ -18,7 +18,7 @@ from typing import Any
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
-_VERSION = "0.1.0"  # without one, the CLI starts another process to ask for it
+_VERSION = "0.2.0"  # without one, the CLI starts another process to ask for it
 _SIGNATURE, _SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"  # of a secret
 OUTPUTS: dict[str, Any] = {
     "conflict": "source_wins",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from replicator.model import Checkpoint, Endpoint, Owner, Stream, StreamStatus
     from replicator.replicator import Replicator
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Checkpoint",

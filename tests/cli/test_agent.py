@@ -28,14 +28,14 @@ def test_start_status_stop(host: Host) -> None:
     assert pid is not None and os.getsid(pid) == pid
     assert Path(f"/proc/{pid}/cwd").resolve() == Path("/")
 
-    again = f"an agent runs already at {host.address} (process {pid}, version 0.1.0)\n"
+    again = f"an agent runs already at {host.address} (process {pid}, version 0.2.0)\n"
     assert call("agent", "start", *host.places) == (0, again, "")
 
     seen = command("agent", "status", *socket)
     assert seen.returncode == 0
     assert f"an agent runs at {host.address}\n" in seen.stdout
     assert f"  process        {pid}\n" in seen.stdout
-    assert "  version        0.1.0\n" in seen.stdout
+    assert "  version        0.2.0\n" in seen.stdout
     assert f"  state folder   {host.state}\n" in seen.stdout
     assert "  replay window  1h30m\n" in seen.stdout
     assert " DEBUG replicator." in log.read_text()

@@ -145,7 +145,7 @@ def test_a_plugin_of_another_version(tmp_path: Path, environ: dict[str, str]) ->
     script(tmp_path / "bin" / BINARY, OLDER)
     wrong = only(look_at_plugin(tmp_path, {**environ, "PATH": str(tmp_path / "bin")}))
     assert "0.0.9" in wrong.found
-    assert "but this command is version 0.1.0" in wrong.found
+    assert "but this command is version 0.2.0" in wrong.found
 
 
 def test_two_versions(tmp_path: Path, environ: dict[str, str]) -> None:
@@ -154,7 +154,7 @@ def test_two_versions(tmp_path: Path, environ: dict[str, str]) -> None:
     script(installed, OLDER)
     looks = look_at_plugin(tmp_path, environ)
     wrong = only(looks)
-    assert wrong.found.startswith("two versions: Pulumi takes 0.1.0 at ")
+    assert wrong.found.startswith("two versions: Pulumi takes 0.2.0 at ")
     assert f"but {installed} (pulumi plugin install) is 0.0.9" in wrong.found
     assert wrong.fix == "pulumi plugin rm resource replicator 0.0.9"
     shutil.rmtree(installed.parent)  # what that command does
@@ -238,10 +238,10 @@ def other_agent(host: Host) -> Iterator[Callable[[str], None]]:
 
 
 def test_an_agent_of_another_version(host: Host, other_agent: Callable[[str], None]) -> None:
-    other_agent('replicator.__version__ = "0.2.0"')
+    other_agent('replicator.__version__ = "0.3.0"')
     wrong = look(host)
-    assert wrong.found.startswith(f"version 0.2.0 at {host.address}, process ")
-    assert wrong.found.endswith("but this command is version 0.1.0")
+    assert wrong.found.startswith(f"version 0.3.0 at {host.address}, process ")
+    assert wrong.found.endswith("but this command is version 0.2.0")
     assert f"replicator agent stop --socket {host.socket}" in (wrong.fix or "")
 
 

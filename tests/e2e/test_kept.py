@@ -85,7 +85,9 @@ def test_a_kept_stack_previews_clean(kept: Kept, engine: Memory, environment: di
     for arguments in ([], ["--refresh"]):
         ran = project.preview(*arguments, "--expect-no-changes")
         assert ran.said("warning") == []
-        assert {op for name in project.resources() for op in ran.done(name)} <= {"same", "refresh"}
+        # Pulumi gives each version of an SDK a default provider of its own, and drops that of the version before.
+        names = [name for name in project.resources() if not name.startswith("default_")]
+        assert {op for name in names for op in ran.done(name)} == {"same", *(["refresh"] if arguments else [])}
     assert engine.effects() == effects
 
 
