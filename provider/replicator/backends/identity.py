@@ -6,9 +6,11 @@ does not exist today has an inode then.
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from functools import lru_cache
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 FILES = "file://"
 """The store of folders and files of this host."""
@@ -28,7 +30,8 @@ class Identity:
 
     :param store: the files of this host, or the resolved address of a server.
     :param path: the names on the way to it, links resolved.
-    :param nodes: device and inode at each of the first names; fewer than names where the rest does not exist.
+    :param nodes: device and inode at each of the first names; fewer than names where the rest does not exist. The
+        root of a file system has none.
     """
 
     store: str
@@ -41,13 +44,10 @@ class Identity:
             return False
         if other.path[: len(self.path)] == self.path:
             return True
-        if not self.nodes:
+        if not self.nodes or self.nodes[-1] not in other.nodes:
             return False
-        nearest, missing = self.nodes[-1], self.path[len(self.nodes) :]
-        return any(
-            node == nearest and other.path[depth : depth + len(missing)] == missing
-            for depth, node in enumerate(other.nodes, start=1)
-        )
+        depth, missing = other.nodes.index(self.nodes[-1]) + 1, self.path[len(self.nodes) :]
+        return other.path[depth : depth + len(missing)] == missing
 
     def overlaps(self, other: Identity) -> bool:
         """Return whether both are one place, or one lies inside the other."""
@@ -60,61 +60,62 @@ class Identity:
     def __str__(self) -> str:
         """Return one spelling for each place: a URI with the real path, or with the endpoint of the store."""
         if self.store == FILES:
-            return FILES + "/".join(["", *self.path[1:]])
+            return FILES + "/".join(["", *self.path])
         if self.store.startswith("s3://"):
             return f"s3://{'/'.join(self.path)}?endpoint={self.store.removeprefix('s3://')}"
         return "/".join([self.store, *self.path])
 
 
 class Look:
-    """One look at the stores' addresses and at this host's disk, which asks for each folder once."""
+    """One look at the stores' addresses and at this host's disk, which asks for each name once."""
 
     def __init__(self) -> None:
-        self._real: dict[Path, Path] = {}
-        self._nodes: dict[Path, tuple[Node, ...]] = {}
+        self._found: dict[str, Identity] = {}
 
     def at(self, uri: str) -> Identity:
         """Return the identity of an endpoint's place."""
-        parts = urlsplit(uri)
-        if parts.scheme in ("file", "sqlite", "base"):
-            return self.at_path(unquote(parts.path))
-        if parts.scheme == "s3":
-            return _at_bucket(parts)
-        return Identity(f"{parts.scheme}://{parts.netloc.lower()}", _names(parts.path))
+        place = _read(uri)
+        return place if isinstance(place, Identity) else self.at_path(place)
 
-    def at_path(self, path: str | Path) -> Identity:
-        """Return the identity of an absolute path."""
-        real = self._resolve(Path("/", path))
-        return Identity(FILES, real.parts, self._existing(real))
+    def at_path(self, path: str) -> Identity:
+        """Return the identity of an absolute path: links are followed, and what does not exist keeps its name."""
+        if path not in self._found:
+            folder, _, name = path.rstrip("/").rpartition("/")
+            self._found[path] = self._below(self.at_path(folder), name) if name else _ROOT
+        return self._found[path]
 
-    def _resolve(self, path: Path) -> Path:
-        """Follow every link on the way. What does not exist keeps its name."""
-        if path not in self._real:
-            self._real[path] = self._follow(path)
-        return self._real[path]
-
-    def _follow(self, path: Path) -> Path:
-        if path.parent == path:
-            return path
-        candidate = self._resolve(path.parent) / path.name
+    def _below(self, folder: Identity, name: str) -> Identity:
+        if name == ".":
+            return folder
+        if name == "..":
+            return Identity(FILES, folder.path[:-1], folder.nodes[: len(folder.path) - 1]) if folder.path else folder
+        path = (*folder.path, name)
+        if len(folder.nodes) < len(folder.path):
+            return Identity(FILES, path, folder.nodes)
+        real = "/" + "/".join(path)
         try:
-            return candidate.resolve() if path.name == ".." or candidate.is_symlink() else candidate
-        except (OSError, RuntimeError):  # links in a circle, or a folder that the agent may not search
-            return candidate
-
-    def _existing(self, real: Path) -> tuple[Node, ...]:
-        if real not in self._nodes:
-            above = () if real.parent == real else self._existing(real.parent)
-            self._nodes[real] = above + (_node(real) if len(above) == len(real.parts) - 1 else ())
-        return self._nodes[real]
+            found = os.lstat(real)
+        except OSError:  # it does not exist, or the agent may not see it: then its name has to do
+            return Identity(FILES, path, folder.nodes)
+        if stat.S_ISLNK(found.st_mode):
+            target = os.path.realpath(real)
+            return Identity(FILES, path, folder.nodes) if target == real else self.at_path(target)
+        return Identity(FILES, path, (*folder.nodes, (found.st_dev, found.st_ino)))
 
 
-def _node(real: Path) -> tuple[Node, ...]:
-    try:
-        found = real.stat()
-    except OSError:  # it does not exist, or the agent may not see it: then its name has to do
-        return ()
-    return ((found.st_dev, found.st_ino),)
+@lru_cache(maxsize=8192)
+def _read(uri: str) -> Identity | str:
+    """Return the place, or the path of a place that only a look at the disk can tell."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("file", "sqlite", "base"):
+        return unquote(parts.path)
+    if parts.scheme == "s3":
+        endpoint = dict(parse_qsl(parts.query)).get("endpoint")
+        return Identity(f"s3://{resolved_endpoint(endpoint)}", (parts.netloc, *_names(parts.path)))
+    return Identity(f"{parts.scheme}://{parts.netloc.lower()}", _names(parts.path))
+
+
+_ROOT = Identity(FILES, ())
 
 
 def resolved_endpoint(endpoint: str | None) -> str:
@@ -129,11 +130,6 @@ def resolved_endpoint(endpoint: str | None) -> str:
         return AWS
     port = "" if number is None or number in _DEFAULT_PORTS else f":{number}"
     return f"{'localhost' if host in _LOOPBACK else host}{port}{parts.path.rstrip('/')}"
-
-
-def _at_bucket(parts: SplitResult) -> Identity:
-    endpoint = dict(parse_qsl(parts.query)).get("endpoint")
-    return Identity(f"s3://{resolved_endpoint(endpoint)}", (parts.netloc, *_names(parts.path)))
 
 
 def _names(path: str) -> tuple[str, ...]:

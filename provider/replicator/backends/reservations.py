@@ -36,12 +36,13 @@ class Ends(NamedTuple):
 class Footprint:
     """The places that belong to a stream at this moment.
 
+    :param source: only where two streams may not share it.
     :param private: folders of the engine's own that no stream may write to.
     """
 
     ends: Ends
-    source: Identity | None
     destination: Identity | None
+    source: Identity | None = None
     private: tuple[Identity, ...] = ()
 
     @property
@@ -53,11 +54,11 @@ class Footprint:
 class Reservations:
     """The reserved places of one engine. A backend with rules of its own overrides the three hooks.
 
-    :param recorded: gives the ends of every stream that has a record.
+    :param others: gives the ends of every stream that has what it wants, such as those with a record.
     """
 
-    def __init__(self, recorded: Callable[[], Iterable[Ends]]) -> None:
-        self._recorded = recorded
+    def __init__(self, others: Callable[[], Iterable[Ends]]) -> None:
+        self._others = others
         self._held: list[Ends] = []
         self._turn = asyncio.Lock()
 
@@ -86,7 +87,7 @@ class Reservations:
         look = Look()
         mine = self.footprint(ends, look)
         self.refuse_alone(mine)
-        for other in dict.fromkeys([*self._recorded(), *self._held]):
+        for other in dict.fromkeys([*self._others(), *self._held]):
             if other.name != ends.name:
                 self.refuse_both(mine, self.footprint(other, look))
 
@@ -94,11 +95,7 @@ class Reservations:
 
     def footprint(self, ends: Ends, look: Look) -> Footprint:
         """Return the places of a stream."""
-        return Footprint(
-            ends,
-            look.at(ends.source) if ends.source else None,
-            look.at(ends.destination) if ends.destination else None,
-        )
+        return Footprint(ends, look.at(ends.destination) if ends.destination else None)
 
     def refuse_alone(self, mine: Footprint) -> None:
         """Raise where the stream may not have its places, whatever other streams there are."""

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 from replicator.backends.reservations import Ends, Reservations
+from replicator.backends.sqlite.record import Phase, Record
 from replicator.errors import DestinationInUse, InvalidStream, ReplicatorError
-from replicator.model import Stream
+from replicator.model import Stream, StreamState
 from replicator.remote.server import build_app
 
-from tests.backends.sqlite.agents import Agent, declare
+from tests.backends.sqlite.agents import Agent, declare, until
 from tests.backends.sqlite.conftest import BUCKET, TwoOwners
 from tests.backends.sqlite.starter import Starter
 from tests.engines import make_database
@@ -157,6 +158,49 @@ async def test_a_start_that_fails_reserves_nothing(agent: Agent, tmp_path: Path,
         await agent.driver.upsert_stream(one)
     await agent.driver.upsert_stream(other)
     assert await _only_one(agent) == other.name
+
+
+# --- what is on record already ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", ["folder, same, by a link", "bucket, inside, LOCALHOST", "source, by a link"])
+async def test_of_two_records_of_one_place_one_runs(agent: Agent, tmp_path: Path, s3: TwoOwners, row: str) -> None:
+    """Release 0.1 took both. At the start of the agent one is attached, and the other one says why it is not."""
+    given = Round(tmp_path, s3, 0)
+    pair = ROWS[row][0](given)
+    for stream in pair:
+        await agent.store.put(Record(stream=stream, phase=Phase.ACTIVE))
+    await agent.stop()
+    driver = await agent.start()
+
+    async def settled() -> bool:
+        states = sorted(item.status.state for item in await driver.describe())
+        return states == [StreamState.FAILED, StreamState.RUNNING]
+
+    await until(settled, what="one runs and one has failed")
+    statuses = {item.status.state: item.status for item in await driver.describe()}
+    assert repr(statuses[StreamState.RUNNING].name) in str(statuses[StreamState.FAILED].last_error)
+    await asyncio.sleep(3)  # it is looked at again meanwhile
+    assert await settled()
+
+
+async def test_a_link_that_points_to_the_place_of_another_stream_since(
+    agent: Agent, tmp_path: Path, s3: TwoOwners
+) -> None:
+    given = Round(tmp_path, s3, 0)
+    link = tmp_path / "current"
+    (tmp_path / "first").mkdir()
+    link.symlink_to(tmp_path / "first")
+    one, other = given.folders("one", "other")
+    other = _to(other, f"file://{link}/one")
+    for stream in (one, other):
+        await agent.driver.upsert_stream(stream)
+    await agent.driver.pause(other.name)
+    link.unlink()
+    link.symlink_to(given.folder / "replicas")
+    with pytest.raises(DestinationInUse, match=repr(one.name)):
+        await agent.driver.resume(other.name)
+    assert (await agent.driver.get_status(other.name)).state is StreamState.PAUSED
 
 
 # --- the control ---------------------------------------------------------------------------------------------------

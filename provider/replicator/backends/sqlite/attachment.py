@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from replicator import authref
+from replicator.backends.reservations import Ends
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite import faults, preflight, wal
 from replicator.backends.sqlite.health import Health
@@ -50,6 +51,7 @@ class Attachment:
     ) -> None:
         self.store = store
         self.reservations = SqliteReservations(state, store.ends)
+        self._attached = SqliteReservations(state, self._ends_of_attached)
         self.redact = redactor
         self.identities = Identities(redactor, environ)
         self.tombstones = Tombstones(store, self.identities.of)
@@ -57,7 +59,14 @@ class Attachment:
         self._health: dict[str, Health] = {}
 
     async def attach(self, record: Record, *, wait: bool = False) -> Record:
-        """Begin to replicate; with `wait`, see the first upload, or the reason why there is none."""
+        """Begin to replicate; with `wait`, see the first upload, or the reason why there is none.
+
+        Records of release 0.1 may share a place, and a link may point to that of another stream since: one is attached.
+        """
+        async with self._attached.hold(record.stream):
+            return await self._attach(record, wait=wait)
+
+    async def _attach(self, record: Record, *, wait: bool) -> Record:
         job = await self.job(record)
         health = self.health_of(record.name)
         try:
@@ -93,6 +102,10 @@ class Attachment:
 
     async def copy_once(self, record: Record) -> Record:
         """The one copy of mode snapshot."""
+        async with self._attached.hold(record.stream):
+            return await self._copy_once(record)
+
+    async def _copy_once(self, record: Record) -> Record:
         job = await self.job(record)
         try:
             await self.lanes.snapshot_once(job)
@@ -183,6 +196,9 @@ class Attachment:
             await self.try_attach(record)
 
     # --- small parts ---------------------------------------------------------------------------------------------
+
+    def _ends_of_attached(self) -> list[Ends]:
+        return [Ends.of(record.stream) for record in self.store.records() if self.lanes.of(record.name) is not None]
 
     def health_of(self, name: str) -> Health:
         return self._health.setdefault(name, Health(name))

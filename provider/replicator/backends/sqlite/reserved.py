@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -18,22 +20,21 @@ class SqliteReservations(Reservations):
     :param state: the agent's folder.
     """
 
-    def __init__(self, state: Path, recorded: Callable[[], Iterable[Ends]]) -> None:
-        super().__init__(recorded)
+    def __init__(self, state: Path, others: Callable[[], Iterable[Ends]]) -> None:
+        super().__init__(others)
         self._state = state
 
     def footprint(self, ends: Ends, look: Look) -> Footprint:
-        """Return the places of a stream, with the side folder of its database."""
+        """Return the places of a stream, with its database and the side folder of that."""
         found = super().footprint(ends, look)
-        if ends.source is None or found.source is None:
+        if ends.source is None:
             return found
-        side = LITESTREAM.side_folder_of(Path(unquote(urlsplit(ends.source).path)))
-        return Footprint(ends, found.source, found.destination, (look.at_path(side),))
+        return replace(found, source=look.at(ends.source), private=(look.at_path(_side_folder(ends.source)),))
 
     def refuse_alone(self, mine: Footprint) -> None:
         """Raise where the stream would write into the agent's folder or into its own database's side folder."""
         super().refuse_alone(mine)
-        if mine.destination is not None and mine.destination.overlaps(Look().at_path(self._state)):
+        if mine.destination is not None and mine.destination.overlaps(Look().at_path(str(self._state.absolute()))):
             raise _not_a_destination(mine, "the agent's state folder")
         _refuse_private(mine, mine)
 
@@ -50,6 +51,11 @@ class SqliteReservations(Reservations):
                 property="source.uri",
                 fix=f"change the destination of stream {theirs.name!r}",
             )
+
+
+@lru_cache(maxsize=8192)
+def _side_folder(source: str) -> str:
+    return str(LITESTREAM.side_folder_of(Path(unquote(urlsplit(source).path))))
 
 
 def replicated_already(stream: str, other: str) -> InvalidStream:
