@@ -172,7 +172,6 @@ class Attachment:
 
     async def _guard(self, record: Record, lane: Lane) -> None:
         """Raise where the stream may not go on."""
-        await self.guards.refuse_others(record)
         if await lane.lost_side_files(lane.jobs[record.name]):
             raise SourceSwapped(
                 f"{source_path(record.stream)}-wal or -shm was removed while it was replicated: "

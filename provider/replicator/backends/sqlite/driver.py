@@ -228,6 +228,7 @@ class SqliteDriver:
 
         async def source() -> None:
             await self._keeper.inspect(stream)
+            await self._keeper.guards.refuse_others(stream)
 
         async def destination() -> None:
             parse_location(stream)

@@ -60,7 +60,7 @@ class Guards:
         """
         self._due("claim", record.name, CLAIM_EVERY)
         try:
-            await self.refuse_others(record, max_age=_JUST_NOW)
+            await self.refuse_others(record.stream)
             if record.phase is not Phase.ACTIVE:
                 await self.claims.take(record.stream)
                 return record
@@ -92,13 +92,17 @@ class Guards:
                 raise
             return otherwise
 
-    async def refuse_others(self, record: Record, *, max_age: float = OTHERS_EVERY) -> None:
-        """Raise `DestinationInUse` where a litestream that is not this agent's replicates the database."""
-        if running := await self._holders.of(source_path(record.stream), max_age=max_age):
-            raise still_running(running, record.name)
+    async def refuse_others(self, stream: Stream, *, max_age: float = _JUST_NOW) -> None:
+        """Raise `DestinationInUse` where a litestream that is not this agent's replicates the database.
+
+        :param max_age: seconds; how old a look at the processes may be.
+        """
+        if running := await self._holders.of(source_path(stream), max_age=max_age):
+            raise still_running(running, stream.name)
 
     async def look(self, record: Record) -> None:
-        """Look at claim and replica, where that is due. Raise where the stream may not go on."""
+        """Look at processes, claim and replica, where that is due. Raise where the stream may not go on."""
+        await self.refuse_others(record.stream, max_age=OTHERS_EVERY)
         lost = False
         try:
             if self._due("claim", record.name, CLAIM_EVERY):

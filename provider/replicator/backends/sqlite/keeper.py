@@ -38,6 +38,7 @@ class Keeper(Attachment):
                 half_made = None
         await self.identities.of(stream)
         file = await self._inspect_alone(stream)
+        await self.guards.refuse_others(stream)
         left = None if half_made else await self._left_at(stream)
         claimed = await self._claim(stream, checked=left is not None or half_made is not None)
         record = Record(
@@ -92,7 +93,7 @@ class Keeper(Attachment):
         if claimed:
             with suppress(ReplicatorError):  # a claim that stays is still this agent's
                 await self.guards.claims.release(record.stream)
-        await asyncio.to_thread(rmtree, side_folder(record.stream), True)
+        await self._remove_side_folder(record.stream)
         await self.store.remove(record.name)
         self.forget(record.name)
 
@@ -138,7 +139,7 @@ class Keeper(Attachment):
         await self.store.put(changed)
         await self.lanes.detach(record.name)
         if new_source:
-            await asyncio.to_thread(rmtree, side_folder(old), True)
+            await self._remove_side_folder(old)
         try:
             await self._start(changed)
         except ReplicatorError:
@@ -220,7 +221,7 @@ class Keeper(Attachment):
             await self.tombstones.exhume(stream)
         else:
             await self.tombstones.bury(record, last)
-        await asyncio.to_thread(rmtree, side_folder(stream), True)
+        await self._remove_side_folder(stream)
         await self.store.remove(record.name)
         self.forget(record.name)
 
@@ -246,6 +247,14 @@ class Keeper(Attachment):
             _log.warning(
                 "stream %s: its replica is purged; %s of others stay at %s: %s", stream.name, count, place, purged
             )
+
+    async def _remove_side_folder(self, stream: Stream) -> None:
+        try:
+            await self.guards.refuse_others(stream)
+        except DestinationInUse as error:
+            _log.warning("stream %s: %s stays: %s", stream.name, side_folder(stream), error.message)
+        else:
+            await asyncio.to_thread(rmtree, side_folder(stream), True)
 
     # --- refusals --------------------------------------------------------------------------------------------------
 
