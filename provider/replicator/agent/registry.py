@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from replicator.agent.agent_id import agent_id
 from replicator.backends.reservations import Ends
 from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.record import REPAIR, Record, Stored, Tombstone, unreadable_record
@@ -39,6 +40,7 @@ class FileStore:
         self._tombstones = folder / "tombstones"
         for path in (folder, self._streams, self._tombstones):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._agent_id = agent_id(folder)
         records, damaged = _load(self._streams, Record, backend)
         for path, record in records.items():
             if record.name != path.stem:
@@ -48,6 +50,10 @@ class FileStore:
         self._unreadable_ends = [_ends(path) for path in damaged]
         tombstones, self._unreadable_tombstones = _load(self._tombstones, Tombstone, backend)
         self._buried = {tombstone.destination: tombstone for tombstone in tombstones.values()}
+
+    @property
+    def agent_id(self) -> str:
+        return self._agent_id
 
     @property
     def unreadable(self) -> Mapping[str, str]:

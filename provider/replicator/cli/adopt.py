@@ -61,7 +61,7 @@ def adopt(
     while one runs that it can see: by the locks and processes of this host, the control socket, and new files in the
     prefix. An idle one on another host, or in a container that this host does not show, it cannot see.
     """
-    from replicator.backends.sqlite.adoption import still_running
+    from replicator.backends.sqlite.holders import still_running
     from replicator.remote.address import default_socket
 
     if not (dry_run or yes or sys.stdin.isatty()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from replicator.backends.sqlite.holders import holders
+from replicator.backends.sqlite.holders import holders, still_running
 from replicator.backends.sqlite.keeper import Keeper
 from replicator.backends.sqlite.places import parse_location, same_place, source_path
 from replicator.backends.sqlite.positions import Position
@@ -31,6 +31,7 @@ async def look(keeper: Keeper, stream: Stream, record: Record | None) -> Adoptio
         )
     parse_location(stream)
     await keeper.reservations.check(stream)
+    await keeper.guards.claims.check(stream)
     await keeper.inspect(stream)
     found = await _contents(keeper, stream)
     newest = None
@@ -52,15 +53,6 @@ async def take_over(keeper: Keeper, stream: Stream, half_made: Record | None, *,
         record = Record(stream=stream, phase=Phase.MAKING)
         await keeper.tombstones.bury(record, found.newest_txid)
     await keeper.make(stream, half_made)
-
-
-def still_running(running: list[str], stream: str | None = None) -> DestinationInUse:
-    """Two writers on one prefix leave it unrestorable."""
-    return DestinationInUse(
-        f"litestream still runs: {'; '.join(running)}",
-        stream=stream,
-        fix="stop it, and keep it from starting again: systemctl disable --now litestream",
-    )
 
 
 async def _contents(keeper: Keeper, stream: Stream) -> PrefixContents:

@@ -12,6 +12,7 @@ from replicator import authref
 from replicator.backends.reservations import Ends
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite import faults, preflight, wal
+from replicator.backends.sqlite.guards import Guards
 from replicator.backends.sqlite.health import Health
 from replicator.backends.sqlite.lanes import Job, Lane, Lanes, Launch
 from replicator.backends.sqlite.litestream import EngineError, EngineUnreachable
@@ -22,7 +23,7 @@ from replicator.backends.sqlite.replica import ReplicaError, S3Location
 from replicator.backends.sqlite.reserved import SqliteReservations
 from replicator.backends.sqlite.status import ASK_WITHIN, stale_after
 from replicator.backends.sqlite.tombstones import Tombstones
-from replicator.errors import EngineUnavailable, ReplicatorError, SourceSwapped
+from replicator.errors import DestinationMissing, EngineUnavailable, ReplicatorError, SourceSwapped
 from replicator.model import Stream
 
 FIRST_UPLOAD = 10.0
@@ -30,6 +31,7 @@ FIRST_UPLOAD = 10.0
 
 _SLOW_STORE = 1e6  # bytes per second; a smaller database that is not uploaded in time never will be
 _PROBE_WITHIN = 3.0
+_RESEEDS = "if the file is right, run pulumi up: it is copied whole, under a new prefix"
 _LISTING_AGE = 0.5  # seconds; the streams of one process, which are looked at together, share its listing
 _REACHED_IN_VAIN = 20.0  # seconds; litestream's own pauses between its tries grow to 5 minutes
 
@@ -56,6 +58,7 @@ class Attachment:
         self.identities = Identities(redactor, environ)
         self.tombstones = Tombstones(store, self.identities.of)
         self.lanes = Lanes(binary, folder, launch, replay_window=replay_window, on_change=self._changed)
+        self.guards = Guards(store, self.identities.of, ours=folder)
         self._health: dict[str, Health] = {}
 
     async def attach(self, record: Record, *, wait: bool = False) -> Record:
@@ -64,7 +67,7 @@ class Attachment:
         Records of release 0.1 may share a place, and a link may point to that of another stream since: one is attached.
         """
         async with self._attached.hold(record.stream):
-            return await self._attach(record, wait=wait)
+            return await self._attach(await self._admitted(record), wait=wait)
 
     async def _attach(self, record: Record, *, wait: bool) -> Record:
         job = await self.job(record)
@@ -82,6 +85,13 @@ class Attachment:
             raise failure from error
         health.attached()
         return record.model_copy(update={"reset_due": False, "reached": None})
+
+    async def _admitted(self, record: Record) -> Record:
+        try:
+            return await self.guards.admit(record)
+        except ReplicatorError as error:
+            self.health_of(record.name).failed(f"{error.message}; {error.fix}")
+            raise
 
     async def _first_upload(self, name: str, job: Job) -> None:
         lane = self.lanes.of(name)
@@ -103,7 +113,7 @@ class Attachment:
     async def copy_once(self, record: Record) -> Record:
         """The one copy of mode snapshot."""
         async with self._attached.hold(record.stream):
-            return await self._copy_once(record)
+            return await self._copy_once(await self._admitted(record))
 
     async def _copy_once(self, record: Record) -> Record:
         job = await self.job(record)
@@ -162,9 +172,33 @@ class Attachment:
             return
         lane = self.lanes.of(name)
         if lane is not None:
+            try:
+                await self._guard(record, lane)
+            except ReplicatorError as error:
+                await self._stop(record, error)
+                return
             await self._look_at_uploads(record, lane, health)
         elif not health.by_person and time.monotonic() >= health.retry_at:
             await self.try_attach(record)
+
+    async def _guard(self, record: Record, lane: Lane) -> None:
+        """Raise where the stream may not go on."""
+        if await lane.lost_side_files(lane.jobs[record.name]):
+            raise SourceSwapped(
+                f"{source_path(record.stream)}-wal or -shm was removed while it was replicated: "
+                "another database was copied over it, or its last changes were deleted",
+                stream=record.name,
+                property="source.uri",
+                fix=_RESEEDS,
+            )
+        await self.guards.look(record)
+
+    async def _stop(self, record: Record, error: ReplicatorError) -> None:
+        """Let the database go; what is at the destination cannot be continued."""
+        await self.store.put(record.model_copy(update={"reseed_due": True}))
+        by_person = isinstance(error, DestinationMissing | SourceSwapped)
+        self.health_of(record.name).failed(f"{error.message}; {error.fix}", by_person=by_person)
+        await self.lanes.detach(record.name, timeout=1.0)
 
     async def _look_at_uploads(self, record: Record, lane: Lane, health: Health) -> None:
         """Where nothing was uploaded for too long, ask why. To ask is to try, before the engine would by itself."""
@@ -247,7 +281,7 @@ class Attachment:
             f"another file took the place of {source_path(record.stream)} since its replication began",
             stream=record.name,
             property="source.uri",
-            fix="if that is right, run pulumi up: the new file is copied whole, under a new prefix",
+            fix=_RESEEDS,
         )
 
 

@@ -114,6 +114,9 @@ class SqliteDriver:
                 return
             if not record.paused or record.copy_due:
                 await self._keeper.try_attach(record)
+            else:
+                with suppress(ReplicatorError):  # a resume says what is wrong
+                    await self._keeper.guards.claims.take(record.stream)
         for replay in record.replays.values():
             if replay.finished_at is None:
                 self._spawn(self._run_replay(name, replay.key))
@@ -225,14 +228,19 @@ class SqliteDriver:
 
         async def source() -> None:
             await self._keeper.inspect(stream)
+            await self._keeper.guards.refuse_others(stream)
 
         async def destination() -> None:
             parse_location(stream)
             await self._keeper.identities.of(stream)
+            await self._keeper.guards.claims.check(stream)
             if record is None or not await same_place(record.stream, stream):
                 await self._keeper.tombstones.returning(stream)
 
-        return await preflight.findings(owner, neighbours, source, destination)
+        found = await preflight.findings(owner, neighbours, source, destination)
+        if not any(item.severity is Severity.ERROR for item in found):
+            found += self._keeper.guards.claims.findings(stream)
+        return found
 
     async def plan_replay(
         self,

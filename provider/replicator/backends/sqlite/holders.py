@@ -6,15 +6,55 @@ cannot be seen from here: processes on another host, and in a container whose pr
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from replicator.backends.sqlite.dialect import LITESTREAM
+from replicator.errors import DestinationInUse
 
 DEFAULT_CONFIG = Path("/etc/litestream.yml")
 """What a daemon reads that was not told otherwise."""
 
 _PROC = Path("/proc")
+
+
+def still_running(running: list[str], stream: str | None = None) -> DestinationInUse:
+    """Return the error for a database that another litestream replicates: neither replica could be restored."""
+    return DestinationInUse(
+        f"litestream still runs: {'; '.join(running)}",
+        stream=stream,
+        property="source.uri" if stream else None,
+        fix="stop it, and keep it from starting again: systemctl disable --now litestream",
+    )
+
+
+class Holders:
+    """The same for many databases, with one look at the kernel's locks for all of them.
+
+    :param but: the folder of our own processes.
+    """
+
+    def __init__(self, *, but: Path) -> None:
+        self._but = but
+        self._looking = asyncio.Lock()
+        self._locked: frozenset[int] = frozenset()
+        self._looked: float | None = None
+
+    async def of(self, database: Path, *, max_age: float) -> list[str]:
+        """Return who replicates the database, one clause each.
+
+        :param max_age: seconds; a look that is not older answers for every database that no process holds.
+        """
+        async with self._looking:
+            now = time.monotonic()
+            if self._looked is None or now - self._looked > max_age:
+                self._looked, self._locked = now, await asyncio.to_thread(_inodes_of_others, self._but)
+        if self._locked.isdisjoint(await asyncio.to_thread(lambda: list(_inodes(database)))):
+            return []
+        return await asyncio.to_thread(holders, [database], but=self._but)
 
 
 def holders(databases: Iterable[Path], *, but: Path) -> list[str]:
@@ -29,6 +69,7 @@ def holders(databases: Iterable[Path], *, but: Path) -> list[str]:
         if (database := inodes.get(inode)) is not None
         and (name := _program(pid)).startswith(LITESTREAM.binary)
         and not _is_ours(pid, but)
+        and _may_have_open(pid, database)
     }
     return sorted(found)
 
@@ -39,13 +80,24 @@ def daemons(config: Path, databases: Iterable[Path], *, but: Path) -> list[str]:
     found = []
     for pid in _pids():
         words = _arguments(pid)
-        if "replicate" not in words or not _program(pid).startswith(LITESTREAM.binary) or _is_ours(pid, but):
+        if "replicate" not in words or not _is_litestream(pid) or _is_ours(pid, but):
             continue
         if _same_file(_config_of(pid, words), config):
             found.append(f"process {pid} ({_program(pid)}) runs with {config}")
         elif named := wanted.intersection(words):
             found.append(f"process {pid} ({_program(pid)}) replicates {', '.join(sorted(named))}")
     return found
+
+
+def _inodes_of_others(but: Path) -> frozenset[int]:
+    """What litestream processes that are not ours have locks on."""
+    locks = list(_locks())
+    theirs = {pid for pid in {pid for pid, _ in locks} if _is_litestream(pid) and not _is_ours(pid, but)}
+    return frozenset(inode for pid, inode in locks if pid in theirs)
+
+
+def _is_litestream(pid: int) -> bool:
+    return _program(pid).startswith(LITESTREAM.binary)
 
 
 def _inodes(database: Path) -> Iterator[int]:
@@ -85,6 +137,19 @@ def _arguments(pid: int) -> list[str]:
         return (_PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return []
+
+
+def _may_have_open(pid: int, database: Path) -> bool:
+    """False where the process has another file system's file with this inode. Its files may not be ours to see."""
+    try:
+        links = list((_PROC / str(pid) / "fd").iterdir())
+    except OSError:
+        return True
+    for link in links:
+        with suppress(OSError):
+            if link.samefile(database):
+                return True
+    return False
 
 
 def _is_ours(pid: int, folder: Path) -> bool:

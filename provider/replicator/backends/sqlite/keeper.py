@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from shutil import rmtree
 
 from replicator.backends.sqlite import faults, replays
@@ -11,10 +12,10 @@ from replicator.backends.sqlite.attachment import Attachment
 from replicator.backends.sqlite.drain import drain
 from replicator.backends.sqlite.places import parse_location, same_place, side_folder, source_path
 from replicator.backends.sqlite.positions import position_at
-from replicator.backends.sqlite.record import FileId, Phase, Record
+from replicator.backends.sqlite.record import FileId, Phase, Record, Tombstone
 from replicator.backends.sqlite.replica import ReplicaError
 from replicator.backends.sqlite.reserved import replicated_already
-from replicator.errors import EngineRefused, ReplicatorError, StreamNotFound
+from replicator.errors import DestinationInUse, EngineRefused, ReplicatorError, StreamNotFound
 from replicator.model import DesiredState, Mode, Stream
 
 _log = logging.getLogger(__name__)
@@ -37,7 +38,9 @@ class Keeper(Attachment):
                 half_made = None
         await self.identities.of(stream)
         file = await self._inspect_alone(stream)
-        left = None if half_made else await self.tombstones.returning(stream)
+        await self.guards.refuse_others(stream)
+        left = None if half_made else await self._left_at(stream)
+        claimed = await self._claim(stream, checked=left is not None or half_made is not None)
         record = Record(
             stream=stream,
             phase=Phase.MAKING,
@@ -54,19 +57,43 @@ class Keeper(Attachment):
             elif not record.paused:
                 record = await self.attach(record, wait=True)
         except ReplicatorError:
-            await self._abandon(record)
+            await self._abandon(record, claimed=claimed)
             raise
         await self.store.put(record.model_copy(update={"phase": Phase.ACTIVE}))
         await self.tombstones.exhume(stream, left)
 
-    async def _abandon(self, record: Record) -> None:
+    async def _left_at(self, stream: Stream) -> Tombstone | None:
+        """Return what the stream goes on with at its destination; raise where it may not write there."""
+        await self.guards.claims.check(stream)
+        return await self.tombstones.returning(stream)
+
+    async def _claim(self, stream: Stream, *, checked: bool) -> bool:
+        """Claim the destination; return whether the claim is new.
+
+        :param checked: what is there is this agent's. Else another agent may have come and gone since the last look.
+        """
+        claimed = await self.guards.claims.take(stream)
+        if claimed and not checked:
+            try:
+                await self.tombstones.returning(stream)
+            except ReplicatorError:
+                await self.guards.claims.release(stream)
+                raise
+        return claimed
+
+    async def _abandon(self, record: Record, *, claimed: bool = False) -> None:
         """Leave nothing behind. What reached the destination meanwhile stays ours to come back to.
 
         An upload may arrive after its process has ended, so that a look at the destination would not tell.
+
+        :param claimed: the claim on the destination is of this attempt.
         """
         await self.lanes.detach(record.name, timeout=1.0)
         await self.tombstones.bury(record)
-        await asyncio.to_thread(rmtree, side_folder(record.stream), True)
+        if claimed:
+            with suppress(ReplicatorError):  # a claim that stays is still this agent's
+                await self.guards.claims.release(record.stream)
+        await self._remove_side_folder(record.stream)
         await self.store.remove(record.name)
         self.forget(record.name)
 
@@ -89,8 +116,16 @@ class Keeper(Attachment):
             return
         left = None
         if new_place:
-            left = await self.tombstones.returning(stream)
-            changed = changed.model_copy(update={"generation": left.generation if left else 1, "reset_due": True})
+            left = await self._left_at(stream)
+            changed = changed.model_copy(
+                update={
+                    "generation": left.generation if left else 1,
+                    "reset_due": True,
+                    "reseed_due": False,
+                    "arrived": None,
+                    "reached": None,
+                }
+            )
         elif moved:
             changed = replays.new_generation(changed)
         copies = stream.mode is Mode.SNAPSHOT
@@ -99,11 +134,12 @@ class Keeper(Attachment):
         )
         await self.reach(changed)  # what cannot be resolved, or may not even list, fails before anything is stopped
         if new_place:
+            await self._claim(stream, checked=left is not None)
             await self.tombstones.bury(record, (await self.lanes.detach(record.name)).txid)
         await self.store.put(changed)
         await self.lanes.detach(record.name)
         if new_source:
-            await asyncio.to_thread(rmtree, side_folder(old), True)
+            await self._remove_side_folder(old)
         try:
             await self._start(changed)
         except ReplicatorError:
@@ -175,18 +211,30 @@ class Keeper(Attachment):
     async def remove(self, record: Record) -> None:
         """Remove a stream. It stays as it is where its last changes, or the replica to purge, cannot be reached."""
         stream = record.stream
-        if stream.purge_destination and record.phase is Phase.ACTIVE:
-            await self.reach(record)
+        if stream.purge_destination:
+            await self._claim_to_purge(stream)
         last = await drain(self, record)
         await self.store.put(record.model_copy(update={"phase": Phase.DELETING}))
         if stream.purge_destination:
             await self._purge(stream)
+            await self.guards.claims.release(stream)
             await self.tombstones.exhume(stream)
         else:
             await self.tombstones.bury(record, last)
-        await asyncio.to_thread(rmtree, side_folder(stream), True)
+        await self._remove_side_folder(stream)
         await self.store.remove(record.name)
         self.forget(record.name)
+
+    async def _claim_to_purge(self, stream: Stream) -> None:
+        try:
+            await self.guards.claims.take(stream)
+        except DestinationInUse as error:
+            raise DestinationInUse(
+                f"the purge would remove what another writer has there: {error.message}",
+                stream=stream.name,
+                property="purgeDestination",
+                fix="set it to false, run pulumi up, and delete the stream then",
+            ) from error
 
     async def _purge(self, stream: Stream) -> None:
         place = parse_location(stream)
@@ -199,6 +247,14 @@ class Keeper(Attachment):
             _log.warning(
                 "stream %s: its replica is purged; %s of others stay at %s: %s", stream.name, count, place, purged
             )
+
+    async def _remove_side_folder(self, stream: Stream) -> None:
+        try:
+            await self.guards.refuse_others(stream)
+        except DestinationInUse as error:
+            _log.warning("stream %s: %s stays: %s", stream.name, side_folder(stream), error.message)
+        else:
+            await asyncio.to_thread(rmtree, side_folder(stream), True)
 
     # --- refusals --------------------------------------------------------------------------------------------------
 

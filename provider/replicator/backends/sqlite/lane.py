@@ -119,6 +119,14 @@ class Released:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The process that took a database over, and the side files of SQLite that it opened."""
+
+    pid: int
+    side_files: frozenset[tuple[str, int]]
+
+
 class Lane:
     """One litestream process and the jobs in it.
 
@@ -126,6 +134,7 @@ class Lane:
     :ivar starts: how often the process came up; what was registered before the last time is forgotten.
     :ivar entered: the start in which each job was taken over.
     :ivar offered: what was registered since the process came up; it may hold that, also where no answer came.
+    :ivar taken: what each job's database had beside it when the process had taken it over.
     :ivar failure: why the only job of a process could not be taken over.
     """
 
@@ -140,6 +149,7 @@ class Lane:
         self.offered: set[Path] = set()
         self.failure: Exception | None = None
         self.failed = asyncio.Event()
+        self.taken: dict[str, Taken] = {}
         self.held = wal.Hold(None)
         self.taking: asyncio.Task[None] | None = None
         self._listed: dict[Path, ListedDatabase] = {}
@@ -164,6 +174,21 @@ class Lane:
         except EngineError:
             return {}
         return self._listed
+
+    async def note_taken(self, job: Job) -> None:
+        """Remember the side files of a database that was taken over just now."""
+        found = await asyncio.to_thread(wal.side_files, job.database)
+        self.taken[job.name] = Taken((await self.control.info()).pid, found)
+
+    async def lost_side_files(self, job: Job) -> bool:
+        """Whether the WAL or its index was removed under the process: SQLite keeps both while a connection is open."""
+        taken = self.taken.get(job.name)
+        if taken is None or taken.side_files <= await asyncio.to_thread(wal.side_files, job.database):
+            return False
+        try:
+            return (await self.control.info()).pid == taken.pid
+        except EngineError:
+            return False  # it has ended, and its connection with it
 
     def fail(self, error: Exception) -> None:
         """Its only job could not be taken over."""

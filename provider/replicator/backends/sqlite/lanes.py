@@ -112,6 +112,7 @@ class Lanes:
             finally:
                 lane.jobs.pop(name, None)
                 lane.entered.pop(name, None)
+                lane.taken.pop(name, None)
                 await self._close_if_empty(lane)
 
     async def snapshot_once(self, job: Job) -> None:
@@ -165,6 +166,7 @@ class Lanes:
             if answer.already:
                 raise EngineError("register", None, f"litestream has not let go of {job.database}")
             await self._take(lane, job, reached)
+            await lane.note_taken(job)
         except BaseException:
             with suppress(EngineError):
                 await self._let_go(lane, job, 1.0)
@@ -355,6 +357,7 @@ class Lanes:
     async def _on_alone(self, lane: Lane, name: str) -> None:
         try:
             await self._take(lane, lane.jobs[name], reached=True)
+            await lane.note_taken(lane.jobs[name])
         except Exception as error:
             self._lost(lane, name, error)
             raise

@@ -19,6 +19,14 @@ _IN_BUCKET = re.compile(rf"{_GENERATION}[0-9a-f]{{4}}/{_FILE}")
 _IN_FOLDER = re.compile(rf"{_GENERATION}ltx/[0-9]/{_FILE}(?:\.tmp)?")  # a write that was cut off leaves `.tmp`
 _FOLDER = re.compile(rf"r[1-9][0-9]*|{_GENERATION}ltx(?:/[0-9])?")
 _NAMED = 5
+_LEVELS = (9, *range(9))  # snapshots first: there is one of them soon, and always later
+_FIRST = f"{1:016x}-"
+
+STARTS_IN_BUCKET = tuple(f"{level:04x}/{_FIRST}" for level in _LEVELS)
+"""How the names of files from the first transaction on begin, in a bucket."""
+
+STARTS_IN_FOLDER = tuple(f"ltx/{level}/{_FIRST}" for level in _LEVELS)
+"""The same in a folder."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,8 @@ class Record(Stored):
     :param copy_due: the one copy of mode snapshot is still to be made.
     :param reset_due: local replication state belongs to another replica, and is removed before the next start.
     :param reached: while it is paused, the position up to which everything is at the destination, if that is known.
+    :param arrived: the generation of which the destination held a file that a restore can begin with, if it was seen.
+    :param reseed_due: its replica cannot be continued, and the next start writes another generation.
     :param replays: by idempotency key.
     """
 
@@ -92,6 +94,8 @@ class Record(Stored):
     copy_due: bool = False
     reset_due: bool = False
     reached: Checkpoint | None = None
+    arrived: int | None = None
+    reseed_due: bool = False
     replays: dict[str, ReplayProgress] = Field(default_factory=dict)
 
     @property
@@ -140,6 +144,10 @@ class Store(Protocol):
     A file that cannot be read is never written over. What asks for a record in it raises `RecordUnreadable`, and what
     asks for a tombstone in it `AgentFault`.
     """
+
+    @property
+    def agent_id(self) -> str:
+        """A random name of the agent whose store this is."""
 
     @property
     def unreadable(self) -> Mapping[str, str]:

@@ -316,7 +316,9 @@ def reseed_begun(record: Record, key: str) -> bool:
 
 def new_generation(record: Record) -> Record:
     """The record as it writes to a fresh prefix: local state is dropped, so that the first upload is a snapshot."""
-    return record.model_copy(update={"generation": record.generation + 1, "reset_due": True})
+    return record.model_copy(
+        update={"generation": record.generation + 1, "reset_due": True, "reseed_due": False, "reached": None}
+    )
 
 
 def next_generation(record: Record, key: str) -> Record:

@@ -21,8 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from replicator.backends.sqlite import objects
 from replicator.backends.sqlite.hosts import form_to_write
-from replicator.backends.sqlite.layout import Purged, in_bucket, purge_folder
+from replicator.backends.sqlite.layout import (
+    CLAIM,
+    STARTS_IN_BUCKET,
+    STARTS_IN_FOLDER,
+    Purged,
+    in_bucket,
+    purge_folder,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -116,6 +124,31 @@ class ReplicaLocation(ABC):
         Raises ReplicaError's kinds, PurgeRefused for a place that no replica owns alone.
         """
 
+    @abstractmethod
+    async def has_start(self, credentials: S3Credentials | None) -> bool:
+        """Return whether a restore finds a file to begin with: one from the first transaction on."""
+
+    @property
+    @abstractmethod
+    def store(self) -> str:
+        """A name for what keeps its objects, the same for every place there."""
+
+    @abstractmethod
+    async def read_object(self, name: str, credentials: S3Credentials | None) -> bytes | None:
+        """Return the content of the object `name` directly below the prefix; `None` where there is none."""
+
+    @abstractmethod
+    async def create_object(self, name: str, content: bytes, credentials: S3Credentials | None) -> bool:
+        """Create an object in one step; False where there is one. Raises NotConditional where the store cannot."""
+
+    @abstractmethod
+    async def write_object(self, name: str, content: bytes, credentials: S3Credentials | None) -> None:
+        """Write an object, also over another one."""
+
+    @abstractmethod
+    async def remove_object(self, name: str, credentials: S3Credentials | None) -> None:
+        """Remove an object, if it is there."""
+
 
 @lru_cache(maxsize=4096)
 def parse_replica(uri: str) -> ReplicaLocation:
@@ -167,8 +200,35 @@ class S3Location(ReplicaLocation):
             raise PurgeRefused(self, "the whole bucket would be deleted")
         return await self._in_thread(credentials, self._purge)
 
+    async def has_start(self, credentials: S3Credentials | None) -> bool:
+        prefixes = [f"{self.prefix}/{start}" for start in STARTS_IN_BUCKET]
+        return await self._in_thread(credentials, lambda s3: objects.is_any_in_bucket(s3, self.bucket, prefixes))
+
+    @property
+    def store(self) -> str:
+        return f"{self.endpoint or ''}/{self.bucket}"
+
+    async def read_object(self, name: str, credentials: S3Credentials | None) -> bytes | None:
+        return await self._in_thread(
+            credentials, lambda s3: objects.read_from_bucket(s3, self.bucket, f"{self.prefix}/{name}")
+        )
+
+    async def create_object(self, name: str, content: bytes, credentials: S3Credentials | None) -> bool:
+        return await self._in_thread(
+            credentials, lambda s3: objects.create_in_bucket(s3, self.bucket, f"{self.prefix}/{name}", content)
+        )
+
+    async def write_object(self, name: str, content: bytes, credentials: S3Credentials | None) -> None:
+        key = f"{self.prefix}/{name}"
+        await self._in_thread(credentials, lambda s3: s3.put_object(Bucket=self.bucket, Key=key, Body=content))
+
+    async def remove_object(self, name: str, credentials: S3Credentials | None) -> None:
+        key = f"{self.prefix}/{name}"
+        await self._in_thread(credentials, lambda s3: s3.delete_object(Bucket=self.bucket, Key=key))
+
     def _list(self, s3: S3Client) -> PrefixContents:
-        return _contents((item["Key"], item["LastModified"]) for item in self._objects(s3))
+        claim = f"{self.prefix}/{CLAIM}"
+        return _contents((item["Key"], item["LastModified"]) for item in self._objects(s3) if item["Key"] != claim)
 
     def _purge(self, s3: S3Client) -> Purged:
         names = [item["Key"].removeprefix(f"{self.prefix}/") for item in self._objects(s3)]
@@ -217,6 +277,7 @@ class S3Location(ReplicaLocation):
                 connect_timeout=3,
                 read_timeout=8,
                 retries={"total_max_attempts": 2, "mode": "standard"},
+                request_checksum_calculation="when_required",  # not every store knows the newer checksums
                 s3={"addressing_style": "path" if self.endpoint else "auto"},
             ),
         )
@@ -264,9 +325,38 @@ class FolderLocation(ReplicaLocation):
     async def purge_prefix(self, credentials: S3Credentials | None) -> Purged:
         return await asyncio.to_thread(self._purge)
 
+    async def has_start(self, credentials: S3Credentials | None) -> bool:
+        return await self._in_thread(lambda: any(any(self.folder.glob(f"{start}*")) for start in STARTS_IN_FOLDER))
+
+    @property
+    def store(self) -> str:
+        return "file"
+
+    async def read_object(self, name: str, credentials: S3Credentials | None) -> bytes | None:
+        return await self._in_thread(lambda: objects.read_from_folder(self.folder / name))
+
+    async def create_object(self, name: str, content: bytes, credentials: S3Credentials | None) -> bool:
+        return await self._in_thread(lambda: objects.create_in_folder(self.folder / name, content))
+
+    async def write_object(self, name: str, content: bytes, credentials: S3Credentials | None) -> None:
+        await self._in_thread(lambda: objects.replace_in_folder(self.folder / name, content))
+
+    async def remove_object(self, name: str, credentials: S3Credentials | None) -> None:
+        await self._in_thread(lambda: objects.remove_from_folder(self.folder / name))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        def run() -> T:
+            with self._translated():
+                return work()
+
+        return await asyncio.to_thread(run)
+
     def _list(self) -> PrefixContents:
         with self._translated():
-            files = [path for path in self.folder.rglob("*") if not path.is_dir() or path.is_symlink()]
+            claim = self.folder / CLAIM
+            files = [
+                path for path in self.folder.rglob("*") if path != claim and (not path.is_dir() or path.is_symlink())
+            ]
             return _contents((str(path), datetime.fromtimestamp(path.lstat().st_mtime, UTC)) for path in files)
 
     def _purge(self) -> Purged:

@@ -49,6 +49,15 @@ async def has_only_grown(database: Path) -> bool:
     return await asyncio.to_thread(_has_only_grown, database)
 
 
+def side_files(database: Path) -> frozenset[tuple[str, int]]:
+    """Which files SQLite has beside a database now: their endings and inodes."""
+    found = set()
+    for ending in ("-wal", "-shm"):
+        with suppress(OSError):
+            found.add((ending, database.with_name(f"{database.name}{ending}").stat().st_ino))
+    return frozenset(found)
+
+
 def newest_transaction(database: Path) -> int | None:
     """The engine's last transaction of a database, from its files beside it; `None` before the first."""
     newest = _newest_file(database)

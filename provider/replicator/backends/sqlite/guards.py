@@ -1,0 +1,146 @@
+"""What has to hold while a stream runs: one writer at its database and at its place, and a whole replica.
+
+Each is looked at before a process takes the database over, and again while it runs. What cannot be seen, because the
+store does not answer, stops nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from replicator.backends.sqlite.claims import Claims
+from replicator.backends.sqlite.holders import Holders, still_running
+from replicator.backends.sqlite.places import location_of, source_path
+from replicator.backends.sqlite.record import Phase, Record, Store
+from replicator.backends.sqlite.replays import new_generation
+from replicator.backends.sqlite.replica import ReplicaError, S3Credentials
+from replicator.errors import Category, DestinationMissing, ReplicatorError
+from replicator.model import Stream
+
+CLAIM_EVERY = 300.0
+"""Seconds between two looks at a claim."""
+
+START_EVERY = 60.0
+"""Seconds between two looks whether a replica can still be restored."""
+
+OTHERS_EVERY = 60.0
+"""Seconds between two looks at the processes of this host."""
+
+_JUST_NOW = 1.0  # seconds; streams that begin together share one look at the processes
+_WITHIN = 5.0  # seconds that a store has for an answer before a stream goes on without it
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class Guards:
+    """The guards of one agent's streams. Callers hold the stream's lock.
+
+    :param ours: the folder of the agent's own litestream processes.
+    """
+
+    def __init__(
+        self, store: Store, identify: Callable[[Stream], Awaitable[S3Credentials | None]], *, ours: Path
+    ) -> None:
+        self.claims = Claims(store.agent_id, identify)
+        self._store = store
+        self._identify = identify
+        self._holders = Holders(but=ours)
+        self._looked: dict[tuple[str, str], float] = {}
+
+    async def admit(self, record: Record) -> Record:
+        """Return the record with which a process may take the database over; with a new generation where that is due.
+
+        Raise where another process replicates the database, or another agent has claimed the place.
+        """
+        self._due("claim", record.name, CLAIM_EVERY)
+        try:
+            await self.refuse_others(record.stream)
+            if record.phase is not Phase.ACTIVE:
+                await self.claims.take(record.stream)
+                return record
+            starts = await self._seen(self._claimed_and_whole(record), otherwise=None)
+        except ReplicatorError as error:
+            if record.phase is Phase.ACTIVE and error.category is Category.CONFLICT and not record.reseed_due:
+                await self._store.put(record.model_copy(update={"reseed_due": True}))
+            raise
+        record, lost = await self._remember(record, starts)
+        if record.reseed_due or lost:
+            record = new_generation(record)
+            await self._store.put(record)
+            _log.warning("stream %s: copies the whole database to %s", record.name, location_of(record))
+        return record
+
+    async def _claimed_and_whole(self, record: Record) -> bool | None:
+        await self.claims.take(record.stream)
+        return await self._starts(record)
+
+    async def _seen(self, look: Awaitable[T], *, otherwise: T) -> T:
+        """Return what a look at the store tells, or `otherwise` where the store does not answer in time."""
+        try:
+            async with asyncio.timeout(_WITHIN):
+                return await look
+        except TimeoutError:
+            return otherwise
+        except ReplicatorError as error:
+            if error.category is not Category.UNAVAILABLE:
+                raise
+            return otherwise
+
+    async def refuse_others(self, stream: Stream, *, max_age: float = _JUST_NOW) -> None:
+        """Raise `DestinationInUse` where a litestream that is not this agent's replicates the database.
+
+        :param max_age: seconds; how old a look at the processes may be.
+        """
+        if running := await self._holders.of(source_path(stream), max_age=max_age):
+            raise still_running(running, stream.name)
+
+    async def look(self, record: Record) -> None:
+        """Look at processes, claim and replica, where that is due. Raise where the stream may not go on."""
+        await self.refuse_others(record.stream, max_age=OTHERS_EVERY)
+        lost = False
+        try:
+            if self._due("claim", record.name, CLAIM_EVERY):
+                await self._seen(self.claims.take(record.stream), otherwise=False)
+            if self._due("start", record.name, START_EVERY):
+                starts = await self._seen(self._starts(record), otherwise=None)
+                _, lost = await self._remember(record, starts)
+        except ReplicatorError as error:
+            if error.category is not Category.DENIED:  # uploads tell of that
+                raise
+        if lost:
+            raise DestinationMissing(
+                f"its replica at {location_of(record)} was deleted, or the files are with which a restore begins",
+                stream=record.name,
+                property="destination.uri",
+                fix="run pulumi up: the whole database is copied once more, under a new prefix",
+            )
+
+    async def _starts(self, record: Record) -> bool | None:
+        """Whether a restore finds a file to begin with; `None` where that is unknown, or another replica is due."""
+        if record.reset_due:
+            return None
+        try:
+            return await location_of(record).has_start(await self._identify(record.stream))
+        except ReplicaError:
+            return None
+
+    async def _remember(self, record: Record, starts: bool | None) -> tuple[Record, bool]:
+        """Return the record that remembers a replica that can be restored, and whether it cannot be any more."""
+        seen = record.arrived == record.generation
+        if starts and not seen:
+            record = record.model_copy(update={"arrived": record.generation})
+            await self._store.put(record)
+        return record, seen and starts is False
+
+    def _due(self, what: str, name: str, every: float) -> bool:
+        now = time.monotonic()
+        if now - self._looked.get((what, name), -every) < every:
+            return False
+        self._looked[what, name] = now
+        return True
