@@ -53,6 +53,8 @@ async def check(
     _refuse_factor(stream, view)
     names = await _topics(ends, stream, "source", view)
     await _refuse_unreadable(ends, stream, names)
+    if names is not None:
+        await ends.refuse_connect_topics(stream, taken(stream, names))
     marker = Marker(stream=stream, source_cluster=view.id("source"), destination_cluster=view.id("destination"))
     mine = Route.of(marker)
     refuse_overlap(mine, others, names)
