@@ -60,7 +60,7 @@ class StartsAtOnce(KafkaMirror):
 
     def __init__(self, cluster: ConnectCluster, address: str, **rest: Any) -> None:
         super().__init__(cluster, address, **rest)
-        self._creating = RunsAtOnce(cluster, self._streams, self._starts, self._aliases)
+        self._creating = RunsAtOnce(cluster, self._streams, self._starts, self._surroundings, self._aliases)
 
 
 async def test_the_matrix_finds_a_stream_that_runs_before_its_start_is_set(shared: Bed) -> None:

@@ -6,14 +6,13 @@ Times are milliseconds since the epoch, as Kafka has them.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
     AclOperation,
     AdminClient,
@@ -25,6 +24,7 @@ from confluent_kafka.admin import (
 
 from replicator.backends.connect.place import Place
 from replicator.backends.connect.positions import Partition
+from replicator.backends.connect.reading import SILENT, first_keys, first_times
 from replicator.backends.connect.recent import Recent
 from replicator.errors import (
     DestinationDenied,
@@ -40,10 +40,6 @@ RECENT = 1.0
 """Seconds for which an answer about the whole cluster holds."""
 PATIENCE = 5.0
 """Seconds that a question to the brokers may take."""
-
-_SILENT = logging.getLogger(__name__)
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False  # librdkafka would write every lost connection to standard error
 
 _AWAY = frozenset(
     {
@@ -159,19 +155,30 @@ class Brokers:
 
     async def retention(self, names: Collection[str]) -> dict[str, int | None]:
         """How many milliseconds a topic keeps its records; `None` where it keeps them for ever."""
+        return {name: _retention(entries) for name, entries in (await self._configs(names)).items()}
+
+    async def compacted(self, names: Collection[str]) -> list[str]:
+        """Those of the topics that keep the last record of each key."""
+        found = await self._configs(names)
+        return [name for name, entries in found.items() if "compact" in entries["cleanup.policy"].value]
+
+    async def _configs(self, names: Collection[str]) -> dict[str, Mapping[str, Any]]:
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in sorted(names)]
         if not resources:
             return {}
         futures = await self._call(lambda client: client.describe_configs(resources, request_timeout=PATIENCE))
-        found = await self._each({resource.name: future for resource, future in futures.items()})
-        return {name: _retention(entries) for name, entries in found.items()}
+        return await self._each({resource.name: future for resource, future in futures.items()})
 
     async def times(self, offsets: Mapping[Partition, int], within: float) -> dict[Partition, int | None]:
         """The time of the first record at each offset or later, as far as it can be read in `within` seconds.
 
         `None` where there is no record: what takes up offsets there are the marks of transactions.
         """
-        return await asyncio.to_thread(self._read_times, dict(offsets), within) if offsets else {}
+        return await asyncio.to_thread(first_times, self._config, offsets, within) if offsets else {}
+
+    async def keys(self, partitions: Collection[Partition], within: float) -> dict[Partition, list[bytes | None]]:
+        """The keys of the first records of partitions, as far as they can be read in `within` seconds."""
+        return await asyncio.to_thread(first_keys, self._config, partitions, within) if partitions else {}
 
     async def _offsets(self, partitions: Iterable[Partition], spec: OffsetSpec) -> dict[Partition, Found]:
         asked = {TopicPartition(at.topic, at.number): spec for at in partitions}
@@ -204,7 +211,7 @@ class Brokers:
 
         def call() -> T:
             if self._client is None:
-                self._client = AdminClient(self._config | {"error_cb": self._note}, logger=_SILENT)
+                self._client = AdminClient(self._config | {"error_cb": self._note}, logger=SILENT)
             self._client.poll(0)
             return question(self._client)
 
@@ -237,47 +244,10 @@ class Brokers:
             )
         return EngineRefused(f"the brokers at {self._place.bootstrap}: {error.str()}", property=property)
 
-    def _read_times(self, offsets: dict[Partition, int], within: float) -> dict[Partition, int | None]:
-        consumer = Consumer(
-            {
-                **self._config,
-                "group.id": "replicator-status",  # it joins no group and commits nothing
-                "enable.auto.commit": False,
-                "auto.offset.reset": "error",
-                "enable.partition.eof": True,
-                "isolation.level": "read_uncommitted",  # as MirrorMaker 2 reads
-                "fetch.wait.max.ms": 50,
-            },
-            logger=_SILENT,
-        )
-        try:
-            consumer.assign([TopicPartition(at.topic, at.number, offset) for at, offset in offsets.items()])
-            return _first_times(consumer, offsets, within)
-        finally:
-            consumer.close()
-
 
 def _topic(found: TopicDescription) -> Topic:
     allowed = found.authorized_operations
     return Topic(str(found.topic_id), len(found.partitions), allowed is None or AclOperation.READ in allowed)
-
-
-def _first_times(consumer: Consumer, offsets: Mapping[Partition, int], within: float) -> dict[Partition, int | None]:
-    import time
-
-    found: dict[Partition, int | None] = {}
-    end = time.monotonic() + within
-    while len(found) < len(offsets) and (left := end - time.monotonic()) > 0:
-        message = consumer.poll(left)
-        if message is None:
-            continue
-        at = Partition(str(message.topic()), int(message.partition() or 0))
-        error, (kind, stamp) = message.error(), message.timestamp()
-        ended = error is not None and error.code() == KafkaError._PARTITION_EOF
-        if at not in found and (ended or (error is None and kind)):
-            found[at] = None if ended else stamp
-            consumer.incremental_unassign([TopicPartition(at.topic, at.number)])
-    return found
 
 
 def _configuration(place: Place, credentials: Mapping[str, str]) -> dict[str, Any]:

@@ -57,8 +57,8 @@ def test_copies_that_came_from_the_destination_are_left_out_unless_names_are_kep
 def test_a_glob_is_one_regular_expression_without_a_comma(glob: str, pattern: str) -> None:
     stream = declare(include=[glob], exclude=[glob])
     assert include_patterns(stream.include) == [pattern]
-    assert exclude_patterns(stream.exclude)[-1] == pattern
-    assert not any("," in text for text in exclude_patterns(stream.exclude))
+    assert exclude_patterns(stream.exclude, stream.include)[-1] == pattern
+    assert not any("," in text for text in exclude_patterns(stream.exclude, stream.include))
 
 
 @pytest.mark.parametrize("glob", ["a b", "a,b", "a|b", "[ab]", "a/b", "ü", "a+", "(a)", "^a", "a\\b"])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from replicator.backends.connect.marker import Marker
+from replicator.model import Owner
 
 
 class Claims:
@@ -62,6 +63,9 @@ class Claims:
         if token is not None:
             self._removed.add(token)
 
-    def is_removed(self, marker: Marker) -> bool:
-        """Whether a stream that a listing has was removed since."""
-        return marker.stream.owner is not None and marker.stream.owner.token in self._removed
+    def is_removed(self, owner: Owner | None) -> bool:
+        """Whether a stream that a listing has was removed since.
+
+        :param owner: as its record has it.
+        """
+        return owner is not None and owner.token in self._removed

@@ -70,7 +70,7 @@ def build(marker: Marker, side: Side, aliases: Mapping[str, str]) -> Parts:
         **own,
         "connector.class": SOURCE_CLASS,
         "topics": ",".join(include_patterns(stream.include)),
-        "topics.exclude": ",".join(exclude_patterns(stream.exclude)),
+        "topics.exclude": ",".join(exclude_patterns(stream.exclude, stream.include)),
         "heartbeats.replication.enabled": "false",  # else topics of that name are copied, whatever include says
         "consumer.allow.auto.create.topics": "false",  # else a topic that is deleted at the source is made again
         # Only the checkpoint connector reads them. At the destination no right to write to the source is needed.

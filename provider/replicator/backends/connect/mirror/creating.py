@@ -1,4 +1,7 @@
-"""Creating a mirror: its connector is created stopped, with the record; then all is put together, and started last."""
+"""Creating a mirror: its connector is created stopped, with the record; then all is put together, and started last.
+
+The stopped connector claims the topics that it names, so that of two processes that create the same one goes on.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from replicator.backends.connect.mirror.running import SEEN_WITHIN
 from replicator.backends.connect.mirror.starts import Starts
 from replicator.backends.connect.mirror.status import Held
 from replicator.backends.connect.mirror.streams import Streams
-from replicator.errors import EngineRefused, ReplayNotRetained, ReplicatorError
+from replicator.backends.connect.mirror.surroundings import Surroundings
+from replicator.errors import DestinationInUse, EngineRefused, InvalidStream, ReplayNotRetained, ReplicatorError
 from replicator.model import DesiredState
 
 
@@ -22,9 +26,17 @@ class Creating:
     :param aliases: names of the worker's ConfigProviders, by scheme of reference.
     """
 
-    def __init__(self, cluster: ConnectCluster, streams: Streams, starts: Starts, aliases: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        cluster: ConnectCluster,
+        streams: Streams,
+        starts: Starts,
+        surroundings: Surroundings,
+        aliases: Mapping[str, str],
+    ) -> None:
         self._cluster = cluster
         self._streams = streams
+        self._surroundings = surroundings
         self._starts = starts
         self._aliases = aliases
 
@@ -41,8 +53,9 @@ class Creating:
             if held is not None:
                 await self._cluster.stop(held.name, SEEN_WITHIN)
             try:
+                await self._surroundings.win(marker)
                 await self._starts.set(marker, start)
-            except ReplayNotRetained:
+            except (DestinationInUse, InvalidStream, ReplayNotRetained):  # offsets that Connect kept stay
                 await self._cluster.remove(marker.stream.name, SEEN_WITHIN)
                 raise
             await self._put_together(marker, build(marker, side, self._aliases))

@@ -15,13 +15,13 @@ from replicator.backends.connect.mirror.claims import Claims
 from replicator.backends.connect.mirror.connectors import BACKEND, Parts, Side, build
 from replicator.backends.connect.mirror.creating import Creating
 from replicator.backends.connect.mirror.ends import Ends, View, look, rebuilt
-from replicator.backends.connect.mirror.neighbours import HOLDS, PATIENCE, Neighbours
+from replicator.backends.connect.mirror.neighbours import HOLDS, PATIENCE, Mirrors, Neighbours
 from replicator.backends.connect.mirror.rewinding import Rewinding, given_up_all
-from replicator.backends.connect.mirror.routes import Route
 from replicator.backends.connect.mirror.running import SEEN_WITHIN, Running
 from replicator.backends.connect.mirror.starts import Starts, begins_at_the_beginning
 from replicator.backends.connect.mirror.status import Held
 from replicator.backends.connect.mirror.streams import Streams, differing, gone, record
+from replicator.backends.connect.mirror.surroundings import Surroundings
 from replicator.backends.connect.mirror.topics import Naming, taken
 from replicator.backends.connect.placeholders import DEFAULT_ALIASES
 from replicator.backends.connect.recent import Recent
@@ -91,9 +91,10 @@ class KafkaMirror:
         self._streams = Streams(cluster, self._ends, aliases)
         self._running = Running(cluster, self._streams)
         self._starts = Starts(cluster, self._ends, self._streams)
-        self._creating = Creating(cluster, self._streams, self._starts, aliases)
+        self._mirrors = Mirrors(cluster, RECENT)
+        self._surroundings = Surroundings(self._mirrors, neighbours, claims)
+        self._creating = Creating(cluster, self._streams, self._starts, self._surroundings, aliases)
         self._rewinding = Rewinding(self._ends, self._streams, self._running)
-        self._recent = Recent(self._streams.listing, RECENT)
         self._identity = Recent(cluster.identity, RECENT)
         self._claims = claims
         self._previewed = previewed
@@ -109,7 +110,7 @@ class KafkaMirror:
     async def _seems_new(self, stream: Stream) -> bool:
         """Whether a listing of the last second has no such stream. Connect itself refuses a name that is taken."""
         updated = stream.owner is not None and stream.owner.claim
-        listed = await self._recent.get()
+        listed = (await self._mirrors.recent()).listed
         return not updated and stream.name not in listed.streams and stream.name not in listed.unreadable
 
     async def _make_it_so(self, stream: Stream, held: Held | None) -> bool:
@@ -130,7 +131,7 @@ class KafkaMirror:
 
         :param claimed: other streams that are changed meanwhile.
         """
-        side, seen = await (self._checked if held else self._looked)(wanted, claimed)
+        side, seen = await (self._checked if held else self._looked)(wanted, claimed, held)
         marker = await self._marker(wanted, side, seen, held)
         if held is None or held.marker.making:
             return await self._creating.create(marker, side, held)
@@ -151,21 +152,25 @@ class KafkaMirror:
         seen = await look(self._ends, stream)
         return Marker(stream=stream, source_cluster=seen.id("source"), destination_cluster=seen.id("destination"))
 
-    async def _checked(self, stream: Stream, claimed: Sequence[Marker] = ()) -> tuple[Side, View]:
+    async def _checked(
+        self, stream: Stream, claimed: Sequence[Marker] = (), held: Held | None = None
+    ) -> tuple[Side, View]:
         """What is refused before anything is changed."""
-        side, seen = await self._looked(stream, claimed)
+        side, seen = await self._looked(stream, claimed, held)
         await preflight.refuse_invalid(self._cluster, build(Marker(stream=stream), side, self._aliases).source, stream)
         return side, seen
 
-    async def _looked(self, stream: Stream, claimed: Sequence[Marker] = ()) -> tuple[Side, View]:
-        """The same but for the engine's own checks, which the creation of a connector begins with."""
-        listed = await self._recent.get()
-        here = [held.marker for name, held in listed.streams.items() if name != stream.name]
-        elsewhere, _ = await self._neighbours.look()
-        others = [*here, *(other for other in elsewhere if not _is_the_same(other.stream, stream)), *claimed]
-        others = [other for other in others if not self._claims.is_removed(other)]
+    async def _looked(
+        self, stream: Stream, claimed: Sequence[Marker] = (), held: Held | None = None
+    ) -> tuple[Side, View]:
+        """The same but for the engine's own checks, which the creation of a connector begins with.
+
+        :param held: what there is. If it is a claim itself, the end of its creation decides between it and others.
+        """
+        routes = await self._surroundings.lately(stream, claimed)
+        if held is not None and held.marker.making:
+            routes = [route for route in routes if route.settled]
         worker = (await self._identity.get()).kafka_cluster_id
-        routes = [Route.of(other) for other in others]
         return await preflight.check(self._cluster, worker, self._ends, stream, routes, self._aliases)
 
     async def _marker(self, stream: Stream, side: Side, seen: View, held: Held | None) -> Marker:
@@ -300,15 +305,15 @@ class KafkaMirror:
             claim = await self._claim_of(stream)
             with self._previewed.claim(self._address, claim) as previewed:
                 claimed = [*previewed, *self._claims.of_others(self._address, stream.name)]
-                _, seen = await self._checked(stream, claimed)
+                _, seen = await self._checked(stream, claimed, held)
             if held is None:
                 await self._starts.find(stream)
             elif not held.marker.making and not _moves(held.marker, claim):
                 await self._running.refuse_change(held, stream)
         except ReplicatorError as error:
             return [Finding.of(error, Severity.ERROR)]
-        _, unseen = await self._neighbours.look()
-        found = await preflight.warnings(self._ends, stream, seen, unseen, new=held is None)
+        found = await preflight.warnings(self._ends, stream, seen, new=held is None)
+        found += await self._surroundings.doubts(claim)
         if held is not None and (told := rebuilt(held.marker, seen)):
             text = f"{told}; so all that the source retains is copied again"
             found.append(Finding(severity=Severity.WARNING, code=ReplayNotRetained.code, message=text))
@@ -342,7 +347,7 @@ class KafkaMirror:
         return (await self._rewinding.resolve(await self._streams.found(name), start, method, target))[0].plan
 
     async def aclose(self) -> None:
-        await self._cluster.aclose()
+        await self._mirrors.aclose()
         await self._neighbours.aclose()
 
 
@@ -360,13 +365,6 @@ def _moves(old: Marker, new: Marker) -> bool:
 def _is_another(was: Endpoint, before: str | None, now: Endpoint, after: str | None) -> bool:
     """Whether a cluster is another one, by its id; by its address where the id is not known."""
     return before != after if before and after else was.uri != now.uri
-
-
-def _is_the_same(other: Stream, stream: Stream) -> bool:
-    """Whether a neighbour's stream is this one: both addresses are of one Connect cluster, or it moves from there."""
-    if other.owner is None or stream.owner is None:
-        return False
-    return (other.name, other.owner.urn) == (stream.name, stream.owner.urn)
 
 
 def _is_as_declared(record: Marker, claim: Marker) -> bool:

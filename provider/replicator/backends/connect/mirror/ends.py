@@ -7,13 +7,14 @@ refused unless the declaration says how it is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from replicator import authref
 from replicator.authref import Redactor
 from replicator.backends.connect.brokers import Brokers, Cluster
 from replicator.backends.connect.marker import Marker
+from replicator.backends.connect.mirror.connect_topics import ConnectTopics
 from replicator.backends.connect.mirror.connectors import WORKER_CLUSTER, Side
 from replicator.backends.connect.place import End, Place, place
 from replicator.errors import InvalidStream, ReplicatorError
@@ -31,6 +32,7 @@ class Ends:
         self._environ = environ
         self._redactor = redactor
         self._clients: dict[Place, Brokers] = {}
+        self._connect_topics: dict[Place, ConnectTopics] = {}
 
     async def brokers(self, stream: Stream, end: End) -> Brokers:
         """The client; raise `SecretNotFound` where the credentials cannot be read here."""
@@ -38,6 +40,16 @@ class Ends:
         if at not in self._clients:
             self._clients[at] = Brokers(at, await self._credentials(at))
         return self._clients[at]
+
+    async def refuse_connect_topics(self, stream: Stream, names: Collection[str]) -> None:
+        """Raise `InvalidStream` where some of the source's topics are those that a Connect cluster keeps itself in.
+
+        :param names: the topics that the mirror takes.
+        """
+        at = place(stream.source, "source", admin=True)
+        if at not in self._connect_topics:
+            self._connect_topics[at] = ConnectTopics(await self.brokers(stream, "source"))
+        await self._connect_topics[at].refuse(names, stream.include)
 
     async def _credentials(self, at: Place) -> dict[str, str]:
         if at.ref is None:

@@ -1,14 +1,16 @@
-"""The mirrors of the other Connect clusters that the configuration names: they may bring back what one copies here."""
+"""What copies in a Connect cluster, and in the other ones that the configuration names."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from replicator.backends.connect.cluster import ConnectCluster
-from replicator.backends.connect.marker import Marker
-from replicator.backends.connect.mirror.streams import sort
+from replicator.backends.connect.mirror.routes import Route
+from replicator.backends.connect.mirror.strangers import StrangerReader, Strangers, is_mirror
+from replicator.backends.connect.mirror.streams import Listed, sort
+from replicator.backends.connect.poller import Poller
 from replicator.backends.connect.recent import Recent
 from replicator.errors import ReplicatorError
 
@@ -17,32 +19,88 @@ PATIENCE = 2.0
 HOLDS = 30.0
 """Seconds for which its answer, or its silence, holds."""
 
+_TOGETHER = 0.02  # seconds in which questions become one
+
+
+class Look(NamedTuple):
+    """One listing of a Connect cluster.
+
+    :param connectors: the names of all.
+    :param routes: of its streams.
+    """
+
+    connectors: frozenset[str]
+    listed: Listed
+    routes: tuple[Route, ...]
+    strangers: Strangers
+
+
+class Mirrors:
+    """The mirrors of one Connect cluster, listed and read once for all who ask at the same time.
+
+    :param max_age: seconds for which a look is recent.
+    """
+
+    def __init__(self, cluster: ConnectCluster, max_age: float) -> None:
+        self._cluster = cluster
+        self._reader = StrangerReader()
+        self._recent = Recent(self._look, max_age)
+        self._next = Poller(self._look, _TOGETHER)
+
+    async def recent(self) -> Look:
+        """Return a recent look."""
+        return await self._recent.get()
+
+    async def next(self) -> Look:
+        """Return a look that begins after this call."""
+        return await self._next.next()
+
+    async def aclose(self) -> None:
+        """End the looks that are under way, and close the connections."""
+        await self._next.aclose()
+        await self._cluster.aclose()
+
+    async def _look(self) -> Look:
+        connectors = await self._cluster.listing()
+        listed = sort(connectors.values())
+        others = [item for item in connectors.values() if is_mirror(item) and item.name not in listed.streams]
+        strangers = Strangers((), {})
+        if others:
+            strangers = await self._reader.read(others, (await self._cluster.identity()).kafka_cluster_id)
+        routes = tuple(Route.of(held.marker) for held in listed.streams.values())
+        return Look(frozenset(connectors), listed, routes, strangers)
+
 
 class Neighbours:
     """Connect clusters that are only looked at, and closed with this."""
 
     def __init__(self, clusters: Sequence[ConnectCluster] = ()) -> None:
-        self._clusters = tuple(clusters)
-        self._asked = [Recent(partial(_markers, cluster), HOLDS) for cluster in clusters]
+        self._mirrors = tuple(Mirrors(cluster, HOLDS) for cluster in clusters)
 
-    async def look(self) -> tuple[list[Marker], list[ReplicatorError]]:
-        """Their mirrors, and why some of them cannot be seen."""
-        answers = await asyncio.gather(*(_or_error(asked) for asked in self._asked))
-        seen = [marker for answer in answers if not isinstance(answer, ReplicatorError) for marker in answer]
+    async def look(self) -> tuple[list[Look], list[ReplicatorError]]:
+        """Return what they had lately, and why some of them cannot be seen."""
+        answers = await asyncio.gather(*(_or_error(mirrors.recent) for mirrors in self._mirrors))
+        seen = [answer for answer in answers if isinstance(answer, Look)]
         return seen, [answer for answer in answers if isinstance(answer, ReplicatorError)]
+
+    async def look_again(self) -> list[Look]:
+        """Return what those have now that could be seen lately."""
+        answers = await asyncio.gather(*map(_again, self._mirrors))
+        return [answer for answer in answers if isinstance(answer, Look)]
 
     async def aclose(self) -> None:
         """Close the connections."""
-        for cluster in self._clusters:
-            await cluster.aclose()
+        for mirrors in self._mirrors:
+            await mirrors.aclose()
 
 
-async def _markers(cluster: ConnectCluster) -> list[Marker]:
-    return [held.marker for held in sort((await cluster.listing()).values()).streams.values()]
+async def _again(mirrors: Mirrors) -> Look | ReplicatorError:
+    lately = await _or_error(mirrors.recent)
+    return lately if isinstance(lately, ReplicatorError) else await _or_error(mirrors.next)
 
 
-async def _or_error(asked: Recent[list[Marker]]) -> list[Marker] | ReplicatorError:
+async def _or_error(ask: Callable[[], Awaitable[Look]]) -> Look | ReplicatorError:
     try:
-        return await asked.get()
+        return await ask()
     except ReplicatorError as error:
         return error

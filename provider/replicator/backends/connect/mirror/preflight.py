@@ -53,6 +53,8 @@ async def check(
     _refuse_factor(stream, view)
     names = await _topics(ends, stream, "source", view)
     await _refuse_unreadable(ends, stream, names)
+    if names is not None:
+        await ends.refuse_connect_topics(stream, taken(stream, names))
     marker = Marker(stream=stream, source_cluster=view.id("source"), destination_cluster=view.id("destination"))
     mine = Route.of(marker)
     refuse_overlap(mine, others, names)
@@ -61,13 +63,8 @@ async def check(
     return side, view
 
 
-async def warnings(
-    ends: Ends, stream: Stream, view: View, unseen: Iterable[ReplicatorError], *, new: bool
-) -> list[Finding]:
-    """What a person wants to know, and what stops nobody.
-
-    :param unseen: why other Connect clusters cannot be seen.
-    """
+async def warnings(ends: Ends, stream: Stream, view: View, *, new: bool) -> list[Finding]:
+    """What a person wants to know of the two ends, and what stops nobody."""
     found = []
     for end, seen in (("source", view.source), ("destination", view.destination)):
         if isinstance(seen, ReplicatorError):
@@ -79,9 +76,6 @@ async def warnings(
                     property=seen.property,
                 )
             )
-    for error in unseen:
-        text = f"whether a mirror elsewhere brings back what this one copies cannot be seen: {error.message}"
-        found.append(Finding(severity=Severity.WARNING, code=error.code, message=text))
     names = await _topics(ends, stream, "source", view)
     if names is not None and not taken(stream, names):
         text = "no topic of the source matches now; one that is made later is mirrored"

@@ -8,7 +8,7 @@ Connect clusters that the configuration names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from replicator.backends.connect.marker import Marker
@@ -16,6 +16,7 @@ from replicator.backends.connect.mirror.globs import Names, common
 from replicator.backends.connect.mirror.topics import Naming, names
 from replicator.backends.connect.place import place
 from replicator.errors import DestinationInUse, InvalidStream
+from replicator.model import Owner
 
 _Asked = tuple[tuple[str, Names], ...]
 """What `common` is asked: a topic at the source, with what is put before its name, is one of these names each time."""
@@ -42,6 +43,8 @@ class Route:
     """What one mirror copies, and where from and to.
 
     :param names: those of the topics at the source.
+    :param owner: of the stream; `None` where none is recorded.
+    :param settled: it may run; else it is a claim that others may still win against.
     :param declared: a stream made it, and no person.
     """
 
@@ -50,6 +53,8 @@ class Route:
     destination: Spot
     naming: Naming
     names: Names
+    owner: Owner | None = None
+    settled: bool = True
     declared: bool = True
 
     @classmethod
@@ -62,7 +67,18 @@ class Route:
             Spot(marker.destination_cluster, place(stream.destination, "destination").bootstrap),
             Naming.of(stream),
             names(stream),
+            stream.owner,
+            settled=not marker.making,
         )
+
+    def from_cluster(self, id: str | None) -> Route:
+        """Return the same with the id of its source's cluster."""
+        return replace(self, source=self.source._replace(id=id))
+
+    @property
+    def rank(self) -> tuple[str, str]:
+        """Of two claims that are not settled, the smaller one wins."""
+        return self.name, self.owner.urn if self.owner else ""
 
     @property
     def prefix(self) -> str:
@@ -72,7 +88,9 @@ class Route:
     @property
     def told(self) -> str:
         """What an error calls it."""
-        return f"stream {self.name!r}" if self.declared else f"connector {self.name!r}, which no stream made,"
+        if not self.declared:
+            return f"connector {self.name!r}, without a record that can be read,"
+        return f"stream {self.name!r}" if self.settled else f"stream {self.name!r}, whose creation has not ended,"
 
 
 def refuse_overlap(mine: Route, others: Iterable[Route], topics: Iterable[str] | None) -> None:
@@ -169,5 +187,10 @@ def _example(asked: _Asked, topics: Iterable[str] | None) -> str:
 
 
 def _or_delete(way: Iterable[Route]) -> str:
-    by_hand = next((other.name for other in way if not other.declared), None)
-    return f", or delete the connector {by_hand!r}" if by_hand else ""
+    """What else ends it: a connector may be deleted, and a creation that was cut off be ended."""
+    for other in way:
+        if not other.declared:
+            return f", or delete the connector {other.name!r}"
+        if not other.settled:
+            return f", or end the creation of {other.name!r}: run pulumi up or pulumi destroy where it is declared"
+    return ""

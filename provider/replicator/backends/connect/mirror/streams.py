@@ -24,7 +24,7 @@ from replicator.backends.connect.mirror.status import (
     status_of,
     view,
 )
-from replicator.backends.connect.mirror.topics import Naming
+from replicator.backends.connect.mirror.topics import Naming, exclude_patterns_of_0_1
 from replicator.backends.connect.place import place
 from replicator.backends.connect.positions import Offsets, Partition
 from replicator.errors import EngineRefused, NotOurs, RecordUnreadable, ReplicatorError, StreamNotFound
@@ -170,6 +170,8 @@ class Streams:
                 found[option_of(name)] = "false"
                 continue
             strange = differing(connector, config) - RECORD_KEYS - {PART_OF}
+            if connector.config.get("topics.exclude") == ",".join(exclude_patterns_of_0_1(stream.exclude)):
+                strange.discard("topics.exclude")  # the next change rewrites it
             found |= {key: _shown(key, connector.config.get(key, "")) for key in sorted(strange)}
         return stream.model_copy(update={"options": {**stream.options, **found}}) if found else stream
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,6 +17,10 @@ _POLICY = "replication.policy.class"
 _SEPARATOR = "replication.policy.separator"
 _ALIAS = "source.cluster.alias"
 _INTERNAL = (r".*[\-\.]internal", r".*\.replica", "__.*", r"\..*")  # what MirrorMaker 2 never copies, or not by default
+
+
+CONNECT_TOPICS = ("connect-configs", "connect-offsets", "connect-status")
+"""What a Connect cluster keeps itself in, by the usual names: the worker of a copy would run the same connectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ def names(stream: Stream) -> Names:
 
 @lru_cache(maxsize=4096)  # a preview compares each stream with all others
 def _names(include: tuple[str, ...], exclude: tuple[str, ...], prefixed: Naming | None) -> Names:
-    excluded = [*read_patterns(exclude_patterns(exclude)), *(came_through(prefixed) if prefixed else ())]
+    excluded = [*read_patterns(exclude_patterns(exclude, include)), *(came_through(prefixed) if prefixed else ())]
     return Names(tuple(read_patterns(include_patterns(include))), tuple(excluded))
 
 
@@ -136,7 +140,7 @@ def came_through(naming: Naming) -> tuple[Pattern, ...]:
 
 @lru_cache(maxsize=4096)  # a preview compares each stream with all others
 def _patterns(include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    return re.compile("|".join(include_patterns(include))), re.compile("|".join(exclude_patterns(exclude)))
+    return re.compile("|".join(include_patterns(include))), re.compile("|".join(exclude_patterns(exclude, include)))
 
 
 def include_patterns(globs: Iterable[str]) -> list[str]:
@@ -144,8 +148,18 @@ def include_patterns(globs: Iterable[str]) -> list[str]:
     return [_regex(glob, "include") for glob in globs] or [".*"]
 
 
-def exclude_patterns(globs: Iterable[str]) -> list[str]:
-    """`topics.exclude` of MirrorMaker 2."""
+def exclude_patterns(globs: Iterable[str], include: Collection[str]) -> list[str]:
+    """`topics.exclude` of MirrorMaker 2.
+
+    :param include: what is taken; a topic of Connect's own only where it is named, and not by a glob.
+    """
+    taken = [re.compile(pattern) for pattern in include_patterns(include)]
+    own = [name for name in CONNECT_TOPICS if name not in include and any(one.fullmatch(name) for one in taken)]
+    return [*_INTERNAL, *(_regex(name, "exclude") for name in own), *(_regex(glob, "exclude") for glob in globs)]
+
+
+def exclude_patterns_of_0_1(globs: Iterable[str]) -> list[str]:
+    """The same as release 0.1 wrote it, which did not leave out Connect's own topics."""
     return [*_INTERNAL, *(_regex(glob, "exclude") for glob in globs)]
 
 

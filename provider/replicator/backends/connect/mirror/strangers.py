@@ -1,0 +1,119 @@
+"""Mirrors that no stream made: what a connector of MirrorMaker 2 copies, as its configuration tells it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+from replicator.backends.connect.brokers import Brokers
+from replicator.backends.connect.connector import Connector
+from replicator.backends.connect.mirror.connectors import SOURCE_CLASS
+from replicator.backends.connect.mirror.globs import Names
+from replicator.backends.connect.mirror.routes import Route, Spot
+from replicator.backends.connect.mirror.topics import (
+    IDENTITY_POLICY,
+    PREFIX_POLICY,
+    Naming,
+    came_through,
+    read_patterns,
+)
+from replicator.backends.connect.place import Place
+from replicator.backends.connect.recent import Recent
+from replicator.errors import ReplicatorError
+
+_CLASSES = frozenset({SOURCE_CLASS, "MirrorSourceConnector", "MirrorSource"})
+_EXCLUDED = r"mm2.*\.internal,.*\.replica,__.*"  # MirrorMaker 2's default
+_NEVER = (r"__.*", r"\..*", r"mm2.*\.internal", r".*\.checkpoints\.internal")
+_SOURCE = "source.cluster.bootstrap.servers"
+_OVERRIDE = "producer.override.bootstrap.servers"
+_HOLDS = 30.0
+"""Seconds for which it is known which cluster answers at an address."""
+
+
+class Strangers(NamedTuple):
+    """The mirrors of a Connect cluster that no stream made.
+
+    :param unknown: why it cannot be told what some copy, by connector.
+    """
+
+    routes: tuple[Route, ...]
+    unknown: Mapping[str, str]
+
+
+class Unreadable(Exception):
+    """Why it cannot be told what a connector copies."""
+
+
+class StrangerReader:
+    """Reads what connectors copy, and asks the addresses of their sources which cluster answers."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, Recent[str | None]] = {}
+
+    async def read(self, connectors: Iterable[Connector], worker: str) -> Strangers:
+        """Return the mirrors among connectors that no stream made.
+
+        :param worker: id of the Kafka cluster that the workers keep their topics on.
+        """
+        routes: list[Route] = []
+        unknown: dict[str, str] = {}
+        for connector in connectors:
+            try:
+                routes.append(route_of(connector.name, connector.config, worker))
+            except Unreadable as error:
+                unknown[connector.name] = str(error)
+        ids = await asyncio.gather(*(self._id(route.source.bootstrap) for route in routes))
+        seen = [route.from_cluster(id) for route, id in zip(routes, ids, strict=True)]
+        return Strangers(tuple(seen), unknown)
+
+    async def _id(self, bootstrap: str) -> str | None:
+        if bootstrap not in self._ids:
+            self._ids[bootstrap] = Recent(partial(_ask_id, bootstrap), _HOLDS)
+        return await self._ids[bootstrap].get()
+
+
+async def _ask_id(bootstrap: str) -> str | None:
+    """Which cluster answers who does not log in; `None` where none does."""
+    try:
+        return (await Brokers(Place("source", bootstrap), {}).cluster()).id
+    except ReplicatorError:
+        return None
+
+
+def is_mirror(connector: Connector) -> bool:
+    """Tell whether a connector copies topics as those of streams do."""
+    return connector.config.get("connector.class") in _CLASSES
+
+
+def route_of(name: str, config: Mapping[str, str], worker: str) -> Route:
+    """Return what a connector copies; raise `Unreadable` where its configuration does not tell it.
+
+    MirrorMaker 2 writes where its worker's producer writes, whatever target it names.
+    """
+    policy = config.get("replication.policy.class", PREFIX_POLICY)
+    if policy not in (PREFIX_POLICY, IDENTITY_POLICY):
+        raise Unreadable(f"the names of its copies are made by {policy}")
+    if not config.get(_SOURCE) or "${" in config[_SOURCE]:
+        raise Unreadable(f"its {_SOURCE} is not in its configuration")
+    naming = Naming(
+        config.get("source.cluster.alias", "source"),
+        config.get("target.cluster.alias", "target"),
+        policy == PREFIX_POLICY,
+        config.get("replication.policy.separator", "."),
+    )
+    include, exclude = _expressions(config, "topics", ".*"), _expressions(config, "topics.exclude", _EXCLUDED)
+    never = read_patterns(_NEVER)
+    back = came_through(naming) if naming.prefixed else ()
+    names = Names(tuple(read_patterns(include)), (*read_patterns(exclude), *never, *back))
+    destination = Spot(None, config[_OVERRIDE]) if _OVERRIDE in config else Spot(worker, "")
+    return Route(name, Spot(None, config[_SOURCE]), destination, naming, names, declared=False)
+
+
+def _expressions(config: Mapping[str, str], key: str, default: str) -> list[str]:
+    """The regular expressions of a list, each without alternatives."""
+    found = [word for item in config.get(key, default).split(",") for word in item.strip().split("|") if word]
+    if len(read_patterns(found)) < len(found):
+        raise Unreadable(f"its {key} {config[key]!r} holds more than names, . [] * and +")
+    return found
