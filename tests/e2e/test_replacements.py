@@ -42,7 +42,7 @@ def streams(project: Project, *, guard: bool = True, **changes: Any) -> dict[str
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("way", WAYS)
-def test_replacements_that_nobody_needs(way: str, ledger: Ledger, make_project: Make) -> None:
+def test_replacements_that_were_not_asked_for(way: str, ledger: Ledger, make_project: Make) -> None:
     project = make_project(f"replaced-{way}")
     project.configure("replicator:memory", {"address": ledger.address})
     WAYS[way].write(project, streams(project))

@@ -50,13 +50,13 @@ def _snake(given: Mapping[str, Any]) -> dict[str, Any]:
 WAYS: Mapping[str, Way] = {"plugin": Plugin(), "dynamic": Dynamic()}
 
 
-def orders(project: Project, name: str, **changes: Any) -> dict[str, Any]:
-    """Inputs of a stream with this name behind the project's, and with ends of its own. None leaves a property out."""
+def orders(project: Project, key: str, **changes: Any) -> dict[str, Any]:
+    """Return inputs of a stream with ends of its own, which `key` tells apart. A property given as None is left out."""
     inputs = {
         "backend": "memory",
-        "name": f"{project.name}-{name}",
-        "source": {"kind": "postgres", "uri": f"postgres://db.example/{project.name}-{name}"},
-        "destination": {"kind": "kafka", "uri": f"kafka://broker.example:9092/{project.name}/{name}"},
+        "name": f"{project.name}-{key}",
+        "source": {"kind": "postgres", "uri": f"postgres://db.example/{project.name}-{key}"},
+        "destination": {"kind": "kafka", "uri": f"kafka://broker.example:9092/{project.name}/{key}"},
         **changes,
     }
     return {key: value for key, value in inputs.items() if value is not None}
