@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from replicator.model import token_digest
+
 from tests.e2e.conftest import Make
 from tests.e2e.memory import Memory, until
 from tests.e2e.programs import DYNAMIC, Dynamic, stream
@@ -124,7 +126,7 @@ def test_an_error_says_what_to_do_at_its_end(make: Make, memory: Memory) -> None
     (error,) = refused.said("error", "main")
     assert error.endswith(
         "deletionProtection is on [RPL-STREAM-PROTECTED]\n"
-        "  → set deletionProtection to false, run pulumi up, then remove it"
+        "  → set deletionProtection to false, run pulumi up with no other change of the stream, then remove or replace it"
     )
     write(project)
     project.up("--skip-preview")
@@ -193,18 +195,18 @@ def test_a_stream_moves_to_the_plugin_and_is_not_touched(make: Make, memory: Mem
     project.write_yaml({})
     token = "replicator:index:Stream"
     imported = ("import", token, "main", state["id"], "--yes", "--protect=false", "--stack", "dev")
-    assert "its record names urn:pulumi:dev::" in project.run(*imported).text
+    assert f"this stream is owned by {state['urn']}; the next update takes ownership" in project.run(*imported).text
     declared = project.resources()["main"]["inputs"]
     project.write_yaml({"resources": {"main": {"type": token, "properties": declared}}})
-    project.preview("--expect-no-changes")
+    assert project.preview().done("main") == ["update"]
     assert memory.effects() == effects
-    project.write_yaml({"resources": {"main": {"type": token, "properties": {**declared, "conflict": "dest_wins"}}}})
     project.up("--skip-preview")
+    project.preview("--expect-no-changes")
     found = memory.find(name)
     assert found is not None
     assert found.stream.owner is not None
     assert found.stream.owner.urn == project.resources()["main"]["urn"]
-    assert found.stream.owner.token == held
+    assert found.stream.owner.token == token_digest(project.owner_token("main")) != token_digest(held)
     project.destroy("--skip-preview")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from replicator.model import Owner, Stream
+from replicator.model import Owner, Stream, token_digest
 
 from tests.e2e.conftest import Make
 from tests.e2e.memory import Memory, serving
@@ -79,7 +79,7 @@ def test_two_stacks_with_one_name(memory: Memory, make_project: Make) -> None:
         ran = second.operate(command, *(["--skip-preview"] if command == "up" else []), check=False)
         assert ran.code == 1, ran.text
         assert f"it is managed by {owner} [RPL-OWNER-OTHER]" in ran.text
-        assert "choose another name, or remove the stream there first" in ran.text
+        assert f"choose another name. If this resource was {owner} before, give it that alias" in ran.text
     assert "main" not in second.resources()
     found = memory.find("shared")
     assert found
@@ -88,7 +88,8 @@ def test_two_stacks_with_one_name(memory: Memory, make_project: Make) -> None:
 
     second.configure("replicator:memory", {"address": memory.address})
     taken = run_import(second, "shared", "--skip-preview")
-    assert f"its record names {owner}; where a state still holds that resource, take it out there" in taken.text
+    assert f"this stream is owned by {owner}; the next update takes ownership" in taken.text
+    assert "If that resource is still in a stack, run pulumi state delete there first" in taken.text
 
 
 def test_program_names_what_nobody_manages(memory: Memory, make_project: Make) -> None:
@@ -188,7 +189,9 @@ def test_a_lost_state_is_found_again_by_the_same_program(memory: Memory, make_pr
     lose_the_state(project)
     assert project.preview().done("main") == ["create"]
     project.up("--skip-preview")
-    assert owner_of(memory, "lost") == before
+    after = owner_of(memory, "lost")
+    assert (after.urn, after.token) == (before.urn, token_digest(project.owner_token("main")))
+    assert after.token != before.token, "a create issues a token, so that a state from before is stale"
     assert (memory.status("lost").events_replicated or 0) >= emitted
     assert project.preview("--expect-no-changes").done("main") == ["same"]
     project.destroy("--skip-preview")

@@ -162,7 +162,7 @@ async def test_the_original_of_an_unasked_replacement_is_removed_without_touchin
     await provider.delete(ID, original)
     assert [item.name for item in await provider.memory.list_streams()] == ["orders"]
     assert provider.memory.delivered
-    assert "another resource owns this stream by now" in provider.engine.logs[-1][1]
+    assert "this delete left the stream as it is" in provider.engine.logs[-1][1]
     error = await failing(provider.delete(ID, replacement))
     assert "RPL-STREAM-PROTECTED" in (error.details() or "")
 

@@ -46,14 +46,14 @@ def _refuse_stranger(record: Stream, held: Owner, wanted: Stream, caller: Owner)
     if caller.owns(held):
         return
     if held.urn != caller.urn:
-        raise _owned(record, held)
+        raise _taken(record, held, caller) if caller.claim else _owned(record, held)
     if caller.token is not None:
         raise OwnedByAnother(
             "its record has a newer owner token than this state: the state was restored from a backup, or the stream "
             "was created again by another stack of this name or by a run whose answer was lost",
             stream=record.name,
-            fix=f"to manage it from here, run pulumi state delete '{caller.urn}', then pulumi import "
-            f"replicator:index:Stream <resource> {stream_id(record)}",
+            fix=f"to manage it from here, run pulumi state delete '{caller.urn}', then pulumi up with the source and the "
+            "destination that it has, which adopts it",
         )
     if not caller.claim and _data(record) != _data(wanted):
         raise OwnedByAnother(
@@ -89,7 +89,7 @@ def may_remove(record: Stream, caller: Owner | None) -> bool:
     if caller.token is not None:
         return False
     if caller.urn != held.urn:
-        raise _owned(record, held)
+        raise _taken(record, held, caller)
     return True
 
 
@@ -124,6 +124,16 @@ def _owned(record: Stream, held: Owner) -> OwnedByAnother:
     return OwnedByAnother(
         f"it is managed by {held.urn}",
         stream=record.name,
-        fix=f"choose another name. If {held.urn} is in no stack any more, run pulumi import replicator:index:Stream "
-        f"<resource> {stream_id(record)}, which takes the stream over",
+        fix=f"choose another name. If this resource was {held.urn} before, give it that alias. If {held.urn} is in no "
+        f"stack any more, run pulumi import replicator:index:Stream <resource> {stream_id(record)}, which takes the "
+        "stream over",
+    )
+
+
+def _taken(record: Stream, held: Owner, caller: Owner) -> OwnedByAnother:
+    return OwnedByAnother(
+        f"it is managed by {held.urn}",
+        stream=record.name,
+        fix=f"run pulumi state delete '{caller.urn}', and remove the resource from this program; or, to take the stream "
+        f"back, pulumi import replicator:index:Stream <resource> {stream_id(record)} after that command",
     )

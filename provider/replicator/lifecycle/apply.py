@@ -115,7 +115,8 @@ async def delete(connections: Connections, at: StreamId, owner: Owner, *, protec
             raise StreamProtected(
                 "deletionProtection is on",
                 stream=at.name,
-                fix="set deletionProtection to false, run pulumi up, then remove it",
+                fix="set deletionProtection to false, run pulumi up with no other change of the stream, then remove or "
+                "replace it",
             )
         return await connections.changing(at).delete_stream(at.name, owner=owner)
 

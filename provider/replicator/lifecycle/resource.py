@@ -132,16 +132,16 @@ class StreamResource:
             await self._messages().info(
                 f"desiredState: while it is paused, {TABLE[before.backend or ''].pause_cost}", urn
             )
-        for change in _new_urn(urn, old):
-            await self._messages().info(
-                f"{change.path}: the engine's record names {old[change.path]}; this update names this resource",
-                urn,
-            )
         owner = _owner_of(urn, old)
         if not changes:
             await self._say_why_unchanged(urn, id)
         elif checked.stream is not None:
             await self._look(checked.stream, owner)
+        for change in _new_urn(urn, old):
+            await self._messages().info(
+                f"{change.path}: the engine's record names {old[change.path]}; this update names this resource",
+                urn,
+            )
         stable = {"ownerToken": not owner.issue, "engineObjects": not harmful}
         kept = wrap_secrets({key: old[key] for key in stable if stable[key] and key in old}, [("ownerToken",)])
         return {**_known_outputs(checked, new), **kept, "ownerUrn": urn}
@@ -253,7 +253,7 @@ class StreamResource:
         protected = bool(state.get("deletionProtection"))
         at = StreamId.parse(id)
         if not await apply.delete(self._connections, at, owner, protected=protected, limits=limits):
-            text = "another resource owns this stream by now, so this delete left it as it is"
+            text = "the stream has a newer owner token than this state, so this delete left the stream as it is"
             await self._messages().info(text, urn)
 
     def _progress(self, urn: str) -> Progress:
