@@ -93,6 +93,11 @@ def may_remove(record: Stream, caller: Owner | None) -> bool:
     return True
 
 
+def is_replaced(record: Stream, wanted: Stream) -> bool:
+    """Return whether `wanted` replaces a stream of another name: a preview of that has the token of its owner."""
+    return record.owner is not None and wanted.owner is not None and wanted.owner.owns(record.owner)
+
+
 def refuse_elsewhere(stream: str, caller: Owner | None, here: str | None) -> None:
     """Raise `InvalidConfig` where there is no record because the address leads to something else than before.
 

@@ -7,7 +7,7 @@ two starts at once that exclude each other, the second one is refused before it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Container, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -77,18 +77,21 @@ class Reservations:
         finally:
             self._held.remove(ends)
 
-    async def check(self, stream: Stream) -> None:
+    async def check(self, stream: Stream, *, replaces: Container[str] = ()) -> None:
         """Raise what `refuse` raises, and reserve nothing."""
         async with _answer_of_the_disk(stream):
-            await asyncio.to_thread(self.refuse, Ends.of(stream))
+            await asyncio.to_thread(self.refuse, Ends.of(stream), replaces)
 
-    def refuse(self, ends: Ends) -> None:
-        """Raise where a place of the stream may not be used, or belongs to another stream. Looks at the disk."""
+    def refuse(self, ends: Ends, replaces: Container[str] = ()) -> None:
+        """Raise where a place of the stream may not be used, or belongs to another stream. Looks at the disk.
+
+        :param replaces: streams that are removed before this one is made.
+        """
         look = Look()
         mine = self.footprint(ends, look)
         self.refuse_alone(mine)
         for other in dict.fromkeys([*self._others(), *self._held]):
-            if other.name != ends.name:
+            if other.name != ends.name and other.name not in replaces:
                 self.refuse_both(mine, self.footprint(other, look))
 
     # --- the rules of a backend --------------------------------------------------------------------------------------

@@ -195,6 +195,18 @@ async def test_a_missing_file_and_one_that_is_no_database_are_refused(shop: Shop
     assert await shop.agent.driver.list_streams() == []
 
 
+async def test_a_preview_of_another_name_and_destination_does_not_count_the_stream_that_is_replaced(shop: Shop) -> None:
+    token = "0123456789abcdef" * 2
+    await shop.upsert(owner={"urn": URN, "issue": token})
+    renamed = declare("bills", shop.database, f"file://{shop.folder}/replicas/b", owner={"urn": URN, "token": token})
+    assert await shop.agent.driver.preflight(renamed) == []
+    stranger = renamed.model_copy(update={"owner": Owner(urn=URN, token="another")})
+    (finding,) = await shop.agent.driver.preflight(stranger)
+    assert (finding.code, finding.property) == (InvalidStream.code, "source.uri")
+    with pytest.raises(InvalidStream, match="replicates this database already"):
+        await shop.agent.driver.upsert_stream(renamed)
+
+
 async def test_one_database_has_one_stream(shop: Shop) -> None:
     await shop.upsert()
     second = declare("again", shop.database, f"file://{shop.folder}/replicas/b")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from replicator import authref
-from replicator.backends.ownership import may_remove, settle_owner
+from replicator.backends.ownership import is_replaced, may_remove, settle_owner
 from replicator.backends.sqlite import adoption, preflight, replays
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite.dialect import LITESTREAM
@@ -224,7 +224,8 @@ class SqliteDriver:
 
         async def neighbours() -> None:
             parse_location(stream)
-            await self._keeper.reservations.check(stream)
+            mine = [other.name for other in self._keeper.store.records() if is_replaced(other.stream, stream)]
+            await self._keeper.reservations.check(stream, replaces=mine)
 
         async def source() -> None:
             await self._keeper.inspect(stream)
