@@ -77,7 +77,7 @@ class MemoryReplicator:
     async def upsert_stream(self, stream: Stream) -> None:
         record = self._records.get(stream.name)
         owner = settle_owner(record.stream if record else None, stream)
-        self._reservations.refuse(Ends.of(stream))
+        self._reservations.refuse(stream)
         stored = stream.model_copy(update={"owner": owner, "backend": self.kind})
         paused = stream.desired_state is DesiredState.PAUSED
         if record is None:
@@ -214,7 +214,7 @@ class MemoryReplicator:
         record = self._records.get(stream.name)
         try:
             settle_owner(record.stream if record else None, stream)
-            self._reservations.refuse(Ends.of(stream))
+            self._reservations.refuse(stream)
         except ReplicatorError as error:
             return [Finding.of(error, Severity.ERROR)]
         return []

@@ -70,7 +70,7 @@ class Reservations:
         """
         ends = Ends.of(stream)
         async with _answer_of_the_disk(stream), self._turn:  # no start comes between the check and the claim
-            await asyncio.to_thread(self.refuse, ends)
+            await asyncio.to_thread(self._compare, ends, self._but(ends))
             self._held.append(ends)
         try:
             yield
@@ -78,21 +78,36 @@ class Reservations:
             self._held.remove(ends)
 
     async def check(self, stream: Stream, *, replaces: Container[str] = ()) -> None:
-        """Raise what `refuse` raises, and reserve nothing."""
-        async with _answer_of_the_disk(stream):
-            await asyncio.to_thread(self.refuse, Ends.of(stream), replaces)
-
-    def refuse(self, ends: Ends, replaces: Container[str] = ()) -> None:
-        """Raise where a place of the stream may not be used, or belongs to another stream. Looks at the disk.
+        """Raise what `refuse` raises, and reserve nothing.
 
         :param replaces: streams that are removed before this one is made.
         """
+        ends = Ends.of(stream)
+        async with _answer_of_the_disk(stream):
+            await asyncio.to_thread(self._compare, ends, self._but(ends, replaces))
+
+    def refuse(self, stream: Stream) -> None:
+        """Raise where a place of the stream may not be used, or belongs to another stream.
+
+        For a caller that does not wait between this and its effect. It looks at the disk.
+        """
+        ends = Ends.of(stream)
+        self._compare(ends, self._but(ends))
+
+    def _but(self, ends: Ends, replaces: Container[str] = ()) -> list[Ends]:
+        """What the other streams have, taken in the event loop, which is where it changes."""
+        return [
+            other
+            for other in dict.fromkeys([*self._others(), *self._held])
+            if other.name != ends.name and other.name not in replaces
+        ]
+
+    def _compare(self, ends: Ends, others: list[Ends]) -> None:
         look = Look()
         mine = self.footprint(ends, look)
         self.refuse_alone(mine)
-        for other in dict.fromkeys([*self._others(), *self._held]):
-            if other.name != ends.name and other.name not in replaces:
-                self.refuse_both(mine, self.footprint(other, look))
+        for other in others:
+            self.refuse_both(mine, self.footprint(other, look))
 
     # --- the rules of a backend --------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -230,6 +231,20 @@ def _to(stream: Stream, uri: str) -> Stream:
     """The change of a stream that exists to another place."""
     destination = stream.destination.model_copy(update={"uri": uri})
     return stream.model_copy(update={"destination": destination, "owner": None})
+
+
+async def test_what_others_have_is_read_where_it_changes(tmp_path: Path) -> None:
+    """The look at the disk is in a thread, beside which records come and go."""
+    readers: set[int] = set()
+
+    def others() -> list[Ends]:
+        readers.add(threading.get_ident())
+        return []
+
+    reservations, stream = Reservations(others), declare("orders", tmp_path / "shop.db", f"file://{tmp_path}/replica")
+    async with reservations.hold(stream):
+        await reservations.check(stream)
+    assert readers == {threading.get_ident()}
 
 
 def test_what_is_held_is_released_and_counts_once(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def _refuse_private(mine: Footprint, whose: Footprint) -> None:
 
 def _not_a_destination(mine: Footprint, place: str) -> InvalidStream:
     return InvalidStream(
-        f"it is {place}, or one lies inside the other; what is removed with the one would take the replica along",
+        f"it is {place}, lies in it, or holds it; a delete would remove the replica with it",
         stream=mine.name,
         property="destination.uri",
         fix="choose a folder that nothing else uses",
