@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -39,6 +40,7 @@ class Round:
         self.link = folder / f"link{number}"
         self.link.symlink_to(self.folder)
         self._s3 = s3
+        self._prefix = uuid.uuid4().hex
         self._names = [f"{name}{number}" for name in ("one", "other")]
         for name in self._names:
             make_database(self.folder / f"{name}.db", rows=2)
@@ -53,7 +55,7 @@ class Round:
 
     def buckets(self, one: str, other: str, *, host: str = "127.0.0.1") -> tuple[Stream, Stream]:
         """Streams to two prefixes; `host` is how the second one names the server."""
-        first, second = (self._s3.url(BUCKET, f"{self.folder.name}-{id(self)}/{name}") for name in (one, other))
+        first, second = (self._s3.url(BUCKET, f"reserved/{self._prefix}/{name}") for name in (one, other))
         return self._pair(first.replace("/?", "?"), second.replace("/?", "?").replace("127.0.0.1", host))
 
     def sources(self, second: Path) -> tuple[Stream, Stream]:
