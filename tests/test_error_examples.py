@@ -388,9 +388,9 @@ async def _(lab: Lab) -> None:
 @raises("RPL-AGENT-FAULT")
 async def _(lab: Lab) -> None:
     lab.tidy = {f"{lab.folder}/agent": "/var/lib/replicator"}
-    streams = lab.folder / "agent" / "registry" / "streams"
-    streams.mkdir(parents=True)
-    (streams / "orders.json").write_text("{}")
+    registry = lab.folder / "agent" / "registry"
+    registry.mkdir(parents=True)
+    (registry / "agent-id").write_text("half of an id")
     await lab.driver()
 
 

@@ -240,7 +240,7 @@ class SourceDenied(ReplicatorError):
 
 
 class SourceSwapped(ReplicatorError):
-    """Another file took the place of the source while it was replicated.
+    """Another file took the place of the source while it was replicated, or was copied over it.
 
     Where the new file is the right one, run `pulumi up`, which copies it whole under a new prefix. Else put the old one
     back.
@@ -261,9 +261,10 @@ class SourceFull(ReplicatorError):
 
 
 class DestinationMissing(ReplicatorError):
-    """The bucket or folder of the destination is not there.
+    """The bucket or folder of the destination is not there, or the replica that a stream wrote there was deleted.
 
-    Make the bucket, or correct its name. Where the same program makes it, set `preflight: warn` on the provider, and
+    Make the bucket, or correct its name. A deleted replica is written again by the next `pulumi up`, under a new
+    prefix. Where the same program makes it, set `preflight: warn` on the provider, and
     let the stream depend on the bucket.
     """
 
@@ -283,10 +284,11 @@ class DestinationDenied(ReplicatorError):
 
 
 class DestinationInUse(ReplicatorError):
-    """Another stream writes to the destination, or another writer's data is there.
+    """Another stream or agent writes to the destination, or another writer's data is there.
 
-    Choose an empty prefix. For a replica that a litestream of your own wrote, `replicator agent adopt` carries it on.
-    Of two mirrors that write one topic, exclude it in one.
+    Choose an empty prefix. Where another litestream replicates the database, stop it. The claim of an agent that is
+    gone for good can be deleted by hand; the error names it. For a replica that a litestream of your own wrote,
+    `replicator agent adopt` carries it on. Of two mirrors that write one topic, exclude it in one.
     """
 
     code = "RPL-DEST-INUSE"

@@ -180,3 +180,11 @@ def _write(registry: Path, name: str, content: str) -> Path:
 
 def _state(path: Path) -> tuple[bool, bool, str | None]:
     return path.is_dir(), path.is_symlink(), path.read_text() if path.is_file() else None
+
+
+def test_an_agent_keeps_its_id_with_its_registry(tmp_path: Path) -> None:
+    first = FileStore(tmp_path / "a").agent_id
+    assert FileStore(tmp_path / "a").agent_id == first != FileStore(tmp_path / "b").agent_id
+    (tmp_path / "a" / "agent-id").write_text(first[:7])
+    with pytest.raises(AgentFault, match="does not hold an agent's id"):
+        FileStore(tmp_path / "a")
