@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -318,3 +319,29 @@ def test_plugin_killed_in_create(here: World, make_project: Make) -> None:
     here.caught_up("killed")
     assert here.restored("killed") == here.content("killed")
     project.destroy(SKIP)
+
+
+def test_agent_killed_in_create(here: World, make_project: Make) -> None:
+    """The answer is lost, so the state keeps the id; a destroy then removes what the agent had recorded."""
+    project = make_project("cut-off")
+    here.database("cut-off")
+    here.write(project, here.inputs("cut-off"))
+    record = here.host.state / "registry" / "streams" / "cut-off.json"
+    process = project.start("up", SKIP)
+    until(record.exists, "the agent has recorded the stream")
+    here.host.end(signal.SIGKILL)
+    try:
+        text = finish(process)
+    finally:
+        here.host.start()
+    assert process.returncode == 1, text
+    state = project.resources()["main"]
+    assert state["id"] == "litestream/default/cut-off"
+    reason, what_to_do = state["initErrors"]
+    assert "[RPL-AGENT-DOWN]" in reason
+    assert "pulumi up completes it, and pulumi destroy removes the stream" in what_to_do
+    assert "cut-off" in here.names()
+    project.destroy(SKIP)
+    assert "cut-off" not in here.names()
+    assert "cut-off" not in here.side_folders()
+    assert not record.exists()

@@ -39,6 +39,8 @@ Values = dict[str, Any]
 LAST_LOOK = 2.0
 """Seconds for reading back what was made, after a cancel or a time-out; Pulumi's engine kills after 5."""
 
+_UNSEEN = "what was done at the engine cannot be seen; pulumi up completes it, and pulumi destroy removes the stream"
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
@@ -212,11 +214,11 @@ class StreamResource:
             if isinstance(unseen_because, ReplicatorError) and unseen_because.category is not Category.UNAVAILABLE:
                 raise error from None
             unseen = StreamStatus(name=stream.name, state=StreamState.FAILED, last_error=error.message)
-            found = apply.Outcome(StreamId.of(stream), stream, unseen, {})
+            found = apply.Outcome(StreamId.of(stream), stream, unseen, {}, (_UNSEEN,))
         if found is None or (found.stream.owner and not owner.owns(found.stream.owner)):
             raise error
         made = replace(found, token=owner.issue or owner.token)
-        return replace(_applied(made, inputs), trouble=(str(error),), cut_off=True)
+        return replace(_applied(made, inputs), trouble=(str(error), *found.trouble), cut_off=True)
 
     async def read(self, urn: str, id: str, old_inputs: Values, old: Values) -> Applied | None:
         """The stream as it is now: inputs in the person's own words where they still hold, and outputs."""
