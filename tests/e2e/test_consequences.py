@@ -83,7 +83,7 @@ def test_deletion_protection(memory: Memory, make_project: Make) -> None:
     assert refused.code == 1
     assert refused.said("error", "main") == [
         f"stream '{name}': deletionProtection is on [RPL-STREAM-PROTECTED]\n"
-        "  → set deletionProtection to false, run pulumi up with no other change of the stream, then remove or replace it"
+        "  → set deletionProtection to false and run pulumi up with no other change; then remove or replace the stream"
     ]
     assert memory.find(name)
     assert "main" in project.resources()

@@ -8,7 +8,6 @@ import subprocess
 from typing import Any
 
 import pytest
-
 from replicator.model import token_digest
 
 from tests.e2e.conftest import Make
@@ -126,7 +125,7 @@ def test_an_error_says_what_to_do_at_its_end(make: Make, memory: Memory) -> None
     (error,) = refused.said("error", "main")
     assert error.endswith(
         "deletionProtection is on [RPL-STREAM-PROTECTED]\n"
-        "  → set deletionProtection to false, run pulumi up with no other change of the stream, then remove or replace it"
+        "  → set deletionProtection to false and run pulumi up with no other change; then remove or replace the stream"
     )
     write(project)
     project.up("--skip-preview")

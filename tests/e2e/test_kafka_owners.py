@@ -1,4 +1,4 @@
-"""Records on a Connect worker of its own: one that is killed in the middle of an `up`, one record that cannot be read."""
+"""Owners on a Connect worker of its own: it is killed in the middle of an `up`, and has a record of a later release."""
 
 from __future__ import annotations
 

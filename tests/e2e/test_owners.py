@@ -10,10 +10,8 @@ from replicator.model import Stream, token_digest
 
 from tests.e2e.conftest import Make
 from tests.e2e.ledger import Ledger, recording
-from tests.e2e.memory import SERVE, until
-from tests.e2e.test_interrupts import finish, start_change
 from tests.e2e.ways import WAYS, orders
-from tests.pulumi import Project, Ran, kill_plugins
+from tests.pulumi import Project, Ran
 
 SKIP = "--skip-preview"
 CLEAN = "--expect-no-changes"

@@ -74,10 +74,10 @@ def test_replacements_that_were_not_asked_for(way: str, ledger: Ledger, make_pro
 
 
 def replace_on_changes(way: str, project: Project, ledger: Ledger) -> None:
-    """A change of `options` replaces: the streams are removed and made again, in this order, and a guarded one stays."""
+    """A change of `options` replaces: the streams are removed, then created, and a guarded one stays."""
     start = len(ledger.entries(project.name))
     options = {kind: {"replaceOnChanges": ["options"]} for kind in KINDS}
-    changed = {"options": {"fail": ""}}
+    changed: dict[str, Any] = {"options": {"fail": ""}}
 
     def since() -> list[Entry]:
         return ledger.entries(project.name)[start:]

@@ -52,7 +52,7 @@ def _refuse_stranger(record: Stream, held: Owner, wanted: Stream, caller: Owner)
             "its record has a newer owner token than this state: the state was restored from a backup, or the stream "
             "was created again by another stack of this name or by a run whose answer was lost",
             stream=record.name,
-            fix=f"to manage it from here, run pulumi state delete '{caller.urn}', then pulumi up with the source and the "
+            fix=f"to manage it from here, run pulumi state delete '{caller.urn}', then pulumi up with the source and "
             "destination that it has, which adopts it",
         )
     if not caller.claim and _data(record) != _data(wanted):
@@ -139,6 +139,6 @@ def _taken(record: Stream, held: Owner, caller: Owner) -> OwnedByAnother:
     return OwnedByAnother(
         f"it is managed by {held.urn}",
         stream=record.name,
-        fix=f"run pulumi state delete '{caller.urn}', and remove the resource from this program; or, to take the stream "
-        f"back, pulumi import replicator:index:Stream <resource> {stream_id(record)} after that command",
+        fix=f"run pulumi state delete '{caller.urn}' and remove the resource from this program. To take the stream back, "
+        f"run pulumi import replicator:index:Stream <resource> {stream_id(record)} after that command",
     )
