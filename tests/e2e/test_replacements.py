@@ -24,7 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "purging": {"purgeDestination": True},
     "guarded": {"deletionProtection": True},
 }
-PROTECTED = "set deletionProtection to false, run pulumi up with no other change of the stream"
+PROTECTED = "set deletionProtection to false and run pulumi up with no other change"
 
 
 @pytest.fixture(scope="module")

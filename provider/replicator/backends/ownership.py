@@ -139,6 +139,6 @@ def _taken(record: Stream, held: Owner, caller: Owner) -> OwnedByAnother:
     return OwnedByAnother(
         f"it is managed by {held.urn}",
         stream=record.name,
-        fix=f"run pulumi state delete '{caller.urn}' and remove the resource from this program. To take the stream back, "
-        f"run pulumi import replicator:index:Stream <resource> {stream_id(record)} after that command",
+        fix=f"run pulumi state delete '{caller.urn}' and remove the resource from this program. To take the stream "
+        f"back, run pulumi import replicator:index:Stream <resource> {stream_id(record)} after that command",
     )

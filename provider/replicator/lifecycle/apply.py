@@ -115,8 +115,8 @@ async def delete(connections: Connections, at: StreamId, owner: Owner, *, protec
             raise StreamProtected(
                 "deletionProtection is on",
                 stream=at.name,
-                fix="set deletionProtection to false and run pulumi up with no other change; then remove or replace the "
-                "stream",
+                fix="set deletionProtection to false and run pulumi up with no other change; then remove or replace "
+                "the stream",
             )
         return await connections.changing(at).delete_stream(at.name, owner=owner)
 
