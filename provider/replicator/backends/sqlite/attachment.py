@@ -76,8 +76,8 @@ class Attachment:
             if wait:
                 await _reach(job)
             await self.lanes.attach(job, reached=wait)
-            if wait:
-                await self._first_upload(record.name, job)
+            if wait and await self._first_upload(record.name, job):
+                record = record.model_copy(update={"arrived": record.generation})
         except (EngineError, ReplicaError, db.DatabaseError, OSError) as error:
             await self.lanes.detach(record.name, timeout=1.0)
             failure = self.meaning(error, record.name)
@@ -93,15 +93,17 @@ class Attachment:
             self.health_of(record.name).failed(f"{error.message}; {error.fix}")
             raise
 
-    async def _first_upload(self, name: str, job: Job) -> None:
+    async def _first_upload(self, name: str, job: Job) -> bool:
+        """Whether everything is at the destination; a large database may take longer than this waits."""
         lane = self.lanes.of(name)
         if lane is None:
             raise EngineError("sync", None, "its litestream process has ended")
         if job.alone or await lane.control.uploaded(job.database, timeout=FIRST_UPLOAD):
-            return  # a process of its own has begun with an upload
+            return True  # a process of its own has begun with an upload
         if await asyncio.to_thread(_size, job.database) < FIRST_UPLOAD * _SLOW_STORE:
             released = await self.lanes.detach(name, timeout=_PROBE_WITHIN)
             raise EngineError("sync", None, released.error or f"nothing was uploaded within {FIRST_UPLOAD:g} s")
+        return False
 
     async def reach(self, record: Record) -> None:
         """Raise where the secret cannot be resolved, or the store does not answer to it."""

@@ -69,8 +69,9 @@ class Guards:
             if record.phase is Phase.ACTIVE and error.category is Category.CONFLICT and not record.reseed_due:
                 await self._store.put(record.model_copy(update={"reseed_due": True}))
             raise
-        record, lost = await self._remember(record, starts)
-        if record.reseed_due or lost:
+        if starts:
+            record = record.model_copy(update={"arrived": record.generation})
+        if record.reseed_due or _is_lost(record, starts):
             record = new_generation(record)
             await self._store.put(record)
             _log.warning("stream %s: copies the whole database to %s", record.name, location_of(record))
@@ -109,7 +110,9 @@ class Guards:
                 await self._seen(self.claims.take(record.stream), otherwise=False)
             if self._due("start", record.name, START_EVERY):
                 starts = await self._seen(self._starts(record), otherwise=None)
-                _, lost = await self._remember(record, starts)
+                lost = _is_lost(record, starts)
+                if starts and record.arrived != record.generation:
+                    await self._store.put(record.model_copy(update={"arrived": record.generation}))
         except ReplicatorError as error:
             if error.category is not Category.DENIED:  # uploads tell of that
                 raise
@@ -130,17 +133,14 @@ class Guards:
         except ReplicaError:
             return None
 
-    async def _remember(self, record: Record, starts: bool | None) -> tuple[Record, bool]:
-        """Return the record that remembers a replica that can be restored, and whether it cannot be any more."""
-        seen = record.arrived == record.generation
-        if starts and not seen:
-            record = record.model_copy(update={"arrived": record.generation})
-            await self._store.put(record)
-        return record, seen and starts is False
-
     def _due(self, what: str, name: str, every: float) -> bool:
         now = time.monotonic()
         if now - self._looked.get((what, name), -every) < every:
             return False
         self._looked[what, name] = now
         return True
+
+
+def _is_lost(record: Record, starts: bool | None) -> bool:
+    """Whether a restore found a file to begin with once, and finds none now."""
+    return starts is False and record.arrived == record.generation
