@@ -146,7 +146,7 @@ async def test_what_is_left_of_a_stream_that_was_deleted_by_hand_is_removed(made
 
 
 async def test_another_declaration_goes_on_with_a_stream_that_is_half_made(made: Cell) -> None:
-    await cut_off(made, made.upsert(startFrom={"lsn": f"{made.name}=2,1"}, options=PARTS), 3)
+    await cut_off(made, made.upsert(startFrom={"lsn": f"{made.name}=2,1"}, options=PARTS), 4)
     assert len(await made.connectors()) == 2
     await made.upsert(startFrom={"lsn": f"{made.name}=4,4"})
     await runs(made, [""])
