@@ -242,8 +242,8 @@ class SourceDenied(ReplicatorError):
 class SourceSwapped(ReplicatorError):
     """Another file took the place of the source while it was replicated, or was copied over it.
 
-    Where the new file is the right one, run `pulumi up`, which copies it whole under a new prefix. Else put the old one
-    back.
+    Where the new file is the right one, run `pulumi up --refresh`, which copies it whole under a new prefix. Else put
+    the old one back.
     """
 
     code = "RPL-SOURCE-SWAPPED"
@@ -263,7 +263,7 @@ class SourceFull(ReplicatorError):
 class DestinationMissing(ReplicatorError):
     """The bucket or folder of the destination is not there, or the replica that a stream wrote there was deleted.
 
-    Make the bucket, or correct its name. A deleted replica is written again by the next `pulumi up`, under a new
+    Make the bucket, or correct its name. A deleted replica is written again by `pulumi up --refresh`, under a new
     prefix. Where the same program makes it, set `preflight: warn` on the provider, and
     let the stream depend on the bucket.
     """

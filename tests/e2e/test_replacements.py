@@ -57,7 +57,7 @@ def test_replacements_that_were_not_asked_for(way: str, ledger: Ledger, make_pro
     assert ledger.entries(project.name) == created
     assert not tokens & {project.owner_token(kind) for kind in KINDS}
     owned_and_running(project, ledger)
-    said = "the stream has a newer owner token than this state, so this delete left the stream as it is"
+    said = "this state does not own the stream any more, so this delete left the stream as it is"
     assert [replaced.said("info", kind) for kind in KINDS] == [[said]] * 3
 
     project.run("state", "taint", *urns, "--yes", "--stack", project.stack)

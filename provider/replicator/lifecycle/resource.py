@@ -255,7 +255,7 @@ class StreamResource:
         protected = bool(state.get("deletionProtection"))
         at = StreamId.parse(id)
         if not await apply.delete(self._connections, at, owner, protected=protected, limits=limits):
-            text = "the stream has a newer owner token than this state, so this delete left the stream as it is"
+            text = "this state does not own the stream any more, so this delete left the stream as it is"
             await self._messages().info(text, urn)
 
     def _progress(self, urn: str) -> Progress:

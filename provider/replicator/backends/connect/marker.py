@@ -95,7 +95,7 @@ class Marker(Model):
             found["stream"] |= header.stream
             marker = cls.model_validate_json(json.dumps(found))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise RecordUnreadable(f"its record cannot be read: {_reason(error)}", fix=_REPAIR) from None
+            raise RecordUnreadable(f"its record cannot be read: {KEY}: {_reason(error)}", fix=_repair(KEY)) from None
         return marker.model_copy(update={"stream": marker.stream.recorded()})
 
     def rewind(self, key: str) -> Rewind | None:
@@ -121,10 +121,11 @@ class Marker(Model):
         return {KEY: _text(wire), HEADER: _text(Header(version=VERSION, backend=backend, stream=later).wire())}
 
 
-_REPAIR = (
-    f"restore the value of {KEY} in the connector's configuration, or upgrade replicator-provider if a later release "
-    "wrote it; delete the connector only if the stream is to go"
-)
+def _repair(key: str) -> str:
+    return (
+        f"restore the value of {key} in the connector's configuration, or upgrade replicator-provider if a later "
+        "release wrote it. Delete the connector only to remove the stream"
+    )
 
 
 def recorded_backend(config: Mapping[str, str]) -> str | None:
@@ -141,7 +142,7 @@ def _read_header(config: Mapping[str, str]) -> Header:
     try:
         header = Header.model_validate_json(config[HEADER])
     except ValidationError as error:
-        raise RecordUnreadable(f"its record cannot be read: {HEADER}: {_reason(error)}", fix=_REPAIR) from None
+        raise RecordUnreadable(f"its record cannot be read: {HEADER}: {_reason(error)}", fix=_repair(HEADER)) from None
     if header.version > VERSION:
         raise RecordUnreadable(
             f"its record has version {header.version}, and this release reads up to version {VERSION}",

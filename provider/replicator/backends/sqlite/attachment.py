@@ -31,7 +31,7 @@ FIRST_UPLOAD = 10.0
 
 _SLOW_STORE = 1e6  # bytes per second; a smaller database that is not uploaded in time never will be
 _PROBE_WITHIN = 3.0
-_RESEEDS = "if the file is right, run pulumi up: it is copied whole, under a new prefix"
+_RESEEDS = "if the file is right, run pulumi up --refresh: it is copied whole, under a new prefix"
 _LISTING_AGE = 0.5  # seconds; the streams of one process, which are looked at together, share its listing
 _REACHED_IN_VAIN = 20.0  # seconds; litestream's own pauses between its tries grow to 5 minutes
 
@@ -136,7 +136,7 @@ class Attachment:
         try:
             file = await self.inspect(record.stream)
             if record.file is not None and file != record.file:
-                health.failed(self.swapped(record).message, by_person=True)
+                health.failed(_with_fix(self.swapped(record)), by_person=True)
                 return
             attached = await (self.copy_once(record) if record.copy_due else self.attach(record))
             if attached != record:
@@ -169,7 +169,7 @@ class Attachment:
             return
         if record.file is not None and file != record.file:
             if not health.by_person:
-                health.failed(self.swapped(record).message, by_person=True)
+                health.failed(_with_fix(self.swapped(record)), by_person=True)
                 await self.lanes.detach(name, timeout=1.0)
             return
         lane = self.lanes.of(name)
@@ -199,7 +199,7 @@ class Attachment:
         """Let the database go; what is at the destination cannot be continued."""
         await self.store.put(record.model_copy(update={"reseed_due": True}))
         by_person = isinstance(error, DestinationMissing | SourceSwapped)
-        self.health_of(record.name).failed(f"{error.message}; {error.fix}", by_person=by_person)
+        self.health_of(record.name).failed(_with_fix(error), by_person=by_person)
         await self.lanes.detach(record.name, timeout=1.0)
 
     async def _look_at_uploads(self, record: Record, lane: Lane, health: Health) -> None:
@@ -285,6 +285,10 @@ class Attachment:
             property="source.uri",
             fix=_RESEEDS,
         )
+
+
+def _with_fix(error: ReplicatorError) -> str:
+    return f"{error.message}; {error.fix}"
 
 
 async def _reach(job: Job) -> None:

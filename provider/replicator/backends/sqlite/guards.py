@@ -121,7 +121,7 @@ class Guards:
                 f"its replica at {location_of(record)} was deleted, or the files are with which a restore begins",
                 stream=record.name,
                 property="destination.uri",
-                fix="run pulumi up: the whole database is copied once more, under a new prefix",
+                fix="run pulumi up --refresh: the whole database is copied once more, under a new prefix",
             )
 
     async def _starts(self, record: Record) -> bool | None:

@@ -47,6 +47,7 @@ async def test_a_stream_lives_and_is_removed(bed: Bed) -> None:
     assert found.stream == stream.model_copy(update={"owner": found.stream.owner, "backend": "kafka-mirror"})
     assert found.engine_objects == {
         "connectors": [stream.name],
+        "connectCluster": await bed.driver.identity(),
         "sourceCluster": bed.source.cluster_id,
         "destinationCluster": bed.destination.cluster_id,
         "topics": [bed.copy_of(topic)],

@@ -84,6 +84,18 @@ async def test_a_connector_that_brings_copies_back_is_refused(kafka: Pair, open_
 
 
 @pytest.mark.engine
+async def test_an_override_is_known_in_another_spelling(kafka: Pair, open_bed: OpenBed) -> None:
+    regions = {"regions": {"west": kafka.west.connect, "east": kafka.east.connect}}
+    bed = open_bed(kafka.east, kafka.west, kafka.west.connect, **regions)
+    topic = bed.topic()
+    west = kafka.west.bootstrap.replace("127.0.0.1", "localhost")
+    config = mirror_config(kafka.east.bootstrap, west, topic) | IDENTITY
+    with by_hand(kafka.east.connect, {**config, "producer.override.bootstrap.servers": west}):
+        error = await refused(bed, topic, options=IDENTITY)
+        assert (type(error), error.property) == (DestinationInUse, "include")
+
+
+@pytest.mark.engine
 async def test_a_connector_that_cannot_be_read_is_told_and_stops_nobody(bed: Bed) -> None:
     topic = bed.topic()
     config = mirror_config(bed.source.bootstrap, bed.destination.bootstrap, f"({topic})")

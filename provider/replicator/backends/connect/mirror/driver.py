@@ -278,6 +278,14 @@ class KafkaMirror:
         return found[0].status
 
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
+        return await self._identified(await self._described(names))
+
+    async def _identified(self, found: list[Description]) -> list[Description]:
+        """Name the Connect cluster, by which a state knows an address that leads elsewhere."""
+        own = {"connectCluster": await self.identity()}
+        return [item.model_copy(update={"engine_objects": {**item.engine_objects, **own}}) for item in found]
+
+    async def _described(self, names: Sequence[str] | None) -> list[Description]:
         if names is not None and len(names) == 1:
             try:
                 held = await self._streams.get(names[0])
@@ -289,7 +297,7 @@ class KafkaMirror:
         return await self._streams.describe(wanted) + listed.failures(names)
 
     async def overview(self) -> list[Description]:
-        return await self._streams.overview()
+        return await self._identified(await self._streams.overview())
 
     async def identity(self) -> str | None:
         return (await self._identity.get()).kafka_cluster_id

@@ -107,7 +107,7 @@ def rebuilt(marker: Marker, view: View) -> str | None:
     return None
 
 
-AGAIN = "run pulumi up, which forgets the positions and copies all that the source retains; or give back the cluster"
+AGAIN = "run pulumi up --refresh, which forgets the positions and copies all that the source retains; or give back the cluster"
 """The way out where another cluster answers."""
 
 

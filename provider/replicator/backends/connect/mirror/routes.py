@@ -8,7 +8,7 @@ Connect clusters that the configuration names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from replicator.backends.connect.marker import Marker
@@ -70,10 +70,6 @@ class Route:
             stream.owner,
             settled=not marker.making,
         )
-
-    def from_cluster(self, id: str | None) -> Route:
-        """Return the same with the id of its source's cluster."""
-        return replace(self, source=self.source._replace(id=id))
 
     @property
     def rank(self) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -64,9 +65,15 @@ class StrangerReader:
                 routes.append(route_of(connector.name, connector.config, worker))
             except Unreadable as error:
                 unknown[connector.name] = str(error)
-        ids = await asyncio.gather(*(self._id(route.source.bootstrap) for route in routes))
-        seen = [route.from_cluster(id) for route, id in zip(routes, ids, strict=True)]
-        return Strangers(tuple(seen), unknown)
+        return Strangers(tuple(await asyncio.gather(*map(self._located, routes))), unknown)
+
+    async def _located(self, route: Route) -> Route:
+        """Return the same with the ids of both clusters, by which other spellings of their addresses are known."""
+        source, destination = await asyncio.gather(self._seen(route.source), self._seen(route.destination))
+        return replace(route, source=source, destination=destination)
+
+    async def _seen(self, spot: Spot) -> Spot:
+        return spot if spot.id else spot._replace(id=await self._id(spot.bootstrap))
 
     async def _id(self, bootstrap: str) -> str | None:
         if bootstrap not in self._ids:
