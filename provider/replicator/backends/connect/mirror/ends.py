@@ -107,9 +107,10 @@ def rebuilt(marker: Marker, view: View) -> str | None:
     return None
 
 
-AGAIN = "run pulumi up --refresh, which forgets the positions and copies all that the source retains; or give back the cluster"
-"""The way out where another cluster answers."""
-
+AGAIN = (
+    "run pulumi up --refresh, which forgets the positions and copies all that the source retains; or give back the "
+    "cluster"
+)
 
 def side_of(stream: Stream, view: View, worker: str) -> Side:
     """Where the worker stands.
