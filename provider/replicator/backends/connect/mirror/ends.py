@@ -111,6 +111,8 @@ AGAIN = (
     "run pulumi up --refresh, which forgets the positions and copies all that the source retains; or give back the "
     "cluster"
 )
+"""The way out where another cluster answers."""
+
 
 def side_of(stream: Stream, view: View, worker: str) -> Side:
     """Where the worker stands.
