@@ -322,7 +322,8 @@ class KafkaMirror:
             return [Finding.of(error, Severity.ERROR)]
         found = await preflight.warnings(self._ends, stream, seen, new=held is None)
         found += await self._surroundings.doubts(claim)
-        if held is not None and (told := rebuilt(held.marker, seen)):
+        same_places = held is not None and _places(held.marker.stream) == _places(stream)
+        if held is not None and same_places and (told := rebuilt(held.marker, seen)):
             text = f"{told}; so all that the source retains is copied again"
             found.append(Finding(severity=Severity.WARNING, code=ReplayNotRetained.code, message=text))
         return found
@@ -368,6 +369,10 @@ def _moves(old: Marker, new: Marker) -> bool:
         (old.stream.destination, old.destination_cluster, new.stream.destination, new.destination_cluster),
     )
     return any(_is_another(was, before, now, after) for was, before, now, after in ends)
+
+
+def _places(stream: Stream) -> tuple[str, str]:
+    return stream.source.uri, stream.destination.uri
 
 
 def _is_another(was: Endpoint, before: str | None, now: Endpoint, after: str | None) -> bool:
