@@ -150,7 +150,7 @@ def _unwell(error: grpc.aio.AioRpcError) -> State:
     """A resource that is there and not well; any other error is a refusal."""
     if "grpc-status-details-bin" not in dict(error.trailing_metadata() or ()):
         raise Refused(error.details()) from None
-    id, outputs, inputs, reasons = given.init_failure(error)
+    id, outputs, inputs, reasons = given.init_failure(error, cut_off=None)
     return State(id, inputs, outputs, tuple(reasons))
 
 

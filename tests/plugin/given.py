@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 
 import grpc.aio
 from google.protobuf import empty_pb2
-from replicator.backends.memory import MemoryReplicator
 from replicator.plugin._proto import engine_pb2, engine_pb2_grpc, pb, provider_pb2_grpc, status_pb2
 from replicator.plugin.codec import decode, encode
 from replicator.plugin.servicer import Servicer
@@ -127,7 +126,7 @@ def another(name: str) -> Values:
 
 @asynccontextmanager
 async def serving(
-    memory: Watched | None = None, connect: Callable[[str, str], MemoryReplicator] | None = None
+    memory: Watched | None = None, connect: Callable[[str, str], Any] | None = None
 ) -> AsyncIterator[Provider]:
     """A configured provider whose streams live in `memory`."""
     replicator = memory or Watched(Clock())
@@ -151,14 +150,17 @@ async def serving(
             await server.stop(0)
 
 
-def init_failure(error: grpc.aio.AioRpcError, *, cut_off: bool = False) -> tuple[str, Values, Values, list[str]]:
-    """Id, outputs, inputs and reasons of a resource that was made but is not well, or whose wait was cut off."""
+def init_failure(error: grpc.aio.AioRpcError, *, cut_off: bool | None = False) -> tuple[str, Values, Values, list[str]]:
+    """Id, outputs, inputs and reasons of a resource that was made but is not well, or whose wait was cut off.
+
+    :param cut_off: which of them it must be; None where it may be either.
+    """
     status = status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
     assert (status.code, status.message) == (error.code().value[0], error.details())
     (packed,) = status.details
     failure = pb.ErrorResourceInitFailed()
     assert packed.Unpack(failure)
-    assert failure.refresh_before_update is not cut_off
+    assert cut_off is None or failure.refresh_before_update is not cut_off
     return failure.id, decode(failure.properties), decode(failure.inputs), list(failure.reasons)
 
 

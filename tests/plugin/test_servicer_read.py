@@ -150,7 +150,7 @@ async def test_an_import_shows_what_is_not_default(provider: Provider) -> None:
     id, inputs, outputs = await provider.read(ID)
     assert id == ID
     assert inputs == memory_inputs(mode="cdc", checkpointInterval="1m", include=["a", "b"])
-    assert "ownerToken" not in outputs
+    assert "ownerUrn" not in outputs
     assert provider.engine.logs == []
     given, failures = await provider.check(inputs, inputs)
     assert (given, failures) == (inputs, [])

@@ -1,7 +1,7 @@
 """The rules of ownership: which caller may create, change and remove which stream. The same for every backend.
 
-A caller is an operator (no identity), or a resource whose state holds a token (`Owner.token`), the id alone after an
-import of a stream without an owner (`Owner.claim`), or nothing yet: a create. A record names no owner, or one.
+A caller is an operator (no identity), or a resource whose state holds the stream's id (`Owner.claim`) and a token, or
+nothing yet: a create. A record names no owner, or one.
 
 | the record                              | create                     | change                  | remove           |
 |-----------------------------------------|----------------------------|-------------------------|------------------|
@@ -12,9 +12,10 @@ import of a stream without an owner (`Owner.claim`), or nothing yet: a create. A
 | has its URN, not its token: other data  | refused                    | refused: stale state    | touches nothing  |
 | names another owner                     | refused                    | refused                 | touches nothing  |
 
-A state without a token (an import of a stream that had no owner) changes and removes what names its own URN, and is
-refused otherwise. Issuing a token makes every earlier one stale, so a stream has one owner: Pulumi creates the
-replacement first where it was not asked to (`--target-replace`), and the delete of the original then touches nothing.
+A state of release 0.1 may hold no token, after an import of a stream that had no owner. It changes and removes what
+names its own URN, and is refused otherwise. Issuing a token makes every earlier one stale, so a stream has one owner:
+Pulumi creates the replacement first where it was not asked to (`--target-replace`), and the delete of the original then
+touches nothing.
 """
 
 from __future__ import annotations

@@ -42,19 +42,29 @@ def new_owner(urn: str) -> Owner:
 def known_owner(urn: str, token: str | None, recorded_urn: str | None, manager: str | None = None) -> Owner:
     """Return the owner that a change declares.
 
-    A state that was imported, or renamed, gets a token of its own. It follows from the old one, so that a repeated call
-    after a lost answer issues the same.
+    A state that was imported, or renamed, gets a token of its own. It follows from what the state keeps secret, so that
+    a repeated call after a lost answer issues the same, and no other state does.
 
     :param token: what the state holds.
     :param recorded_urn: the URN that the engine's record had when the state was written.
     :param manager: the identity of what managed the stream then.
     """
-    issue = None
     if token is None:
-        issue = secrets.token_hex(16)
-    elif token == token_digest(token) or recorded_urn not in (None, urn):
-        issue = hashlib.sha256(f"{token_digest(token)} {urn}".encode()).hexdigest()[:32]
-    return Owner(urn=urn, token=token, issue=issue, claim=True, manager=manager)
+        return Owner(urn=urn, issue=secrets.token_hex(16), claim=True, manager=manager)
+    proof = token.partition(" ")[0]
+    issue = None
+    if proof != token or proof == token_digest(proof) or recorded_urn not in (None, urn):
+        issue = hashlib.sha256(f"{token} {urn}".encode()).hexdigest()[:32]
+    return Owner(urn=urn, token=proof, issue=issue, claim=True, manager=manager)
+
+
+def imported_token(recorded: Owner | None) -> str:
+    """Return the token for the state of an import: what the record has, where it has one, and a secret after it.
+
+    The first proves to the first update that nothing changed hands meanwhile.
+    """
+    own = secrets.token_hex(16)
+    return own if recorded is None or recorded.token is None else f"{recorded.token} {own}"
 
 
 async def make_it_so(
@@ -84,6 +94,12 @@ def _held_token(caller: Owner, recorded: Owner | None) -> str | None:
     if told is None or told == token_digest(told):
         return caller.issue or caller.token
     return next((mine for mine in (caller.issue, caller.token) if mine == told), told)
+
+
+def proven_token(caller: Owner, recorded: Owner | None) -> str | None:
+    """Return which of the caller's tokens the record has; None where it has neither."""
+    tokens = (caller.issue, caller.token)
+    return next((mine for mine in tokens if mine and recorded and Owner(urn="", token=mine).owns(recorded)), None)
 
 
 async def read(connections: Connections, at: StreamId, owner: Owner | None = None) -> Outcome | None:

@@ -100,7 +100,7 @@ class StreamResource:
         changes = diff(old, strip(known) if unknown else _stream(strip(known)), unknown) + _new_urn(urn, outputs)
         replacing = [change for change in changes if change.replaces]
         if replacing:
-            self._replaced[urn] = outputs.get("ownerToken")
+            self._replaced[urn] = _owner_of(urn, outputs).token
         for item in consequences(old, replacing, purges=old.purge_destination):
             await self._messages().warn_once(
                 urn, f"{item.property}: forces replacement: {item.verdict.value}: {item.text}"
@@ -205,26 +205,28 @@ class StreamResource:
     async def _look_back(self, stream: Stream, inputs: Values, owner: Owner, error: ReplicatorError) -> Applied:
         """After a call that ended early, keep the stream in the state, so that a destroy removes it.
 
-        Raise the error where the engine answers that nothing was made, or that the stream is another owner's.
+        Raise the error where the engine answers that nothing was made, or that the stream is not this resource's.
         """
         try:
             async with asyncio.timeout(LAST_LOOK):
                 found = await apply.look(self._connections, StreamId.of(stream))
         except (TimeoutError, ReplicatorError) as unseen_because:
-            if isinstance(unseen_because, ReplicatorError) and unseen_because.category is not Category.UNAVAILABLE:
+            unavailable = getattr(unseen_because, "category", Category.UNAVAILABLE) is Category.UNAVAILABLE
+            if owner.claim or not unavailable:  # the state that an update had is kept
                 raise error from None
             unseen = StreamStatus(name=stream.name, state=StreamState.FAILED, last_error=error.message)
-            found = apply.Outcome(StreamId.of(stream), stream, unseen, {}, (_UNSEEN,))
-        if found is None or (found.stream.owner and not owner.owns(found.stream.owner)):
+            found = apply.Outcome(StreamId.of(stream), stream, unseen, {}, (_UNSEEN,), owner.issue)
+        else:
+            found = found and replace(found, token=apply.proven_token(owner, found.stream.owner))
+        if found is None or found.token is None:
             raise error
-        made = replace(found, token=owner.issue or owner.token)
-        return replace(_applied(made, inputs), trouble=(str(error), *found.trouble), cut_off=True)
+        return replace(_applied(found, inputs), trouble=(str(error), *found.trouble), cut_off=True)
 
     async def read(self, urn: str, id: str, old_inputs: Values, old: Values) -> Applied | None:
         """The stream as it is now: inputs in the person's own words where they still hold, and outputs."""
-        at = StreamId.parse(id)
+        at, known = StreamId.parse(id), _owner_of(urn, strip(old))
         try:
-            found = await apply.read(self._connections, at, _owner_of(urn, strip(old)))
+            found = await apply.read(self._connections, at, known)
         except RecordUnreadable as error:
             if not old_inputs:
                 raise
@@ -237,11 +239,15 @@ class StreamResource:
         live = _with_what_the_program_needs(found.stream, strip(old_inputs))
         inputs = wrap_secrets(_project(live, strip(old_inputs)), secret_paths(old_inputs) | secret_paths(old))
         owner, held = live.owner, strip(old.get("ownerToken"))
-        if held is None and not old_inputs and owner:
-            held = owner.token  # an import: its first update proves with this that nothing changed hands meanwhile
-            if owner.urn != urn:
+        if not old_inputs:
+            held = apply.imported_token(owner)
+            if owner and owner.urn != urn:
                 await self._messages().warning(_recorded_for(owner.urn), urn)
-        elif owner and not Owner(urn=urn, token=held).owns(owner) and (held or owner.urn != urn):
+        elif owner and (proven := apply.proven_token(known, owner)):
+            held = (
+                proven if proven == known.issue else held
+            )  # the answer to a rename, or to an import's update, was lost
+        elif owner and (held or owner.urn != urn):
             whose = "a newer state of this resource" if owner.urn == urn else owner.urn
             await self._messages().warning(f"{whose} owns this stream now; this resource will not change it", urn)
         return _applied(replace(found, stream=live, token=held), inputs)
@@ -251,7 +257,7 @@ class StreamResource:
 
         :param state: the outputs in the state.
         """
-        owner = _owner_of(urn, state).model_copy(update={"issue": None})
+        owner = _owner_of(urn, state)
         protected = bool(state.get("deletionProtection"))
         at = StreamId.parse(id)
         if not await apply.delete(self._connections, at, owner, protected=protected, limits=limits):
