@@ -244,9 +244,8 @@ class StreamResource:
             if owner and owner.urn != urn:
                 await self._messages().warning(_recorded_for(owner.urn), urn)
         elif owner and (proven := apply.proven_token(known, owner)):
-            held = (
-                proven if proven == known.issue else held
-            )  # the answer to a rename, or to an import's update, was lost
+            if proven == known.issue:  # the answer to a rename, or to the first update of an import, was lost
+                held = proven
         elif owner and (held or owner.urn != urn):
             whose = "a newer state of this resource" if owner.urn == urn else owner.urn
             await self._messages().warning(f"{whose} owns this stream now; this resource will not change it", urn)
