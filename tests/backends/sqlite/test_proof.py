@@ -20,7 +20,7 @@ import pytest
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.litestream import CommandLine, ControlClient, EngineError
 from replicator.backends.sqlite.positions import Position
-from replicator.errors import ReplicatorError
+from replicator.errors import EngineUnavailable, ReplicatorError
 from replicator.model import Stream
 
 from tests.backends.sqlite.agents import Agent, caught_up, declare, replica_url, restored_hash, until
@@ -81,7 +81,7 @@ class _Subject:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         else:
-            await driver.delete_stream(name, owner=self.stream.owner)
+            await until(self._removed, timeout=60, what=f"{name} is removed")
         actions = []
         for _ in range(chance.randrange(1, 4)):
             await self.writer("burst", chance.choice((1, 2, 10, 40)))
@@ -120,6 +120,14 @@ class _Subject:
             self.refusal = error
             return False
         return True
+
+    async def _removed(self) -> bool:
+        """A delete that cannot upload what is left is refused; the daemon that was killed for all is back soon."""
+        try:
+            return await self.agent.driver.delete_stream(self.stream.name, owner=self.stream.owner)
+        except EngineUnavailable as error:
+            self.refusal = error
+            return False
 
     async def _compare(self) -> None:
         driver, name = self.agent.driver, self.stream.name
