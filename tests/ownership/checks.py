@@ -91,7 +91,9 @@ def _resource_will_succeed(world: World, stack: Stack, resource: str, old: Entry
         return may_create
     if name != old.stream:
         return may_create and world.may_remove(old)
-    return world.rightful(old) and (urn != replacing or may_create)
+    if urn == replacing:  # it is checked as a new resource, whose name may be made again
+        return world.rightful(old) and may_create and name == named(stack, resource, None)
+    return world.rightful(old)
 
 
 def _destinations_are_free(stack: Stack, names: Mapping[str, str], records: Records) -> bool:

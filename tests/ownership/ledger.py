@@ -93,8 +93,8 @@ class Ledger:
         """Return whether the entry's resource may change the stream."""
         if record.owner is None:  # it is whose state holds its id
             return bool(entry.claim or entry.imported)
-        if entry.imported is not None:
-            return entry.imported == _token(record)
+        if entry.imported == _token(record):
+            return True
         holder = self.holders[record.name]
         return holder.resource == entry.resource and (holder.claim == entry.claim or holder.urn == entry.urn)
 
