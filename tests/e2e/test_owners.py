@@ -1,4 +1,4 @@
-"""Which stack may change a stream: after an import, after a restored state, after a create whose answer was lost."""
+"""Which stack may change a stream: after an import, and after a restored state."""
 
 from __future__ import annotations
 
