@@ -73,7 +73,7 @@ def test_an_import_takes_a_stream_over_with_the_next_update(ledger: Ledger, make
     assert f"{taker} owns this stream now" in refused.text
     (error,) = refused.said("error", "orders")
     assert f"it is managed by {taker} [RPL-OWNER-OTHER]" in error
-    assert f"run pulumi state delete '{urn}', and remove the resource from this program" in error
+    assert f"run pulumi state delete '{urn}' and remove the resource from this program" in error
     old.destroy(SKIP)
     assert ledger.entries(name) == [("made", name, True)]
     new.destroy(SKIP)
