@@ -214,15 +214,14 @@ def test_a_stream_moves_to_another_stack(memory: Memory, make_project: Make) -> 
         *("import", "replicator:index:Stream", "moving", "memory/default/moving"),
         *("--yes", "--protect=false", "--stack", new.stack),
     )
-    assert f"its record names {before.urn}" in ran.text
-    assert new.preview("--expect-no-changes").done("moving") == ["same"]
+    assert f"this stream is owned by {before.urn}; the next update takes ownership" in ran.text
+    assert new.preview().done("moving") == ["update"]
     assert memory.effects() == effects
     assert owner_of(memory, "moving") == before
 
-    resources["moving"]["properties"]["deletionProtection"] = True
-    new.write_yaml({"resources": {"moving": resources["moving"]}})
     new.up("--skip-preview")
     after = owner_of(memory, "moving")
-    assert (after.urn, after.token) == (f"urn:pulumi:dev::{new.name}::replicator:index:Stream::moving", before.token)
+    assert after.urn == f"urn:pulumi:dev::{new.name}::replicator:index:Stream::moving"
+    assert after.token == token_digest(new.owner_token("moving")) != before.token
 
     assert old.preview(check=False).code == 1, "its program declares what another manages"

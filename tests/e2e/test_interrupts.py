@@ -91,6 +91,39 @@ def test_plugin_killed_in_create_then_cli_killed_in_update(slow: Memory, make_pr
     assert project.preview("--expect-no-changes").done("main") == ["same"]
 
 
+def test_a_lost_create_is_adopted_with_the_same_data_only(slow: Memory, make_project: Make) -> None:
+    project = make_project("lost-answer")
+    inputs = stream(project, name="lost-answer")
+    project.write_yaml(yaml_program(slow.address, inputs))
+    process = start_change(project, slow)
+    kill_plugins(process.pid)
+    finish(process)
+    assert "main" not in project.resources()
+    until(lambda: "lost-answer" in slow.names(), "the backend went on")
+    made = slow.find("lost-answer")
+
+    other = {"kind": "postgres", "uri": "postgres://db.example/other"}
+    project.write_yaml(yaml_program(slow.address, {**inputs, "source": other}))
+    refused = project.up("--skip-preview", check=False)
+    assert refused.code == 1
+    (error,) = refused.said("error", "main")
+    assert f"memory/default/lost-answer exists, with the source {inputs['source']['uri']}" in error
+    assert "or one whose create was interrupted [RPL-OWNER-OTHER]" in error
+    found = slow.find("lost-answer")
+    assert found and made
+    assert found.stream == made.stream
+
+    project.write_yaml(yaml_program(slow.address, inputs))
+    project.up("--skip-preview")
+    adopted = slow.find("lost-answer")
+    assert adopted and adopted.stream.owner
+    assert adopted.stream.owner != made.stream.owner, "the token that was lost is stale"
+    assert adopted.stream.owner.token == token_digest(project.owner_token("main"))
+    assert (adopted.status.events_replicated or 0) >= (found.status.events_replicated or 0), "nothing began again"
+    project.destroy("--skip-preview")
+    assert slow.find("lost-answer") is None
+
+
 KILLS: tuple[tuple[str, Mapping[str, Any], str], ...] = (
     ("create", {}, "describe"),
     ("update", {"mode": "cdc"}, "upsert_stream"),

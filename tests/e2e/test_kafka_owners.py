@@ -82,6 +82,7 @@ def test_a_record_that_cannot_be_read(here: World, make_project: Make) -> None:
         here.topic(f"{name}.orders", orders(0, 3))
     declare(here, project, names)
     project.up(SKIP)
+    here.caught_up(names[1])
     before = project.resources()
     config = here.config(names[0])
     later = {**json.loads(config["replicator.record"]), "version": 3}

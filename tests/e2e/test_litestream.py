@@ -321,12 +321,14 @@ def test_plugin_killed_in_create(here: World, make_project: Make) -> None:
     project.destroy(SKIP)
 
 
-def test_agent_killed_in_create(here: World, make_project: Make) -> None:
-    """The answer is lost, so the state keeps the id; a destroy then removes what the agent had recorded."""
-    project = make_project("cut-off")
-    here.database("cut-off")
-    here.write(project, here.inputs("cut-off"))
-    record = here.host.state / "registry" / "streams" / "cut-off.json"
+@pytest.mark.parametrize("goes_on", [False, True], ids=["destroy", "up"])
+def test_agent_killed_in_create(goes_on: bool, here: World, make_project: Make) -> None:
+    """The answer is lost, so the state has the id; `up` completes the stream, and a destroy removes it."""
+    name = f"cut-off-{int(goes_on)}"
+    project = make_project(name)
+    here.database(name)
+    here.write(project, here.inputs(name))
+    record = here.host.state / "registry" / "streams" / f"{name}.json"
     process = project.start("up", SKIP)
     until(record.exists, "the agent has recorded the stream")
     here.host.end(signal.SIGKILL)
@@ -336,12 +338,17 @@ def test_agent_killed_in_create(here: World, make_project: Make) -> None:
         here.host.start()
     assert process.returncode == 1, text
     state = project.resources()["main"]
-    assert state["id"] == "litestream/default/cut-off"
+    assert state["id"] == f"litestream/default/{name}"
     reason, what_to_do = state["initErrors"]
     assert "[RPL-AGENT-DOWN]" in reason
     assert "pulumi up completes it, and pulumi destroy removes the stream" in what_to_do
-    assert "cut-off" in here.names()
+    assert name in here.names()
+    if goes_on:
+        project.up(SKIP)
+        assert project.preview(CLEAN).done("main") == ["same"]
+        here.caught_up(name)
+        assert here.restored(name) == here.content(name)
     project.destroy(SKIP)
-    assert "cut-off" not in here.names()
-    assert "cut-off" not in here.side_folders()
+    assert name not in here.names()
+    assert name not in here.side_folders()
     assert not record.exists()

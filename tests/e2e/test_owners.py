@@ -1,4 +1,4 @@
-"""Which stack may change a stream: after an import, after a restored state, after a create whose answer was lost."""
+"""Which stack may change a stream: after an import, and after a restored state."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_an_import_takes_a_stream_over_with_the_next_update(ledger: Ledger, make
     assert f"{taker} owns this stream now" in refused.text
     (error,) = refused.said("error", "orders")
     assert f"it is managed by {taker} [RPL-OWNER-OTHER]" in error
-    assert f"run pulumi state delete '{urn}', and remove the resource from this program" in error
+    assert f"run pulumi state delete '{urn}' and remove the resource from this program" in error
     old.destroy(SKIP)
     assert ledger.entries(name) == [("made", name, True)]
     new.destroy(SKIP)
