@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from replicator.backends.reservations import Ends, Reservations
+from replicator.backends.sqlite.claims import Claims
 from replicator.backends.sqlite.record import Phase, Record
 from replicator.errors import DestinationInUse, InvalidStream, ReplicatorError
 from replicator.model import Stream, StreamState
@@ -215,11 +216,16 @@ async def _without_a_claim(self: Reservations, stream: Stream) -> AsyncIterator[
     yield
 
 
+async def _nothing_claimed(self: Claims, stream: Stream) -> bool:
+    return False
+
+
 async def test_a_check_without_a_claim_makes_both_or_none(
     agent: Agent, tmp_path: Path, s3: TwoOwners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both go on to the store, where each finds what the other one has left."""
     monkeypatch.setattr(Reservations, "hold", _without_a_claim)
+    monkeypatch.setattr(Claims, "take", _nothing_claimed)
     made = []
     for number in range(5):
         pair = Round(tmp_path, s3, number).folders("shop", "shop")
