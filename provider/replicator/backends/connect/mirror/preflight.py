@@ -64,7 +64,7 @@ async def check(
 
 
 async def warnings(ends: Ends, stream: Stream, view: View, *, new: bool) -> list[Finding]:
-    """What a person wants to know of the two ends, and what stops nobody."""
+    """Return warnings about the two ends that do not stop the change."""
     found = []
     for end, seen in (("source", view.source), ("destination", view.destination)):
         if isinstance(seen, ReplicatorError):
