@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from replicator.backends.sqlite.claims import Claim, Claims
@@ -16,30 +15,17 @@ from replicator.backends.sqlite.replica import S3Credentials
 from replicator.errors import DestinationInUse
 from replicator.model import Stream
 
+from tests.backends.sqlite.line_process import LineProcess
 
-class Claimer:
+
+class Claimer(LineProcess):
     """The other end of the process. Use it as an async context manager.
 
     :param way: `claims`, or `naive`: look first, then write.
     """
 
     def __init__(self, agent: str, way: str, credentials: S3Credentials) -> None:
-        self._arguments = (agent, way, credentials.access_key_id, credentials.secret_access_key)
-        self._process: asyncio.subprocess.Process
-
-    async def __aenter__(self) -> Claimer:
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.backends.sqlite.claimer", *self._arguments),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            cwd=Path(__file__).parents[3],
-        )
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        await asyncio.wait_for(self._process.wait(), 20)
+        super().__init__(__name__, agent, way, credentials.access_key_id, credentials.secret_access_key)
 
     async def claim(self, stream: Stream, at: float) -> bool:
         """Claim the destination of a stream at a moment; whether that was won."""

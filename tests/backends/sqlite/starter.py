@@ -11,27 +11,14 @@ from replicator.errors import ReplicatorError
 from replicator.model import Stream
 from replicator.remote.client import RemoteReplicator
 
+from tests.backends.sqlite.line_process import LineProcess
 
-class Starter:
+
+class Starter(LineProcess):
     """The other end of the process. Use it as an async context manager."""
 
     def __init__(self, socket: Path) -> None:
-        self._socket = socket
-        self._process: asyncio.subprocess.Process
-
-    async def __aenter__(self) -> Starter:
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.backends.sqlite.starter", str(self._socket)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            cwd=Path(__file__).parents[3],
-        )
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        await asyncio.wait_for(self._process.wait(), 20)
+        super().__init__(__name__, str(socket))
 
     async def start(self, stream: Stream) -> str:
         """Start a stream; `made`, or the error's code and text."""
