@@ -3,7 +3,7 @@ module example-litestream-go
 go 1.26.6
 
 require (
-	github.com/pulumi-replicator/pulumi-replicator/sdk/go v0.1.0
+	github.com/pulumi-replicator/pulumi-replicator/sdk/go v0.2.0
 	github.com/pulumi/pulumi/sdk/v3 v3.274.1
 )
 

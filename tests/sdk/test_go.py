@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from replicator import __version__
 from replicator.plugin.schema import build_schema
 from replicator.plugin.schema_examples import TRANSLATED
 
@@ -70,6 +71,11 @@ def test_the_module_asks_for_the_pulumi_that_it_is_vetted_with() -> None:
     # With an older one than 3.274 it does not compile, which no test would see.
     modules = (GoModule(ROOT / "sdk" / "go", ""), *GO_MODULES)
     assert {versions(module.gomod)[SDK] for module in modules} == {f"v{pulumi_cli.MODULES[0].sdk_version}"}
+
+
+@pytest.mark.parametrize("module", GO_MODULES, ids=lambda module: module.folder.name)
+def test_an_example_asks_for_this_release(module: GoModule) -> None:
+    assert versions(module.gomod)[INFO["modulePath"]] == f"v{__version__}"
 
 
 @pytest.mark.parametrize("module", GO_MODULES, ids=lambda module: module.folder.name)

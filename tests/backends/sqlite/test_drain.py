@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,6 +96,21 @@ async def test_what_an_agent_could_not_take_up_is_not_deleted_either(
         with pytest.raises(EngineUnavailable, match="last changes are not at the destination"):
             await agent.driver.delete_stream("orders", owner=OWNER)
     await agent.driver.delete_stream("orders", owner=OWNER)
+    await assert_whole(command_line, stream, database)
+
+
+@pytest.mark.parametrize("changes", [{}, {"checkpointInterval": "500ms"}], ids=["shared", "own"])
+async def test_a_delete_uploads_with_another_process_where_litestream_has_just_died(
+    agent: Agent, command_line: CommandLine, database: Path, place: str, changes: dict[str, str]
+) -> None:
+    stream = declare("orders", database, place, **changes)
+    await agent.driver.upsert_stream(stream)
+    await caught_up(agent.driver, "orders")
+    add_rows(database, 20)
+    for pid in agent.pids:
+        os.kill(pid, signal.SIGKILL)
+    await agent.driver.delete_stream("orders", owner=OWNER)
+    assert await agent.driver.list_streams() == []
     await assert_whole(command_line, stream, database)
 
 

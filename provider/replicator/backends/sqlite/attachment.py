@@ -15,7 +15,7 @@ from replicator.backends.sqlite import faults, preflight, wal
 from replicator.backends.sqlite.guards import Guards
 from replicator.backends.sqlite.health import Health
 from replicator.backends.sqlite.lanes import Job, Lane, Lanes, Launch
-from replicator.backends.sqlite.litestream import EngineError, EngineUnreachable
+from replicator.backends.sqlite.litestream import EngineError, EngineTimeout, EngineUnreachable
 from replicator.backends.sqlite.places import Identities, check_source_path, location_of, source_path
 from replicator.backends.sqlite.positions import position_at
 from replicator.backends.sqlite.record import FileId, Phase, Record, Store
@@ -102,7 +102,7 @@ class Attachment:
             return True  # a process of its own has begun with an upload
         if await asyncio.to_thread(_size, job.database) < FIRST_UPLOAD * _SLOW_STORE:
             released = await self.lanes.detach(name, timeout=_PROBE_WITHIN)
-            raise EngineError("sync", None, released.error or f"nothing was uploaded within {FIRST_UPLOAD:g} s")
+            raise released.error or EngineError("sync", None, f"nothing was uploaded within {FIRST_UPLOAD:g} s")
         return False
 
     async def reach(self, record: Record) -> None:
@@ -228,7 +228,7 @@ class Attachment:
         if health.answered_for() > _REACHED_IN_VAIN:
             released = await self.lanes.detach(record.name, timeout=_PROBE_WITHIN)
             if released.error:
-                health.failed(self.meaning(EngineError("sync", None, released.error), record.name).message)
+                health.failed(self.meaning(released.error, record.name).message)
             await self.try_attach(record)
 
     # --- small parts ---------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ class Attachment:
             return faults.of_database(error, name)
         if isinstance(error, ReplicaError):
             return faults.of_replica(error, name)
-        if isinstance(error, EngineUnreachable):
+        if isinstance(error, EngineUnreachable | EngineTimeout):
             return EngineUnavailable(
                 f"its litestream process does not answer: {error.text}",
                 stream=name,

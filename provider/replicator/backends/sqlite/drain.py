@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 from replicator.backends.sqlite.attachment import Attachment
-from replicator.backends.sqlite.litestream import EngineError
+from replicator.backends.sqlite.lane import Released
+from replicator.backends.sqlite.litestream import EngineUnreachable
 from replicator.backends.sqlite.record import Phase, Record
 from replicator.errors import ReplicatorError, SourceFormat, SourceMissing
 from replicator.model import Drain
@@ -18,16 +19,15 @@ async def drain(attachment: Attachment, record: Record) -> int | None:
 
     Raise where something is left that cannot be uploaded and has to be; the stream goes on then.
     """
-    stream, health = record.stream, attachment.health_of(record.name)
-    if stream.drain_before_delete is Drain.SKIP:
+    if record.stream.drain_before_delete is Drain.SKIP:
         return (await attachment.lanes.detach(record.name, timeout=_SKIP_WITHIN)).txid
     try:
         has_more = await _has_more(attachment, record)
-        if has_more and not record.paused and not health.by_person and attachment.lanes.of(record.name) is None:
-            await attachment.attach(record, wait=True)
-        released = await attachment.lanes.detach(record.name)
+        released = await _release(attachment, record, has_more)
+        if has_more and isinstance(released.error, EngineUnreachable):  # litestream died; another process can upload
+            released = await _release(attachment, record, has_more)
         if has_more and released.error:
-            raise attachment.meaning(EngineError("sync", None, released.error), record.name)
+            raise attachment.meaning(released.error, record.name)
     except ReplicatorError as error:
         failure = type(error)(
             f"its last changes are not at the destination, so it stays: {error.message}",
@@ -36,9 +36,16 @@ async def drain(attachment: Attachment, record: Record) -> int | None:
             fix="delete it again when that is put right; to delete it without those changes, set drainBeforeDelete: "
             "skip, run pulumi up, and delete it then",
         )
-        health.failed(failure.message)
+        attachment.health_of(record.name).failed(failure.message)
         raise failure from error
     return released.txid
+
+
+async def _release(attachment: Attachment, record: Record, has_more: bool) -> Released:
+    by_person = attachment.health_of(record.name).by_person
+    if has_more and not record.paused and not by_person and attachment.lanes.of(record.name) is None:
+        await attachment.attach(record, wait=True)
+    return await attachment.lanes.detach(record.name)
 
 
 async def _has_more(attachment: Attachment, record: Record) -> bool:

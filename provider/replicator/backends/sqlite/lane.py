@@ -116,7 +116,7 @@ class Released:
     """
 
     txid: int | None = None
-    error: str | None = None
+    error: EngineError | None = None
 
 
 @dataclass(frozen=True, slots=True)

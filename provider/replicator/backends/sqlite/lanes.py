@@ -107,8 +107,8 @@ class Lanes:
             job = lane.jobs[name]
             try:
                 return await self._let_go(lane, job, timeout)
-            except EngineUnreachable as error:
-                return Released(error=error.text)
+            except (EngineUnreachable, EngineTimeout) as error:
+                return Released(error=error)
             finally:
                 lane.jobs.pop(name, None)
                 lane.entered.pop(name, None)
@@ -185,7 +185,7 @@ class Lanes:
             await lane.control.first_look(job.database, timeout=within)
 
     async def _let_go(self, lane: Lane, job: Job, timeout: float) -> Released:
-        """Unregister. Raises EngineUnreachable where the process is gone."""
+        """Unregister. Raise EngineUnreachable where the process is gone, EngineTimeout where it had to be ended."""
         if lane not in self._alive:
             raise EngineUnreachable("unregister", None, "its litestream process was ended")
         held = wal.Hold(None)
@@ -197,11 +197,11 @@ class Lanes:
             released = Released(txid=(await lane.control.unregister(job.database, timeout=timeout)).txid)
         except EngineTimeout as error:
             await self._give_up(lane)  # it may still hold the database, and nothing else would tell
-            raise EngineUnreachable("unregister", None, f"{error.text}; its process was ended") from error
+            raise EngineTimeout("unregister", None, f"{error.text}; its process was ended") from error
         except EngineUnreachable:
             raise
         except EngineError as error:
-            released = Released(error=error.text)
+            released = Released(error=error)
         finally:
             await held.release()
         lane.offered.discard(job.database)
