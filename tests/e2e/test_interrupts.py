@@ -179,7 +179,7 @@ def test_waits_end_on_time_out_and_interrupt(tmp_path: Path, make_project: Make)
         project.write_yaml(yaml_program(behind.address, inputs, options=limited))
         late = project.up("--skip-preview", check=False)
         assert late.code == 1
-        assert "the change took longer than 2 s; nothing was undone [RPL-WAIT-TIMEOUT]" in late.text
+        assert "the change took longer than 2 s; nothing was undone; last progress: " in late.text
         assert "raise the resource's customTimeouts" in late.text
         state = project.resources()["main"]
         name = state["inputs"]["name"]

@@ -13,6 +13,7 @@ from replicator.errors import AgentUnreachable, StreamNotFound, WaitCancelled, W
 from replicator.lifecycle import wait
 from replicator.lifecycle.wait import DEFAULT_TIMEOUT, Limits, wait_for_replay, wait_for_stream
 from replicator.model import Checkpoint, StreamState, StreamStatus
+from replicator.progress import tell, told_to
 from replicator.replicator import Description, ReplayMethod, ReplayProgress, ReplayState
 
 from tests.lifecycle.given import Watched, stream
@@ -95,11 +96,8 @@ SNAPSHOT, BEHIND, RUNNING = ("snapshot", None, None), ("catching_up", 5, 3), ("r
 async def test_what_ends_a_wait(wait_for: str, answers: list[Any], looks: int) -> None:
     replicator = Scripted(*answers)
     shown: list[str] = []
-
-    async def show(text: str) -> None:
-        shown.append(text)
-
-    last = await wait_for_stream(replicator, stream(waitFor=wait_for), Limits(5), show)
+    with told_to(shown.append):
+        last = await wait_for_stream(replicator, stream(waitFor=wait_for), Limits(5))
     assert (last.state.value, last.events_replicated, last.lag_events) == answers[looks - 1]
     assert len(shown) == looks - 1
 
@@ -123,11 +121,8 @@ A_GOAL = Parts({"a": 5, "b": 5}, {"a": 3, "b": 0})
 async def test_catching_up_is_by_partition(answers: list[Parts], looks: int) -> None:
     replicator = Scripted(*answers)
     shown: list[str] = []
-
-    async def show(text: str) -> None:
-        shown.append(text)
-
-    await wait_for_stream(replicator, stream(waitFor="caught_up"), Limits(5), show)
+    with told_to(shown.append):
+        await wait_for_stream(replicator, stream(waitFor="caught_up"), Limits(5))
     assert len(shown) == looks - 1
 
 
@@ -138,12 +133,9 @@ async def test_a_stream_that_is_removed_meanwhile_ends_the_wait() -> None:
 
 async def test_progress_says_how_far_behind_it_is() -> None:
     shown: list[str] = []
-
-    async def show(text: str) -> None:
-        shown.append(text)
-
     copying = ("snapshot", 0, 8)
-    await wait_for_stream(Scripted(copying, BEHIND, RUNNING), stream(waitFor="caught_up"), Limits(5), show)
+    with told_to(shown.append):
+        await wait_for_stream(Scripted(copying, BEHIND, RUNNING), stream(waitFor="caught_up"), Limits(5))
     assert shown == ["snapshot, 8 behind", "catching up, 3 behind"]
 
 
@@ -214,6 +206,25 @@ async def test_a_time_out_of_something_else_is_not_ours() -> None:
             raise TimeoutError("the disk")
 
 
+async def test_what_is_told_inside_reaches_the_person_and_the_error_also_from_a_task() -> None:
+    shown: list[str] = []
+
+    async def show(text: str) -> None:
+        shown.append(text)
+
+    async def work() -> None:
+        tell("waiting for a rebalance to end")
+        await asyncio.sleep(5)
+
+    with pytest.raises(WaitTimeout, match=r"nothing was undone; last progress: waiting for a rebalance to end \["):
+        async with Limits(0.05).within("the change", "orders", show):
+            tell("before")
+            await asyncio.shield(asyncio.create_task(work()))
+    assert shown[-1:] == ["waiting for a rebalance to end"]
+    tell("nobody listens any more")
+    assert shown[-1] == "waiting for a rebalance to end"
+
+
 @pytest.mark.parametrize(("seconds", "expected"), [(0, DEFAULT_TIMEOUT), (3, 3), (0.5, 0.5)])
 def test_seconds(seconds: float, expected: float) -> None:
     assert Limits(seconds).seconds == expected
@@ -225,11 +236,8 @@ def test_seconds(seconds: float, expected: float) -> None:
 )
 async def test_a_replay_is_seen_to_its_end(states: list[str], last: str) -> None:
     shown: list[str] = []
-
-    async def show(text: str) -> None:
-        shown.append(text)
-
-    found = await wait_for_replay(Scripted(*states[1:]), progress(states[0]), Limits(5), show)
+    with told_to(shown.append):
+        found = await wait_for_replay(Scripted(*states[1:]), progress(states[0]), Limits(5))
     assert found.state.value == last
     assert shown == ["is running"] * (len(states) - 1)
 

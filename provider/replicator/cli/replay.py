@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -157,12 +157,13 @@ async def _plan(client: Replicator, request: _Request) -> ReplayPlan:
 async def _run(client: Replicator, request: _Request) -> ReplayProgress:
     """Begin the replay, or join it, and see its end."""
     from replicator.lifecycle.wait import Limits, wait_for_replay
+    from replicator.progress import told_to
 
     begun = await client.replay(
         request.name, request.start, key=request.key, method=request.method, target=request.target
     )
-    with _progress() as progress:
-        return await wait_for_replay(client, begun, Limits(), progress)
+    with _shown() as show, told_to(show):
+        return await wait_for_replay(client, begun, Limits())
 
 
 def _when(replay: ReplayProgress) -> str:
@@ -199,14 +200,14 @@ def _place(point: Checkpoint) -> str:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str], Awaitable[None]]]:
+def _shown() -> Iterator[Callable[[str], None]]:
     """Shows what goes on: a moving line on a terminal, one line for each change elsewhere."""
     from rich.console import Console
 
     console = Console(highlight=False)
     last: Any = None
 
-    async def tell(text: str) -> None:
+    def show(text: str) -> None:
         nonlocal last
         if text != last:
             last = text
@@ -217,7 +218,7 @@ def _progress() -> Iterator[Callable[[str], Awaitable[None]]]:
 
     if not console.is_terminal:
         status = None
-        yield tell
+        yield show
         return
     with console.status("replaying") as status:
-        yield tell
+        yield show

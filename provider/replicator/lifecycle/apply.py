@@ -77,10 +77,10 @@ async def make_it_so(
     stream = stream.model_copy(update={"owner": owner})
     at = StreamId.of(stream)
     replicator = connections.changing(at)
-    async with limits.within("the change", stream.name):
+    async with limits.within("the change", stream.name, progress):
         await replicator.upsert_stream(stream)
         if stream.wait_for is not WaitFor.NONE and stream.desired_state is DesiredState.RUNNING:
-            await wait_for_stream(replicator, stream, limits, progress)
+            await wait_for_stream(replicator, stream, limits)
         found = await replicator.describe([stream.name])
     connections.changing(at)
     if not found:
@@ -121,12 +121,20 @@ async def look(connections: Connections, at: StreamId) -> Outcome | None:
     return _outcome(at, found[0]) if found else None
 
 
-async def delete(connections: Connections, at: StreamId, owner: Owner, *, protected: bool, limits: Limits) -> bool:
+async def delete(
+    connections: Connections,
+    at: StreamId,
+    owner: Owner,
+    *,
+    protected: bool,
+    limits: Limits,
+    progress: Progress = silent,
+) -> bool:
     """Remove the stream; raise `StreamProtected` where it has deletionProtection.
 
     Return False where another resource owns the stream by now: nothing was touched, and protection does not matter.
     """
-    async with limits.within("the delete", at.name):
+    async with limits.within("the delete", at.name, progress):
         if protected and await _would_remove(connections, at, owner):
             raise StreamProtected(
                 "deletionProtection is on",

@@ -29,9 +29,9 @@ async def run_replay(
 ) -> ReplayProgress:
     """Run the replay, or join the one that has this key, and wait until it ends. Raise `ReplayFailed` if it fails."""
     replicator = connections.changing(at)
-    async with limits.within("the replay", at.name):
+    async with limits.within("the replay", at.name, progress):
         started = await replicator.replay(at.name, start, key=key, method=method, target=target)
-        ended = await wait_for_replay(replicator, started, limits, progress)
+        ended = await wait_for_replay(replicator, started, limits)
     if ended.state is ReplayState.FAILED:
         raise ReplayFailed(
             ended.error or "the engine gives no reason",

@@ -259,7 +259,10 @@ class StreamResource:
         owner = _owner_of(urn, state)
         protected = bool(state.get("deletionProtection"))
         at = StreamId.parse(id)
-        if not await apply.delete(self._connections, at, owner, protected=protected, limits=limits):
+        removed = await apply.delete(
+            self._connections, at, owner, protected=protected, limits=limits, progress=self._progress(urn)
+        )
+        if not removed:
             text = "this state does not own the stream any more, so this delete left the stream as it is"
             await self._messages().info(text, urn)
 

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from replicator.errors import StreamNotFound, WaitCancelled, WaitTimeout
 from replicator.model import Stream, StreamState, StreamStatus, WaitFor
+from replicator.progress import tell, told_to
 from replicator.replicator import Description, ReplayProgress, ReplayState, Replicator
 
 Progress = Callable[[str], Awaitable[None]]
@@ -33,9 +34,12 @@ class Limits:
         self.seconds = seconds or DEFAULT_TIMEOUT
         self.cancelled = cancelled or asyncio.Event()
 
-    def within(self, what: str, stream: str) -> AbstractAsyncContextManager[None]:
-        """Raise `WaitTimeout` when the time is over, `WaitCancelled` shortly after a cancel: a call may just end."""
-        return _within(self.seconds, self.cancelled, what, stream)
+    def within(self, what: str, stream: str, progress: Progress = silent) -> AbstractAsyncContextManager[None]:
+        """Raise `WaitTimeout` when the time is over, `WaitCancelled` shortly after a cancel: a call may just end.
+
+        :param progress: awaited with each text that is told in here; the last one is in the error too.
+        """
+        return _within(self.seconds, self.cancelled, what, stream, progress)
 
     async def pause(self, seconds: float, what: str, stream: str) -> None:
         """Sleep; raise `WaitCancelled` at once on cancel."""
@@ -47,14 +51,19 @@ class Limits:
 
 
 @asynccontextmanager
-async def _within(seconds: float, cancelled: asyncio.Event, what: str, stream: str) -> AsyncIterator[None]:
+async def _within(
+    seconds: float, cancelled: asyncio.Event, what: str, stream: str, progress: Progress
+) -> AsyncIterator[None]:
+    news = _News()
     try:
         async with asyncio.timeout(seconds) as scope:
-            hurry = asyncio.create_task(_hurry(scope, cancelled))
+            beside = [asyncio.create_task(_hurry(scope, cancelled)), asyncio.create_task(news.carry(progress))]
             try:
-                yield
+                with told_to(news.hear):
+                    yield
             finally:
-                hurry.cancel()
+                for task in beside:
+                    task.cancel()
     except TimeoutError:
         if not scope.expired():
             raise
@@ -65,10 +74,29 @@ async def _within(seconds: float, cancelled: asyncio.Event, what: str, stream: s
                 fix="run the same command again, which is safe",
             ) from None
         raise WaitTimeout(
-            f"{what} took longer than {seconds:g} s; nothing was undone",
+            f"{what} took longer than {seconds:g} s; nothing was undone"
+            + (news.last and f"; last progress: {news.last}"),
             stream=stream,
             fix="raise the resource's customTimeouts, or look at the stream's status and run pulumi up again",
         ) from None
+
+
+class _News:
+    """What is told in a scope, on its way to a person."""
+
+    def __init__(self) -> None:
+        self.last = ""
+        self._unread = asyncio.Event()
+
+    def hear(self, text: str) -> None:
+        self.last = text
+        self._unread.set()
+
+    async def carry(self, progress: Progress) -> None:
+        while True:
+            await self._unread.wait()
+            self._unread.clear()
+            await progress(self.last)
 
 
 async def _hurry(scope: asyncio.Timeout, cancelled: asyncio.Event) -> None:
@@ -78,9 +106,7 @@ async def _hurry(scope: asyncio.Timeout, cancelled: asyncio.Event) -> None:
     scope.reschedule(min(soon, scope.when() or soon))
 
 
-async def wait_for_stream(
-    replicator: Replicator, stream: Stream, limits: Limits, progress: Progress = silent
-) -> StreamStatus:
+async def wait_for_stream(replicator: Replicator, stream: Stream, limits: Limits) -> StreamStatus:
     """Wait as `stream.wait_for` says, and return the last status.
 
     `caught_up` means that all that was committed at the source when the wait began is at the destination. A stream that
@@ -89,7 +115,7 @@ async def wait_for_stream(
     found = await _look(replicator, stream.name)
     goal = _marks(found)[1]
     while not _reached(stream.wait_for, found, goal):
-        await progress(_words(found.status))
+        tell(_words(found.status))
         await limits.pause(_POLL, f"waiting for {stream.wait_for.value}", stream.name)
         found = await _look(replicator, stream.name)
     return found.status
@@ -131,9 +157,7 @@ def _words(status: StreamStatus) -> str:
     return f"{status.state.value.replace('_', ' ')}{behind}"
 
 
-async def wait_for_replay(
-    replicator: Replicator, started: ReplayProgress, limits: Limits, progress: Progress = silent
-) -> ReplayProgress:
+async def wait_for_replay(replicator: Replicator, started: ReplayProgress, limits: Limits) -> ReplayProgress:
     """Wait until the replay is done or failed. Raise `WaitTimeout` where it does not go on by itself."""
     replay = started
     while replay.state is ReplayState.RUNNING:
@@ -141,9 +165,9 @@ async def wait_for_replay(
             raise WaitTimeout(
                 f"the replay is recorded, and does not go on: {replay.error}",
                 stream=replay.stream,
-                fix="mend that, and run the same command again, which goes on with it",
+                fix="fix that, and run the same command again, which goes on with it",
             )
-        await progress(replay.message or "replaying")
+        tell(replay.message or "replaying")
         await limits.pause(_POLL, "waiting for the replay", replay.stream)
         replay = await replicator.get_replay(replay.stream, replay.key)
     return replay
