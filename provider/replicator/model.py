@@ -66,6 +66,15 @@ def format_time(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def format_size(count: int) -> str:
+    """A number of bytes: `1.4 MB`."""
+    value, units = float(count), ["B", "kB", "MB", "GB"]
+    while value >= 1000 and units[1:]:
+        value /= 1000
+        del units[0]
+    return f"{value:.1f} {units[0]}" if units[0] != "B" else f"{count} B"
+
+
 def _written_out(value: object) -> object:
     """A bare number is refused: `20260131` would be read as seconds since 1970."""
     if not isinstance(value, datetime) and not (isinstance(value, str) and ":" in value):
@@ -415,6 +424,9 @@ class StreamStatus(Model):
     :param events_replicated: changes written to the destination; the unit is the backend's.
     :param errors_last_hour: failures seen within the last 3,600 seconds.
     :param last_error: the newest failure, or what the stream waits for; quoted from the engine and redacted.
+    :param uploaded_bytes: bytes at the destination of the file that is uploaded now, where it is large enough to be
+        uploaded in parts.
+    :param upload_total_bytes: the size of that file.
     """
 
     name: str
@@ -427,3 +439,13 @@ class StreamStatus(Model):
     events_replicated: int | None = None
     errors_last_hour: int | None = None
     last_error: str | None = None
+    uploaded_bytes: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    upload_total_bytes: int | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @property
+    def upload(self) -> str:
+        """How far the upload of now is, for a person: `12.0 MB of 60.0 MB`; empty where none is seen."""
+        if self.upload_total_bytes is None:
+            return ""
+        total = format_size(self.upload_total_bytes)
+        return total if self.uploaded_bytes is None else f"{format_size(self.uploaded_bytes)} of {total}"

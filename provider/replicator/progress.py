@@ -12,7 +12,7 @@ _listener: ContextVar[Listener | None] = ContextVar("_listener", default=None)
 
 
 def tell(text: str) -> None:
-    """Say what goes on: a phrase for a person, such as `snapshot, 12 of 60 MB`. Nobody has to listen."""
+    """Say what goes on: a phrase for a person, such as `snapshot, 12.0 MB of 60.0 MB`. Nobody has to listen."""
     if (listener := _listener.get()) is not None:
         listener(text)
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from replicator.cli.options import again
-from replicator.cli.output import rough, size
+from replicator.cli.output import rough
 from replicator.cli.status import _cells, _show
-from replicator.model import Checkpoint, StreamState, StreamStatus
+from replicator.model import Checkpoint, StreamState, StreamStatus, format_size
 
 from tests.agent.support import Host, call, caught_up
 from tests.engines import add_rows, make_database, wait_until
@@ -143,4 +143,4 @@ def test_spans_are_rough(seconds: float, text: str) -> None:
     ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2_000_000_000_000, "2000.0 GB")]
 )
 def test_sizes_have_units(count: int, text: str) -> None:
-    assert size(count) == text
+    assert format_size(count) == text

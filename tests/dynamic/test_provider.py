@@ -164,7 +164,10 @@ def test_a_wait_that_is_too_short_is_trouble(operation: str, monkeypatch: pytest
         outputs = provider.update(ID, made(provider), given).outs or {}
     assert time.monotonic() - began < 60  # without the custom time-out it is 600
     (reason,) = outputs["trouble"]
-    assert "the change took longer than 0.3 s; nothing was undone; last progress: running, 5 behind [RPL-WAIT-TIMEOUT]" in reason
+    assert (
+        "the change took longer than 0.3 s; nothing was undone; last progress: running, 5 behind [RPL-WAIT-TIMEOUT]"
+        in reason
+    )
     assert outputs["__timeouts"] == {operation: "300ms"}
 
 

@@ -158,7 +158,10 @@ async def test_the_timeout_of_the_resource_ends_a_wait_with_the_id() -> None:
         given = await provider.checked(waitFor="running")
         id, _, _, reasons = init_failure(await failing(provider.create(given, timeout=0.1)), cut_off=True)
         assert id == ID
-        assert "the change took longer than 0.1 s; nothing was undone; last progress: snapshot [RPL-WAIT-TIMEOUT]" in reasons[0]
+        assert (
+            "the change took longer than 0.1 s; nothing was undone; last progress: snapshot [RPL-WAIT-TIMEOUT]"
+            in reasons[0]
+        )
 
 
 async def test_a_time_out_before_anything_was_made_is_an_error() -> None:

@@ -150,8 +150,8 @@ class Supervisor:
         self._stopping.clear()
         self._task = asyncio.create_task(self._supervise(self._lock))
 
-    async def wait_ready(self, timeout: float) -> None:
-        """Wait until the child is ready. Raises TimeoutError after `timeout` seconds."""
+    async def wait_ready(self, timeout: float | None) -> None:
+        """Wait until the child is ready. Raises TimeoutError after `timeout` seconds, never if that is None."""
         async with asyncio.timeout(timeout), self._changed:
             await self._changed.wait_for(lambda: self.state is ChildState.READY)
 

@@ -53,15 +53,6 @@ def rough(time: timedelta) -> str:
     return f"{seconds // size} {name}"
 
 
-def size(count: int) -> str:
-    """A number of bytes: `1.4 MB`."""
-    value, units = float(count), ["B", "kB", "MB", "GB"]
-    while value >= 1000 and units[1:]:
-        value /= 1000
-        del units[0]
-    return f"{value:.1f} {units[0]}" if units[0] != "B" else f"{count} B"
-
-
 def sentence(text: str) -> str:
     """A clause as a sentence."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

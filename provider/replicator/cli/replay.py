@@ -13,7 +13,7 @@ import typer
 from replicator.cli.connect import address_of, opened, session
 from replicator.cli.exits import Exit
 from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption
-from replicator.cli.output import say, sentence, size, words
+from replicator.cli.output import say, sentence, words
 from replicator.cli.status import NameArgument
 
 if TYPE_CHECKING:
@@ -178,6 +178,8 @@ def _show_plan(plan: ReplayPlan) -> None:
 
 
 def _sentences(plan: ReplayPlan) -> Iterator[str]:
+    from replicator.model import format_size
+
     yield f"Replay of {plan.stream} by {words(plan.method)}, from {_place(plan.resolved)}."
     if plan.start.lsn != plan.resolved.lsn and plan.start.wall != plan.resolved.wall:
         yield f"That is where it can start for {_place(plan.start)}, which was asked for."
@@ -186,7 +188,7 @@ def _sentences(plan: ReplayPlan) -> Iterator[str]:
     if plan.events is not None:
         yield f"It emits {plan.events} events."
     if plan.bytes is not None:
-        yield f"It reads {size(plan.bytes)}."
+        yield f"It reads {format_size(plan.bytes)}."
     if plan.duplicates:
         yield "The destination gets again what it holds already."
     yield from map(sentence, plan.effects)

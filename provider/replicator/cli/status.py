@@ -95,7 +95,8 @@ def _show(found: list[StreamStatus]) -> None:
         limit = _CHECKPOINT_WIDTH if heading == "checkpoint" and console.is_terminal else None
         table.add_column(heading, justify=side, no_wrap=True, max_width=limit)
     for item in found:
-        state = Text(words(item.state), style=_COLOURS.get(item.state, "yellow"))
+        text = ", ".join(filter(None, (words(item.state), item.upload)))
+        state = Text(text, style=_COLOURS.get(item.state, "yellow"))
         table.add_row(Text(item.name), state, *map(Text, _cells(item, now)))
     console.print(table)
     for item in found:

@@ -32,6 +32,8 @@ class StreamStatus(dict[str, Any]):
     events_replicated: int | None = pulumi.property("eventsReplicated")
     errors_last_hour: int | None = pulumi.property("errorsLastHour")
     last_error: str | None = pulumi.property("lastError")
+    uploaded_bytes: int | None = pulumi.property("uploadedBytes")
+    upload_total_bytes: int | None = pulumi.property("uploadTotalBytes")
 
 
 @pulumi.output_type

@@ -154,7 +154,8 @@ def _reached(wait_for: WaitFor, found: Description, goal: Mapping[str, int]) -> 
 
 def _words(status: StreamStatus) -> str:
     behind = f", {status.lag_events} behind" if status.lag_events else ""
-    return f"{status.state.value.replace('_', ' ')}{behind}"
+    upload = f", {status.upload}" if status.upload else ""
+    return f"{status.state.value.replace('_', ' ')}{behind}{upload}"
 
 
 async def wait_for_replay(replicator: Replicator, started: ReplayProgress, limits: Limits) -> ReplayProgress:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from replicator.errors import AgentVersion
-from replicator.model import OF_THE_PROGRAM, Drain, Owner, Stream
+from replicator.model import OF_THE_PROGRAM, Drain, Owner, Stream, StreamStatus
 from replicator.remote.routes import DELETE_STREAM, Operation
 from replicator.replicator import Description
 
@@ -19,6 +19,9 @@ T = TypeVar("T")
 
 _SINCE_2: dict[str, Any] = {"drain_before_delete": Drain.FLUSH}
 """Properties of a stream that protocol 1 refuses, with their defaults."""
+
+_STATUS_SINCE_2: dict[str, Any] = {"uploaded_bytes": None, "upload_total_bytes": None}
+"""The same of a status."""
 
 
 def to_agent(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -79,10 +82,14 @@ def to_older_client(operation: Operation[Any], result: Any, names: Sequence[str]
         if lacking and names is not None and len(names) == 1:
             raise lacking[0].findings[0].error(lacking[0].name)
         result = [_known(item) for item in result if item not in lacking]
+    result = _known(result)
     return bytes(operation.adapter.dump_json(result, by_alias=True))
 
 
 def _known(item: Any) -> Any:
     if isinstance(item, Description):
-        return item.model_copy(update={"declaration": item.stream.model_copy(update=_SINCE_2), "findings": ()})
+        known = {"declaration": _known(item.stream), "status": _known(item.status), "findings": ()}
+        return item.model_copy(update=known)
+    if isinstance(item, StreamStatus):
+        return item.model_copy(update=_STATUS_SINCE_2)
     return item.model_copy(update=_SINCE_2) if isinstance(item, Stream) else item

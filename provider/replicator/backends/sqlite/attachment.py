@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -25,11 +24,11 @@ from replicator.backends.sqlite.status import ASK_WITHIN, stale_after
 from replicator.backends.sqlite.tombstones import Tombstones
 from replicator.errors import DestinationMissing, EngineUnavailable, ReplicatorError, SourceSwapped
 from replicator.model import Stream
+from replicator.progress import tell
 
 FIRST_UPLOAD = 10.0
-"""Seconds that an upsert waits for the first upload. A large one goes on, and the state says `snapshot` meanwhile."""
+"""Seconds after which an upsert looks at the first upload. A large one goes on, and the state says `snapshot`."""
 
-_SLOW_STORE = 1e6  # bytes per second; a smaller database that is not uploaded in time never will be
 _PROBE_WITHIN = 3.0
 _RESEEDS = "if the file is right, run pulumi up --refresh: it is copied whole, under a new prefix"
 _LISTING_AGE = 0.5  # seconds; the streams of one process, which are looked at together, share its listing
@@ -94,16 +93,21 @@ class Attachment:
             raise
 
     async def _first_upload(self, name: str, job: Job) -> bool:
-        """Whether everything is at the destination; a large database may take longer than this waits."""
+        """Whether everything is at the destination. What is uploaded in parts goes on when this returns."""
         lane = self.lanes.of(name)
         if lane is None:
             raise EngineError("sync", None, "its litestream process has ended")
-        if job.alone or await lane.control.uploaded(job.database, timeout=FIRST_UPLOAD):
-            return True  # a process of its own has begun with an upload
-        if await asyncio.to_thread(_size, job.database) < FIRST_UPLOAD * _SLOW_STORE:
-            released = await self.lanes.detach(name, timeout=_PROBE_WITHIN)
-            raise released.error or EngineError("sync", None, f"nothing was uploaded within {FIRST_UPLOAD:g} s")
-        return False
+        if job.alone:
+            return lane.copy is None  # its process has begun with an upload
+        while not await lane.control.uploaded(job.database, timeout=FIRST_UPLOAD):
+            if not await lane.gets_on(job):
+                released = await self.lanes.detach(name, timeout=_PROBE_WITHIN)
+                raise released.error or EngineError("sync", None, "its first upload does not get on")
+            upload = await lane.upload(job, None)
+            if upload is not None and upload.in_parts:
+                return False
+            tell("waiting for the first upload")
+        return True
 
     async def reach(self, record: Record) -> None:
         """Raise where the secret cannot be resolved, or the store does not answer to it."""
@@ -209,7 +213,8 @@ class Attachment:
         limit = stale_after(record.stream.checkpoint_interval)
         last = listed.last_sync_at if listed else None
         fresh = last is not None and datetime.now(UTC) - last.astimezone(UTC) <= limit
-        if fresh or time.monotonic() - (health.attached_at or 0.0) <= limit.total_seconds():
+        new = time.monotonic() - (health.attached_at or 0.0) <= limit.total_seconds()
+        if fresh or new or await lane.gets_on(lane.jobs[record.name]):
             health.flows()
         elif time.monotonic() >= health.retry_at:
             await self._ask_why(record, health)
@@ -295,10 +300,3 @@ async def _reach(job: Job) -> None:
     """Ask the store for something that is not there; raise ReplicaError's kinds where it does not answer."""
     if isinstance(job.location, S3Location):
         await job.location.child("reached").list_prefix(job.credentials)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 
 from replicator.backends.sqlite.attachment import Attachment
-from replicator.backends.sqlite.lane import Released
-from replicator.backends.sqlite.litestream import EngineUnreachable
+from replicator.backends.sqlite.lane import Lane, Released
+from replicator.backends.sqlite.litestream import EngineError, EngineUnreachable
+from replicator.backends.sqlite.places import source_path
 from replicator.backends.sqlite.record import Phase, Record
 from replicator.errors import ReplicatorError, SourceFormat, SourceMissing
 from replicator.model import Drain
+from replicator.progress import tell
 
 _SKIP_WITHIN = 1.0  # seconds
+_LOOK_EVERY = 1.0
 
 
 async def drain(attachment: Attachment, record: Record) -> int | None:
@@ -45,7 +49,25 @@ async def _release(attachment: Attachment, record: Record, has_more: bool) -> Re
     by_person = attachment.health_of(record.name).by_person
     if has_more and not record.paused and not by_person and attachment.lanes.of(record.name) is None:
         await attachment.attach(record, wait=True)
-    return await attachment.lanes.detach(record.name)
+    lane = attachment.lanes.of(record.name)
+    if not has_more or lane is None:
+        return await attachment.lanes.detach(record.name)
+    with suppress(EngineError):  # letting go tries once more, and tells why it fails
+        if lane.copy is not None or not await lane.control.uploaded(source_path(record.stream), timeout=0.0):
+            await attachment.reach(record)
+            await _see_uploaded(lane, record)
+    return await attachment.lanes.detach(record.name, patient=True)
+
+
+async def _see_uploaded(lane: Lane, record: Record) -> None:
+    """Wait as long as the upload gets on. A process of its own uploads what is left when it lets go."""
+    job = lane.jobs[record.name]
+    while lane.copy is not None or not job.alone:
+        tell("uploading the last changes")
+        if lane.copy is not None:
+            await asyncio.sleep(_LOOK_EVERY)
+        elif await lane.control.uploaded(job.database, timeout=_LOOK_EVERY) or not await lane.gets_on(job):
+            return
 
 
 async def _has_more(attachment: Attachment, record: Record) -> bool:

@@ -23,7 +23,7 @@ from replicator.backends.sqlite.litestream import EngineError
 from replicator.backends.sqlite.places import location_of, parse_location, same_place, side_folder, source_path
 from replicator.backends.sqlite.record import Phase, Record, Store, unreadable_record
 from replicator.backends.sqlite.status import ASK_WITHIN, Answer, ask, status_of
-from replicator.errors import Category, RecordUnreadable, ReplicatorError
+from replicator.errors import Category, EngineUnavailable, RecordUnreadable, ReplicatorError
 from replicator.model import Checkpoint, Mode, Owner, Stream, StreamStatus
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
 
@@ -78,6 +78,7 @@ class SqliteDriver:
             environ=environ,
         )
         self._locks: dict[str, asyncio.Lock] = {}
+        self._upserts: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._looking: set[str] = set()
         self._watching: asyncio.Task[None] | None = None
@@ -126,7 +127,22 @@ class SqliteDriver:
     # --- the seam ------------------------------------------------------------------------------------------------
 
     async def upsert_stream(self, stream: Stream) -> None:
-        await self._whole(self._upsert(stream))
+        work = self._upserts[stream.name] = self._spawn(self._upsert(stream))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if not self._is_deleted(work):
+                raise
+            raise EngineUnavailable(
+                "a delete ended its creation", stream=stream.name, fix="run pulumi up where it is to be there"
+            ) from None
+        finally:
+            if work.done() and self._upserts.get(stream.name) is work:
+                del self._upserts[stream.name]
+
+    def _is_deleted(self, work: asyncio.Task[None]) -> bool:
+        task = asyncio.current_task()
+        return work.cancelled() and task is not None and not task.cancelling()
 
     async def _upsert(self, stream: Stream) -> None:
         async with self._lock(stream.name):
@@ -166,6 +182,7 @@ class SqliteDriver:
         return await self._whole(self._delete(name, owner))
 
     async def _delete(self, name: str, owner: Owner | None) -> bool:
+        await self._end_creation(name, owner)
         async with self._lock(name):
             record = self._keeper.store.get(name)
             if record is None:
@@ -174,6 +191,15 @@ class SqliteDriver:
                 return False
             await self._keeper.remove(record)
             return True
+
+    async def _end_creation(self, name: str, owner: Owner | None) -> None:
+        """A first copy can take hours, and a delete makes it useless. What it leaves is removed as after a crash."""
+        record, work = self._keeper.store.get(name), self._upserts.get(name)
+        if record is None or work is None or not may_remove(record.stream, owner):
+            return
+        if record.phase is Phase.MAKING or record.copy_due:
+            work.cancel()
+            await asyncio.wait([work])
 
     async def list_streams(self) -> list[Stream]:
         return [record.stream for record in self._keeper.store.records()]
@@ -318,10 +344,12 @@ class SqliteDriver:
             lane, path = self._keeper.lanes.of(record.name), source_path(record.stream)
             health, moving = self._keeper.health_of(record.name), self._keeper.lanes.moving(record.name)
             answer: Answer | None = None
-            if lane is not None and not record.paused and not moving:
+            now = datetime.now(UTC)
+            job = lane.jobs.get(record.name) if lane is not None else None
+            if lane is not None and job is not None and not record.paused and not moving:
                 async with gate:
-                    answer = await ask(lane, path, listed.get(id(lane), {}).get(path))
-            status = await status_of(record, health, path, answer, datetime.now(UTC), moving=moving)
+                    answer = await ask(lane, job, listed.get(id(lane), {}).get(path), now)
+            status = await status_of(record, health, path, answer, now, moving=moving)
             if status.last_error is None:
                 return status
             return status.model_copy(update={"last_error": self._keeper.redact(status.last_error)})

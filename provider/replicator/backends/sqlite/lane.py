@@ -10,19 +10,26 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from replicator.backends.sqlite import wal
+from replicator.backends.sqlite.database import DatabaseError
 from replicator.backends.sqlite.litestream import ControlClient, EngineError, EngineTimeout, ListedDatabase, Synced
 from replicator.backends.sqlite.replica import ReplicaLocation, S3Credentials
+from replicator.backends.sqlite.traffic import Traffic
+from replicator.backends.sqlite.uploads import Arrivals, Upload, next_size, next_upload
 
 _POLL = 0.05
+_LONGEST_POLL = 1.0
+_ASK_WITHIN = 2.0  # seconds
+_TAKE_WITHIN = 10.0  # seconds; to take a large WAL is more than to answer
 
 
 class Supervised(Protocol):
     """A child process that is started again when it dies. After `stop` it is done with."""
 
     last_error: str | None
+    pid: int | None
 
     async def start(self) -> None: ...
-    async def wait_ready(self, timeout: float) -> None: ...
+    async def wait_ready(self, timeout: float | None) -> None: ...
     async def stop(self) -> None: ...
 
 
@@ -96,15 +103,16 @@ class Control(ControlClient):
 
     async def uploaded(self, path: Path, *, timeout: float) -> bool:
         """Wait until all that is committed now is at the destination; False if it is not within `timeout` seconds."""
-        deadline = asyncio.get_running_loop().time() + timeout
-        target = (await self.progress(path, timeout=timeout)).txid
+        deadline, pause = asyncio.get_running_loop().time() + timeout, _POLL
+        target = (await self.progress(path, timeout=_TAKE_WITHIN)).txid
         while True:
-            reached = (await self.progress(path, timeout=timeout)).replicated_txid
+            reached = (await self.progress(path, timeout=_TAKE_WITHIN)).replicated_txid
             if target is not None and reached is not None and reached >= target:
                 return True
             if asyncio.get_running_loop().time() > deadline:
                 return False
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.2, _LONGEST_POLL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +124,7 @@ class Released:
     """
 
     txid: int | None = None
-    error: EngineError | None = None
+    error: EngineError | DatabaseError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,8 @@ class Lane:
     :ivar offered: what was registered since the process came up; it may hold that, also where no answer came.
     :ivar taken: what each job's database had beside it when the process had taken it over.
     :ivar failure: why the only job of a process could not be taken over.
+    :ivar copy: the upload that comes before the process of a single job, while it lasts.
+    :ivar copied: it is done.
     """
 
     def __init__(self, key: str, control: Control) -> None:
@@ -151,6 +161,10 @@ class Lane:
         self.failed = asyncio.Event()
         self.taken: dict[str, Taken] = {}
         self.held = wal.Hold(None)
+        self.copy: asyncio.Task[None] | None = None
+        self.copied = False
+        self._traffic = Traffic()
+        self._arrivals: dict[str, Arrivals] = {}
         self.taking: asyncio.Task[None] | None = None
         self._listed: dict[Path, ListedDatabase] = {}
         self._asking: asyncio.Task[dict[Path, ListedDatabase]] | None = None
@@ -175,6 +189,42 @@ class Lane:
             return {}
         return self._listed
 
+    def enter(self, job: Job, start: int) -> None:
+        """A database was taken over by the process that came up as number `start`."""
+        self.entered[job.name] = start
+        self._arrivals[job.name] = Arrivals()
+
+    def leave(self, name: str) -> None:
+        """Forget a stream."""
+        for known in (self.jobs, self.entered, self.taken, self._arrivals):
+            known.pop(name, None)
+
+    async def gets_on(self, job: Job) -> bool:
+        """Whether an upload is under way that moves; a slow link and a large database take their time."""
+        if self.copy is not None:
+            return True  # it ends where nothing moves
+        arrivals = self._arrivals.get(job.name)
+        try:
+            replicated = (await self.control.progress(job.database, timeout=_ASK_WITHIN)).replicated_txid
+        except EngineError:
+            return False
+        size = await asyncio.to_thread(next_size, job.database, replicated)
+        return arrivals is not None and arrivals.get_on(replicated, size, self.moves())
+
+    def moves(self) -> bool:
+        """Whether the process moves data, whosever it is."""
+        return self._traffic.moves(self.process.pid)
+
+    async def upload(self, job: Job, replicated: int | None) -> Upload | None:
+        """Return the file that is on its way.
+
+        :param replicated: the last transaction at the destination.
+        """
+        if self.copy is not None:
+            newest = await asyncio.to_thread(wal.newest_transaction, job.database)
+            replicated = newest - 1 if newest else None
+        return await next_upload(job.database, replicated, job.location, job.credentials)
+
     async def note_taken(self, job: Job) -> None:
         """Remember the side files of a database that was taken over just now."""
         found = await asyncio.to_thread(wal.side_files, job.database)
@@ -197,8 +247,9 @@ class Lane:
 
     async def close(self) -> None:
         """End the process."""
-        if self.taking is not None:
-            self.taking.cancel()
+        for task in (self.taking, self.copy):
+            if task is not None:
+                task.cancel()
         try:
             await self.process.stop()
         finally:

@@ -40,6 +40,9 @@ READY_WITHIN = 15.0
 DETACH_WITHIN = 15.0
 """Seconds for uploading what is left when a database is let go; a store that is down takes them all."""
 
+COPY_WITHIN = 10.0
+"""Seconds after which the first upload of a process of its own goes on in the background."""
+
 TAKE_WITHIN = 10.0
 """Seconds for the first contact with the store and the first look at the WAL; more for a large database."""
 
@@ -97,8 +100,12 @@ class Lanes:
         async with self._turn(job.name):
             await (self._attach_alone(job) if job.alone else self._attach_shared(job, reached))
 
-    async def detach(self, name: str, *, timeout: float = DETACH_WITHIN) -> Released:
-        """Upload what is left, and let the database go, also when the upload fails."""
+    async def detach(self, name: str, *, timeout: float = DETACH_WITHIN, patient: bool = False) -> Released:
+        """Upload what is left, and let the database go, also when the upload fails.
+
+        :param timeout: seconds for that.
+        :param patient: rather than that, as long as data moves, where the stream has a process of its own.
+        """
         async with self._turn(name):
             lane = self.of(name)
             self._of.pop(name, None)
@@ -106,13 +113,13 @@ class Lanes:
                 return Released()
             job = lane.jobs[name]
             try:
+                if patient and job.alone:
+                    return await self._let_go_alone(lane, job)
                 return await self._let_go(lane, job, timeout)
-            except (EngineUnreachable, EngineTimeout) as error:
+            except (EngineError, DatabaseError) as error:
                 return Released(error=error)
             finally:
-                lane.jobs.pop(name, None)
-                lane.entered.pop(name, None)
-                lane.taken.pop(name, None)
+                lane.leave(name)
                 await self._close_if_empty(lane)
 
     async def snapshot_once(self, job: Job) -> None:
@@ -174,7 +181,7 @@ class Lanes:
         finally:
             await held.release()
         lane.jobs[job.name] = replace(job, reset_due=False)
-        lane.entered[job.name] = start
+        lane.enter(job, start)
 
     async def _take(self, lane: Lane, job: Job, reached: bool) -> None:
         """Wait until litestream has read the WAL and keeps it from being restarted. The caller holds it until then."""
@@ -206,6 +213,17 @@ class Lanes:
             await held.release()
         lane.offered.discard(job.database)
         return released
+
+    async def _let_go_alone(self, lane: Lane, job: Job) -> Released:
+        """End the process, and upload what it left. To unregister would give that a fixed time."""
+        held = await wal.hold(job.database)
+        try:
+            self._lanes.pop(lane.key, None)
+            await self._close(lane)
+            await self._replicate_once(job)
+            return Released(txid=await asyncio.to_thread(wal.newest_transaction, job.database))
+        finally:
+            await held.release()
 
     async def _give_up(self, lane: Lane) -> None:
         """End a process that does not answer. Its other databases are taken up again by who watches them."""
@@ -248,18 +266,23 @@ class Lanes:
     # --- processes -------------------------------------------------------------------------------------------------
 
     async def _attach_alone(self, job: Job) -> None:
+        """Start the process. Its first upload may go on when this returns."""
         key = self._key(job)
         lane = await self._open(key, job)
         size = await asyncio.to_thread(_size, job.database)
-        within = READY_WITHIN + 2 * TAKE_WITHIN + size / _BYTES_PER_SECOND
-        ready = asyncio.create_task(lane.process.wait_ready(within))
+        deadline = asyncio.get_running_loop().time() + READY_WITHIN + 2 * TAKE_WITHIN + size / _BYTES_PER_SECOND
+        ready = asyncio.create_task(lane.process.wait_ready(None))
         failed = asyncio.create_task(lane.failed.wait())
         try:
-            await asyncio.wait([ready, failed], return_when=asyncio.FIRST_COMPLETED)
-            if not ready.done() or ready.exception() is not None:
+            done, _ = await asyncio.wait([ready, failed], timeout=COPY_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+            if not done and lane.copy is None:
+                rest = deadline - asyncio.get_running_loop().time()
+                await asyncio.wait([ready, failed], timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done() and lane.copy is None:
                 raise lane.failure or _not_started(lane)
         except BaseException:
-            await self._close(lane)
+            lane.jobs.pop(job.name, None)
+            await self._close_if_empty(lane)
             raise
         finally:
             ready.cancel()
@@ -348,16 +371,30 @@ class Lanes:
         try:
             job = lane.jobs[name]
             lane.held = await self._prepare(job)
-            if lane.attempts == 1:  # the daemon's first upload would come after one interval
-                await self._replicate_once(job)
+            if not lane.copied:  # the daemon's first upload would come after one interval
+                await self._copy(lane, job)
         except Exception as error:
             self._lost(lane, name, error)
             raise
+
+    async def _copy(self, lane: Lane, job: Job) -> None:
+        lane.copy = asyncio.create_task(self._replicate_once(job))
+        try:
+            await asyncio.wait([lane.copy])
+            if lane.copy.cancelled():
+                raise EngineError("replicate", None, "it was ended before its first upload was")
+            await lane.copy
+        finally:
+            lane.copy.cancel()
+            await asyncio.gather(lane.copy, return_exceptions=True)
+            lane.copy = None
+        lane.copied = True
 
     async def _on_alone(self, lane: Lane, name: str) -> None:
         try:
             await self._take(lane, lane.jobs[name], reached=True)
             await lane.note_taken(lane.jobs[name])
+            lane.enter(lane.jobs[name], lane.starts)
         except Exception as error:
             self._lost(lane, name, error)
             raise

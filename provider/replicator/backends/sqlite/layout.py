@@ -22,10 +22,21 @@ _NAMED = 5
 _LEVELS = (9, *range(9))  # snapshots first: there is one of them soon, and always later
 _FIRST = f"{1:016x}-"
 
-STARTS_IN_BUCKET = tuple(f"{level:04x}/{_FIRST}" for level in _LEVELS)
+
+def level_in_bucket(level: int) -> str:
+    """What precedes the files of a level, below the prefix of a bucket."""
+    return f"{level:04x}"
+
+
+def level_in_folder(level: int) -> str:
+    """The same below a folder."""
+    return f"ltx/{level}"
+
+
+STARTS_IN_BUCKET = tuple(f"{level_in_bucket(level)}/{_FIRST}" for level in _LEVELS)
 """How the names of files from the first transaction on begin, in a bucket."""
 
-STARTS_IN_FOLDER = tuple(f"ltx/{level}/{_FIRST}" for level in _LEVELS)
+STARTS_IN_FOLDER = tuple(f"{level_in_folder(level)}/{_FIRST}" for level in _LEVELS)
 """The same in a folder."""
 
 

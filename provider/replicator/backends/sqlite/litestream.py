@@ -25,10 +25,12 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 from replicator.backends.sqlite.dialect import LITESTREAM, Dialect
+from replicator.backends.sqlite.traffic import STILL_FOR, Traffic
 from replicator.exchange import BrokenError, ConnectError, Reply, UnixExchange
 from replicator.leash import leashed
 
 _TEXT_LIMIT = 2000  # characters of engine text that an error keeps
+_LOOK_EVERY = 1.0  # seconds between two looks at a transfer
 _GRACE = 2.0  # seconds between the engine's own time-out and ours
 _JSON = {"Content-Type": "application/json"}
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
@@ -317,9 +319,9 @@ async def find_binary(dialect: Dialect = LITESTREAM) -> Binary:
 class CommandLine:
     """The program run as a command, in an explicit environment (see `replica.engine_environment`).
 
-    All time-outs are seconds; a command that exceeds its own, or whose caller is cancelled, is killed. Commands die
-    with this process too: an upload that went on alone would be a second writer. Methods raise EngineError or
-    EngineTimeout.
+    All time-outs are seconds. A command that exceeds its own, whose transfer stands still (`traffic.STILL_FOR`), or
+    whose caller is cancelled, is killed. Commands die with this process too: an upload that went on alone would be a
+    second writer. Methods raise EngineError or EngineTimeout.
     """
 
     def __init__(self, binary: Path, env: Mapping[str, str]) -> None:
@@ -350,33 +352,33 @@ class CommandLine:
         txid: int | None = None,
         timestamp: datetime | None = None,
         integrity: str = "full",
-        timeout: float = 600.0,
     ) -> Restored:
-        """Write the database of a replica to `output`, which must not exist.
+        """Write the database of a replica to `output`, which must not exist. It may last as long as data moves.
 
         `txid` (inclusive) or `timestamp` choose the point, the newest if neither is given. A time after the last batch
         is refused by the engine. `integrity` is none, quick or full, SQLite's own check.
         """
         arguments = ["-json", "-integrity-check", integrity, *_point(txid, timestamp), "-o", str(output), replica_url]
-        result = json.loads(await self._command(["restore", *arguments], timeout))
+        result = json.loads(await self._transfer(["restore", *arguments], Traffic(received=True)))
         return Restored(Path(result["db_path"]), int(result["txid"], 16), result["duration_ms"] / 1000)
 
     async def reset(self, database: Path, *, timeout: float = 60.0) -> None:
         """Drop the engine's local files of `database`. This alone does not make the next upload a snapshot."""
         await self._command(["reset", checked_path(database)], timeout)
 
-    async def replicate_once(
-        self, database: Path, replica_url: str, *, force_snapshot: bool = True, timeout: float = 600.0
-    ) -> None:
-        """Upload what is new and, with `force_snapshot`, the whole database.
+    async def replicate_once(self, database: Path, replica_url: str, *, force_snapshot: bool = True) -> None:
+        """Upload what is new and, with `force_snapshot`, the whole database. It may last as long as data moves.
 
         No daemon may hold `database` meanwhile.
         """
         flags = ["-once", "-force-snapshot"] if force_snapshot else ["-once"]
-        await self._command(["replicate", *flags, checked_path(database), replica_url], timeout)
+        await self._transfer(["replicate", *flags, checked_path(database), replica_url], Traffic())
 
     async def _command(self, arguments: Sequence[str], timeout: float) -> str:
         return await _run([str(self._binary), *arguments], env=self._env, timeout=timeout, operation=arguments[0])
+
+    async def _transfer(self, arguments: Sequence[str], traffic: Traffic) -> str:
+        return await _run([str(self._binary), *arguments], env=self._env, traffic=traffic, operation=arguments[0])
 
 
 def checked_path(database: Path) -> str:
@@ -419,7 +421,14 @@ def _ltx_file(item: dict[str, Any]) -> LtxFile:
     )
 
 
-async def _run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float, operation: str) -> str:
+async def _run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    operation: str,
+    timeout: float | None = None,
+    traffic: Traffic | None = None,
+) -> str:
     process = await asyncio.create_subprocess_exec(
         *leashed(argv),
         stdin=asyncio.subprocess.DEVNULL,
@@ -428,9 +437,13 @@ async def _run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float, o
         env=dict(env),
         start_new_session=True,
     )
+    ended = asyncio.create_task(process.communicate())
     try:
         async with asyncio.timeout(timeout):
-            output, errors = await process.communicate()
+            while not (await asyncio.wait([ended], timeout=_LOOK_EVERY if traffic else None))[0]:
+                if traffic and not traffic.moves(process.pid):
+                    raise EngineTimeout(operation, None, f"timed out: it moved no data for {STILL_FOR:g} s")
+            output, errors = await ended
     except TimeoutError:
         raise EngineTimeout(operation, None, f"not finished within {timeout:g} s") from None
     finally:
@@ -438,6 +451,7 @@ async def _run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float, o
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await asyncio.shield(process.wait())
+        ended.cancel()
     if process.returncode != 0:
         raise EngineError(operation, process.returncode, _last_words(errors, output))
     return output.decode(errors="replace")

@@ -101,6 +101,27 @@ def is_any_in_bucket(s3: S3Client, bucket: str, prefixes: Collection[str]) -> bo
     return any(s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1).get("KeyCount") for prefix in prefixes)
 
 
+def parts_in_bucket(s3: S3Client, bucket: str, key: str) -> int | None:
+    """Return the bytes of the parts that the newest multipart upload of a key has; `None` where there is none.
+
+    Raise ClientError.
+    """
+    listed = s3.list_multipart_uploads(Bucket=bucket, Prefix=key).get("Uploads", [])
+    begun = max((item for item in listed if item["Key"] == key), default=None, key=lambda item: item["Initiated"])
+    if begun is None:
+        return None
+    pages = s3.get_paginator("list_parts").paginate(Bucket=bucket, Key=key, UploadId=begun["UploadId"])
+    return sum(part["Size"] for page in pages for part in page.get("Parts", []))
+
+
+def size_in_folder(path: Path) -> int | None:
+    """Return the size of a file; `None` where there is none. Raise OSError."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
 def _write_new(path: Path, content: bytes) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
         file.write(content)

@@ -46,15 +46,19 @@ class Position:
         return cls(int(match[1] or 1), int(match[2], 16))
 
 
+def transaction_file(database: Path, txid: int) -> Path:
+    """Where the engine keeps one transaction beside the database, until it is old enough to go."""
+    name = format_txid(txid)
+    return LITESTREAM.side_folder_of(database) / "ltx" / "0" / f"{name}-{name}.ltx"
+
+
 def batch_time(database: Path, txid: int) -> datetime | None:
     """When a transaction file was made, by its header, while it is still kept beside the database.
 
     A restore goes by the same time. The file system's own is some milliseconds off.
     """
-    name = format_txid(txid)
-    path = LITESTREAM.side_folder_of(database) / "ltx" / "0" / f"{name}-{name}.ltx"
     try:
-        with path.open("rb") as file:
+        with transaction_file(database, txid).open("rb") as file:
             header = file.read(_TIME.size + _TIME_AT)
         (milliseconds,) = _TIME.unpack_from(header, _TIME_AT)
     except (OSError, struct.error):

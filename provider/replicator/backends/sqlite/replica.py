@@ -29,6 +29,8 @@ from replicator.backends.sqlite.layout import (
     STARTS_IN_FOLDER,
     Purged,
     in_bucket,
+    level_in_bucket,
+    level_in_folder,
     purge_folder,
 )
 
@@ -128,6 +130,13 @@ class ReplicaLocation(ABC):
     async def has_start(self, credentials: S3Credentials | None) -> bool:
         """Return whether a restore finds a file to begin with: one from the first transaction on."""
 
+    @abstractmethod
+    async def arrived(self, name: str, credentials: S3Credentials | None) -> int | None:
+        """Return the bytes that are there of a transaction file that the engine writes now, by its name.
+
+        None where no such write is under way. Raises ReplicaError's kinds.
+        """
+
     @property
     @abstractmethod
     def store(self) -> str:
@@ -203,6 +212,10 @@ class S3Location(ReplicaLocation):
     async def has_start(self, credentials: S3Credentials | None) -> bool:
         prefixes = [f"{self.prefix}/{start}" for start in STARTS_IN_BUCKET]
         return await self._in_thread(credentials, lambda s3: objects.is_any_in_bucket(s3, self.bucket, prefixes))
+
+    async def arrived(self, name: str, credentials: S3Credentials | None) -> int | None:
+        key = f"{self.prefix}/{level_in_bucket(0)}/{name}"
+        return await self._in_thread(credentials, lambda s3: objects.parts_in_bucket(s3, self.bucket, key))
 
     @property
     def store(self) -> str:
@@ -327,6 +340,9 @@ class FolderLocation(ReplicaLocation):
 
     async def has_start(self, credentials: S3Credentials | None) -> bool:
         return await self._in_thread(lambda: any(any(self.folder.glob(f"{start}*")) for start in STARTS_IN_FOLDER))
+
+    async def arrived(self, name: str, credentials: S3Credentials | None) -> int | None:
+        return await self._in_thread(lambda: objects.size_in_folder(self.folder / level_in_folder(0) / f"{name}.tmp"))
 
     @property
     def store(self) -> str:

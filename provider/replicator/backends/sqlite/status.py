@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from replicator.backends.sqlite.health import Health
-from replicator.backends.sqlite.lanes import Lane
+from replicator.backends.sqlite.lanes import Job, Lane
 from replicator.backends.sqlite.litestream import EngineError, ListedDatabase, Synced
 from replicator.backends.sqlite.positions import Position, batch_time
 from replicator.backends.sqlite.record import Phase, Record
+from replicator.backends.sqlite.uploads import Upload
 from replicator.model import Checkpoint, StreamState, StreamStatus
 
 ASK_WITHIN = 2.0
@@ -22,19 +23,36 @@ _DEFAULT_INTERVAL = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the engine said of one database; `None` where it did not answer or does not know the database."""
+    """What the engine said of one database; `None` where it did not answer or does not know the database.
 
-    listed: ListedDatabase | None
-    synced: Synced | None
-    error: str | None
+    :param upload: the file that is on its way, where the last upload is no longer fresh.
+    :param gets_on: that file moves.
+    """
+
+    listed: ListedDatabase | None = None
+    synced: Synced | None = None
+    error: str | None = None
+    upload: Upload | None = None
+    gets_on: bool = False
 
 
-async def ask(lane: Lane, database: Path, listed: ListedDatabase | None) -> Answer:
+async def ask(lane: Lane, job: Job, listed: ListedDatabase | None, now: datetime) -> Answer:
     """Ask for transactions. This takes what is in the WAL, so that the lag counts everything that is committed."""
+    if lane.copy is not None:
+        return Answer(upload=await lane.upload(job, None), gets_on=True)
     try:
-        return Answer(listed, await lane.control.progress(database, timeout=ASK_WITHIN), None)
+        synced = await lane.control.progress(job.database, timeout=ASK_WITHIN)
     except EngineError as error:
-        return Answer(listed, None, error.text)
+        return Answer(listed, error=error.text)
+    if listed is None or _is_fresh(listed, job.interval, now):
+        return Answer(listed, synced)
+    upload = await lane.upload(job, synced.replicated_txid)
+    return Answer(listed, synced, upload=upload, gets_on=await lane.gets_on(job))
+
+
+def _is_fresh(listed: ListedDatabase, interval: timedelta | None, now: datetime) -> bool:
+    last = listed.last_sync_at
+    return last is not None and now - last.astimezone(UTC) <= stale_after(interval)
 
 
 def stale_after(interval: timedelta | None) -> timedelta:
@@ -63,6 +81,7 @@ async def status_of(
     reached = record.reached if record.paused else None
     if replicated is not None:
         reached = Checkpoint(lsn=str(Position(record.generation, replicated)), wall=made)
+    upload = answer.upload if answer else None
     return StreamStatus(
         name=record.name,
         state=state,
@@ -73,6 +92,8 @@ async def status_of(
         events_replicated=_count(reached, record.name),
         errors_last_hour=health.errors_last_hour,
         last_error=error or health.last_error,
+        uploaded_bytes=upload.arrived if upload and upload.in_parts else None,
+        upload_total_bytes=upload.total if upload and upload.in_parts else None,
     )
 
 
@@ -96,6 +117,8 @@ def _state(
 ) -> tuple[StreamState, str | None]:
     if record.phase is not Phase.ACTIVE:
         return _half_way(record, health, moving)
+    if record.copy_due and moving and not health.error:
+        return StreamState.SNAPSHOT, None
     if record.copy_due:
         return StreamState.FAILED, health.error or "its snapshot is not made yet"
     if record.paused:
@@ -104,6 +127,8 @@ def _state(
         return StreamState.FAILED, health.error
     if answer is None or moving:
         return StreamState.SNAPSHOT, None  # whenever a process takes a database over, it begins with a whole copy
+    if answer.listed is None and answer.gets_on:
+        return StreamState.SNAPSHOT, None
     if answer.listed is None:
         return StreamState.FAILED, "its litestream process does not answer, or has lost it"
     if answer.error:
@@ -113,6 +138,8 @@ def _state(
         return (StreamState.FAILED, health.stalled) if health.stalled else (StreamState.SNAPSHOT, None)
     age = now - last.astimezone(UTC)
     if age > stale_after(record.stream.checkpoint_interval):
+        if answer.gets_on and not health.stalled:
+            return StreamState.CATCHING_UP, None
         silent = f"nothing was uploaded for {age.total_seconds():.0f} s, and litestream does not say why"
         return StreamState.FAILED, health.stalled or silent
     late = 3 * (record.stream.checkpoint_interval or _DEFAULT_INTERVAL)

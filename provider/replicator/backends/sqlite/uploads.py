@@ -1,0 +1,87 @@
+"""The transaction file that is on its way to the destination now: how large it is, and how much has arrived."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from replicator.backends.sqlite.positions import transaction_file
+from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3Credentials
+
+PART = 5 * 1024 * 1024
+"""Bytes of which litestream makes one request; a larger file goes in parts. (Seen on 0.5.17.)"""
+
+_SLOWEST = 50_000  # bytes a second of a link on which a request is expected to end
+_SLACK = 10.0  # seconds for a request beside its bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file on its way.
+
+    :param arrived: its bytes that the destination holds; `None` where the destination does not tell. S3 counts whole
+        parts, of which five are under way at once.
+    :param total: its size in bytes.
+    """
+
+    arrived: int | None
+    total: int
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether it is more than one request."""
+        return self.total > PART
+
+
+def next_size(database: Path, replicated: int | None) -> int | None:
+    """Return the size of the file after the last one that arrived; `None` where there is none beside the database."""
+    try:
+        return transaction_file(database, (replicated or 0) + 1).stat().st_size
+    except OSError:
+        return None
+
+
+async def next_upload(
+    database: Path, replicated: int | None, location: ReplicaLocation, credentials: S3Credentials | None
+) -> Upload | None:
+    """Return the upload after the last file that arrived. Ask the destination only for what goes in parts."""
+    total = next_size(database, replicated)
+    if total is None:
+        return None
+    if total <= PART:
+        return Upload(0, total)
+    try:
+        return Upload(
+            await location.arrived(transaction_file(database, (replicated or 0) + 1).name, credentials), total
+        )
+    except ReplicaError:
+        return Upload(None, total)
+
+
+class Arrivals:
+    """Whether the uploads of one stream get on, as its looks have seen them since it was taken over."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._replicated: int | None = None
+        self._since = clock()
+
+    def get_on(self, replicated: int | None, size: int | None, moves: bool) -> bool:
+        """Return whether the upload that is under way is to be left alone.
+
+        :param replicated: the last transaction at the destination; the engine forgets it where an upload has failed.
+        :param size: of the next file, in bytes; `None` where there is none.
+        :param moves: whether the engine's process moves data. Other streams may share it, so this alone tells of a file
+            that goes in parts only.
+        """
+        now = self._clock()
+        if replicated != self._replicated:
+            failed = replicated is None
+            self._replicated, self._since = replicated, now
+            if failed:
+                return False
+        if size is None:
+            return False
+        return now - self._since < _SLACK + min(size, PART) / _SLOWEST or (size > PART and moves)
