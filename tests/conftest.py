@@ -24,12 +24,16 @@ SKIPPABLE_IN_CI: frozenset[str] = frozenset()
 
 IN_CI = os.environ.get("REPLICATOR_CI") == "1"
 
+# gRPC's own handlers of fork crash the child of a fork beside its threads, before it becomes another program.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 # A loaded machine is slow, which says nothing about an example.
 settings.register_profile("replicator", deadline=None, derandomize=IN_CI)
 settings.load_profile("replicator")
 
 LONGEST_FIRST = (
     "tests/backends/sqlite/test_proof.py",
+    "tests/backends/sqlite/test_slow.py",
     "tests/backends/sqlite/test_keeper.py",
     "tests/e2e/test_interrupts.py",
     "tests/e2e/test_litestream.py",

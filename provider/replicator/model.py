@@ -75,6 +75,11 @@ def format_size(count: int) -> str:
     return f"{value:.1f} {units[0]}" if units[0] != "B" else f"{count} B"
 
 
+def format_upload(done: int | None, total: int) -> str:
+    """How far an upload is: `12.0 MB of 60.0 MB`."""
+    return format_size(total) if done is None else f"{format_size(done)} of {format_size(total)}"
+
+
 def _written_out(value: object) -> object:
     """A bare number is refused: `20260131` would be read as seconds since 1970."""
     if not isinstance(value, datetime) and not (isinstance(value, str) and ":" in value):
@@ -447,5 +452,4 @@ class StreamStatus(Model):
         """How far the upload of now is, for a person: `12.0 MB of 60.0 MB`; empty where none is seen."""
         if self.upload_total_bytes is None:
             return ""
-        total = format_size(self.upload_total_bytes)
-        return total if self.uploaded_bytes is None else f"{format_size(self.uploaded_bytes)} of {total}"
+        return format_upload(self.uploaded_bytes, self.upload_total_bytes)

@@ -82,6 +82,14 @@ export interface GetStreamStatusResult {
      * What the engine says that a stream does; taken from its worst part.
      */
     readonly state: enums.StreamState;
+    /**
+     * The size of that file.
+     */
+    readonly uploadTotalBytes?: number;
+    /**
+     * Bytes at the destination of the file that is uploaded now, where it is large enough to be uploaded in parts.
+     */
+    readonly uploadedBytes?: number;
 }
 /**
  * What the engine tells about a stream now. Outputs of the resource are as old as the last update or refresh.

@@ -22,9 +22,11 @@ from replicator import __version__
 from replicator.errors import AgentFault, AgentUnreachable, AgentVersion, ReplicatorError, Unsupported
 from replicator.remote import versions
 from replicator.remote.faults import STATUS, invalid, to_wire
+from replicator.remote.pending import Pending, wait_of
 from replicator.remote.routes import (
     INFO_PATH,
     OLDEST,
+    OPERATION_PATH,
     OPERATIONS,
     PROTOCOL,
     PROTOCOL_HEADER,
@@ -53,6 +55,7 @@ def build_app(
     :param latency: a wait before each operation, to imitate an engine that is far away.
     :param on_call: is told the method of each operation before it begins.
     """
+    pending = Pending()
     calls = {operation.method: 0 for operation in OPERATIONS}
     started_at = datetime.now(UTC)
 
@@ -79,6 +82,11 @@ def build_app(
                 content = await request.body()
             except ClientDisconnect:
                 return Response(status_code=499)
+            wait = wait_of(request.headers)
+            work = perform(request, content)
+            return await (work if wait is None else pending.begin(work, wait))
+
+        async def perform(request: Request, content: bytes) -> Response:
             arguments = {name: request.path_params[name] for name in operation.in_path}
             stream = arguments.get("name")
             try:
@@ -112,7 +120,10 @@ def build_app(
 
         return handle
 
-    routes = [Route(INFO_PATH, get_info, methods=["GET"])]
+    async def ask(request: Request) -> Response:
+        return await pending.ask(request.path_params["operation"], wait_of(request.headers) or 0.0)
+
+    routes = [Route(INFO_PATH, get_info, methods=["GET"]), Route(OPERATION_PATH, ask, methods=["GET"])]
     routes += [Route(row.path, endpoint(row), methods=[row.verb]) for row in OPERATIONS]
     app = Starlette(
         routes=routes,
@@ -120,6 +131,7 @@ def build_app(
         exception_handlers={404: _refuse_route, 405: _refuse_route},
     )
     app.router.redirect_slashes = False
+    app.state.pending = pending
     return app
 
 

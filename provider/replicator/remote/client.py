@@ -9,9 +9,10 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from replicator.errors import AgentFault, AgentVersion, InvalidStream
+from replicator.errors import AgentFault, AgentVersion, InvalidStream, ReplicatorError
 from replicator.exchange import Reply
 from replicator.model import Checkpoint, Owner, Stream, StreamStatus
+from replicator.progress import tell
 from replicator.remote import routes, versions
 from replicator.remote.connection import Connection
 from replicator.remote.faults import from_wire, invalid
@@ -35,7 +36,7 @@ class RemoteReplicator:
 
     :param address: `unix:///absolute/path` or `ssh://user@host:port/path`; raise `InvalidConfig` for anything else.
     :param start_hint: what a person does where no agent runs.
-    :param timeout: how long to wait for one answer.
+    :param timeout: how long to wait for one answer, which may be that the operation goes on.
     :param transport: stands in for the socket, as in `httpx.ASGITransport(app)`.
     """
 
@@ -152,11 +153,30 @@ class RemoteReplicator:
     async def _send(self, verb: str, path: str, body: Callable[[], bytes]) -> Reply:
         """Return the answer. A peer that refuses our protocol has done nothing yet, and is asked again in its own."""
         reply = await self._connection.send(verb, path, body())
+        while reply.status == routes.ACCEPTED:
+            reply = await self._ask_again(reply, verb, path, body())
         spoken = reply.headers.get(PROTOCOL_HEADER.lower(), "")
         if is_spoken(spoken) and int(spoken) < self._connection.protocol:
             self._connection.protocol = int(spoken)
             reply = await self._connection.send(verb, path, body())
         self._check(reply)
+        return reply
+
+    async def _ask_again(self, reply: Reply, verb: str, path: str, body: bytes) -> Reply:
+        """Return the next answer to an operation that goes on. An agent that has forgotten it is told it again."""
+        try:
+            goes_on = routes.Accepted.model_validate_json(reply.content)
+        except ValidationError as error:
+            raise self._unreadable("an operation that goes on") from error
+        if goes_on.progress:
+            tell(goes_on.progress)
+        try:
+            reply = await self._connection.send("GET", _fill(routes.OPERATION_PATH, "operation", goes_on.operation))
+            if reply.status == routes.GONE:
+                reply = await self._connection.send(verb, path, body)
+        except ReplicatorError as error:
+            error.unfinished = True
+            raise
         return reply
 
     def _check(self, reply: Reply) -> None:
@@ -190,10 +210,14 @@ class RemoteReplicator:
 def _fill_path(operation: Operation[Any], kind: str, arguments: dict[str, str]) -> str:
     path = operation.path.replace("{kind}", quote(kind, safe=""))
     for name, value in arguments.items():
-        slashes = f"{{{name}:path}}" in path
-        if not value or (not slashes and "/" in value) or any(ord(char) <= _LAST_CONTROL for char in value):
-            raise InvalidStream(f"{value!r} cannot be a {name}", property=name)
-        # Dots are encoded too, since `.` and `..` would be steps of the path.
-        encoded = quote(value, safe="").replace(".", "%2E")
-        path = path.replace(f"{{{name}:path}}" if slashes else f"{{{name}}}", encoded)
+        path = _fill(path, name, value)
     return path
+
+
+def _fill(path: str, name: str, value: str) -> str:
+    slashes = f"{{{name}:path}}" in path
+    if not value or (not slashes and "/" in value) or any(ord(char) <= _LAST_CONTROL for char in value):
+        raise InvalidStream(f"{value!r} cannot be a {name}", property=name)
+    # Dots are encoded too, since `.` and `..` would be steps of the path.
+    encoded = quote(value, safe="").replace(".", "%2E")
+    return path.replace(f"{{{name}:path}}" if slashes else f"{{{name}}}", encoded)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from replicator.errors import AgentUnreachable, EngineUnavailable
 from replicator.exchange import BrokenError, ConnectError, Exchange, Reply, UnixExchange
 from replicator.remote.address import Address, SshAddress, parse_address
-from replicator.remote.routes import PROTOCOL, PROTOCOL_HEADER
+from replicator.remote.routes import PREFER_HEADER, PROTOCOL, PROTOCOL_HEADER
 
 if TYPE_CHECKING:
     import httpx
@@ -24,6 +24,7 @@ RETRY_FOR = timedelta(seconds=2.5)
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.4
 _CONNECTIONS = 64
+_WAIT_FOR = 10  # seconds after which the agent tells that an operation goes on
 
 
 @dataclass(eq=False)
@@ -75,7 +76,11 @@ class Connection:
         Raise `AgentUnreachable` where nothing answers, `EngineUnavailable` where the answer takes too long.
         """
         shared = self._lease()
-        headers = {PROTOCOL_HEADER: str(shared.protocol), "Content-Type": "application/json"}
+        headers = {
+            PROTOCOL_HEADER: str(shared.protocol),
+            PREFER_HEADER: f"respond-async, wait={_WAIT_FOR}",
+            "Content-Type": "application/json",
+        }
         now = asyncio.get_running_loop().time
         pause, last_start, broken = _FIRST_PAUSE, None, False
         while True:

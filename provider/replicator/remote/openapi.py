@@ -12,9 +12,25 @@ from pydantic.json_schema import JsonSchemaMode
 
 from replicator.errors import BY_CODE
 from replicator.remote.faults import STATUS
-from replicator.remote.routes import INFO_PATH, OPERATIONS, PROTOCOL, PROTOCOL_HEADER, Fault, Info, Operation
+from replicator.remote.routes import (
+    ACCEPTED,
+    GONE,
+    INFO_PATH,
+    OPERATION_PATH,
+    OPERATIONS,
+    PREFER_HEADER,
+    PROTOCOL,
+    PROTOCOL_HEADER,
+    Accepted,
+    Fault,
+    Info,
+    Operation,
+)
 
 _SCHEMA = "#/components/schemas/{model}"
+_PREFER = {"$ref": f"#/components/parameters/{PREFER_HEADER}"}
+_ACCEPTED = {"$ref": "#/components/responses/Accepted"}
+_FAULT = {"$ref": "#/components/responses/Fault"}
 _HEADER = {"$ref": f"#/components/headers/{PROTOCOL_HEADER}"}
 
 Json = dict[str, Any]
@@ -27,10 +43,14 @@ def build_document() -> Json:
         *((row.method, "validation", TypeAdapter(row.body)) for row in OPERATIONS if row.body),
         ("fault", "serialization", TypeAdapter(Fault)),
         ("info", "serialization", TypeAdapter(Info)),
+        ("accepted", "serialization", TypeAdapter(Accepted)),
     ]
     schemas, definitions = TypeAdapter.json_schemas(wanted, ref_template=_SCHEMA)
     answer = _answer("Who answers, and how often each operation was called.", schemas["info", "serialization"])
-    paths: Json = {INFO_PATH: {"get": {"operationId": "info", "responses": _responses(answer)}}}
+    paths: Json = {
+        INFO_PATH: {"get": {"operationId": "info", "responses": _responses(answer)}},
+        OPERATION_PATH: {"get": _describe_asking()},
+    }
     for row in OPERATIONS:
         answer = _answer(
             "It is done." if row.result is type(None) else "The answer.", schemas[row.method, "serialization"]
@@ -54,7 +74,21 @@ def build_document() -> Json:
                     "schema": {"const": str(PROTOCOL)},
                 }
             },
-            "responses": {"Fault": _answer(_describe_faults(), schemas["fault", "serialization"])},
+            "parameters": {
+                PREFER_HEADER: {
+                    "name": PREFER_HEADER,
+                    "in": "header",
+                    "description": "`respond-async, wait=10`: the agent answers after 10 s that it goes on (HTTP 202). "
+                    "Left out, the answer comes when the operation has ended.",
+                    "schema": {"type": "string"},
+                }
+            },
+            "responses": {
+                "Accepted": _answer(
+                    f"The operation goes on; its answer is at {OPERATION_PATH}.", schemas["accepted", "serialization"]
+                ),
+                "Fault": _answer(_describe_faults(), schemas["fault", "serialization"]),
+            },
             "schemas": definitions["$defs"],
         },
     }
@@ -65,11 +99,29 @@ def _describe(row: Operation[Any], answer: Json, body: Json | None) -> Json:
     entry: Json = {
         "operationId": row.method,
         "summary": row.summary,
-        "parameters": [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names],
+        "parameters": [_in_path(name) for name in names] + [_PREFER],
     }
     if body is not None:
         entry["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-    return entry | {"responses": _responses(answer)}
+    return entry | {"responses": _responses(answer) | {str(ACCEPTED): _ACCEPTED}}
+
+
+def _describe_asking() -> Json:
+    return {
+        "operationId": "ask",
+        "summary": "The answer to an operation that goes on.",
+        "parameters": [_in_path("operation"), _PREFER],
+        "responses": {
+            "200": {"description": "The answer of the operation.", "headers": {PROTOCOL_HEADER: _HEADER}},
+            str(ACCEPTED): _ACCEPTED,
+            str(GONE): {"description": "The agent was restarted. Send the first request again, which is safe."},
+            "default": _FAULT,
+        },
+    }
+
+
+def _in_path(name: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
 def _template(row: Operation[Any]) -> str:
@@ -77,7 +129,7 @@ def _template(row: Operation[Any]) -> str:
 
 
 def _responses(answer: Json) -> Json:
-    return {"200": answer, "default": {"$ref": "#/components/responses/Fault"}}
+    return {"200": answer, "default": _FAULT}
 
 
 def _answer(description: str, schema: Json) -> Json:

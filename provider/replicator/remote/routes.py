@@ -25,6 +25,18 @@ PROTOCOL_HEADER = "Replicator-Protocol"
 
 INFO_PATH = "/v1/info"
 
+OPERATION_PATH = "/v1/operations/{operation}"
+"""Where a client asks for the answer to an operation that outlasted its request."""
+
+PREFER_HEADER = "Prefer"
+"""Of RFC 7240: `respond-async, wait=10` lets the agent answer after 10 s that an operation goes on."""
+
+ACCEPTED = 202
+"""The status of that answer."""
+
+GONE = 410
+"""The status where the agent does not know the operation: it was restarted, and the client sends its request again."""
+
 
 def is_older(spoken: str) -> bool:
     """Whether a peer that speaks another protocol is older than we are; what is no number comes from later."""
@@ -115,6 +127,17 @@ class Fault(Model):
     stream: str | None = None
     property: str | None = None
     fix: str | None = None
+
+
+class Accepted(Model):
+    """An operation goes on.
+
+    :param operation: its id.
+    :param progress: what it does now, for a person; empty where it does not tell.
+    """
+
+    operation: str
+    progress: str = ""
 
 
 class Info(Model):

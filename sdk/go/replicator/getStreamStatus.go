@@ -75,6 +75,10 @@ type GetStreamStatusResult struct {
 	Name string `pulumi:"name"`
 	// What the engine says that a stream does; taken from its worst part.
 	State StreamStateEnum `pulumi:"state"`
+	// The size of that file.
+	UploadTotalBytes *float64 `pulumi:"uploadTotalBytes"`
+	// Bytes at the destination of the file that is uploaded now, where it is large enough to be uploaded in parts.
+	UploadedBytes *float64 `pulumi:"uploadedBytes"`
 }
 
 func GetStreamStatusOutput(ctx *pulumi.Context, args GetStreamStatusOutputArgs, opts ...pulumi.InvokeOption) GetStreamStatusResultOutput {
@@ -154,6 +158,16 @@ func (o GetStreamStatusResultOutput) Name() pulumi.StringOutput {
 // What the engine says that a stream does; taken from its worst part.
 func (o GetStreamStatusResultOutput) State() StreamStateEnumOutput {
 	return o.ApplyT(func(v GetStreamStatusResult) StreamStateEnum { return v.State }).(StreamStateEnumOutput)
+}
+
+// The size of that file.
+func (o GetStreamStatusResultOutput) UploadTotalBytes() pulumi.Float64PtrOutput {
+	return o.ApplyT(func(v GetStreamStatusResult) *float64 { return v.UploadTotalBytes }).(pulumi.Float64PtrOutput)
+}
+
+// Bytes at the destination of the file that is uploaded now, where it is large enough to be uploaded in parts.
+func (o GetStreamStatusResultOutput) UploadedBytes() pulumi.Float64PtrOutput {
+	return o.ApplyT(func(v GetStreamStatusResult) *float64 { return v.UploadedBytes }).(pulumi.Float64PtrOutput)
 }
 
 func init() {

@@ -1189,6 +1189,10 @@ type StreamStatus struct {
 	Name string `pulumi:"name"`
 	// What the engine says that a stream does; taken from its worst part.
 	State StreamStateEnum `pulumi:"state"`
+	// The size of that file.
+	UploadTotalBytes *float64 `pulumi:"uploadTotalBytes"`
+	// Bytes at the destination of the file that is uploaded now, where it is large enough to be uploaded in parts.
+	UploadedBytes *float64 `pulumi:"uploadedBytes"`
 }
 
 // What the engine tells about a stream. Every number that it cannot tell is null.
@@ -1254,6 +1258,16 @@ func (o StreamStatusOutput) Name() pulumi.StringOutput {
 // What the engine says that a stream does; taken from its worst part.
 func (o StreamStatusOutput) State() StreamStateEnumOutput {
 	return o.ApplyT(func(v StreamStatus) StreamStateEnum { return v.State }).(StreamStateEnumOutput)
+}
+
+// The size of that file.
+func (o StreamStatusOutput) UploadTotalBytes() pulumi.Float64PtrOutput {
+	return o.ApplyT(func(v StreamStatus) *float64 { return v.UploadTotalBytes }).(pulumi.Float64PtrOutput)
+}
+
+// Bytes at the destination of the file that is uploaded now, where it is large enough to be uploaded in parts.
+func (o StreamStatusOutput) UploadedBytes() pulumi.Float64PtrOutput {
+	return o.ApplyT(func(v StreamStatus) *float64 { return v.UploadedBytes }).(pulumi.Float64PtrOutput)
 }
 
 type StreamStatusPtrOutput struct{ *pulumi.OutputState }
@@ -1378,6 +1392,26 @@ func (o StreamStatusPtrOutput) State() StreamStateEnumPtrOutput {
 		}
 		return &v.State
 	}).(StreamStateEnumPtrOutput)
+}
+
+// The size of that file.
+func (o StreamStatusPtrOutput) UploadTotalBytes() pulumi.Float64PtrOutput {
+	return o.ApplyT(func(v *StreamStatus) *float64 {
+		if v == nil {
+			return nil
+		}
+		return v.UploadTotalBytes
+	}).(pulumi.Float64PtrOutput)
+}
+
+// Bytes at the destination of the file that is uploaded now, where it is large enough to be uploaded in parts.
+func (o StreamStatusPtrOutput) UploadedBytes() pulumi.Float64PtrOutput {
+	return o.ApplyT(func(v *StreamStatus) *float64 {
+		if v == nil {
+			return nil
+		}
+		return v.UploadedBytes
+	}).(pulumi.Float64PtrOutput)
 }
 
 type StreamStatusMapOutput struct{ *pulumi.OutputState }

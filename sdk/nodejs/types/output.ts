@@ -316,5 +316,13 @@ export interface StreamStatus {
      * What the engine says that a stream does; taken from its worst part.
      */
     state: enums.StreamState;
+    /**
+     * The size of that file.
+     */
+    uploadTotalBytes?: number;
+    /**
+     * Bytes at the destination of the file that is uploaded now, where it is large enough to be uploaded in parts.
+     */
+    uploadedBytes?: number;
 }
 

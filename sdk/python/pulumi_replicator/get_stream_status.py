@@ -28,7 +28,7 @@ class GetStreamStatusResult:
     """
     What the engine tells about a stream. Every number that it cannot tell is null.
     """
-    def __init__(__self__, bytes_replicated=None, errors_last_hour=None, events_replicated=None, lag_events=None, lag_seconds=None, last_checkpoint=None, last_error=None, last_event=None, name=None, state=None):
+    def __init__(__self__, bytes_replicated=None, errors_last_hour=None, events_replicated=None, lag_events=None, lag_seconds=None, last_checkpoint=None, last_error=None, last_event=None, name=None, state=None, upload_total_bytes=None, uploaded_bytes=None):
         if bytes_replicated and not isinstance(bytes_replicated, float):
             raise TypeError("Expected argument 'bytes_replicated' to be a float")
         pulumi.set(__self__, "bytes_replicated", bytes_replicated)
@@ -59,6 +59,12 @@ class GetStreamStatusResult:
         if state and not isinstance(state, str):
             raise TypeError("Expected argument 'state' to be a str")
         pulumi.set(__self__, "state", state)
+        if upload_total_bytes and not isinstance(upload_total_bytes, float):
+            raise TypeError("Expected argument 'upload_total_bytes' to be a float")
+        pulumi.set(__self__, "upload_total_bytes", upload_total_bytes)
+        if uploaded_bytes and not isinstance(uploaded_bytes, float):
+            raise TypeError("Expected argument 'uploaded_bytes' to be a float")
+        pulumi.set(__self__, "uploaded_bytes", uploaded_bytes)
 
     @_builtins.property
     @pulumi.getter(name="bytesReplicated")
@@ -140,6 +146,22 @@ class GetStreamStatusResult:
         """
         return pulumi.get(self, "state")
 
+    @_builtins.property
+    @pulumi.getter(name="uploadTotalBytes")
+    def upload_total_bytes(self) -> Optional[_builtins.float]:
+        """
+        The size of that file.
+        """
+        return pulumi.get(self, "upload_total_bytes")
+
+    @_builtins.property
+    @pulumi.getter(name="uploadedBytes")
+    def uploaded_bytes(self) -> Optional[_builtins.float]:
+        """
+        Bytes at the destination of the file that is uploaded now, where it is large enough to be uploaded in parts.
+        """
+        return pulumi.get(self, "uploaded_bytes")
+
 
 class AwaitableGetStreamStatusResult(GetStreamStatusResult):
     # pylint: disable=using-constant-test
@@ -156,7 +178,9 @@ class AwaitableGetStreamStatusResult(GetStreamStatusResult):
             last_error=self.last_error,
             last_event=self.last_event,
             name=self.name,
-            state=self.state)
+            state=self.state,
+            upload_total_bytes=self.upload_total_bytes,
+            uploaded_bytes=self.uploaded_bytes)
 
 
 def get_stream_status(stream: Optional[_builtins.str] = None,
@@ -193,7 +217,9 @@ def get_stream_status(stream: Optional[_builtins.str] = None,
         last_error=pulumi.get(__ret__, 'last_error'),
         last_event=pulumi.get(__ret__, 'last_event'),
         name=pulumi.get(__ret__, 'name'),
-        state=pulumi.get(__ret__, 'state'))
+        state=pulumi.get(__ret__, 'state'),
+        upload_total_bytes=pulumi.get(__ret__, 'upload_total_bytes'),
+        uploaded_bytes=pulumi.get(__ret__, 'uploaded_bytes'))
 def get_stream_status_output(stream: pulumi.Input[Optional[_builtins.str]] = None,
                              opts: Optional[Union[pulumi.InvokeOptions, pulumi.InvokeOutputOptions]] = None) -> pulumi.Output[GetStreamStatusResult]:
     """
@@ -227,4 +253,6 @@ def get_stream_status_output(stream: pulumi.Input[Optional[_builtins.str]] = Non
         last_error=pulumi.get(__response__, 'last_error'),
         last_event=pulumi.get(__response__, 'last_event'),
         name=pulumi.get(__response__, 'name'),
-        state=pulumi.get(__response__, 'state')))
+        state=pulumi.get(__response__, 'state'),
+        upload_total_bytes=pulumi.get(__response__, 'upload_total_bytes'),
+        uploaded_bytes=pulumi.get(__response__, 'uploaded_bytes')))

@@ -776,6 +776,10 @@ class StreamStatus(dict):
             suggest = "last_error"
         elif key == "lastEvent":
             suggest = "last_event"
+        elif key == "uploadTotalBytes":
+            suggest = "upload_total_bytes"
+        elif key == "uploadedBytes":
+            suggest = "uploaded_bytes"
 
         if suggest:
             pulumi.log.warn(f"Key '{key}' not found in StreamStatus. Access the value via the '{suggest}' property getter instead.")
@@ -798,7 +802,9 @@ class StreamStatus(dict):
                  lag_seconds: Optional[_builtins.float] = None,
                  last_checkpoint: Optional['outputs.Checkpoint'] = None,
                  last_error: Optional[_builtins.str] = None,
-                 last_event: Optional[_builtins.str] = None):
+                 last_event: Optional[_builtins.str] = None,
+                 upload_total_bytes: Optional[_builtins.float] = None,
+                 uploaded_bytes: Optional[_builtins.float] = None):
         """
         What the engine tells about a stream. Every number that it cannot tell is null.
 
@@ -812,6 +818,8 @@ class StreamStatus(dict):
         :param 'Checkpoint' last_checkpoint: The position up to which everything is at the destination.
         :param _builtins.str last_error: The newest failure, or what the stream waits for; quoted from the engine and redacted.
         :param _builtins.str last_event: Time of the last change that was seen at the source.
+        :param _builtins.float upload_total_bytes: The size of that file.
+        :param _builtins.float uploaded_bytes: Bytes at the destination of the file that is uploaded now, where it is large enough to be uploaded in parts.
         """
         pulumi.set(__self__, "name", name)
         pulumi.set(__self__, "state", state)
@@ -831,6 +839,10 @@ class StreamStatus(dict):
             pulumi.set(__self__, "last_error", last_error)
         if last_event is not None:
             pulumi.set(__self__, "last_event", last_event)
+        if upload_total_bytes is not None:
+            pulumi.set(__self__, "upload_total_bytes", upload_total_bytes)
+        if uploaded_bytes is not None:
+            pulumi.set(__self__, "uploaded_bytes", uploaded_bytes)
 
     @_builtins.property
     @pulumi.getter
@@ -911,5 +923,21 @@ class StreamStatus(dict):
         Time of the last change that was seen at the source.
         """
         return pulumi.get(self, "last_event")
+
+    @_builtins.property
+    @pulumi.getter(name="uploadTotalBytes")
+    def upload_total_bytes(self) -> Optional[_builtins.float]:
+        """
+        The size of that file.
+        """
+        return pulumi.get(self, "upload_total_bytes")
+
+    @_builtins.property
+    @pulumi.getter(name="uploadedBytes")
+    def uploaded_bytes(self) -> Optional[_builtins.float]:
+        """
+        Bytes at the destination of the file that is uploaded now, where it is large enough to be uploaded in parts.
+        """
+        return pulumi.get(self, "uploaded_bytes")
 
 

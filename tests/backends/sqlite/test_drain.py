@@ -125,9 +125,8 @@ async def test_skip_deletes_without_the_store_also_where_the_update_that_says_so
         with pytest.raises(EngineUnavailable):
             await agent.driver.delete_stream("orders", owner=OWNER)
         with pytest.raises(EngineUnavailable):
-            await agent.driver.upsert_stream(
-                declare("orders", database, store.url(BUCKET, "orders"), drainBeforeDelete="skip")
-            )
+            settings = {"drainBeforeDelete": "skip", "checkpointInterval": "2s"}
+            await agent.driver.upsert_stream(declare("orders", database, store.url(BUCKET, "orders"), **settings))
         began = time.monotonic()
         await agent.driver.delete_stream("orders", owner=OWNER)
         assert time.monotonic() - began < 10

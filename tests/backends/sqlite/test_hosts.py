@@ -85,7 +85,7 @@ async def _proxy() -> AsyncIterator[Proxy]:
 
 async def _first_contact(binary: Binary, url: str) -> str:
     async with _proxy() as proxy:
-        command = asyncio.create_task(CommandLine(binary.path, proxy.environment).ltx(url, timeout=20))
+        command = asyncio.create_task(CommandLine(binary.path, proxy.environment).ltx(url))
         while not proxy.asked and not command.done():
             await asyncio.sleep(0.02)
         command.cancel()

@@ -20,7 +20,7 @@ from replicator.backends.sqlite.positions import position_at
 from replicator.backends.sqlite.record import FileId, Phase, Record, Store
 from replicator.backends.sqlite.replica import ReplicaError, S3Location
 from replicator.backends.sqlite.reserved import SqliteReservations
-from replicator.backends.sqlite.status import ASK_WITHIN, stale_after
+from replicator.backends.sqlite.status import ASK_WITHIN, age_of, stale_after
 from replicator.backends.sqlite.tombstones import Tombstones
 from replicator.errors import DestinationMissing, EngineUnavailable, ReplicatorError, SourceSwapped
 from replicator.model import Stream
@@ -211,10 +211,11 @@ class Attachment:
         path = source_path(record.stream)
         listed = (await lane.listing(ASK_WITHIN, max_age=_LISTING_AGE)).get(path)
         limit = stale_after(record.stream.checkpoint_interval)
-        last = listed.last_sync_at if listed else None
-        fresh = last is not None and datetime.now(UTC) - last.astimezone(UTC) <= limit
+        age = age_of(listed, datetime.now(UTC))
+        fresh = age is not None and age <= limit
         new = time.monotonic() - (health.attached_at or 0.0) <= limit.total_seconds()
-        if fresh or new or await lane.gets_on(lane.jobs[record.name]):
+        quiet_for = age.total_seconds() if age else 0.0
+        if fresh or new or await lane.gets_on(lane.jobs[record.name], quiet_for=quiet_for):
             health.flows()
         elif time.monotonic() >= health.retry_at:
             await self._ask_why(record, health)

@@ -40,7 +40,11 @@ async def drain(attachment: Attachment, record: Record) -> int | None:
             fix="delete it again when that is put right; to delete it without those changes, set drainBeforeDelete: "
             "skip, run pulumi up, and delete it then",
         )
-        attachment.health_of(record.name).failed(failure.message)
+        health = attachment.health_of(record.name)
+        if attachment.lanes.of(record.name) is None:
+            health.failed(failure.message)
+        else:  # its process tries on
+            health.stalls(failure.message)
         raise failure from error
     return released.txid
 

@@ -199,8 +199,11 @@ class Lane:
         for known in (self.jobs, self.entered, self.taken, self._arrivals):
             known.pop(name, None)
 
-    async def gets_on(self, job: Job) -> bool:
-        """Whether an upload is under way that moves; a slow link and a large database take their time."""
+    async def gets_on(self, job: Job, *, quiet_for: float = 0.0) -> bool:
+        """Whether an upload is under way that moves; a slow link and a large database take their time.
+
+        :param quiet_for: seconds since the engine's last upload.
+        """
         if self.copy is not None:
             return True  # it ends where nothing moves
         arrivals = self._arrivals.get(job.name)
@@ -209,7 +212,7 @@ class Lane:
         except EngineError:
             return False
         size = await asyncio.to_thread(next_size, job.database, replicated)
-        return arrivals is not None and arrivals.get_on(replicated, size, self.moves())
+        return arrivals is not None and arrivals.get_on(replicated, size, self.moves(), quiet_for)
 
     def moves(self) -> bool:
         """Whether the process moves data, whosever it is."""

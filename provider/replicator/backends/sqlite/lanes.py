@@ -31,6 +31,9 @@ from replicator.backends.sqlite.litestream import (
     EngineUnreachable,
 )
 from replicator.backends.sqlite.replica import ReplicaError, S3Credentials, S3Location, engine_environment
+from replicator.backends.sqlite.uploads import next_upload
+from replicator.model import format_upload
+from replicator.progress import tell
 
 __all__ = ["Job", "Lane", "Lanes", "Launch", "Released", "Supervised"]
 
@@ -48,6 +51,7 @@ TAKE_WITHIN = 10.0
 
 _BYTES_PER_SECOND = 50e6  # a slow disk's, for the first copy of a whole database
 _AT_ONCE = 32
+_TELL_EVERY = 5.0  # seconds; each look asks the store
 
 
 class Lanes:
@@ -133,7 +137,11 @@ class Lanes:
 
     async def _replicate_once(self, job: Job, *, force_snapshot: bool = False) -> None:
         command = self.command_line(job.credentials)
-        await command.replicate_once(job.database, job.location.url_for_engine(), force_snapshot=force_snapshot)
+        telling = asyncio.create_task(_tell_upload(job))
+        try:
+            await command.replicate_once(job.database, job.location.url_for_engine(), force_snapshot=force_snapshot)
+        finally:
+            telling.cancel()
 
     async def aclose(self) -> None:
         """End every process. The streams' records say what to start again."""
@@ -429,6 +437,14 @@ class Lanes:
                     self._on_change(job.name, None)
 
         await asyncio.gather(*(one(job) for job in list(lane.jobs.values())))
+
+
+async def _tell_upload(job: Job) -> None:
+    while True:
+        newest = await asyncio.to_thread(wal.newest_transaction, job.database)
+        upload = await next_upload(job.database, newest - 1 if newest else None, job.location, job.credentials)
+        tell(f"snapshot, {format_upload(upload.arrived, upload.total)}" if upload else "snapshot")
+        await asyncio.sleep(_TELL_EVERY)
 
 
 def _not_started(lane: Lane) -> EngineError:

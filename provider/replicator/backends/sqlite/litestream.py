@@ -25,7 +25,7 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 from replicator.backends.sqlite.dialect import LITESTREAM, Dialect
-from replicator.backends.sqlite.traffic import STILL_FOR, Traffic
+from replicator.backends.sqlite.traffic import Traffic
 from replicator.exchange import BrokenError, ConnectError, Reply, UnixExchange
 from replicator.leash import leashed
 
@@ -328,18 +328,19 @@ class CommandLine:
         self._binary = binary
         self._env = env
 
-    async def ltx(self, replica_url: str, *, timeout: float = 60.0) -> list[LtxFile]:
+    async def ltx(self, replica_url: str) -> list[LtxFile]:
         """All files of a replica on all levels; empty if there is no replica."""
-        text = await self._command(["ltx", "-level", "all", "-json", replica_url], timeout)
+        text = await self._transfer(["ltx", "-level", "all", "-json", replica_url], Traffic(received=True))
         return [_ltx_file(item) for item in json.loads(text) or []]
 
     async def plan_restore(
-        self, replica_url: str, *, txid: int | None = None, timestamp: datetime | None = None, timeout: float = 60.0
+        self, replica_url: str, *, txid: int | None = None, timestamp: datetime | None = None
     ) -> RestorePlan:
         """What `restore` would read. The engine refuses a transaction or a time that is not retained (EngineError)."""
         # The plan needs the name of an output; the engine neither makes it nor looks at it.
         point = _point(txid, timestamp)
-        text = await self._command(["restore", "-dry-run", "-json", *point, "-o", "plan", replica_url], timeout)
+        arguments = ["restore", "-dry-run", "-json", *point, "-o", "plan", replica_url]
+        text = await self._transfer(arguments, Traffic(received=True))
         plan = json.loads(text)
         files = tuple(_ltx_file(item) for item in plan["files"])
         return RestorePlan(int(plan["min_txid"], 16), int(plan["max_txid"], 16), files)
@@ -364,7 +365,8 @@ class CommandLine:
 
     async def reset(self, database: Path, *, timeout: float = 60.0) -> None:
         """Drop the engine's local files of `database`. This alone does not make the next upload a snapshot."""
-        await self._command(["reset", checked_path(database)], timeout)
+        argv = [str(self._binary), "reset", checked_path(database)]
+        await _run(argv, env=self._env, timeout=timeout, operation="reset")
 
     async def replicate_once(self, database: Path, replica_url: str, *, force_snapshot: bool = True) -> None:
         """Upload what is new and, with `force_snapshot`, the whole database. It may last as long as data moves.
@@ -373,9 +375,6 @@ class CommandLine:
         """
         flags = ["-once", "-force-snapshot"] if force_snapshot else ["-once"]
         await self._transfer(["replicate", *flags, checked_path(database), replica_url], Traffic())
-
-    async def _command(self, arguments: Sequence[str], timeout: float) -> str:
-        return await _run([str(self._binary), *arguments], env=self._env, timeout=timeout, operation=arguments[0])
 
     async def _transfer(self, arguments: Sequence[str], traffic: Traffic) -> str:
         return await _run([str(self._binary), *arguments], env=self._env, traffic=traffic, operation=arguments[0])
@@ -442,7 +441,7 @@ async def _run(
         async with asyncio.timeout(timeout):
             while not (await asyncio.wait([ended], timeout=_LOOK_EVERY if traffic else None))[0]:
                 if traffic and not traffic.moves(process.pid):
-                    raise EngineTimeout(operation, None, f"timed out: it moved no data for {STILL_FOR:g} s")
+                    raise EngineTimeout(operation, None, "timed out: it moves no data any more")
             output, errors = await ended
     except TimeoutError:
         raise EngineTimeout(operation, None, f"not finished within {timeout:g} s") from None

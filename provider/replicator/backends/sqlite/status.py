@@ -44,15 +44,18 @@ async def ask(lane: Lane, job: Job, listed: ListedDatabase | None, now: datetime
         synced = await lane.control.progress(job.database, timeout=ASK_WITHIN)
     except EngineError as error:
         return Answer(listed, error=error.text)
-    if listed is None or _is_fresh(listed, job.interval, now):
+    age = age_of(listed, now)
+    if listed is None or (age is not None and age <= stale_after(job.interval)):
         return Answer(listed, synced)
     upload = await lane.upload(job, synced.replicated_txid)
-    return Answer(listed, synced, upload=upload, gets_on=await lane.gets_on(job))
+    gets_on = await lane.gets_on(job, quiet_for=age.total_seconds() if age else 0.0)
+    return Answer(listed, synced, upload=upload, gets_on=gets_on)
 
 
-def _is_fresh(listed: ListedDatabase, interval: timedelta | None, now: datetime) -> bool:
-    last = listed.last_sync_at
-    return last is not None and now - last.astimezone(UTC) <= stale_after(interval)
+def age_of(listed: ListedDatabase | None, now: datetime) -> timedelta | None:
+    """How long ago the last upload ended; `None` before the first."""
+    last = listed.last_sync_at if listed else None
+    return None if last is None else now - last.astimezone(UTC)
 
 
 def stale_after(interval: timedelta | None) -> timedelta:
@@ -133,10 +136,9 @@ def _state(
         return StreamState.FAILED, "its litestream process does not answer, or has lost it"
     if answer.error:
         return StreamState.FAILED, answer.error
-    last = answer.listed.last_sync_at
-    if last is None:
+    age = age_of(answer.listed, now)
+    if age is None:
         return (StreamState.FAILED, health.stalled) if health.stalled else (StreamState.SNAPSHOT, None)
-    age = now - last.astimezone(UTC)
     if age > stale_after(record.stream.checkpoint_interval):
         if answer.gets_on and not health.stalled:
             return StreamState.CATCHING_UP, None

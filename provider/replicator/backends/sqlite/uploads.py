@@ -68,18 +68,19 @@ class Arrivals:
         self._replicated: int | None = None
         self._since = clock()
 
-    def get_on(self, replicated: int | None, size: int | None, moves: bool) -> bool:
+    def get_on(self, replicated: int | None, size: int | None, moves: bool, quiet_for: float) -> bool:
         """Return whether the upload that is under way is to be left alone.
 
         :param replicated: the last transaction at the destination; the engine forgets it where an upload has failed.
         :param size: of the next file, in bytes; `None` where there is none.
         :param moves: whether the engine's process moves data. Other streams may share it, so this alone tells of a file
             that goes in parts only.
+        :param quiet_for: seconds since the last upload ended, or since there is one to wait for.
         """
         now = self._clock()
         if replicated != self._replicated:
             failed = replicated is None
-            self._replicated, self._since = replicated, now
+            self._replicated, self._since = replicated, now - quiet_for
             if failed:
                 return False
         if size is None:
