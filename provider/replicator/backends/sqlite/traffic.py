@@ -21,7 +21,8 @@ _SOCKET = "socket:["
 def bytes_moved(pid: int, *, received: bool = False) -> int | None:
     """Return the bytes that a process has written, less those that its TCP peers have not acknowledged yet.
 
-    None where the system does not tell: elsewhere than on Linux, or where the process has ended.
+    None where the system does not tell: elsewhere than on Linux, or where the process has ended. The kernel counts
+    write(2), which programs in Go use for sockets too.
 
     :param received: add the bytes that it has read.
     """
