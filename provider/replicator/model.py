@@ -77,7 +77,7 @@ def format_size(count: int) -> str:
 
 def format_upload(done: int | None, total: int) -> str:
     """How far an upload is: `12.0 MB of 60.0 MB`."""
-    return format_size(total) if done is None else f"{format_size(done)} of {format_size(total)}"
+    return f"uploading {format_size(total)}" if done is None else f"{format_size(done)} of {format_size(total)}"
 
 
 def _written_out(value: object) -> object:

@@ -84,6 +84,7 @@ class World:
         address: str | None = None,
         variables: Mapping[str, Any] | None = None,
         outputs: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         """Write a program with the stream `main`."""
         project.write_yaml(
@@ -95,7 +96,11 @@ class World:
                         "properties": {"litestream": {"address": address or self.host.address}},
                         "defaultProvider": True,
                     },
-                    "main": {"type": "replicator:index:Stream", "properties": dict(inputs)},
+                    "main": {
+                        "type": "replicator:index:Stream",
+                        "properties": dict(inputs),
+                        "options": dict(options or {}),
+                    },
                 },
                 "outputs": dict(outputs or {}),
             }

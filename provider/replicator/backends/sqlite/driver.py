@@ -349,6 +349,8 @@ class SqliteDriver:
             if lane is not None and job is not None and not record.paused and not moving:
                 async with gate:
                     answer = await ask(lane, job, listed.get(id(lane), {}).get(path), now)
+            if record.name in self._upserts:
+                moving = moving or record.phase is Phase.MAKING or record.copy_due
             status = await status_of(record, health, path, answer, now, moving=moving)
             if status.last_error is None:
                 return status

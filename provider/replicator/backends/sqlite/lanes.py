@@ -51,7 +51,7 @@ TAKE_WITHIN = 10.0
 
 _BYTES_PER_SECOND = 50e6  # a slow disk's, for the first copy of a whole database
 _AT_ONCE = 32
-_TELL_EVERY = 5.0  # seconds; each look asks the store
+_TELL_EVERY = 2.0  # seconds; each look asks the store
 
 
 class Lanes:

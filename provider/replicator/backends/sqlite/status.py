@@ -69,7 +69,7 @@ async def status_of(
     """Put together what is known.
 
     :param answer: `None` where the stream is in no process.
-    :param moving: it is being taken over by a process just now.
+    :param moving: it is being made, copied, or taken over by a process just now.
     """
     txid = answer.synced.txid if answer and answer.synced else None
     replicated = answer.synced.replicated_txid if answer and answer.synced else None
