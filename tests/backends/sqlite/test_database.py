@@ -134,16 +134,16 @@ async def test_a_reader_in_a_transaction_prevents_the_checkpoint(database: Path)
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM item").fetchone()
         add_rows(database)
-        assert not await checkpoint_truncate(database, busy_timeout=0.1)
+        assert not await checkpoint_truncate(database, within=0.1)
         reader.execute("COMMIT")
-        assert await checkpoint_truncate(database, busy_timeout=0.1)
+        assert await checkpoint_truncate(database, within=0.1)
 
 
 async def test_an_open_write_transaction_prevents_the_checkpoint(database: Path) -> None:
     with closing(sqlite3.connect(database, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("INSERT INTO item (value) VALUES ('pending')")
-        assert not await checkpoint_truncate(database, busy_timeout=0.1)
+        assert not await checkpoint_truncate(database, within=0.1)
 
 
 async def test_a_rollback_database_has_nothing_to_lose(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ async def test_an_exclusive_lock_is_an_error_of_its_own(tmp_path: Path) -> None:
         owner.execute("PRAGMA locking_mode=EXCLUSIVE")
         owner.execute("BEGIN EXCLUSIVE")
         with pytest.raises(DatabaseLocked):
-            await checkpoint_truncate(path, busy_timeout=0.1)
+            await checkpoint_truncate(path, within=0.1)
 
 
 async def test_copies_have_one_hash_however_their_pages_lie(database: Path, tmp_path: Path) -> None:

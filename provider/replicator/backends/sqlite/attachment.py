@@ -232,10 +232,11 @@ class Attachment:
             return
         health.answers()
         if health.answered_for() > _REACHED_IN_VAIN:
-            released = await self.lanes.detach(record.name, timeout=_PROBE_WITHIN)
-            if released.error:
-                health.failed(self.meaning(released.error, record.name).message)
-            await self.try_attach(record)
+            async with self.lanes.kept(source_path(record.stream)):
+                released = await self.lanes.detach(record.name, timeout=_PROBE_WITHIN)
+                if released.error:
+                    health.failed(self.meaning(released.error, record.name).message)
+                await self.try_attach(record)
 
     # --- small parts ---------------------------------------------------------------------------------------------
 

@@ -11,8 +11,9 @@ import os
 import sqlite3
 import stat
 import struct
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from urllib.parse import quote
 from replicator.backends.sqlite.dialect import LITESTREAM
 
 _MAGIC = b"SQLite format 3\0"
+_TRY_EVERY = 0.02  # seconds
 _WAL_VERSION = 2  # bytes 18 and 19 of the header; 1 is a rollback journal
 
 
@@ -88,13 +90,18 @@ async def inspect(path: Path) -> DatabaseFacts:
     return await asyncio.to_thread(_inspect, path)
 
 
-async def checkpoint_truncate(path: Path, *, busy_timeout: float = 5.0) -> bool:
-    """Move the whole WAL into the database and empty it; False if a reader or writer prevented that.
+async def checkpoint_truncate(path: Path, *, within: float = 5.0) -> bool:
+    """Move the whole WAL into the database and empty it; False if readers or writers left no moment for that.
 
-    It waits for them for `busy_timeout` seconds.
+    It tries for `within` seconds, and waits for nobody: a checkpoint that waits for a reader stops every writer.
     A database without a WAL has nothing to lose: True. Raises DatabaseError's kinds.
     """
-    return await asyncio.to_thread(_checkpoint_truncate, path, busy_timeout)
+    return await asyncio.to_thread(_checkpoint_truncate, path, within)
+
+
+async def use_wal(path: Path) -> None:
+    """Switch a database to a WAL, as litestream does. Raises DatabaseError's kinds."""
+    await asyncio.to_thread(_use_wal, path)
 
 
 async def content_hash(path: Path) -> str:
@@ -142,10 +149,24 @@ def _inspect(path: Path) -> DatabaseFacts:
     )
 
 
-def _checkpoint_truncate(path: Path, busy_timeout: float) -> bool:
-    with _connection(path, mode="rw", busy_timeout=busy_timeout) as database:
-        (busy, _, _) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return bool(busy == 0)
+def _checkpoint_truncate(path: Path, within: float) -> bool:
+    deadline = time.monotonic() + within
+    with _connection(path, mode="rw", busy_timeout=0) as database:
+        while True:
+            with suppress(sqlite3.OperationalError) if time.monotonic() < deadline else nullcontext():
+                (_, frames, copied) = database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if frames == copied:  # else a reader needs the WAL, and what follows would keep writers out in vain
+                    (busy, _, _) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                    if not busy:
+                        return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_TRY_EVERY)
+
+
+def _use_wal(path: Path) -> None:
+    with _connection(path, mode="rw", busy_timeout=5.0) as database:
+        database.execute("PRAGMA journal_mode = WAL")
 
 
 def _content_hash(path: Path) -> str:

@@ -6,7 +6,7 @@ import re
 from urllib.parse import quote
 
 from replicator.backends.sqlite import database as db
-from replicator.backends.sqlite import replica
+from replicator.backends.sqlite import replica, wal
 from replicator.errors import (
     DestinationDenied,
     DestinationMissing,
@@ -63,6 +63,7 @@ _DATABASE: dict[type[db.DatabaseError], tuple[type[ReplicatorError], str]] = {
     db.DatabaseMissing: (SourceMissing, "check the path; it is a path on the agent's host"),
     db.NotADatabase: (SourceFormat, "point the stream at an SQLite file"),
     db.DatabaseLocked: (SourceLocked, "end the transaction that holds the database"),
+    wal.WalRestarted: (SourceLocked, "run the same command again"),
     db.DatabaseForbidden: (SourceDenied, _GRANT),
     db.DatabaseFull: (SourceFull, "free space on the database's disk"),
 }

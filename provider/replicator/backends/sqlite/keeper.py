@@ -137,17 +137,18 @@ class Keeper(Attachment):
             await self._claim(stream, checked=left is not None)
             await self.tombstones.bury(record, (await self.lanes.detach(record.name)).txid)
         await self.store.put(changed)
-        await self.lanes.detach(record.name)
-        if new_source:
-            await self._remove_side_folder(old)
-        try:
-            await self._start(changed)
-        except ReplicatorError:
-            if not moved:  # as it was, it worked
-                await self.store.put(record)
-                if not record.paused:
-                    await self.try_attach(record)
-            raise
+        async with self.lanes.kept(source_path(old)):
+            await self.lanes.detach(record.name)
+            if new_source:
+                await self._remove_side_folder(old)
+            try:
+                await self._start(changed)
+            except ReplicatorError:
+                if not moved:  # as it was, it worked
+                    await self.store.put(record)
+                    if not record.paused:
+                        await self.try_attach(record)
+                raise
         await self.tombstones.exhume(stream, left)
 
     async def _change_removal(self, record: Record, stream: Stream) -> Record:
@@ -197,14 +198,15 @@ class Keeper(Attachment):
         file = await self.inspect(record.stream)
         if record.file is not None and file != record.file:
             raise self.swapped(record)
-        await self.lanes.detach(record.name)
         running = record.model_copy(update={"paused": False})
-        await self.store.put(running)
-        try:
-            await self.store.put(await self.attach(running, wait=True))
-        except ReplicatorError:
-            await self.store.put(record)
-            raise
+        async with self.lanes.kept(source_path(record.stream)):
+            await self.lanes.detach(record.name)
+            await self.store.put(running)
+            try:
+                await self.store.put(await self.attach(running, wait=True))
+            except ReplicatorError:
+                await self.store.put(record)
+                raise
 
     # --- removing --------------------------------------------------------------------------------------------------
 

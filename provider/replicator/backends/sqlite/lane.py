@@ -209,6 +209,8 @@ class Lane:
         arrivals = self._arrivals.get(job.name)
         try:
             replicated = (await self.control.progress(job.database, timeout=_ASK_WITHIN)).replicated_txid
+        except EngineTimeout:  # it takes a large transaction from the WAL
+            return self.moves()
         except EngineError:
             return False
         size = await asyncio.to_thread(next_size, job.database, replicated)

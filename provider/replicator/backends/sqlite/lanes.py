@@ -12,15 +12,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 from replicator.backends.sqlite import wal
 from replicator.backends.sqlite.daemon import DaemonSettings, daemon_argv, shared_daemon, single_daemon
-from replicator.backends.sqlite.database import DatabaseError, DatabaseLocked, checkpoint_truncate
+from replicator.backends.sqlite.database import DatabaseError, DatabaseLocked, checkpoint_truncate, use_wal
 from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.lane import Control, Job, Lane, Launch, Released, Supervised
 from replicator.backends.sqlite.litestream import (
@@ -80,6 +80,7 @@ class Lanes:
         self._opening: dict[str, asyncio.Lock] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._of: dict[str, str] = {}
+        self._kept: dict[Path, wal.Hold] = {}
 
     def of(self, name: str) -> Lane | None:
         """The process that replicates a stream; `None` where none does."""
@@ -146,7 +147,28 @@ class Lanes:
     async def aclose(self) -> None:
         """End every process. The streams' records say what to start again."""
         self._lanes, self._of = {}, {}
-        await asyncio.gather(*(self._close(lane) for lane in list(self._alive)))
+        async with AsyncExitStack() as stack:
+            for lane in self._alive:
+                for job in lane.jobs.values():
+                    await stack.enter_async_context(self.kept(job.database))
+            await asyncio.gather(*(self._close(lane) for lane in list(self._alive)))
+
+    @asynccontextmanager
+    async def kept(self, database: Path) -> AsyncIterator[None]:
+        """Keep the WAL while one process lets a database go and another takes it over, so that nothing is copied again.
+
+        Without this the end of the last connection removes it.
+        """
+        held = wal.Hold(None)
+        with suppress(DatabaseError):
+            held = await wal.hold(database)
+        self._kept[database] = held
+        try:
+            yield
+        finally:
+            if self._kept.get(database) is held:
+                del self._kept[database]
+            await held.release()
 
     # --- one database in a process ---------------------------------------------------------------------------------
 
@@ -171,6 +193,12 @@ class Lanes:
         self._of[job.name] = key
 
     async def _enter(self, lane: Lane, job: Job, reached: bool) -> None:
+        try:
+            await self._enter_once(lane, job, reached)
+        except wal.WalRestarted:
+            await self._enter_once(lane, job, reached)
+
+    async def _enter_once(self, lane: Lane, job: Job, reached: bool) -> None:
         start = lane.starts
         if job.database in lane.offered:  # by a call without an answer
             await self._let_go(lane, job, DETACH_WITHIN)
@@ -181,6 +209,7 @@ class Lanes:
             if answer.already:
                 raise EngineError("register", None, f"litestream has not let go of {job.database}")
             await self._take(lane, job, reached)
+            await wal.confirm(job.database, held.salts)
             await lane.note_taken(job)
         except BaseException:
             with suppress(EngineError):
@@ -243,18 +272,25 @@ class Lanes:
         await self._close(lane)
 
     async def _prepare(self, job: Job) -> wal.Hold:
-        """Make local state and WAL such that the engine cannot miss a change, and hold them so."""
+        """Make local state and WAL such that the engine cannot miss a change, and hold them so.
+
+        It has to be confirmed when the engine has taken the database over.
+        """
         side = LITESTREAM.side_folder_of(job.database)
         if job.reset_due and await asyncio.to_thread(side.exists):
             await self.command_line(job.credentials).reset(job.database)
+        held = await wal.hold(job.database)
+        if not held.held:
+            await use_wal(job.database)
+        elif await self._goes_on(held, job):
+            return held
+        await held.release()
+        if (kept := self._kept.get(job.database)) is not None:
+            await kept.release()
         emptied = await checkpoint_truncate(job.database)
         held = await wal.hold(job.database)
-        try:
-            if emptied or await wal.has_only_grown(job.database) or await self._is_fresh(job):
-                return held
-        except BaseException:
-            await held.release()
-            raise
+        if emptied or await self._goes_on(held, job) or await self._is_fresh(held, job):
+            return held
         await held.release()
         raise DatabaseLocked(
             job.database,
@@ -262,14 +298,28 @@ class Lanes:
             "to go on now would lose what was written meanwhile",
         )
 
-    async def _is_fresh(self, job: Job) -> bool:
-        """Whether the engine begins with a copy of the whole database, because there is nothing to go on from."""
-        if await asyncio.to_thread(wal.newest_transaction, job.database) is not None:
-            return False
+    async def _goes_on(self, held: wal.Hold, job: Job) -> bool:
+        """Whether the engine can go on without a copy, because the WAL holds all that it has not seen."""
         try:
+            held.salts = await wal.grown(job.database)
+            if held.salts is not None:
+                await wal.mark(job.database)
+        except BaseException:
+            await held.release()
+            raise
+        return held.salts is not None
+
+    async def _is_fresh(self, held: wal.Hold, job: Job) -> bool:
+        """Whether the engine begins with a copy of the whole database, because there is nothing to go on from."""
+        try:
+            if await asyncio.to_thread(wal.newest_transaction, job.database) is not None:
+                return False
             return (await job.location.list_prefix(job.credentials)).objects == 0
         except ReplicaError:
             return False
+        except BaseException:
+            await held.release()
+            raise
 
     # --- processes -------------------------------------------------------------------------------------------------
 
@@ -381,6 +431,12 @@ class Lanes:
             lane.held = await self._prepare(job)
             if not lane.copied:  # the daemon's first upload would come after one interval
                 await self._copy(lane, job)
+                await wal.confirm(job.database, lane.held.salts)
+                if not await self._goes_on(lane.held, job):
+                    raise wal.WalRestarted(job.database)
+        except wal.WalRestarted:
+            lane.attempts -= 1  # the next one begins with a copy
+            raise
         except Exception as error:
             self._lost(lane, name, error)
             raise
@@ -401,8 +457,11 @@ class Lanes:
     async def _on_alone(self, lane: Lane, name: str) -> None:
         try:
             await self._take(lane, lane.jobs[name], reached=True)
+            await wal.confirm(lane.jobs[name].database, lane.held.salts)
             await lane.note_taken(lane.jobs[name])
             lane.enter(lane.jobs[name], lane.starts)
+        except wal.WalRestarted:
+            raise  # the next start begins with a copy
         except Exception as error:
             self._lost(lane, name, error)
             raise

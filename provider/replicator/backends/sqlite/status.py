@@ -9,7 +9,7 @@ from pathlib import Path
 
 from replicator.backends.sqlite.health import Health
 from replicator.backends.sqlite.lanes import Job, Lane
-from replicator.backends.sqlite.litestream import EngineError, ListedDatabase, Synced
+from replicator.backends.sqlite.litestream import EngineError, EngineTimeout, ListedDatabase, Synced
 from replicator.backends.sqlite.positions import Position, batch_time
 from replicator.backends.sqlite.record import Phase, Record
 from replicator.backends.sqlite.uploads import Upload
@@ -42,6 +42,8 @@ async def ask(lane: Lane, job: Job, listed: ListedDatabase | None, now: datetime
         return Answer(upload=await lane.upload(job, None), gets_on=True)
     try:
         synced = await lane.control.progress(job.database, timeout=ASK_WITHIN)
+    except EngineTimeout:  # it takes a large transaction from the WAL
+        return Answer(listed, gets_on=lane.moves())
     except EngineError as error:
         return Answer(listed, error=error.text)
     age = age_of(listed, now)
@@ -145,7 +147,7 @@ def _state(
         silent = f"nothing was uploaded for {age.total_seconds():.0f} s, and litestream does not say why"
         return StreamState.FAILED, health.stalled or silent
     late = 3 * (record.stream.checkpoint_interval or _DEFAULT_INTERVAL)
-    behind = answer.synced is not None and answer.synced.txid != answer.synced.replicated_txid
+    behind = answer.synced is None or answer.synced.txid != answer.synced.replicated_txid
     return (StreamState.CATCHING_UP if behind and age > late else StreamState.RUNNING), None
 
 
