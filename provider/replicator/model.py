@@ -36,14 +36,26 @@ _UNITS = {
 }
 
 
-def _parse_duration(value: object) -> object:
-    """A duration as Go writes it (`10s`, `1m30s`) as a timedelta."""
-    if isinstance(value, timedelta):
-        return value
+# Checked before durationpy reads a text: durationpy takes anything between two parts, and has months of 30 days.
+_DURATION = re.compile(r"[+-]?(?:0|(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ns|us|µs|μs|ms|[smhdw]))+)")
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return the duration in a text such as `10s` or `1m30s`: numbers, each with a unit, and nothing between them.
+
+    Units are those of Go, `d` (24 hours) and `w`. The result may be zero or negative. Raise ValueError.
+    """
     try:
-        return durationpy.from_str(value if isinstance(value, str) else "")
-    except durationpy.DurationError as error:
-        raise ValueError('is not a duration; write one such as "10s" or "1m30s"') from error
+        if _DURATION.fullmatch(text):
+            found: timedelta = durationpy.from_str(text)
+            return found
+    except durationpy.DurationError:
+        pass  # it is longer than a timedelta can be
+    raise ValueError('is not a duration; write one such as "10s" or "1m30s"')
+
+
+def _read_duration(value: object) -> object:
+    return value if isinstance(value, timedelta) else parse_duration(value if isinstance(value, str) else "")
 
 
 def _positive(value: timedelta) -> timedelta:
@@ -96,7 +108,7 @@ def _aware(value: datetime) -> datetime:
 
 Duration = Annotated[
     timedelta,
-    BeforeValidator(_parse_duration, json_schema_input_type=str),
+    BeforeValidator(_read_duration, json_schema_input_type=str),
     AfterValidator(_positive),
     PlainSerializer(format_duration, return_type=str),
 ]
