@@ -37,7 +37,8 @@ def _lines(row: Capabilities) -> Iterator[str]:
         for key, cell in cells.items():
             text = cell.reason if isinstance(cell, No) else cell.note
             yield f"  {title} {key.value}: {'no' if isinstance(cell, No) else 'yes'}{f'; {text}' if text else ''}"
-    yield f"  options: {'any' if row.options is None else ', '.join(sorted(row.options))}"
+    for option, type in sorted((row.options or {}).items()):
+        yield f"  option {option}: {type}"
     yield f"  checkpointInterval of the engine: {row.default_interval}"
     yield f"  one of lagEvents: {row.lag_unit}"
     yield f"  a delete: {row.removal}"

@@ -91,7 +91,8 @@ def capabilities_page() -> str:
         lines += _section("replay methods", {str(key): cell for key, cell in row.replay.items()})
         lines += _section("other properties", {str(key): cell for key, cell in row.features.items()})
         if row.options is not None:
-            lines.append(f"\n`options` takes {', '.join(f'`{option}`' for option in sorted(row.options))}.")
+            listed = ", ".join(f"`{option}` ({type})" for option, type in sorted(row.options.items()))
+            lines.append(f"\n`options` takes {listed}. Text that spells such a value means that value.")
         lines += ["\n### what a change does\n", "| change of | verdict | what happens |", "|---|---|---|"]
         lines += [
             f"| `{path}` | {effect.verdict.value} | {effect.text} |"

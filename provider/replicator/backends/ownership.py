@@ -21,6 +21,7 @@ touches nothing.
 from __future__ import annotations
 
 from replicator.backends import stream_id
+from replicator.backends.declarations import canonical
 from replicator.errors import InvalidConfig, NotOurs, OwnedByAnother
 from replicator.model import Owner, Stream, token_digest
 
@@ -115,7 +116,8 @@ def refuse_elsewhere(stream: str, caller: Owner | None, here: str | None) -> Non
 
 def _data(stream: Stream) -> tuple[object, ...]:
     """What a stream reads and where it writes that."""
-    return (stream.source.uri, stream.destination.uri, stream.include, stream.exclude)
+    declared = canonical(stream)
+    return (declared.source.uri, declared.destination.uri, declared.include, declared.exclude)
 
 
 def _unmanaged(record: Stream) -> NotOurs:

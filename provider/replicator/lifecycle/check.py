@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from replicator import authref
 from replicator.backends import REGISTRY
+from replicator.backends.declarations import refusals, with_canonical_options
 from replicator.capabilities import TABLE, Capabilities, Cell, Feature, No, StartKind
 from replicator.errors import InvalidConfig, InvalidStream, ReplicatorError, Unsupported
 from replicator.lifecycle.config import ProviderConfig
@@ -93,7 +94,7 @@ def check(
             failures.append(failure)
     stream = None
     try:
-        stream = Stream.model_validate(filled, by_alias=True, by_name=False)
+        stream = with_canonical_options(Stream.model_validate(filled, by_alias=True, by_name=False))
     except ValidationError as error:
         failures += [f for f in failures_of(error, Stream, InvalidStream.code) if not _explained(f.path, unknown)]
     if "owner" in filled:
@@ -102,6 +103,7 @@ def check(
     failures += _capability_failures(filled, unknown)
     if stream is not None and not failures:
         failures += _address_failures(stream, config)
+        failures += () if unknown else _declaration_failures(stream)
     if unknown or failures:
         stream = None
     return Checked(filled, stream, failures)
@@ -159,6 +161,12 @@ def _address_failures(stream: Stream, config: ProviderConfig) -> Iterable[Failur
     except InvalidConfig as error:
         path = "backend" if at.region == "default" else f"{backend.managed_at}.region"
         yield Failure(path, error.message, error.code, error.fix)
+
+
+def _declaration_failures(stream: Stream) -> Iterable[Failure]:
+    """What the stream's backend refuses without its engine."""
+    for error in refusals(stream):
+        yield Failure(error.property or "", error.message, error.code, error.fix)
 
 
 def _auth_failures(inputs: Mapping[str, Any]) -> Iterable[Failure]:
@@ -228,7 +236,7 @@ def _start_kind(value: Any) -> StartKind | None:
 
 
 def _option_failures(options: Mapping[str, Any], row: Capabilities) -> Iterable[Failure]:
-    for key in options:
+    for key, value in options.items():
         path = f"options.{key}"
         if key in _MODELLED_OPTIONS:
             yield Failure(path, "is set through the stream's own properties", InvalidStream.code)
@@ -237,3 +245,8 @@ def _option_failures(options: Mapping[str, Any], row: Capabilities) -> Iterable[
         elif row.options is not None and key not in row.options:
             known = ", ".join(sorted(row.options))
             yield Failure(path, f"is not an option of {row.backend}; it takes {known}", Unsupported.code)
+        elif row.options is not None and value is not None:
+            try:
+                row.options[key].read(value)
+            except ValueError as error:
+                yield Failure(path, str(error), InvalidStream.code)

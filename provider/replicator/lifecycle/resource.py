@@ -9,6 +9,7 @@ from textwrap import indent
 from typing import Any, ClassVar
 
 from replicator.backends import REGISTRY
+from replicator.backends.declarations import with_canonical_options
 from replicator.capabilities import TABLE
 from replicator.errors import (
     BY_CODE,
@@ -311,7 +312,7 @@ def _with_what_the_program_needs(live: Stream, old_inputs: Values) -> Stream:
 
 
 def _stream(inputs: Mapping[str, Any]) -> Stream:
-    return read_inputs(Stream, inputs, stream=str(inputs.get("name")))
+    return with_canonical_options(read_inputs(Stream, inputs, stream=str(inputs.get("name"))))
 
 
 def _known_outputs(checked: Checked, inputs: Values) -> Values:

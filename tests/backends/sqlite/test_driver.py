@@ -58,6 +58,11 @@ class Shop:
         await self.command.restore(url or await replica_url(self.agent.driver, "orders"), copy)
         return await content_hash(copy)
 
+    def uploads(self, place: str) -> list[str]:
+        """The files of a replica."""
+        folder = self.folder / "replicas" / place
+        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
     async def is_replicated(self) -> bool:
         await caught_up(self.agent.driver, "orders")
         return await self.restored() == await content_hash(self.database)
@@ -107,6 +112,58 @@ async def test_a_restart_loses_nothing(shop: Shop, changes: dict[str, Any]) -> N
     assert await shop.is_replicated()
     await shop.upsert()
     shop.sell(20)
+    assert await shop.is_replicated()
+
+
+SPELLINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"destination": "file://{folder}/replicas/a%2Db/"}),
+    ({}, {"source": "sqlite://{folder}/replicas/../shop%2Edb"}),
+    ({"checkpointInterval": "1500ms"}, {"checkpointInterval": "1.5s", "destination": "file://{folder}/replicas/a-b/"}),
+    ({"options": {"busy-timeout": "3s"}}, {"options": {"busy-timeout": "3000ms"}}),
+    ({"options": {"truncate-page-n": 500000}}, {"options": {"truncate-page-n": "500000"}}),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), SPELLINGS)
+async def test_another_spelling_leaves_process_and_replica_alone(
+    shop: Shop, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    def written(changes: dict[str, Any]) -> dict[str, Any]:
+        ends = {"source": "sqlite", "destination": "s3"}
+        return changes | {
+            end: {"kind": kind, "uri": changes[end].format(folder=shop.folder)}
+            for end, kind in ends.items()
+            if end in changes
+        }
+
+    await shop.upsert("a-b", **written(first))
+    await caught_up(shop.agent.driver, "orders")
+    pids, before = shop.agent.pids, shop.uploads("a-b")
+    await shop.upsert("a-b", **written(second))
+    assert (shop.agent.pids, shop.uploads("a-b")) == (pids, before)
+    shop.sell(5)
+    assert await shop.is_replicated()
+    await shop.upsert("a-b", **written(first))
+    assert shop.agent.pids == pids
+    assert [path.name for path in (shop.folder / "replicas").iterdir()] == ["a-b"]
+    snapshots = [path for path in shop.uploads("a-b") if path.startswith("ltx/9/")]
+    assert len(snapshots) <= 1
+
+
+async def test_a_record_with_options_as_text_is_known_again(shop: Shop) -> None:
+    options = {"busy-timeout": "3000ms", "truncate-page-n": "500000"}
+    await shop.upsert(options={"busy-timeout": "3s", "truncate-page-n": 500000})
+    record = shop.agent.store.get("orders")
+    assert record is not None
+    await shop.agent.store.put(
+        record.model_copy(update={"stream": record.stream.model_copy(update={"options": options})})
+    )
+    pids = shop.agent.pids
+    await shop.upsert(options=options)
+    assert shop.agent.pids == pids
+    stored = shop.agent.store.get("orders")
+    assert stored is not None
+    assert stored.stream.options == {"busy-timeout": "3s", "truncate-page-n": 500000}
     assert await shop.is_replicated()
 
 

@@ -259,6 +259,8 @@ def test_transactions_that_the_agent_would_not_keep_are_refused(tmp_path: Path) 
         ("dbs:\n  - path: /a$/b.db\n    replica: {path: /r}", "line 2: holds a $ that names no variable"),
         ("dbs:\n  - path: /a\n    path: /b", "line 3: stands there twice"),
         ("dbs:\n  - path: /a\n    replica: {path: /r, sync-interval: soon}", "line 3: is not a duration"),
+        ("dbs:\n  - path: /a\n    replica: {path: /r, sync-interval: '1h, 30m'}", "line 3: is not a duration"),
+        ("dbs:\n  - path: /a\n    busy-timeout: 10mm\n    replica: {path: /r}", "line 3: is not a duration"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_with_the_line(text: str, words: str, tmp_path: Path) -> None:

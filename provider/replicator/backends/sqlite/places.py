@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import lru_cache
+from os.path import normpath
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,12 +21,13 @@ from replicator.model import Stream
 
 def source_path(stream: Stream) -> Path:
     """The database file of a stream."""
-    return _file(stream.source.uri)
+    return file_of(stream.source.uri)
 
 
 @lru_cache(maxsize=4096)
-def _file(uri: str) -> Path:
-    return Path(unquote(urlsplit(uri).path))
+def file_of(uri: str) -> Path:
+    """The file that a URI names, without `.`, `..` and repeated slashes."""
+    return Path(normpath("/" + unquote(urlsplit(uri).path).lstrip("/")))
 
 
 def check_source_path(stream: Stream) -> Path:
