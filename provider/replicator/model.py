@@ -296,6 +296,8 @@ class Endpoint(Model):
         scheme, separator, _ = self.uri.partition("://")
         allowed = SCHEMES[self.kind]
         if not separator or scheme not in allowed:
+            if self.kind is EndpointKind.S3 and scheme in ("http", "https"):
+                raise ValueError(f"uri: is a web address; write {_EXAMPLES['s3']}, with another store's as endpoint=")
             expected = " or ".join(f"{word}://…" for word in allowed)
             raise ValueError(f"uri: an endpoint of kind {self.kind} has a uri such as {expected}")
         try:
@@ -308,7 +310,9 @@ class Endpoint(Model):
         if any(ord(char) < 32 for char in self.uri):
             raise ValueError("uri: holds a control character")
         if (shape := _SHAPES.get(scheme)) and not re.match(shape, self.uri):
-            raise ValueError(f"uri: must look like {_EXAMPLES[scheme]}")
+            names_no_prefix = scheme == "s3" and bool(parts.netloc) and not parts.path.strip("/")
+            problem = "names a bucket and no prefix; write" if names_no_prefix else "must look like"
+            raise ValueError(f"uri: {problem} {_EXAMPLES[scheme]}")
         return self
 
 

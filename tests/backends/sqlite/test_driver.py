@@ -352,3 +352,56 @@ async def test_uploads_come_once_an_interval(shop: Shop, interval: str | None, l
     # litestream gives a file the time of its transactions; when it came, only the inode tells
     uploads = {path.stat().st_ctime_ns // 500_000_000 for path in set(folder.iterdir()) - before}
     assert least <= len(uploads) <= most
+
+
+WRONG: dict[str, tuple[dict[str, str], str]] = {
+    "a link to a database": (
+        {"source": "sqlite://{folder}/link.db"},
+        "error: source.uri: {folder}/link.db: it is a symbolic link, beside which litestream finds no WAL "
+        "[RPL-STREAM-INVALID]; write sqlite://{folder}/shop.db",
+    ),
+    "a link to nothing": (
+        {"source": "sqlite://{folder}/dangling.db"},
+        "error: source.uri: {folder}/dangling.db: there is no such file [RPL-SOURCE-MISSING]; check the path; it is a "
+        "path on the agent's host",
+    ),
+    "text": (
+        {"source": "sqlite://{folder}/text.db"},
+        "error: source.uri: {folder}/text.db: it is not an SQLite database [RPL-SOURCE-FORMAT]; point the stream at an "
+        "SQLite file",
+    ),
+    "a virtual-hosted bucket": (
+        {"destination": "s3://shop.s3.amazonaws.com/orders"},
+        "error: destination.uri: litestream reads this host as a bucket and its store; write s3://shop/orders "
+        "[RPL-STREAM-INVALID]; None",
+    ),
+    "one value for a key pair": (
+        {"destination": "s3://shop/orders", "authRef": "env://SHOP_KEY"},
+        "error: destination.authRef: env://SHOP_KEY names one value, but accessKeyId and secretAccessKey are needed "
+        "[RPL-AUTH-NOTFOUND]; name a bundle that holds all of them, as in env://SHOP_* or file:///run/secrets/s3.json",
+    ),
+    "half a key pair": (
+        {"destination": "s3://shop/orders", "authRef": "env://HALF_*"},
+        "error: destination.authRef: the environment variable HALF_ACCESS_KEY_ID is not set, or holds no UTF-8 text; "
+        "the environment variable HALF_SECRET_ACCESS_KEY is not set, or holds no UTF-8 text [RPL-AUTH-NOTFOUND]; "
+        "provide it to the process that resolves env://HALF_*, or correct the reference",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+async def test_a_preview_says_one_cause_once(shop: Shop, case: str) -> None:
+    (shop.folder / "link.db").symlink_to(shop.database)
+    (shop.folder / "dangling.db").symlink_to(shop.folder / "nothing.db")
+    (shop.folder / "text.db").write_text("not a database " * 100)
+    uris, expected = WRONG[case]
+    given = shop.stream()
+    source, destination = given.source.uri, given.destination.uri
+    changed = shop.stream(
+        source={"kind": "sqlite", "uri": uris.get("source", source).format(folder=shop.folder)},
+        destination={"kind": "s3", "uri": uris.get("destination", destination), "authRef": uris.get("authRef")},
+    )
+    found = await shop.agent.driver.preflight(changed)
+    assert [f"{item.severity.value}: {item.property}: {item.message} [{item.code}]; {item.fix}" for item in found] == [
+        expected.format(folder=shop.folder)
+    ]

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from replicator.backends.sqlite.places import check_source_path, file_of, parse_location
+from replicator import authref
+from replicator.backends.sqlite.places import KEY_PAIR, check_source_path, file_of, parse_location
 from replicator.backends.sqlite.replica import DEFAULT_REGION, S3Location, parse_replica
 from replicator.errors import ReplicatorError
 from replicator.model import Endpoint, Stream
@@ -30,11 +31,21 @@ def canonical_uri(endpoint: Endpoint, end: Literal["source", "destination"]) -> 
 
 def refusals(stream: Stream) -> Iterator[ReplicatorError]:
     """Yield what litestream cannot read or write as it is declared."""
-    for check in (check_source_path, parse_location):
+    for check in (check_source_path, parse_location, _refuse_one_value):
         try:
             check(stream)
         except ReplicatorError as error:
             yield error
+
+
+def _refuse_one_value(stream: Stream) -> None:
+    if stream.destination.auth_ref is None:
+        return
+    try:
+        authref.refuse_one_value(authref.parse(stream.destination.auth_ref), KEY_PAIR)
+    except ReplicatorError as error:
+        error.property = "destination.authRef"
+        raise
 
 
 def _canonical_endpoint(endpoint: str) -> str:

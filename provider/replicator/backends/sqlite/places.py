@@ -18,6 +18,9 @@ from replicator.backends.sqlite.replica import ReplicaLocation, S3Credentials, p
 from replicator.errors import InvalidStream, ReplicatorError
 from replicator.model import Stream
 
+KEY_PAIR = ("accessKeyId", "secretAccessKey")
+"""The fields of a secret that a bucket needs."""
+
 
 def source_path(stream: Stream) -> Path:
     """The database file of a stream."""
@@ -90,10 +93,9 @@ class Identities:
         """The identity of a stream; `None` for the host's own role. Raises what `authref.resolve` raises."""
         if stream.destination.auth_ref is None:
             return None
-        fields = ("accessKeyId", "secretAccessKey")
         try:
             ref = authref.parse(stream.destination.auth_ref)
-            found = await asyncio.to_thread(authref.resolve, ref, fields, required=fields, environ=self._environ)
+            found = await asyncio.to_thread(authref.resolve, ref, KEY_PAIR, required=KEY_PAIR, environ=self._environ)
         except ReplicatorError as error:
             raise type(error)(
                 error.message, stream=stream.name, property="destination.authRef", fix=error.fix

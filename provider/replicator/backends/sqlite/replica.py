@@ -420,7 +420,7 @@ def engine_environment(credentials: S3Credentials | None, inherited: Mapping[str
 
 
 def _parse_s3(bucket: str, path: str, query: str) -> S3Location:
-    if (form := form_to_write(bucket)) is not None:
+    if (form := form_to_write(bucket, path.strip("/") or "prefix")) is not None:
         raise ValueError(f"litestream reads this host as a bucket and its store; write {form}")
     if not _BUCKET.fullmatch(bucket):
         raise ValueError("a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens")

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from replicator.backends.connect.mirror.topics import Naming, include_patterns
 from replicator.backends.connect.place import End, place
+from replicator.backends.connect.placeholders import refuse_one_value
 from replicator.errors import InvalidStream, ReplicatorError
 from replicator.model import Endpoint, Stream
 
@@ -38,8 +39,8 @@ def canonical_uri(endpoint: Endpoint, end: End) -> str:
 def refusals(stream: Stream) -> Iterator[ReplicatorError]:
     """Yield what no worker could make a mirror of."""
     checks: tuple[Callable[[], object], ...] = (
-        partial(place, stream.source, "source"),
-        partial(place, stream.destination, "destination"),
+        partial(_refuse_end, stream.source, "source"),
+        partial(_refuse_end, stream.destination, "destination"),
         partial(Naming.of, stream),
         *(partial(refuse_regex, pattern, "include") for pattern in stream.include),
         *(partial(refuse_regex, pattern, "exclude") for pattern in stream.exclude),
@@ -49,6 +50,12 @@ def refusals(stream: Stream) -> Iterator[ReplicatorError]:
             check()
         except ReplicatorError as error:
             yield error
+
+
+def _refuse_end(endpoint: Endpoint, end: End) -> None:
+    ref = place(endpoint, end).ref
+    if ref is not None:
+        refuse_one_value(ref, f"{end}.authRef")
 
 
 def refuse_regex(pattern: str, property: str) -> None:
