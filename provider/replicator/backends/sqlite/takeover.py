@@ -109,11 +109,13 @@ class Takeover:
 
     :param socket: where the daemon's control socket is, if it has one.
     :param own: settings of the daemon, which the agent has its own of.
+    :param needless: keys of `Wanted.without` that change nothing.
     """
 
     streams: tuple[Stream, ...]
     socket: Path | None
     own: tuple[str, ...]
+    needless: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,9 @@ def read(file: Path, wanted: Wanted) -> Takeover:
         raise _cannot(file, reader.refusals)
     if not streams:
         raise InvalidConfig(f"{file} names no database", fix="give the file that litestream reads")
-    return Takeover(streams, reader.socket(), tuple(key for key in root if key in _OWN))
+    own = tuple(key for key in root if key in _OWN)
+    needless = tuple(key for key in dict.fromkeys(wanted.without) if key not in reader.done_without)
+    return Takeover(streams, reader.socket(), own, needless)
 
 
 def _cannot(file: Path, refusals: list[_Refusal]) -> Unsupported:
@@ -158,6 +162,7 @@ def _cannot(file: Path, refusals: list[_Refusal]) -> Unsupported:
 class _Reader:
     def __init__(self, wanted: Wanted, root: dict[str, Setting]) -> None:
         self.refusals: list[_Refusal] = []
+        self.done_without: set[str] = set()
         self._wanted = wanted
         self._root = root
         self._names = set(wanted.names.values())
@@ -416,7 +421,9 @@ class _Reader:
     def _refuse(self, setting: Setting, reason: str, *, can_go: bool = False) -> None:
         refusal = _Refusal(setting, reason, can_go)
         accepted = can_go and refusal.key in self._wanted.without
-        if not accepted and refusal not in self.refusals:  # what stands beside `dbs` is met once a database
+        if accepted:
+            self.done_without.add(refusal.key)
+        elif refusal not in self.refusals:  # what stands beside `dbs` is met once a database
             self.refusals.append(refusal)
 
 
