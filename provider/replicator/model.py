@@ -119,7 +119,10 @@ Instant = Annotated[
     PlainSerializer(format_time, return_type=str),
 ]
 Flag = Annotated[bool, Strict()]
-StreamName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,47}$")]
+NAME_LIMIT = 48
+"""Characters of a stream's name."""
+STREAM_NAME = rf"^[a-z][a-z0-9-]{{0,{NAME_LIMIT - 1}}}$"
+StreamName = Annotated[str, StringConstraints(pattern=STREAM_NAME)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 LSN_LIMIT = 65_536
 """Characters. A mirror's position has an offset for each partition of each topic."""
@@ -381,7 +384,8 @@ Patterns = Annotated[tuple[Text, ...], AfterValidator(_no_duplicates)]
 class Stream(Model):
     """One replication unit, as a person declares it.
 
-    :param name: its name at the engine; left out, one is made from project, stack and resource. A change replaces it.
+    :param name: its name at the engine; left out, one is made from project, stack and resource, or as
+        `pulumi:autonaming` says. A change replaces it.
     :param source: where the data comes from.
     :param destination: where it goes. One stream writes there, and nothing else.
     :param backend: the engine's backend; left out, the only one that fits. A change replaces the stream.
@@ -398,7 +402,7 @@ class Stream(Model):
     :param purge_destination: a delete also deletes what it wrote to the destination.
     :param drain_before_delete: what a delete does with changes that are not at the destination yet; `skip` is for a
         destination that is gone. The delete goes by what the last update recorded.
-    :param options: the engine's own settings, for what has no property here.
+    :param options: the engine's own settings, for what has no property here. Text that spells a value is that value.
     """
 
     name: StreamName

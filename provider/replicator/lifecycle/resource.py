@@ -23,7 +23,7 @@ from replicator.errors import (
     WaitTimeout,
 )
 from replicator.lifecycle import apply
-from replicator.lifecycle.check import Checked, Identity, check
+from replicator.lifecycle.check import Checked, Identity, NameRule, check
 from replicator.lifecycle.connect import Connections, StreamId
 from replicator.lifecycle.consequence import consequences
 from replicator.lifecycle.diff import Change, Kind, diff
@@ -74,10 +74,12 @@ class StreamResource:
         self._messages = messages
         self._replaced: dict[str, str | None] = {}
 
-    async def check(self, urn: str, old: Values, new: Values) -> tuple[Values, list[str]]:
+    async def check(
+        self, urn: str, old: Values, new: Values, naming: NameRule | None = None
+    ) -> tuple[Values, list[str]]:
         """The inputs as the person wrote them, with name and backend filled in; and what is wrong with them."""
         new = {key: value for key, value in new.items() if strip(value) is not None}
-        checked = self._checked(urn, new, strip(old))
+        checked = self._checked(urn, new, strip(old), naming)
         filled: Values = {key: checked.inputs[key] for key in ("name", "backend") if key in checked.inputs}
         if "backend" in filled and "backend" not in {**old, **new}:
             kinds = [strip(new[end])["kind"] for end in ("source", "destination")]
@@ -85,10 +87,10 @@ class StreamResource:
             await self._messages().info(chosen, urn)
         return {**filled, **new}, [str(failure) for failure in checked.failures]
 
-    def _checked(self, urn: str, new: Values, old_inputs: Values) -> Checked:
+    def _checked(self, urn: str, new: Values, old_inputs: Values, naming: NameRule | None = None) -> Checked:
         known, holes = drop_unknown(new)
         unknown = [path_text(path) for path in holes]
-        return check(strip(known), unknown, old_inputs, Identity.of_urn(urn), self._connections.config)
+        return check(strip(known), unknown, old_inputs, Identity.of_urn(urn), self._connections.config, naming)
 
     async def diff(self, urn: str, id: str, old_inputs: Values, outputs: Values, new: Values) -> list[Change]:
         """What differs. Says which property forces a replacement, because the CLI does not.
