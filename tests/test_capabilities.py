@@ -45,6 +45,8 @@ def _lines(row: Capabilities) -> Iterator[str]:
     yield f"  a pause: {row.pause_cost}"
     for path, effect in sorted(row.changes.items()):
         yield f"  change of {path}: {effect.verdict.value}{f'; {effect.text}' if effect.text else ''}"
+    if row.access is not None:
+        yield f"  change of a uri of the same place: {row.access.verdict.value}; {row.access.text}"
     yield ""
 
 

@@ -99,6 +99,8 @@ def capabilities_page() -> str:
             for path, effect in row.changes.items()
             if effect.verdict is not Verdict.SAFE
         ]
+        if row.access is not None:
+            lines.append(f"| `uri`, of the same place | {row.access.verdict.value} | {row.access.text} |")
         safe = ", ".join(f"`{path}`" for path, effect in row.changes.items() if effect.verdict is Verdict.SAFE)
         region = f"{REGISTRY[row.backend].managed_at}.region"
         lines.append(f"\nHarmless: {safe}. Another `name`, `backend` or `{region}` replaces the stream.")

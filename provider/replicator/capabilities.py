@@ -81,6 +81,7 @@ class Capabilities:
     :param default_interval: the engine's own checkpoint interval, as people would write it.
     :param lag_unit: what one of `lagEvents` is.
     :param changes: what changing a property in place does, by property path.
+    :param access: what another `uri` of the same place does, where it only says how the place is reached.
     :param options: keys that `options` may hold, with their types; `None` where every key is passed on.
     :param removal: what a delete leaves at the destination.
     :param pause_cost: what a pause costs while it lasts.
@@ -98,6 +99,7 @@ class Capabilities:
     changes: Mapping[str, Effect]
     removal: str
     pause_cost: str
+    access: Effect | None = None
     options: Mapping[str, OptionType] | None = None
     automatic: bool = field(default=True)
 
@@ -245,6 +247,7 @@ LITESTREAM = Capabilities(
         "min-checkpoint-page-count": OptionType.NUMBER,
         "truncate-page-n": OptionType.NUMBER,
     },
+    access=Effect(Verdict.RESTARTS, f"it is the same place, reached in another way; {_RESTART}"),
     changes={
         **_SAFE_CHANGES,
         "destination.region": Effect(Verdict.SAFE, ""),

@@ -33,7 +33,8 @@ STORE = "s3://bucket/orders?endpoint=https://store.example&region=eu-central-1"
 SAME_REPLICA = [
     ("s3://bucket/orders", "s3://bucket/orders/"),
     ("s3://bucket/a-b", "s3://bucket/a%2Db"),
-    ("s3://bucket/orders", "s3://bucket/orders?region=us-east-1"),
+    ("s3://bucket/orders", "s3://bucket/orders?region=eu-central-1"),
+    ("s3://bucket/orders?endpoint=http://m:9000", "s3://bucket/orders?endpoint=http://m:9000&region=us-east-1"),
     ("s3://bucket/orders", "s3://bucket/orders?force-path-style=true"),
     (STORE, "s3://bucket/orders?region=eu-central-1&endpoint=https://store.example"),
     (STORE, STORE.replace("store.example", "store.example:443")),
@@ -46,7 +47,7 @@ SAME_REPLICA = [
 OTHER_REPLICA = [
     ("s3://bucket/orders", "s3://bucket/Orders"),
     ("s3://bucket/orders", "s3://bucket/orders/r2"),
-    ("s3://bucket/orders", "s3://bucket/orders?region=eu-central-1"),
+    ("s3://bucket/orders?endpoint=http://m:9000", "s3://bucket/orders?endpoint=http://m:9000&region=garage"),
     ("s3://bucket/orders", STORE),
     (STORE, STORE.replace("https:", "http:")),
     (STORE, STORE.replace("store.example", "store.example:8443")),

@@ -20,6 +20,9 @@ class DeclarationRules(Protocol):
     def canonical_uri(self, endpoint: Endpoint, end: End) -> str:
         """Return one text for all spellings of a place; raise `ReplicatorError` or ValueError for an invalid URI."""
 
+    def is_same_place(self, one: Endpoint, other: Endpoint, end: End) -> bool:
+        """Return whether two URIs, each of which is valid, name one place, also where they reach it in other ways."""
+
     def refusals(self, stream: Stream) -> Iterable[ReplicatorError]:
         """Return what the backend would refuse, with the property: one error for each cause."""
 
@@ -47,6 +50,17 @@ def refusals(stream: Stream) -> list[ReplicatorError]:
     """Return what the stream's backend refuses without an engine."""
     rules = _rules_of(stream)
     return list(rules.refusals(stream)) if rules else []
+
+
+def is_same_place(one: Stream, other: Stream, end: End) -> bool:
+    """Return whether an end of two streams of one backend is one place, also where it is reached in another way."""
+    rules = _rules_of(one)
+    if rules is None or one.backend != other.backend:
+        return False
+    try:
+        return rules.is_same_place(getattr(one, end), getattr(other, end), end)
+    except (ReplicatorError, ValueError):  # a state may hold what this release refuses
+        return False
 
 
 def _rules_of(stream: Stream) -> DeclarationRules | None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from replicator.backends import REGISTRY
-from replicator.backends.declarations import canonical
+from replicator.backends.declarations import End, canonical, is_same_place
 from replicator.model import Stream
 
+_ENDS: Mapping[str, End] = {"source.uri": "source", "destination.uri": "destination"}
 _SETS = frozenset({"include", "exclude"})
 
 
@@ -39,12 +40,14 @@ class Change:
     :param path: `source.uri`, `include[0]` (the index in the new list; in the old one for a deletion).
     :param replaces: the change makes another stream.
     :param output: the path is that of an output.
+    :param access: the path is that of a URI, which names the same place as before and reaches it in another way.
     """
 
     path: str
     kind: Kind
     replaces: bool = False
     output: bool = False
+    access: bool = False
 
     @property
     def root(self) -> str:
@@ -68,8 +71,15 @@ def diff(old: Stream, new: Mapping[str, Any] | Stream, unknown: Iterable[str] = 
     after = _comparable(new if isinstance(new, Stream) else _normal(new, old, holes))
     found = walk(before, after, replaced=replaced)
     changes = [change for change in found if not {change.path, change.property} & holes]
+    if isinstance(new, Stream):
+        changes = [_with_access(change, old, new) for change in changes]
     changes += [Change(hole, Kind.UPDATE, hole in replaced) for hole in sorted(holes)]
     return changes
+
+
+def _with_access(change: Change, old: Stream, new: Stream) -> Change:
+    end = _ENDS.get(change.path)
+    return replace(change, access=end is not None and is_same_place(old, new, end))
 
 
 def _root(path: str) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from urllib.parse import urlencode
 
 from replicator.backends.connect.mirror.topics import Naming, include_patterns
-from replicator.backends.connect.place import End, place
+from replicator.backends.connect.place import End, Place, place
 from replicator.backends.connect.placeholders import refuse_one_value
 from replicator.errors import InvalidStream, ReplicatorError
 from replicator.model import Endpoint, Stream
@@ -32,8 +32,13 @@ def canonical_uri(endpoint: Endpoint, end: End) -> str:
         "sasl.mechanism": at.mechanism,
         "ssl.truststore.location": at.truststore,
     }
-    servers = ",".join(sorted(set(at.bootstrap.lower().split(","))))
-    return f"kafka://{servers}?{urlencode({key: value for key, value in parameters.items() if value}, safe='/')}"
+    return f"kafka://{_servers(at)}?{urlencode({key: value for key, value in parameters.items() if value}, safe='/')}"
+
+
+def is_same_place(one: Endpoint, other: Endpoint, end: End) -> bool:
+    """Return whether two URIs name the same brokers; raise `InvalidStream`."""
+    first, second = place(one, end), place(other, end)
+    return _servers(first) == _servers(second)
 
 
 def refusals(stream: Stream) -> Iterator[ReplicatorError]:
@@ -50,6 +55,10 @@ def refusals(stream: Stream) -> Iterator[ReplicatorError]:
             check()
         except ReplicatorError as error:
             yield error
+
+
+def _servers(at: Place) -> str:
+    return ",".join(sorted(set(at.bootstrap.lower().split(","))))
 
 
 def _refuse_end(endpoint: Endpoint, end: End) -> None:
