@@ -304,6 +304,7 @@ class KafkaMirror:
         return (await self._identity.get()).kafka_cluster_id
 
     async def preflight(self, stream: Stream) -> list[Finding]:
+        stream = with_canonical_options(stream.model_copy(update={"backend": self.kind}))
         await self._cluster.identity()  # a worker that is away is no finding about the stream
         held = None
         try:
