@@ -54,6 +54,12 @@ def parse_duration(text: str) -> timedelta:
     raise ValueError('is not a duration; write one such as "10s" or "1m30s"')
 
 
+def parse_duration_of_0_1(text: str) -> timedelta:
+    """Return the duration that release 0.1 read in a text, such as 15 seconds in `10s - 5s`. Raise ValueError."""
+    found: timedelta = durationpy.from_str(text)
+    return found
+
+
 def _read_duration(value: object) -> object:
     return value if isinstance(value, timedelta) else parse_duration(value if isinstance(value, str) else "")
 
