@@ -57,7 +57,7 @@ def _refuse_stranger(record: Stream, held: Owner, wanted: Stream, caller: Owner)
             fix=f"to manage it from here, run pulumi state delete '{caller.urn}', then pulumi up with the source and "
             "destination that it has, which adopts it",
         )
-    if not caller.claim and _data(record) != _data(wanted):
+    if not caller.claim and _data(record) != _data(wanted.model_copy(update={"backend": record.backend})):
         raise OwnedByAnother(
             f"{stream_id(record)} exists, with the source {record.source.uri} and the destination "
             f"{record.destination.uri}, and {held.urn} manages it: a resource that was renamed, or one whose create "
