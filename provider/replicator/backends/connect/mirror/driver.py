@@ -103,6 +103,7 @@ class KafkaMirror:
     # --- making and changing -----------------------------------------------------------------------------------------
 
     async def upsert_stream(self, stream: Stream) -> None:
+        stream = with_canonical_options(stream.model_copy(update={"backend": self.kind}))
         async with self._cluster.slot(stream.name):
             held = None if await self._seems_new(stream) else await self._streams.get(stream.name)
             while not await self._make_it_so(stream, held):
@@ -119,7 +120,7 @@ class KafkaMirror:
         if held is None:
             refuse_elsewhere(stream.name, stream.owner, await self.identity())
         owner = settle_owner(held.marker.stream if held else None, stream)
-        wanted = with_canonical_options(stream.model_copy(update={"owner": owner, "backend": self.kind}))
+        wanted = stream.model_copy(update={"owner": owner, "backend": self.kind})
         claim = await self._claim_of(wanted)
         if held is not None and not held.marker.making and _is_as_declared(held.marker, claim):
             declared = held.marker.stream.model_copy(update={"owner": wanted.recorded().owner})
