@@ -37,13 +37,16 @@ def _lines(row: Capabilities) -> Iterator[str]:
         for key, cell in cells.items():
             text = cell.reason if isinstance(cell, No) else cell.note
             yield f"  {title} {key.value}: {'no' if isinstance(cell, No) else 'yes'}{f'; {text}' if text else ''}"
-    yield f"  options: {'any' if row.options is None else ', '.join(sorted(row.options))}"
+    for option, type in sorted((row.options or {}).items()):
+        yield f"  option {option}: {type}"
     yield f"  checkpointInterval of the engine: {row.default_interval}"
     yield f"  one of lagEvents: {row.lag_unit}"
     yield f"  a delete: {row.removal}"
     yield f"  a pause: {row.pause_cost}"
     for path, effect in sorted(row.changes.items()):
         yield f"  change of {path}: {effect.verdict.value}{f'; {effect.text}' if effect.text else ''}"
+    if row.access is not None:
+        yield f"  change of a uri of the same place: {row.access.verdict.value}; {row.access.text}"
     yield ""
 
 

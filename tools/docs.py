@@ -91,13 +91,16 @@ def capabilities_page() -> str:
         lines += _section("replay methods", {str(key): cell for key, cell in row.replay.items()})
         lines += _section("other properties", {str(key): cell for key, cell in row.features.items()})
         if row.options is not None:
-            lines.append(f"\n`options` takes {', '.join(f'`{option}`' for option in sorted(row.options))}.")
+            listed = ", ".join(f"`{option}` ({type})" for option, type in sorted(row.options.items()))
+            lines.append(f"\n`options` takes {listed}. Text that spells such a value means that value.")
         lines += ["\n### what a change does\n", "| change of | verdict | what happens |", "|---|---|---|"]
         lines += [
             f"| `{path}` | {effect.verdict.value} | {effect.text} |"
             for path, effect in row.changes.items()
             if effect.verdict is not Verdict.SAFE
         ]
+        if row.access is not None:
+            lines.append(f"| `uri`, of the same place | {row.access.verdict.value} | {row.access.text} |")
         safe = ", ".join(f"`{path}`" for path, effect in row.changes.items() if effect.verdict is Verdict.SAFE)
         region = f"{REGISTRY[row.backend].managed_at}.region"
         lines.append(f"\nHarmless: {safe}. Another `name`, `backend` or `{region}` replaces the stream.")

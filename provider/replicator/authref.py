@@ -147,11 +147,7 @@ def resolve(
     """
     if not required or not set(required) <= set(fields) <= set(FIELDS):
         raise ValueError("required must be some of fields, and fields some of FIELDS")
-    if ref.key is not None and len(required) > 1:
-        raise SecretNotFound(
-            f"{ref.text} names one value, but {_listed(required)} are needed",
-            fix="name a bundle that holds all of them, as in env://SHOP_* or file:///run/secrets/s3.json",
-        )
+    refuse_one_value(ref, required)
     scheme = _SCHEMES[ref.scheme]
     wanted = {name: ref.entry(name) for name in (fields if ref.key is None else required)}
     entries = scheme.read(ref, [*wanted.values()], environ)
@@ -162,6 +158,15 @@ def resolve(
             fix=f"provide it to the process that resolves {ref.text}, or correct the reference",
         )
     return values
+
+
+def refuse_one_value(ref: AuthRef, required: Sequence[str]) -> None:
+    """Raise `SecretNotFound` where a reference names one value, and more are required. Reads nothing."""
+    if ref.key is not None and len(required) > 1:
+        raise SecretNotFound(
+            f"{ref.text} names one value, but {_listed(required)} are needed",
+            fix="name a bundle that holds all of them, as in env://SHOP_* or file:///run/secrets/s3.json",
+        )
 
 
 def _usable(value: str | None) -> str | None:

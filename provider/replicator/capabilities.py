@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from replicator.model import Conflict, EndpointKind, Mode
+from replicator.option_types import OptionType
 from replicator.replicator import ReplayMethod
 
 
@@ -80,7 +81,8 @@ class Capabilities:
     :param default_interval: the engine's own checkpoint interval, as people would write it.
     :param lag_unit: what one of `lagEvents` is.
     :param changes: what changing a property in place does, by property path.
-    :param options: keys that `options` may hold; `None` where every key is passed on.
+    :param access: what another `uri` of the same place does, where it only says how the place is reached.
+    :param options: keys that `options` may hold, with their types; `None` where every key is passed on.
     :param removal: what a delete leaves at the destination.
     :param pause_cost: what a pause costs while it lasts.
     """
@@ -97,7 +99,8 @@ class Capabilities:
     changes: Mapping[str, Effect]
     removal: str
     pause_cost: str
-    options: frozenset[str] | None = None
+    access: Effect | None = None
+    options: Mapping[str, OptionType] | None = None
     automatic: bool = field(default=True)
 
     def cells(self) -> Iterator[tuple[str, str | None, Cell]]:
@@ -112,6 +115,19 @@ class Capabilities:
         for feature, cell in self.features.items():
             words, _, value = feature.partition(": ")
             yield from ((property, value or None, cell) for property in words.split("/"))
+
+    def canonical_options(self, options: Mapping[str, object]) -> dict[str, object]:
+        """Return options with each value in the form of its type, and without those that are null.
+
+        A value that is not of its type stays as it is.
+        """
+        return {key: self._canonical(key, value) for key, value in options.items() if value is not None}
+
+    def _canonical(self, key: str, value: object) -> object:
+        try:
+            return (self.options or {})[key].read(value)
+        except (KeyError, ValueError):
+            return value
 
 
 _EVERY_PAIR = frozenset((source, destination) for source in EndpointKind for destination in EndpointKind)
@@ -149,7 +165,7 @@ MEMORY = Capabilities(
         Feature.WAIT_CAUGHT_UP: Yes(),
         Feature.OPTIONS: Yes('`fail: "text"` makes the stream report that failure'),
     },
-    options=frozenset({"fail"}),
+    options={"fail": OptionType.TEXT},
     default_interval="0s",
     lag_unit="event",
     removal="the events that it delivered stay until the process ends",
@@ -224,15 +240,14 @@ LITESTREAM = Capabilities(
     lag_unit="transaction file (one upload; it may hold many commits)",
     pause_cost="the replica stands still, and what is written meanwhile is in no backup until the stream resumes",
     removal="the replica stays and can be restored; the side directory beside the database is removed",
-    options=frozenset(
-        {
-            "monitor-interval",
-            "checkpoint-interval",
-            "busy-timeout",
-            "min-checkpoint-page-count",
-            "truncate-page-n",
-        }
-    ),
+    options={
+        "monitor-interval": OptionType.DURATION,
+        "checkpoint-interval": OptionType.DURATION,
+        "busy-timeout": OptionType.DURATION,
+        "min-checkpoint-page-count": OptionType.NUMBER,
+        "truncate-page-n": OptionType.NUMBER,
+    },
+    access=Effect(Verdict.RESTARTS, f"it is the same place, reached in another way; {_RESTART}"),
     changes={
         **_SAFE_CHANGES,
         "destination.region": Effect(Verdict.SAFE, ""),
@@ -309,43 +324,41 @@ KAFKA_MIRROR = Capabilities(
     lag_unit="offset, most often one record",
     pause_cost="the source's retention runs on, and what it deletes before the stream resumes is lost to the mirror",
     removal="the topics at the destination stay; the stored offsets are removed, so the same stream begins anew",
-    options=frozenset(
-        {
-            "worker.cluster",
-            "source.cluster.alias",
-            "tasks.max",
-            "replication.policy.class",
-            "replication.policy.separator",
-            "replication.factor",
-            "refresh.topics.enabled",
-            "refresh.topics.interval.seconds",
-            "sync.topic.configs.enabled",
-            "sync.topic.configs.interval.seconds",
-            "sync.topic.acls.enabled",
-            "sync.topic.acls.interval.seconds",
-            "config.properties.exclude",
-            "offset.lag.max",
-            "offset-syncs.topic.replication.factor",
-            "sync.group.offsets.enabled",
-            "sync.group.offsets.interval.seconds",
-            "emit.checkpoints.interval.seconds",
-            "checkpoints.topic.replication.factor",
-            "groups",
-            "groups.exclude",
-            "refresh.groups.interval.seconds",
-            "emit.heartbeats.enabled",
-            "emit.heartbeats.interval.seconds",
-            "heartbeats.topic.replication.factor",
-            "consumer.max.poll.records",
-            "consumer.fetch.max.bytes",
-            "consumer.fetch.min.bytes",
-            "consumer.max.partition.fetch.bytes",
-            "producer.override.batch.size",
-            "producer.override.compression.type",
-            "producer.override.linger.ms",
-            "producer.override.max.request.size",
-        }
-    ),
+    options={
+        "worker.cluster": OptionType.TEXT,
+        "source.cluster.alias": OptionType.TEXT,
+        "tasks.max": OptionType.NUMBER,
+        "replication.policy.class": OptionType.TEXT,
+        "replication.policy.separator": OptionType.TEXT,
+        "replication.factor": OptionType.NUMBER,
+        "refresh.topics.enabled": OptionType.FLAG,
+        "refresh.topics.interval.seconds": OptionType.NUMBER,
+        "sync.topic.configs.enabled": OptionType.FLAG,
+        "sync.topic.configs.interval.seconds": OptionType.NUMBER,
+        "sync.topic.acls.enabled": OptionType.FLAG,
+        "sync.topic.acls.interval.seconds": OptionType.NUMBER,
+        "config.properties.exclude": OptionType.TEXT,
+        "offset.lag.max": OptionType.NUMBER,
+        "offset-syncs.topic.replication.factor": OptionType.NUMBER,
+        "sync.group.offsets.enabled": OptionType.FLAG,
+        "sync.group.offsets.interval.seconds": OptionType.NUMBER,
+        "emit.checkpoints.interval.seconds": OptionType.NUMBER,
+        "checkpoints.topic.replication.factor": OptionType.NUMBER,
+        "groups": OptionType.TEXT,
+        "groups.exclude": OptionType.TEXT,
+        "refresh.groups.interval.seconds": OptionType.NUMBER,
+        "emit.heartbeats.enabled": OptionType.FLAG,
+        "emit.heartbeats.interval.seconds": OptionType.NUMBER,
+        "heartbeats.topic.replication.factor": OptionType.NUMBER,
+        "consumer.max.poll.records": OptionType.NUMBER,
+        "consumer.fetch.max.bytes": OptionType.NUMBER,
+        "consumer.fetch.min.bytes": OptionType.NUMBER,
+        "consumer.max.partition.fetch.bytes": OptionType.NUMBER,
+        "producer.override.batch.size": OptionType.NUMBER,
+        "producer.override.compression.type": OptionType.TEXT,
+        "producer.override.linger.ms": OptionType.NUMBER,
+        "producer.override.max.request.size": OptionType.NUMBER,
+    },
     changes={
         **_SAFE_CHANGES,
         "ownerUrn": Effect(Verdict.RESTARTS, f"the record in its connector names the resource; {_REWRITE}"),

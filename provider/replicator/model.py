@@ -36,14 +36,32 @@ _UNITS = {
 }
 
 
-def _parse_duration(value: object) -> object:
-    """A duration as Go writes it (`10s`, `1m30s`) as a timedelta."""
-    if isinstance(value, timedelta):
-        return value
+# Checked before durationpy reads a text: durationpy takes anything between two parts, and has months of 30 days.
+_DURATION = re.compile(r"[+-]?(?:0|(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ns|us|µs|μs|ms|[smhdw]))+)")
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return the duration in a text such as `10s` or `1m30s`: numbers, each with a unit, and nothing between them.
+
+    Units are those of Go, `d` (24 hours) and `w`. The result may be zero or negative. Raise ValueError.
+    """
     try:
-        return durationpy.from_str(value if isinstance(value, str) else "")
-    except durationpy.DurationError as error:
-        raise ValueError('is not a duration; write one such as "10s" or "1m30s"') from error
+        if _DURATION.fullmatch(text):
+            found: timedelta = durationpy.from_str(text)
+            return found
+    except durationpy.DurationError:
+        pass  # it is longer than a timedelta can be
+    raise ValueError('is not a duration; write one such as "10s" or "1m30s"')
+
+
+def parse_duration_of_0_1(text: str) -> timedelta:
+    """Return the duration that release 0.1 read in a text, such as 15 seconds in `10s - 5s`. Raise ValueError."""
+    found: timedelta = durationpy.from_str(text)
+    return found
+
+
+def _read_duration(value: object) -> object:
+    return value if isinstance(value, timedelta) else parse_duration(value if isinstance(value, str) else "")
 
 
 def _positive(value: timedelta) -> timedelta:
@@ -96,7 +114,7 @@ def _aware(value: datetime) -> datetime:
 
 Duration = Annotated[
     timedelta,
-    BeforeValidator(_parse_duration, json_schema_input_type=str),
+    BeforeValidator(_read_duration, json_schema_input_type=str),
     AfterValidator(_positive),
     PlainSerializer(format_duration, return_type=str),
 ]
@@ -107,7 +125,10 @@ Instant = Annotated[
     PlainSerializer(format_time, return_type=str),
 ]
 Flag = Annotated[bool, Strict()]
-StreamName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,47}$")]
+NAME_LIMIT = 48
+"""Characters of a stream's name."""
+STREAM_NAME = rf"^[a-z][a-z0-9-]{{0,{NAME_LIMIT - 1}}}$"
+StreamName = Annotated[str, StringConstraints(pattern=STREAM_NAME)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 LSN_LIMIT = 65_536
 """Characters. A mirror's position has an offset for each partition of each topic."""
@@ -284,6 +305,8 @@ class Endpoint(Model):
         scheme, separator, _ = self.uri.partition("://")
         allowed = SCHEMES[self.kind]
         if not separator or scheme not in allowed:
+            if self.kind is EndpointKind.S3 and scheme in ("http", "https"):
+                raise ValueError(f"uri: is a web address; write {_EXAMPLES['s3']}, with another store's as endpoint=")
             expected = " or ".join(f"{word}://…" for word in allowed)
             raise ValueError(f"uri: an endpoint of kind {self.kind} has a uri such as {expected}")
         try:
@@ -296,7 +319,9 @@ class Endpoint(Model):
         if any(ord(char) < 32 for char in self.uri):
             raise ValueError("uri: holds a control character")
         if (shape := _SHAPES.get(scheme)) and not re.match(shape, self.uri):
-            raise ValueError(f"uri: must look like {_EXAMPLES[scheme]}")
+            names_no_prefix = scheme == "s3" and bool(parts.netloc) and not parts.path.strip("/")
+            problem = "names a bucket and no prefix; write" if names_no_prefix else "must look like"
+            raise ValueError(f"uri: {problem} {_EXAMPLES[scheme]}")
         return self
 
 
@@ -365,7 +390,8 @@ Patterns = Annotated[tuple[Text, ...], AfterValidator(_no_duplicates)]
 class Stream(Model):
     """One replication unit, as a person declares it.
 
-    :param name: its name at the engine; left out, one is made from project, stack and resource. A change replaces it.
+    :param name: its name at the engine; left out, one is made from project, stack and resource, or as
+        `pulumi:autonaming` says. A change replaces it.
     :param source: where the data comes from.
     :param destination: where it goes. One stream writes there, and nothing else.
     :param backend: the engine's backend; left out, the only one that fits. A change replaces the stream.
@@ -382,7 +408,7 @@ class Stream(Model):
     :param purge_destination: a delete also deletes what it wrote to the destination.
     :param drain_before_delete: what a delete does with changes that are not at the destination yet; `skip` is for a
         destination that is gone. The delete goes by what the last update recorded.
-    :param options: the engine's own settings, for what has no property here.
+    :param options: the engine's own settings, for what has no property here. Text that spells a value is that value.
     """
 
     name: StreamName

@@ -128,11 +128,11 @@ export class Stream extends pulumi.CustomResource {
      */
     declare public readonly mode: pulumi.Output<enums.Mode>;
     /**
-     * Its name at the engine; left out, one is made from project, stack and resource. A change replaces it.
+     * Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
      */
     declare public readonly name: pulumi.Output<string>;
     /**
-     * The engine's own settings, for what has no property here.
+     * The engine's own settings, for what has no property here. Text that spells a value is that value.
      */
     declare public readonly options: pulumi.Output<{[key: string]: any}>;
     /**
@@ -281,11 +281,11 @@ export interface StreamArgs {
      */
     mode?: pulumi.Input<enums.Mode | undefined>;
     /**
-     * Its name at the engine; left out, one is made from project, stack and resource. A change replaces it.
+     * Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
      */
     name?: pulumi.Input<string | undefined>;
     /**
-     * The engine's own settings, for what has no property here.
+     * The engine's own settings, for what has no property here. Text that spells a value is that value.
      */
     options?: pulumi.Input<{[key: string]: any} | undefined>;
     /**

@@ -133,3 +133,17 @@ def test_who_may_remove(record: Owner | None, caller: Owner | None, expected: bo
 )
 def test_the_id_to_import(source: dict[str, str], expected: str) -> None:
     assert stream_id(stream(source=source)) == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "adopted"), [("s3://bucket/orders/", True), ("s3://bucket/a/..", False), ("s3://bucket/other", False)]
+)
+@pytest.mark.parametrize("backend", ["litestream", None])
+def test_a_create_adopts_the_same_place_in_another_spelling(uri: str, adopted: bool, backend: str | None) -> None:
+    record = owned(MINE, backend="litestream")
+    wanted = owned(CREATES, backend=backend, destination={**S3, "uri": uri})
+    if adopted:
+        assert settle_owner(record, wanted) == owner(URN, NEW)
+    else:
+        with pytest.raises(OwnedByAnother):
+            settle_owner(record, wanted)

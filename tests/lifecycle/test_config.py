@@ -10,6 +10,7 @@ import pytest
 from replicator.backends import REGISTRY
 from replicator.errors import InvalidConfig
 from replicator.lifecycle.config import SETTINGS, Preflight, ProviderConfig, configured, parse_config
+from replicator.lifecycle.reconfigure import changes
 from replicator.remote.address import default_address
 from replicator.values import Secret
 
@@ -253,3 +254,28 @@ def test_each_block_is_a_backend_of_the_registry() -> None:
     assert len(set(keys)) == len(keys)
     parsed = config(**{backend.config_key: {"address": backend.example} for backend in REGISTRY.values()})
     assert parsed.backends.keys() == REGISTRY.keys()
+
+
+@pytest.mark.parametrize("text", [" strict", "Strict", "strict ", "STRICT", True])
+def test_a_setting_in_another_spelling_is_refused_with_what_to_write(text: object) -> None:
+    _, (failure,) = parse_config({"preflight": text})
+    assert (failure.path, failure.reason) == ("preflight", "must be one of 'strict', 'warn' or 'off'")
+    assert failure.fix == "pulumi config set replicator:preflight strict"
+
+
+@pytest.mark.parametrize("key", ["regions", "secretProviders"])
+def test_an_object_within_a_block_is_no_text(key: str) -> None:
+    _, (failure,) = parse_config({"kafkaMirror": {"address": "http://w:8083", key: '{"us-east": "http://w:8083"}'}})
+    assert (failure.path, failure.reason) == (f"kafkaMirror.{key}", "must be an object")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"preflight": "strict"}, {"preflight": '"strict"'}),
+        ({"litestream": {"address": "unix:///a"}}, {"litestream": ' {"address":  "unix:///a"}'}),
+    ],
+)
+def test_a_setting_as_text_means_what_it_spells(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert parse_config(old) == parse_config(new)
+    assert changes(old, new) == changes(new, old) == []

@@ -212,3 +212,20 @@ def test_a_backend_of_another_release_is_not_judged_but_its_replacement_is() -> 
     assert told == Consequence(
         "name", RE_SNAPSHOTS, "the stream is removed and made again, which begins with a new snapshot"
     )
+
+
+@pytest.mark.parametrize(
+    ("uri", "verdict"),
+    [
+        ("s3://bucket/orders?endpoint=https://store.example", Verdict.RESTARTS),
+        ("s3://bucket/orders?endpoint=http://store.example&region=garage", Verdict.RESTARTS),
+        ("s3://bucket/orders?endpoint=http://Store.Example:80/", None),
+        ("s3://bucket/orders?endpoint=http://other.example", Verdict.RE_SNAPSHOTS),
+        ("s3://bucket/orders/r2?endpoint=https://store.example", Verdict.RE_SNAPSHOTS),
+    ],
+)
+def test_the_same_place_reached_in_another_way_is_not_copied_again(uri: str, verdict: Verdict | None) -> None:
+    given = {"backend": "litestream", "destination": {**S3, "uri": "s3://bucket/orders?endpoint=http://store.example"}}
+    old, new = stream(**given), stream(**given | {"destination": {**S3, "uri": uri}})
+    found = consequences(old, diff(old, new), purges=False)
+    assert [item.verdict for item in found] == ([verdict] if verdict else [])

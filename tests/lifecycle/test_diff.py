@@ -9,7 +9,7 @@ from hypothesis import given
 from replicator.lifecycle.diff import Change, Kind, diff
 from replicator.model import Owner, Stream
 
-from tests.lifecycle.given import S3, SQLITE, inputs, stream, streams
+from tests.lifecycle.given import KAFKA, S3, SQLITE, inputs, stream, streams
 
 ADD, UPDATE, DELETE = Kind.ADD, Kind.UPDATE, Kind.DELETE
 
@@ -86,6 +86,45 @@ def test_what_only_looks_different(old: dict[str, Any], new: dict[str, Any]) -> 
 )
 def test_what_differs(old: dict[str, Any], new: dict[str, Any], expected: list[Change]) -> None:
     assert diff(stream(**old), Stream.model_validate({**stream().wire(), **inputs(**new)})) == expected
+
+
+MIRROR = {"backend": "kafka-mirror", "source": KAFKA, "destination": {**KAFKA, "uri": "kafka://other.example:9092"}}
+LITESTREAM = {"backend": "litestream"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (MIRROR | {"options": {"tasks.max": 4}}, MIRROR | {"options": {"tasks.max": "4"}}),
+        (
+            MIRROR | {"options": {"emit.heartbeats.enabled": True}},
+            MIRROR | {"options": {"emit.heartbeats.enabled": "true"}},
+        ),
+        (MIRROR | {"options": {"groups": "a"}}, MIRROR | {"options": {"groups": "a", "tasks.max": None}}),
+        (LITESTREAM | {"options": {"truncate-page-n": 2}}, LITESTREAM | {"options": {"truncate-page-n": "2"}}),
+        (LITESTREAM | {"options": {"busy-timeout": "60s"}}, LITESTREAM | {"options": {"busy-timeout": "1m"}}),
+        (LITESTREAM, LITESTREAM | {"destination": {**S3, "uri": "s3://bucket/orders/?region=us-east-1"}}),
+        (LITESTREAM, LITESTREAM | {"source": {**SQLITE, "uri": "sqlite:///srv/a/../orders%2Edb"}}),
+        (MIRROR, MIRROR | {"source": {**KAFKA, "uri": "kafka://Broker.Example:9092/?security.protocol=PLAINTEXT"}}),
+    ],
+)
+def test_another_spelling_of_the_same_is_no_difference(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert diff(stream(**old), stream(**new)) == []
+    assert diff(stream(**new), stream(**old)) == []
+    for unknown in ("filter", "options.unknown", "source.authRef", "destination.authRef"):
+        half_known = {"name": "orders", **inputs(**new)}
+        root, _, key = unknown.partition(".")
+        if key and root in half_known:
+            half_known[root] = {name: value for name, value in half_known[root].items() if name != key}
+        assert diff(stream(**old), half_known, [unknown]) == [change(unknown, UPDATE)]
+
+
+def test_another_spelling_of_another_place_is_a_difference() -> None:
+    old, new = stream(**LITESTREAM), stream(**LITESTREAM, destination={**S3, "uri": "s3://bucket/orders/r2/"})
+    assert diff(old, new) == [change("destination.uri", UPDATE)]
+    assert diff(stream(), stream(destination={**S3, "uri": "s3://bucket/orders/"})) == [
+        change("destination.uri", UPDATE)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,19 @@ class Provider:
     async def configure(self, **config: Any) -> Any:
         return await self.stub.Configure(pb.ConfigureRequest(args=encode(config)))
 
-    async def check(self, new: Values, old: Values | None = None, urn: str = URN) -> tuple[Values, list[str]]:
-        reply = await self.stub.Check(pb.CheckRequest(urn=urn, olds=encode(old or {}), news=encode(new)))
+    async def check(
+        self, new: Values, old: Values | None = None, urn: str = URN, *, autonaming: tuple[str, str] | None = None
+    ) -> tuple[Values, list[str]]:
+        """Ask for a check.
+
+        :param autonaming: mode and proposed name of `pulumi:autonaming`.
+        """
+        request = pb.CheckRequest(urn=urn, olds=encode(old or {}), news=encode(new))
+        if autonaming is not None:
+            mode, proposed = autonaming
+            options = pb.CheckRequest.AutonamingOptions
+            request.autonaming.CopyFrom(options(mode=options.Mode.Value(mode), proposed_name=proposed))
+        reply = await self.stub.Check(request)
         assert all(failure.property == "" for failure in reply.failures)
         return decode(reply.inputs), [failure.reason for failure in reply.failures]
 

@@ -93,6 +93,61 @@ async def test_name_and_backend_are_filled_in_and_stay(provider: Provider) -> No
     assert len(provider.engine.logs) == 1
 
 
+@pytest.mark.parametrize(
+    ("mode", "proposed", "name"),
+    [
+        ("PROPOSE", "shop-orders", "shop-orders"),
+        ("PROPOSE", "Shop_Orders", "shop-orders"),
+        ("PROPOSE", "7eleven", "s-7eleven"),
+        ("PROPOSE", "x" * 48, "x" * 48),
+        ("PROPOSE", "x" * 49, f"{'x' * 40}-c22af82"),
+        ("PROPOSE", "", "shop-dev-orders-c22af82"),
+        ("ENFORCE", "shop-orders", "shop-orders"),
+    ],
+)
+async def test_a_name_follows_the_autonaming_of_the_stack(
+    provider: Provider, mode: str, proposed: str, name: str
+) -> None:
+    given = memory_inputs(name=...)
+    found, failures = await provider.check(given, autonaming=(mode, proposed))
+    assert (found["name"], failures) == (name, [])
+    kept, failures = await provider.check({**given, "mode": "cdc"}, found, autonaming=("ENFORCE", "another"))
+    assert (kept["name"], failures) == (name, [])
+    chosen, failures = await provider.check(memory_inputs(), autonaming=(mode, proposed))
+    assert (chosen["name"], failures) == ("orders", [])
+
+
+@pytest.mark.parametrize(
+    ("mode", "proposed", "failure"),
+    [
+        (
+            "ENFORCE",
+            "Shop_Orders",
+            "name: pulumi:autonaming enforces 'Shop_Orders', and a stream's name must match ^[a-z][a-z0-9-]{0,47}$ "
+            "[RPL-STREAM-INVALID]\n  → write name in the program, or change pulumi:autonaming",
+        ),
+        (
+            "DISABLE",
+            "",
+            "name: is required, because pulumi:autonaming is disabled [RPL-STREAM-INVALID]\n"
+            "  → write name in the program",
+        ),
+    ],
+)
+async def test_a_name_that_autonaming_does_not_give(provider: Provider, mode: str, proposed: str, failure: str) -> None:
+    found, failures = await provider.check(memory_inputs(name=...), autonaming=(mode, proposed))
+    assert failures == [failure]
+    assert "name" not in found
+    state = {**memory_inputs(), "mode": "cdc"}
+    kept, failures = await provider.check(memory_inputs(name=...), state, autonaming=(mode, proposed))
+    assert (kept["name"], failures) == ("orders", [])
+
+
+async def test_the_engine_is_told_that_autonaming_is_followed(provider: Provider) -> None:
+    assert (await provider.handshake()).supports_autonaming_configuration
+    assert (await provider.configure()).supports_autonaming_configuration
+
+
 async def test_what_is_null_is_left_out(provider: Provider) -> None:
     given = {**memory_inputs(name=None), "mode": None, "filter": None, "purgeDestination": None, "options": None}
     found, failures = await provider.check(given)

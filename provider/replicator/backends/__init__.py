@@ -24,6 +24,7 @@ class Backend:
     :param identified_by: the engine object that holds the identity of what manages the stream, if the backend has one.
     :param managed_at: the end of the stream whose region says which agent or cluster manages it.
     :param served_by: the command that serves it, where the driver needs more than its class; else `replicator serve`.
+    :param declarations: import path of a module with the functions of `declarations.DeclarationRules`.
     :param started_by: the command that a person types where no agent serves it; takes `--socket`.
     """
 
@@ -36,6 +37,7 @@ class Backend:
     identified_by: str | None = None
     served_by: str | None = None
     started_by: str | None = None
+    declarations: str | None = None
     settings: type[BackendConfig] = BackendConfig
     example: str = "unix:///run/replicator/agent.sock"
     elsewhere: str = "ssh://user@host"
@@ -52,6 +54,7 @@ REGISTRY: Mapping[str, Backend] = {
             default_address=True,
             served_by="replicator agent run",
             started_by="replicator agent start",
+            declarations="replicator.backends.sqlite.declarations",
         ),
         Backend(
             kind="kafka-mirror",
@@ -60,6 +63,7 @@ REGISTRY: Mapping[str, Backend] = {
             via_agent=False,
             default_address=False,
             managed_at="destination",
+            declarations="replicator.backends.connect.mirror.declarations",
             identified_by="connectCluster",
             settings=ConnectConfig,
             example="http://connect.example:8083",

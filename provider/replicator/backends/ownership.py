@@ -21,6 +21,7 @@ touches nothing.
 from __future__ import annotations
 
 from replicator.backends import stream_id
+from replicator.backends.declarations import canonical
 from replicator.errors import InvalidConfig, NotOurs, OwnedByAnother
 from replicator.model import Owner, Stream, token_digest
 
@@ -56,7 +57,7 @@ def _refuse_stranger(record: Stream, held: Owner, wanted: Stream, caller: Owner)
             fix=f"to manage it from here, run pulumi state delete '{caller.urn}', then pulumi up with the source and "
             "destination that it has, which adopts it",
         )
-    if not caller.claim and _data(record) != _data(wanted):
+    if not caller.claim and _data(record) != _data(wanted.model_copy(update={"backend": record.backend})):
         raise OwnedByAnother(
             f"{stream_id(record)} exists, with the source {record.source.uri} and the destination "
             f"{record.destination.uri}, and {held.urn} manages it: a resource that was renamed, or one whose create "
@@ -115,7 +116,8 @@ def refuse_elsewhere(stream: str, caller: Owner | None, here: str | None) -> Non
 
 def _data(stream: Stream) -> tuple[object, ...]:
     """What a stream reads and where it writes that."""
-    return (stream.source.uri, stream.destination.uri, stream.include, stream.exclude)
+    declared = canonical(stream)
+    return (declared.source.uri, declared.destination.uri, declared.include, declared.exclude)
 
 
 def _unmanaged(record: Stream) -> NotOurs:

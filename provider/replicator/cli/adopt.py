@@ -70,6 +70,9 @@ def adopt(
     with session(agent_client(address)) as (runner, client):
         work = _Work(runner, client, config.absolute())
         work.read(auth_ref, region, without or [])
+        for key in work.found.needless:
+            text = f"--without {key} changes nothing: no setting of {config} is refused under that name"
+            print(f"warning: {text}", file=sys.stderr)
         running = work.running()
         if not as_json:
             work.show(running)
@@ -208,7 +211,8 @@ class _Work:
             {"stream": stream.model_dump(mode="json"), **self.plan[stream.name].model_dump(mode="json")}
             for stream in self.found.streams
         ]
-        return {"streams": streams, "own": list(self.found.own), "running": running}
+        found = self.found
+        return {"streams": streams, "own": list(found.own), "needless": list(found.needless), "running": running}
 
 
 def _there(adoption: Adoption) -> str:

@@ -29,13 +29,13 @@ def again(backend: str, address: str | None) -> str:
 
 def parse_wait(value: str | timedelta) -> timedelta:
     """A duration that may be zero."""
-    import durationpy
+    from replicator import model
 
     if isinstance(value, timedelta):
         return value
     try:
-        duration: timedelta = durationpy.from_str(value)
-    except durationpy.DurationError:
+        duration = model.parse_duration(value)
+    except ValueError:
         duration = timedelta(-1)
     if duration < timedelta():
         raise typer.BadParameter(f'{value!r} is not a duration; write one such as "50ms" or "1h"')

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
-import durationpy
 from pulumi.dynamic import (
     CheckFailure,
     CheckResult,
@@ -29,10 +28,10 @@ from pulumi.runtime import rpc
 
 from replicator.dynamic import background
 from replicator.dynamic.engine import EngineMessages, engine_address
-from replicator.errors import InvalidConfig, ReplicatorError
+from replicator.errors import InvalidConfig, InvalidStream, ReplicatorError
 from replicator.lifecycle.resource import Applied, StreamResource, Values
 from replicator.lifecycle.wait import Limits
-from replicator.model import Stream
+from replicator.model import Stream, parse_duration
 from replicator.values import UNKNOWN, strip
 
 URN = "__urn"
@@ -164,7 +163,10 @@ def _outputs(made: Applied, props: Mapping[str, Any]) -> Values:
 
 def _limits(props: Mapping[str, Any], operation: str) -> Limits:
     text = props.get(TIMEOUTS, {}).get(operation)
-    return Limits(durationpy.from_str(text).total_seconds() if text else 0)
+    try:
+        return Limits(parse_duration(text).total_seconds() if text else 0)
+    except ValueError as error:
+        raise InvalidStream(str(error), property=f"customTimeouts.{operation}") from None
 
 
 def _value(value: Any) -> Any:

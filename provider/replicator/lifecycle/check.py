@@ -6,18 +6,20 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from pydantic import ValidationError
 
 from replicator import authref
 from replicator.backends import REGISTRY
+from replicator.backends.declarations import refusals, with_canonical_options
 from replicator.capabilities import TABLE, Capabilities, Cell, Feature, No, StartKind
 from replicator.errors import InvalidConfig, InvalidStream, ReplicatorError, Unsupported
 from replicator.lifecycle.config import ProviderConfig
 from replicator.lifecycle.connect import StreamId
 from replicator.lifecycle.failure import Failure, failures_of
-from replicator.model import Drain, EndpointKind, Stream
+from replicator.model import NAME_LIMIT, STREAM_NAME, Drain, EndpointKind, Stream
 
 _MODELLED_OPTIONS = frozenset({"path", "url", "uri", "type", "replica", "replicas", "name", "sync-interval"})
 _KINDS = frozenset(EndpointKind)
@@ -57,14 +59,51 @@ class Identity:
         return cls(urn, project, stack, name)
 
 
+class NameMode(Enum):
+    """What a proposed name is: one that may be changed, the only one, or none, so that the program has to give one."""
+
+    PROPOSE = "propose"
+    ENFORCE = "enforce"
+    DISABLE = "disable"
+
+
+@dataclass(frozen=True, slots=True)
+class NameRule:
+    """The name that a person's configuration gives to a resource without one."""
+
+    mode: NameMode
+    proposed: str = ""
+
+    def name(self, identity: Identity) -> str:
+        """Return the name; raise `InvalidStream` where the rule gives none that a stream can have."""
+        if self.mode is NameMode.DISABLE:
+            raise InvalidStream("is required, because pulumi:autonaming is disabled", fix="write name in the program")
+        if not self.proposed:
+            return stream_name(identity)
+        if re.fullmatch(STREAM_NAME, self.proposed):
+            return self.proposed
+        if self.mode is NameMode.ENFORCE:
+            raise InvalidStream(
+                f"pulumi:autonaming enforces {self.proposed!r}, and a stream's name must match {STREAM_NAME}",
+                fix="write name in the program, or change pulumi:autonaming",
+            )
+        slug = _slug(self.proposed)
+        return slug if len(slug) <= NAME_LIMIT else _with_digest(slug, identity)
+
+
 def stream_name(identity: Identity) -> str:
     """A name for a stream that has none: the same for the same URN, so that a lost reply finds its stream again."""
-    words = "-".join((identity.project, identity.stack, identity.name)).lower()
-    slug = re.sub(r"[^a-z0-9]+", "-", words).strip("-")
-    if not slug[:1].isalpha():
-        slug = f"s-{slug}"
+    return _with_digest(_slug("-".join((identity.project, identity.stack, identity.name))), identity)
+
+
+def _slug(words: str) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+    return slug if slug[:1].isalpha() else f"s-{slug}"
+
+
+def _with_digest(slug: str, identity: Identity) -> str:
     digest = hashlib.sha256(identity.urn.encode()).hexdigest()[:7]
-    return f"{slug[:40].rstrip('-')}-{digest}"
+    return f"{slug[: NAME_LIMIT - 8].rstrip('-')}-{digest}"
 
 
 def check(
@@ -73,18 +112,24 @@ def check(
     old_inputs: Mapping[str, Any],
     identity: Identity,
     config: ProviderConfig,
+    naming: NameRule | None = None,
 ) -> Checked:
     """Normalise and validate.
 
     :param inputs: plain values; what is not known yet is left out and its path is in `unknown`.
     :param unknown: paths (`source.uri`) of values that are known only after other resources exist.
     :param old_inputs: the inputs in the state; empty for a new resource.
+    :param naming: what a new resource without a name is called, where a configuration says so.
     """
     unknown = frozenset(unknown)
     filled = dict(inputs)
-    if "name" not in filled and "name" not in unknown:
-        filled["name"] = old_inputs.get("name") or stream_name(identity)
     failures: list[Failure] = []
+    if "name" not in filled and "name" not in unknown:
+        try:
+            filled["name"] = old_inputs.get("name") or (naming or _DEFAULT_NAMING).name(identity)
+        except InvalidStream as error:
+            failures.append(Failure("name", error.message, error.code, error.fix))
+            unknown |= {"name"}
     if "backend" not in filled and "backend" not in unknown:
         backend, failure = _choose_backend(filled, unknown, old_inputs, config)
         if backend:
@@ -93,7 +138,7 @@ def check(
             failures.append(failure)
     stream = None
     try:
-        stream = Stream.model_validate(filled, by_alias=True, by_name=False)
+        stream = with_canonical_options(Stream.model_validate(filled, by_alias=True, by_name=False))
     except ValidationError as error:
         failures += [f for f in failures_of(error, Stream, InvalidStream.code) if not _explained(f.path, unknown)]
     if "owner" in filled:
@@ -102,9 +147,13 @@ def check(
     failures += _capability_failures(filled, unknown)
     if stream is not None and not failures:
         failures += _address_failures(stream, config)
+        failures += () if unknown else _declaration_failures(stream)
     if unknown or failures:
         stream = None
     return Checked(filled, stream, failures)
+
+
+_DEFAULT_NAMING = NameRule(NameMode.PROPOSE)
 
 
 def _explained(path: str, unknown: frozenset[str]) -> bool:
@@ -159,6 +208,12 @@ def _address_failures(stream: Stream, config: ProviderConfig) -> Iterable[Failur
     except InvalidConfig as error:
         path = "backend" if at.region == "default" else f"{backend.managed_at}.region"
         yield Failure(path, error.message, error.code, error.fix)
+
+
+def _declaration_failures(stream: Stream) -> Iterable[Failure]:
+    """What the stream's backend refuses without its engine."""
+    for error in refusals(stream):
+        yield Failure(error.property or "", error.message, error.code, error.fix)
 
 
 def _auth_failures(inputs: Mapping[str, Any]) -> Iterable[Failure]:
@@ -228,7 +283,7 @@ def _start_kind(value: Any) -> StartKind | None:
 
 
 def _option_failures(options: Mapping[str, Any], row: Capabilities) -> Iterable[Failure]:
-    for key in options:
+    for key, value in options.items():
         path = f"options.{key}"
         if key in _MODELLED_OPTIONS:
             yield Failure(path, "is set through the stream's own properties", InvalidStream.code)
@@ -237,3 +292,8 @@ def _option_failures(options: Mapping[str, Any], row: Capabilities) -> Iterable[
         elif row.options is not None and key not in row.options:
             known = ", ".join(sorted(row.options))
             yield Failure(path, f"is not an option of {row.backend}; it takes {known}", Unsupported.code)
+        elif row.options is not None and value is not None:
+            try:
+                row.options[key].read(value)
+            except ValueError as error:
+                yield Failure(path, str(error), InvalidStream.code)

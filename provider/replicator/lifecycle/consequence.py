@@ -40,6 +40,8 @@ def consequences(old: Stream, changes: Iterable[Change], *, purges: bool) -> lis
                 found[change.property] = Consequence(change.property, Verdict.DELETES_DATA, text)
         else:
             own = row.changes.get(change.path) if row else None
+            if row and row.access and change.access:
+                own = row.access
             effect = own or (_effect(change.property, row.changes) if row else None)
             if effect and effect.verdict is not Verdict.SAFE:
                 name = _plain(change.path) if own else change.property

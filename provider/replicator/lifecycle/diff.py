@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from replicator.backends import REGISTRY
+from replicator.backends.declarations import End, canonical, is_same_place
 from replicator.model import Stream
 
+_ENDS: Mapping[str, End] = {"source.uri": "source", "destination.uri": "destination"}
 _SETS = frozenset({"include", "exclude"})
 
 
@@ -38,12 +40,14 @@ class Change:
     :param path: `source.uri`, `include[0]` (the index in the new list; in the old one for a deletion).
     :param replaces: the change makes another stream.
     :param output: the path is that of an output.
+    :param access: the path is that of a URI, which names the same place as before and reaches it in another way.
     """
 
     path: str
     kind: Kind
     replaces: bool = False
     output: bool = False
+    access: bool = False
 
     @property
     def root(self) -> str:
@@ -59,16 +63,23 @@ class Change:
 def diff(old: Stream, new: Mapping[str, Any] | Stream, unknown: Iterable[str] = ()) -> list[Change]:
     """Every change from `old` to `new`, in the order of the properties.
 
-    Both sides have their defaults filled in, so that writing a default down is no change. Unknown paths
-    are changes.
+    Both sides are in canonical form with their defaults filled in, so that writing a default down, or the same place
+    in another spelling, is no change. Unknown paths are changes.
     """
     before = _comparable(old)
     holes, replaced = frozenset(unknown), replacing(old.backend)
     after = _comparable(new if isinstance(new, Stream) else _normal(new, old, holes))
     found = walk(before, after, replaced=replaced)
     changes = [change for change in found if not {change.path, change.property} & holes]
+    if isinstance(new, Stream):
+        changes = [_with_access(change, old, new) for change in changes]
     changes += [Change(hole, Kind.UPDATE, hole in replaced) for hole in sorted(holes)]
     return changes
+
+
+def _with_access(change: Change, old: Stream, new: Stream) -> Change:
+    end = _ENDS.get(change.path)
+    return replace(change, access=end is not None and is_same_place(old, new, end))
 
 
 def _root(path: str) -> str:
@@ -76,18 +87,29 @@ def _root(path: str) -> str:
 
 
 def _comparable(stream: Stream | Mapping[str, Any]) -> dict[str, Any]:
-    wire = stream.wire() if isinstance(stream, Stream) else dict(stream)
+    wire = canonical(stream).wire() if isinstance(stream, Stream) else dict(stream)
     wire.pop("owner", None)
     return wire
 
 
 def _normal(known: Mapping[str, Any], old: Stream, unknown: frozenset[str]) -> dict[str, Any]:
-    """Inputs of which some are unknown, in the form that a stream has: defaults filled in, durations and sets alike."""
-    partial = {_root(hole) for hole in unknown}
+    """Inputs of which some are unknown, in the form that a stream has: defaults filled in, every value in its one form.
+
+    What is known of a property stays as it is written where it cannot be read without the rest.
+    """
+    partial = {root for root in map(_root, unknown) if not _is_readable(root, known)}
     whole = {key: value for key, value in known.items() if key not in partial}
     stand_in = {"name": old.name, "source": old.source, "destination": old.destination}
-    form = Stream.model_validate({**stand_in, **whole}).wire()
+    form = canonical(Stream.model_validate({**stand_in, **whole})).wire()
     return {**form, **{key: known[key] for key in partial if key in known}}
+
+
+def _is_readable(root: str, known: Mapping[str, Any]) -> bool:
+    """Whether what is known of a property can be read although some of it is unknown."""
+    value = known.get(root)
+    if not isinstance(value, Mapping):
+        return False
+    return root == "options" or (root in ("source", "destination") and {"kind", "uri"} <= value.keys())
 
 
 def walk(

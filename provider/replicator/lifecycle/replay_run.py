@@ -22,6 +22,7 @@ from replicator.errors import (
     WaitCancelled,
     WaitTimeout,
 )
+from replicator.lifecycle.check import NameRule
 from replicator.lifecycle.config import Preflight
 from replicator.lifecycle.connect import Connections, StreamId
 from replicator.lifecycle.diff import Change, Kind
@@ -56,7 +57,9 @@ class ReplayRunResource:
         self._connections = connections
         self._messages = messages
 
-    async def check(self, urn: str, old: Values, new: Values) -> tuple[Values, list[str]]:
+    async def check(
+        self, urn: str, old: Values, new: Values, naming: NameRule | None = None
+    ) -> tuple[Values, list[str]]:
         """The inputs as the person wrote them; and what is wrong with them."""
         new = {key: value for key, value in new.items() if strip(value) is not None}
         known, holes = drop_unknown(new)

@@ -9,6 +9,7 @@ from textwrap import indent
 from typing import Any, ClassVar
 
 from replicator.backends import REGISTRY
+from replicator.backends.declarations import with_canonical_options
 from replicator.capabilities import TABLE
 from replicator.errors import (
     BY_CODE,
@@ -22,7 +23,7 @@ from replicator.errors import (
     WaitTimeout,
 )
 from replicator.lifecycle import apply
-from replicator.lifecycle.check import Checked, Identity, check
+from replicator.lifecycle.check import Checked, Identity, NameRule, check
 from replicator.lifecycle.connect import Connections, StreamId
 from replicator.lifecycle.consequence import consequences
 from replicator.lifecycle.diff import Change, Kind, diff
@@ -30,7 +31,15 @@ from replicator.lifecycle.failure import read_inputs
 from replicator.lifecycle.preflight import preflight, sentence
 from replicator.lifecycle.wait import Limits, Progress
 from replicator.messages import Messages
-from replicator.model import OF_THE_PROGRAM, DesiredState, Owner, Stream, StreamState, StreamStatus
+from replicator.model import (
+    OF_THE_PROGRAM,
+    DesiredState,
+    Owner,
+    Stream,
+    StreamState,
+    StreamStatus,
+    parse_duration_of_0_1,
+)
 from replicator.replicator import Severity
 from replicator.values import Secret, drop_unknown, path_text, secret_paths, strip, wrap_secrets
 
@@ -73,10 +82,12 @@ class StreamResource:
         self._messages = messages
         self._replaced: dict[str, str | None] = {}
 
-    async def check(self, urn: str, old: Values, new: Values) -> tuple[Values, list[str]]:
+    async def check(
+        self, urn: str, old: Values, new: Values, naming: NameRule | None = None
+    ) -> tuple[Values, list[str]]:
         """The inputs as the person wrote them, with name and backend filled in; and what is wrong with them."""
         new = {key: value for key, value in new.items() if strip(value) is not None}
-        checked = self._checked(urn, new, strip(old))
+        checked = self._checked(urn, new, strip(old), naming)
         filled: Values = {key: checked.inputs[key] for key in ("name", "backend") if key in checked.inputs}
         if "backend" in filled and "backend" not in {**old, **new}:
             kinds = [strip(new[end])["kind"] for end in ("source", "destination")]
@@ -84,20 +95,21 @@ class StreamResource:
             await self._messages().info(chosen, urn)
         return {**filled, **new}, [str(failure) for failure in checked.failures]
 
-    def _checked(self, urn: str, new: Values, old_inputs: Values) -> Checked:
+    def _checked(self, urn: str, new: Values, old_inputs: Values, naming: NameRule | None = None) -> Checked:
         known, holes = drop_unknown(new)
         unknown = [path_text(path) for path in holes]
-        return check(strip(known), unknown, old_inputs, Identity.of_urn(urn), self._connections.config)
+        return check(strip(known), unknown, old_inputs, Identity.of_urn(urn), self._connections.config, naming)
 
     async def diff(self, urn: str, id: str, old_inputs: Values, outputs: Values, new: Values) -> list[Change]:
         """What differs. Says which property forces a replacement, because the CLI does not.
 
         :param outputs: those in the state.
         """
-        old = _stream(old_inputs)
+        old = _stream_in_state(old_inputs)
         known, holes = drop_unknown(new)
         unknown = [path_text(path) for path in holes]
-        changes = diff(old, strip(known) if unknown else _stream(strip(known)), unknown) + _new_urn(urn, outputs)
+        after = strip(known) if unknown else _stream_in_state(strip(known))  # a refresh asks with the sides exchanged
+        changes = diff(old, after, unknown) + _new_urn(urn, outputs)
         replacing = [change for change in changes if change.replaces]
         if replacing:
             self._replaced[urn] = _owner_of(urn, outputs).token
@@ -122,7 +134,7 @@ class StreamResource:
     async def preview_update(self, urn: str, id: str, old_inputs: Values, old: Values, new: Values) -> Values:
         """What is known of a stream after an update, and a warning for each change that is not harmless."""
         checked = self._checked(urn, new, old_inputs)
-        before = _stream(old_inputs)
+        before = _stream_in_state(old_inputs)
         unknown = [path_text(path) for path in drop_unknown(new)[1]]
         changes = diff(before, checked.stream or checked.inputs, unknown) + _new_urn(urn, old)
         harmful = consequences(before, changes, purges=bool(checked.inputs.get("purgeDestination")))
@@ -304,14 +316,29 @@ def _with_what_the_program_needs(live: Stream, old_inputs: Values) -> Stream:
     if not old_inputs:
         return live.model_copy(update=OF_THE_PROGRAM)
     try:
-        old = _stream(old_inputs)
+        old = _stream_in_state(old_inputs)
     except InvalidStream:  # inputs of another release
         return live
     return live.model_copy(update={name: getattr(old, name) for name in OF_THE_PROGRAM})
 
 
 def _stream(inputs: Mapping[str, Any]) -> Stream:
-    return read_inputs(Stream, inputs, stream=str(inputs.get("name")))
+    return with_canonical_options(read_inputs(Stream, inputs, stream=str(inputs.get("name"))))
+
+
+def _stream_in_state(inputs: Mapping[str, Any]) -> Stream:
+    """The declaration in a state, as the release that wrote it read it; raise `InvalidStream`."""
+    try:
+        return _stream(inputs)
+    except InvalidStream:
+        text = inputs.get("checkpointInterval")
+        try:
+            interval = parse_duration_of_0_1(text if isinstance(text, str) else "")
+        except ValueError:
+            interval = None
+        if interval is None:
+            raise
+        return _stream({**inputs, "checkpointInterval": interval})
 
 
 def _known_outputs(checked: Checked, inputs: Values) -> Values:
@@ -360,7 +387,7 @@ def _project(live: Stream, old_inputs: Values) -> Values:
     drifted = set(wire)
     if old_inputs:
         try:
-            drifted = {change.root for change in diff(_stream(old_inputs), live)}
+            drifted = {change.root for change in diff(_stream_in_state(old_inputs), live)}
         except InvalidStream:
             old_inputs = {}
     required = ("name", "backend", "source", "destination")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from replicator.errors import InvalidStream
 
 if TYPE_CHECKING:
+    from replicator.lifecycle.check import NameRule
     from replicator.lifecycle.connect import Connections
     from replicator.lifecycle.diff import Change
     from replicator.lifecycle.resource import Applied, Values
@@ -27,8 +28,13 @@ class Resource(Protocol):
     def removed_first(self) -> bool:
         """Whether a replacement waits for the removal of what it replaces."""
 
-    async def check(self, urn: str, old: Values, new: Values) -> tuple[Values, list[str]]:
-        """The inputs to go on with, and what is wrong with them."""
+    async def check(
+        self, urn: str, old: Values, new: Values, naming: NameRule | None = None
+    ) -> tuple[Values, list[str]]:
+        """The inputs to go on with, and what is wrong with them.
+
+        :param naming: what pulumi:autonaming says of a resource that needs a name and has none.
+        """
 
     async def diff(self, urn: str, id: str, old_inputs: Values, outputs: Values, new: Values) -> list[Change]:
         """What differs. `outputs` are those in the state."""

@@ -20,6 +20,7 @@ from replicator.values import PropertyError, contains_unknown, drop_unknown, pat
 
 if TYPE_CHECKING:
     from replicator.authref import Redactor
+    from replicator.lifecycle.check import NameRule
     from replicator.lifecycle.connect import Connections
     from replicator.lifecycle.diff import Change
     from replicator.lifecycle.resource import Applied
@@ -59,6 +60,16 @@ def _unchanged(checked: Any, news: Any) -> bool:
         and old.keys() - new.keys() <= {"name", "backend"}
         and all(key in old and old[key] == new[key] for key in new)
     )
+
+
+def _naming(request: Any) -> NameRule | None:
+    """What `pulumi:autonaming` in the stack's configuration says of a resource; `None` where it is not configured."""
+    if not request.HasField("autonaming"):
+        return None
+    from replicator.lifecycle.check import NameMode, NameRule
+
+    word = request.autonaming.Mode.Name(request.autonaming.mode)
+    return NameRule(NameMode[word], request.autonaming.proposed_name)
 
 
 def _written_in(urn: str) -> str | None:
@@ -172,7 +183,9 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         self.calls.reset()
         self.invokes_know_preview = request.invoke_with_preview
         await self._use_engine(request.engine_address)
-        return pb.ProviderHandshakeResponse(accept_secrets=True, accept_resources=True, accept_outputs=True)
+        return pb.ProviderHandshakeResponse(
+            accept_secrets=True, accept_resources=True, accept_outputs=True, supports_autonaming_configuration=True
+        )
 
     @rpc
     async def Attach(self, request: Any, context: Context) -> Empty:
@@ -231,14 +244,20 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             self._connections, self._resources = None if self._arguments_unchanged else self._configured(), {}
             if earlier is not None:
                 await earlier.aclose()
-        return pb.ConfigureResponse(acceptSecrets=True, supportsPreview=True, acceptResources=True, acceptOutputs=True)
+        return pb.ConfigureResponse(
+            acceptSecrets=True,
+            supportsPreview=True,
+            acceptResources=True,
+            acceptOutputs=True,
+            supports_autonaming_configuration=True,
+        )
 
     @rpc
     async def Check(self, request: Any, context: Context) -> Any:
         if _unchanged(request.olds, request.news):
             return pb.CheckResponse(inputs=request.olds)
         inputs, failures = await self.resource(request.urn).check(
-            request.urn, decode(request.olds), decode(request.news)
+            request.urn, decode(request.olds), decode(request.news), _naming(request)
         )
         return pb.CheckResponse(inputs=encode(inputs), failures=self._failures(failures))
 

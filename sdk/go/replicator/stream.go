@@ -87,9 +87,9 @@ type Stream struct {
 	Include pulumi.StringArrayOutput `pulumi:"include"`
 	// The changes, a copy, or a copy and then the changes.
 	Mode ModeOutput `pulumi:"mode"`
-	// Its name at the engine; left out, one is made from project, stack and resource. A change replaces it.
+	// Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
 	Name pulumi.StringOutput `pulumi:"name"`
-	// The engine's own settings, for what has no property here.
+	// The engine's own settings, for what has no property here. Text that spells a value is that value.
 	Options pulumi.MapOutput `pulumi:"options"`
 	// Identifies this resource to the engine, kept so that a rename keeps the stream.
 	OwnerToken pulumi.StringPtrOutput `pulumi:"ownerToken"`
@@ -185,9 +185,9 @@ type streamArgs struct {
 	Include []string `pulumi:"include"`
 	// The changes, a copy, or a copy and then the changes. Default: `snapshot_then_cdc`.
 	Mode *Mode `pulumi:"mode"`
-	// Its name at the engine; left out, one is made from project, stack and resource. A change replaces it.
+	// Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
 	Name *string `pulumi:"name"`
-	// The engine's own settings, for what has no property here.
+	// The engine's own settings, for what has no property here. Text that spells a value is that value.
 	Options map[string]interface{} `pulumi:"options"`
 	// A delete also deletes what it wrote to the destination. Default: `false`.
 	PurgeDestination *bool `pulumi:"purgeDestination"`
@@ -223,9 +223,9 @@ type StreamArgs struct {
 	Include pulumi.StringArrayInput
 	// The changes, a copy, or a copy and then the changes. Default: `snapshot_then_cdc`.
 	Mode ModePtrInput
-	// Its name at the engine; left out, one is made from project, stack and resource. A change replaces it.
+	// Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
 	Name pulumi.StringPtrInput
-	// The engine's own settings, for what has no property here.
+	// The engine's own settings, for what has no property here. Text that spells a value is that value.
 	Options pulumi.MapInput
 	// A delete also deletes what it wrote to the destination. Default: `false`.
 	PurgeDestination pulumi.BoolPtrInput
@@ -384,12 +384,12 @@ func (o StreamOutput) Mode() ModeOutput {
 	return o.ApplyT(func(v *Stream) ModeOutput { return v.Mode }).(ModeOutput)
 }
 
-// Its name at the engine; left out, one is made from project, stack and resource. A change replaces it.
+// Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
 func (o StreamOutput) Name() pulumi.StringOutput {
 	return o.ApplyT(func(v *Stream) pulumi.StringOutput { return v.Name }).(pulumi.StringOutput)
 }
 
-// The engine's own settings, for what has no property here.
+// The engine's own settings, for what has no property here. Text that spells a value is that value.
 func (o StreamOutput) Options() pulumi.MapOutput {
 	return o.ApplyT(func(v *Stream) pulumi.MapOutput { return v.Options }).(pulumi.MapOutput)
 }

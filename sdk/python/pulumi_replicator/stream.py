@@ -54,8 +54,8 @@ class StreamArgs:
         :param pulumi.Input[_builtins.str] filter: Which records pass: an SQL predicate or a JSONPath, as the backend says.
         :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] include: What is replicated (tables, topics, files); globs in which `*` does not cross `.` or `/`.
         :param pulumi.Input['Mode'] mode: The changes, a copy, or a copy and then the changes. Default: `snapshot_then_cdc`.
-        :param pulumi.Input[_builtins.str] name: Its name at the engine; left out, one is made from project, stack and resource. A change replaces it.
-        :param pulumi.Input[Mapping[str, Any]] options: The engine's own settings, for what has no property here.
+        :param pulumi.Input[_builtins.str] name: Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
+        :param pulumi.Input[Mapping[str, Any]] options: The engine's own settings, for what has no property here. Text that spells a value is that value.
         :param pulumi.Input[_builtins.bool] purge_destination: A delete also deletes what it wrote to the destination. Default: `false`.
         :param pulumi.Input[Union[_builtins.str, 'CheckpointArgs']] start_from: Where a new stream begins. As a string: `earliest` or `latest`.
         :param pulumi.Input['WaitFor'] wait_for: What a create or update waits for. Default: `none`.
@@ -241,7 +241,7 @@ class StreamArgs:
     @pulumi.getter
     def name(self) -> pulumi.Input[Optional[_builtins.str]]:
         """
-        Its name at the engine; left out, one is made from project, stack and resource. A change replaces it.
+        Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
         """
         return pulumi.get(self, "name")
 
@@ -253,7 +253,7 @@ class StreamArgs:
     @pulumi.getter
     def options(self) -> pulumi.Input[Optional[Mapping[str, Any]]]:
         """
-        The engine's own settings, for what has no property here.
+        The engine's own settings, for what has no property here. Text that spells a value is that value.
         """
         return pulumi.get(self, "options")
 
@@ -369,8 +369,8 @@ class Stream(pulumi.CustomResource):
         :param pulumi.Input[_builtins.str] filter: Which records pass: an SQL predicate or a JSONPath, as the backend says.
         :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] include: What is replicated (tables, topics, files); globs in which `*` does not cross `.` or `/`.
         :param pulumi.Input['Mode'] mode: The changes, a copy, or a copy and then the changes. Default: `snapshot_then_cdc`.
-        :param pulumi.Input[_builtins.str] name: Its name at the engine; left out, one is made from project, stack and resource. A change replaces it.
-        :param pulumi.Input[Mapping[str, Any]] options: The engine's own settings, for what has no property here.
+        :param pulumi.Input[_builtins.str] name: Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
+        :param pulumi.Input[Mapping[str, Any]] options: The engine's own settings, for what has no property here. Text that spells a value is that value.
         :param pulumi.Input[_builtins.bool] purge_destination: A delete also deletes what it wrote to the destination. Default: `false`.
         :param pulumi.Input[Union['EndpointArgs', 'EndpointArgsDict', 'outputs.Endpoint']] source: Where the data comes from.
         :param pulumi.Input[Union[_builtins.str, Union['CheckpointArgs', 'CheckpointArgsDict', 'outputs.Checkpoint']]] start_from: Where a new stream begins. As a string: `earliest` or `latest`.
@@ -635,7 +635,7 @@ class Stream(pulumi.CustomResource):
     @pulumi.getter
     def name(self) -> pulumi.Output[_builtins.str]:
         """
-        Its name at the engine; left out, one is made from project, stack and resource. A change replaces it.
+        Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
         """
         return pulumi.get(self, "name")
 
@@ -643,7 +643,7 @@ class Stream(pulumi.CustomResource):
     @pulumi.getter
     def options(self) -> pulumi.Output[Mapping[str, Any]]:
         """
-        The engine's own settings, for what has no property here.
+        The engine's own settings, for what has no property here. Text that spells a value is that value.
         """
         return pulumi.get(self, "options")
 

@@ -58,6 +58,11 @@ class Shop:
         await self.command.restore(url or await replica_url(self.agent.driver, "orders"), copy)
         return await content_hash(copy)
 
+    def uploads(self, place: str) -> list[str]:
+        """The files of a replica."""
+        folder = self.folder / "replicas" / place
+        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
     async def is_replicated(self) -> bool:
         await caught_up(self.agent.driver, "orders")
         return await self.restored() == await content_hash(self.database)
@@ -107,6 +112,58 @@ async def test_a_restart_loses_nothing(shop: Shop, changes: dict[str, Any]) -> N
     assert await shop.is_replicated()
     await shop.upsert()
     shop.sell(20)
+    assert await shop.is_replicated()
+
+
+SPELLINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"destination": "file://{folder}/replicas/a%2Db/"}),
+    ({}, {"source": "sqlite://{folder}/replicas/../shop%2Edb"}),
+    ({"checkpointInterval": "1500ms"}, {"checkpointInterval": "1.5s", "destination": "file://{folder}/replicas/a-b/"}),
+    ({"options": {"busy-timeout": "3s"}}, {"options": {"busy-timeout": "3000ms"}}),
+    ({"options": {"truncate-page-n": 500000}}, {"options": {"truncate-page-n": "500000"}}),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), SPELLINGS)
+async def test_another_spelling_leaves_process_and_replica_alone(
+    shop: Shop, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    def written(changes: dict[str, Any]) -> dict[str, Any]:
+        ends = {"source": "sqlite", "destination": "s3"}
+        return changes | {
+            end: {"kind": kind, "uri": changes[end].format(folder=shop.folder)}
+            for end, kind in ends.items()
+            if end in changes
+        }
+
+    await shop.upsert("a-b", **written(first))
+    await caught_up(shop.agent.driver, "orders")
+    pids, before = shop.agent.pids, shop.uploads("a-b")
+    await shop.upsert("a-b", **written(second))
+    assert (shop.agent.pids, shop.uploads("a-b")) == (pids, before)
+    shop.sell(5)
+    assert await shop.is_replicated()
+    await shop.upsert("a-b", **written(first))
+    assert shop.agent.pids == pids
+    assert [path.name for path in (shop.folder / "replicas").iterdir()] == ["a-b"]
+    snapshots = [path for path in shop.uploads("a-b") if path.startswith("ltx/9/")]
+    assert len(snapshots) <= 1
+
+
+async def test_a_record_with_options_as_text_is_known_again(shop: Shop) -> None:
+    options = {"busy-timeout": "3000ms", "truncate-page-n": "500000"}
+    await shop.upsert(options={"busy-timeout": "3s", "truncate-page-n": 500000})
+    record = shop.agent.store.get("orders")
+    assert record is not None
+    await shop.agent.store.put(
+        record.model_copy(update={"stream": record.stream.model_copy(update={"options": options})})
+    )
+    pids = shop.agent.pids
+    await shop.upsert(options=options)
+    assert shop.agent.pids == pids
+    stored = shop.agent.store.get("orders")
+    assert stored is not None
+    assert stored.stream.options == {"busy-timeout": "3s", "truncate-page-n": 500000}
     assert await shop.is_replicated()
 
 
@@ -295,3 +352,56 @@ async def test_uploads_come_once_an_interval(shop: Shop, interval: str | None, l
     # litestream gives a file the time of its transactions; when it came, only the inode tells
     uploads = {path.stat().st_ctime_ns // 500_000_000 for path in set(folder.iterdir()) - before}
     assert least <= len(uploads) <= most
+
+
+WRONG: dict[str, tuple[dict[str, str], str]] = {
+    "a link to a database": (
+        {"source": "sqlite://{folder}/link.db"},
+        "error: source.uri: {folder}/link.db: it is a symbolic link, beside which litestream finds no WAL "
+        "[RPL-STREAM-INVALID]; write sqlite://{folder}/shop.db",
+    ),
+    "a link to nothing": (
+        {"source": "sqlite://{folder}/dangling.db"},
+        "error: source.uri: {folder}/dangling.db: there is no such file [RPL-SOURCE-MISSING]; check the path; it is a "
+        "path on the agent's host",
+    ),
+    "text": (
+        {"source": "sqlite://{folder}/text.db"},
+        "error: source.uri: {folder}/text.db: it is not an SQLite database [RPL-SOURCE-FORMAT]; point the stream at an "
+        "SQLite file",
+    ),
+    "a virtual-hosted bucket": (
+        {"destination": "s3://shop.s3.amazonaws.com/orders"},
+        "error: destination.uri: litestream reads this host as a bucket and its store; write s3://shop/orders "
+        "[RPL-STREAM-INVALID]; None",
+    ),
+    "one value for a key pair": (
+        {"destination": "s3://shop/orders", "authRef": "env://SHOP_KEY"},
+        "error: destination.authRef: env://SHOP_KEY names one value, but accessKeyId and secretAccessKey are needed "
+        "[RPL-AUTH-NOTFOUND]; name a bundle that holds all of them, as in env://SHOP_* or file:///run/secrets/s3.json",
+    ),
+    "half a key pair": (
+        {"destination": "s3://shop/orders", "authRef": "env://HALF_*"},
+        "error: destination.authRef: the environment variable HALF_ACCESS_KEY_ID is not set, or holds no UTF-8 text; "
+        "the environment variable HALF_SECRET_ACCESS_KEY is not set, or holds no UTF-8 text [RPL-AUTH-NOTFOUND]; "
+        "provide it to the process that resolves env://HALF_*, or correct the reference",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+async def test_a_preview_says_one_cause_once(shop: Shop, case: str) -> None:
+    (shop.folder / "link.db").symlink_to(shop.database)
+    (shop.folder / "dangling.db").symlink_to(shop.folder / "nothing.db")
+    (shop.folder / "text.db").write_text("not a database " * 100)
+    uris, expected = WRONG[case]
+    given = shop.stream()
+    source, destination = given.source.uri, given.destination.uri
+    changed = shop.stream(
+        source={"kind": "sqlite", "uri": uris.get("source", source).format(folder=shop.folder)},
+        destination={"kind": "s3", "uri": uris.get("destination", destination), "authRef": uris.get("authRef")},
+    )
+    found = await shop.agent.driver.preflight(changed)
+    assert [f"{item.severity.value}: {item.property}: {item.message} [{item.code}]; {item.fix}" for item in found] == [
+        expected.format(folder=shop.folder)
+    ]

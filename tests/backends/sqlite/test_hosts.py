@@ -43,10 +43,10 @@ ACCEPTED = [
 
 @pytest.mark.parametrize(("host", "form"), (REFUSED | WITHOUT_A_BUCKET).items())
 def test_a_host_that_names_a_store_is_refused_with_the_form_to_write(host: str, form: str) -> None:
-    assert form_to_write(host) == form
+    assert form_to_write(host, "prefix") == form
     with pytest.raises(ValueError, match="litestream reads this host as a bucket and its store") as refused:
         parse_replica(f"s3://{host}/p?region=eu-west-1")
-    assert str(refused.value).endswith(f"write {form}")
+    assert str(refused.value).endswith(f"write {form.replace('/prefix', '/p')}")
     assert isinstance(parse_replica(form), S3Location)
 
 

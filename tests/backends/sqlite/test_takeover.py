@@ -199,7 +199,10 @@ dbs: [{path: /a.db, replica: {url: 's3://b-1/a', part-size: 5MB}}]
         taken(tmp_path, text)
     offered = "--without addr --without snapshot.retention --without retention --without part-size"
     assert offered in (caught.value.fix or "")
-    assert only(tmp_path, text, without=offered.replace("--without ", "").split()).name == "a"
+    keys = offered.replace("--without ", "").split()
+    assert only(tmp_path, text, without=keys).name == "a"
+    assert taken(tmp_path, text, without=keys).needless == ()
+    assert taken(tmp_path, text, without=["exec", *keys, "part_size", "exec"]).needless == ("exec", "part_size")
     assert [line.split(": ")[1] for line in refused(tmp_path, text, without=["addr", "part-size"])] == [
         "snapshot.retention",
         "retention",
@@ -219,8 +222,8 @@ dbs: [{path: /a.db, replica: {url: 's3://b-1/a', part-size: 5MB}}]
         ("replica: {path: ~/backups}", "write the absolute path"),
         ("replica: {url: 's3://b-1'}", "a prefix or folder is made of"),
         ("replica: {type: s3, bucket: b-1, path: /a}", "begins or ends with '/'"),
-        ("replica: {url: 's3://b-1.s3.eu-west-1.amazonaws.com/a'}", "write s3://b-1/prefix?region=eu-west-1"),
-        ("replica: {url: 's3://b-1.localhost:9000/a'}", "write s3://b-1/prefix?endpoint=http://localhost:9000"),
+        ("replica: {url: 's3://b-1.s3.eu-west-1.amazonaws.com/a'}", "write s3://b-1/a?region=eu-west-1"),
+        ("replica: {url: 's3://b-1.localhost:9000/a'}", "write s3://b-1/a?endpoint=http://localhost:9000"),
         ("replica: {url: 's3://b-1/a?endpoint=minio:9000'}", "an endpoint needs its http:// or https://"),
         ("replica: {url: 's3://b-1/a?skipVerify=true'}", "the parameter skipVerify cannot be carried over"),
         ("replica: {url: 's3://b-1/a?endpoint=http://m:9000&forcePathStyle=false'}", "another style than path style"),
@@ -259,6 +262,8 @@ def test_transactions_that_the_agent_would_not_keep_are_refused(tmp_path: Path) 
         ("dbs:\n  - path: /a$/b.db\n    replica: {path: /r}", "line 2: holds a $ that names no variable"),
         ("dbs:\n  - path: /a\n    path: /b", "line 3: stands there twice"),
         ("dbs:\n  - path: /a\n    replica: {path: /r, sync-interval: soon}", "line 3: is not a duration"),
+        ("dbs:\n  - path: /a\n    replica: {path: /r, sync-interval: '1h, 30m'}", "line 3: is not a duration"),
+        ("dbs:\n  - path: /a\n    busy-timeout: 10mm\n    replica: {path: /r}", "line 3: is not a duration"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_with_the_line(text: str, words: str, tmp_path: Path) -> None:

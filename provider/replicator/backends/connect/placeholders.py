@@ -35,10 +35,15 @@ def placeholders(ref: AuthRef | None, aliases: Mapping[str, str], property: str)
     """User name and password; empty where nobody logs in."""
     if ref is None:
         return {}
+    refuse_one_value(ref, property)
+    return {field: placeholder(ref, field, aliases, property) for field in ("username", "password")}
+
+
+def refuse_one_value(ref: AuthRef, property: str) -> None:
+    """Raise `Unsupported` where a reference names one value."""
     if ref.key is not None:
         raise Unsupported(
             "names one value, and a login needs a user name and a password",
             property=property,
             fix="name a bundle of both: env://KAFKA_EU_* or file:///etc/kafka/eu.properties",
         )
-    return {field: placeholder(ref, field, aliases, property) for field in ("username", "password")}

@@ -22,7 +22,7 @@ _LATER_GENERATIONS = "r2"  # the sub-prefix of an agent's first re-seed; no lite
 async def look(keeper: Keeper, stream: Stream, record: Record | None) -> Adoption:
     """What would be taken over. Raise where the source, the store or the data there do not allow it."""
     if record is not None and record.phase is Phase.ACTIVE:
-        if record.stream.source.uri == stream.source.uri and await same_place(record.stream, stream):
+        if source_path(record.stream) == source_path(stream) and await same_place(record.stream, stream):
             return Adoption(known=True)
         raise DestinationInUse(
             f"the agent has a stream of this name, of {source_path(record.stream)}",

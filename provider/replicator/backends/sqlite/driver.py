@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from replicator import authref
+from replicator.backends.declarations import refusals, with_canonical_options
 from replicator.backends.ownership import is_replaced, may_remove, settle_owner
 from replicator.backends.sqlite import adoption, preflight, replays
 from replicator.backends.sqlite import database as db
@@ -152,7 +153,8 @@ class SqliteDriver:
                 await self._keeper.remove(record)
                 record = None
             owner = settle_owner(record.stream if record else None, stream)
-            stored = stream.model_copy(update={"owner": owner, "backend": self.kind}).recorded()
+            declared = stream.model_copy(update={"owner": owner, "backend": self.kind})
+            stored = with_canonical_options(declared).recorded()
             parse_location(stored)
             async with self._keeper.reservations.hold(stored):
                 if record is None or record.phase is Phase.MAKING:
@@ -161,7 +163,8 @@ class SqliteDriver:
                     await self._keeper.change(record, stored)
 
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
-        adopted = stream.model_copy(update={"owner": None, "backend": self.kind}).recorded()
+        declared = stream.model_copy(update={"owner": None, "backend": self.kind})
+        adopted = with_canonical_options(declared).recorded()
         if dry_run:
             return await adoption.look(self._keeper, adopted, self._keeper.store.get(stream.name))
         return await self._whole(self._adopt(adopted))
@@ -240,6 +243,8 @@ class SqliteDriver:
             await work(self._keeper.record(name))
 
     async def preflight(self, stream: Stream) -> list[Finding]:
+        if refused := refusals(stream.model_copy(update={"backend": self.kind})):
+            return [Finding.of(error, Severity.ERROR) for error in refused]
         try:
             record = self._keeper.store.get(stream.name)
         except RecordUnreadable as error:
@@ -249,7 +254,6 @@ class SqliteDriver:
             settle_owner(record.stream if record else None, stream)
 
         async def neighbours() -> None:
-            parse_location(stream)
             mine = [other.name for other in self._keeper.store.records() if is_replaced(other.stream, stream)]
             await self._keeper.reservations.check(stream, replaces=mine)
 
@@ -258,7 +262,6 @@ class SqliteDriver:
             await self._keeper.guards.refuse_others(stream)
 
         async def destination() -> None:
-            parse_location(stream)
             await self._keeper.identities.of(stream)
             await self._keeper.guards.claims.check(stream)
             if record is None or not await same_place(record.stream, stream):

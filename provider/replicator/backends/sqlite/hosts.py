@@ -21,19 +21,19 @@ _STORES: tuple[tuple[re.Pattern[str], str | None], ...] = (
 )
 
 
-def form_to_write(host: str) -> str | None:
+def form_to_write(host: str, prefix: str) -> str | None:
     """Return the URL that names the same bucket and store for both; `None` where both take the host for a bucket."""
     if ":" in host and ".com" not in host:
         bucket, _, store = host.rpartition(":")[0].partition(".")
-        return _url(bucket if store else "", f"http://{host.removeprefix(f'{bucket}.')}", None)
+        return _url(bucket if store else "", prefix, f"http://{host.removeprefix(f'{bucket}.')}", None)
     for pattern, endpoint in _STORES:
         if match := pattern.fullmatch(host):
             region = match["region"]
-            return _url(match["bucket"], endpoint and endpoint.format(region=region), region)
+            return _url(match["bucket"], prefix, endpoint and endpoint.format(region=region), region)
     return None
 
 
-def _url(bucket: str | None, endpoint: str | None, region: str | None) -> str:
+def _url(bucket: str | None, prefix: str, endpoint: str | None, region: str | None) -> str:
     settings = {key: value for key, value in (("endpoint", endpoint), ("region", region)) if value}
     query = urlencode(settings, safe=":/")
-    return f"s3://{bucket or 'bucket'}/prefix" + (f"?{query}" if query else "")
+    return f"s3://{bucket or 'bucket'}/{prefix}" + (f"?{query}" if query else "")

@@ -7,6 +7,7 @@ import logging
 from contextlib import suppress
 from shutil import rmtree
 
+from replicator.backends.declarations import canonical
 from replicator.backends.sqlite import faults, replays
 from replicator.backends.sqlite.attachment import Attachment
 from replicator.backends.sqlite.drain import drain
@@ -33,7 +34,7 @@ class Keeper(Attachment):
         if half_made is not None:
             await self.lanes.detach(stream.name)
             elsewhere = not await same_place(half_made.stream, stream)
-            if elsewhere or half_made.stream.source.uri != stream.source.uri:
+            if elsewhere or source_path(half_made.stream) != source_path(stream):
                 await self._abandon(half_made)
                 half_made = None
         await self.identities.of(stream)
@@ -102,7 +103,7 @@ class Keeper(Attachment):
     async def change(self, record: Record, stream: Stream) -> None:
         record = await self._change_removal(record, stream)
         old = record.stream
-        new_source = old.source.uri != stream.source.uri
+        new_source = source_path(old) != source_path(stream)
         new_place = not await same_place(old, stream)
         file = await self._inspect_alone(stream)
         swapped = not new_source and record.file is not None and file != record.file
@@ -282,10 +283,11 @@ class Keeper(Attachment):
 
 def _engine_settings(stream: Stream) -> tuple[object, ...]:
     """What the engine's process has to be started with."""
+    declared = canonical(stream)
     return (
-        stream.destination.uri,
-        stream.destination.auth_ref,
-        stream.checkpoint_interval,
-        stream.options,
-        stream.mode,
+        declared.destination.uri,
+        declared.destination.auth_ref,
+        declared.checkpoint_interval,
+        declared.options,
+        declared.mode,
     )

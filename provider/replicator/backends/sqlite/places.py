@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import lru_cache
+from os.path import normpath
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -17,15 +18,19 @@ from replicator.backends.sqlite.replica import ReplicaLocation, S3Credentials, p
 from replicator.errors import InvalidStream, ReplicatorError
 from replicator.model import Stream
 
+KEY_PAIR = ("accessKeyId", "secretAccessKey")
+"""The fields of a secret that a bucket needs."""
+
 
 def source_path(stream: Stream) -> Path:
     """The database file of a stream."""
-    return _file(stream.source.uri)
+    return file_of(stream.source.uri)
 
 
 @lru_cache(maxsize=4096)
-def _file(uri: str) -> Path:
-    return Path(unquote(urlsplit(uri).path))
+def file_of(uri: str) -> Path:
+    """The file that a URI names, without `.`, `..` and repeated slashes."""
+    return Path(normpath("/" + unquote(urlsplit(uri).path).lstrip("/")))
 
 
 def check_source_path(stream: Stream) -> Path:
@@ -88,10 +93,9 @@ class Identities:
         """The identity of a stream; `None` for the host's own role. Raises what `authref.resolve` raises."""
         if stream.destination.auth_ref is None:
             return None
-        fields = ("accessKeyId", "secretAccessKey")
         try:
             ref = authref.parse(stream.destination.auth_ref)
-            found = await asyncio.to_thread(authref.resolve, ref, fields, required=fields, environ=self._environ)
+            found = await asyncio.to_thread(authref.resolve, ref, KEY_PAIR, required=KEY_PAIR, environ=self._environ)
         except ReplicatorError as error:
             raise type(error)(
                 error.message, stream=stream.name, property="destination.authRef", fix=error.fix

@@ -42,7 +42,8 @@ _LTX = re.compile(r"/(?:[0-9a-f]{4}|ltx/\d)/[0-9a-f]{16}-([0-9a-f]{16})\.ltx$")
 _SEGMENT = re.compile(r"[A-Za-z0-9._=+@~,-]+")  # what neither S3 nor the engine's URL parser writes in another way
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _QUERY = ("endpoint", "region")
-_DEFAULT_REGION = "us-east-1"
+DEFAULT_REGION = "us-east-1"
+"""The region of a store whose URI names none."""
 _BATCH = 1000  # the most keys that S3 deletes in one request
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _ROLE = (  # where an identity is to be found; never a key pair itself
@@ -281,7 +282,7 @@ class S3Location(ReplicaLocation):
         client = boto3.session.Session(botocore_session=core).client(
             "s3",
             endpoint_url=self.endpoint,
-            region_name=self.region or _DEFAULT_REGION,
+            region_name=self.region or DEFAULT_REGION,
             aws_access_key_id=credentials.access_key_id if credentials else None,
             aws_secret_access_key=credentials.secret_access_key if credentials else None,
             # The engine's trust store. Left out, boto3 would open the file that AWS_CA_BUNDLE names.
@@ -419,7 +420,7 @@ def engine_environment(credentials: S3Credentials | None, inherited: Mapping[str
 
 
 def _parse_s3(bucket: str, path: str, query: str) -> S3Location:
-    if (form := form_to_write(bucket)) is not None:
+    if (form := form_to_write(bucket, path.strip("/") or "prefix")) is not None:
         raise ValueError(f"litestream reads this host as a bucket and its store; write {form}")
     if not _BUCKET.fullmatch(bucket):
         raise ValueError("a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens")
@@ -431,11 +432,19 @@ def _parse_s3(bucket: str, path: str, query: str) -> S3Location:
         )
     endpoint = settings.get("endpoint")
     if endpoint is not None:
-        address = urlsplit(endpoint)
-        if address.scheme not in ("http", "https") or not address.hostname or "@" in address.netloc:
+        if not _is_address(endpoint):
             raise ValueError("an endpoint is http://host:port or https://host")
         endpoint = endpoint.rstrip("/")
     return S3Location(bucket, "/".join(_segments(path)), endpoint, settings.get("region") or None)
+
+
+def _is_address(endpoint: str) -> bool:
+    try:
+        address = urlsplit(endpoint)
+        port = address.port
+    except ValueError:  # it has a bracket too many, or a port that is no number
+        return False
+    return address.scheme in ("http", "https") and bool(address.hostname) and "@" not in address.netloc and port != 0
 
 
 def _segments(path: str) -> list[str]:

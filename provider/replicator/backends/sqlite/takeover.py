@@ -15,19 +15,18 @@ from os.path import normpath
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-import durationpy
-
 from replicator import authref
 from replicator.backends.identity import Identity, Look
 from replicator.backends.sqlite import yml
 from replicator.backends.sqlite.daemon import DaemonSettings
 from replicator.backends.sqlite.replica import parse_replica
 from replicator.backends.sqlite.yml import Setting
+from replicator.capabilities import LITESTREAM
 from replicator.errors import InvalidConfig, ReplicatorError, Unsupported
-from replicator.model import Endpoint, EndpointKind, Stream, format_duration
+from replicator.model import Endpoint, EndpointKind, Stream, format_duration, parse_duration
+from replicator.option_types import OptionValue
 
-_COUNTS = ("min-checkpoint-page-count", "truncate-page-n")
-_OPTIONS = ("monitor-interval", "checkpoint-interval", "busy-timeout", *_COUNTS)  # they become `options`
+_OPTIONS = LITESTREAM.options or {}
 _AGENT = DaemonSettings(socket=Path())
 _EACH_SECOND = timedelta(seconds=1)  # how often litestream uploads unless told otherwise
 _LEVELS = (timedelta(seconds=30), timedelta(minutes=5), timedelta(hours=1))
@@ -110,11 +109,13 @@ class Takeover:
 
     :param socket: where the daemon's control socket is, if it has one.
     :param own: settings of the daemon, which the agent has its own of.
+    :param needless: keys of `Wanted.without` that change nothing.
     """
 
     streams: tuple[Stream, ...]
     socket: Path | None
     own: tuple[str, ...]
+    needless: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,9 @@ def read(file: Path, wanted: Wanted) -> Takeover:
         raise _cannot(file, reader.refusals)
     if not streams:
         raise InvalidConfig(f"{file} names no database", fix="give the file that litestream reads")
-    return Takeover(streams, reader.socket(), tuple(key for key in root if key in _OWN))
+    own = tuple(key for key in root if key in _OWN)
+    needless = tuple(key for key in dict.fromkeys(wanted.without) if key not in reader.done_without)
+    return Takeover(streams, reader.socket(), own, needless)
 
 
 def _cannot(file: Path, refusals: list[_Refusal]) -> Unsupported:
@@ -159,6 +162,7 @@ def _cannot(file: Path, refusals: list[_Refusal]) -> Unsupported:
 class _Reader:
     def __init__(self, wanted: Wanted, root: dict[str, Setting]) -> None:
         self.refusals: list[_Refusal] = []
+        self.done_without: set[str] = set()
         self._wanted = wanted
         self._root = root
         self._names = set(wanted.names.values())
@@ -293,14 +297,11 @@ class _Reader:
             self._refuse(own["path"], "stands beside url")
         return {**{key: setting for key, setting in self._root.items() if key in _EVERY_REPLICA}, **own}
 
-    def _option(self, setting: Setting) -> str | int:
-        text = self._text(setting)
-        if setting.path.rpartition(".")[2] not in _COUNTS:
-            return text
+    def _option(self, setting: Setting) -> OptionValue:
         try:
-            return int(text)
-        except ValueError:
-            raise setting.invalid("is not a number") from None
+            return _OPTIONS[setting.path.rpartition(".")[2]].read(self._text(setting))
+        except ValueError as error:
+            raise setting.invalid(str(error)) from None
 
     def _name(self, path: Path) -> str:
         """The agent's name for a database that it has, else one made from the file's."""
@@ -409,10 +410,9 @@ class _Reader:
 
     def _duration(self, setting: Setting) -> timedelta:
         try:
-            found: timedelta = durationpy.from_str(self._text(setting))
-        except durationpy.DurationError:
-            raise setting.invalid("is not a duration") from None
-        return found
+            return parse_duration(self._text(setting))
+        except ValueError as error:
+            raise setting.invalid(str(error)) from None
 
     def _refuse_unless(self, holds: bool, setting: Setting, reason: str, *, can_go: bool = False) -> None:
         if not holds:
@@ -421,7 +421,9 @@ class _Reader:
     def _refuse(self, setting: Setting, reason: str, *, can_go: bool = False) -> None:
         refusal = _Refusal(setting, reason, can_go)
         accepted = can_go and refusal.key in self._wanted.without
-        if not accepted and refusal not in self.refusals:  # what stands beside `dbs` is met once a database
+        if accepted:
+            self.done_without.add(refusal.key)
+        elif refusal not in self.refusals:  # what stands beside `dbs` is met once a database
             self.refusals.append(refusal)
 
 

@@ -27,10 +27,11 @@ from replicator.backends.connect.placeholders import DEFAULT_ALIASES
 from replicator.backends.connect.recent import Recent
 from replicator.backends.connect.rest import ConnectRest
 from replicator.backends.connect.workers import access
+from replicator.backends.declarations import canonical, with_canonical_options
 from replicator.backends.ownership import may_remove, refuse_elsewhere, settle_owner
 from replicator.backends.settings import ConnectConfig
 from replicator.errors import RecordUnreadable, ReplayNotRetained, ReplicatorError
-from replicator.model import Checkpoint, DesiredState, Endpoint, Owner, Stream, StreamStatus
+from replicator.model import Checkpoint, DesiredState, Owner, Stream, StreamStatus
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
 
 # Of the process: a program may have mirrors on several Connect clusters, and each cluster has a driver of its own.
@@ -102,6 +103,7 @@ class KafkaMirror:
     # --- making and changing -----------------------------------------------------------------------------------------
 
     async def upsert_stream(self, stream: Stream) -> None:
+        stream = with_canonical_options(stream.model_copy(update={"backend": self.kind}))
         async with self._cluster.slot(stream.name):
             held = None if await self._seems_new(stream) else await self._streams.get(stream.name)
             while not await self._make_it_so(stream, held):
@@ -121,7 +123,8 @@ class KafkaMirror:
         wanted = stream.model_copy(update={"owner": owner, "backend": self.kind})
         claim = await self._claim_of(wanted)
         if held is not None and not held.marker.making and _is_as_declared(held.marker, claim):
-            await self._reconcile(held, held.marker.model_copy(update={"stream": wanted.recorded()}))
+            declared = held.marker.stream.model_copy(update={"owner": wanted.recorded().owner})
+            await self._reconcile(held, held.marker.model_copy(update={"stream": declared}))
             return True
         with self._claims.claim(self._address, claim) as claimed:
             return await self._change(wanted, held, claimed)
@@ -184,12 +187,11 @@ class KafkaMirror:
             found = await brokers.describe(taken(stream, await brokers.topics()))
             topics = {name: topic.id for name, topic in found.items()}
         known = held.marker if held else Marker(stream=stream)
-        same_source = known.stream.source.uri == stream.source.uri
-        same_destination = known.stream.destination.uri == stream.destination.uri
+        was, now = _places(known.stream), _places(stream)
         return Marker(
             stream=stream,
-            source_cluster=seen.id("source") or (known.source_cluster if same_source else None),
-            destination_cluster=seen.id("destination") or (known.destination_cluster if same_destination else None),
+            source_cluster=seen.id("source") or (known.source_cluster if was[0] == now[0] else None),
+            destination_cluster=seen.id("destination") or (known.destination_cluster if was[1] == now[1] else None),
             side=side.value,
             topics={**topics, **known.topics},  # positions are of the topics that were there when they were made
             rewinds=known.rewinds,
@@ -303,6 +305,7 @@ class KafkaMirror:
         return (await self._identity.get()).kafka_cluster_id
 
     async def preflight(self, stream: Stream) -> list[Finding]:
+        stream = with_canonical_options(stream.model_copy(update={"backend": self.kind}))
         await self._cluster.identity()  # a worker that is away is no finding about the stream
         held = None
         try:
@@ -364,23 +367,25 @@ def _moves(old: Marker, new: Marker) -> bool:
     """Whether positions of before mean nothing any more: another source, or topics that are empty at first."""
     if Naming.of(old.stream) != Naming.of(new.stream):
         return True
-    ends = (
-        (old.stream.source, old.source_cluster, new.stream.source, new.source_cluster),
-        (old.stream.destination, old.destination_cluster, new.stream.destination, new.destination_cluster),
+    (source_was, destination_was), (source_now, destination_now) = _places(old.stream), _places(new.stream)
+    return _is_another(source_was, old.source_cluster, source_now, new.source_cluster) or _is_another(
+        destination_was, old.destination_cluster, destination_now, new.destination_cluster
     )
-    return any(_is_another(was, before, now, after) for was, before, now, after in ends)
 
 
 def _places(stream: Stream) -> tuple[str, str]:
-    return stream.source.uri, stream.destination.uri
+    declared = canonical(stream)
+    return declared.source.uri, declared.destination.uri
 
 
-def _is_another(was: Endpoint, before: str | None, now: Endpoint, after: str | None) -> bool:
+def _is_another(was: str, before: str | None, now: str, after: str | None) -> bool:
     """Whether a cluster is another one, by its id; by its address where the id is not known."""
-    return before != after if before and after else was.uri != now.uri
+    return before != after if before and after else was != now
 
 
 def _is_as_declared(record: Marker, claim: Marker) -> bool:
     """Whether a record is of the same declaration, and of clusters that still answer at its addresses."""
-    declared, wanted = (item.stream.recorded().model_copy(update={"owner": None}) for item in (record, claim))
+    declared, wanted = (
+        canonical(item.stream.recorded()).model_copy(update={"owner": None}) for item in (record, claim)
+    )
     return declared == wanted and not _moves(record, claim)

@@ -9,6 +9,7 @@ from replicator.backends.connect.brokers import Cluster
 from replicator.backends.connect.cluster import ConnectCluster
 from replicator.backends.connect.marker import Marker
 from replicator.backends.connect.mirror.connectors import GROUPS, HEARTBEATS, SOURCE_CLASS, Side, is_on
+from replicator.backends.connect.mirror.declarations import misread_globs
 from replicator.backends.connect.mirror.ends import Ends, View, look, side_of
 from replicator.backends.connect.mirror.routes import Route, refuse_circle, refuse_overlap, refuse_own_copies
 from replicator.backends.connect.mirror.topics import Naming, taken
@@ -80,6 +81,7 @@ async def warnings(ends: Ends, stream: Stream, view: View, *, new: bool) -> list
     if names is not None and not taken(stream, names):
         text = "no topic of the source matches now; one that is made later is mirrored"
         found.append(Finding(severity=Severity.WARNING, code=InvalidStream.code, message=text, property="include"))
+    found += _doubtful_globs(stream, names or ())
     found += await _cost_of_pause(ends, stream, taken(stream, names or ()))
     if new and names is not None and (there := await _topics(ends, stream, "destination", view)) is not None:
         naming = Naming.of(stream)
@@ -88,6 +90,19 @@ async def warnings(ends: Ends, stream: Stream, view: View, *, new: bool) -> list
             found.append(
                 Finding(severity=Severity.WARNING, code=DestinationInUse.code, message=text, property="destination.uri")
             )
+    return found
+
+
+def _doubtful_globs(stream: Stream, names: Collection[str]) -> list[Finding]:
+    """Return a warning for each glob that a person seems to have meant as a regular expression."""
+    found = []
+    for property, globs in (("include", stream.include), ("exclude", stream.exclude)):
+        for glob, meant in misread_globs(globs, names):
+            text = (
+                f"{glob!r} is a glob, and matches no topic of the source now. As a regular expression it would match "
+                f"{_some(meant)}; if that is meant, write {glob.replace('.*', '*')!r}"
+            )
+            found.append(Finding(severity=Severity.WARNING, code=InvalidStream.code, message=text, property=property))
     return found
 
 

@@ -1,0 +1,71 @@
+"""The rules of litestream's declarations: spellings of places, and what is refused without the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from replicator import authref
+from replicator.backends.identity import resolved_endpoint
+from replicator.backends.sqlite.places import KEY_PAIR, check_source_path, file_of, parse_location
+from replicator.backends.sqlite.replica import DEFAULT_REGION, ReplicaLocation, S3Location, parse_replica
+from replicator.errors import ReplicatorError
+from replicator.model import Endpoint, Stream
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def canonical_uri(endpoint: Endpoint, end: Literal["source", "destination"]) -> str:
+    """Return one spelling of a database, or of a replica; raise ValueError for a destination that is none.
+
+    At AWS a bucket has one region, which says nothing of the place. Another store may require its region in signatures.
+    """
+    if end == "source":
+        return f"sqlite://{quote(str(file_of(endpoint.uri)))}"
+    location = parse_replica(endpoint.uri)
+    if isinstance(location, S3Location):
+        store = location.endpoint and _canonical_endpoint(location.endpoint)
+        region = location.region if store and location.region != DEFAULT_REGION else None
+        location = replace(location, endpoint=store, region=region)
+    return location.url_for_engine()
+
+
+def is_same_place(one: Endpoint, other: Endpoint, end: Literal["source", "destination"]) -> bool:
+    """Return whether two URIs name one database by its path, or one prefix of one store; raise ValueError."""
+    if end == "source":
+        return file_of(one.uri) == file_of(other.uri)
+    return _place(parse_replica(one.uri)) == _place(parse_replica(other.uri))
+
+
+def refusals(stream: Stream) -> Iterator[ReplicatorError]:
+    """Yield what litestream cannot read or write as it is declared."""
+    for check in (check_source_path, parse_location, _refuse_one_value):
+        try:
+            check(stream)
+        except ReplicatorError as error:
+            yield error
+
+
+def _refuse_one_value(stream: Stream) -> None:
+    if stream.destination.auth_ref is None:
+        return
+    try:
+        authref.refuse_one_value(authref.parse(stream.destination.auth_ref), KEY_PAIR)
+    except ReplicatorError as error:
+        error.property = "destination.authRef"
+        raise
+
+
+def _place(location: ReplicaLocation) -> tuple[str, str]:
+    store = resolved_endpoint(location.endpoint) if isinstance(location, S3Location) else ""
+    return store, str(location)
+
+
+def _canonical_endpoint(endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    host = (parts.hostname or "").rstrip(".")
+    host = f"[{host}]" if ":" in host else host
+    port = "" if parts.port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f":{parts.port}"
+    return urlunsplit((parts.scheme, f"{host}{port}", parts.path.rstrip("/"), parts.query, ""))
