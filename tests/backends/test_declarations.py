@@ -54,7 +54,6 @@ OTHER_REPLICA = [
     ("file:///var/backups/orders", "file:///var/backups/orders2"),
 ]
 SAME_DATABASE = [
-    ("sqlite:///srv/orders.db", "sqlite:///srv/shop/../orders.db"),
     ("sqlite:///srv/orders.db", "sqlite:///srv/./orders.db"),
     ("sqlite:///srv/orders.db", "sqlite:////srv//orders.db"),
     ("sqlite:///srv/a-b.db", "sqlite:///srv/a%2Db.db"),
@@ -103,6 +102,14 @@ def test_a_database_in_another_spelling(one: str, other: str) -> None:
     assert canonical(canonical(second)) == canonical(first)
 
 
+def test_a_step_up_names_another_file_where_a_link_is_before_it() -> None:
+    first, second = (
+        litestream(source={"kind": "sqlite", "uri": uri})
+        for uri in ("sqlite:///srv/orders.db", "sqlite:///srv/link/../orders.db")
+    )
+    assert canonical(first) != canonical(second)
+
+
 @pytest.mark.parametrize(("one", "other"), SAME_CLUSTER)
 @pytest.mark.parametrize("end", ["source", "destination"])
 def test_a_cluster_in_another_spelling(end: str, one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -131,7 +138,7 @@ def test_options_are_recorded_and_sent_in_one_form_and_places_as_they_are_writte
     assert with_canonical_options(unknown) == canonical(unknown) == unknown
 
 
-SAME_SOURCE = {"kind": "sqlite", "uri": "sqlite:///srv/x/../orders.db"}
+SAME_SOURCE = {"kind": "sqlite", "uri": "sqlite:///srv//orders.db"}
 
 
 @pytest.mark.parametrize("kind", REGISTRY)

@@ -104,7 +104,7 @@ LITESTREAM = {"backend": "litestream"}
         (LITESTREAM | {"options": {"truncate-page-n": 2}}, LITESTREAM | {"options": {"truncate-page-n": "2"}}),
         (LITESTREAM | {"options": {"busy-timeout": "60s"}}, LITESTREAM | {"options": {"busy-timeout": "1m"}}),
         (LITESTREAM, LITESTREAM | {"destination": {**S3, "uri": "s3://bucket/orders/?region=us-east-1"}}),
-        (LITESTREAM, LITESTREAM | {"source": {**SQLITE, "uri": "sqlite:///srv/a/../orders%2Edb"}}),
+        (LITESTREAM, LITESTREAM | {"source": {**SQLITE, "uri": "sqlite:///srv//orders%2Edb"}}),
         (MIRROR, MIRROR | {"source": {**KAFKA, "uri": "kafka://Broker.Example:9092/?security.protocol=PLAINTEXT"}}),
     ],
 )

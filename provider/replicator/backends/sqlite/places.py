@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import lru_cache
-from os.path import normpath
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -29,8 +28,8 @@ def source_path(stream: Stream) -> Path:
 
 @lru_cache(maxsize=4096)
 def file_of(uri: str) -> Path:
-    """The file that a URI names, without `.`, `..` and repeated slashes."""
-    return Path(normpath("/" + unquote(urlsplit(uri).path).lstrip("/")))
+    """The file that a URI names, without `.` and repeated slashes. What `..` means depends on links, so it stays."""
+    return Path("/" + unquote(urlsplit(uri).path).lstrip("/"))
 
 
 def check_source_path(stream: Stream) -> Path:
