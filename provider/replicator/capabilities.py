@@ -194,7 +194,10 @@ MEMORY = Capabilities(
 )
 
 _PAGES = "litestream ships pages of the database file, not rows"
-_RESTART = "its litestream process starts again; nothing is lost, the lag grows for some seconds"
+_RESTART = (
+    "its litestream process starts again; nothing is lost, the lag grows for some seconds. If the application restarts "
+    "its WAL in that moment, the whole database is uploaded again"
+)
 
 LITESTREAM = Capabilities(
     backend="litestream",
@@ -238,7 +241,8 @@ LITESTREAM = Capabilities(
     },
     default_interval="1s",
     lag_unit="transaction file (one upload; it may hold many commits)",
-    pause_cost="the replica stands still, and what is written meanwhile is in no backup until the stream resumes",
+    pause_cost="the replica stands still, and what is written meanwhile is in no backup until the stream resumes; if "
+    "the application restarts its WAL meanwhile, the resume uploads the whole database again",
     removal="the replica stays and can be restored; the side directory beside the database is removed",
     options={
         "monitor-interval": OptionType.DURATION,

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from replicator.errors import DestinationInUse
 
-from tests.faults.cell import Nursery, cell
+from tests.faults.cell import Nursery, cell, until
 from tests.faults.matrix import Matrix
 from tests.faults.processes import litestreams
 from tests.faults.subjects import SUBJECTS, run_cut_off, run_whole, running
@@ -33,7 +33,11 @@ async def matrix(nursery: Nursery, request: pytest.FixtureRequest) -> AsyncItera
                 made.begin(**item.callspec.params)  # type: ignore[arg-type]
         yield made
         await made.aclose()
-        assert litestreams(Path(name)) == []
+        await until(lambda: _none_in(Path(name)), "no engine is left")
+
+
+async def _none_in(folder: Path) -> bool:
+    return litestreams(folder) == []
 
 
 @pytest.mark.asyncio(loop_scope="session")

@@ -22,7 +22,7 @@ from replicator.backends.sqlite.replica import ReplicaError, S3Location
 from replicator.backends.sqlite.reserved import SqliteReservations
 from replicator.backends.sqlite.status import ASK_WITHIN, age_of, stale_after
 from replicator.backends.sqlite.tombstones import Tombstones
-from replicator.errors import DestinationMissing, EngineUnavailable, ReplicatorError, SourceSwapped
+from replicator.errors import DestinationMissing, EngineUnavailable, ReplicatorError, SourceFull, SourceSwapped
 from replicator.model import Stream
 from replicator.progress import tell
 
@@ -80,6 +80,8 @@ class Attachment:
         except (EngineError, ReplicaError, db.DatabaseError, OSError) as error:
             await self.lanes.detach(record.name, timeout=1.0)
             failure = self.meaning(error, record.name)
+            if isinstance(failure, SourceFull):
+                await self.lanes.filled(job.database)
             health.failed(failure.message, passing=isinstance(error, EngineUnreachable))
             raise failure from error
         health.attached()

@@ -248,10 +248,11 @@ def _connection(path: Path, *, mode: str, busy_timeout: float) -> Iterator[sqlit
         with closing(sqlite3.connect(uri, uri=True, timeout=busy_timeout, isolation_level=None)) as database:
             yield database
     except sqlite3.DatabaseError as error:
-        raise _translated(path, error) from error
+        raise translated(path, error) from error
 
 
-def _translated(path: Path, error: sqlite3.DatabaseError) -> DatabaseError:
+def translated(path: Path, error: sqlite3.Error) -> DatabaseError:
+    """The error of ours for one of SQLite."""
     extended = getattr(error, "sqlite_errorcode", 0)
     code = extended & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

@@ -270,6 +270,12 @@ class SqliteDriver:
         found = await preflight.findings(owner, neighbours, source, destination)
         if not any(item.severity is Severity.ERROR for item in found):
             found += self._keeper.guards.claims.findings(stream)
+            if (
+                record is None
+                or record.stream.source.uri != stream.source.uri
+                or not await same_place(record.stream, stream)
+            ):
+                found += await preflight.room(stream)
         return found
 
     async def plan_replay(

@@ -65,7 +65,7 @@ _DATABASE: dict[type[db.DatabaseError], tuple[type[ReplicatorError], str]] = {
     db.DatabaseLocked: (SourceLocked, "end the transaction that holds the database"),
     wal.WalRestarted: (SourceLocked, "run the same command again"),
     db.DatabaseForbidden: (SourceDenied, _GRANT),
-    db.DatabaseFull: (SourceFull, "free space on the database's disk"),
+    db.DatabaseFull: (SourceFull, "free space on the database's disk, or move the database to a larger one"),
 }
 
 

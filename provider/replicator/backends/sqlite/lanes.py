@@ -31,6 +31,7 @@ from replicator.backends.sqlite.litestream import (
     EngineUnreachable,
 )
 from replicator.backends.sqlite.replica import ReplicaError, S3Credentials, S3Location, engine_environment
+from replicator.backends.sqlite.room import refuse_a_copy, remove_a_part
 from replicator.backends.sqlite.uploads import next_upload
 from replicator.model import format_upload
 from replicator.progress import tell
@@ -81,6 +82,7 @@ class Lanes:
         self._turns: dict[str, asyncio.Lock] = {}
         self._of: dict[str, str] = {}
         self._kept: dict[Path, wal.Hold] = {}
+        self._filled: set[Path] = set()
 
     def of(self, name: str) -> Lane | None:
         """The process that replicates a stream; `None` where none does."""
@@ -94,6 +96,11 @@ class Lanes:
         """The engine's commands with an identity."""
         return CommandLine(self._binary, engine_environment(credentials))
 
+    async def filled(self, database: Path) -> None:
+        """Remember that a copy has filled the disk, and remove what it left half written."""
+        self._filled.add(database)
+        await remove_a_part(database)
+
     async def attach(self, job: Job, *, reached: bool) -> None:
         """Begin to replicate. When it returns, litestream keeps the WAL; the upload goes on in the background.
 
@@ -104,6 +111,7 @@ class Lanes:
         """
         async with self._turn(job.name):
             await (self._attach_alone(job) if job.alone else self._attach_shared(job, reached))
+        self._filled.discard(job.database)
 
     async def detach(self, name: str, *, timeout: float = DETACH_WITHIN, patient: bool = False) -> Released:
         """Upload what is left, and let the database go, also when the upload fails.
@@ -287,6 +295,7 @@ class Lanes:
         await held.release()
         if (kept := self._kept.get(job.database)) is not None:
             await kept.release()
+        await refuse_a_copy(job.database, job.location, failed=job.database in self._filled)
         emptied = await checkpoint_truncate(job.database)
         held = await wal.hold(job.database)
         if emptied or await self._goes_on(held, job) or await self._is_fresh(held, job):

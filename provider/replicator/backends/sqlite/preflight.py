@@ -7,8 +7,10 @@ from pathlib import Path
 
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite import faults
+from replicator.backends.sqlite.places import parse_location, source_path
 from replicator.backends.sqlite.record import FileId
 from replicator.backends.sqlite.replica import PrefixContents, ReplicaError, ReplicaLocation, S3Credentials
+from replicator.backends.sqlite.room import room_for
 from replicator.errors import Category, DestinationInUse, ReplicatorError
 from replicator.model import Stream
 from replicator.replicator import Finding, Severity
@@ -48,6 +50,19 @@ def refuse_objects(stream: Stream, location: ReplicaLocation, found: PrefixConte
         property="destination.uri",
         fix="choose an empty prefix; two writers on one prefix leave only one database restorable",
     )
+
+
+async def room(stream: Stream) -> list[Finding]:
+    """What is to be known of the room for a whole copy: it does not fit, or fits only if it compresses."""
+    path = source_path(stream)
+    try:
+        found = await room_for(path, parse_location(stream))
+    except OSError:
+        return []
+    if not found.may_be_too_small:
+        return []
+    severity = Severity.ERROR if found.is_too_small else Severity.WARNING
+    return [Finding.of(faults.of_database(db.DatabaseFull(path, str(found)), stream.name), severity)]
 
 
 async def findings(*checks: Callable[[], Awaitable[None]]) -> list[Finding]:

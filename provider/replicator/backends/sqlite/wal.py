@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from replicator.backends.sqlite.database import DatabaseError, DatabaseLocked
+from replicator.backends.sqlite.database import DatabaseLocked, translated
 from replicator.backends.sqlite.dialect import LITESTREAM
 
 _LTX_MAGIC = b"LTX1"
@@ -120,11 +120,8 @@ def _begin(database: Path) -> sqlite3.Connection | None:
         except BaseException:
             connection.close()
             raise
-    except sqlite3.OperationalError as error:
-        kind = DatabaseLocked if "locked" in str(error) else DatabaseError
-        raise kind(database, str(error)) from error
     except sqlite3.Error as error:
-        raise DatabaseError(database, str(error)) from error
+        raise translated(database, error) from error
     connection.close()
     return None
 
