@@ -12,6 +12,7 @@ from pathlib import Path
 from replicator.backends.sqlite.lane import Control
 from replicator.backends.sqlite.litestream import EngineUnreachable
 
+from tests.backends.sqlite.agents import until
 from tests.engines import find_engine
 
 
@@ -24,8 +25,15 @@ class Foreign:
 
     async def upload(self, database: Path) -> int:
         """Upload what is committed; the transaction that is reached."""
-        assert await self.control.uploaded(database, timeout=20)
-        reached = (await self.control.progress(database, timeout=20)).replicated_txid
+        target = (await self.control.progress(database, timeout=20)).txid
+        reached = None
+
+        async def arrived() -> bool:
+            nonlocal reached
+            reached = (await self.control.progress(database, timeout=20)).replicated_txid
+            return target is not None and reached is not None and reached >= target
+
+        await until(arrived, timeout=20, what="all is uploaded")
         assert reached is not None
         return reached
 

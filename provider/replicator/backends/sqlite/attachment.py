@@ -101,7 +101,7 @@ class Attachment:
             raise EngineError("sync", None, "its litestream process has ended")
         if job.alone:
             return lane.copy is None  # its process has begun with an upload
-        while not await lane.control.uploaded(job.database, timeout=FIRST_UPLOAD):
+        while not await lane.uploaded(job, timeout=FIRST_UPLOAD):
             if not await lane.gets_on(job):
                 released = await self.lanes.detach(name, timeout=_PROBE_WITHIN)
                 raise released.error or EngineError("sync", None, "its first upload does not get on")

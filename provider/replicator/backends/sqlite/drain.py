@@ -8,7 +8,6 @@ from contextlib import suppress
 from replicator.backends.sqlite.attachment import Attachment
 from replicator.backends.sqlite.lane import Lane, Released
 from replicator.backends.sqlite.litestream import EngineError, EngineUnreachable
-from replicator.backends.sqlite.places import source_path
 from replicator.backends.sqlite.record import Phase, Record
 from replicator.errors import ReplicatorError, SourceFormat, SourceMissing
 from replicator.model import Drain
@@ -57,7 +56,7 @@ async def _release(attachment: Attachment, record: Record, has_more: bool) -> Re
     if not has_more or lane is None:
         return await attachment.lanes.detach(record.name)
     with suppress(EngineError):  # letting go tries once more, and tells why it fails
-        if lane.copy is not None or not await lane.control.uploaded(source_path(record.stream), timeout=0.0):
+        if lane.copy is not None or not await lane.uploaded(lane.jobs[record.name], timeout=0.0):
             await attachment.reach(record)
             await _see_uploaded(lane, record)
     return await attachment.lanes.detach(record.name, patient=True)
@@ -70,7 +69,7 @@ async def _see_uploaded(lane: Lane, record: Record) -> None:
         tell("uploading the last changes")
         if lane.copy is not None:
             await asyncio.sleep(_LOOK_EVERY)
-        elif await lane.control.uploaded(job.database, timeout=_LOOK_EVERY) or not await lane.gets_on(job):
+        elif await lane.uploaded(job, timeout=_LOOK_EVERY) or not await lane.gets_on(job):
             return
 
 

@@ -394,7 +394,7 @@ class SqliteDriver:
             and not self._keeper.lanes.moving(record.name)
         ):
             with suppress(EngineError):
-                await lane.control.uploaded(source_path(record.stream), timeout=FLUSH_WITHIN)
+                await lane.uploaded(lane.jobs[record.name], timeout=FLUSH_WITHIN)
 
     async def _run_replay(self, name: str, key: str) -> None:
         async with self._lock(f"replay/{name}/{key}"):

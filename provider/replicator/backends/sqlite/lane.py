@@ -20,6 +20,10 @@ _POLL = 0.05
 _LONGEST_POLL = 1.0
 _ASK_WITHIN = 2.0  # seconds
 _TAKE_WITHIN = 10.0  # seconds; to take a large WAL is more than to answer
+_ENDLESS = 7 * 86_400.0  # seconds; what moves no data is ended before
+_WRITES_WITHIN = 5.0
+_LISTING_AGE = 0.5
+_LARGE = 64 * 1024 * 1024  # bytes that the engine reads in some tenths of a second
 
 
 class Supervised(Protocol):
@@ -100,19 +104,6 @@ class Control(ControlClient):
             if asyncio.get_running_loop().time() > deadline:
                 raise EngineTimeout("sync", None, f"no answer from the store within {timeout:g} s: timed out")
             await asyncio.sleep(_POLL)
-
-    async def uploaded(self, path: Path, *, timeout: float) -> bool:
-        """Wait until all that is committed now is at the destination; False if it is not within `timeout` seconds."""
-        deadline, pause = asyncio.get_running_loop().time() + timeout, _POLL
-        target = (await self.progress(path, timeout=_TAKE_WITHIN)).txid
-        while True:
-            reached = (await self.progress(path, timeout=_TAKE_WITHIN)).replicated_txid
-            if target is not None and reached is not None and reached >= target:
-                return True
-            if asyncio.get_running_loop().time() > deadline:
-                return False
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.2, _LONGEST_POLL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +198,8 @@ class Lane:
         if self.copy is not None:
             return True  # it ends where nothing moves
         arrivals = self._arrivals.get(job.name)
+        if await asyncio.to_thread(wal.newest_size, job.database) > _LARGE:
+            return self.moves()
         try:
             replicated = (await self.control.progress(job.database, timeout=_ASK_WITHIN)).replicated_txid
         except EngineTimeout:  # it takes a large transaction from the WAL
@@ -216,6 +209,53 @@ class Lane:
         size = await asyncio.to_thread(next_size, job.database, replicated)
         return arrivals is not None and arrivals.get_on(replicated, size, self.moves(), quiet_for)
 
+    async def progress(self, job: Job, *, timeout: float = _ASK_WITHIN) -> Synced:
+        """How far the uploads are; takes what is in the WAL, unless the last transaction file is large.
+
+        The engine reads that file whole whenever it is asked, which for gigabytes takes longer than an answer may. Then
+        the time of its last upload tells whether the file has arrived, and `replicated_txid` is unknown until then.
+        """
+        newest = await asyncio.to_thread(wal.newest_file, job.database)
+        if newest is None or newest.size <= _LARGE:
+            return await self.control.progress(job.database, timeout=timeout)
+        listed = (await self.listing(timeout, max_age=_LISTING_AGE)).get(job.database)
+        last = listed.last_sync_at if listed else None
+        arrived = last is not None and last.timestamp() > newest.written_at
+        return Synced(changed=False, txid=newest.txid, replicated_txid=newest.txid if arrived else None)
+
+    async def uploaded(self, job: Job, *, timeout: float) -> bool:
+        """Wait until all that is committed now is at the destination; False if it is not within `timeout` seconds."""
+        deadline, pause = asyncio.get_running_loop().time() + timeout, _POLL
+        target = (await self.progress(job, timeout=_TAKE_WITHIN)).txid
+        while True:
+            reached = (await self.progress(job, timeout=_TAKE_WITHIN)).replicated_txid
+            if target is not None and reached is not None and reached >= target:
+                return True
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.2, _LONGEST_POLL)
+
+    async def take(self, job: Job, *, within: float, reached: bool) -> None:
+        """Wait until the engine has read the WAL and keeps it from being restarted. The caller holds it until then.
+
+        :param within: seconds; it may take longer while the engine writes the database's transaction file.
+        :param reached: the store answered a moment ago, so that the engine can be asked; else it looks by itself.
+        """
+        look = self.control.progress if reached else self.control.first_look
+        asked = asyncio.create_task(look(job.database, timeout=_ENDLESS))
+        try:
+            seen = None
+            done, _ = await asyncio.wait([asked], timeout=within)
+            while not done:
+                before, seen = seen, await asyncio.to_thread(wal.written, job.database)
+                if seen == before:
+                    raise EngineTimeout("sync", None, f"no answer within {within:g} s: timed out")
+                done, _ = await asyncio.wait([asked], timeout=_WRITES_WITHIN)
+            await asked
+        finally:
+            asked.cancel()
+
     def moves(self) -> bool:
         """Whether the process moves data, whosever it is."""
         return self._traffic.moves(self.process.pid)
@@ -223,9 +263,9 @@ class Lane:
     async def upload(self, job: Job, replicated: int | None) -> Upload | None:
         """Return the file that is on its way.
 
-        :param replicated: the last transaction at the destination.
+        :param replicated: the last transaction at the destination; unknown, it is taken for the newest one.
         """
-        if self.copy is not None:
+        if self.copy is not None or replicated is None:
             newest = await asyncio.to_thread(wal.newest_transaction, job.database)
             replicated = newest - 1 if newest else None
         return await next_upload(job.database, replicated, job.location, job.credentials)

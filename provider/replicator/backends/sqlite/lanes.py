@@ -231,10 +231,7 @@ class Lanes:
     async def _take(self, lane: Lane, job: Job, reached: bool) -> None:
         """Wait until litestream has read the WAL and keeps it from being restarted. The caller holds it until then."""
         within = TAKE_WITHIN + await asyncio.to_thread(_size, job.database) / _BYTES_PER_SECOND
-        if reached:
-            await lane.control.progress(job.database, timeout=within)
-        else:
-            await lane.control.first_look(job.database, timeout=within)
+        await lane.take(job, within=within, reached=reached)
 
     async def _let_go(self, lane: Lane, job: Job, timeout: float) -> Released:
         """Unregister. Raise EngineUnreachable where the process is gone, EngineTimeout where it had to be ended."""

@@ -41,7 +41,7 @@ async def ask(lane: Lane, job: Job, listed: ListedDatabase | None, now: datetime
     if lane.copy is not None:
         return Answer(upload=await lane.upload(job, None), gets_on=True)
     try:
-        synced = await lane.control.progress(job.database, timeout=ASK_WITHIN)
+        synced = await lane.progress(job, timeout=ASK_WITHIN)
     except EngineTimeout:  # it takes a large transaction from the WAL
         return Answer(listed, gets_on=lane.moves())
     except EngineError as error:

@@ -20,6 +20,7 @@ import asyncio
 import sqlite3
 import struct
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -102,10 +103,50 @@ def side_files(database: Path) -> frozenset[tuple[str, int]]:
     return frozenset(found)
 
 
-def newest_transaction(database: Path) -> int | None:
-    """The engine's last transaction of a database, from its files beside it; `None` before the first."""
+@dataclass(frozen=True, slots=True)
+class TransactionFile:
+    """The engine's last transaction file beside a database.
+
+    :param size: bytes.
+    :param written_at: seconds since 1970.
+    """
+
+    txid: int
+    size: int
+    written_at: float
+
+
+def newest_file(database: Path) -> TransactionFile | None:
+    """Return the engine's last transaction file; `None` before the first."""
     newest = _newest_file(database)
-    return int(newest.stem.partition("-")[2], 16) if newest else None
+    if newest is None:
+        return None
+    with suppress(FileNotFoundError):
+        found = newest.stat()
+        return TransactionFile(int(newest.stem.partition("-")[2], 16), found.st_size, found.st_mtime)
+    return None
+
+
+def written(database: Path) -> tuple[int | None, int]:
+    """Return the engine's last transaction, and the bytes of the next one that it has written: these grow."""
+    folder = LITESTREAM.side_folder_of(database) / "ltx" / "0"
+    size = 0
+    for path in folder.glob("*.tmp"):
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size
+    return newest_transaction(database), size
+
+
+def newest_size(database: Path) -> int:
+    """Return the size of that file in bytes; 0 before the first."""
+    newest = newest_file(database)
+    return newest.size if newest else 0
+
+
+def newest_transaction(database: Path) -> int | None:
+    """Return the engine's last transaction; `None` before the first."""
+    newest = newest_file(database)
+    return newest.txid if newest else None
 
 
 def _begin(database: Path) -> sqlite3.Connection | None:
