@@ -14,7 +14,6 @@ from replicator.backends.sqlite import wal
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.litestream import CommandLine
 from replicator.backends.sqlite.replica import parse_replica
-from replicator.model import StreamState
 
 from tests.backends.sqlite.agents import Agent, caught_up, declare, restored_hash, until
 from tests.backends.sqlite.conftest import BUCKET
@@ -145,6 +144,37 @@ async def test_a_wal_that_was_restarted_meanwhile_is_copied(
     )
 
 
+async def resumed_while_the_wal_is_restarted(agent: Agent, database: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Resume a stream whose WAL is restarted after the look at it, and before litestream has it.
+
+    Every frame is in the database already, so that the read transaction that holds the WAL does not keep it. Return
+    whether the look said that litestream can go on.
+    """
+    found: list[bool] = []
+    grown = wal.grown
+
+    async def then_restarted(path: Path) -> bytes | None:
+        salts = await grown(path)
+        if not found:
+            found.append(salts is not None)
+            shop.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            add_rows(database, 1)  # restarts it, and leaves the frame at which litestream stands
+        return salts
+
+    with application(database) as shop:
+        for _ in range(30):
+            add_rows(database, 1)
+        await caught_up(agent.driver, "orders")
+        await agent.driver.pause("orders")
+        for _ in range(20):
+            add_rows(database, 1)
+        shop.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        monkeypatch.setattr(wal, "grown", then_restarted)
+        await agent.driver.resume("orders")
+        await caught_up(agent.driver, "orders")
+    return found[0]
+
+
 @pytest.mark.parametrize("changes", [{}, {"checkpointInterval": "500ms"}], ids=["shared", "own"])
 async def test_a_wal_that_is_restarted_in_the_moment_of_the_takeover_is_copied(
     agent: Agent,
@@ -155,31 +185,32 @@ async def test_a_wal_that_is_restarted_in_the_moment_of_the_takeover_is_copied(
     changes: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every frame is in the database already, so that the read transaction that holds the WAL does not keep it."""
     await agent.driver.upsert_stream(declare("orders", database, place, **changes))
     await caught_up(agent.driver, "orders")
-    found: list[bool] = []
-    grown = wal.grown
-
-    async def then_restarted(path: Path) -> bytes | None:
-        salts = await grown(path)
-        if not found:
-            found.append(salts is not None)
-            shop.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            add_rows(database, 20)  # restarts it
-        return salts
-
-    with application(database) as shop:
-        await agent.driver.pause("orders")
-        add_rows(database, 20)
-        shop.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        monkeypatch.setattr(wal, "grown", then_restarted)
-        before = uploaded()
-        await agent.driver.resume("orders")
-        assert (await caught_up(agent.driver, "orders")).state is StreamState.RUNNING
-    assert found == [True], "it was gone on with at first"
+    before = uploaded()
+    assert await resumed_while_the_wal_is_restarted(agent, database, monkeypatch)
     assert uploaded() - before > SIZE * MB
     copy = database.with_name("copy.db")
     assert await restored_hash(command_line, parse_replica(place).url_for_engine(), copy) == await content_hash(
         database
     )
+
+
+async def test_a_takeover_that_was_not_confirmed_is_not_gone_on_with(
+    agent: Agent, command_line: CommandLine, database: Path, place: str, uploaded: Callable[[], int]
+) -> None:
+    """The agent was killed between the takeover and the second look."""
+    await agent.driver.upsert_stream(declare("orders", database, place))
+    await caught_up(agent.driver, "orders")
+    with application(database):
+        await agent.driver.pause("orders")
+        await wal.mark(database)
+        before = uploaded()
+        await agent.driver.resume("orders")
+        await caught_up(agent.driver, "orders")
+        assert uploaded() - before > SIZE * MB
+        before = uploaded()
+        await agent.driver.pause("orders")
+        await agent.driver.resume("orders")
+        await caught_up(agent.driver, "orders")
+        assert uploaded() - before < MB
