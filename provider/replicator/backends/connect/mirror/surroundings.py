@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from replicator.backends.connect.marker import Marker
@@ -53,7 +53,8 @@ class Surroundings:
         ]
         route = Route.of(mine)
         for look in (await self._here.recent(), *elsewhere):
-            texts += [(DestinationInUse.code, text) for text in _doubts(route, look.strangers)]
+            doubts = await asyncio.to_thread(_doubts, route, look.strangers)
+            texts += [(DestinationInUse.code, text) for text in doubts]
         return [Finding(severity=Severity.WARNING, code=code, message=text) for code, text in texts]
 
     async def win(self, mine: Marker) -> None:
@@ -68,9 +69,10 @@ class Surroundings:
         route, until = Route.of(mine), time.monotonic() + _GIVEN_UP_WITHIN
         while True:
             others = await self._now(mine.stream)
-            _refuse(route, [other for other in others if other.settled or other.rank < route.rank])
+            stronger = [other for other in others if other.settled or other.rank < route.rank]
+            await asyncio.to_thread(_refuse, route, stronger)
             try:
-                return _refuse(route, others)
+                return await asyncio.to_thread(_refuse, route, others)
             except (DestinationInUse, InvalidStream):
                 if time.monotonic() > until:
                     raise
@@ -90,26 +92,34 @@ def _refuse(mine: Route, others: Sequence[Route]) -> None:
     refuse_circle(mine, others, None)
 
 
-def _doubts(mine: Route, strangers: Strangers) -> Iterator[str]:
-    for name, why in strangers.unknown.items():
-        yield f"connector {name!r}, without a record that can be read, copies topics that cannot be told: {why}"
+def _doubts(mine: Route, strangers: Strangers) -> list[str]:
+    found = [
+        f"connector {name!r}, without a record that can be read, copies topics that cannot be told: {why}"
+        for name, why in strangers.unknown.items()
+    ]
     for other in strangers.routes:
         if other.source.id is None and not other.source.is_at(mine.destination):
             try:
                 refuse_circle(mine, [replace(other, source=mine.destination)], None)
             except InvalidStream as error:
-                yield (
+                found.append(
                     f"which cluster answers at {other.source.bootstrap} cannot be seen; if it is this destination, "
-                    + (error.message)
+                    f"{error.message}"
                 )
+    return found
 
 
 def _others(stream: Stream, here: Look, elsewhere: Iterable[Look]) -> list[Route]:
     """All routes but the stream's own. A neighbour has that too where its address is another one of this cluster."""
     found = [route for route in (*here.routes, *here.strangers.routes) if route.name != stream.name]
+    known: dict[str, list[Route]] = {}
+    for route in found:
+        known.setdefault(route.name, []).append(route)
     for look in elsewhere:
-        routes = (*look.routes, *look.strangers.routes)
-        found += [route for route in routes if not _is_the_same(route, stream) and route not in found]
+        for route in (*look.routes, *look.strangers.routes):
+            if not _is_the_same(route, stream) and route not in (same := known.setdefault(route.name, [])):
+                same.append(route)
+                found.append(route)
     return found
 
 
