@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ class Recent(Generic[T]):
         """The answer. A caller that is cancelled does not take it from the others."""
         if self._answer is None or time.monotonic() - self._asked > self._max_age:
             self._asked = time.monotonic()
-            self._answer = asyncio.ensure_future(self._whole())
+            self._answer = asyncio.create_task(self._whole(), context=Context())  # it is nobody's own
         return await asyncio.shield(self._answer)
 
     async def _whole(self) -> T:

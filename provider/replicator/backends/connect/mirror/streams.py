@@ -27,7 +27,14 @@ from replicator.backends.connect.mirror.status import (
 from replicator.backends.connect.mirror.topics import Naming, exclude_patterns_of_0_1
 from replicator.backends.connect.place import place
 from replicator.backends.connect.positions import Offsets, Partition
-from replicator.errors import EngineRefused, NotOurs, RecordUnreadable, ReplicatorError, StreamNotFound
+from replicator.errors import (
+    EngineRefused,
+    EngineUnavailable,
+    NotOurs,
+    RecordUnreadable,
+    ReplicatorError,
+    StreamNotFound,
+)
 from replicator.model import Stream
 from replicator.replicator import Description
 
@@ -80,8 +87,10 @@ class Streams:
         listed = await self.listing()
         return [self._outline(held) for held in listed.streams.values()] + listed.failures()
 
-    def _outline(self, held: Held, error: EngineRefused | None = None) -> Description:
-        status = outline_of(held, f"its positions cannot be read: {error.message}" if error else None)
+    def _outline(self, held: Held, error: ReplicatorError | None = None) -> Description:
+        why = f"its positions cannot be read: {error.message}" if error else None
+        refused = isinstance(error, EngineRefused)
+        status = outline_of(held, refused=why if refused else None, unanswered=None if refused else why)
         return Description(stream=self.as_found(held), status=status, engine_objects=_objects(held, None))
 
     async def describe(self, streams: Sequence[Held]) -> list[Description]:
@@ -106,19 +115,27 @@ class Streams:
                 reached=by_part(reached(stored, source)) if source else {},
             )
             for (held, stored), source, other in zip(there, sources, others, strict=True)
-        ] + [self._outline(held, error) for held, error in answered if isinstance(error, EngineRefused)]
+        ] + [self._outline(held, error) for held, error in answered if isinstance(error, ReplicatorError)]
 
     async def positions(self, stream: Stream) -> dict[Partition, int]:
         """The next offset to copy, by partition; raise `StreamNotFound` where it is gone."""
-        return next_offsets(await self._cluster.offsets(stream.name), Naming.of(stream).source)
+        stored = await self._cluster.offsets(stream.name)
+        try:
+            return next_offsets(stored, Naming.of(stream).source)
+        except (LookupError, TypeError, ValueError):
+            raise EngineRefused(
+                "Kafka Connect has positions of it that MirrorMaker 2 does not write",
+                stream=stream.name,
+                fix=f"look at GET /connectors/{stream.name}/offsets of the worker",
+            ) from None
 
-    async def _positions_or_error(self, stream: Stream) -> Offsets | EngineRefused | None:
-        """`None` where it is gone. What Connect refuses for one connector says nothing about the others."""
+    async def _positions_or_error(self, stream: Stream) -> Offsets | EngineRefused | EngineUnavailable | None:
+        """`None` where it is gone. What Connect does not tell of one connector says nothing about the others."""
         try:
             return await self.positions(stream)
         except StreamNotFound:
             return None
-        except EngineRefused as error:
+        except (EngineRefused, EngineUnavailable) as error:
             return error
 
     async def sources(self, streams: Sequence[Held], stored: Sequence[Offsets]) -> list[SourceView | None]:
