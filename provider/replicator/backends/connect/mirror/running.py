@@ -88,10 +88,13 @@ class Running:
     async def refuse_change(self, held: Held, stream: Stream) -> None:
         """Raise where another declaration lets the mirror begin behind a gap.
 
-        What failed starts again. A running mirror takes up topics that it took before, where it was with them then.
+        What failed starts again. A running mirror takes up topics that it took before, where it was with them then. A
+        replay that was cut off is applied before a paused one goes on, and changes where that is.
         """
         if stream.desired_state is DesiredState.PAUSED:
             return
+        if held.connector.state in ("PAUSED", "STOPPED") and held.marker.cut_off() is None:
+            await self.refuse_gap(replace(held, marker=held.marker.model_copy(update={"stream": stream})))
         if held.connector.failed:
             await self.refuse_gap(held)
         elif held.connector.state is ConnectorState.RUNNING:
