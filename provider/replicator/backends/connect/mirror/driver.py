@@ -147,6 +147,7 @@ class KafkaMirror:
             await self._cluster.reset_offsets(wanted.name)
         else:
             await self._running.before_change(held, wanted)
+            await self._running.pause_first(held, wanted)
         await self._apply(held, build(marker, side, self._aliases))
         await self._running.set_state(wanted)
         return True
@@ -204,6 +205,7 @@ class KafkaMirror:
         parts = build(marker, held.side, self._aliases)
         if marker == held.marker:
             parts = parts.with_record_of(held.connector.config)
+        await self._running.pause_first(held, marker.stream)
         await self._apply(held, parts)
         for connector in held.all:
             if connector.failed and marker.stream.desired_state is DesiredState.RUNNING:
