@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from replicator.authref import Redactor
+from replicator.backends.connect.brokers import PATIENCE
+from replicator.backends.connect.mirror.ends import Ends
 from replicator.errors import EngineUnavailable, ReplicatorError
 from replicator.model import DesiredState, Stream, StreamState, WaitFor
 from replicator.replicator import Severity
 
 from tests.backends.connect.mirror.bed import Bed, records
 from tests.backends.connect.mirror.conftest import OpenBed
-from tests.backends.sqlite.agents import state_is
+from tests.backends.connect.mirror.given import declare
+from tests.engines import free_ports
 from tests.kafka import make_topic, plain, produce, unique
 from tools.kafka.cluster import Broker
 from tools.kafka.pair import Pair
@@ -61,8 +66,10 @@ async def test_a_stream_whose_source_is_down_is_paused_and_deleted(
         (Severity.WARNING, "the source cannot be seen from here, so its recorded id holds")
     ]
     await bed.driver.upsert_stream(paused)
-    status = await state_is(bed.driver, stream.name, StreamState.PAUSED)
-    assert status.lag_events is None
+    began = time.monotonic()
+    status = await bed.another().get_status(stream.name)
+    assert time.monotonic() - began < 1.6 * PATIENCE, "it waits for the source more than once"
+    assert (status.state, status.lag_events) == (StreamState.PAUSED, None)
     assert (await bed.found(stream.name)).desired_state is DesiredState.PAUSED
 
     # Another claim is still compared with it, by the recorded id.
@@ -96,3 +103,16 @@ async def test_what_has_to_see_the_source_is_refused_before_anything_is_changed(
     await asyncio.to_thread(third.start)
     await bed.another().upsert_stream(narrower)
     await bed.caught_up(stream.name)
+
+
+async def test_many_clusters_that_are_down_are_waited_for_at_the_same_time() -> None:
+    ends = Ends({}, Redactor())
+    dark = [declare(source={"uri": f"kafka://127.0.0.1:{port}"}) for port in free_ports(32)]
+
+    async def ask(stream: Stream) -> None:
+        with pytest.raises(EngineUnavailable):
+            await (await ends.brokers(stream, "source")).topics()
+
+    began = time.monotonic()
+    await asyncio.gather(*map(ask, dark))
+    assert time.monotonic() - began < 2 * PATIENCE

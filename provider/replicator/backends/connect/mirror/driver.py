@@ -359,7 +359,7 @@ class KafkaMirror:
         method: ReplayMethod = ReplayMethod.AUTO,
         target: str | None = None,
     ) -> ReplayPlan:
-        return (await self._rewinding.resolve(await self._streams.found(name), start, method, target))[0].plan
+        return await self._rewinding.plan(await self._streams.found(name), start, method, target)
 
     async def aclose(self) -> None:
         await self._mirrors.aclose()

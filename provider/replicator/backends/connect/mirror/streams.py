@@ -96,16 +96,14 @@ class Streams:
     async def describe(self, streams: Sequence[Held]) -> list[Description]:
         """What is known of streams, less those that are removed meanwhile."""
         now = datetime.now(UTC)
-        asked, _ = await asyncio.gather(
+        asked, others, _ = await asyncio.gather(  # at once, since a cluster that is down takes long to say nothing
             asyncio.gather(*(self._positions_or_error(held.marker.stream) for held in streams)),
+            asyncio.gather(*(self.rebuilt(held.marker) for held in streams)),
             self._look_ahead(streams),
         )
-        answered = list(zip(streams, asked, strict=True))
-        there = [(held, stored) for held, stored in answered if isinstance(stored, Mapping)]
-        sources, others = await asyncio.gather(
-            self.sources([held for held, _ in there], [stored for _, stored in there]),
-            asyncio.gather(*(self.rebuilt(held.marker) for held, _ in there)),
-        )
+        answered = list(zip(streams, asked, others, strict=True))
+        there = [(held, stored, other) for held, stored, other in answered if isinstance(stored, Mapping)]
+        sources = await self.sources([held for held, *_ in there], [stored for _, stored, _ in there])
         return [
             Description(
                 stream=self.as_found(held),
@@ -114,8 +112,8 @@ class Streams:
                 source_end=by_part(source.latest) if source else {},
                 reached=by_part(reached(stored, source)) if source else {},
             )
-            for (held, stored), source, other in zip(there, sources, others, strict=True)
-        ] + [self._outline(held, error) for held, error in answered if isinstance(error, ReplicatorError)]
+            for (held, stored, other), source in zip(there, sources, strict=True)
+        ] + [self._outline(held, error) for held, error, _ in answered if isinstance(error, ReplicatorError)]
 
     async def positions(self, stream: Stream) -> dict[Partition, int]:
         """The next offset to copy, by partition; raise `StreamNotFound` where it is gone."""
