@@ -57,8 +57,10 @@ class Surroundings:
             texts += [(DestinationInUse.code, text) for text in doubts]
         return [Finding(severity=Severity.WARNING, code=code, message=text) for code, text in texts]
 
-    async def win(self, mine: Marker) -> None:
+    async def win(self, mine: Marker) -> frozenset[str]:
         """Return when a claim, a stopped connector with its record, may become a mirror that runs.
+
+        What is returned are the names of all connectors that are listed beside it.
 
         The log of a Connect cluster has one order, so of two claims the later one is listed with the earlier one. What
         is settled wins; of two that are not, the one of the smaller rank, once the other one is gone.
@@ -68,23 +70,25 @@ class Surroundings:
         """
         route, until = Route.of(mine), time.monotonic() + _GIVEN_UP_WITHIN
         while True:
-            others = await self._now(mine.stream)
+            others, listed = await self._now(mine.stream)
             stronger = [other for other in others if other.settled or other.rank < route.rank]
             await asyncio.to_thread(_refuse, route, stronger)
             try:
-                return await asyncio.to_thread(_refuse, route, others)
+                await asyncio.to_thread(_refuse, route, others)
             except (DestinationInUse, InvalidStream):
                 if time.monotonic() > until:
                     raise
+            else:
+                return listed
             await asyncio.sleep(_EVERY)
 
-    async def _now(self, stream: Stream) -> list[Route]:
-        """The other mirrors, in a listing that has this one."""
+    async def _now(self, stream: Stream) -> tuple[list[Route], frozenset[str]]:
+        """The other mirrors, and all connectors here, in a listing that has this one."""
         until = time.monotonic() + _LISTED_WITHIN
         while stream.name not in (look := await self._here.next()).connectors:
             if time.monotonic() > until:
                 raise EngineUnavailable(f"no worker lists the connector after {_LISTED_WITHIN:g} s", stream=stream.name)
-        return _others(stream, look, await self._neighbours.look_again())
+        return _others(stream, look, await self._neighbours.look_again()), look.connectors
 
 
 def _refuse(mine: Route, others: Sequence[Route]) -> None:
