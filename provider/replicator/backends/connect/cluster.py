@@ -222,9 +222,11 @@ class ConnectCluster:
         await self._waits.until_shown(name, is_shown, within)
 
     async def pause(self, name: str, within: float) -> None:
-        """Pause a connector, and return when it and its tasks are paused."""
+        """Pause a connector, and return when its tasks are paused, and it is too or is still to be started."""
         await self._ask_of(name, "PUT", "pause")
-        await self._waits.until(name, lambda found: found.paused, "paused", within, self._missing(name))
+        await self._waits.until(
+            name, lambda found: found.paused or found.pausing, "paused", within, self._missing(name)
+        )
 
     async def resume(self, name: str, within: float, *, may_idle: bool = False) -> Status:
         """Resume a connector, and return it as `wait_running` does."""

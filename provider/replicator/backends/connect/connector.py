@@ -79,6 +79,13 @@ class Status:
         return self._all(ConnectorState.PAUSED)
 
     @property
+    def pausing(self) -> bool:
+        """Whether its tasks are paused, and it starts itself, in which it does not pause before a source answers."""
+        return self.state is ConnectorState.UNASSIGNED and {task.state for task in self.tasks} == {
+            ConnectorState.PAUSED
+        }
+
+    @property
     def at_work(self) -> bool:
         """Whether a task runs, and the connector is not on its way to be stopped."""
         return self.state is not ConnectorState.STOPPED and any(

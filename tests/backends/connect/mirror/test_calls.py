@@ -133,6 +133,10 @@ async def test_many_at_a_look(many: Many) -> None:
         assert set(offsets) >= {f"GET /connectors/{stream.name}/offsets" for stream in many.streams}
         assert len(many.proxy.calls) - len(offsets) <= 3
         many.connections.changing(many.ids[0])  # the next one is to look anew
+    many.proxy.calls.clear()
+    await many.connections.replicator(many.ids[0]).get_status(many.streams[0].name)
+    assert offsets_of(many.proxy) == [f"GET /connectors/{many.streams[0].name}/offsets"]
+    assert len(many.proxy.calls) <= 4
     assert AT_ONCE < many.proxy.most["GET offsets"] <= READS
 
 

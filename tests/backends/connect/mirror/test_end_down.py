@@ -21,7 +21,7 @@ from tests.backends.connect.mirror.conftest import OpenBed
 from tests.backends.connect.mirror.given import declare
 from tests.engines import free_ports
 from tests.kafka import make_topic, plain, produce, unique
-from tools.kafka.cluster import Broker
+from tools.kafka.cluster import Broker, Worker
 from tools.kafka.pair import Pair
 
 pytestmark = pytest.mark.engine
@@ -103,6 +103,31 @@ async def test_what_has_to_see_the_source_is_refused_before_anything_is_changed(
     await asyncio.to_thread(third.start)
     await bed.another().upsert_stream(narrower)
     await bed.caught_up(stream.name)
+
+
+@pytest.fixture
+def own(kafka: Pair, tmp_path: Path) -> Iterator[Worker]:
+    """A worker of the west that a test may restart."""
+    with Worker(tmp_path / "own", kafka.west.bootstrap, group=unique("own")) as worker:
+        yield worker
+
+
+async def test_a_stream_is_paused_also_where_its_worker_has_restarted_since(
+    kafka: Pair, third: Broker, own: Worker, open_bed: OpenBed
+) -> None:
+    """Its connector then starts for minutes, and waits for the source."""
+    bed = open_bed(kafka.east, kafka.west, own.url)
+    topic = make_topic(plain(third.bootstrap), unique("t"))
+    produce(plain(third.bootstrap), topic, records(0, 5))
+    stream = await bed.made(topic, source={"uri": f"kafka://{third.bootstrap}"})
+    await bed.caught_up(stream.name)
+    await asyncio.to_thread(third.kill)
+    await asyncio.to_thread(own.stop)
+    await asyncio.to_thread(own.start)
+    paused = stream.model_copy(update={"desired_state": DesiredState.PAUSED})
+    await bed.another().upsert_stream(paused)
+    assert (await bed.another().get_status(stream.name)).state is StreamState.PAUSED
+    await asyncio.to_thread(third.start)
 
 
 async def test_many_clusters_that_are_down_are_waited_for_at_the_same_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from itertools import permutations
@@ -11,10 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from replicator.backends.connect.marker import Marker
+from replicator.backends.connect.mirror import surroundings
+from replicator.backends.connect.mirror.claims import Claims
 from replicator.backends.connect.mirror.globs import common
+from replicator.backends.connect.mirror.neighbours import Look
 from replicator.backends.connect.mirror.routes import Route, Spot, _Search, refuse_circle
+from replicator.backends.connect.mirror.strangers import Strangers
+from replicator.backends.connect.mirror.streams import Listed
 from replicator.errors import InvalidStream
 
+from tests.backends.connect.mirror.bed import longest_pause
 from tests.backends.connect.mirror.given import IDENTITY, declare
 
 CLUSTERS = 20
@@ -163,3 +170,26 @@ def really_returns(mine: Route, way: Iterable[Route], topic: str) -> bool:
             return False
         here, name = one.destination, one.naming.at_destination(name)
     return True
+
+
+class Seen:
+    """One look at a Connect cluster, and no neighbours."""
+
+    def __init__(self, look: Look) -> None:
+        self._look = look
+
+    async def next(self) -> Look:
+        return self._look
+
+    async def look_again(self) -> list[Look]:
+        return []
+
+
+async def test_a_long_check_does_not_hold_up_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surroundings, "refuse_circle", lambda *_: time.sleep(0.4))
+    mine = Marker(stream=declare(), source_cluster="east", destination_cluster="west")
+    names = frozenset({mine.stream.name, "other"})
+    seen: Any = Seen(Look(names, Listed({}, {}), (), Strangers((), {})))
+    winning = asyncio.create_task(surroundings.Surroundings(seen, seen, Claims(1, 1)).win(mine))
+    assert await longest_pause(winning) < 0.3
+    assert await winning == names

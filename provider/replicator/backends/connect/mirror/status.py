@@ -204,7 +204,7 @@ def standstill(held: Held) -> str | None:
 
 def _running_state(held: Held) -> StreamState:
     """The state as far as the connectors tell it."""
-    if any(connector.state in ("PAUSED", "STOPPED") for connector in held.all):
+    if any(connector.state in ("PAUSED", "STOPPED") or connector.pausing for connector in held.all):
         return StreamState.PAUSED
     if not held.connector.running or not all(other.running or other.idle for other in held.others):
         return StreamState.CATCHING_UP

@@ -14,6 +14,7 @@ from replicator.backends.connect.mirror.routes import Route, refuse_circle, refu
 from replicator.backends.connect.mirror.strangers import Strangers
 from replicator.errors import DestinationInUse, EngineUnavailable, InvalidStream
 from replicator.model import Stream
+from replicator.progress import tell
 from replicator.replicator import Finding, Severity
 
 _LISTED_WITHIN = 30.0
@@ -85,6 +86,7 @@ class Surroundings:
     async def _now(self, stream: Stream) -> tuple[list[Route], frozenset[str]]:
         """The other mirrors, and all connectors here, in a listing that has this one."""
         until = time.monotonic() + _LISTED_WITHIN
+        tell(f"waiting for connector {stream.name!r} to be listed")
         while stream.name not in (look := await self._here.next()).connectors:
             if time.monotonic() > until:
                 raise EngineUnavailable(f"no worker lists the connector after {_LISTED_WITHIN:g} s", stream=stream.name)
