@@ -178,6 +178,7 @@ async def test_what_is_malformed_of_one_connector_hides_no_other(open_cluster: O
         "good": item("good"),
         "no-status": item("no-status", status={"connector": 7}),
         "no-info": item("no-info", info=[1]),
+        "nothing": 7,
         "no-config": item("no-config", info={"name": "no-config", "type": "source", "config": {"a": {"b": 7}}}),
     }
     answers = {"/health": {"status": "healthy"}, "/connectors": listed}

@@ -217,7 +217,9 @@ class ConnectCluster:
                 raise await self._explained(name, config, refusal)
 
         async def is_shown() -> bool:
-            return bool((await self._ask("GET", path)).body == wanted)
+            """By a look that all share: a worker tells of one connector only between two rebalances."""
+            found = (await self._looks.next()).get(name)
+            return found is not None and found.config == wanted
 
         await self._waits.until_shown(name, is_shown, within)
 

@@ -44,16 +44,19 @@ class Listing:
 
         def read(body: Any) -> dict[str, Connector]:
             # One that is just deleted is listed with its last status, and null in the place of its configuration.
-            return {name: self._read(name, item) for name, item in body.items() if item["info"] is not None}
+            found = ((name, self._read(name, item)) for name, item in body.items())
+            return {name: connector for name, connector in found if connector is not None}
 
         return self._rest.read(answer, read)
 
-    def _read(self, name: str, item: Mapping[str, Any]) -> Connector:
+    def _read(self, name: str, item: Mapping[str, Any]) -> Connector | None:
         """One connector of a listing. What is malformed in it says nothing about the others."""
         try:
+            if item["info"] is None:
+                return None
             return read_connector(item["info"], item["status"], self._rest.redact)
         except MALFORMED:
-            return unreadable(name, _MALFORMED, _config_of(item["info"]))
+            return unreadable(name, _MALFORMED, _config_of(item))
 
     async def statuses(self) -> Mapping[str, Status]:
         """How all connectors are, in one call that costs a worker half as much."""
@@ -147,8 +150,8 @@ def _read_names(body: Any) -> list[str]:
     return body
 
 
-def _config_of(info: Any) -> dict[str, str] | None:
+def _config_of(item: Any) -> dict[str, str] | None:
     try:
-        return read_config(info)
+        return read_config(item["info"])
     except MALFORMED:
         return None

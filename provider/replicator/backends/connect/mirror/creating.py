@@ -5,6 +5,7 @@ The stopped connector claims the topics that it names, so that of two processes 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from replicator.backends.connect.cluster import ConnectCluster, Initial
@@ -53,8 +54,8 @@ class Creating:
             if held is not None:
                 await self._cluster.stop(held.name, SEEN_WITHIN)
             try:
-                listed = await self._surroundings.win(marker)
-                await self._starts.set(marker, start)
+                listed, kept = await asyncio.gather(self._surroundings.win(marker), self._starts.kept(marker.stream))
+                await self._starts.set(marker, start, kept)
             except (DestinationInUse, InvalidStream, ReplayNotRetained):  # offsets that Connect kept stay
                 await self._cluster.remove(marker.stream.name, SEEN_WITHIN)
                 raise
