@@ -16,6 +16,7 @@ from replicator.backends.connect.brokers import Brokers, Cluster
 from replicator.backends.connect.marker import Marker
 from replicator.backends.connect.mirror.connect_topics import ConnectTopics
 from replicator.backends.connect.mirror.connectors import WORKER_CLUSTER, Side
+from replicator.backends.connect.mirror.declarations import canonical_uri
 from replicator.backends.connect.mirror.topics import Naming, takes_no_more
 from replicator.backends.connect.place import End, Place, place
 from replicator.errors import InvalidStream, ReplicatorError
@@ -113,8 +114,8 @@ def recorded_ids(record: Marker | None, stream: Stream) -> dict[End, str]:
         ("source", before.source, stream.source, record.source_cluster),
         ("destination", before.destination, stream.destination, record.destination_cluster),
     )
-    same = all(was.uri == now.uri for _, was, now, _ in ends) and Naming.of(before) == Naming.of(stream)
-    if not same or not takes_no_more(before, stream):
+    same_ends = all(canonical_uri(was, end) == canonical_uri(now, end) for end, was, now, _ in ends)
+    if not same_ends or Naming.of(before) != Naming.of(stream) or not takes_no_more(before, stream):
         return {}
     return {end: known for end, _, _, known in ends if known is not None}
 
