@@ -159,10 +159,15 @@ async def _run(client: Replicator, request: _Request) -> ReplayProgress:
     from replicator.lifecycle.wait import Limits, wait_for_replay
     from replicator.progress import told_to
 
-    begun = await client.replay(
-        request.name, request.start, key=request.key, method=request.method, target=request.target
-    )
     with _shown() as show, told_to(show):
+
+        async def progress(text: str) -> None:
+            show(text)
+
+        async with Limits().within("the replay", request.name, progress):
+            begun = await client.replay(
+                request.name, request.start, key=request.key, method=request.method, target=request.target
+            )
         return await wait_for_replay(client, begun, Limits())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -56,9 +57,10 @@ def pause(name: NameArgument, backend: BackendOption = DEFAULT_BACKEND, address:
     import asyncio
 
     from replicator.capabilities import TABLE
+    from replicator.lifecycle.wait import Limits
 
     async def body() -> None:
-        async with connected(backend, address) as client:
+        async with connected(backend, address) as client, Limits().within("the pause", name, _print):
             await client.pause(name)
 
     asyncio.run(body())
@@ -70,13 +72,19 @@ def resume(name: NameArgument, backend: BackendOption = DEFAULT_BACKEND, address
     """Go on from the checkpoint. Nothing is lost; where that cannot be, it is refused, with what is gone."""
     import asyncio
 
+    from replicator.lifecycle.wait import Limits
+
     async def body() -> StreamStatus:
-        async with connected(backend, address) as client:
+        async with connected(backend, address) as client, Limits().within("the resume", name, _print):
             await client.resume(name)
             return await client.get_status(name)
 
     found = asyncio.run(body())
     say(f"{name} is {words(found.state)}{f': {found.last_error}' if found.last_error else ''}")
+
+
+async def _print(text: str) -> None:
+    print(f"{text} …", file=sys.stderr, flush=True)
 
 
 def _show(found: list[StreamStatus]) -> None:

@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from replicator.backends.connect.marker import HEADER, KEY, Marker, Rewind
+from replicator.backends.connect.marker import CONFIG_LIMIT, HEADER, KEY, Marker, Rewind
 from replicator.errors import RecordUnreadable
+from replicator.model import Checkpoint
+from replicator.replicator import ReplayMethod, ReplayProgress, ReplayState
 
 from tests import releases
 from tests.backends.connect.mirror.given import NOON, declare, rewind
@@ -129,3 +131,53 @@ def test_the_release_before_reads_the_record_and_what_it_writes_is_read() -> Non
     printed = releases.run(releases.FIRST, OLD_READER, WHOLE.keys(KIND)[KEY])
     assert "waitFor" in printed, "it fills in what only the program needs"
     assert Marker.read({KEY: printed}, KIND) == WHOLE
+
+
+PARTITIONS = ";".join(f"topic-{topic}={','.join(['1234567'] * 24)}" for topic in range(100))
+
+
+def replay(number: int, *, ended: bool = True) -> Rewind:
+    progress = ReplayProgress(
+        key=f"key-{number}",
+        stream="orders",
+        state=ReplayState.DONE if ended else ReplayState.RUNNING,
+        method=ReplayMethod.LOG_REWIND,
+        start=Checkpoint(lsn=f"{PARTITIONS};n={number}"),
+        resolved=Checkpoint(lsn=PARTITIONS),
+        events=number,
+        started_at=NOON,
+        finished_at=NOON if ended else None,
+    )
+    return Rewind(progress=progress, start=PARTITIONS, until=PARTITIONS, applied=True)
+
+
+def test_old_replays_lose_their_partitions_before_the_record_is_too_long_for_connect() -> None:
+    rewinds = tuple(replay(number, ended=number not in (0, 19)) for number in range(20))
+    whole = Marker(stream=declare(owner=None), rewinds=rewinds)
+    config = {"connector.class": "A", **whole.keys(KIND)}
+    assert len(json.dumps(config)) > 1 << 20
+    fitted = whole.fitted(config, KIND)
+    assert fitted is not None
+    written = {**config, **fitted.keys(KIND)}
+    assert len(json.dumps(written)) < CONFIG_LIMIT
+    read = Marker.read(written, KIND)
+    assert read is not None
+    kept = [found == before for found, before in zip(read.rewinds, rewinds, strict=True)]
+    outlined = kept.index(True, 1)
+    assert kept == [True, *[False] * (outlined - 1), *[True] * (20 - outlined)]
+    assert 1 < outlined < 19
+    for number, found in enumerate(read.rewinds):
+        assert (found.progress.key, found.progress.events) == (f"key-{number}", number)
+        assert found.began_at(rewinds[number].progress.start)
+        assert not found.began_at(rewinds[number - 1].progress.start)
+    again = read.fitted(written, KIND)
+    assert again == read
+
+
+def test_a_record_that_cannot_be_short_enough_does_not_fit() -> None:
+    rewinds = tuple(replay(number, ended=False) for number in range(20))
+    whole = Marker(stream=declare(), rewinds=rewinds)
+    assert whole.fitted(whole.keys(KIND), KIND) is None
+    one = whole.model_copy(update={"rewinds": rewinds[:1]})
+    assert one.fitted({**one.keys(KIND), "topics": "x" * CONFIG_LIMIT}, KIND) is None
+    assert one.fitted(one.keys(KIND), KIND) == one

@@ -20,8 +20,8 @@ from replicator.model import Stream
 class Careless(Surroundings):
     """A naive look: what is listed before the claim is all that counts."""
 
-    async def win(self, mine: Marker) -> None:
-        return None
+    async def win(self, mine: Marker) -> frozenset[str]:
+        return frozenset()
 
 
 async def create(address: str, stream: Stream, *, careless: bool) -> str:

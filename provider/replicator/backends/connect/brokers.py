@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +40,9 @@ RECENT = 1.0
 """Seconds for which an answer about the whole cluster holds."""
 PATIENCE = 5.0
 """Seconds that a question to the brokers may take."""
+
+_THREADS = ThreadPoolExecutor(64, thread_name_prefix="kafka")
+"""For calls that wait: where asyncio's own few threads wait for clusters that are down, nobody else is answered."""
 
 _AWAY = frozenset(
     {
@@ -174,11 +177,11 @@ class Brokers:
 
         `None` where there is no record: what takes up offsets there are the marks of transactions.
         """
-        return await asyncio.to_thread(first_times, self._config, offsets, within) if offsets else {}
+        return await _in_thread(first_times, self._config, offsets, within) if offsets else {}
 
     async def keys(self, partitions: Collection[Partition], within: float) -> dict[Partition, list[bytes | None]]:
         """The keys of the first records of partitions, as far as they can be read in `within` seconds."""
-        return await asyncio.to_thread(first_keys, self._config, partitions, within) if partitions else {}
+        return await _in_thread(first_keys, self._config, partitions, within) if partitions else {}
 
     async def _offsets(self, partitions: Iterable[Partition], spec: OffsetSpec) -> dict[Partition, Found]:
         asked = {TopicPartition(at.topic, at.number): spec for at in partitions}
@@ -216,7 +219,7 @@ class Brokers:
             return question(self._client)
 
         try:
-            return await asyncio.to_thread(call)
+            return await _in_thread(call)
         except KafkaException as error:
             raise self._error(error.args[0]) from None
 
@@ -243,6 +246,10 @@ class Brokers:
                 fix="see that the credentials are right, and grant them what docs/kafka-mirror.md lists",
             )
         return EngineRefused(f"the brokers at {self._place.bootstrap}: {error.str()}", property=property)
+
+
+async def _in_thread(call: Callable[..., T], *given: object) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, call, *given)
 
 
 def _topic(found: TopicDescription) -> Topic:

@@ -6,6 +6,7 @@ What a name means is decided by the marker in the connector's configuration, whi
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from replicator.backends.connect.connector import (
 )
 from replicator.backends.connect.listing import Listing
 from replicator.backends.connect.poller import Poller
-from replicator.backends.connect.rest import Answer, ConnectRest, Repeat, Turns, path_of
+from replicator.backends.connect.rest import Answer, ConnectRest, Repeat, Turns, path_of, patient
 from replicator.backends.connect.validation import (
     FieldError,
     Problem,
@@ -108,10 +109,12 @@ class ConnectCluster:
     async def slot(self, name: str) -> AsyncIterator[None]:
         """A turn to change a connector: one at a time for each, and `CHANGES` in the cluster.
 
-        Hold it until the effect is seen: that paces the rebalances.
+        Hold it until the effect is seen: that paces the rebalances. A rebalance is waited for in here, however long it
+        takes.
         """
         async with self._turns.setdefault(name, asyncio.Lock()), self._free:
-            yield
+            with patient():
+                yield
 
     # --- Looking -----------------------------------------------------------------------------------------------------
 
@@ -214,14 +217,18 @@ class ConnectCluster:
                 raise await self._explained(name, config, refusal)
 
         async def is_shown() -> bool:
-            return bool((await self._ask("GET", path)).body == wanted)
+            """By a look that all share: a worker tells of one connector only between two rebalances."""
+            found = (await self._looks.next()).get(name)
+            return found is not None and found.config == wanted
 
-        await self._waits.until_true(is_shown, f"connector {name!r} does not show its new configuration", within)
+        await self._waits.until_shown(name, is_shown, within)
 
     async def pause(self, name: str, within: float) -> None:
-        """Pause a connector, and return when it and its tasks are paused."""
+        """Pause a connector, and return when its tasks are paused, and it is too or is still to be started."""
         await self._ask_of(name, "PUT", "pause")
-        await self._waits.until(name, lambda found: found.paused, "paused", within, self._missing(name))
+        await self._waits.until(
+            name, lambda found: found.paused or found.pausing, "paused", within, self._missing(name)
+        )
 
     async def resume(self, name: str, within: float, *, may_idle: bool = False) -> Status:
         """Resume a connector, and return it as `wait_running` does."""
@@ -404,9 +411,9 @@ class ConnectCluster:
         :param is_so: looks whether what is asked for is so, after an error.
         :returns: True where the engine says that it was done, False where a look says that it is so.
         """
-        turns = Turns(self._patience)
+        turns, rebalance = Turns(self._patience), Turns(math.inf)
         while True:
-            faulty = False
+            faulty = rebalancing = False
             try:
                 answer = await self._rest.call(
                     "POST", path, body=body, params=params, repeat=Repeat.NEVER, patience=self._patience
@@ -417,11 +424,15 @@ class ConnectCluster:
                 if answer.done:
                     return True
                 error = self._rest.error(answer)
-                faulty = httpx.codes.is_server_error(answer.status)
+                faulty = httpx.codes.is_server_error(answer.status) and not answer.unforwarded
+                rebalancing = answer.rebalancing and "rebalance" in answer.text  # a 409 also means that it is there
                 if not faulty and isinstance(error, EngineRefused) and not answer.missing:
                     raise error
             if await is_so(error):
                 return False
+            if rebalancing and await self._rest.waited(rebalance):
+                turns = Turns(self._patience)
+                continue
             if not await (turns.again_after_fault() if faulty else turns.again()):
                 raise error
 

@@ -79,6 +79,13 @@ class Status:
         return self._all(ConnectorState.PAUSED)
 
     @property
+    def pausing(self) -> bool:
+        """Whether its tasks are paused, and it starts itself, in which it does not pause before a source answers."""
+        return self.state is ConnectorState.UNASSIGNED and {task.state for task in self.tasks} == {
+            ConnectorState.PAUSED
+        }
+
+    @property
     def at_work(self) -> bool:
         """Whether a task runs, and the connector is not on its way to be stopped."""
         return self.state is not ConnectorState.STOPPED and any(
@@ -151,17 +158,26 @@ def read_connector(
     if status is None:
         status = {"connector": {"state": ConnectorState.UNASSIGNED}, "tasks": []}
     found = read_status({**status, "name": info["name"], "type": info["type"]}, redact)
-    return Connector(found.name, found.type, found.state, found.worker, found.fault, found.tasks, info["config"])
+    config = read_config(info)
+    return Connector(found.name, found.type, found.state, found.worker, found.fault, found.tasks, config)
 
 
-def unreadable(name: str, why: str) -> Connector:
-    """A connector of which the engine tells nothing but an error."""
-    return Connector(name, "unknown", ConnectorState.FAILED, None, why, (), {})
+def read_config(info: Mapping[str, Any]) -> dict[str, str]:
+    """The configuration in the answer of `/connectors/NAME`. A setting that is null is none."""
+    config = {key: value for key, value in info["config"].items() if value is not None}
+    if not all(isinstance(value, str) for value in config.values()):
+        raise TypeError("a setting is no text")
+    return config
+
+
+def unreadable(name: str, why: str, config: Mapping[str, str] | None = None) -> Connector:
+    """A connector of which the engine tells nothing but an error, and perhaps its configuration."""
+    return Connector(name, "unknown", ConnectorState.FAILED, None, why, (), config or {})
 
 
 def read_offsets(body: Mapping[str, Any]) -> list[Offset]:
     """The answer of `/connectors/NAME/offsets`."""
-    return [Offset(item["partition"], item["offset"]) for item in body["offsets"]]
+    return [Offset(dict(item["partition"]), _copied(item["offset"])) for item in body["offsets"]]
 
 
 def write_offsets(offsets: Sequence[Offset]) -> dict[str, Any]:

@@ -10,16 +10,18 @@ from typing import Any
 from replicator.backends.connect.connector import (
     Connector,
     Status,
+    read_config,
     read_connector,
     read_status,
     unreadable,
 )
-from replicator.backends.connect.rest import Answer, ConnectRest, Repeat, Turns, path_of
+from replicator.backends.connect.rest import MALFORMED, Answer, ConnectRest, Repeat, Turns, path_of
 from replicator.errors import EngineRefused, EngineUnavailable, ReplicatorError
 
 _FRESH_FOR = 1.0  # seconds after an answer in which a worker cannot have restarted unseen
 _BROKEN_AFTER = 2.0  # seconds of errors about one connector, which a rebalance explains while it lasts
 _OLDEST = "3.9"  # the first Kafka with /health
+_MALFORMED = "what Kafka Connect tells of this connector cannot be read"
 
 
 class Listing:
@@ -42,13 +44,19 @@ class Listing:
 
         def read(body: Any) -> dict[str, Connector]:
             # One that is just deleted is listed with its last status, and null in the place of its configuration.
-            return {
-                name: read_connector(item["info"], item["status"], self._rest.redact)
-                for name, item in body.items()
-                if item["info"] is not None
-            }
+            found = ((name, self._read(name, item)) for name, item in body.items())
+            return {name: connector for name, connector in found if connector is not None}
 
         return self._rest.read(answer, read)
+
+    def _read(self, name: str, item: Mapping[str, Any]) -> Connector | None:
+        """One connector of a listing. What is malformed in it says nothing about the others."""
+        try:
+            if item["info"] is None:
+                return None
+            return read_connector(item["info"], item["status"], self._rest.redact)
+        except MALFORMED:
+            return unreadable(name, _MALFORMED, _config_of(item))
 
     async def statuses(self) -> Mapping[str, Status]:
         """How all connectors are, in one call that costs a worker half as much."""
@@ -58,9 +66,15 @@ class Listing:
             return await self._one_by_one()
 
         def read(body: Any) -> dict[str, Status]:
-            return {name: read_status(item["status"], self._rest.redact) for name, item in body.items()}
+            return {name: self._read_status(name, item) for name, item in body.items()}
 
         return self._rest.read(answer, read)
+
+    def _read_status(self, name: str, item: Mapping[str, Any]) -> Status:
+        try:
+            return read_status(item["status"], self._rest.redact)
+        except MALFORMED:
+            return unreadable(name, _MALFORMED)
 
     async def get(self, name: str) -> Connector | None:
         """One connector; None only where the engine says that there is none."""
@@ -79,7 +93,7 @@ class Listing:
         return self._rest.read(info, lambda body: read_connector(body, known, self._rest.redact))
 
     async def _one_by_one(self) -> dict[str, Connector]:
-        names: list[str] = self._rest.read(await self._list(), list)
+        names: list[str] = self._rest.read(await self._list(), _read_names)
         found = await asyncio.gather(*(self._get_or_failed(name) for name in names))
         return {item.name: item for item in found if item is not None}
 
@@ -128,3 +142,16 @@ class Listing:
                 f"Kafka Connect at {self._rest.address} has no /health", fix=f"run Kafka Connect {_OLDEST} or newer"
             )
         return answer.worker
+
+
+def _read_names(body: Any) -> list[str]:
+    if not isinstance(body, list) or not all(isinstance(name, str) for name in body):
+        raise TypeError("no list of names")
+    return body
+
+
+def _config_of(item: Any) -> dict[str, str] | None:
+    try:
+        return read_config(item["info"])
+    except MALFORMED:
+        return None

@@ -9,6 +9,7 @@ Connect puts the values of ConfigProviders into every `${…}`, so `$` is writte
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -16,7 +17,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError
 
 from replicator.errors import RecordUnreadable
-from replicator.model import OF_THE_PROGRAM, Model, Stream
+from replicator.model import OF_THE_PROGRAM, Checkpoint, Model, Stream
 from replicator.replicator import ReplayProgress
 
 KEY = "replicator.stream"
@@ -28,6 +29,10 @@ PART_OF = "replicator.part-of"
 """In a stream's further connectors: the name of the stream."""
 
 KEPT_REPLAYS = 20
+CONFIG_LIMIT = 512 * 1024
+"""Bytes of a connector's configuration, as Connect writes it. Its producer takes 1 MiB, and the configuration of a task
+is one record too, which names each partition besides."""
+_LONG_START = 256  # characters of a start that is kept as it is
 
 
 class Rewind(Model):
@@ -42,6 +47,21 @@ class Rewind(Model):
     start: str
     until: str
     applied: bool = False
+
+    def outlined(self) -> Rewind:
+        """Return an ended replay without what it has for each partition."""
+        start = self.progress.start
+        if start.lsn is not None and len(start.lsn) > _LONG_START:
+            start = start.model_copy(update={"lsn": _digest(start.lsn)})
+        progress = self.progress.model_copy(update={"start": start, "resolved": None})
+        return self.model_copy(update={"progress": progress, "start": "", "until": ""})
+
+    def began_at(self, start: Checkpoint) -> bool:
+        """Tell whether it was asked for with this start."""
+        known = self.progress.start
+        if start.lsn is not None and known.lsn == _digest(start.lsn):
+            start = start.model_copy(update={"lsn": known.lsn})
+        return known == start
 
 
 class Header(Model):
@@ -108,6 +128,20 @@ class Marker(Model):
         rewinds = tuple(changed if rewind.progress.key == key else rewind for rewind in self.rewinds)
         return self.model_copy(update={"rewinds": rewinds})
 
+    def fitted(self, config: Mapping[str, str], backend: str) -> Self | None:
+        """Return the record with less of ended replays, the oldest first, as far as Connect needs it to write it.
+
+        `None` where Connect cannot write it even so.
+
+        :param config: of the connector, with any record.
+        """
+        fitting, ended = self, [rewind for rewind in self.rewinds[:-1] if rewind.progress.finished_at is not None]
+        while _size({**config, **fitting.keys(backend)}) > CONFIG_LIMIT:
+            if not ended:
+                return None
+            fitting = fitting.with_rewind(ended.pop(0).outlined())
+        return fitting
+
     def cut_off(self) -> Rewind | None:
         """The replay that is recorded, and neither applied nor given up."""
         open_ = (rewind for rewind in self.rewinds if not rewind.applied and rewind.progress.finished_at is None)
@@ -119,6 +153,14 @@ class Marker(Model):
         wire = recorded.model_dump(mode="json", exclude_none=True, exclude={"stream": set(OF_THE_PROGRAM)})
         later = {name: wire["stream"].pop(name) for name in _SINCE_2 if name in wire["stream"]}
         return {KEY: _text(wire), HEADER: _text(Header(version=VERSION, backend=backend, stream=later).wire())}
+
+
+def _size(config: Mapping[str, str]) -> int:
+    return len(json.dumps({"properties": dict(config)}, separators=(",", ":")))
+
+
+def _digest(lsn: str) -> str:
+    return f"sha256:{hashlib.sha256(lsn.encode()).hexdigest()}"
 
 
 def _repair(key: str) -> str:

@@ -2,17 +2,22 @@
 
 A worker that starts or stops answers 404 on every path, in HTML or with no body. One that cannot reach its leader
 answers 500, and so does one that is asked of a connector while a rebalance is due. So a 404 speaks of the connector
-only where it is JSON with an `error_code`, and a 5xx never does. (Seen on Kafka 4.3.)
+only where it is JSON with an `error_code`, and a 5xx never does. A follower passes most changes on to the host that its
+leader advertises. Where it cannot, it answers 500 too, and another worker may do it. (Seen on Kafka 4.3.)
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
 import ssl
 import time
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -22,15 +27,37 @@ from urllib.parse import quote
 import httpx
 
 from replicator.errors import EngineDenied, EngineRefused, EngineUnavailable, InvalidConfig, ReplicatorError
+from replicator.progress import tell
 
 T = TypeVar("T")
 
-_ANSWER_WITHIN = 30.0  # seconds; a worker whose peer was killed took 12
+_ANSWER_WITHIN = 30.0  # seconds until the next byte; a worker whose peer was killed took 12
+_WHOLE_WITHIN = 60.0  # seconds for a whole answer
+_BODY_LIMIT = 64 * 1024 * 1024  # bytes of an answer, unpacked; a listing has about 1 kB a connector
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip"}
+_UNPACKED = frozenset({"gzip", "deflate"})
 _CONNECT_WITHIN = 5.0
 _FAULTS_FOR = 8.0  # seconds in which a 500 in words is asked again; a cluster whose leader ends needs 2 for another
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
 _TEXT_LIMIT = 500
+_NOT_FORWARDED = "IO Error trying to forward REST request"  # how Connect begins the text of such a 500
+_UNKNOWN_HOST = re.compile(r"UnknownHostException: ([^\s:]+)")
+
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, StopIteration, RecursionError)
+"""What reading an answer of another form than Connect's raises."""
+
+_patient: ContextVar[bool] = ContextVar("_patient", default=False)
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """Wait in here for the end of each rebalance, however long it takes. The caller limits the time."""
+    before = _patient.set(True)
+    try:
+        yield
+    finally:
+        _patient.reset(before)
 
 
 class Repeat(Enum):
@@ -99,6 +126,11 @@ class Answer:
         if self.status == httpx.codes.CONFLICT:
             return True
         return httpx.codes.is_server_error(self.status) and "rebalance is expected" in self.text
+
+    @property
+    def unforwarded(self) -> bool:
+        """Whether the worker could not pass the call on to the leader of its cluster."""
+        return httpx.codes.is_server_error(self.status) and self.text.startswith(_NOT_FORWARDED)
 
     @property
     def missing(self) -> bool:
@@ -174,13 +206,19 @@ class ConnectRest:
         :raises EngineRefused: Connect says that the request is wrong, or fails.
         """
         turns, attempts = Turns(patience), 0
+        rebalance = Turns(math.inf)
         while True:
             attempts += 1
             faulty = False
             try:
                 answer = await self._send(verb, path, body, params)
-            except EngineUnavailable as unanswered:
+            except (EngineUnavailable, EngineRefused) as unanswered:
                 if repeat is Repeat.NEVER:
+                    raise
+                faulty = isinstance(unanswered, EngineRefused)
+                if faulty and attempts < len(self._access.urls):
+                    continue
+                if faulty:
                     raise
                 error: ReplicatorError = unanswered
             else:
@@ -191,11 +229,21 @@ class ConnectRest:
                 error = self.error(answer)
                 if not _may_pass(answer, repeat):
                     raise error
-                faulty = answer.spoken and httpx.codes.is_server_error(answer.status) and not answer.rebalancing
+                if answer.rebalancing and await self.waited(rebalance):
+                    turns, attempts = Turns(patience), 0
+                    continue
+                faulty = answer.spoken and httpx.codes.is_server_error(answer.status) and not _passes(answer)
             more = await (turns.again_after_fault() if faulty else turns.again())
             # A worker that hangs uses up the time, and the next one may still answer.
             if not more and (faulty or attempts >= len(self._access.urls)):
                 raise error
+
+    async def waited(self, rebalance: Turns) -> bool:
+        """Wait a little for the end of a rebalance; False, and at once, where the caller is not patient."""
+        if not _patient.get():
+            return False
+        tell(f"waiting for a rebalance of the Connect cluster at {self.address} to end")
+        return await rebalance.again()
 
     def error(self, answer: Answer) -> ReplicatorError:
         """What an answer that is no success means, whoever gave it."""
@@ -205,6 +253,8 @@ class ConnectRest:
                 f"Kafka Connect at {_shown(answer.worker)} is busy{told}",
                 fix="try again; where a rebalance does not end, look at the workers",
             )
+        if answer.unforwarded:
+            return self._unforwarded(answer)
         if not answer.spoken and (answer.status == httpx.codes.NOT_FOUND or httpx.codes.is_server_error(answer.status)):
             return EngineUnavailable(
                 f"Kafka Connect at {_shown(answer.worker)} is not ready (HTTP {answer.status}); "
@@ -212,7 +262,7 @@ class ConnectRest:
                 fix="wait until the worker has started; if it stays so, check the address, and read the worker's log",
             )
         if not answer.spoken:
-            return self._stranger(answer)
+            return self._stranger(answer.worker, f"HTTP {answer.status}")
         return EngineRefused(f"Kafka Connect {'says' if told else 'gives no reason'}{told} (HTTP {answer.status})")
 
     def quote(self, text: str) -> str:
@@ -227,8 +277,8 @@ class ConnectRest:
         """
         try:
             return shape(answer.body)
-        except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
-            raise self._stranger(answer) from error
+        except MALFORMED as error:
+            raise self._stranger(answer.worker, f"HTTP {answer.status}") from error
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -237,14 +287,26 @@ class ConnectRest:
             await client.aclose()
 
     async def _send(self, verb: str, path: str, body: object, params: Any) -> Answer:
-        """One attempt, at the worker that answered last, or at another one where no connection is made."""
+        """One attempt, at the worker that answered last, or at another one where no connection is made.
+
+        :raises EngineRefused: the answer is none of Kafka Connect.
+        """
         for _ in self._access.urls:
             worker = self._access.urls[self._at]
             try:
-                reply = await self._client().request(
-                    verb, worker.rstrip("/") + path, json=body, params=params, headers={"Accept": "application/json"}
-                )
-            except (httpx.TransportError, ssl.SSLError) as error:  # httpx lets an alert after the handshake through
+                async with asyncio.timeout(_WHOLE_WITHIN):
+                    status, found = await self._exchange(verb, worker.rstrip("/") + path, body, params)
+            except _Garbled as error:
+                self._distrust(worker)
+                raise self._stranger(worker, str(error)) from error
+            except TimeoutError as error:
+                self._distrust(worker)
+                raise EngineUnavailable(
+                    f"Kafka Connect at {_shown(worker)} did not end its answer within {_WHOLE_WITHIN:g} s; that says "
+                    "nothing about the stream",
+                    fix="look at the load of that worker, and at what is between it and this host",
+                ) from error
+            except (httpx.RequestError, ssl.SSLError) as error:  # httpx lets an alert after the handshake through
                 self._distrust(worker)
                 if any(_is_refusal(cause) for cause in _causes(error)):
                     raise self._untrusted(worker, error) from error
@@ -252,8 +314,8 @@ class ConnectRest:
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                     continue
                 break
-            answer = Answer(reply.status_code, _json(reply), worker)
-            if not (answer.done or answer.spoken):
+            answer = Answer(status, found, worker)
+            if not (answer.done or answer.spoken) or answer.unforwarded:
                 self._distrust(worker)
             return answer
         told = self.quote(str(failure)) or type(failure).__name__
@@ -261,6 +323,17 @@ class ConnectRest:
             f"Kafka Connect at {self.address} did not answer ({told}); that says nothing about the stream",
             fix="check the address, and that a worker runs there; then try again",
         ) from failure
+
+    async def _exchange(self, verb: str, url: str, body: object, params: Any) -> tuple[int, Any]:
+        """Return the status and the JSON of an answer; `None` where it has none."""
+        async with self._client().stream(verb, url, json=body, params=params, headers=_HEADERS) as reply:
+            text = await _read_body(reply)
+        try:
+            return reply.status_code, json.loads(text)
+        except (ValueError, RecursionError):
+            if text and reply.is_success:
+                raise _Garbled(f"HTTP {reply.status_code}, and no JSON") from None
+            return reply.status_code, None
 
     def _distrust(self, worker: str) -> None:
         """The next attempt asks the next worker."""
@@ -277,10 +350,25 @@ class ConnectRest:
             )
         return self._opened
 
-    def _stranger(self, answer: Answer) -> EngineRefused:
+    def _stranger(self, worker: str, how: str) -> EngineRefused:
         return EngineRefused(
-            f"what answers at {_shown(answer.worker)} does not answer as Kafka Connect does (HTTP {answer.status})",
+            f"what answers at {_shown(worker)} does not answer as Kafka Connect does ({how})",
             fix="give the address of a Connect worker's REST interface",
+        )
+
+    def _unforwarded(self, answer: Answer) -> EngineUnavailable:
+        unknown = _UNKNOWN_HOST.search(answer.text)
+        if unknown is not None:
+            fix = (
+                f"the host {unknown[1]} does not resolve there: set rest.advertised.host.name of the leader to a name "
+                "that each worker resolves; or add the URL of that worker to address, since it is asked next"
+            )
+        else:
+            fix = "let the workers reach each other at their rest.advertised.host.name and rest.advertised.port"
+        return EngineUnavailable(
+            f"Kafka Connect at {_shown(answer.worker)} does not reach the leader of its cluster: "
+            f"{self.quote(answer.text)} (HTTP {answer.status})",
+            fix=fix,
         )
 
     def _denied(self, answer: Answer) -> EngineDenied:
@@ -298,19 +386,41 @@ class ConnectRest:
         )
 
 
+def _passes(answer: Answer) -> bool:
+    """Tell whether an error in words is of the workers, and not of what was asked."""
+    return answer.rebalancing or answer.unforwarded
+
+
 def _may_pass(answer: Answer, repeat: Repeat) -> bool:
-    if answer.rebalancing:
+    if _passes(answer):
         return True
     if httpx.codes.is_server_error(answer.status):
         return repeat is Repeat.SAFE or not answer.spoken
     return answer.status == httpx.codes.NOT_FOUND
 
 
-def _json(reply: httpx.Response) -> Any:
+class _Garbled(Exception):
+    """Why an answer is none of Kafka Connect."""
+
+
+async def _read_body(reply: httpx.Response) -> bytes:
+    """Return the body, unpacked.
+
+    httpx would unpack each piece whole, which lets 64 kB of an answer become 64 MB of memory.
+    """
+    encoding = reply.headers.get("Content-Encoding", "identity").strip().lower()
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32) if encoding in _UNPACKED else None
+    if unpacker is None and encoding != "identity":
+        raise _Garbled(f"HTTP {reply.status_code}, Content-Encoding {encoding[:40]!r}")
+    found = bytearray()
     try:
-        return reply.json()
-    except ValueError:
-        return None
+        async for piece in reply.aiter_raw():
+            found += unpacker.decompress(piece, _BODY_LIMIT + 1 - len(found)) if unpacker else piece
+            if len(found) > _BODY_LIMIT:
+                raise _Garbled(f"HTTP {reply.status_code}, and more than {_BODY_LIMIT >> 20} MiB")
+    except zlib.error:
+        raise _Garbled(f"HTTP {reply.status_code}, and no {encoding}") from None
+    return bytes(found)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,6 +11,7 @@ from replicator.backends.connect.connector import Status
 from replicator.backends.connect.listing import Listing
 from replicator.backends.connect.poller import EVERY, Poller
 from replicator.errors import WaitTimeout
+from replicator.progress import tell
 
 STALE_FOR = 2.0
 """Seconds in which a status may be the one from before a worker's restart, and in which a new connector has none."""
@@ -37,6 +38,7 @@ class Waits:
         :raises WaitTimeout: it is not so after `within` seconds.
         """
         found: Status | None = None
+        tell(f"waiting for connector {name!r} to be {goal}")
         async with _limit(within, lambda: f"connector {name!r} is not {goal}", lambda: _as_is(found)):
             seen_at = time.monotonic()
             while True:
@@ -73,19 +75,20 @@ class Waits:
 
         :raises WaitTimeout: it is listed after `within` seconds.
         """
+        tell(f"waiting for connector {name!r} to be gone")
         async with _limit(within, lambda: f"connector {name!r} is not gone"):
             while name in await self._poller.next():
                 pass
 
-    async def until_true(self, reached: Callable[[], Awaitable[bool]], what: str, within: float) -> None:
-        """Return when `reached` is true, asked again and again.
+    async def until_shown(self, name: str, is_shown: Callable[[], Awaitable[bool]], within: float) -> None:
+        """Return when a connector shows its new configuration.
 
-        :param what: what is so until then, for a person.
-        :raises WaitTimeout: it is false after `within` seconds.
+        :raises WaitTimeout: it does not after `within` seconds.
         """
-        async with _limit(within, lambda: what):
+        tell(f"waiting for connector {name!r} to show its new configuration")
+        async with _limit(within, lambda: f"connector {name!r} does not show its new configuration"):
             while True:
-                if await reached():
+                if await is_shown():
                     return
                 await asyncio.sleep(EVERY)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
@@ -208,3 +209,12 @@ def committed(side: Side, group: str, topic: str) -> int | None:
     (done,) = admin.list_consumer_group_offsets(wanted).values()
     (found,) = done.result(TIMEOUT).topic_partitions
     return found.offset if found.offset >= 0 else None
+
+
+async def longest_pause(done: asyncio.Task[Any]) -> float:
+    """The longest time in which the event loop did nothing else until a task is done."""
+    longest, before = 0.0, time.monotonic()
+    while not done.done():
+        await asyncio.sleep(0.01)
+        longest, before = max(longest, time.monotonic() - before), time.monotonic()
+    return longest

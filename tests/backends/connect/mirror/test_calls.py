@@ -20,7 +20,7 @@ from replicator.model import Stream, StreamState
 
 from tests.backends.connect.mirror.bed import Bed, records
 from tests.backends.connect.mirror.given import URN
-from tests.backends.connect.proxy import Proxy, said
+from tests.backends.connect.proxy import Fault, Proxy, said
 from tests.backends.sqlite.agents import state_is
 
 pytestmark = pytest.mark.engine
@@ -133,6 +133,10 @@ async def test_many_at_a_look(many: Many) -> None:
         assert set(offsets) >= {f"GET /connectors/{stream.name}/offsets" for stream in many.streams}
         assert len(many.proxy.calls) - len(offsets) <= 3
         many.connections.changing(many.ids[0])  # the next one is to look anew
+    many.proxy.calls.clear()
+    await many.connections.replicator(many.ids[0]).get_status(many.streams[0].name)
+    assert offsets_of(many.proxy) == [f"GET /connectors/{many.streams[0].name}/offsets"]
+    assert len(many.proxy.calls) <= 4
     assert AT_ONCE < many.proxy.most["GET offsets"] <= READS
 
 
@@ -145,6 +149,7 @@ async def test_a_new_mirror_is_posted_without_a_look_and_without_a_validation(
     assert own[0] == "POST /connectors"
     assert own[-1] == f"GET /connectors/{stream.name}/offsets"
     assert (proxy.count("POST"), proxy.count("PUT"), len(offsets_of(proxy))) == (1, 2, 2)
+    assert [call for call in own if f"/connectors/{stream.name}." in call] == [], "it has no connectors beside it"
 
 
 async def two(bed: Bed) -> list[Stream]:
@@ -166,6 +171,20 @@ async def test_a_stream_that_is_removed_during_a_look_hides_no_other(
     found = {item.stream.name for item in await connections.replicator(StreamId.of(streams[0])).describe()}
     assert other in found
     assert removed not in found
+
+
+@pytest.mark.parametrize("body", [b"garbage", b'{"offsets": [{"partition": 7, "offset": 7}]}', b'{"offsets": null}'])
+async def test_garbage_about_one_stream_hides_no_other(
+    bed: Bed, proxy: Proxy, connections: Connections, body: bytes
+) -> None:
+    broken, other = (stream.name for stream in await two(bed))
+    garbage = Fault(reaches=False, status=200, body=body)
+    proxy.chooser = lambda verb, path: garbage if (verb, path) == ("GET", f"/connectors/{broken}/offsets") else None
+    at = StreamId("kafka-mirror", "default", broken)
+    found = {item.name: item.status for item in await connections.replicator(at).describe()}
+    assert (found[broken].state, found[broken].lag_events) == (StreamState.FAILED, None)
+    assert "does not answer as Kafka Connect does" in str(found[broken].last_error)
+    assert found[other].state is not StreamState.FAILED
 
 
 async def test_a_connector_whose_positions_cannot_be_read_is_failed_and_hides_no_other(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from replicator.backends.connect.brokers import Cluster
+from replicator.backends.connect.marker import Marker
 from replicator.backends.connect.mirror.connectors import Side
-from replicator.backends.connect.mirror.ends import View, side_of
+from replicator.backends.connect.mirror.ends import View, recorded_ids, side_of
 from replicator.errors import DestinationDenied, InvalidStream, ReplicatorError, SourceDenied
 
-from tests.backends.connect.mirror.given import declare
+from tests.backends.connect.mirror.given import IDENTITY, declare
 
 EAST, WEST, THIRD = (Cluster(name, 1) for name in ("east", "west", "third"))
 DARK, DENIED = SourceDenied("no way in", property="source.authRef"), DestinationDenied("no way in")
@@ -76,3 +79,40 @@ def test_what_is_not_seen_is_told_with_the_way_to_say_it() -> None:
 def test_ids_that_are_not_seen_are_none() -> None:
     view = View(DARK, WEST)
     assert (view.id("source"), view.id("destination")) == (None, "west")
+
+
+BEFORE = declare(include=["orders", "shop*"], exclude=["a*"], source={"uri": "kafka://a:1,b:2"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({}, True),
+        ({"desiredState": "paused", "options": {"tasks.max": 2}}, True),
+        ({"source": {"uri": "kafka://b:2,a:1"}}, True),
+        ({"include": ["orders"], "exclude": ["a*", "b*"]}, True),
+        ({"source": {"uri": "kafka://c:3"}}, False),
+        ({"destination": {"uri": "kafka://c:3"}}, False),
+        ({"source": {"region": "north"}}, False),
+        ({"options": IDENTITY}, False),
+        ({"include": ["orders", "shop*", "more"]}, False),
+        ({"include": []}, False),
+        ({"exclude": []}, False),
+    ],
+)
+def test_recorded_ids_hold_as_long_as_a_change_moves_nothing(changes: dict[str, Any], known: bool) -> None:
+    record = Marker(stream=BEFORE, source_cluster="east", destination_cluster="west")
+    given = {"include": BEFORE.include, "exclude": BEFORE.exclude, "source": {"uri": BEFORE.source.uri}} | changes
+    given["source"] = {"uri": BEFORE.source.uri} | given["source"]
+    found = recorded_ids(record, declare(**given))
+    assert found == ({"source": "east", "destination": "west"} if known else {})
+
+
+def test_recorded_ids_are_those_of_a_stream_that_is_made() -> None:
+    record = Marker(stream=BEFORE, source_cluster=None, destination_cluster="west")
+    assert recorded_ids(record, BEFORE) == {"destination": "west"}
+    assert recorded_ids(record.model_copy(update={"making": True}), BEFORE) == {}
+    assert recorded_ids(None, BEFORE) == {}
+    everything = record.model_copy(update={"stream": declare(include=[])})
+    assert recorded_ids(everything, declare(include=["orders"])) == {"destination": "west"}
+    assert recorded_ids(everything, declare(include=["connect-configs"])) == {}, "all topics are all but Connect's own"

@@ -64,6 +64,19 @@ async def test_an_override_that_was_taken_out_is_drift_and_is_put_right(at_sourc
     assert bed.copied(topic) == records(0, 5)
 
 
+async def test_what_is_left_beside_one_that_was_deleted_goes_where_it_is_not_declared(bed: Bed) -> None:
+    topic = bed.topic()
+    stream = await bed.made(topic, options=GROUPS)
+    part = f"{stream.name}.checkpoint"
+    with bed.rest() as rest:
+        rest.delete(f"/connectors/{stream.name}").raise_for_status()
+        wait_until(lambda: rest.get(f"/connectors/{stream.name}").status_code == 404, what="it is gone")
+        assert rest.get(f"/connectors/{part}").status_code == 200
+        options = {key: value for key, value in stream.options.items() if key not in GROUPS}
+        await bed.driver.upsert_stream(stream.model_copy(update={"options": options}))
+        assert rest.get(f"/connectors/{part}").status_code == 404
+
+
 @pytest.mark.parametrize("verb", ["pause", "stop"])
 async def test_one_that_was_paused_or_stopped_says_so_and_goes_on(bed: Bed, verb: str) -> None:
     topic = bed.topic()

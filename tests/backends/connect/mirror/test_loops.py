@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
+from replicator.backends.connect.mirror import preflight
 from replicator.errors import DestinationInUse, InvalidStream, ReplicatorError
 from replicator.replicator import Severity
 
-from tests.backends.connect.mirror.bed import Bed, end_of, records
+from tests.backends.connect.mirror.bed import Bed, end_of, longest_pause, records
 from tests.backends.connect.mirror.conftest import OpenBed
 from tests.backends.connect.mirror.given import IDENTITY
 from tests.engines import free_ports, wait_until
@@ -269,3 +271,9 @@ async def test_an_end_that_cannot_be_seen_is_refused_unless_one_says_where_the_w
     assert [(item.severity, item.property) for item in warnings] == [(Severity.WARNING, "source.uri")]
     said = await refused(bed, "orders", **dark, options={"worker.cluster": "source"})
     assert said.property == "options.worker.cluster"
+
+
+async def test_a_preview_with_a_long_check_does_not_hold_up_others(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "refuse_circle", lambda *_: time.sleep(1))
+    looking = asyncio.create_task(bed.driver.preflight(bed.stream(bed.topic())))
+    assert await longest_pause(looking) < 0.8

@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from replicator.backends.connect import marker
 from replicator.backends.connect.cluster import ConnectCluster
 from replicator.backends.connect.mirror.rewinding import Rewinding
 from replicator.errors import (
+    EngineRefused,
     EngineUnavailable,
     ReplayKeyReused,
     ReplayNotFound,
@@ -257,3 +259,39 @@ async def test_a_paused_stream_stays_so_behind_its_replay(bed: Bed) -> None:
     await bed.driver.resume(stream.name)
     await finished(bed.driver, stream.name, "k")
     assert bed.copied(topic) == records(0, 10) + records(6, 10)
+
+
+async def test_a_replay_whose_record_is_too_long_is_refused_before_anything_stops(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = bed.topic()
+    bed.produce(topic, records(0, 10))
+    name = (await bed.made(topic)).name
+    await bed.caught_up(name)
+    start, key = Checkpoint(lsn=f"{topic}=6"), "k" * (1 << 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(ConnectCluster, "stop", cut("stop", lost_reply=False))
+        with pytest.raises(ReplayRefused, match="longer than the 512 kB that Kafka Connect can keep") as refused:
+            await bed.driver.replay(name, start, key=key)
+    assert refused.value.property == "start"
+    assert (await bed.driver.get_status(name)).state is StreamState.RUNNING
+
+    monkeypatch.setattr(marker, "CONFIG_LIMIT", 1 << 30)
+    with pytest.raises(EngineRefused, match="Kafka Connect"):  # of the worker, which cannot write it
+        await bed.driver.replay(name, start, key=key)
+    with pytest.raises(ReplayNotFound):
+        await bed.driver.get_replay(name, key)
+    bed.produce(topic, records(10, 12))
+    await bed.arrived(topic, 12)
+    assert bed.copied(topic) == records(0, 12)
+
+
+async def test_a_record_of_the_longest_kind_is_written(bed: Bed) -> None:
+    topic = bed.topic()
+    bed.produce(topic, records(0, 10))
+    name = (await bed.made(topic)).name
+    await bed.caught_up(name)
+    for key in ("k" * 500_000, "short"):
+        await bed.driver.replay(name, Checkpoint(lsn=f"{topic}=6"), key=key)
+        await finished(bed.driver, name, key)
+    assert bed.copied(topic) == records(0, 10) + 2 * records(6, 10)

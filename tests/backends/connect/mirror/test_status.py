@@ -103,6 +103,7 @@ NOT_APPLIED = MARKER.model_copy(update={"rewinds": (rewind(until="orders=5", app
         (held(MARKER, "RUNNING RUNNING PAUSED"), "orders=5", seen("orders=5"), CATCHING_UP),
         (held(MARKER, "PAUSED PAUSED"), "orders=3", seen("orders=5"), PAUSED),
         (held(MARKER, "STOPPED"), "orders=3", seen("orders=5"), PAUSED),
+        (held(MARKER, "UNASSIGNED PAUSED"), "orders=3", seen("orders=5"), PAUSED),
         (held(MARKER, "RUNNING FAILED", trace="boom"), "orders=5", seen("orders=5"), FAILED),
         (held(MARKER, "RUNNING RUNNING FAILED", trace="boom"), "orders=5", None, FAILED),
         (held(MARKER, "FAILED", trace="boom"), "orders=5", seen("orders=5"), FAILED),

@@ -5,12 +5,13 @@ The stopped connector claims the topics that it names, so that of two processes 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from replicator.backends.connect.cluster import ConnectCluster, Initial
 from replicator.backends.connect.marker import PART_OF, Marker
 from replicator.backends.connect.mirror import preflight
-from replicator.backends.connect.mirror.connectors import Parts, Side, build
+from replicator.backends.connect.mirror.connectors import Parts, Side, build, part_names
 from replicator.backends.connect.mirror.running import SEEN_WITHIN
 from replicator.backends.connect.mirror.starts import Starts
 from replicator.backends.connect.mirror.status import Held
@@ -53,12 +54,15 @@ class Creating:
             if held is not None:
                 await self._cluster.stop(held.name, SEEN_WITHIN)
             try:
-                await self._surroundings.win(marker)
-                await self._starts.set(marker, start)
+                listed, kept = await asyncio.gather(self._surroundings.win(marker), self._starts.kept(marker.stream))
+                await self._starts.set(marker, start, kept)
             except (DestinationInUse, InvalidStream, ReplayNotRetained):  # offsets that Connect kept stay
                 await self._cluster.remove(marker.stream.name, SEEN_WITHIN)
                 raise
-            await self._put_together(marker, build(marker, side, self._aliases))
+            parts = build(marker, side, self._aliases)
+            if not listed.isdisjoint(part_names(marker.stream.name)):
+                await self._remove_parts(marker.stream.name, parts)
+            await self._put_together(marker, parts)
         except ReplicatorError as error:
             error.unfinished = True
             raise
@@ -80,12 +84,15 @@ class Creating:
             await preflight.refuse_invalid(self._cluster, config, marker.stream)  # names the property
             raise
 
+    async def _remove_parts(self, stream: str, parts: Parts) -> None:
+        """Remove what is left of another declaration, be it of a stream whose connector somebody deleted by hand."""
+        for part in await self._streams.parts(stream):
+            if part.name not in parts.others:
+                await self._cluster.delete(part.name, SEEN_WITHIN)
+
     async def _put_together(self, marker: Marker, parts: Parts) -> None:
         """Make what stands beside the connector with the record, write that all is there, and let it run."""
         stream = marker.stream
-        for part in await self._streams.parts(stream.name):
-            if part.name not in parts.others:
-                await self._cluster.delete(part.name, SEEN_WITHIN)
         for name, config in parts.others.items():
             if not await self.create_part(name, config):
                 await self._cluster.put_config(name, config, SEEN_WITHIN)

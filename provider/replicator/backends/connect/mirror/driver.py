@@ -14,7 +14,7 @@ from replicator.backends.connect.mirror import preflight
 from replicator.backends.connect.mirror.claims import Claims
 from replicator.backends.connect.mirror.connectors import BACKEND, Parts, Side, build
 from replicator.backends.connect.mirror.creating import Creating
-from replicator.backends.connect.mirror.ends import Ends, View, look, rebuilt
+from replicator.backends.connect.mirror.ends import Ends, View, look, rebuilt, recorded_ids
 from replicator.backends.connect.mirror.neighbours import HOLDS, PATIENCE, Mirrors, Neighbours
 from replicator.backends.connect.mirror.rewinding import Rewinding, given_up_all
 from replicator.backends.connect.mirror.running import SEEN_WITHIN, Running
@@ -121,7 +121,7 @@ class KafkaMirror:
             refuse_elsewhere(stream.name, stream.owner, await self.identity())
         owner = settle_owner(held.marker.stream if held else None, stream)
         wanted = stream.model_copy(update={"owner": owner, "backend": self.kind})
-        claim = await self._claim_of(wanted)
+        claim = await self._claim_of(wanted, held)
         if held is not None and not held.marker.making and _is_as_declared(held.marker, claim):
             declared = held.marker.stream.model_copy(update={"owner": wanted.recorded().owner})
             await self._reconcile(held, held.marker.model_copy(update={"stream": declared}))
@@ -147,13 +147,14 @@ class KafkaMirror:
             await self._cluster.reset_offsets(wanted.name)
         else:
             await self._running.before_change(held, wanted)
+            await self._running.pause_first(held, wanted)
         await self._apply(held, build(marker, side, self._aliases))
         await self._running.set_state(wanted)
         return True
 
-    async def _claim_of(self, stream: Stream) -> Marker:
-        seen = await look(self._ends, stream)
-        return Marker(stream=stream, source_cluster=seen.id("source"), destination_cluster=seen.id("destination"))
+    async def _claim_of(self, stream: Stream, held: Held | None) -> Marker:
+        seen = await look(self._ends, stream, recorded_ids(held.marker if held else None, stream))
+        return seen.claim(stream)
 
     async def _checked(
         self, stream: Stream, claimed: Sequence[Marker] = (), held: Held | None = None
@@ -174,7 +175,8 @@ class KafkaMirror:
         if held is not None and held.marker.making:
             routes = [route for route in routes if route.settled]
         worker = (await self._identity.get()).kafka_cluster_id
-        return await preflight.check(self._cluster, worker, self._ends, stream, routes, self._aliases)
+        recorded = recorded_ids(held.marker if held else None, stream)
+        return await preflight.check(self._cluster, worker, self._ends, stream, routes, self._aliases, recorded)
 
     async def _marker(self, stream: Stream, side: Side, seen: View, held: Held | None) -> Marker:
         """The record to write.
@@ -203,6 +205,7 @@ class KafkaMirror:
         parts = build(marker, held.side, self._aliases)
         if marker == held.marker:
             parts = parts.with_record_of(held.connector.config)
+        await self._running.pause_first(held, marker.stream)
         await self._apply(held, parts)
         for connector in held.all:
             if connector.failed and marker.stream.desired_state is DesiredState.RUNNING:
@@ -313,7 +316,7 @@ class KafkaMirror:
             if held is None:
                 refuse_elsewhere(stream.name, stream.owner, await self.identity())
             settle_owner(held.marker.stream if held else None, stream)
-            claim = await self._claim_of(stream)
+            claim = await self._claim_of(stream, held)
             with self._previewed.claim(self._address, claim) as previewed:
                 claimed = [*previewed, *self._claims.of_others(self._address, stream.name)]
                 _, seen = await self._checked(stream, claimed, held)
@@ -356,7 +359,7 @@ class KafkaMirror:
         method: ReplayMethod = ReplayMethod.AUTO,
         target: str | None = None,
     ) -> ReplayPlan:
-        return (await self._rewinding.resolve(await self._streams.found(name), start, method, target))[0].plan
+        return await self._rewinding.plan(await self._streams.found(name), start, method, target)
 
     async def aclose(self) -> None:
         await self._mirrors.aclose()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replicator import authref
 from replicator.authref import Redactor
@@ -16,6 +16,8 @@ from replicator.backends.connect.brokers import Brokers, Cluster
 from replicator.backends.connect.marker import Marker
 from replicator.backends.connect.mirror.connect_topics import ConnectTopics
 from replicator.backends.connect.mirror.connectors import WORKER_CLUSTER, Side
+from replicator.backends.connect.mirror.declarations import canonical_uri
+from replicator.backends.connect.mirror.topics import Naming, takes_no_more
 from replicator.backends.connect.place import End, Place, place
 from replicator.errors import InvalidStream, ReplicatorError
 from replicator.model import Endpoint, Stream
@@ -66,19 +68,63 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The two clusters, or why one cannot be seen from here."""
+    """The two clusters, or why one cannot be seen from here.
+
+    :param recorded: ids that the stream's record has, for ends that cannot be seen.
+    """
 
     source: Cluster | ReplicatorError
     destination: Cluster | ReplicatorError
+    recorded: Mapping[End, str] = field(default_factory=dict)
 
     def id(self, end: End) -> str | None:
         """The id of an end's cluster, as far as it is seen."""
         found = self.source if end == "source" else self.destination
         return found.id if isinstance(found, Cluster) else None
 
+    def known_id(self, end: End) -> str | None:
+        """The id of an end's cluster, as it is seen or else recorded."""
+        return self.id(end) or self.recorded.get(end)
 
-async def look(ends: Ends, stream: Stream) -> View:
-    """Ask both clusters who they are."""
+    @property
+    def unseen(self) -> dict[End, ReplicatorError]:
+        """Why an end cannot be seen from here."""
+        found: dict[End, ReplicatorError] = {}
+        if isinstance(self.source, ReplicatorError):
+            found["source"] = self.source
+        if isinstance(self.destination, ReplicatorError):
+            found["destination"] = self.destination
+        return found
+
+    def claim(self, stream: Stream) -> Marker:
+        """Return what a stream would copy from and to, as a record."""
+        source, destination = self.known_id("source"), self.known_id("destination")
+        return Marker(stream=stream, source_cluster=source, destination_cluster=destination)
+
+
+def recorded_ids(record: Marker | None, stream: Stream) -> dict[End, str]:
+    """Return the recorded ids of both clusters, where a declaration changes neither end and takes no further topic.
+
+    Such a change cannot make a mirror loop, so an end that is down must not keep anyone from pausing the stream.
+    """
+    if record is None or record.making:
+        return {}
+    before = record.stream
+    ends: tuple[tuple[End, Endpoint, Endpoint, str | None], ...] = (
+        ("source", before.source, stream.source, record.source_cluster),
+        ("destination", before.destination, stream.destination, record.destination_cluster),
+    )
+    same_ends = all(canonical_uri(was, end) == canonical_uri(now, end) for end, was, now, _ in ends)
+    if not same_ends or Naming.of(before) != Naming.of(stream) or not takes_no_more(before, stream):
+        return {}
+    return {end: known for end, _, _, known in ends if known is not None}
+
+
+async def look(ends: Ends, stream: Stream, recorded: Mapping[End, str] | None = None) -> View:
+    """Ask both clusters who they are.
+
+    :param recorded: what `recorded_ids` gives.
+    """
 
     async def one(end: End) -> Cluster | ReplicatorError:
         try:
@@ -87,7 +133,7 @@ async def look(ends: Ends, stream: Stream) -> View:
             return error
 
     source, destination = await asyncio.gather(one("source"), one("destination"))
-    return View(source, destination)
+    return View(source, destination, recorded or {})
 
 
 def rebuilt(marker: Marker, view: View) -> str | None:
@@ -122,7 +168,7 @@ def side_of(stream: Stream, view: View, worker: str) -> Side:
 
     :param worker: id of the cluster that the worker keeps its topics on.
     """
-    source, destination = view.id("source"), view.id("destination")
+    source, destination = view.known_id("source"), view.known_id("destination")
     if source and source == destination:
         raise InvalidStream(
             f"both ends are the cluster {source}, so the mirror would copy its own output",
@@ -130,6 +176,7 @@ def side_of(stream: Stream, view: View, worker: str) -> Side:
             fix="give the brokers of another cluster",
         )
     said = _said(stream)
+    there = view.known_id(said.value) if said else None
     seen = Side.DESTINATION if worker == destination else Side.SOURCE if worker == source else None
     if seen is None and source and destination:
         raise InvalidStream(
@@ -137,15 +184,15 @@ def side_of(stream: Stream, view: View, worker: str) -> Side:
             f"(source {source}, destination {destination})",
             fix="use a Connect cluster of the destination, which is the usual way, or one of the source",
         )
-    if said is not None and (seen is not said if seen else view.id(said.value) is not None):
+    if said is not None and (seen is not said if seen else there is not None):
         raise InvalidStream(
             f"says {said.value}, and the Connect cluster keeps its topics on {worker}, which is "
-            + (f"the {seen.value}'s cluster" if seen else f"not the {said.value}'s cluster {view.id(said.value)}"),
+            + (f"the {seen.value}'s cluster" if seen else f"not the {said.value}'s cluster {there}"),
             property=f"options.{WORKER_CLUSTER}",
             fix="leave it out, or use a Connect cluster of that end",
         )
-    for end, found in (("source", view.source), ("destination", view.destination)):
-        if isinstance(found, ReplicatorError) and said is None:
+    for end, found in view.unseen.items():
+        if said is None and view.known_id(end) is None:
             raise type(found)(
                 f"whether this mirror would loop cannot be seen: {found.message}",
                 property=found.property or f"{end}.uri",

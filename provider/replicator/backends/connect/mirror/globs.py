@@ -66,12 +66,19 @@ def literal(text: str) -> Pattern:
     return tuple(Token(frozenset(char)) for char in text)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Names:
-    """The names that match one of `include`, and none of `exclude`. Compared by identity, so that it is a cheap key."""
+    """The names that match one of `include`, and none of `exclude`."""
 
     include: tuple[Pattern, ...]
     exclude: tuple[Pattern, ...] = ()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.include, self.exclude))
 
     @cached_property
     def whole(self) -> frozenset[str] | None:
@@ -92,10 +99,14 @@ class Names:
 
     def after(self, text: str) -> _State | None:
         """Return where a name that begins with `text` is; `None` where there is no such name."""
-        state: _State | None = _State(self, _begin(self.include), _begin(self.exclude))
-        for char in text:
-            state = state and state.step(char)
-        return state
+        return _State(self, _begin(self.include), _begin(self.exclude)).after(text)
+
+    def solutions(self, before: str) -> list[str] | None:
+        """Return what may follow `before` in them, the shorter ones first; `None` where `whole` is."""
+        if self.whole is None:
+            return None
+        found = (name.removeprefix(before) for name in self.whole if name.startswith(before) and self.has(name))
+        return sorted(filter(None, found), key=lambda name: (len(name), name))
 
 
 class _State(NamedTuple):
@@ -109,6 +120,13 @@ class _State(NamedTuple):
     def accepted(self) -> bool:
         return _ends(self.names.include, self.included) and not _ends(self.names.exclude, self.excluded)
 
+    def after(self, text: str) -> _State | None:
+        """Return where the name is once `text` follows; `None` where there is no such name."""
+        state: _State | None = self
+        for char in text:
+            state = state and state.step(char)
+        return state
+
     @property
     def heads(self) -> frozenset[str] | None:
         """The characters that may come next; `None` where they are not listed."""
@@ -118,21 +136,51 @@ class _State(NamedTuple):
 
     def step(self, char: str) -> _State | None:
         included = _step(self.names.include, self.included, char)
-        return _State(self.names, included, _step(self.names.exclude, self.excluded, char)) if included else None
+        excluded = _step(self.names.exclude, self.excluded, char)
+        if not included or _holds_for_good(self.names.exclude, excluded):
+            return None
+        return _State(self.names, included, excluded)
 
 
 @lru_cache(maxsize=16384)  # a preview compares each stream with all others
 def common(asked: tuple[tuple[str, Names], ...]) -> str | None:
     """Return the shortest name that each of `asked` has, once its text is put before the name; `None` without one."""
-    for text, names in asked:
-        if names.whole is not None:
-            words = (
-                word.removeprefix(text)
-                for word in sorted(names.whole, key=lambda word: (len(word), word))
-                if word.startswith(text)
-            )
-            return next((word for word in words if word and _all_have(asked, word)), None)
+    found = listed(asked)
+    if found is not None:
+        return next(iter(found), None)
     return _search(asked)
+
+
+def listed(asked: tuple[tuple[str, Names], ...]) -> list[str] | None:
+    """Return all names that `common` may return, the shorter ones first; `None` where they are not listed."""
+    for text, names in asked:
+        if (words := names.solutions(text)) is not None:
+            return [word for word in words if _all_have(asked, word)]
+    return None
+
+
+@lru_cache(maxsize=16384)
+def can_follow(names: Names, first: str, prefixes: tuple[str, ...], text: str) -> bool:
+    """Tell whether one of `names` may be `first`, then any of the prefixes any number of times, then `text`, then more.
+
+    It may be True where there is no such name, and never False where there is one.
+    """
+    return any(state.after(text) is not None for state in _reached(names, first, prefixes))
+
+
+@lru_cache(maxsize=4096)
+def _reached(names: Names, first: str, prefixes: tuple[str, ...]) -> frozenset[_State]:
+    """Return where names are once `first` and any number of prefixes has been read."""
+    begun = names.after(first)
+    waiting = [] if begun is None else [begun]
+    found = set(waiting)
+    while waiting:
+        state = waiting.pop()
+        for prefix in prefixes:
+            if (longer := state.after(prefix)) is not None and longer not in found:
+                found.add(longer)
+                waiting.append(longer)
+    return frozenset(found)
 
 
 def _all_have(asked: Iterable[tuple[str, Names]], word: str) -> bool:
@@ -194,6 +242,11 @@ def _step(patterns: tuple[Pattern, ...], places: _Places, char: str) -> _Places:
         if at < len(pattern := patterns[index]) and (token := pattern[at]).takes(char)
         for place in _from(pattern, index, at if token.repeats else at + 1)
     )
+
+
+def _holds_for_good(patterns: tuple[Pattern, ...], places: _Places) -> bool:
+    """Tell whether a pattern matches whatever follows."""
+    return any(patterns[index][at:] == ANYTHING for index, at in places)
 
 
 def _ends(patterns: tuple[Pattern, ...], places: _Places) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from replicator.backends.connect.brokers import Cluster
 from replicator.backends.connect.cluster import ConnectCluster
-from replicator.backends.connect.marker import Marker
 from replicator.backends.connect.mirror.connectors import GROUPS, HEARTBEATS, SOURCE_CLASS, Side, is_on
 from replicator.backends.connect.mirror.declarations import misread_globs
 from replicator.backends.connect.mirror.ends import Ends, View, look, side_of
@@ -41,13 +41,15 @@ async def check(
     stream: Stream,
     others: Sequence[Route],
     aliases: Mapping[str, str],
+    recorded: Mapping[End, str],
 ) -> tuple[Side, View]:
     """What would make the mirror do harm or not start, but for the worker's validation; raise the first of it.
 
     :param worker: id of the Kafka cluster that the workers keep their topics on.
     :param others: the other mirrors that are known, of this Connect cluster and of others.
+    :param recorded: ids that hold for ends that cannot be seen.
     """
-    view = await look(ends, stream)
+    view = await look(ends, stream, recorded)
     side = side_of(stream, view, worker)
     _refuse_blind_wait(stream, view)
     await _refuse_unresolved(cluster, stream, aliases)
@@ -56,27 +58,25 @@ async def check(
     await _refuse_unreadable(ends, stream, names)
     if names is not None:
         await ends.refuse_connect_topics(stream, taken(stream, names))
-    marker = Marker(stream=stream, source_cluster=view.id("source"), destination_cluster=view.id("destination"))
-    mine = Route.of(marker)
-    refuse_overlap(mine, others, names)
-    refuse_own_copies(mine, stream.include, names)
-    refuse_circle(mine, others, names)
+    mine = Route.of(view.claim(stream))
+    await asyncio.to_thread(_refuse_ways, mine, others, stream.include, names)
     return side, view
+
+
+def _refuse_ways(mine: Route, others: Sequence[Route], globs: Iterable[str], topics: Iterable[str] | None) -> None:
+    """What takes long where there are many mirrors, and asks nobody."""
+    refuse_overlap(mine, others, topics)
+    refuse_own_copies(mine, globs, topics)
+    refuse_circle(mine, others, topics)
 
 
 async def warnings(ends: Ends, stream: Stream, view: View, *, new: bool) -> list[Finding]:
     """Return warnings about the two ends that do not stop the change."""
     found = []
-    for end, seen in (("source", view.source), ("destination", view.destination)):
-        if isinstance(seen, ReplicatorError):
-            found.append(
-                Finding(
-                    severity=Severity.WARNING,
-                    code=seen.code,
-                    message=f"the {end} cannot be seen from here, so options are taken at their word: {seen.message}",
-                    property=seen.property,
-                )
-            )
+    for end, error in view.unseen.items():
+        instead = "its recorded id holds" if end in view.recorded else "options are taken at their word"
+        text = f"the {end} cannot be seen from here, so {instead}: {error.message}"
+        found.append(Finding(severity=Severity.WARNING, code=error.code, message=text, property=error.property))
     names = await _topics(ends, stream, "source", view)
     if names is not None and not taken(stream, names):
         text = "no topic of the source matches now; one that is made later is mirrored"
@@ -163,7 +163,8 @@ async def refuse_invalid(cluster: ConnectCluster, config: Mapping[str, str], str
 
 
 def _refuse_blind_wait(stream: Stream, view: View) -> None:
-    if stream.wait_for is WaitFor.CAUGHT_UP and isinstance(view.source, ReplicatorError):
+    waits = stream.wait_for is WaitFor.CAUGHT_UP and stream.desired_state is DesiredState.RUNNING
+    if waits and isinstance(view.source, ReplicatorError):
         raise InvalidStream(
             f"whether it has caught up cannot be seen: {view.source.message}",
             stream=stream.name,

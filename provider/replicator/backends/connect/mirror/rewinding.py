@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from replicator.backends.connect.cluster import ConnectorState
-from replicator.backends.connect.marker import KEPT_REPLAYS, Marker, Rewind
+from replicator.backends.connect.marker import CONFIG_LIMIT, KEPT_REPLAYS, Marker, Rewind
+from replicator.backends.connect.mirror.connectors import BACKEND
 from replicator.backends.connect.mirror.ends import AGAIN, Ends
 from replicator.backends.connect.mirror.replays import Start, refuse_half_made, resolve
 from replicator.backends.connect.mirror.running import Running
@@ -14,8 +15,9 @@ from replicator.backends.connect.mirror.streams import Streams
 from replicator.backends.connect.positions import Offsets, Partition, read, write
 from replicator.errors import ReplayKeyReused, ReplayNotFound, ReplayRefused, ReplicatorError
 from replicator.model import Checkpoint, DesiredState
-from replicator.replicator import ReplayMethod, ReplayProgress, ReplayState
+from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
 
+_SOME_KEY = "x" * 64
 _RESUMED = "the connector was resumed by somebody else before the offsets were set back"
 
 
@@ -35,7 +37,7 @@ class Rewinding:
         known = held.marker.rewind(key)
         if known is None:
             held = await self._begin(held, start, key, method, target)
-        elif (known.progress.start, known.progress.target) != (start, target):
+        elif not known.began_at(start) or known.progress.target != target:
             raise ReplayKeyReused(
                 f"key {key!r} was used for a replay from {known.progress.start.wire()}",
                 stream=held.name,
@@ -78,6 +80,12 @@ class Rewinding:
         source = await self._streams.source(held.marker, stored, also=kept)
         return await resolve(brokers, held.marker, source, stored, start, method=method, target=target), stored
 
+    async def plan(self, held: Held, start: Checkpoint, method: ReplayMethod, target: str | None) -> ReplayPlan:
+        """What a replay would do; raise what it would raise."""
+        resolved, stored = await self.resolve(held, start, method, target)
+        self._recorded(held, resolved, stored, _SOME_KEY, start)
+        return resolved.plan
+
     async def _begin(self, held: Held, start: Checkpoint, key: str, method: ReplayMethod, target: str | None) -> Held:
         """Record a replay that is not applied yet, with the connectors stopped."""
         if held.marker.cut_off() is not None:
@@ -86,15 +94,22 @@ class Rewinding:
                 stream=held.name,
                 fix="run that one again with its own key, which finishes it",
             )
-        await self.resolve(held, start, method, target)
-        ran = held.connector.running
-        await self._running.stop(held)
+        self._recorded(held, *await self.resolve(held, start, method, target), key, start)
+        ran = held.connector.state is ConnectorState.RUNNING
         try:
+            await self._running.stop(held)
             resolved, stored = await self.resolve(held, start, method, target)  # again, since now nothing moves
+            return await self._running.put_marker(held, self._recorded(held, resolved, stored, key, start))
         except ReplicatorError:
-            if ran:
-                await self._running.start_all(await self._running.assigned(await self._streams.found(held.name)))
+            now = await self._streams.get(held.name)
+            if now is not None and now.marker.rewind(key) is not None:
+                return now  # it was written, and only the answer was lost
+            if ran and now is not None:
+                await self._running.start_all(await self._running.assigned(now))
             raise
+
+    def _recorded(self, held: Held, resolved: Start, stored: Offsets, key: str, start: Checkpoint) -> Marker:
+        """The record with one replay more; raise `ReplayRefused` where Connect could not write it."""
         progress = ReplayProgress(
             key=key,
             stream=held.name,
@@ -102,7 +117,7 @@ class Rewinding:
             method=resolved.plan.method,
             start=start,
             resolved=resolved.plan.resolved,
-            target=target,
+            target=resolved.plan.target,
             events=resolved.plan.events,
             started_at=_now(),
         )
@@ -110,7 +125,17 @@ class Rewinding:
         marker = self.settled(held, stored)
         kept = (*marker.rewinds, rewind)[-KEPT_REPLAYS:]
         topics = {**marker.topics, **resolved.topics}
-        return await self._running.put_marker(held, marker.model_copy(update={"rewinds": kept, "topics": topics}))
+        longer = marker.model_copy(update={"rewinds": kept, "topics": topics})
+        fitted = longer.fitted(held.connector.config, BACKEND)
+        if fitted is None:
+            raise ReplayRefused(
+                f"the record of this replay, of {len(resolved.offsets)} partitions, and of those that have not ended "
+                f"is longer than the {CONFIG_LIMIT >> 10} kB that Kafka Connect can keep of a connector",
+                stream=held.name,
+                property="start",
+                fix="replay fewer topics at a time, with lsn; or wait until the replays of before have ended",
+            )
+        return fitted
 
     async def _go_on(self, held: Held, key: str) -> Held:
         """Apply a replay that is recorded, and let the mirror run. What is done already is left."""

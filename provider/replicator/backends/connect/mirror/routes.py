@@ -7,12 +7,12 @@ Connect clusters that the configuration names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from replicator.backends.connect.marker import Marker
-from replicator.backends.connect.mirror.globs import Names, common
+from replicator.backends.connect.mirror.globs import Names, can_follow, common, listed, literal
 from replicator.backends.connect.mirror.topics import Naming, names
 from replicator.backends.connect.place import place
 from replicator.errors import DestinationInUse, InvalidStream
@@ -20,6 +20,9 @@ from replicator.model import Owner
 
 _Asked = tuple[tuple[str, Names], ...]
 """What `common` is asked: a topic at the source, with what is put before its name, is one of these names each time."""
+
+_LONGEST = 249
+"""Characters of a topic's name at most; Kafka makes none with a longer name."""
 
 
 class Spot(NamedTuple):
@@ -109,10 +112,10 @@ def refuse_overlap(mine: Route, others: Iterable[Route], topics: Iterable[str] |
 
 def refuse_circle(mine: Route, others: Sequence[Route], topics: Iterable[str] | None) -> None:
     """Raise `InvalidStream` where other mirrors would bring back what this one copies."""
-    found = _way_back(mine, others, mine.destination, (("", mine.names),), mine.prefix)
+    found = _Search(mine, others).way_back()
     if found is None:
         return
-    way, asked = found
+    way, asked = found.way, found.asked
     by = ", ".join(repr(other.name) for other in way or [mine])
     raise InvalidStream(
         f"what it copies of {_example(asked, topics)} would come back by the mirror{'s' if len(way) > 1 else ''} {by}, "
@@ -153,24 +156,95 @@ def _shared(mine: Route, other: Route) -> _Asked | None:
     return asked if common(asked) is not None else None
 
 
-def _way_back(
-    mine: Route, others: Sequence[Route], here: Spot, asked: _Asked, prefix: str
-) -> tuple[list[Route], _Asked] | None:
-    """The mirrors that bring a topic back to where this one takes it, and the question that such a topic answers.
+class _Copies(NamedTuple):
+    """Copies of topics at one cluster.
 
-    :param asked: what a topic of the source has to be so that it comes `here`.
+    :param asked: what a topic of the source has to be so that it comes here.
     :param prefix: what is before its name here.
+    :param way: the mirrors that brought it, after the first one.
     """
-    if here.is_at(mine.source) and common(back := (*asked, (prefix, mine.names))) is not None:
-        return [], back
-    for index, other in enumerate(others):
-        if not other.source.is_at(here) or common(on := (*asked, (prefix, other.names))) is None:
-            continue
-        left = [*others[:index], *others[index + 1 :]]
-        if (found := _way_back(mine, left, other.destination, on, other.prefix + prefix)) is not None:
-            way, back = found
-            return [other, *way], back
-    return None
+
+    here: Spot
+    asked: _Asked
+    prefix: str
+    way: tuple[Route, ...] = ()
+
+
+class _Search:
+    """Follows the copies of one mirror along others, until some are where they came from and are copied again.
+
+    It walks through what is where, and not through ways: where two of them lead to the same, one is followed. Topics
+    that are listed by name are followed one by one. What no mirror into the source can take any more is not followed at
+    all, which is how most meshes with prefixes end.
+    """
+
+    def __init__(self, mine: Route, others: Sequence[Route]) -> None:
+        self._mine = mine
+        self._by_source: dict[Spot, list[Route]] = {}
+        for other in others:
+            self._by_source.setdefault(other.source, []).append(other)
+        self._from: dict[Spot, list[Route]] = {}
+        self._prefixes = tuple(sorted({other.prefix for other in others} - {""}))
+        self._into_source = {(one.names, one.prefix) for one in others if one.destination.is_at(mine.source)}
+        self._seen: dict[tuple[Spot, str], list[frozenset[tuple[str, Names]]]] = {}
+
+    def way_back(self) -> _Copies | None:
+        """Return copies that are back at the source, by a way that is among the shortest; `None` where none come."""
+        mine = self._mine
+        copies = self._new(_Copies(mine.destination, asked, mine.prefix) for asked in _split((("", mine.names),)))
+        while copies:
+            for one in copies:
+                back = (*one.asked, (one.prefix, mine.names))
+                if one.here.is_at(mine.source) and common(back) is not None:
+                    return one._replace(asked=back)
+            copies = self._new(further for one in copies for further in self._copied(one))
+        return None
+
+    def _copied(self, one: _Copies) -> Iterator[_Copies]:
+        """What the other mirrors make of copies."""
+        for other in self._leaving(one.here):
+            prefix = other.prefix + one.prefix
+            if len(prefix) < _LONGEST:
+                for asked in _split((*one.asked, (one.prefix, other.names))):
+                    yield _Copies(other.destination, asked, prefix, (*one.way, other))
+
+    def _leaving(self, here: Spot) -> list[Route]:
+        if here not in self._from:
+            self._from[here] = [
+                route for source, routes in self._by_source.items() if source.is_at(here) for route in routes
+            ]
+        return self._from[here]
+
+    def _new(self, copies: Iterable[_Copies]) -> list[_Copies]:
+        """Those that were not there yet, nor others with fewer conditions, and that may come back."""
+        found = []
+        for one in copies:
+            seen, asked = self._seen.setdefault((one.here, one.prefix), []), frozenset(one.asked)
+            if not any(before <= asked for before in seen) and self._may_return(one):
+                seen.append(asked)
+                found.append(one)
+        return found
+
+    def _may_return(self, one: _Copies) -> bool:
+        mine, prefixes = self._mine.names, self._prefixes
+        if one.here.is_at(self._mine.source):
+            return True
+        for taken, last in self._into_source:
+            if not prefixes:  # so the names stay as they are
+                if common((*one.asked, (one.prefix, taken), (one.prefix, mine))) is not None:
+                    return True
+            elif can_follow(taken, "", prefixes, one.prefix) and can_follow(mine, last, prefixes, one.prefix):
+                return True
+        return False
+
+
+def _split(asked: _Asked) -> list[_Asked]:
+    """The same question for each topic, where the topics are listed; nothing where there is none."""
+    words = listed(asked)
+    if words is None:
+        asked = tuple(dict.fromkeys(asked))
+        return [asked] if common(asked) is not None else []
+    return [(("", Names((literal(word),))),) for word in words]
 
 
 def _example(asked: _Asked, topics: Iterable[str] | None) -> str:

@@ -48,15 +48,20 @@ class Starts:
             raise
         return {**end, **found.offsets}
 
-    async def set(self, marker: Marker, start: Offsets | None) -> None:
+    async def kept(self, stream: Stream) -> Offsets:
+        """Return the offsets that Connect kept for a mirror that is created and stopped."""
+        return await self._streams.positions(stream)
+
+    async def set(self, marker: Marker, start: Offsets | None, kept: Offsets) -> None:
         """Store where a stopped mirror begins.
 
         Offsets that Connect kept hold where the declaration names no start: records that were copied are not copied
         again. Those of partitions that the destination lacks are forgotten where the mirror begins at the beginning.
         Raise `ReplayNotRetained` where the source retains no longer what comes after the others.
+
+        :param kept: what `kept` gives.
         """
         stream = marker.stream
-        kept = await self._streams.positions(stream)
         if kept and stream.start_from is not None:
             await self._cluster.stop(stream.name, SEEN_WITHIN)
             await self._cluster.reset_offsets(stream.name)

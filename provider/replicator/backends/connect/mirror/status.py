@@ -80,7 +80,7 @@ def next_offsets(offsets: Sequence[Offset], alias: str) -> dict[Partition, int]:
     return {
         Partition(str(item.partition["topic"]), int(item.partition["partition"])): int(item.offset["offset"]) + 1
         for item in offsets
-        if item.offset is not None and item.partition["cluster"] == alias
+        if item.offset is not None and item.partition.get("cluster") == alias
     }
 
 
@@ -119,13 +119,15 @@ def status_of(
     )
 
 
-def outline_of(held: Held, unreadable: str | None = None) -> StreamStatus:
+def outline_of(held: Held, refused: str | None = None, unanswered: str | None = None) -> StreamStatus:
     """What a listing alone says of one stream; where it is unknown how far it has come, running is the word.
 
-    :param unreadable: why its positions cannot be read.
+    :param refused: why Connect does not tell its positions.
+    :param unanswered: why it is not known whether Connect tells them, which is no failure of the stream.
     """
-    error = _error(held, {}) or unreadable
-    return StreamStatus(name=held.name, state=StreamState.FAILED if error else _running_state(held), last_error=error)
+    error = _error(held, {}) or refused
+    state = StreamState.FAILED if error else _running_state(held)
+    return StreamStatus(name=held.name, state=state, last_error=error or unanswered)
 
 
 def lag_of(stored: Offsets, source: SourceView) -> dict[Partition, int]:
@@ -202,7 +204,7 @@ def standstill(held: Held) -> str | None:
 
 def _running_state(held: Held) -> StreamState:
     """The state as far as the connectors tell it."""
-    if any(connector.state in ("PAUSED", "STOPPED") for connector in held.all):
+    if any(connector.state in ("PAUSED", "STOPPED") or connector.pausing for connector in held.all):
         return StreamState.PAUSED
     if not held.connector.running or not all(other.running or other.idle for other in held.others):
         return StreamState.CATCHING_UP

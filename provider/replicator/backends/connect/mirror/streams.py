@@ -27,7 +27,14 @@ from replicator.backends.connect.mirror.status import (
 from replicator.backends.connect.mirror.topics import Naming, exclude_patterns_of_0_1
 from replicator.backends.connect.place import place
 from replicator.backends.connect.positions import Offsets, Partition
-from replicator.errors import EngineRefused, NotOurs, RecordUnreadable, ReplicatorError, StreamNotFound
+from replicator.errors import (
+    EngineRefused,
+    EngineUnavailable,
+    NotOurs,
+    RecordUnreadable,
+    ReplicatorError,
+    StreamNotFound,
+)
 from replicator.model import Stream
 from replicator.replicator import Description
 
@@ -80,23 +87,23 @@ class Streams:
         listed = await self.listing()
         return [self._outline(held) for held in listed.streams.values()] + listed.failures()
 
-    def _outline(self, held: Held, error: EngineRefused | None = None) -> Description:
-        status = outline_of(held, f"its positions cannot be read: {error.message}" if error else None)
+    def _outline(self, held: Held, error: ReplicatorError | None = None) -> Description:
+        why = f"its positions cannot be read: {error.message}" if error else None
+        refused = isinstance(error, EngineRefused)
+        status = outline_of(held, refused=why if refused else None, unanswered=None if refused else why)
         return Description(stream=self.as_found(held), status=status, engine_objects=_objects(held, None))
 
     async def describe(self, streams: Sequence[Held]) -> list[Description]:
         """What is known of streams, less those that are removed meanwhile."""
         now = datetime.now(UTC)
-        asked, _ = await asyncio.gather(
+        asked, others, _ = await asyncio.gather(  # at once, since a cluster that is down takes long to say nothing
             asyncio.gather(*(self._positions_or_error(held.marker.stream) for held in streams)),
+            asyncio.gather(*(self.rebuilt(held.marker) for held in streams)),
             self._look_ahead(streams),
         )
-        answered = list(zip(streams, asked, strict=True))
-        there = [(held, stored) for held, stored in answered if isinstance(stored, Mapping)]
-        sources, others = await asyncio.gather(
-            self.sources([held for held, _ in there], [stored for _, stored in there]),
-            asyncio.gather(*(self.rebuilt(held.marker) for held, _ in there)),
-        )
+        answered = list(zip(streams, asked, others, strict=True))
+        there = [(held, stored, other) for held, stored, other in answered if isinstance(stored, Mapping)]
+        sources = await self.sources([held for held, *_ in there], [stored for _, stored, _ in there])
         return [
             Description(
                 stream=self.as_found(held),
@@ -105,20 +112,28 @@ class Streams:
                 source_end=by_part(source.latest) if source else {},
                 reached=by_part(reached(stored, source)) if source else {},
             )
-            for (held, stored), source, other in zip(there, sources, others, strict=True)
-        ] + [self._outline(held, error) for held, error in answered if isinstance(error, EngineRefused)]
+            for (held, stored, other), source in zip(there, sources, strict=True)
+        ] + [self._outline(held, error) for held, error, _ in answered if isinstance(error, ReplicatorError)]
 
     async def positions(self, stream: Stream) -> dict[Partition, int]:
         """The next offset to copy, by partition; raise `StreamNotFound` where it is gone."""
-        return next_offsets(await self._cluster.offsets(stream.name), Naming.of(stream).source)
+        stored = await self._cluster.offsets(stream.name)
+        try:
+            return next_offsets(stored, Naming.of(stream).source)
+        except (LookupError, TypeError, ValueError):
+            raise EngineRefused(
+                "Kafka Connect has positions of it that MirrorMaker 2 does not write",
+                stream=stream.name,
+                fix=f"look at GET /connectors/{stream.name}/offsets of the worker",
+            ) from None
 
-    async def _positions_or_error(self, stream: Stream) -> Offsets | EngineRefused | None:
-        """`None` where it is gone. What Connect refuses for one connector says nothing about the others."""
+    async def _positions_or_error(self, stream: Stream) -> Offsets | EngineRefused | EngineUnavailable | None:
+        """`None` where it is gone. What Connect does not tell of one connector says nothing about the others."""
         try:
             return await self.positions(stream)
         except StreamNotFound:
             return None
-        except EngineRefused as error:
+        except (EngineRefused, EngineUnavailable) as error:
             return error
 
     async def sources(self, streams: Sequence[Held], stored: Sequence[Offsets]) -> list[SourceView | None]:

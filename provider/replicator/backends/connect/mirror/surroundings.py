@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from replicator.backends.connect.marker import Marker
@@ -14,6 +14,7 @@ from replicator.backends.connect.mirror.routes import Route, refuse_circle, refu
 from replicator.backends.connect.mirror.strangers import Strangers
 from replicator.errors import DestinationInUse, EngineUnavailable, InvalidStream
 from replicator.model import Stream
+from replicator.progress import tell
 from replicator.replicator import Finding, Severity
 
 _LISTED_WITHIN = 30.0
@@ -53,11 +54,14 @@ class Surroundings:
         ]
         route = Route.of(mine)
         for look in (await self._here.recent(), *elsewhere):
-            texts += [(DestinationInUse.code, text) for text in _doubts(route, look.strangers)]
+            doubts = await asyncio.to_thread(_doubts, route, look.strangers)
+            texts += [(DestinationInUse.code, text) for text in doubts]
         return [Finding(severity=Severity.WARNING, code=code, message=text) for code, text in texts]
 
-    async def win(self, mine: Marker) -> None:
+    async def win(self, mine: Marker) -> frozenset[str]:
         """Return when a claim, a stopped connector with its record, may become a mirror that runs.
+
+        What is returned are the names of all connectors that are listed beside it.
 
         The log of a Connect cluster has one order, so of two claims the later one is listed with the earlier one. What
         is settled wins; of two that are not, the one of the smaller rank, once the other one is gone.
@@ -67,22 +71,26 @@ class Surroundings:
         """
         route, until = Route.of(mine), time.monotonic() + _GIVEN_UP_WITHIN
         while True:
-            others = await self._now(mine.stream)
-            _refuse(route, [other for other in others if other.settled or other.rank < route.rank])
+            others, listed = await self._now(mine.stream)
+            stronger = [other for other in others if other.settled or other.rank < route.rank]
+            await asyncio.to_thread(_refuse, route, stronger)
             try:
-                return _refuse(route, others)
+                await asyncio.to_thread(_refuse, route, others)
             except (DestinationInUse, InvalidStream):
                 if time.monotonic() > until:
                     raise
+            else:
+                return listed
             await asyncio.sleep(_EVERY)
 
-    async def _now(self, stream: Stream) -> list[Route]:
-        """The other mirrors, in a listing that has this one."""
+    async def _now(self, stream: Stream) -> tuple[list[Route], frozenset[str]]:
+        """The other mirrors, and all connectors here, in a listing that has this one."""
         until = time.monotonic() + _LISTED_WITHIN
+        tell(f"waiting for connector {stream.name!r} to be listed")
         while stream.name not in (look := await self._here.next()).connectors:
             if time.monotonic() > until:
                 raise EngineUnavailable(f"no worker lists the connector after {_LISTED_WITHIN:g} s", stream=stream.name)
-        return _others(stream, look, await self._neighbours.look_again())
+        return _others(stream, look, await self._neighbours.look_again()), look.connectors
 
 
 def _refuse(mine: Route, others: Sequence[Route]) -> None:
@@ -90,26 +98,34 @@ def _refuse(mine: Route, others: Sequence[Route]) -> None:
     refuse_circle(mine, others, None)
 
 
-def _doubts(mine: Route, strangers: Strangers) -> Iterator[str]:
-    for name, why in strangers.unknown.items():
-        yield f"connector {name!r}, without a record that can be read, copies topics that cannot be told: {why}"
+def _doubts(mine: Route, strangers: Strangers) -> list[str]:
+    found = [
+        f"connector {name!r}, without a record that can be read, copies topics that cannot be told: {why}"
+        for name, why in strangers.unknown.items()
+    ]
     for other in strangers.routes:
         if other.source.id is None and not other.source.is_at(mine.destination):
             try:
                 refuse_circle(mine, [replace(other, source=mine.destination)], None)
             except InvalidStream as error:
-                yield (
+                found.append(
                     f"which cluster answers at {other.source.bootstrap} cannot be seen; if it is this destination, "
-                    + (error.message)
+                    f"{error.message}"
                 )
+    return found
 
 
 def _others(stream: Stream, here: Look, elsewhere: Iterable[Look]) -> list[Route]:
     """All routes but the stream's own. A neighbour has that too where its address is another one of this cluster."""
     found = [route for route in (*here.routes, *here.strangers.routes) if route.name != stream.name]
+    known: dict[str, list[Route]] = {}
+    for route in found:
+        known.setdefault(route.name, []).append(route)
     for look in elsewhere:
-        routes = (*look.routes, *look.strangers.routes)
-        found += [route for route in routes if not _is_the_same(route, stream) and route not in found]
+        for route in (*look.routes, *look.strangers.routes):
+            if not _is_the_same(route, stream) and route not in (same := known.setdefault(route.name, [])):
+                same.append(route)
+                found.append(route)
     return found
 
 

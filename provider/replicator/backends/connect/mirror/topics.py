@@ -108,6 +108,15 @@ def taken(stream: Stream, topics: Iterable[str]) -> list[str]:
     )
 
 
+def takes_no_more(before: Stream, stream: Stream) -> bool:
+    """Tell whether a declaration's globs take only topics that those of an earlier declaration take too."""
+    if before.include:
+        narrower = bool(stream.include) and set(stream.include) <= set(before.include)
+    else:
+        narrower = set(CONNECT_TOPICS).isdisjoint(stream.include)  # which are taken only by name
+    return narrower and set(before.exclude) <= set(stream.exclude)
+
+
 def names(stream: Stream) -> Names:
     """Return the names of all topics that the mirror would copy, those that are made later too."""
     naming = Naming.of(stream)
