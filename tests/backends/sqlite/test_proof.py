@@ -155,7 +155,7 @@ class _Subject:
 async def test_no_round_loses_a_row(
     agent: Agent, s3: S3Server, command_line: CommandLine, tmp_path: Path, place: str, rounds: int
 ) -> None:
-    """Pauses, kill -9, removal and return, other intervals; the WAL restarted, emptied or removed meanwhile; writers that never stop."""
+    """Pauses, kill -9, removal and return, other intervals; the WAL restarted, emptied or removed; steady writers."""
     seed = _seed()
     print(f"REPLICATOR_PROOF_SEED={seed}")
 
