@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from replicator.cli.agent import SocketOption
 from replicator.cli.connect import agent_client, session
 from replicator.cli.exits import Exit
 from replicator.cli.options import JsonOption
-from replicator.cli.output import say, say_json
+from replicator.cli.output import say, say_json, showing
 
 if TYPE_CHECKING:
     import asyncio
@@ -173,7 +174,8 @@ class _Work:
                     fix="find the litestream that still runs, perhaps on another host or in a container, and stop it",
                 )
         for stream in new:
-            self._runner.run(self._client.adopt_stream(stream))
+            with nullcontext() if quiet else showing(f"taking over {stream.name}"):
+                self._runner.run(self._client.adopt_stream(stream))
             if not quiet:
                 say(f"took over {stream.name}")
         if not quiet:

@@ -59,6 +59,37 @@ def sentence(text: str) -> str:
 
 
 @contextmanager
+def showing(what: str) -> Iterator[None]:
+    """Show what the operations in here tell: a moving line on a terminal, one line for each change elsewhere.
+
+    :param what: what is shown before the first text.
+    """
+    from rich.console import Console
+
+    from replicator.progress import told_to
+
+    console = Console(highlight=False)
+    last = ""
+
+    def show(text: str) -> None:
+        nonlocal last
+        if text != last:
+            last = text
+            if status is None:
+                say(f"{text} …")
+            else:
+                status.update(text)
+
+    if not console.is_terminal:
+        status = None
+        with told_to(show):
+            yield
+        return
+    with console.status(what) as status, told_to(show):
+        yield
+
+
+@contextmanager
 def errors_for_people() -> Iterator[None]:
     """Print an error of ours as `error: …` and end with exit code 1."""
     try:

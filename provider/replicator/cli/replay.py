@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from replicator.cli.connect import address_of, opened, session
 from replicator.cli.exits import Exit
 from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption
-from replicator.cli.output import say, sentence, words
+from replicator.cli.output import say, sentence, showing, words
 from replicator.cli.status import NameArgument
 
 if TYPE_CHECKING:
@@ -157,17 +156,11 @@ async def _plan(client: Replicator, request: _Request) -> ReplayPlan:
 async def _run(client: Replicator, request: _Request) -> ReplayProgress:
     """Begin the replay, or join it, and see its end."""
     from replicator.lifecycle.wait import Limits, wait_for_replay
-    from replicator.progress import told_to
 
-    with _shown() as show, told_to(show):
-
-        async def progress(text: str) -> None:
-            show(text)
-
-        async with Limits().within("the replay", request.name, progress):
-            begun = await client.replay(
-                request.name, request.start, key=request.key, method=request.method, target=request.target
-            )
+    with showing("replaying"):
+        begun = await client.replay(
+            request.name, request.start, key=request.key, method=request.method, target=request.target
+        )
         return await wait_for_replay(client, begun, Limits())
 
 
@@ -204,28 +197,3 @@ def _place(point: Checkpoint) -> str:
 
     parts = [point.lsn, point.wall and format_time(point.wall)]
     return f"{parts[0]} ({parts[1]})" if all(parts) else str(parts[0] or parts[1])
-
-
-@contextmanager
-def _shown() -> Iterator[Callable[[str], None]]:
-    """Shows what goes on: a moving line on a terminal, one line for each change elsewhere."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    last: Any = None
-
-    def show(text: str) -> None:
-        nonlocal last
-        if text != last:
-            last = text
-            if status is None:
-                say(f"{text} …")
-            else:
-                status.update(text)
-
-    if not console.is_terminal:
-        status = None
-        yield show
-        return
-    with console.status("replaying") as status:
-        yield show

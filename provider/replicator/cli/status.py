@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from replicator.cli.connect import connected
 from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption, JsonOption, again
-from replicator.cli.output import UNKNOWN, rough, say, say_json, words
+from replicator.cli.output import UNKNOWN, rough, say, say_json, showing, words
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -57,13 +56,13 @@ def pause(name: NameArgument, backend: BackendOption = DEFAULT_BACKEND, address:
     import asyncio
 
     from replicator.capabilities import TABLE
-    from replicator.lifecycle.wait import Limits
 
     async def body() -> None:
-        async with connected(backend, address) as client, Limits().within("the pause", name, _print):
+        async with connected(backend, address) as client:
             await client.pause(name)
 
-    asyncio.run(body())
+    with showing(f"pausing {name}"):
+        asyncio.run(body())
     say(f"{name} is paused. While it is: {TABLE[backend].pause_cost}.")
     say(f"Go on with: replicator resume {name}{again(backend, address)}")
 
@@ -72,19 +71,14 @@ def resume(name: NameArgument, backend: BackendOption = DEFAULT_BACKEND, address
     """Go on from the checkpoint. Nothing is lost; where that cannot be, it is refused, with what is gone."""
     import asyncio
 
-    from replicator.lifecycle.wait import Limits
-
     async def body() -> StreamStatus:
-        async with connected(backend, address) as client, Limits().within("the resume", name, _print):
+        async with connected(backend, address) as client:
             await client.resume(name)
             return await client.get_status(name)
 
-    found = asyncio.run(body())
+    with showing(f"resuming {name}"):
+        found = asyncio.run(body())
     say(f"{name} is {words(found.state)}{f': {found.last_error}' if found.last_error else ''}")
-
-
-async def _print(text: str) -> None:
-    print(f"{text} …", file=sys.stderr, flush=True)
 
 
 def _show(found: list[StreamStatus]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from replicator.backends.sqlite import traffic
 from replicator.backends.sqlite.traffic import Traffic, bytes_moved
-from replicator.backends.sqlite.uploads import PART, Arrivals
+from replicator.backends.sqlite.uploads import PART, Arrivals, Waiting
 
 MB = 1_000_000
 SENDER = """
@@ -83,6 +83,8 @@ def test_a_transfer_moves_until_nothing_to_speak_of_has_for_a_while(monkeypatch:
         answers.append(seen.moves(7))
     assert answers.index(False) in range(100, 50 + int(traffic.STILL_FOR) + 1)
     assert not any(answers[150:])
+    clock.now += traffic.STILL_FOR + 1
+    assert seen.moves(7), "nobody has looked for a while"
     assert seen.moves(8), "another process, of which nothing is known yet"
     assert Traffic(clock=clock).moves(None), "nothing tells that it stands still"
 
@@ -90,23 +92,27 @@ def test_a_transfer_moves_until_nothing_to_speak_of_has_for_a_while(monkeypatch:
 @pytest.mark.parametrize(
     ("steps", "last"),
     [
-        # each step: seconds later, the last transaction that arrived, bytes of the next file, whether data moves
-        ([(9, None, 1000, False)], True),  # a request takes its time
-        ([(30, None, 1000, True)], False),  # others move data; this one ought to be there
-        ([(90, None, PART, False)], True),  # 5 MB on a slow link
-        ([(200, None, PART, True)], False),
-        ([(3600, None, 100 * MB, True)], True),  # in parts, and they move
-        ([(3600, None, 100 * MB, False)], False),
-        ([(30, 4, 1000, False), (9, 5, 1000, False), (9, 6, 1000, False)], True),  # one file after the other arrives
-        ([(30, 4, 1000, False), (30, 4, 1000, False)], False),
-        ([(3, 4, 1000, False), (3, None, 1000, True)], False),  # the engine forgets it where an upload has failed
+        # each step: seconds later, the last transaction that arrived, size and age of the next file, whether data moves
+        ([(9, None, (1000, 9), False)], True),  # a request takes its time
+        ([(30, None, (1000, 30), True)], False),  # others move data; this one ought to be there
+        ([(90, None, (PART, 90), False)], True),  # 5 MB on a slow link
+        ([(200, None, (PART, 200), True)], False),
+        ([(3600, None, (100 * MB, 3600), True)], True),  # in parts, and they move
+        ([(3600, None, (100 * MB, 3600), False)], False),
+        # one file after the other arrives
+        ([(30, 4, (1000, 600), False), (9, 5, (1000, 600), False), (9, 6, (1000, 600), False)], True),
+        ([(30, 4, (1000, 600), False), (30, 4, (1000, 600), False)], False),
+        ([(30, 4, None, False), (3600, 4, (1000, 5), False)], True),  # there was nothing to upload for an hour
+        ([(3, 4, (1000, 3), False), (3, None, (1000, 6), True)], False),  # the engine forgets it where it has failed
         ([(3, 4, None, True)], False),  # there is nothing to upload
     ],
 )
-def test_whether_an_upload_is_left_alone(steps: list[tuple[float, int | None, int | None, bool]], last: bool) -> None:
+def test_whether_an_upload_is_left_alone(
+    steps: list[tuple[float, int | None, tuple[int, float] | None, bool]], last: bool
+) -> None:
     clock = Clock()
     arrivals = Arrivals(clock=clock)
-    for later, replicated, size, moves in steps:
+    for later, replicated, file, moves in steps:
         clock.now += later
-        answer = arrivals.get_on(replicated, size, moves, quiet_for=0.0)
+        answer = arrivals.get_on(replicated, Waiting("", *file) if file else None, moves, quiet_for=0.0)
     assert answer is last

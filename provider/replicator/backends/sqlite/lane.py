@@ -14,7 +14,7 @@ from replicator.backends.sqlite.database import DatabaseError
 from replicator.backends.sqlite.litestream import ControlClient, EngineError, EngineTimeout, ListedDatabase, Synced
 from replicator.backends.sqlite.replica import ReplicaLocation, S3Credentials
 from replicator.backends.sqlite.traffic import Traffic
-from replicator.backends.sqlite.uploads import Arrivals, Upload, next_size, next_upload
+from replicator.backends.sqlite.uploads import Arrivals, Upload, next_file, next_upload
 
 _POLL = 0.05
 _LONGEST_POLL = 1.0
@@ -206,8 +206,8 @@ class Lane:
             return self.moves()
         except EngineError:
             return False
-        size = await asyncio.to_thread(next_size, job.database, replicated)
-        return arrivals is not None and arrivals.get_on(replicated, size, self.moves(), quiet_for)
+        waiting = await asyncio.to_thread(next_file, job.database, replicated)
+        return arrivals is not None and arrivals.get_on(replicated, waiting, self.moves(), quiet_for)
 
     async def progress(self, job: Job, *, timeout: float = _ASK_WITHIN) -> Synced:
         """How far the uploads are; takes what is in the WAL, unless the last transaction file is large.

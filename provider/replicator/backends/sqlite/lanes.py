@@ -156,8 +156,8 @@ class Lanes:
         """End every process. The streams' records say what to start again."""
         self._lanes, self._of = {}, {}
         async with AsyncExitStack() as stack:
-            for lane in self._alive:
-                for job in lane.jobs.values():
+            for lane in list(self._alive):
+                for job in list(lane.jobs.values()):
                     await stack.enter_async_context(self.kept(job.database))
             await asyncio.gather(*(self._close(lane) for lane in list(self._alive)))
 

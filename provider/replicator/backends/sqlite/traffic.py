@@ -60,13 +60,15 @@ class Traffic:
         self._clock = clock
         self._pid: int | None = None
         self._mark = 0
-        self._moved_at = clock()
+        self._moved_at = self._looked_at = clock()
 
     def moves(self, pid: int | None) -> bool:
         """Look. Return whether data has moved within the last `STILL_FOR` seconds; True where that cannot be seen."""
         now = self._clock()
         count = bytes_moved(pid, received=self._received) if pid is not None else None
-        if pid != self._pid or count is None:
+        unseen = now - self._looked_at > STILL_FOR  # what happened since then, nobody knows
+        self._looked_at = now
+        if pid != self._pid or count is None or unseen:
             self._pid, self._mark, self._moved_at = pid, count or 0, now
         elif count - self._mark >= _PROGRESS:
             self._mark, self._moved_at = count, now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,29 +36,42 @@ class Upload:
         return self.total > PART
 
 
-def next_size(database: Path, replicated: int | None) -> int | None:
-    """Return the size of the file after the last one that arrived; `None` where there is none beside the database."""
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A file that is to arrive.
+
+    :param size: in bytes.
+    :param age: seconds since it was written.
+    """
+
+    name: str
+    size: int
+    age: float
+
+
+def next_file(database: Path, replicated: int | None) -> Waiting | None:
+    """Return the file after the last one that arrived; `None` where there is none beside the database."""
+    path = transaction_file(database, (replicated or 0) + 1)
     try:
-        return transaction_file(database, (replicated or 0) + 1).stat().st_size
+        found = path.stat()
     except OSError:
         return None
+    return Waiting(path.name, found.st_size, max(time.time() - found.st_mtime, 0.0))
 
 
 async def next_upload(
     database: Path, replicated: int | None, location: ReplicaLocation, credentials: S3Credentials | None
 ) -> Upload | None:
     """Return the upload after the last file that arrived. Ask the destination only for what goes in parts."""
-    total = next_size(database, replicated)
-    if total is None:
+    waiting = await asyncio.to_thread(next_file, database, replicated)
+    if waiting is None:
         return None
-    if total <= PART:
-        return Upload(0, total)
+    if waiting.size <= PART:
+        return Upload(0, waiting.size)
     try:
-        return Upload(
-            await location.arrived(transaction_file(database, (replicated or 0) + 1).name, credentials), total
-        )
+        return Upload(await location.arrived(waiting.name, credentials), waiting.size)
     except ReplicaError:
-        return Upload(None, total)
+        return Upload(None, waiting.size)
 
 
 class Arrivals:
@@ -68,11 +82,11 @@ class Arrivals:
         self._replicated: int | None = None
         self._since = clock()
 
-    def get_on(self, replicated: int | None, size: int | None, moves: bool, quiet_for: float) -> bool:
+    def get_on(self, replicated: int | None, waiting: Waiting | None, moves: bool, quiet_for: float) -> bool:
         """Return whether the upload that is under way is to be left alone.
 
         :param replicated: the last transaction at the destination; the engine forgets it where an upload has failed.
-        :param size: of the next file, in bytes; `None` where there is none.
+        :param waiting: the next file; `None` where there is none.
         :param moves: whether the engine's process moves data. Other streams may share it, so this alone tells of a file
             that goes in parts only.
         :param quiet_for: seconds since the last upload ended, or since there is one to wait for.
@@ -83,6 +97,7 @@ class Arrivals:
             self._replicated, self._since = replicated, now - quiet_for
             if failed:
                 return False
-        if size is None:
+        if waiting is None:
             return False
-        return now - self._since < _SLACK + min(size, PART) / _SLOWEST or (size > PART and moves)
+        waits_for = min(now - self._since, waiting.age)
+        return waits_for < _SLACK + min(waiting.size, PART) / _SLOWEST or (waiting.size > PART and moves)
