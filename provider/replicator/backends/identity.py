@@ -10,6 +10,7 @@ import os
 import stat
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 FILES = "file://"
@@ -66,10 +67,41 @@ class Identity:
         return "/".join([self.store, *self.path])
 
 
+class Sight(NamedTuple):
+    """What a name on this host's disk is.
+
+    :param target: where it leads, of a symbolic link; the name itself where that is nowhere.
+    """
+
+    node: Node
+    target: str | None
+
+
+def sight_of(path: str) -> Sight | None:
+    """Look at a name; `None` where it does not exist, or the agent may not see it."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    node = found.st_dev, found.st_ino
+    if not stat.S_ISLNK(found.st_mode):
+        return Sight(node, None)
+    try:
+        return Sight(node, os.path.realpath(path, strict=True))
+    except FileNotFoundError:
+        return Sight(node, os.path.realpath(path))
+    except OSError:  # links in a circle
+        return Sight(node, path)
+
+
 class Look:
-    """One look at the stores' addresses and at this host's disk, which asks for each name once."""
+    """One look at the stores' addresses and at this host's disk, which asks for each name once.
+
+    :ivar sights: what was seen at each name.
+    """
 
     def __init__(self) -> None:
+        self.sights: dict[str, Sight | None] = {}
         self._found: dict[str, Identity] = {}
 
     def at(self, uri: str) -> Identity:
@@ -93,14 +125,12 @@ class Look:
         if len(folder.nodes) < len(folder.path):
             return Identity(FILES, path, folder.nodes)
         real = "/" + "/".join(path)
-        try:
-            found = os.lstat(real)
-        except OSError:  # it does not exist, or the agent may not see it: then its name has to do
+        sight = self.sights[real] = sight_of(real)
+        if sight is None or sight.target == real:  # its name has to do
             return Identity(FILES, path, folder.nodes)
-        if stat.S_ISLNK(found.st_mode):
-            target = os.path.realpath(real)
-            return Identity(FILES, path, folder.nodes) if target == real else self.at_path(target)
-        return Identity(FILES, path, (*folder.nodes, (found.st_dev, found.st_ino)))
+        if sight.target is not None:
+            return self.at_path(sight.target)
+        return Identity(FILES, path, (*folder.nodes, sight.node))
 
 
 @lru_cache(maxsize=8192)

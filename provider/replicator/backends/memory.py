@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from replicator.backends.ownership import may_remove, settle_owner
-from replicator.backends.reservations import Ends, Reservations
+from replicator.backends.reservations import Reservations
 from replicator.capabilities import MEMORY, No
 from replicator.errors import (
     InvalidStream,
@@ -70,7 +70,7 @@ class MemoryReplicator:
         self._retention = retention
         self._origin = clock()
         self._records: dict[str, _Record] = {}
-        self._reservations = Reservations(lambda: (Ends.of(record.stream) for record in self._records.values()))
+        self._reservations = Reservations()
         self.delivered: dict[str, set[int]] = {}
         """What each destination holds: numbers of events, by URI."""
 
@@ -84,10 +84,13 @@ class MemoryReplicator:
             position = self._start(stream)
             record = self._records[stream.name] = _Record(stored, position, paused=True)
             self.delivered.setdefault(stream.destination.uri, set()).update(self._snapshot(stream, position))
-        elif _moves(record.stream, stored):
-            self._settle(record)
-            record.position = 0
-            record.paused = True
+        else:
+            self._reservations.drop(record.stream)
+            if _moves(record.stream, stored):
+                self._settle(record)
+                record.position = 0
+                record.paused = True
+        self._reservations.keep(stored)
         record.stream = stored
         if stream.mode is Mode.SNAPSHOT:
             self._deliver(record, self._now())
@@ -114,6 +117,7 @@ class MemoryReplicator:
         if record.stream.purge_destination:
             self.delivered.pop(record.stream.destination.uri, None)
         del self._records[name]
+        self._reservations.drop(record.stream)
         return True
 
     async def list_streams(self) -> list[Stream]:

@@ -7,12 +7,13 @@ two starts at once that exclude each other, the second one is refused before it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Container, Iterable
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from replicator.backends.identity import Identity, Look
+from replicator.backends.identity import Identity, Look, Sight
+from replicator.backends.occupied import Occupied
 from replicator.errors import DestinationInUse, EngineUnavailable
 from replicator.model import Stream
 
@@ -50,17 +51,26 @@ class Footprint:
         """The stream's name."""
         return self.ends.name
 
+    @property
+    def places(self) -> Iterator[Identity]:
+        """All of them."""
+        yield from self.private
+        for place in (self.destination, self.source):
+            if place is not None:
+                yield place
+
 
 class Reservations:
     """The reserved places of one engine. A backend with rules of its own overrides the three hooks.
 
-    :param others: gives the ends of every stream that has what it wants, such as those with a record.
+    :param others: gives the ends of every stream that has what it wants, such as those with a record. A backend that
+        keeps none says so with `keep` and `drop`.
     """
 
-    def __init__(self, others: Callable[[], Iterable[Ends]]) -> None:
+    def __init__(self, others: Callable[[], Iterable[Ends]] = tuple) -> None:
         self._others = others
-        self._held: list[Ends] = []
-        self._turn = asyncio.Lock()
+        self._recorded: set[Ends] = set()
+        self._occupied = Occupied(self.footprint)
 
     @asynccontextmanager
     async def hold(self, stream: Stream) -> AsyncIterator[None]:
@@ -69,45 +79,61 @@ class Reservations:
         Raise what `refuse` raises. The caller holds the stream's own lock.
         """
         ends = Ends.of(stream)
-        async with _answer_of_the_disk(stream), self._turn:  # no start comes between the check and the claim
-            await asyncio.to_thread(self._compare, ends, self._but(ends))
-            self._held.append(ends)
+        computed = await self._see(stream, ends)  # nothing comes between the check and the claim
+        self._compare(computed[0])
+        self._occupied.add(ends, computed)
         try:
             yield
         finally:
-            self._held.remove(ends)
+            self._sync()  # what the block has recorded stays reserved
+            self._occupied.drop(ends)
 
     async def check(self, stream: Stream, *, replaces: Container[str] = ()) -> None:
         """Raise what `refuse` raises, and reserve nothing.
 
         :param replaces: streams that are removed before this one is made.
         """
-        ends = Ends.of(stream)
-        async with _answer_of_the_disk(stream):
-            await asyncio.to_thread(self._compare, ends, self._but(ends, replaces))
+        self._compare((await self._see(stream, Ends.of(stream)))[0], replaces)
 
     def refuse(self, stream: Stream) -> None:
         """Raise where a place of the stream may not be used, or belongs to another stream.
 
         For a caller that does not wait between this and its effect. It looks at the disk.
         """
-        ends = Ends.of(stream)
-        self._compare(ends, self._but(ends))
+        self._sync()
+        self._compare(self._occupied.visit_now(Ends.of(stream))[0])
 
-    def _but(self, ends: Ends, replaces: Container[str] = ()) -> list[Ends]:
-        """What the other streams have, taken in the event loop, which is where it changes."""
-        return [
-            other
-            for other in dict.fromkeys([*self._others(), *self._held])
-            if other.name != ends.name and other.name not in replaces
-        ]
+    def keep(self, stream: Stream) -> None:
+        """Let a stream have its places from now on."""
+        self._occupied.add(Ends.of(stream))
 
-    def _compare(self, ends: Ends, others: list[Ends]) -> None:
-        look = Look()
-        mine = self.footprint(ends, look)
+    def drop(self, stream: Stream) -> None:
+        """Take back what `keep` gave."""
+        self._occupied.drop(Ends.of(stream))
+
+    async def _see(self, stream: Stream, ends: Ends) -> tuple[Footprint, dict[str, Sight | None]]:
+        """Look at the places of all, until nobody has got one meanwhile."""
+        async with _answer_of_the_disk(stream):
+            while True:
+                self._sync()
+                computed = await self._occupied.visit(ends)
+                self._sync()
+                if self._occupied.is_seen:
+                    return computed
+
+    def _sync(self) -> None:
+        now = set(self._others())
+        for ends in now - self._recorded:
+            self._occupied.add(ends)
+        for ends in self._recorded - now:
+            self._occupied.drop(ends)
+        self._recorded = now
+
+    def _compare(self, mine: Footprint, replaces: Container[str] = ()) -> None:
         self.refuse_alone(mine)
-        for other in others:
-            self.refuse_both(mine, self.footprint(other, look))
+        for theirs in sorted(self._occupied.near(mine), key=lambda other: other.name):
+            if theirs.name != mine.name and theirs.name not in replaces:
+                self.refuse_both(mine, theirs)
 
     # --- the rules of a backend --------------------------------------------------------------------------------------
 
