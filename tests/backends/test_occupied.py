@@ -89,6 +89,34 @@ def test_it_answers_as_a_look_at_every_pair_does(tmp_path: Path) -> None:
     assert not any((occupied._at, occupied._under, occupied._names, occupied._seen, occupied._found)), "nothing is left"
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_second_name_of_a_file_is_found_and_so_is_a_name_that_comes_later(
+    tmp_path: Path, asynchronous: bool
+) -> None:
+    one, other = tmp_path / "x" / "one.db", tmp_path / "y" / "other.db"
+    for folder in (one.parent, other.parent):
+        folder.mkdir()
+    one.touch()
+    occupied = Occupied[str, Spot](compute)
+    occupied.add(f"sqlite://{one}")
+
+    async def near() -> list[str]:
+        uri = f"sqlite://{other}"
+        mine, _ = await occupied.visit(uri) if asynchronous else occupied.visit_now(uri)
+        return [spot.uri for spot in occupied.near(mine)]
+
+    assert await near() == []
+    other.hardlink_to(one)
+    assert await near() == [f"sqlite://{one}"]
+    other.unlink()
+    other.parent.rmdir()
+    other.parent.symlink_to(one.parent)
+    one.rename(one.with_name("other.db"))
+    assert await near() == []
+    one.symlink_to(one.with_name("other.db"))
+    assert await near() == [f"sqlite://{one}"]
+
+
 def declare(number: int, folder: Path | None = None) -> Stream:
     ends = {
         "source": {"kind": "sqlite", "uri": f"sqlite:///srv/{number}.db"},
