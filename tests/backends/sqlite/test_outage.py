@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from replicator.backends.sqlite import guards
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.litestream import CommandLine, find_binary
 from replicator.backends.sqlite.replica import S3Credentials, engine_environment
@@ -17,7 +18,7 @@ from replicator.model import StreamState
 
 from tests.backends.sqlite.agents import Agent, caught_up, declare, replica_url, restored_hash, state_is
 from tests.backends.sqlite.conftest import BUCKET
-from tests.engines import S3Server
+from tests.engines import S3Server, make_database
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
@@ -63,3 +64,16 @@ async def test_a_dead_store_shows_and_heals(s3: S3Server, credentials: S3Credent
             )
         finally:
             await asyncio.shield(agent.stop())
+
+
+async def test_an_idle_stream_tells_that_its_store_is_away(
+    agent: Agent, tmp_path: Path, s3: S3Server, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "STORE_EVERY", 2.0)
+    monkeypatch.setattr(guards, "_STORE_AGAIN", 1.0)
+    await agent.driver.upsert_stream(declare("orders", make_database(tmp_path / "shop.db"), place))
+    await caught_up(agent.driver, "orders")
+    with s3.frozen():
+        away = await state_is(agent.driver, "orders", StreamState.FAILED, timeout=40)
+        assert "its store has not answered since 20" in str(away.last_error)
+    await state_is(agent.driver, "orders", StreamState.RUNNING, timeout=40)

@@ -11,6 +11,7 @@ from replicator.backends.sqlite.health import Health
 from replicator.backends.sqlite.litestream import ListedDatabase, Synced
 from replicator.backends.sqlite.record import Phase, Record
 from replicator.backends.sqlite.status import Answer, stale_after, status_of
+from replicator.backends.sqlite.uploads import Upload
 from replicator.model import Checkpoint, StreamState, StreamStatus
 
 from tests.backends.sqlite.agents import declare
@@ -68,6 +69,53 @@ async def test_silence_is_a_failure(interval: str | None, limit: float) -> None:
     assert (await status(given, answer(limit + 0.1), health)).last_error == "the store does not answer"
 
 
+LATE = answer(60, 7, 6).listed
+FIRST = answer(None, 1, None).listed
+LARGE = Upload(10_000_000, 60_000_000)
+
+
+@pytest.mark.parametrize(
+    ("heard", "state", "upload"),
+    [
+        (
+            Answer(LATE, Synced(False, 7, 6), None, LARGE, gets_on=True),
+            StreamState.CATCHING_UP,
+            (10_000_000, 60_000_000),
+        ),
+        (Answer(LATE, Synced(False, 7, 6), None, LARGE), StreamState.FAILED, (10_000_000, 60_000_000)),
+        (Answer(LATE, Synced(False, 7, 6), None, Upload(0, 900), gets_on=True), StreamState.CATCHING_UP, (None, None)),
+        (
+            Answer(FIRST, Synced(False, 1, None), None, LARGE, gets_on=True),
+            StreamState.SNAPSHOT,
+            (10_000_000, 60_000_000),
+        ),
+        (Answer(None, None, None, LARGE, gets_on=True), StreamState.SNAPSHOT, (10_000_000, 60_000_000)),
+        # it takes a large transaction from the WAL, and does not answer
+        (Answer(answer(1).listed, None, None), StreamState.RUNNING, (None, None)),
+        (Answer(answer(5).listed, None, None), StreamState.CATCHING_UP, (None, None)),
+        (Answer(LATE, None, None, gets_on=True), StreamState.CATCHING_UP, (None, None)),
+        (Answer(LATE, None, None), StreamState.FAILED, (None, None)),
+    ],
+)
+async def test_an_upload_that_moves_is_no_failure(
+    heard: Answer, state: StreamState, upload: tuple[int | None, int | None]
+) -> None:
+    found = await status(record(), heard)
+    assert found.state is state
+    assert (found.uploaded_bytes, found.upload_total_bytes) == upload
+
+
+async def test_a_store_that_is_away_fails_what_seems_to_run() -> None:
+    away = {"moving": False, "store_away_since": NOW - timedelta(minutes=2)}
+    found = await status_of(record(), Health("orders"), DATABASE, answer(1), NOW, **away)  # type: ignore[arg-type]
+    assert (found.state, found.last_error) == (
+        StreamState.FAILED,
+        "its store has not answered since 2026-01-31T11:58:00.000Z",
+    )
+    paused = await status_of(record(paused=True), Health("orders"), DATABASE, None, NOW, **away)  # type: ignore[arg-type]
+    assert paused.state is StreamState.PAUSED
+
+
 async def test_the_worst_part_decides() -> None:
     failed = Health("orders")
     failed.failed("it was swapped", by_person=True)
@@ -107,7 +155,10 @@ def test_failures_are_counted_and_tried_again_later_and_later() -> None:
         assert round(health.retry_at - time.monotonic()) == 1
     health.attached()
     health.stalls("away")
-    health.answers()
-    assert (health.stalled, health.error) == (None, None)
+    assert health.errors_last_hour == 12
+    for _ in range(3):
+        health.answers()
+    assert (health.stalled, health.error, health.errors_last_hour) == (None, None, 13)
+    assert "the store answers, and litestream does not say why" in str(health.last_error)
     health.flows()
     assert health.answered_for() == 0.0

@@ -360,7 +360,8 @@ class SqliteDriver:
                     answer = await ask(lane, job, listed.get(id(lane), {}).get(path), now)
             if record.name in self._upserts:
                 moving = moving or record.phase is Phase.MAKING or record.copy_due
-            status = await status_of(record, health, path, answer, now, moving=moving)
+            away = self._keeper.guards.store_away_since(record)
+            status = await status_of(record, health, path, answer, now, moving=moving, store_away_since=away)
             if status.last_error is None:
                 return status
             return status.model_copy(update={"last_error": self._keeper.redact(status.last_error)})

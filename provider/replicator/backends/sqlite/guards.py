@@ -10,15 +10,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from replicator.backends.sqlite.claims import Claims
 from replicator.backends.sqlite.holders import Holders, still_running
+from replicator.backends.sqlite.layout import CLAIM
 from replicator.backends.sqlite.places import location_of, source_path
 from replicator.backends.sqlite.record import Phase, Record, Store
 from replicator.backends.sqlite.replays import new_generation
-from replicator.backends.sqlite.replica import ReplicaError, S3Credentials
+from replicator.backends.sqlite.replica import ReplicaError, ReplicaUnreachable, S3Credentials
 from replicator.errors import Category, DestinationMissing, ReplicatorError
 from replicator.model import Stream
 
@@ -31,6 +33,10 @@ START_EVERY = 60.0
 OTHERS_EVERY = 60.0
 """Seconds between two looks at the processes of this host."""
 
+STORE_EVERY = 30.0
+"""Seconds between two questions to a store, by identity: litestream asks nothing while there is nothing to upload."""
+
+_STORE_AGAIN = 5.0  # seconds to the second question after one without an answer; two of them count
 _JUST_NOW = 1.0  # seconds; streams that begin together share one look at the processes
 _WITHIN = 5.0  # seconds that a store has for an answer before a stream goes on without it
 
@@ -52,6 +58,12 @@ class Guards:
         self._identify = identify
         self._holders = Holders(but=ours)
         self._looked: dict[tuple[str, str], float] = {}
+        self._unanswered: dict[str, tuple[datetime, int]] = {}
+
+    def store_away_since(self, record: Record) -> datetime | None:
+        """Since when the stream's store does not answer; `None` where it does, as far as it was asked."""
+        since, times = self._unanswered.get(_store_of(record), (None, 0))
+        return since if times > 1 else None
 
     async def admit(self, record: Record) -> Record:
         """Return the record with which a process may take the database over; with a new generation where that is due.
@@ -104,6 +116,7 @@ class Guards:
     async def look(self, record: Record) -> None:
         """Look at processes, claim and replica, where that is due. Raise where the stream may not go on."""
         await self.refuse_others(record.stream, max_age=OTHERS_EVERY)
+        await self._ask_store(record)
         lost = False
         try:
             if self._due("claim", record.name, CLAIM_EVERY):
@@ -124,6 +137,22 @@ class Guards:
                 fix="run pulumi up --refresh: the whole database is copied once more, under a new prefix",
             )
 
+    async def _ask_store(self, record: Record) -> None:
+        store = _store_of(record)
+        if not self._due("store", store, _STORE_AGAIN if store in self._unanswered else STORE_EVERY):
+            return
+        asked_at = datetime.now(UTC)
+        try:
+            async with asyncio.timeout(_WITHIN):
+                await location_of(record).read_object(CLAIM, await self._identify(record.stream))
+        except (TimeoutError, ReplicaUnreachable):
+            since, times = self._unanswered.get(store, (asked_at, 0))
+            self._unanswered[store] = since, times + 1
+        except (ReplicaError, ReplicatorError):  # that is an answer, or a matter of our own
+            self._unanswered.pop(store, None)
+        else:
+            self._unanswered.pop(store, None)
+
     async def _starts(self, record: Record) -> bool | None:
         """Whether a restore finds a file to begin with; `None` where that is unknown, or another replica is due."""
         if record.reset_due:
@@ -139,6 +168,10 @@ class Guards:
             return False
         self._looked[what, name] = now
         return True
+
+
+def _store_of(record: Record) -> str:
+    return f"{location_of(record).store} {record.stream.destination.auth_ref}"
 
 
 def _is_lost(record: Record, starts: bool | None) -> bool:

@@ -65,10 +65,12 @@ class Health:
             self.stalled, self._answers_since, self._delay = None, None, 1.0
 
     def answers(self) -> None:
-        """Nothing is uploaded, though the store answers."""
+        """Nothing is uploaded, though the store answers. That is a failure, of which the engine says nothing."""
         self.stalled = None
         if self._answers_since is None:
             self._answers_since = time.monotonic()
+            self.last_error = "nothing was uploaded, though the store answers, and litestream does not say why"
+            self._failures.append(self._answers_since)
 
     def answered_for(self) -> float:
         """Seconds since the store answers and nothing is uploaded."""

@@ -13,7 +13,7 @@ from replicator.backends.sqlite.litestream import EngineError, EngineTimeout, Li
 from replicator.backends.sqlite.positions import Position, batch_time
 from replicator.backends.sqlite.record import Phase, Record
 from replicator.backends.sqlite.uploads import Upload
-from replicator.model import Checkpoint, StreamState, StreamStatus
+from replicator.model import Checkpoint, StreamState, StreamStatus, format_time
 
 ASK_WITHIN = 2.0
 """Seconds that a process has for an answer."""
@@ -66,17 +66,28 @@ def stale_after(interval: timedelta | None) -> timedelta:
 
 
 async def status_of(
-    record: Record, health: Health, database: Path, answer: Answer | None, now: datetime, *, moving: bool
+    record: Record,
+    health: Health,
+    database: Path,
+    answer: Answer | None,
+    now: datetime,
+    *,
+    moving: bool,
+    store_away_since: datetime | None = None,
 ) -> StreamStatus:
     """Put together what is known.
 
     :param answer: `None` where the stream is in no process.
+    :param store_away_since: since when its store does not answer.
     :param moving: it is being made, copied, or taken over by a process just now.
     """
     txid = answer.synced.txid if answer and answer.synced else None
     replicated = answer.synced.replicated_txid if answer and answer.synced else None
     made, seen, waiting = await asyncio.to_thread(_times, database, replicated, txid)
     state, error = _state(record, health, answer, now, moving)
+    if store_away_since is not None and state in (StreamState.RUNNING, StreamState.CATCHING_UP):
+        state = StreamState.FAILED
+        error = health.stalled or f"its store has not answered since {format_time(store_away_since)}"
     lag_events = txid - replicated if txid is not None and replicated is not None else None
     lag_seconds = None
     if lag_events == 0:
