@@ -89,11 +89,6 @@ class Occupied(Generic[K, V]):
             self._due.discard(key)
             self._remove(key)
 
-    @property
-    def is_seen(self) -> bool:
-        """Whether the places of every key are known."""
-        return not self._due
-
     async def visit(self, key: K) -> _Computed[V]:
         """See every place as it is now, and the occupant of a key that need not be added. Visits share their look.
 
@@ -110,8 +105,12 @@ class Occupied(Generic[K, V]):
     def visit_now(self, key: K) -> _Computed[V]:
         """Do the same at once, in the event loop."""
         self._due |= self._users_of(_changed(self._sights()))
-        self._put({key: _computed(self._compute, key) for key in self._due})
+        self.see_due()
         return _computed(self._compute, key)
+
+    def see_due(self) -> None:
+        """See the places of the keys that were added since the last visit, in the event loop."""
+        self._put({key: _computed(self._compute, key) for key in self._due})
 
     async def _survey(self) -> None:
         visits, self._waiting = self._waiting, []

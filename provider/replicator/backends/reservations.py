@@ -112,14 +112,13 @@ class Reservations:
         self._occupied.drop(Ends.of(stream))
 
     async def _see(self, stream: Stream, ends: Ends) -> tuple[Footprint, dict[str, Sight | None]]:
-        """Look at the places of all, until nobody has got one meanwhile."""
+        """Look at the places of all."""
         async with _answer_of_the_disk(stream):
-            while True:
-                self._sync()
-                computed = await self._occupied.visit(ends)
-                self._sync()
-                if self._occupied.is_seen:
-                    return computed
+            self._sync()
+            computed = await self._occupied.visit(ends)
+        self._sync()
+        self._occupied.see_due()  # somebody's who has got a place in this moment
+        return computed
 
     def _sync(self) -> None:
         now = set(self._others())
