@@ -457,7 +457,7 @@ class StreamStatus(Model):
     :param last_error: the newest failure, or what the stream waits for; quoted from the engine and redacted.
     :param uploaded_bytes: bytes at the destination of the file that is uploaded now, where it is large enough to be
         uploaded in parts.
-    :param upload_total_bytes: the size of that file.
+    :param upload_total_bytes: the size of that file in bytes.
     """
 
     name: str

@@ -83,7 +83,7 @@ export interface GetStreamStatusResult {
      */
     readonly state: enums.StreamState;
     /**
-     * The size of that file.
+     * The size of that file in bytes.
      */
     readonly uploadTotalBytes?: number;
     /**

@@ -108,11 +108,12 @@ import importlib, pkgutil, sys
 sys.path.append(sys.argv[1])
 from replicator.backends import REGISTRY
 drivers = [backend.driver.partition(":")[0] for backend in REGISTRY.values() if not backend.via_agent]
+serving = ("remote.app", "remote.pending", "remote.server", "plugin.__main__")
 families = {".".join(driver.split(".")[:3]) for driver in drivers}
 for package in ("replicator.plugin", "replicator.lifecycle", "replicator.remote", *families):
     package = importlib.import_module(package)
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if module.name not in ("replicator.remote.app", "replicator.remote.server", "replicator.plugin.__main__"):
+        if module.name.removeprefix("replicator.") not in serving:
             print(importlib.import_module(module.name).__file__)
 """
     command = [sys.executable, "-I", "-S", "-c", code, str(plugin / "lib")]

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 import httpx
+from replicator.backends.reservations import Reservations
 from replicator.errors import AgentUnreachable
 from replicator.model import Owner, Stream
 from replicator.remote.app import build_app
@@ -48,7 +49,7 @@ class Memory(Watched):
 
     def lose(self, name: str) -> None:
         """The record is gone, as after a lost disk."""
-        del self._records[name]
+        self._reservations.drop(self._records.pop(name).stream)
         if self._ledger:
             self._ledger.lost(name)
 
@@ -62,6 +63,9 @@ class Memory(Watched):
             yield
         finally:
             self._records, self.delivered, self._ledger = records, delivered, ledger
+            self._reservations = Reservations()
+            for record in records.values():
+                self._reservations.keep(record.stream)
 
 
 class Fault(Enum):

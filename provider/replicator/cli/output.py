@@ -60,7 +60,7 @@ def sentence(text: str) -> str:
 
 @contextmanager
 def showing(what: str) -> Iterator[None]:
-    """Show what the operations in here tell: a moving line on a terminal, one line for each change elsewhere.
+    """Show what the operations in here tell: a moving line on a terminal, else lines on stderr.
 
     :param what: what is shown before the first text.
     """
@@ -76,7 +76,7 @@ def showing(what: str) -> Iterator[None]:
         if text != last:
             last = text
             if status is None:
-                say(f"{text} …")
+                print(f"{text} …", file=sys.stderr, flush=True)
             else:
                 status.update(text)
 

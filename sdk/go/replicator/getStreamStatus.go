@@ -75,7 +75,7 @@ type GetStreamStatusResult struct {
 	Name string `pulumi:"name"`
 	// What the engine says that a stream does; taken from its worst part.
 	State StreamStateEnum `pulumi:"state"`
-	// The size of that file.
+	// The size of that file in bytes.
 	UploadTotalBytes *float64 `pulumi:"uploadTotalBytes"`
 	// Bytes at the destination of the file that is uploaded now, where it is large enough to be uploaded in parts.
 	UploadedBytes *float64 `pulumi:"uploadedBytes"`
@@ -160,7 +160,7 @@ func (o GetStreamStatusResultOutput) State() StreamStateEnumOutput {
 	return o.ApplyT(func(v GetStreamStatusResult) StreamStateEnum { return v.State }).(StreamStateEnumOutput)
 }
 
-// The size of that file.
+// The size of that file in bytes.
 func (o GetStreamStatusResultOutput) UploadTotalBytes() pulumi.Float64PtrOutput {
 	return o.ApplyT(func(v GetStreamStatusResult) *float64 { return v.UploadTotalBytes }).(pulumi.Float64PtrOutput)
 }

@@ -1189,7 +1189,7 @@ type StreamStatus struct {
 	Name string `pulumi:"name"`
 	// What the engine says that a stream does; taken from its worst part.
 	State StreamStateEnum `pulumi:"state"`
-	// The size of that file.
+	// The size of that file in bytes.
 	UploadTotalBytes *float64 `pulumi:"uploadTotalBytes"`
 	// Bytes at the destination of the file that is uploaded now, where it is large enough to be uploaded in parts.
 	UploadedBytes *float64 `pulumi:"uploadedBytes"`
@@ -1260,7 +1260,7 @@ func (o StreamStatusOutput) State() StreamStateEnumOutput {
 	return o.ApplyT(func(v StreamStatus) StreamStateEnum { return v.State }).(StreamStateEnumOutput)
 }
 
-// The size of that file.
+// The size of that file in bytes.
 func (o StreamStatusOutput) UploadTotalBytes() pulumi.Float64PtrOutput {
 	return o.ApplyT(func(v StreamStatus) *float64 { return v.UploadTotalBytes }).(pulumi.Float64PtrOutput)
 }
@@ -1394,7 +1394,7 @@ func (o StreamStatusPtrOutput) State() StreamStateEnumPtrOutput {
 	}).(StreamStateEnumPtrOutput)
 }
 
-// The size of that file.
+// The size of that file in bytes.
 func (o StreamStatusPtrOutput) UploadTotalBytes() pulumi.Float64PtrOutput {
 	return o.ApplyT(func(v *StreamStatus) *float64 {
 		if v == nil {

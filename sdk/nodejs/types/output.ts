@@ -317,7 +317,7 @@ export interface StreamStatus {
      */
     state: enums.StreamState;
     /**
-     * The size of that file.
+     * The size of that file in bytes.
      */
     uploadTotalBytes?: number;
     /**

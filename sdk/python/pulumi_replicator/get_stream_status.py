@@ -150,7 +150,7 @@ class GetStreamStatusResult:
     @pulumi.getter(name="uploadTotalBytes")
     def upload_total_bytes(self) -> Optional[_builtins.float]:
         """
-        The size of that file.
+        The size of that file in bytes.
         """
         return pulumi.get(self, "upload_total_bytes")
 

@@ -818,7 +818,7 @@ class StreamStatus(dict):
         :param 'Checkpoint' last_checkpoint: The position up to which everything is at the destination.
         :param _builtins.str last_error: The newest failure, or what the stream waits for; quoted from the engine and redacted.
         :param _builtins.str last_event: Time of the last change that was seen at the source.
-        :param _builtins.float upload_total_bytes: The size of that file.
+        :param _builtins.float upload_total_bytes: The size of that file in bytes.
         :param _builtins.float uploaded_bytes: Bytes at the destination of the file that is uploaded now, where it is large enough to be uploaded in parts.
         """
         pulumi.set(__self__, "name", name)
@@ -928,7 +928,7 @@ class StreamStatus(dict):
     @pulumi.getter(name="uploadTotalBytes")
     def upload_total_bytes(self) -> Optional[_builtins.float]:
         """
-        The size of that file.
+        The size of that file in bytes.
         """
         return pulumi.get(self, "upload_total_bytes")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from replicator.backends.sqlite import attachment, traffic, uploads
+from replicator.backends.sqlite import attachment, lanes, traffic, uploads
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.litestream import CommandLine
 from replicator.backends.sqlite.replica import parse_replica
@@ -26,17 +26,19 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
 OWNER = Owner(urn=URN)
 MB = 1_000_000
-RATE = 1 * MB  # bytes a second
+RATE = 2 * MB  # bytes a second
 SHAPES = pytest.mark.parametrize("changes", [{}, {"checkpointInterval": "500ms"}], ids=["shared", "own"])
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits of time are short, so that only the data that moves can keep an upload going."""
+    monkeypatch.setattr(attachment, "FIRST_UPLOAD", 2.0)
+    monkeypatch.setattr(lanes, "COPY_WITHIN", 2.0)
     monkeypatch.setattr(attachment, "_REACHED_IN_VAIN", 1.0)
     monkeypatch.setattr(uploads, "_SLACK", 2.0)
     monkeypatch.setattr(uploads, "_SLOWEST", 10 * MB)
-    monkeypatch.setattr(traffic, "STILL_FOR", 8.0)
+    monkeypatch.setattr(traffic, "STILL_FOR", 6.0)
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ async def test_a_large_transaction_is_catching_up(
     sent = link.sent
     await asyncio.to_thread(fill, database, 26)
     began = time.monotonic()
-    while time.monotonic() - began < 20:
+    while time.monotonic() - began < 11:
         status = await agent.driver.get_status("orders")
         assert status.state in (StreamState.RUNNING, StreamState.CATCHING_UP), status
         await asyncio.sleep(0.5)
@@ -138,10 +140,10 @@ async def test_the_copy_of_mode_snapshot_is_seen_while_it_lasts(
     agent: Agent, command_line: CommandLine, tmp_path: Path, link: Link, narrow: str, place: str
 ) -> None:
     database = make_database(tmp_path / "shop.db")
-    fill(database, 15)
+    fill(database, 12)
     made = asyncio.create_task(agent.driver.upsert_stream(declare("orders", database, narrow, mode="snapshot")))
     await until(lambda: _moves(link), what="the copy has begun")
-    await asyncio.sleep(8)
+    await asyncio.sleep(3)
     assert (await agent.driver.get_status("orders")).state is StreamState.SNAPSHOT
     await made
     await state_is(agent.driver, "orders", StreamState.PAUSED)

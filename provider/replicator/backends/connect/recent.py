@@ -34,6 +34,12 @@ class Recent(Generic[T]):
             self._answer = asyncio.create_task(self._whole(), context=Context())  # it is nobody's own
         return await asyncio.shield(self._answer)
 
+    def forget_error(self) -> None:
+        """Ask again for whoever comes next, where the last answer was an error: what was away may be back."""
+        answer = self._answer
+        if answer is not None and answer.done() and (answer.cancelled() or answer.exception() is not None):
+            self._answer = None
+
     async def _whole(self) -> T:
         try:
             return await self._ask()

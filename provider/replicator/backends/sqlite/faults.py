@@ -21,6 +21,7 @@ from replicator.errors import (
     SourceMissing,
 )
 
+_MAKE_ROOM = "free space on the database's disk, or move the database to a larger one"
 _GRANT = "give the agent's user write permission on the database and its folder"
 
 _MEANINGS: tuple[tuple[str, type[ReplicatorError], str, str], ...] = (
@@ -33,7 +34,7 @@ _MEANINGS: tuple[tuple[str, type[ReplicatorError], str, str], ...] = (
     ),
     (r"not a database|malformed", SourceFormat, "source.uri", "point the stream at an SQLite file"),
     (r"database is locked|SQLITE_BUSY", SourceLocked, "source.uri", "end the transaction that holds the database"),
-    (r"no space left|disk.*full|SQLITE_FULL", SourceFull, "source.uri", "free space on the database's disk"),
+    (r"no space left|disk.*full|SQLITE_FULL", SourceFull, "source.uri", _MAKE_ROOM),
     (
         r"readonly database|attempt to write a readonly|permission denied|SQLITE_READONLY|unable to open database",
         SourceDenied,
@@ -65,7 +66,7 @@ _DATABASE: dict[type[db.DatabaseError], tuple[type[ReplicatorError], str]] = {
     db.DatabaseLocked: (SourceLocked, "end the transaction that holds the database"),
     wal.WalRestarted: (SourceLocked, "run the same command again"),
     db.DatabaseForbidden: (SourceDenied, _GRANT),
-    db.DatabaseFull: (SourceFull, "free space on the database's disk, or move the database to a larger one"),
+    db.DatabaseFull: (SourceFull, _MAKE_ROOM),
 }
 
 

@@ -16,6 +16,7 @@ STILL_FOR = 60.0
 
 _PROGRESS = 262_144  # bytes; fewer are polls, and requests that are refused and sent again
 _SOCKET = "socket:["
+_UNSEEN = 30.0  # seconds without a look
 
 
 def bytes_moved(pid: int, *, received: bool = False) -> int | None:
@@ -66,7 +67,7 @@ class Traffic:
         """Look. Return whether data has moved within the last `STILL_FOR` seconds; True where that cannot be seen."""
         now = self._clock()
         count = bytes_moved(pid, received=self._received) if pid is not None else None
-        unseen = now - self._looked_at > STILL_FOR  # what happened since then, nobody knows
+        unseen = now - self._looked_at > _UNSEEN  # what happened since then, nobody knows
         self._looked_at = now
         if pid != self._pid or count is None or unseen:
             self._pid, self._mark, self._moved_at = pid, count or 0, now

@@ -105,6 +105,8 @@ class KafkaMirror:
     async def upsert_stream(self, stream: Stream) -> None:
         stream = with_canonical_options(stream.model_copy(update={"backend": self.kind}))
         async with self._cluster.slot(stream.name):
+            self._mirrors.forget_error()
+            self._identity.forget_error()
             held = None if await self._seems_new(stream) else await self._streams.get(stream.name)
             while not await self._make_it_so(stream, held):
                 held = await self._streams.get(stream.name)

@@ -51,6 +51,10 @@ class Mirrors:
         """Return a recent look."""
         return await self._recent.get()
 
+    def forget_error(self) -> None:
+        """Look again for whoever comes next, where the last look failed."""
+        self._recent.forget_error()
+
     async def next(self) -> Look:
         """Return a look that begins after this call."""
         return await self._next.next()
