@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from tests.e2e import bare
+from tests.e2e.litestream import BUCKET, World, world
 from tests.e2e.memory import Memory, serving
+from tests.engines import s3_server
 from tests.pulumi import ROOT, Project
 from tools.dist import build_wheel
 
@@ -50,3 +52,12 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a CLI that runs programs with our package alone: no SDK, and no plugin where it looks."""
     folder = tmp_path_factory.mktemp("bare")
     return {"PULUMI_PYTHON_CMD": str(bare.make(folder, build_wheel(ROOT, folder)))}
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One S3 server and one agent for all."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as s3:
+        s3.make_bucket(BUCKET)
+        with world(s3) as made:
+            yield made

@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,9 @@ from replicator.backends.sqlite.replica import S3Credentials, engine_environment
 
 from tests.agent.support import command
 from tests.e2e.conftest import Make
-from tests.e2e.litestream import BUCKET, World, world
+from tests.e2e.litestream import BUCKET, World
 from tests.e2e.memory import until
-from tests.engines import add_rows, find_engine, s3_server
+from tests.engines import add_rows, find_engine
 from tests.pulumi import SCRIPTS
 
 pytestmark = pytest.mark.engine
@@ -31,14 +30,6 @@ dbs:
   - path: {folder}/theirs.db
     replica: {{type: s3, bucket: {bucket}, path: old/theirs, endpoint: "{endpoint}", sync-interval: 1s}}
 """
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as s3:
-        s3.make_bucket(BUCKET)
-        with world(s3) as made:
-            yield made
 
 
 def restored(here: World, output: Path, txid: int | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import yaml
 
 from tests.agent.support import command
 from tests.e2e.conftest import Make
-from tests.e2e.litestream import BUCKET, World, world
+from tests.e2e.litestream import BUCKET, World
 from tests.e2e.memory import EFFECTS
-from tests.engines import add_rows, s3_server
+from tests.engines import add_rows
 from tests.languages import prepare
 from tests.pulumi import Project
 
@@ -28,14 +27,6 @@ dbs:
   - path: {folder}/{names[1]}.db
     replica: {{type: s3, bucket: {bucket}, path: "{names[1]}", endpoint: "{endpoint}", sync-interval: 1s}}
 """
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as s3:
-        s3.make_bucket(BUCKET)
-        with world(s3) as made:
-            yield made
 
 
 def _adopt(here: World, names: list[str], make_project: Make, folder: Path) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from replicator.capabilities import LITESTREAM
 from replicator.model import Stream, StreamState
 
 from tests.e2e.conftest import Make
-from tests.e2e.litestream import BUCKET, World, Writer, world
+from tests.e2e.litestream import BUCKET, World, Writer
 from tests.e2e.memory import until
 from tests.e2e.test_interrupts import finish
-from tests.engines import add_rows, s3_server
+from tests.engines import add_rows
 from tests.pulumi import Project, kill_plugins
 
 pytestmark = pytest.mark.engine
@@ -32,15 +32,6 @@ NUMBERS = {
     "lagEvents": "${now.lagEvents}",
     "checkpoint": "${now.lastCheckpoint.lsn}",
 }
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """One S3 server and one agent for all."""
-    with s3_server(tmp_path_factory.mktemp("s3")) as s3:
-        s3.make_bucket(BUCKET)
-        with world(s3) as made:
-            yield made
 
 
 def rows(database: Path) -> int:

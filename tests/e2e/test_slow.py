@@ -13,10 +13,9 @@ import pytest
 from replicator.model import StreamState
 
 from tests.e2e.conftest import Make
-from tests.e2e.litestream import BUCKET, World, world
+from tests.e2e.litestream import World
 from tests.e2e.memory import until
 from tests.e2e.test_interrupts import finish
-from tests.engines import s3_server
 from tests.link import Link, link_to
 from tests.pulumi import Project
 
@@ -24,14 +23,6 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 MB = 1_000_000
 SKIP = "--skip-preview"
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as s3:
-        s3.make_bucket(BUCKET)
-        with world(s3) as made:
-            yield made
 
 
 @pytest.fixture

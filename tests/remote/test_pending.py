@@ -93,17 +93,21 @@ async def test_an_agent_that_was_restarted_is_told_again(socket_path: Path) -> N
                 assert error.unfinished
 
 
-async def test_an_operation_that_is_forgotten_is_sent_again(socket_path: Path) -> None:
+async def test_an_operation_that_is_forgotten_is_sent_again(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unknown(*_: object) -> Response:
+        return Response(status_code=410)
+
     recorder = Recorder()
-    app = build_app({"recorder": recorder})
     recorder._gate = asyncio.Event()
+    app = build_app({"recorder": recorder})
     async with serving(app, socket_path), connected(socket_path, timeout=SHORT) as client:
         asked = asyncio.create_task(client.preflight(make_stream()))
         await recorder.entered.wait()
         await asyncio.sleep(0.3)
-        while len(recorder.calls) == 1:
-            app.state.pending.clear()
-            await asyncio.sleep(0.01)
+        with monkeypatch.context() as patch:
+            patch.setattr(pending.Pending, "ask", unknown)
+            while len(recorder.calls) == 1:
+                await asyncio.sleep(0.01)
         recorder._gate.set()
         assert await asked == [FINDING]
     assert [method for method, _ in recorder.calls] == ["preflight", "preflight"]

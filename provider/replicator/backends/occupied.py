@@ -65,9 +65,6 @@ class Occupied(Generic[K, V]):
         self._under: defaultdict[_Path, set[K]] = defaultdict(set)
         self._names: defaultdict[Node, Counter[tuple[str, ...]]] = defaultdict(Counter)
 
-    def __iter__(self) -> Iterator[K]:
-        return iter(self._count)
-
     def add(self, key: K, computed: _Computed[V] | None = None) -> None:
         """Let a key have its places, until it is dropped as often as it was added.
 

@@ -117,7 +117,7 @@ class Reservations:
             self._sync()
             computed = await self._occupied.visit(ends)
         self._sync()
-        self._occupied.see_due()  # somebody's who has got a place in this moment
+        self._occupied.see_due()  # of streams that were added during the look
         return computed
 
     def _sync(self) -> None:

@@ -131,7 +131,6 @@ def build_app(
         exception_handlers={404: _refuse_route, 405: _refuse_route},
     )
     app.router.redirect_slashes = False
-    app.state.pending = pending
     return app
 
 

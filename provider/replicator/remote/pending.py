@@ -61,10 +61,6 @@ class Pending:
         pending.task.add_done_callback(lambda _: setattr(pending, "ended_at", self._clock()))
         return await self._answer(secrets.token_hex(16), pending, wait)
 
-    def clear(self) -> None:
-        """Forget all of them. They go on."""
-        self._by_id.clear()
-
     async def ask(self, id: str, wait: float) -> Response:
         """Return the answer to an operation, or what goes on after `wait` seconds, or when that changes."""
         pending = self._by_id.get(id)

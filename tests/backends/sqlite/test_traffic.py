@@ -37,12 +37,13 @@ def sender() -> Iterator[tuple[int, socket.socket]]:
 
 
 def settled(count: Callable[[], int | None]) -> int:
-    """The count when it does not change any more."""
-    before = None
-    while (now := count()) is None or now != before:
-        before = now
-        time.sleep(0.3)
-    return now
+    """The count when it has not changed for a second; a loaded machine holds the sender up for some tenths."""
+    before, since = count(), time.monotonic()
+    while before is None or time.monotonic() - since < 1.0:
+        time.sleep(0.1)
+        if (now := count()) != before:
+            before, since = now, time.monotonic()
+    return before
 
 
 def receive(line: socket.socket, size: int) -> None:

@@ -42,7 +42,7 @@ PATIENCE = 5.0
 """Seconds that a question to the brokers may take."""
 
 _THREADS = ThreadPoolExecutor(64, thread_name_prefix="kafka")
-"""For calls that wait: where asyncio's own few threads wait for clusters that are down, nobody else is answered."""
+"""For blocking calls to brokers. Calls to clusters that are down would occupy all of asyncio's default threads."""
 
 _AWAY = frozenset(
     {

@@ -29,7 +29,7 @@ class Poller(Generic[T]):
     async def next(self) -> T:
         """What a look sees that begins after this call. All who ask before it begins share it, and its error."""
         if self._coming is None:
-            self._coming = asyncio.create_task(self._look_soon(), context=Context())  # it is nobody's own
+            self._coming = asyncio.create_task(self._look_soon(), context=Context())  # all callers share it
             self._begun.add(self._coming)
             self._coming.add_done_callback(self._ended)
         return await asyncio.shield(self._coming)

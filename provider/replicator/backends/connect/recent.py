@@ -31,11 +31,11 @@ class Recent(Generic[T]):
         """The answer. A caller that is cancelled does not take it from the others."""
         if self._answer is None or time.monotonic() > self._good_until:
             self._good_until = time.monotonic() + self._max_age
-            self._answer = asyncio.create_task(self._whole(), context=Context())  # it is nobody's own
+            self._answer = asyncio.create_task(self._whole(), context=Context())  # all callers share it
         return await asyncio.shield(self._answer)
 
     def forget_error(self) -> None:
-        """Ask again for whoever comes next, where the last answer was an error: what was away may be back."""
+        """Discard the last answer if it was an error, so that the next caller asks again."""
         answer = self._answer
         if answer is not None and answer.done() and (answer.cancelled() or answer.exception() is not None):
             self._answer = None

@@ -223,9 +223,9 @@ class Attachment:
             await self._ask_why(record, health)
 
     async def _ask_why(self, record: Record, health: Health) -> None:
-        """The engine tells nobody why it does not upload: see whether the store answers us, and begin anew if it does.
+        """Find out why the engine does not upload, which it does not tell. Attach again where the store answers.
 
-        Not at once, since the engine tries by itself, and to begin anew means to upload the whole database.
+        Not at once: the engine tries again by itself, and to attach again may upload the whole database.
         """
         try:
             await _reach(await self.job(record))

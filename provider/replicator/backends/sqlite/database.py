@@ -93,7 +93,7 @@ async def inspect(path: Path) -> DatabaseFacts:
 async def checkpoint_truncate(path: Path, *, within: float = 5.0) -> bool:
     """Move the whole WAL into the database and empty it; False if readers or writers left no moment for that.
 
-    It tries for `within` seconds, and waits for nobody: a checkpoint that waits for a reader stops every writer.
+    It tries for `within` seconds and never blocks: a checkpoint that waits for a reader blocks every writer.
     A database without a WAL has nothing to lose: True. Raises DatabaseError's kinds.
     """
     return await asyncio.to_thread(_checkpoint_truncate, path, within)

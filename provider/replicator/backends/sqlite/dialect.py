@@ -27,6 +27,10 @@ class Dialect:
         """The folder that the engine keeps beside `database`."""
         return database.with_name(self.side_folder.format(name=database.name))
 
+    def transactions_of(self, database: Path) -> Path:
+        """The folder in which the engine keeps single transactions beside `database` for a while."""
+        return self.side_folder_of(database) / "ltx" / "0"
+
 
 LITESTREAM = Dialect(
     kind="litestream",

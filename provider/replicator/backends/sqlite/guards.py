@@ -148,10 +148,10 @@ class Guards:
         except (TimeoutError, ReplicaUnreachable):
             since, times = self._unanswered.get(store, (asked_at, 0))
             self._unanswered[store] = since, times + 1
+            return
         except (ReplicaError, ReplicatorError):  # that is an answer, or a matter of our own
-            self._unanswered.pop(store, None)
-        else:
-            self._unanswered.pop(store, None)
+            pass
+        self._unanswered.pop(store, None)
 
     async def _starts(self, record: Record) -> bool | None:
         """Whether a restore finds a file to begin with; `None` where that is unknown, or another replica is due."""

@@ -14,7 +14,7 @@ from replicator.backends.sqlite.database import DatabaseError
 from replicator.backends.sqlite.litestream import ControlClient, EngineError, EngineTimeout, ListedDatabase, Synced
 from replicator.backends.sqlite.replica import ReplicaLocation, S3Credentials
 from replicator.backends.sqlite.traffic import Traffic
-from replicator.backends.sqlite.uploads import Arrivals, Upload, next_file, next_upload
+from replicator.backends.sqlite.uploads import Arrivals, Upload, newest_upload, next_file, next_upload
 
 _POLL = 0.05
 _LONGEST_POLL = 1.0
@@ -266,8 +266,7 @@ class Lane:
         :param replicated: the last transaction at the destination; unknown, it is taken for the newest one.
         """
         if self.copy is not None or replicated is None:
-            newest = await asyncio.to_thread(wal.newest_transaction, job.database)
-            replicated = newest - 1 if newest else None
+            return await newest_upload(job.database, job.location, job.credentials)
         return await next_upload(job.database, replicated, job.location, job.credentials)
 
     async def note_taken(self, job: Job) -> None:

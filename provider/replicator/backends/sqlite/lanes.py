@@ -32,7 +32,7 @@ from replicator.backends.sqlite.litestream import (
 )
 from replicator.backends.sqlite.replica import ReplicaError, S3Credentials, S3Location, engine_environment
 from replicator.backends.sqlite.room import refuse_a_copy, remove_a_part
-from replicator.backends.sqlite.uploads import next_upload
+from replicator.backends.sqlite.uploads import newest_upload
 from replicator.model import format_upload
 from replicator.progress import tell
 
@@ -167,9 +167,7 @@ class Lanes:
 
         Without this the end of the last connection removes it.
         """
-        held = wal.Hold(None)
-        with suppress(DatabaseError):
-            held = await wal.hold(database)
+        held = await wal.hold_if_possible(database)
         self._kept[database] = held
         try:
             yield
@@ -237,11 +235,8 @@ class Lanes:
         """Unregister. Raise EngineUnreachable where the process is gone, EngineTimeout where it had to be ended."""
         if lane not in self._alive:
             raise EngineUnreachable("unregister", None, "its litestream process was ended")
-        held = wal.Hold(None)
-        with suppress(
-            DatabaseError
-        ):  # the engine ends its own transaction before it looks at the WAL for the last time
-            held = await wal.hold(job.database)
+        # The engine ends its own transaction before it looks at the WAL for the last time.
+        held = await wal.hold_if_possible(job.database)
         try:
             released = Released(txid=(await lane.control.unregister(job.database, timeout=timeout)).txid)
         except EngineTimeout as error:
@@ -506,8 +501,7 @@ class Lanes:
 
 async def _tell_upload(job: Job) -> None:
     while True:
-        newest = await asyncio.to_thread(wal.newest_transaction, job.database)
-        upload = await next_upload(job.database, newest - 1 if newest else None, job.location, job.credentials)
+        upload = await newest_upload(job.database, job.location, job.credentials)
         tell(f"snapshot, {format_upload(upload.arrived, upload.total)}" if upload else "snapshot")
         await asyncio.sleep(_TELL_EVERY)
 

@@ -49,7 +49,7 @@ class Position:
 def transaction_file(database: Path, txid: int) -> Path:
     """Where the engine keeps one transaction beside the database, until it is old enough to go."""
     name = format_txid(txid)
-    return LITESTREAM.side_folder_of(database) / "ltx" / "0" / f"{name}-{name}.ltx"
+    return LITESTREAM.transactions_of(database) / f"{name}-{name}.ltx"
 
 
 def batch_time(database: Path, txid: int) -> datetime | None:

@@ -142,7 +142,7 @@ def _state(
     if health.error:
         return StreamState.FAILED, health.error
     if answer is None or moving:
-        return StreamState.SNAPSHOT, None  # whenever a process takes a database over, it begins with a whole copy
+        return StreamState.SNAPSHOT, None  # a takeover may begin with a whole copy
     if answer.listed is None and answer.gets_on:
         return StreamState.SNAPSHOT, None
     if answer.listed is None:

@@ -67,7 +67,7 @@ class Traffic:
         """Look. Return whether data has moved within the last `STILL_FOR` seconds; True where that cannot be seen."""
         now = self._clock()
         count = bytes_moved(pid, received=self._received) if pid is not None else None
-        unseen = now - self._looked_at > _UNSEEN  # what happened since then, nobody knows
+        unseen = now - self._looked_at > _UNSEEN  # too long ago to tell when data last moved
         self._looked_at = now
         if pid != self._pid or count is None or unseen:
             self._pid, self._mark, self._moved_at = pid, count or 0, now

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from replicator.backends.sqlite.positions import transaction_file
 from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3Credentials
+from replicator.backends.sqlite.wal import newest_transaction
 
 PART = 5 * 1024 * 1024
 """Bytes of which litestream makes one request; a larger file goes in parts. (Seen on 0.5.17.)"""
@@ -72,6 +73,12 @@ async def next_upload(
         return Upload(await location.arrived(waiting.name, credentials), waiting.size)
     except ReplicaError:
         return Upload(None, waiting.size)
+
+
+async def newest_upload(database: Path, location: ReplicaLocation, credentials: S3Credentials | None) -> Upload | None:
+    """Return the upload of the newest file, where nothing tells which one is on its way."""
+    newest = await asyncio.to_thread(newest_transaction, database)
+    return await next_upload(database, newest - 1 if newest else None, location, credentials)
 
 
 class Arrivals:

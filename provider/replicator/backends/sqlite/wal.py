@@ -17,6 +17,7 @@ restore lays that file over the snapshot, and rows of the gap go back to what th
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import struct
 from contextlib import suppress
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from replicator.backends.sqlite.database import DatabaseLocked, translated
+from replicator.backends.sqlite.database import DatabaseError, DatabaseLocked, translated
 from replicator.backends.sqlite.dialect import LITESTREAM
 
 _LTX_MAGIC = b"LTX1"
@@ -69,6 +70,14 @@ class Hold:
 async def hold(database: Path) -> Hold:
     """Begin a read transaction; without a WAL there is nothing to hold. Raises DatabaseError's kinds."""
     return Hold(await asyncio.to_thread(_begin, database))
+
+
+async def hold_if_possible(database: Path) -> Hold:
+    """Begin one, or hold nothing where that cannot be: for a caller to whom it is an advantage, and no condition."""
+    try:
+        return await hold(database)
+    except DatabaseError:
+        return Hold(None)
 
 
 async def grown(database: Path) -> bytes | None:
@@ -129,9 +138,8 @@ def newest_file(database: Path) -> TransactionFile | None:
 
 def written(database: Path) -> tuple[int | None, int]:
     """Return the engine's last transaction, and the bytes of the next one that it has written: these grow."""
-    folder = LITESTREAM.side_folder_of(database) / "ltx" / "0"
     size = 0
-    for path in folder.glob("*.tmp"):
+    for path in LITESTREAM.transactions_of(database).glob("*.tmp"):
         with suppress(FileNotFoundError):
             size += path.stat().st_size
     return newest_transaction(database), size
@@ -201,5 +209,10 @@ def _mark(database: Path) -> Path:
 
 
 def _newest_file(database: Path) -> Path | None:
-    folder = LITESTREAM.side_folder_of(database) / "ltx" / "0"
-    return max(folder.glob("*.ltx"), default=None, key=lambda path: path.name)
+    folder = LITESTREAM.transactions_of(database)
+    try:
+        with os.scandir(folder) as entries:  # thousands of them, and every status looks
+            newest = max((entry.name for entry in entries if entry.name.endswith(".ltx")), default=None)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+    return folder / newest if newest else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.backends.connect.mirror.bed import Bed
+from tools.kafka.cluster import Broker
 from tools.kafka.pair import Pair
 
 OpenBed = Callable[..., Bed]
@@ -37,3 +39,12 @@ def bed(kafka: Pair, open_bed: OpenBed) -> Bed:
 def at_source(kafka: Pair, open_bed: OpenBed) -> Bed:
     """From east to west, by the workers of the east."""
     return open_bed(kafka.east, kafka.west, kafka.east.connect)
+
+
+@pytest.fixture
+def third(tmp_path: Path) -> Iterator[Broker]:
+    """A broker of this test alone, which may end."""
+    broker = Broker(tmp_path / "third")
+    broker.start()
+    yield broker
+    broker.kill()

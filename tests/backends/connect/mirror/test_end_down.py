@@ -27,14 +27,6 @@ from tools.kafka.pair import Pair
 pytestmark = pytest.mark.engine
 
 
-@pytest.fixture
-def third(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker(tmp_path / "third")
-    broker.start()
-    yield broker
-    broker.kill()
-
-
 async def down(kafka: Pair, open_bed: OpenBed, third: Broker, **changes: Any) -> tuple[Bed, Stream]:
     """A mirror that has copied something and whose source does not answer any more, seen by a new process."""
     bed = open_bed(kafka.east, kafka.west, kafka.west.connect)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from replicator.errors import ReplayNotRetained, ReplayRefused
@@ -21,14 +19,6 @@ from tools.kafka.cluster import Broker, new_cluster_id
 from tools.kafka.pair import Pair
 
 pytestmark = pytest.mark.engine
-
-
-@pytest.fixture
-def third(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker(tmp_path / "third")
-    broker.start()
-    yield broker
-    broker.kill()
 
 
 def build_again(broker: Broker) -> None:

@@ -85,7 +85,7 @@ class Creating:
             raise
 
     async def _remove_parts(self, stream: str, parts: Parts) -> None:
-        """Remove what is left of another declaration, be it of a stream whose connector somebody deleted by hand."""
+        """Remove connectors of an earlier declaration, which stay when the main connector is deleted by hand."""
         for part in await self._streams.parts(stream):
             if part.name not in parts.others:
                 await self._cluster.delete(part.name, SEEN_WITHIN)

@@ -52,7 +52,7 @@ class Mirrors:
         return await self._recent.get()
 
     def forget_error(self) -> None:
-        """Look again for whoever comes next, where the last look failed."""
+        """Discard the last look if it failed, so that the next caller looks again."""
         self._recent.forget_error()
 
     async def next(self) -> Look:

@@ -64,7 +64,7 @@ async def check(
 
 
 def _refuse_ways(mine: Route, others: Sequence[Route], globs: Iterable[str], topics: Iterable[str] | None) -> None:
-    """What takes long where there are many mirrors, and asks nobody."""
+    """Run the checks that are slow with many mirrors and need no network."""
     refuse_overlap(mine, others, topics)
     refuse_own_copies(mine, globs, topics)
     refuse_circle(mine, others, topics)
