@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Set
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults.mirror.cell import Bed, Cell, cell
+from tests.faults.mirror.cell import Bed, Cell, cell, until
 from tests.faults.mirror.line import after
 
 Step = Callable[[Cell], Coroutine[Any, Any, None]]
@@ -199,9 +199,16 @@ async def begins_anew(cell: Cell) -> None:
 
 async def runs(cell: Cell, endings: list[str]) -> dict[str, dict[str, Any]]:
     """The connectors are these, all run, and nothing is half made."""
-    found = await cell.connectors()
+    found: dict[str, dict[str, Any]] = {}
+
+    async def all_run() -> bool:
+        found.clear()
+        found.update(await cell.connectors())
+        return {item["status"]["connector"]["state"] for item in found.values()} == {"RUNNING"}
+
+    # A rebalance that another stream has caused shows connectors that ran as UNASSIGNED for a moment.
+    await until(all_run, f"{cell.name}: all connectors run", told=lambda: found)
     assert sorted(found) == endings
-    assert {item["status"]["connector"]["state"] for item in found.values()} == {"RUNNING"}
     assert '"making":false' in found[""]["info"]["config"]["replicator.stream"]
     return found
 
