@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import httpx
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -24,6 +25,8 @@ from confluent_kafka.admin import (
 from tests.engines import wait_until
 from tools.kafka.cluster import SCRAM
 from tools.kafka.pair import Side
+
+T = TypeVar("T")
 
 MIRROR = "org.apache.kafka.connect.mirror.MirrorSourceConnector"
 BYTES = "org.apache.kafka.connect.converters.ByteArrayConverter"
@@ -121,15 +124,27 @@ def consume(client: Client, topic: str) -> list[Record]:
         consumer.close()
 
 
-def allow(side: Side, user: str, *rights: tuple[ResourceType, str, AclOperation]) -> None:
-    """Let a user of the secure listener do what each right says: the kind, the name (`*` is all) and the operation."""
-    wanted = [
-        AclBinding(kind, name, ResourcePatternType.LITERAL, f"User:{user}", "*", operation, AclPermissionType.ALLOW)
-        for kind, name, operation in rights
-    ]
+Right = tuple[ResourceType, str, AclOperation]
+"""A kind, a name (`*` is all) and an operation."""
+
+
+def allow(side: Side, user: str, *rights: Right) -> None:
+    """Let a user of the secure listener do what each right says."""
     admin = AdminClient(dict(plain(side.bootstrap)))
-    for done in admin.create_acls(wanted).values():
+    for done in admin.create_acls([_acl(AclBinding, user, right) for right in rights]).values():
         done.result(TIMEOUT)
+
+
+def forbid(side: Side, user: str, *rights: Right) -> None:
+    """Take rights of a user away."""
+    admin = AdminClient(dict(plain(side.bootstrap)))
+    for done in admin.delete_acls([_acl(AclBindingFilter, user, right) for right in rights]).values():
+        assert done.result(TIMEOUT)
+
+
+def _acl(kind: Callable[..., T], user: str, right: Right) -> T:
+    resource, name, operation = right
+    return kind(resource, name, ResourcePatternType.LITERAL, f"User:{user}", "*", operation, AclPermissionType.ALLOW)
 
 
 def mirror_config(source: str, target: str, topic: str) -> dict[str, str]:

@@ -29,6 +29,7 @@ from google.protobuf import struct_pb2
 from replicator.backends.connect.connector import unreadable
 from replicator.backends.connect.marker import HEADER, Marker
 from replicator.backends.connect.mirror.driver import open_mirror
+from replicator.backends.connect.mirror.group_sync import group_finding
 from replicator.backends.connect.mirror.streams import record
 from replicator.backends.settings import ConnectConfig
 from replicator.backends.sqlite.driver import SqliteDriver
@@ -49,6 +50,7 @@ from replicator.remote.ssh.command import CONFIG_VARIABLE
 from replicator.replicator import ReplayMethod, Replicator
 from replicator.values import PropertyError
 
+from tests.backends.connect.mirror.given import declare as declare_mirror
 from tests.backends.sqlite.agents import Agent, caught_up, declare, finished
 from tests.engines import S3Identity, S3Server, free_ports, make_database, s3_server
 from tests.lifecycle.given import OTHER_URN, S3, URN, checked, config, inputs
@@ -328,6 +330,19 @@ async def _(lab: Lab) -> str:
     server = lab.bucket()
     lab.keys(server.owner)
     return await _look(lab, server.url("backups", "orders"))
+
+
+@raises("RPL-SOURCE-COPIED")
+async def _(lab: Lab) -> str:
+    driver = await lab.replicating()
+    lab.tidy["24.7 kB"] = "57.3 MB"
+    (found,) = await driver.preflight(lab.stream(checkpointInterval="5s"))
+    return str(found.error("orders"))
+
+
+@raises("RPL-GROUPS-SYNC")
+async def _(lab: Lab) -> str:
+    return str(group_finding(declare_mirror(), [], None).error("orders"))
 
 
 @raises("RPL-DEST-DENIED")

@@ -22,6 +22,8 @@ ReplicatorError
 ├── DestinationMissing       RPL-DEST-MISSING       the bucket or folder is not there
 ├── DestinationDenied        RPL-DEST-DENIED        the destination refuses the credentials
 ├── DestinationInUse         RPL-DEST-INUSE         another writer's data is there
+├── CopiesAgain              RPL-SOURCE-COPIED      a change uploads, or may upload, the whole source again
+├── GroupsNotSynced          RPL-GROUPS-SYNC        how far offsets of consumer groups follow
 ├── EngineUnavailable        RPL-ENGINE-DOWN        the engine or its store did not answer
 ├── EngineRefused            RPL-ENGINE-REFUSED     the engine answered with an error
 ├── EngineDenied             RPL-ENGINE-DENIED      the engine and we do not trust each other
@@ -293,6 +295,28 @@ class DestinationInUse(ReplicatorError):
 
     code = "RPL-DEST-INUSE"
     category = Category.CONFLICT
+
+
+class CopiesAgain(ReplicatorError):
+    """A change uploads the whole source again, or may have to. It stands in a preview and fails no change.
+
+    Run the change when the upload of so many bytes does no harm. As information it means that the application may
+    restart its WAL in the moment of the change, which cannot be known before.
+    """
+
+    code = "RPL-SOURCE-COPIED"
+    category = Category.FAILED
+
+
+class GroupsNotSynced(ReplicatorError):
+    """How far the offsets of consumer groups follow a mirror. It stands beside a status and fails no change.
+
+    As a warning it means that a consumer cannot go on at the destination: no group matches, or no checkpoint was
+    written. Do what the text says. As information it has the number of groups and the time of the last checkpoint.
+    """
+
+    code = "RPL-GROUPS-SYNC"
+    category = Category.FAILED
 
 
 class EngineUnavailable(ReplicatorError):

@@ -13,7 +13,12 @@ from replicator.model import Checkpoint, Instant, Model, Owner, Stream, StreamSt
 
 
 class Severity(StrEnum):
-    """How certain a finding is: an error will fail the change, a warning may, info is worth knowing."""
+    """How much a finding matters.
+
+    :param error: a change would fail.
+    :param warning: it asks for attention.
+    :param info: it is good to know.
+    """
 
     ERROR = "error"
     WARNING = "warning"
@@ -21,7 +26,14 @@ class Severity(StrEnum):
 
 
 class Finding(Model):
-    """What a look at the live source and destination found before a change."""
+    """What a look at the live source and destination found: before a change, or beside a status.
+
+    :param severity: how much it matters.
+    :param code: stable, for programs.
+    :param message: what was found.
+    :param property: the input that it is about.
+    :param fix: what to do next.
+    """
 
     severity: Severity
     code: str

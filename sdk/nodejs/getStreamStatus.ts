@@ -39,7 +39,7 @@ export interface GetStreamStatusArgs {
 }
 
 /**
- * What the engine tells about a stream. Every number that it cannot tell is null.
+ * The status of a stream, and what else is worth knowing of it.
  */
 export interface GetStreamStatusResult {
     /**
@@ -54,6 +54,10 @@ export interface GetStreamStatusResult {
      * Changes written to the destination; the unit is the backend's.
      */
     readonly eventsReplicated?: number;
+    /**
+     * Such as consumer groups whose offsets are not synced; each with a severity and a stable code.
+     */
+    readonly findings: outputs.Finding[];
     /**
      * Changes that are not at the destination yet; the unit is the backend's.
      */

@@ -50,6 +50,10 @@ export interface GetStreamStatusesResult {
      */
     readonly failures: outputs.StatusFailure[];
     /**
+     * What else is worth knowing, by id; streams without a finding are left out.
+     */
+    readonly findings: {[key: string]: outputs.Finding[]};
+    /**
      * The status by id.
      */
     readonly statuses: {[key: string]: outputs.StreamStatus};

@@ -216,7 +216,7 @@ async def test_all_that_the_look_finds_is_told() -> None:
         error = await failing(provider.create(await provider.checked(), preview=True))
         assert (error.details() or "").splitlines() == [
             "stream 'orders': it would fail for 2 reasons [RPL-STREAM-INVALID]",
-            "  → mend each of them:",
+            "  → fix each of them:",
             "    source.uri: no file [RPL-SOURCE-MISSING]",
             "      → make it",
             "    destination.uri: no access [RPL-DEST-DENIED]",

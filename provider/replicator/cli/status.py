@@ -11,9 +11,11 @@ from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption
 from replicator.cli.output import UNKNOWN, rough, say, say_json, showing, words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from replicator.model import StreamStatus
+    from replicator.replicator import Description, Finding
 
 NameArgument = Annotated[str, typer.Argument(help="The stream's name.", metavar="NAME")]
 
@@ -32,23 +34,39 @@ def status(
 ) -> None:
     """Show state and lag of streams, measured now. What the engine cannot tell is shown as `-`.
 
-    The exit code is 1 where there is no stream of that name.
+    With a name, what else is known of that stream follows. The exit code is 1 where there is no stream of that name.
     """
     import asyncio
 
-    async def body() -> list[StreamStatus]:
+    from replicator.errors import StreamNotFound
+    from replicator.replicator import Severity
+
+    async def body() -> list[Description]:
         async with connected(backend, address) as client:
-            if name is not None:
-                return [await client.get_status(name)]
-            return sorted((item.status for item in await client.describe()), key=lambda found: found.name)
+            found = await client.describe(None if name is None else [name])
+            if name is not None and not found:
+                raise StreamNotFound(f"{backend} has no such stream", stream=name)
+            return sorted(found, key=lambda item: item.name)
 
     found = asyncio.run(body())
     if as_json:
-        say_json([item.model_dump(mode="json") for item in found])
-    elif found:
-        _show(found)
-    else:
+        say_json([{**item.status.model_dump(mode="json"), "findings": _json(item.findings)} for item in found])
+        return
+    if not found:
         say("there are no streams")
+        return
+    _show([item.status for item in found])
+    for item in found:
+        for finding in item.findings:
+            # What cannot be read is in the status, as the last error.
+            if finding.message != item.status.last_error and (name or finding.severity is not Severity.INFO):
+                say(f"{finding.severity} of {item.name}: {finding.message} [{finding.code}]")
+                if finding.fix:
+                    say(f"  → {finding.fix}")
+
+
+def _json(findings: Sequence[Finding]) -> list[dict[str, object]]:
+    return [finding.model_dump(mode="json", exclude_none=True) for finding in findings]
 
 
 def pause(name: NameArgument, backend: BackendOption = DEFAULT_BACKEND, address: AddressOption = None) -> None:

@@ -11,7 +11,7 @@ from pulumi.runtime.rpc import translate_output_properties
 from pydantic import ValidationError
 
 from replicator.dynamic import background
-from replicator.dynamic.outputs import ReplayResult, StreamStatus
+from replicator.dynamic.outputs import ReplayResult, StreamReport
 from replicator.errors import InvalidStream, ReplicatorError
 from replicator.lifecycle import functions
 from replicator.lifecycle.connect import Connections
@@ -23,13 +23,13 @@ from replicator.model import Checkpoint, Model
 A = TypeVar("A", bound=Model)
 
 
-def get_stream_status(stream: pulumi.Input[str]) -> pulumi.Output[StreamStatus]:
+def get_stream_status(stream: pulumi.Input[str]) -> pulumi.Output[StreamReport]:
     """What the engine tells about a stream now. The resource's outputs are as old as the last update or refresh.
 
     :param stream: the stream's id, `<backend>/<region or "default">/<name>`.
     """
-    found: pulumi.Output[StreamStatus] = _call(
-        "get_stream_status", GetStreamStatusArgs, {"stream": stream}, functions.get_stream_status, StreamStatus
+    found: pulumi.Output[StreamReport] = _call(
+        "get_stream_status", GetStreamStatusArgs, {"stream": stream}, functions.get_stream_status, StreamReport
     )
     return found
 

@@ -37,6 +37,36 @@ class StreamStatus(dict[str, Any]):
 
 
 @pulumi.output_type
+class Finding(dict[str, Any]):
+    """What else is worth knowing of a stream. `severity` is `error`, `warning` or `info`; `code` is stable."""
+
+    severity: str
+    code: str
+    message: str
+    property: str | None
+    fix: str | None
+
+
+@pulumi.output_type
+class StreamReport(dict[str, Any]):
+    """The status of a stream, and what else is worth knowing of it. Pulumi's output types inherit no fields."""
+
+    name: str
+    state: str
+    last_event: str | None = pulumi.property("lastEvent")
+    last_checkpoint: Checkpoint | None = pulumi.property("lastCheckpoint")
+    lag_seconds: float | None = pulumi.property("lagSeconds")
+    lag_events: int | None = pulumi.property("lagEvents")
+    bytes_replicated: int | None = pulumi.property("bytesReplicated")
+    events_replicated: int | None = pulumi.property("eventsReplicated")
+    errors_last_hour: int | None = pulumi.property("errorsLastHour")
+    last_error: str | None = pulumi.property("lastError")
+    uploaded_bytes: int | None = pulumi.property("uploadedBytes")
+    upload_total_bytes: int | None = pulumi.property("uploadTotalBytes")
+    findings: list[Finding]
+
+
+@pulumi.output_type
 class ReplayResult(dict[str, Any]):
     """The plan of a replay in a preview (`state` is `planned`), its record otherwise."""
 

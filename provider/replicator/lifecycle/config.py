@@ -198,7 +198,7 @@ def configured(
         raise InvalidConfig(only.reason, property=f"{PACKAGE}:{only.path}", fix=only.fix)
     if failures:
         listed = "".join(f"\n{indent(f'{PACKAGE}:{failure}', '    ')}" for failure in failures)
-        raise InvalidConfig(f"{len(failures)} settings are wrong", fix=f"mend each of them:{listed}")
+        raise InvalidConfig(f"{len(failures)} settings are wrong", fix=f"fix each of them:{listed}")
     return config
 
 

@@ -25,40 +25,48 @@ from replicator.lifecycle.shapes import (
     ReplayArgs,
     ReplayResult,
     StatusFailure,
+    StreamReport,
     StreamStatuses,
 )
 from replicator.lifecycle.wait import Limits, Progress, silent
 from replicator.model import Stream, StreamStatus
-from replicator.replicator import ReplayPlan
+from replicator.replicator import Description, ReplayPlan
 
 STATUS_AGE = 1.0
 """Seconds that a listing may be old for `get_stream_status`: a batch of them shares one."""
 
 
-async def get_stream_status(connections: Connections, args: GetStreamStatusArgs) -> StreamStatus:
+async def get_stream_status(connections: Connections, args: GetStreamStatusArgs) -> StreamReport:
     """The status, measured within the last second."""
-    at = StreamId.parse(args.stream)
-    found = await connections.describe(at, max_age=STATUS_AGE)
-    if found is None:
-        raise StreamNotFound(f"{at.backend} has no such stream", stream=at.name)
-    return found.status
+    found = await _described(connections, args.stream)
+    return StreamReport(**found.status.model_dump(), findings=found.findings)
 
 
 async def get_stream_statuses(connections: Connections, args: GetStreamStatusesArgs) -> StreamStatuses:
     """The statuses, with one listing for each engine; what cannot be had is told beside them."""
 
-    async def one(id: str) -> StreamStatus | StatusFailure:
+    async def one(id: str) -> Description | StatusFailure:
         try:
-            return await get_stream_status(connections, GetStreamStatusArgs(stream=id))
+            return await _described(connections, id)
         except ReplicatorError as error:
             return StatusFailure(stream=id, code=error.code, message=error.message)
 
     ids = list(dict.fromkeys(args.streams))
-    found = list(zip(ids, await asyncio.gather(*map(one, ids)), strict=True))
+    found = dict(zip(ids, await asyncio.gather(*map(one, ids)), strict=True))
+    described = {id: item for id, item in found.items() if isinstance(item, Description)}
     return StreamStatuses(
-        statuses={id: item for id, item in found if isinstance(item, StreamStatus)},
-        failures=tuple(item for _, item in found if isinstance(item, StatusFailure)),
+        statuses={id: item.status for id, item in described.items()},
+        failures=tuple(item for item in found.values() if isinstance(item, StatusFailure)),
+        findings={id: item.findings for id, item in described.items() if item.findings},
     )
+
+
+async def _described(connections: Connections, id: str) -> Description:
+    at = StreamId.parse(id)
+    found = await connections.describe(at, max_age=STATUS_AGE)
+    if found is None:
+        raise StreamNotFound(f"{at.backend} has no such stream", stream=at.name)
+    return found
 
 
 async def list_streams(connections: Connections, args: ListStreamsArgs) -> ListedStreams:

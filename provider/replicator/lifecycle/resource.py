@@ -189,7 +189,7 @@ class StreamResource:
         if errors:
             listed = "".join(f"\n{indent(sentence(item), '    ')}" for item in errors)
             raise InvalidStream(
-                f"it would fail for {len(errors)} reasons", stream=stream.name, fix=f"mend each of them:{listed}"
+                f"it would fail for {len(errors)} reasons", stream=stream.name, fix=f"fix each of them:{listed}"
             )
 
     async def create(self, urn: str, inputs: Values, limits: Limits) -> Applied:

@@ -47,15 +47,26 @@ class StatusFailure(Model):
         return cls(stream=id, code=finding.code, message=finding.message)
 
 
+class StreamReport(StreamStatus):
+    """The status of a stream, and what else is worth knowing of it.
+
+    :param findings: such as consumer groups whose offsets are not synced; each with a severity and a stable code.
+    """
+
+    findings: tuple[Finding, ...]
+
+
 class StreamStatuses(Model):
     """What the engines tell about several streams. One that cannot be asked about does not hide the others.
 
     :param statuses: the status by id.
     :param failures: the others, in the order asked for.
+    :param findings: what else is worth knowing, by id; streams without a finding are left out.
     """
 
     statuses: dict[str, StreamStatus]
     failures: tuple[StatusFailure, ...]
+    findings: dict[str, tuple[Finding, ...]]
 
 
 class ListStreamsArgs(Model):

@@ -25,6 +25,7 @@ from replicator.lifecycle.shapes import (
     ReplayResult,
     ReplayRunInputs,
     ReplayRunOutputs,
+    StreamReport,
     StreamStatuses,
 )
 from replicator.model import Model, Stream, StreamStatus
@@ -141,7 +142,7 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "getStreamStatus": Function(
         GetStreamStatusArgs,
-        StreamStatus,
+        StreamReport,
         "What the engine tells about a stream now. Outputs of the resource are as old as the last update or refresh.",
     ),
     "getStreamStatuses": Function(

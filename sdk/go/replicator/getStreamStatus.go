@@ -53,7 +53,7 @@ type GetStreamStatusArgs struct {
 	Stream string `pulumi:"stream"`
 }
 
-// What the engine tells about a stream. Every number that it cannot tell is null.
+// The status of a stream, and what else is worth knowing of it.
 type GetStreamStatusResult struct {
 	// Bytes written to the destination.
 	BytesReplicated *float64 `pulumi:"bytesReplicated"`
@@ -61,6 +61,8 @@ type GetStreamStatusResult struct {
 	ErrorsLastHour *float64 `pulumi:"errorsLastHour"`
 	// Changes written to the destination; the unit is the backend's.
 	EventsReplicated *float64 `pulumi:"eventsReplicated"`
+	// Such as consumer groups whose offsets are not synced; each with a severity and a stable code.
+	Findings []Finding `pulumi:"findings"`
 	// Changes that are not at the destination yet; the unit is the backend's.
 	LagEvents *float64 `pulumi:"lagEvents"`
 	// Age of the oldest change that is not at the destination yet, in seconds.
@@ -95,7 +97,7 @@ func (GetStreamStatusOutputArgs) ElementType() reflect.Type {
 	return reflect.TypeOf((*GetStreamStatusArgs)(nil)).Elem()
 }
 
-// What the engine tells about a stream. Every number that it cannot tell is null.
+// The status of a stream, and what else is worth knowing of it.
 type GetStreamStatusResultOutput struct{ *pulumi.OutputState }
 
 func (GetStreamStatusResultOutput) ElementType() reflect.Type {
@@ -123,6 +125,11 @@ func (o GetStreamStatusResultOutput) ErrorsLastHour() pulumi.Float64PtrOutput {
 // Changes written to the destination; the unit is the backend's.
 func (o GetStreamStatusResultOutput) EventsReplicated() pulumi.Float64PtrOutput {
 	return o.ApplyT(func(v GetStreamStatusResult) *float64 { return v.EventsReplicated }).(pulumi.Float64PtrOutput)
+}
+
+// Such as consumer groups whose offsets are not synced; each with a severity and a stable code.
+func (o GetStreamStatusResultOutput) Findings() FindingArrayOutput {
+	return o.ApplyT(func(v GetStreamStatusResult) []Finding { return v.Findings }).(FindingArrayOutput)
 }
 
 // Changes that are not at the destination yet; the unit is the backend's.

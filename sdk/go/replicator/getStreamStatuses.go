@@ -60,6 +60,8 @@ type GetStreamStatusesArgs struct {
 type GetStreamStatusesResult struct {
 	// The others, in the order asked for.
 	Failures []StatusFailure `pulumi:"failures"`
+	// What else is worth knowing, by id; streams without a finding are left out.
+	Findings map[string][]Finding `pulumi:"findings"`
 	// The status by id.
 	Statuses map[string]StreamStatus `pulumi:"statuses"`
 }
@@ -96,6 +98,11 @@ func (o GetStreamStatusesResultOutput) ToGetStreamStatusesResultOutputWithContex
 // The others, in the order asked for.
 func (o GetStreamStatusesResultOutput) Failures() StatusFailureArrayOutput {
 	return o.ApplyT(func(v GetStreamStatusesResult) []StatusFailure { return v.Failures }).(StatusFailureArrayOutput)
+}
+
+// What else is worth knowing, by id; streams without a finding are left out.
+func (o GetStreamStatusesResultOutput) Findings() FindingArrayMapOutput {
+	return o.ApplyT(func(v GetStreamStatusesResult) map[string][]Finding { return v.Findings }).(FindingArrayMapOutput)
 }
 
 // The status by id.

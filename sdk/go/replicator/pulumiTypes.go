@@ -965,6 +965,80 @@ func (o EndpointPairArrayOutput) Index(i pulumi.IntInput) EndpointPairOutput {
 	}).(EndpointPairOutput)
 }
 
+// What a look at the live source and destination found: before a change, or beside a status.
+type Finding struct {
+	// Stable, for programs.
+	Code string `pulumi:"code"`
+	// What to do next.
+	Fix *string `pulumi:"fix"`
+	// What was found.
+	Message string `pulumi:"message"`
+	// The input that it is about.
+	Property *string `pulumi:"property"`
+	// How much it matters.
+	Severity Severity `pulumi:"severity"`
+}
+
+// What a look at the live source and destination found: before a change, or beside a status.
+type FindingOutput struct{ *pulumi.OutputState }
+
+func (FindingOutput) ElementType() reflect.Type {
+	return reflect.TypeOf((*Finding)(nil)).Elem()
+}
+
+func (o FindingOutput) ToFindingOutput() FindingOutput {
+	return o
+}
+
+func (o FindingOutput) ToFindingOutputWithContext(ctx context.Context) FindingOutput {
+	return o
+}
+
+// Stable, for programs.
+func (o FindingOutput) Code() pulumi.StringOutput {
+	return o.ApplyT(func(v Finding) string { return v.Code }).(pulumi.StringOutput)
+}
+
+// What to do next.
+func (o FindingOutput) Fix() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v Finding) *string { return v.Fix }).(pulumi.StringPtrOutput)
+}
+
+// What was found.
+func (o FindingOutput) Message() pulumi.StringOutput {
+	return o.ApplyT(func(v Finding) string { return v.Message }).(pulumi.StringOutput)
+}
+
+// The input that it is about.
+func (o FindingOutput) Property() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v Finding) *string { return v.Property }).(pulumi.StringPtrOutput)
+}
+
+// How much it matters.
+func (o FindingOutput) Severity() SeverityOutput {
+	return o.ApplyT(func(v Finding) Severity { return v.Severity }).(SeverityOutput)
+}
+
+type FindingArrayOutput struct{ *pulumi.OutputState }
+
+func (FindingArrayOutput) ElementType() reflect.Type {
+	return reflect.TypeOf((*[]Finding)(nil)).Elem()
+}
+
+func (o FindingArrayOutput) ToFindingArrayOutput() FindingArrayOutput {
+	return o
+}
+
+func (o FindingArrayOutput) ToFindingArrayOutputWithContext(ctx context.Context) FindingArrayOutput {
+	return o
+}
+
+func (o FindingArrayOutput) Index(i pulumi.IntInput) FindingOutput {
+	return pulumi.All(o, i).ApplyT(func(vs []interface{}) Finding {
+		return vs[0].([]Finding)[vs[1].(int)]
+	}).(FindingOutput)
+}
+
 // One entry of the file that `pulumi import --file` takes.
 type ImportEntry struct {
 	// The id to import.
@@ -1434,6 +1508,26 @@ func (o StreamStatusMapOutput) MapIndex(k pulumi.StringInput) StreamStatusOutput
 	}).(StreamStatusOutput)
 }
 
+type FindingArrayMapOutput struct{ *pulumi.OutputState }
+
+func (FindingArrayMapOutput) ElementType() reflect.Type {
+	return reflect.TypeOf((*map[string][]Finding)(nil)).Elem()
+}
+
+func (o FindingArrayMapOutput) ToFindingArrayMapOutput() FindingArrayMapOutput {
+	return o
+}
+
+func (o FindingArrayMapOutput) ToFindingArrayMapOutputWithContext(ctx context.Context) FindingArrayMapOutput {
+	return o
+}
+
+func (o FindingArrayMapOutput) MapIndex(k pulumi.StringInput) FindingArrayOutput {
+	return pulumi.All(o, k).ApplyT(func(vs []interface{}) []Finding {
+		return vs[0].(map[string][]Finding)[vs[1].(string)]
+	}).(FindingArrayOutput)
+}
+
 func init() {
 	pulumi.RegisterInputType(reflect.TypeOf((*BackendConfigInput)(nil)).Elem(), BackendConfigArgs{})
 	pulumi.RegisterInputType(reflect.TypeOf((*BackendConfigPtrInput)(nil)).Elem(), BackendConfigArgs{})
@@ -1457,6 +1551,8 @@ func init() {
 	pulumi.RegisterOutputType(EndpointOutput{})
 	pulumi.RegisterOutputType(EndpointPairOutput{})
 	pulumi.RegisterOutputType(EndpointPairArrayOutput{})
+	pulumi.RegisterOutputType(FindingOutput{})
+	pulumi.RegisterOutputType(FindingArrayOutput{})
 	pulumi.RegisterOutputType(ImportEntryOutput{})
 	pulumi.RegisterOutputType(ListedStreamOutput{})
 	pulumi.RegisterOutputType(ListedStreamArrayOutput{})
@@ -1465,4 +1561,5 @@ func init() {
 	pulumi.RegisterOutputType(StreamStatusOutput{})
 	pulumi.RegisterOutputType(StreamStatusPtrOutput{})
 	pulumi.RegisterOutputType(StreamStatusMapOutput{})
+	pulumi.RegisterOutputType(FindingArrayMapOutput{})
 }

@@ -195,6 +195,32 @@ export interface EndpointPair {
 }
 
 /**
+ * What a look at the live source and destination found: before a change, or beside a status.
+ */
+export interface Finding {
+    /**
+     * Stable, for programs.
+     */
+    code: string;
+    /**
+     * What to do next.
+     */
+    fix?: string;
+    /**
+     * What was found.
+     */
+    message: string;
+    /**
+     * The input that it is about.
+     */
+    property?: string;
+    /**
+     * How much it matters.
+     */
+    severity: enums.Severity;
+}
+
+/**
  * One entry of the file that `pulumi import --file` takes.
  */
 export interface ImportEntry {

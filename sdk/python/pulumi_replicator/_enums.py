@@ -16,6 +16,7 @@ __all__ = [
     'ReplayMethod',
     'ReplayOutcomeState',
     'ReplayState',
+    'Severity',
     'StreamState',
     'WaitFor',
 ]
@@ -217,6 +218,25 @@ class ReplayState(_builtins.str, Enum):
     FAILED = "failed"
     """
     It did not come to its end.
+    """
+
+
+@pulumi.type_token("replicator:index:Severity")
+class Severity(_builtins.str, Enum):
+    """
+    How much a finding matters.
+    """
+    ERROR = "error"
+    """
+    A change would fail.
+    """
+    WARNING = "warning"
+    """
+    It asks for attention.
+    """
+    INFO = "info"
+    """
+    It is good to know.
     """
 
 

@@ -26,9 +26,9 @@ __all__ = [
 @pulumi.output_type
 class GetStreamStatusResult:
     """
-    What the engine tells about a stream. Every number that it cannot tell is null.
+    The status of a stream, and what else is worth knowing of it.
     """
-    def __init__(__self__, bytes_replicated=None, errors_last_hour=None, events_replicated=None, lag_events=None, lag_seconds=None, last_checkpoint=None, last_error=None, last_event=None, name=None, state=None, upload_total_bytes=None, uploaded_bytes=None):
+    def __init__(__self__, bytes_replicated=None, errors_last_hour=None, events_replicated=None, findings=None, lag_events=None, lag_seconds=None, last_checkpoint=None, last_error=None, last_event=None, name=None, state=None, upload_total_bytes=None, uploaded_bytes=None):
         if bytes_replicated and not isinstance(bytes_replicated, float):
             raise TypeError("Expected argument 'bytes_replicated' to be a float")
         pulumi.set(__self__, "bytes_replicated", bytes_replicated)
@@ -38,6 +38,9 @@ class GetStreamStatusResult:
         if events_replicated and not isinstance(events_replicated, float):
             raise TypeError("Expected argument 'events_replicated' to be a float")
         pulumi.set(__self__, "events_replicated", events_replicated)
+        if findings and not isinstance(findings, list):
+            raise TypeError("Expected argument 'findings' to be a list")
+        pulumi.set(__self__, "findings", findings)
         if lag_events and not isinstance(lag_events, float):
             raise TypeError("Expected argument 'lag_events' to be a float")
         pulumi.set(__self__, "lag_events", lag_events)
@@ -89,6 +92,14 @@ class GetStreamStatusResult:
         Changes written to the destination; the unit is the backend's.
         """
         return pulumi.get(self, "events_replicated")
+
+    @_builtins.property
+    @pulumi.getter
+    def findings(self) -> Sequence['outputs.Finding']:
+        """
+        Such as consumer groups whose offsets are not synced; each with a severity and a stable code.
+        """
+        return pulumi.get(self, "findings")
 
     @_builtins.property
     @pulumi.getter(name="lagEvents")
@@ -172,6 +183,7 @@ class AwaitableGetStreamStatusResult(GetStreamStatusResult):
             bytes_replicated=self.bytes_replicated,
             errors_last_hour=self.errors_last_hour,
             events_replicated=self.events_replicated,
+            findings=self.findings,
             lag_events=self.lag_events,
             lag_seconds=self.lag_seconds,
             last_checkpoint=self.last_checkpoint,
@@ -211,6 +223,7 @@ def get_stream_status(stream: Optional[_builtins.str] = None,
         bytes_replicated=pulumi.get(__ret__, 'bytes_replicated'),
         errors_last_hour=pulumi.get(__ret__, 'errors_last_hour'),
         events_replicated=pulumi.get(__ret__, 'events_replicated'),
+        findings=pulumi.get(__ret__, 'findings'),
         lag_events=pulumi.get(__ret__, 'lag_events'),
         lag_seconds=pulumi.get(__ret__, 'lag_seconds'),
         last_checkpoint=pulumi.get(__ret__, 'last_checkpoint'),
@@ -247,6 +260,7 @@ def get_stream_status_output(stream: pulumi.Input[Optional[_builtins.str]] = Non
         bytes_replicated=pulumi.get(__response__, 'bytes_replicated'),
         errors_last_hour=pulumi.get(__response__, 'errors_last_hour'),
         events_replicated=pulumi.get(__response__, 'events_replicated'),
+        findings=pulumi.get(__response__, 'findings'),
         lag_events=pulumi.get(__response__, 'lag_events'),
         lag_seconds=pulumi.get(__response__, 'lag_seconds'),
         last_checkpoint=pulumi.get(__response__, 'last_checkpoint'),

@@ -28,10 +28,13 @@ class GetStreamStatusesResult:
     """
     What the engines tell about several streams. One that cannot be asked about does not hide the others.
     """
-    def __init__(__self__, failures=None, statuses=None):
+    def __init__(__self__, failures=None, findings=None, statuses=None):
         if failures and not isinstance(failures, list):
             raise TypeError("Expected argument 'failures' to be a list")
         pulumi.set(__self__, "failures", failures)
+        if findings and not isinstance(findings, dict):
+            raise TypeError("Expected argument 'findings' to be a dict")
+        pulumi.set(__self__, "findings", findings)
         if statuses and not isinstance(statuses, dict):
             raise TypeError("Expected argument 'statuses' to be a dict")
         pulumi.set(__self__, "statuses", statuses)
@@ -43,6 +46,14 @@ class GetStreamStatusesResult:
         The others, in the order asked for.
         """
         return pulumi.get(self, "failures")
+
+    @_builtins.property
+    @pulumi.getter
+    def findings(self) -> Mapping[str, Sequence['outputs.Finding']]:
+        """
+        What else is worth knowing, by id; streams without a finding are left out.
+        """
+        return pulumi.get(self, "findings")
 
     @_builtins.property
     @pulumi.getter
@@ -60,6 +71,7 @@ class AwaitableGetStreamStatusesResult(GetStreamStatusesResult):
             yield self
         return GetStreamStatusesResult(
             failures=self.failures,
+            findings=self.findings,
             statuses=self.statuses)
 
 
@@ -92,6 +104,7 @@ def get_stream_statuses(streams: Optional[Sequence[_builtins.str]] = None,
 
     return AwaitableGetStreamStatusesResult(
         failures=pulumi.get(__ret__, 'failures'),
+        findings=pulumi.get(__ret__, 'findings'),
         statuses=pulumi.get(__ret__, 'statuses'))
 def get_stream_statuses_output(streams: pulumi.Input[Optional[Sequence[_builtins.str]]] = None,
                                opts: Optional[Union[pulumi.InvokeOptions, pulumi.InvokeOutputOptions]] = None) -> pulumi.Output[GetStreamStatusesResult]:
@@ -121,4 +134,5 @@ def get_stream_statuses_output(streams: pulumi.Input[Optional[Sequence[_builtins
     __ret__ = pulumi.runtime.invoke_output('replicator:index:getStreamStatuses', __args__, opts=opts, typ=GetStreamStatusesResult)
     return __ret__.apply(lambda __response__: GetStreamStatusesResult(
         failures=pulumi.get(__response__, 'failures'),
+        findings=pulumi.get(__response__, 'findings'),
         statuses=pulumi.get(__response__, 'statuses')))

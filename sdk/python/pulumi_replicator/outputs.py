@@ -25,6 +25,7 @@ __all__ = [
     'ConnectConfig',
     'Endpoint',
     'EndpointPair',
+    'Finding',
     'ImportEntry',
     'ListedStream',
     'StatusFailure',
@@ -547,6 +548,75 @@ class EndpointPair(dict):
         What stands at one end of a stream.
         """
         return pulumi.get(self, "source")
+
+
+@pulumi.output_type
+class Finding(dict):
+    """
+    What a look at the live source and destination found: before a change, or beside a status.
+    """
+    def __init__(__self__, *,
+                 code: _builtins.str,
+                 message: _builtins.str,
+                 severity: 'Severity',
+                 fix: Optional[_builtins.str] = None,
+                 property: Optional[_builtins.str] = None):
+        """
+        What a look at the live source and destination found: before a change, or beside a status.
+
+        :param _builtins.str code: Stable, for programs.
+        :param _builtins.str message: What was found.
+        :param 'Severity' severity: How much it matters.
+        :param _builtins.str fix: What to do next.
+        :param _builtins.str property: The input that it is about.
+        """
+        pulumi.set(__self__, "code", code)
+        pulumi.set(__self__, "message", message)
+        pulumi.set(__self__, "severity", severity)
+        if fix is not None:
+            pulumi.set(__self__, "fix", fix)
+        if property is not None:
+            pulumi.set(__self__, "property", property)
+
+    @_builtins.property
+    @pulumi.getter
+    def code(self) -> _builtins.str:
+        """
+        Stable, for programs.
+        """
+        return pulumi.get(self, "code")
+
+    @_builtins.property
+    @pulumi.getter
+    def message(self) -> _builtins.str:
+        """
+        What was found.
+        """
+        return pulumi.get(self, "message")
+
+    @_builtins.property
+    @pulumi.getter
+    def severity(self) -> 'Severity':
+        """
+        How much it matters.
+        """
+        return pulumi.get(self, "severity")
+
+    @_builtins.property
+    @pulumi.getter
+    def fix(self) -> Optional[_builtins.str]:
+        """
+        What to do next.
+        """
+        return pulumi.get(self, "fix")
+
+    @_builtins.property
+    @pulumi.getter
+    def property(self) -> Optional[_builtins.str]:
+        """
+        The input that it is about.
+        """
+        return pulumi.get(self, "property")
 
 
 @pulumi.output_type

@@ -14,6 +14,7 @@ from replicator.backends.sqlite import wal
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.litestream import CommandLine
 from replicator.backends.sqlite.replica import parse_replica
+from replicator.replicator import Severity
 
 from tests.backends.sqlite.agents import Agent, caught_up, declare, restored_hash, until
 from tests.backends.sqlite.conftest import BUCKET
@@ -214,3 +215,30 @@ async def test_a_takeover_that_was_not_confirmed_is_not_gone_on_with(
         await agent.driver.resume("orders")
         await caught_up(agent.driver, "orders")
         assert uploaded() - before < MB
+
+
+async def test_a_preview_says_how_much_may_be_copied_again(
+    agent: Agent, command_line: CommandLine, database: Path, place: str, uploaded: Callable[[], int]
+) -> None:
+    stream = declare("orders", database, place)
+    await agent.driver.upsert_stream(stream)
+    await caught_up(agent.driver, "orders")
+    assert await agent.driver.preflight(stream) == []
+    (faster,) = await agent.driver.preflight(declare("orders", database, place, checkpointInterval="500ms"))
+    assert (faster.severity, faster.code) == (Severity.INFO, "RPL-SOURCE-COPIED")
+    assert faster.message.startswith("may re-snapshot, 12.")
+
+    with application(database) as shop:
+        await agent.driver.pause("orders")
+        (kept,) = await agent.driver.preflight(stream)
+        assert (kept.severity, kept.property) == (Severity.INFO, "desiredState")
+        before = uploaded()
+        add_rows(database, 5)
+        shop.execute("PRAGMA wal_checkpoint(RESTART)")
+        add_rows(database, 5)
+        (lost,) = await agent.driver.preflight(stream)
+        assert lost.severity is Severity.WARNING
+        assert lost.message.startswith("re-snapshots, 12.")
+        await agent.driver.upsert_stream(stream)
+        await caught_up(agent.driver, "orders")
+        assert uploaded() - before > SIZE * MB

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from confluent_kafka.admin import (
     AclOperation,
     AdminClient,
     ConfigResource,
+    NewTopic,
     OffsetSpec,
     ResourceType,
     TopicDescription,
@@ -24,7 +26,7 @@ from confluent_kafka.admin import (
 
 from replicator.backends.connect.place import Place
 from replicator.backends.connect.positions import Partition
-from replicator.backends.connect.reading import SILENT, first_keys, first_times
+from replicator.backends.connect.reading import SILENT, Around, first_keys, times_around
 from replicator.backends.connect.recent import Recent
 from replicator.errors import (
     DestinationDenied,
@@ -67,6 +69,7 @@ _DENIED = frozenset(
     }
 )
 _GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
+_HIDDEN = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +87,14 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Who answers."""
+    """Who answers.
+
+    :param creates: who asks may create topics of any name. A right on some names is not seen here.
+    """
 
     id: str
     brokers: int
+    creates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +105,33 @@ class Found:
     time: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What is known of topics by their names.
+
+    :param hidden: those that the credentials may not describe. Kafka does not tell whether they exist.
+    """
+
+    topics: Mapping[str, Topic]
+    hidden: frozenset[str]
+
+
 class Brokers:
     """The cluster at one end of a stream.
 
     :param credentials: `username` and `password`; empty where nobody logs in.
+    :ivar silent_since: when a question first went without an answer; `None` since the last answer.
     """
 
     def __init__(self, place: Place, credentials: Mapping[str, str]) -> None:
         self._place = place
         self._config = _configuration(place, credentials)
         self._refused: KafkaError | None = None
+        self.silent_since: datetime | None = None
         self._client: AdminClient | None = None
         self._cluster = Recent(self._ask_cluster, RECENT)
         self._topics = Recent(self._ask_topics, RECENT)
+        self._groups = Recent(self._ask_groups, RECENT)
 
     async def cluster(self) -> Cluster:
         """Id and size of the cluster, of now or of a second ago."""
@@ -120,23 +141,59 @@ class Brokers:
         """How many partitions each topic has, of now or of a second ago."""
         return await self._topics.get()
 
+    async def groups(self) -> list[str]:
+        """Return the consumer groups that the credentials may describe, of now or of a second ago."""
+        return await self._groups.get()
+
     async def _ask_cluster(self) -> Cluster:
-        found = await self._ask(lambda client: client.describe_cluster(request_timeout=PATIENCE))
-        return Cluster(str(found.cluster_id), len(found.nodes))
+        found = await self._ask(
+            lambda client: client.describe_cluster(include_authorized_operations=True, request_timeout=PATIENCE)
+        )
+        creates = AclOperation.CREATE in (found.authorized_operations or ())
+        return Cluster(str(found.cluster_id), len(found.nodes), creates)
+
+    async def _ask_groups(self) -> list[str]:
+        found = await self._ask(lambda client: client.list_consumer_groups(request_timeout=PATIENCE))
+        return [group.group_id for group in found.valid]
 
     async def _ask_topics(self) -> dict[str, int]:
         found = await self._call(lambda client: client.list_topics(timeout=PATIENCE))
+        self._note_answer()
         return {name: len(topic.partitions) for name, topic in found.topics.items() if topic.error is None}
 
     async def describe(self, names: Collection[str]) -> dict[str, Topic]:
-        """The named topics, less those that are not there."""
+        """The named topics, less those that are not there or may not be described."""
+        return dict((await self.look_up(names)).topics)
+
+    async def look_up(self, names: Collection[str]) -> Described:
+        """Return the named topics; what is neither there nor hidden does not exist."""
         if not names:
-            return {}
+            return Described({}, frozenset())
         asked = TopicCollection(sorted(names))
         futures = await self._call(
             lambda client: client.describe_topics(asked, include_authorized_operations=True, request_timeout=PATIENCE)
         )
-        return {name: _topic(topic) for name, topic in (await self._each(futures)).items()}
+        found, hidden = await self._split(futures)
+        return Described({name: _topic(topic) for name, topic in found.items()}, frozenset(hidden))
+
+    async def refusals(self, partitions: Mapping[str, int], factor: int) -> dict[str, ReplicatorError]:
+        """Return why topics of these names could not be created, by name. Kafka validates it, and creates nothing.
+
+        :param partitions: how many each one would have.
+        :param factor: of replication; -1 for the default of the brokers.
+        """
+        if not partitions:
+            return {}
+        asked = [NewTopic(name, count, factor) for name, count in sorted(partitions.items())]
+        futures = await self._call(
+            lambda client: client.create_topics(asked, validate_only=True, request_timeout=PATIENCE)
+        )
+        _, errors = await self._sorted(futures)
+        return {
+            name: self._error(error)
+            for name, error in errors.items()
+            if error.code() != KafkaError.TOPIC_ALREADY_EXISTS
+        }
 
     async def earliest(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """The first offset that is retained."""
@@ -172,12 +229,12 @@ class Brokers:
         futures = await self._call(lambda client: client.describe_configs(resources, request_timeout=PATIENCE))
         return await self._each({resource.name: future for resource, future in futures.items()})
 
-    async def times(self, offsets: Mapping[Partition, int], within: float) -> dict[Partition, int | None]:
-        """The time of the first record at each offset or later, as far as it can be read in `within` seconds.
+    async def times(self, offsets: Mapping[Partition, int], within: float) -> dict[Partition, Around]:
+        """The times of the records beside each offset, as far as they can be read in `within` seconds.
 
-        `None` where there is no record: what takes up offsets there are the marks of transactions.
+        What takes up offsets where there is no record are the marks of transactions.
         """
-        return await _in_thread(first_times, self._config, offsets, within) if offsets else {}
+        return await _in_thread(times_around, self._config, offsets, within) if offsets else {}
 
     async def keys(self, partitions: Collection[Partition], within: float) -> dict[Partition, list[bytes | None]]:
         """The keys of the first records of partitions, as far as they can be read in `within` seconds."""
@@ -192,22 +249,41 @@ class Brokers:
         return {at: Found(item.offset, item.timestamp if item.timestamp >= 0 else None) for at, item in found.items()}
 
     async def _each(self, futures: Mapping[Any, Future[Any]]) -> dict[Any, Any]:
-        """The answers, without those that say that the thing is gone."""
-        found: dict[Any, Any] = {}
+        """The answers, without those that say that the thing is gone, or may not be seen any more."""
+        return (await self._split(futures))[0]
+
+    async def _split(self, futures: Mapping[Any, Future[Any]]) -> tuple[dict[Any, Any], list[Any]]:
+        """The answers, and what may not be seen."""
+        found, errors = await self._sorted(futures)
+        for error in errors.values():
+            if error.code() not in _GONE | _HIDDEN:
+                raise self._error(error)
+        return found, [key for key, error in errors.items() if error.code() in _HIDDEN]
+
+    async def _sorted(self, futures: Mapping[Any, Future[Any]]) -> tuple[dict[Any, Any], dict[Any, KafkaError]]:
+        """The answers, and the errors, each of which is about one thing; raise what is about the cluster."""
+        found, errors = {}, {}
         for key, future in futures.items():
             try:
                 found[key] = await asyncio.wrap_future(future)
             except KafkaException as error:
-                if error.args[0].code() not in _GONE:
+                if (code := error.args[0].code()) in _AWAY or code in _DENIED - _HIDDEN:
                     raise self._error(error.args[0]) from None
-        return found
+                errors[key] = error.args[0]
+        self._note_answer()
+        return found, errors
 
     async def _ask(self, question: Callable[[AdminClient], Future[T]]) -> T:
         future = await self._call(question)
         try:
-            return await asyncio.wrap_future(future)
+            found = await asyncio.wrap_future(future)
         except KafkaException as error:
             raise self._error(error.args[0]) from None
+        self._note_answer()
+        return found
+
+    def _note_answer(self) -> None:
+        self.silent_since, self._refused = None, None
 
     async def _call(self, question: Callable[[AdminClient], T]) -> T:
         """In a thread: librdkafka's calls wait for metadata."""
@@ -233,6 +309,7 @@ class Brokers:
             self._client.poll(0)
         code, property = error.code(), f"{self._place.end}.uri"
         if code in _AWAY and self._refused is None:
+            self.silent_since = self.silent_since or datetime.now(UTC)
             return EngineUnavailable(
                 f"the brokers at {self._place.bootstrap} did not answer: {error.str()}",
                 property=property,

@@ -68,6 +68,7 @@ class Header(Model):
     """Who wrote a record.
 
     :param stream: the properties of the stream that release 0.1 does not know.
+    :param starts: as `Marker.starts`.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -75,6 +76,7 @@ class Header(Model):
     version: int
     backend: str
     stream: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    starts: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Marker(Model):
@@ -87,6 +89,8 @@ class Marker(Model):
     :param topics: topic ids of the source when it was made or last changed: another id is another topic.
     :param making: its start is not set yet.
     :param rewinds: replays by key, the oldest first.
+    :param starts: where the stream began, as a checkpoint's text, without partitions that began at 0; `None` where it
+        is not known.
     """
 
     stream: Stream
@@ -96,6 +100,7 @@ class Marker(Model):
     topics: dict[str, str] = Field(default_factory=dict)
     making: bool = False
     rewinds: tuple[Rewind, ...] = ()
+    starts: str | None = None
 
     @classmethod
     def read(cls, config: Mapping[str, str], backend: str) -> Self | None:
@@ -116,7 +121,7 @@ class Marker(Model):
             marker = cls.model_validate_json(json.dumps(found))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise RecordUnreadable(f"its record cannot be read: {KEY}: {_reason(error)}", fix=_repair(KEY)) from None
-        return marker.model_copy(update={"stream": marker.stream.recorded()})
+        return marker.model_copy(update={"stream": marker.stream.recorded(), "starts": header.starts})
 
     def rewind(self, key: str) -> Rewind | None:
         """The replay that has this key."""
@@ -150,9 +155,12 @@ class Marker(Model):
     def keys(self, backend: str) -> dict[str, str]:
         """Return the record as keys of a connector's configuration."""
         recorded = self.model_copy(update={"stream": self.stream.recorded()})
-        wire = recorded.model_dump(mode="json", exclude_none=True, exclude={"stream": set(OF_THE_PROGRAM)})
+        wire = recorded.model_dump(
+            mode="json", exclude_none=True, exclude={"stream": set(OF_THE_PROGRAM), "starts": True}
+        )
         later = {name: wire["stream"].pop(name) for name in _SINCE_2 if name in wire["stream"]}
-        return {KEY: _text(wire), HEADER: _text(Header(version=VERSION, backend=backend, stream=later).wire())}
+        header = Header(version=VERSION, backend=backend, stream=later, starts=self.starts)
+        return {KEY: _text(wire), HEADER: _text(header.wire())}
 
 
 def _size(config: Mapping[str, str]) -> int:

@@ -15,10 +15,13 @@ from replicator.model import LSN_LIMIT, Checkpoint
 
 
 class Partition(NamedTuple):
-    """One partition of a topic."""
+    """One partition of a topic; `orders/3` as text."""
 
     topic: str
     number: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.number}"
 
 
 Offsets = Mapping[Partition, int]

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
@@ -20,19 +21,33 @@ _KEYS = 20
 """Keys of a partition that are read at most."""
 
 
-def first_times(
-    config: Mapping[str, Any], offsets: Mapping[Partition, int], within: float
-) -> dict[Partition, int | None]:
-    """Return the time of the first record at each offset or later, as far as it can be read in `within` seconds.
+@dataclass(frozen=True, slots=True)
+class Around:
+    """The times of the two records beside an offset, in milliseconds.
 
-    `None` where there is no record.
+    :param before: of the last record below it; `None` where that one is not retained.
+    :param after: of the first record at it or later; `None` where there is none.
     """
-    found: dict[Partition, int | None] = {}
-    with _reading(config, offsets) as consumer:
+
+    before: int | None
+    after: int | None
+
+
+def times_around(config: Mapping[str, Any], offsets: Mapping[Partition, int], within: float) -> dict[Partition, Around]:
+    """Return the times of the records around each offset, as far as they can be read in `within` seconds.
+
+    The offset before must be retained, though there may be no record at it.
+    """
+    found: dict[Partition, Around] = {}
+    before: dict[Partition, int] = {}
+    with _reading(config, {at: max(0, offset - 1) for at, offset in offsets.items()}) as consumer:
         for at, message in _messages(consumer, left := set(offsets), within):
             kind, stamp = message.timestamp()
-            if _is_end(message) or (message.error() is None and kind):
-                found[at] = None if _is_end(message) else stamp
+            is_record = message.error() is None and bool(kind)
+            if is_record and int(message.offset() or 0) < offsets[at]:
+                before[at] = stamp
+            elif is_record or _is_end(message):
+                found[at] = Around(before.get(at), stamp if is_record else None)
                 _leave(consumer, at, left)
     return found
 

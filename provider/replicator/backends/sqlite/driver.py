@@ -276,6 +276,8 @@ class SqliteDriver:
                 or not await same_place(record.stream, stream)
             ):
                 found += await preflight.room(stream)
+            else:
+                found += await preflight.copies_again(record, stream)
         return found
 
     async def plan_replay(

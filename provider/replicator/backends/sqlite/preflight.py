@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from replicator.backends.sqlite import database as db
-from replicator.backends.sqlite import faults
+from replicator.backends.sqlite import faults, wal
 from replicator.backends.sqlite.places import parse_location, source_path
-from replicator.backends.sqlite.record import FileId
+from replicator.backends.sqlite.record import FileId, Record
 from replicator.backends.sqlite.replica import PrefixContents, ReplicaError, ReplicaLocation, S3Credentials
-from replicator.backends.sqlite.room import room_for
-from replicator.errors import Category, DestinationInUse, ReplicatorError
-from replicator.model import Stream
+from replicator.backends.sqlite.room import room_for, size_of
+from replicator.errors import Category, CopiesAgain, DestinationInUse, ReplicatorError
+from replicator.model import DesiredState, Stream, format_size
 from replicator.replicator import Finding, Severity
 
 
@@ -63,6 +63,33 @@ async def room(stream: Stream) -> list[Finding]:
         return []
     severity = Severity.ERROR if found.is_too_small else Severity.WARNING
     return [Finding.of(faults.of_database(db.DatabaseFull(path, str(found)), stream.name), severity)]
+
+
+async def copies_again(record: Record, stream: Stream) -> list[Finding]:
+    """What a change that restarts litestream, or a resume, may upload besides what is new."""
+    resumes = record.paused and stream.desired_state is DesiredState.RUNNING
+    if not resumes and (record.paused or _settings(record.stream) == _settings(stream)):
+        return []
+    path = source_path(stream)
+    try:
+        size = format_size(await size_of(path))
+        lost = resumes and await wal.grown(path) is None
+    except OSError:
+        return []
+    if lost:
+        text = (
+            f"re-snapshots, {size}: the WAL was restarted while the stream was paused, so the whole database is copied"
+        )
+    else:
+        text = f"may re-snapshot, {size}: if the application restarts its WAL before litestream holds it, the whole "
+        text += "database is copied; else only what is new is uploaded"
+    severity = Severity.WARNING if lost else Severity.INFO
+    return [Finding.of(CopiesAgain(text, property="desiredState" if resumes else None), severity)]
+
+
+def _settings(stream: Stream) -> tuple[object, ...]:
+    """What a litestream process is started with."""
+    return stream.checkpoint_interval, stream.options, stream.destination.auth_ref
 
 
 async def findings(*checks: Callable[[], Awaitable[None]]) -> list[Finding]:

@@ -64,8 +64,17 @@ async def remove_a_part(database: Path) -> None:
     await asyncio.to_thread(_remove_a_part, database)
 
 
+async def size_of(database: Path) -> int:
+    """Return the bytes of a database and its WAL."""
+    return await asyncio.to_thread(_size_of, database)
+
+
+def _size_of(database: Path) -> int:
+    return sum(_size(database.with_name(f"{database.name}{ending}")) for ending in ("", "-wal"))
+
+
 def _room_for(database: Path, location: ReplicaLocation) -> Room:
-    size = sum(_size(database.with_name(f"{database.name}{ending}")) for ending in ("", "-wal"))
+    size = _size_of(database)
     copies = 2 if isinstance(location, FolderLocation) and _disk(location.folder) == _disk(database.parent) else 1
     return Room(copies * size, shutil.disk_usage(database.parent).free)
 

@@ -210,6 +210,26 @@ export const ReplayState = {
  */
 export type ReplayState = (typeof ReplayState)[keyof typeof ReplayState];
 
+export const Severity = {
+    /**
+     * A change would fail.
+     */
+    Error: "error",
+    /**
+     * It asks for attention.
+     */
+    Warning: "warning",
+    /**
+     * It is good to know.
+     */
+    Info: "info",
+} as const;
+
+/**
+ * How much a finding matters.
+ */
+export type Severity = (typeof Severity)[keyof typeof Severity];
+
 export const StreamState = {
     /**
      * It moves data.

@@ -10,7 +10,8 @@ from replicator.backends.connect.brokers import Topic
 from replicator.backends.connect.connector import Connector, ConnectorState, Task
 from replicator.backends.connect.marker import Marker, Rewind
 from replicator.backends.connect.mirror.connectors import BACKEND
-from replicator.backends.connect.mirror.status import Held, SourceView
+from replicator.backends.connect.mirror.source_view import SourceView
+from replicator.backends.connect.mirror.status import Held
 from replicator.backends.connect.positions import Partition, read
 from replicator.model import Checkpoint, Stream
 from replicator.replicator import ReplayMethod, ReplayProgress, ReplayState

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import pytest
 from confluent_kafka.admin import AclOperation, ResourceType
-from replicator.errors import ReplicatorError, SecretNotFound, SourceDenied
+from replicator.errors import DestinationDenied, ReplicatorError, SecretNotFound, SourceDenied
 from replicator.model import StreamState
 
-from tests.backends.connect.mirror.bed import FOLLOWED, commit, committed, records, settings
+from tests.backends.connect.mirror.bed import FOLLOWED, commit, committed, delete_topic, records, settings
 from tests.backends.connect.mirror.conftest import OpenBed
 from tests.backends.sqlite.agents import state_is, until
-from tests.kafka import allow, unique
+from tests.kafka import allow, forbid, unique
 from tools.kafka.cluster import Worker, add_user
 from tools.kafka.pair import Pair, Side
 
@@ -170,7 +170,11 @@ async def test_groups_are_followed_with_the_least_rights(
     # Whoever has no login sees what Connect tells, and no more.
     monkeypatch.delenv("MIRROR_PASSWORD")
     blind = await bed.another().get_status(stream.name)
-    assert (blind.state, blind.last_checkpoint) == (seen.state, seen.last_checkpoint)
+    assert blind.last_checkpoint is not None
+    assert seen.last_checkpoint is not None
+    assert (blind.state, blind.last_checkpoint.lsn) == (seen.state, seen.last_checkpoint.lsn)
+    assert blind.last_checkpoint.wall is None
+    assert "its lag is not known" in str(blind.last_error)
     assert (blind.lag_events, blind.lag_seconds, blind.last_event) == (None, None, None)
 
 
@@ -213,6 +217,66 @@ async def test_without_the_right_to_read_it_is_refused_since_mirrormaker_would_o
     assert (status.state, status.lag_events, status.last_error) == (StreamState.CATCHING_UP, 3, None)
     assert status.lag_seconds is not None
     assert bed.copied(topic) == []
+
+
+@pytest.mark.usefixtures("own_login")
+async def test_a_right_to_read_that_is_taken_away_is_told_and_no_lag_is(
+    kafka: Pair, open_bed: OpenBed, user: User
+) -> None:
+    bed = open_bed(kafka.east, kafka.west, user.west.url)
+    topic, other = bed.topic(), bed.topic()
+    user.may(kafka.east, topic, AT_SOURCE)
+    user.may(kafka.east, other, AT_SOURCE)
+    for name in (topic, other):
+        user.may(kafka.west, bed.copy_of(name), AT_DESTINATION)
+    bed.produce(topic, records(0, 10, start=NOW))
+    stream = await bed.made(topic, include=[topic, other], **both_ends(kafka, "env://MIRROR_*"))
+    await bed.caught_up(stream.name)
+
+    forbid(kafka.east, user.name, (ResourceType.TOPIC, topic, READ))  # what lets it describe the topic goes with it
+    bed.produce(topic, records(10, 60, start=NOW))
+    status = await state_is(bed.another(), stream.name, StreamState.FAILED)
+    assert (status.lag_events, status.lag_seconds) == (None, None)
+    assert f"the credentials may not read {topic} at the source (or it does not exist any more)" in str(
+        status.last_error
+    )
+    with pytest.raises(SourceDenied, match=f"may not read {topic} .or it does not exist"):
+        await bed.driver.upsert_stream(stream.model_copy(update={"exclude": ("nothing",)}))
+
+    delete_topic(kafka.east, other)  # a topic that is gone is no right that is missing
+    user.may(kafka.east, topic, AT_SOURCE)
+    await bed.caught_up(stream.name)
+    assert bed.copied(topic) == bed.original(topic)
+
+
+@pytest.mark.usefixtures("own_login")
+async def test_without_the_right_to_create_topics_it_is_refused_and_a_later_topic_fails(
+    kafka: Pair, open_bed: OpenBed, user: User
+) -> None:
+    bed = open_bed(kafka.east, kafka.west, user.west.url)
+    first = bed.topic(name=f"{bed.alias}-first")
+    user.may(kafka.east, first, AT_SOURCE)
+    user.may(kafka.west, bed.copy_of(first), (ALTER, ALTER_CONFIGS))
+    bed.produce(first, records(0, 3, start=NOW))
+    changes = {**both_ends(kafka, "env://MIRROR_*"), "options": {"refresh.topics.interval.seconds": 1}}
+    stream = bed.stream(f"{bed.alias}-*", **changes)
+    (finding,) = await bed.driver.preflight(stream)
+    with pytest.raises(DestinationDenied) as refused:
+        await bed.driver.upsert_stream(stream)
+    assert refused.value.message == finding.message == f"the credentials may not create the topic {bed.copy_of(first)}"
+    assert refused.value.property == "destination.authRef"
+    assert bed.copied(first) == []
+
+    user.may(kafka.west, bed.copy_of(first), (CREATE,))
+    await bed.driver.upsert_stream(stream)
+    await bed.caught_up(stream.name)
+    later = bed.topic(name=f"{bed.alias}-later")
+    user.may(kafka.east, later, AT_SOURCE)
+    user.may(kafka.west, bed.copy_of(later), (DESCRIBE,))
+    status = await state_is(bed.another(), stream.name, StreamState.FAILED)
+    assert f"{bed.copy_of(later)} is not at the destination, and the credentials may not create it" in str(
+        status.last_error
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,8 @@ async def test_a_stream_whose_source_is_down_is_paused_and_deleted(
     status = await bed.another().get_status(stream.name)
     assert time.monotonic() - began < 1.6 * PATIENCE, "it waits for the source more than once"
     assert (status.state, status.lag_events) == (StreamState.PAUSED, None)
+    assert status.last_error is not None
+    assert f"its lag is not known: the brokers at {third.bootstrap} did not answer" in status.last_error
     assert (await bed.found(stream.name)).desired_state is DesiredState.PAUSED
 
     # Another claim is still compared with it, by the recorded id.
@@ -71,6 +75,20 @@ async def test_a_stream_whose_source_is_down_is_paused_and_deleted(
 
     assert await bed.driver.delete_stream(stream.name) is True
     assert await bed.driver.describe([stream.name]) == []
+
+
+async def test_the_status_says_since_when_the_source_does_not_answer(
+    kafka: Pair, open_bed: OpenBed, third: Broker
+) -> None:
+    bed, stream = await down(kafka, open_bed, third)
+    began = datetime.now(UTC)
+    first, second = [await bed.driver.get_status(stream.name) for _ in range(2)]
+    (since,) = re.findall(r"\(since (\S+)\)", str(first.last_error))
+    assert since in str(second.last_error)
+    assert began <= datetime.fromisoformat(since) <= datetime.now(UTC)
+    assert (second.state, second.lag_seconds, second.lag_events) == (StreamState.RUNNING, None, None)
+    await asyncio.to_thread(third.start)
+    assert (await bed.caught_up(stream.name)).last_error is None
 
 
 async def test_what_has_to_see_the_source_is_refused_before_anything_is_changed(

@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from replicator.backends.connect.mirror.topics import taken
 from replicator.model import StreamState
+from replicator.replicator import Finding, Severity
 
 from tests.backends.connect.mirror.bed import FOLLOWED, Bed, commit, committed, records, settings, topics
 from tests.backends.sqlite.agents import until
@@ -72,6 +73,13 @@ async def test_settings_of_topics_are_left_alone_where_one_says_so(bed: Bed) -> 
     assert settings(bed.destination, bed.copy_of(topic))["retention.ms"] != "3600000"
 
 
+async def followed_groups(bed: Bed, name: str) -> Finding:
+    """What a look by another process says of a stream's groups."""
+    (found,) = await bed.another().describe([name])
+    (finding,) = found.findings
+    return finding
+
+
 async def test_readers_of_the_source_go_on_at_the_destination(bed: Bed) -> None:
     topic, group = bed.topic(), unique("readers")
     bed.produce(topic, records(0, 20))
@@ -80,6 +88,13 @@ async def test_readers_of_the_source_go_on_at_the_destination(bed: Bed) -> None:
     assert found.engine_objects["connectors"] == [stream.name, f"{stream.name}.checkpoint"]
     assert found.status.state in (StreamState.RUNNING, StreamState.CATCHING_UP)  # no group yet: no task, and no wait
     await bed.caught_up(stream.name)
+    finding = await followed_groups(bed, stream.name)
+    assert finding.severity is Severity.WARNING
+    checkpoints = f"{bed.alias}.checkpoints.internal"
+    assert finding.message == (
+        f"groups of the source that match options.groups: 0; no checkpoint was written yet ({checkpoints})"
+    )
+    assert "let a group commit its first offset" in str(finding.fix)
 
     # Positions are translated by the pairs of offsets that the mirror noted from the group's first position on.
     commit(bed.source, group, topic, 0)
@@ -94,6 +109,9 @@ async def test_readers_of_the_source_go_on_at_the_destination(bed: Bed) -> None:
     offset = position()
     assert offset is not None
     assert 0 < offset <= 30
+    finding = await followed_groups(bed, stream.name)
+    assert (finding.severity, finding.fix) == (Severity.INFO, None)
+    assert finding.message.startswith("groups of the source that match options.groups: 1; the last checkpoint is of 20")
     # Nothing is skipped for a reader who goes on there.
     assert bed.copied(topic)[offset:] == bed.original(topic)[offset:]
 

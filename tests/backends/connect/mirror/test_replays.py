@@ -8,7 +8,7 @@ import pytest
 from replicator.backends.connect.brokers import Brokers
 from replicator.backends.connect.marker import Marker
 from replicator.backends.connect.mirror.replays import Start, resolve
-from replicator.backends.connect.mirror.status import SourceView
+from replicator.backends.connect.mirror.source_view import SourceView
 from replicator.backends.connect.place import place
 from replicator.backends.connect.positions import write
 from replicator.capabilities import KAFKA_MIRROR, No

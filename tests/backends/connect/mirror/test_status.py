@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from replicator.backends.connect.brokers import Found
+from replicator.backends.connect.brokers import Found, Topic
 from replicator.backends.connect.connector import Offset
-from replicator.backends.connect.marker import Marker
+from replicator.backends.connect.marker import Marker, Rewind
+from replicator.backends.connect.mirror.copies import Copies
 from replicator.backends.connect.mirror.driver import _moves
-from replicator.backends.connect.mirror.status import Held, SourceView, gaps, is_done, lag_of, next_offsets, status_of
+from replicator.backends.connect.mirror.failures import HOUR, Failures
+from replicator.backends.connect.mirror.source_view import SourceView, lag_of
+from replicator.backends.connect.mirror.status import Held, Seen, gaps, is_done, next_offsets, status_of
 from replicator.backends.connect.positions import Partition, write
+from replicator.errors import DestinationDenied, EngineRefused
 from replicator.model import StreamState
 
 from tests.backends.connect.mirror.given import IDENTITY, NOON, at, connector, declare, held, rewind, seen
@@ -123,19 +128,122 @@ NOT_APPLIED = MARKER.model_copy(update={"rewinds": (rewind(until="orders=5", app
 def test_the_state_is_that_of_the_worst_part(
     stream: Held, stored: str, source: SourceView | None, expected: StreamState
 ) -> None:
-    found = status_of(stream, at(stored), source, NOON)
+    found = status_of(stream, at(stored), Seen(source), NOON)
     assert found.state is expected
     assert bool(found.last_error) is (expected is FAILED)
 
 
+COPY = "source.orders"
+ALL = Marker(stream=declare(), topics={"orders": "orders"}, starts="")
+
+
+def copies(ends: str, *, partitions: int | None = None, **rest: Any) -> Copies:
+    """Copies of the topic `orders` by their end offsets; none for an empty text."""
+    latest = {Partition(COPY, number): end for number, end in enumerate(map(int, ends.split(",")))} if ends else {}
+    topics = {COPY: Topic(COPY, partitions or len(latest))} if ends else {}
+    return Copies(topics, latest, **rest)
+
+
+DENIED = {COPY: DestinationDenied("no")}
+UNREADABLE = {"orders": Topic("orders", 1, readable=False)}
+ADMIN = Marker(stream=declare(source={"adminAuthRef": "env://ADMIN_*", "authRef": "env://E_*"}), starts="")
+
+
+@pytest.mark.parametrize(
+    ("marker", "stored", "source", "there", "state", "told"),
+    [
+        (ALL, "orders=5", seen("orders=5"), copies("5"), RUNNING, None),
+        (ALL, "orders=5", seen("orders=5"), copies("3"), RUNNING, None),  # the brokers have to find it thin
+        (ALL, "orders=5", seen("orders=5"), copies("3", thin={Partition(COPY, 0)}), FAILED, "ends at offset 3"),
+        (ALL, "orders=5", seen("orders=5"), copies("0"), FAILED, "ends at offset 0, and 5 offsets of orders/0"),
+        (ALL, "orders=5", seen("orders=5", "orders=5"), copies("0"), RUNNING, None),  # nothing is left to lack
+        (ALL, "orders=5", seen("orders=5"), copies(""), FAILED, "is not at the destination, and 5 offsets"),
+        (ALL, "orders=5,5", seen("orders=5,5"), copies("5", partitions=1), CATCHING_UP, "has 1 partition at the"),
+        (ALL, "", seen("orders=0"), copies(""), CATCHING_UP, "source.orders is not at the destination yet"),
+        (ALL, "", seen("orders=0"), copies("", refusals=DENIED), FAILED, "the credentials may not create it"),
+        (ALL, "", seen("orders=0"), copies("", refusals={COPY: EngineRefused("policy")}), FAILED, "created at the"),
+        (ALL, "orders=5", seen("orders=5"), copies("", hidden={COPY}), RUNNING, None),
+        (ALL, "orders=5", seen("orders=5"), None, RUNNING, None),
+        (ALL.model_copy(update={"starts": "orders=5"}), "orders=5", seen("orders=5"), copies("0"), RUNNING, None),
+        (Marker(stream=declare(mode="cdc")), "orders=5", seen("orders=5"), copies("0"), RUNNING, None),  # start unknown
+        (Marker(stream=declare(options={"transforms": "x"})), "orders=5", seen("orders=5"), copies("0"), RUNNING, None),
+        (ALL, "", seen("", hidden={"orders"}), copies(""), FAILED, "may not read orders at the source (or it does not"),
+        (ALL, "orders=5", replace(seen("orders=5"), topics=UNREADABLE), copies("5"), FAILED, "may not read orders at"),
+        (ADMIN, "orders=5", seen("", hidden={"orders"}), copies(""), RUNNING, "adminAuthRef may not read orders"),
+    ],
+)  # fmt: skip
+def test_the_state_looks_at_both_ends(
+    marker: Marker, stored: str, source: SourceView, there: Copies | None, state: StreamState, told: str | None
+) -> None:
+    found = status_of(held(marker), at(stored), Seen(source, there), NOON)
+    assert found.state is state
+    assert (found.last_error is None) if told is None else (told in str(found.last_error))
+
+
+@pytest.mark.parametrize("source", [seen("", hidden={"orders"}), seen("orders=5", untold={"orders"})])
+def test_what_is_not_told_of_a_topic_makes_the_lag_unknown(source: SourceView) -> None:
+    found = status_of(held(ALL), at("orders=5"), Seen(source), NOON)
+    assert (found.lag_events, found.lag_seconds) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("starts", "stored", "rewinds", "expected"),
+    [
+        (None, "orders=5", (), None),
+        ("", "orders=5,7", (), 12),
+        ("orders=2,7", "orders=5,7", (), 3),
+        ("orders=2", "", (), 0),
+        ("", "orders=1", (rewind(until="orders=5"),), 5),  # a replay copies a second time
+        ("", "orders=9", (rewind(until="orders=5"),), 9),
+    ],
+)
+def test_offsets_are_counted_from_the_start(
+    starts: str | None, stored: str, rewinds: tuple[Rewind, ...], expected: int | None
+) -> None:
+    marker = MARKER.model_copy(update={"starts": starts, "rewinds": rewinds})
+    assert status_of(held(marker), at(stored), Seen(None), NOON).events_replicated == expected
+
+
+@pytest.mark.parametrize(
+    ("stored", "source", "expected"),
+    [
+        ("orders=5", seen("orders=5", newest={FIRST: Found(4, MILLISECONDS)}), NOON),
+        ("orders=3", seen("orders=5", copied={FIRST: MILLISECONDS}), NOON),
+        ("orders=3", seen("orders=5"), None),  # it was not read
+        ("orders=3,9", seen("orders=5,9", copied={FIRST: MILLISECONDS}, newest={SECOND: Found(8, 1)}), NOON),
+        ("orders=3,3", seen("orders=5,9", copied={FIRST: MILLISECONDS + 9, SECOND: MILLISECONDS}), NOON),
+        ("orders=3,3", seen("orders=5,9", copied={FIRST: MILLISECONDS}), None),
+    ],
+)
+def test_the_time_of_a_checkpoint_is_of_what_is_copied(stored: str, source: SourceView, expected: object) -> None:
+    found = status_of(held(MARKER), at(stored), Seen(source), NOON).last_checkpoint
+    assert found is not None
+    assert found.wall == expected
+
+
+def test_failures_are_counted_when_they_are_seen_first() -> None:
+    now = [0.0]
+    failures = Failures(lambda: now[0])
+    good, bad, worse = held(MARKER), held(MARKER, "RUNNING FAILED", trace="boom"), held(MARKER, "FAILED", trace="bang")
+    assert [failures.count(item) for item in (good, bad, bad, good, bad, worse)] == [None, 1, 1, 1, 2, 3]
+    now[0] = HOUR + 1
+    assert failures.count(worse) is None
+
+
+def test_a_failure_names_the_topics_that_wait() -> None:
+    broken = held(MARKER, "RUNNING FAILED", trace="boom")
+    found = status_of(broken, at("orders=3,5"), Seen(seen("orders=5,5")), NOON)
+    assert found.last_error == "boom; not copied: orders/0 from offset 3"
+
+
 def test_a_stream_that_finds_no_topic_waits_for_one_and_says_so() -> None:
-    found = status_of(held(MARKER, "RUNNING"), at(""), seen(""), NOON)
+    found = status_of(held(MARKER, "RUNNING"), at(""), Seen(seen("")), NOON)
     assert (found.state, found.lag_events) == (CATCHING_UP, 0)
     assert "no topic of the source matches include yet" in str(found.last_error)
 
 
 def test_the_error_is_the_engines_own_words() -> None:
-    found = status_of(held(MARKER, "RUNNING FAILED", trace="boom"), at("orders=5"), seen("orders=5"), NOON)
+    found = status_of(held(MARKER, "RUNNING FAILED", trace="boom"), at("orders=5"), Seen(seen("orders=5")), NOON)
     assert found.last_error == "boom"
 
 
@@ -157,7 +265,7 @@ def waiting(seconds: float) -> dict[str, Any]:
 def test_numbers_are_exact_or_null(
     stored: str, source: SourceView | None, events: int | None, seconds: float | None
 ) -> None:
-    found = status_of(held(MARKER), at(stored), source, NOON)
+    found = status_of(held(MARKER), at(stored), Seen(source), NOON)
     assert (found.lag_events, found.lag_seconds) == (events, seconds)
     assert found.last_checkpoint is not None
     assert found.last_checkpoint.lsn == stored
@@ -174,11 +282,11 @@ def test_numbers_are_exact_or_null(
     ],
 )
 def test_the_last_event_is_the_newest_at_the_source(source: SourceView | None, expected: object) -> None:
-    assert status_of(held(MARKER), {}, source, NOON + timedelta(hours=1)).last_event == expected
+    assert status_of(held(MARKER), {}, Seen(source), NOON + timedelta(hours=1)).last_event == expected
 
 
 def test_before_the_first_record_there_is_no_checkpoint() -> None:
-    assert status_of(held(MARKER), {}, seen("orders=0"), NOON).last_checkpoint is None
+    assert status_of(held(MARKER), {}, Seen(seen("orders=0")), NOON).last_checkpoint is None
 
 
 @pytest.mark.parametrize(

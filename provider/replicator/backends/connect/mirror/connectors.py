@@ -25,6 +25,8 @@ HEARTBEAT_CLASS = f"{_PACKAGE}.MirrorHeartbeatConnector"
 
 GROUPS = "sync.group.offsets.enabled"
 HEARTBEATS = "emit.heartbeats.enabled"
+REPLICATION_FACTOR = "replication.factor"
+DEFAULT_REPLICATION_FACTOR = 2
 WORKER_CLUSTER = "worker.cluster"
 """An option of ours: on which end's cluster the worker keeps its topics, where that cannot be seen."""
 
@@ -121,6 +123,11 @@ def _common(stream: Stream, side: Side, aliases: Mapping[str, str]) -> dict[str,
 
 def _properties(at: Place, aliases: Mapping[str, str]) -> dict[str, str]:
     return at.worker_properties(placeholders(at.ref, aliases, f"{at.end}.authRef"))
+
+
+def replication_factor(stream: Stream) -> int:
+    """Return the replication factor of the copies that MirrorMaker 2 creates."""
+    return int(float(_text(stream.options.get(REPLICATION_FACTOR, DEFAULT_REPLICATION_FACTOR))))
 
 
 def is_on(stream: Stream, option: str) -> bool:

@@ -13,12 +13,13 @@ from replicator.backends.connect.marker import PART_OF, Marker
 from replicator.backends.connect.mirror import preflight
 from replicator.backends.connect.mirror.connectors import Parts, Side, build, part_names
 from replicator.backends.connect.mirror.running import SEEN_WITHIN
-from replicator.backends.connect.mirror.starts import Starts
+from replicator.backends.connect.mirror.starts import Starts, recorded_starts
 from replicator.backends.connect.mirror.status import Held
 from replicator.backends.connect.mirror.streams import Streams
 from replicator.backends.connect.mirror.surroundings import Surroundings
+from replicator.backends.connect.positions import Offsets
 from replicator.errors import DestinationInUse, EngineRefused, InvalidStream, ReplayNotRetained, ReplicatorError
-from replicator.model import DesiredState
+from replicator.model import DesiredState, Stream
 
 
 class Creating:
@@ -54,11 +55,16 @@ class Creating:
             if held is not None:
                 await self._cluster.stop(held.name, SEEN_WITHIN)
             try:
-                listed, kept = await asyncio.gather(self._surroundings.win(marker), self._starts.kept(marker.stream))
-                await self._starts.set(marker, start, kept)
+                listed, kept, earliest = await asyncio.gather(
+                    self._surroundings.win(marker),
+                    self._starts.kept(marker.stream),
+                    self._earliest(marker.stream, start),
+                )
+                first = await self._starts.set(marker, start, kept)
             except (DestinationInUse, InvalidStream, ReplayNotRetained):  # offsets that Connect kept stay
                 await self._cluster.remove(marker.stream.name, SEEN_WITHIN)
                 raise
+            marker = marker.model_copy(update={"starts": recorded_starts(earliest, first)})
             parts = build(marker, side, self._aliases)
             if not listed.isdisjoint(part_names(marker.stream.name)):
                 await self._remove_parts(marker.stream.name, parts)
@@ -67,6 +73,10 @@ class Creating:
             error.unfinished = True
             raise
         return True
+
+    async def _earliest(self, stream: Stream, start: Offsets | None) -> Offsets | None:
+        """Where it begins but for what is set."""
+        return await self._starts.earliest(stream) if start is None else start
 
     async def create_part(self, name: str, config: Mapping[str, str]) -> bool:
         """Create a connector beside the one with the record, stopped; False where it is there."""

@@ -12,7 +12,7 @@ from replicator.backends.connect.mirror.topics import Naming, include_patterns
 from replicator.backends.connect.place import End, Place, place
 from replicator.backends.connect.placeholders import refuse_one_value
 from replicator.errors import InvalidStream, ReplicatorError
-from replicator.model import Endpoint, Stream
+from replicator.model import Endpoint, Mode, Stream
 
 _GLOB = re.compile(r"[A-Za-z0-9._*?-]+")
 _REGEX = re.compile(r"^\.\*|[\^$|()\[\]{}+\\]")
@@ -55,6 +55,11 @@ def refusals(stream: Stream) -> Iterator[ReplicatorError]:
             check()
         except ReplicatorError as error:
             yield error
+
+
+def begins_at_the_beginning(stream: Stream) -> bool:
+    """Tell whether the first record to copy is the oldest one that the source retains."""
+    return stream.start_from == "earliest" or (stream.start_from is None and stream.mode is not Mode.CDC)
 
 
 def _servers(at: Place) -> str:

@@ -14,11 +14,12 @@ from replicator.backends.connect.mirror import preflight
 from replicator.backends.connect.mirror.claims import Claims
 from replicator.backends.connect.mirror.connectors import BACKEND, Parts, Side, build
 from replicator.backends.connect.mirror.creating import Creating
+from replicator.backends.connect.mirror.declarations import begins_at_the_beginning
 from replicator.backends.connect.mirror.ends import Ends, View, look, rebuilt, recorded_ids
 from replicator.backends.connect.mirror.neighbours import HOLDS, PATIENCE, Mirrors, Neighbours
 from replicator.backends.connect.mirror.rewinding import Rewinding, given_up_all
 from replicator.backends.connect.mirror.running import SEEN_WITHIN, Running
-from replicator.backends.connect.mirror.starts import Starts, begins_at_the_beginning
+from replicator.backends.connect.mirror.starts import Starts, recorded_starts
 from replicator.backends.connect.mirror.status import Held
 from replicator.backends.connect.mirror.streams import Streams, differing, gone, record
 from replicator.backends.connect.mirror.surroundings import Surroundings
@@ -144,7 +145,8 @@ class KafkaMirror:
             settled = self._rewinding.settled(held, await self._streams.positions(held.marker.stream))
             ended = given_up_all(settled, "the stream was moved meanwhile")
             fresh = await self._marker(wanted, side, seen, None)
-            marker = fresh.model_copy(update={"rewinds": ended.rewinds})
+            starts = recorded_starts(await self._starts.earliest(wanted), {})
+            marker = fresh.model_copy(update={"rewinds": ended.rewinds, "starts": starts})
             await self._running.stop(held)
             await self._cluster.reset_offsets(wanted.name)
         else:
@@ -199,6 +201,7 @@ class KafkaMirror:
             side=side.value,
             topics={**topics, **known.topics},  # positions are of the topics that were there when they were made
             rewinds=known.rewinds,
+            starts=known.starts,
         )
 
     async def _reconcile(self, held: Held, marker: Marker) -> None:

@@ -8,11 +8,20 @@ from datetime import timedelta
 
 from replicator.backends.connect.brokers import Cluster
 from replicator.backends.connect.cluster import ConnectCluster
-from replicator.backends.connect.mirror.connectors import GROUPS, HEARTBEATS, SOURCE_CLASS, Side, is_on
+from replicator.backends.connect.mirror.connectors import (
+    DEFAULT_REPLICATION_FACTOR,
+    GROUPS,
+    HEARTBEATS,
+    REPLICATION_FACTOR,
+    SOURCE_CLASS,
+    Side,
+    is_on,
+)
+from replicator.backends.connect.mirror.copies import refuse_uncreatable
 from replicator.backends.connect.mirror.declarations import misread_globs
 from replicator.backends.connect.mirror.ends import Ends, View, look, side_of
 from replicator.backends.connect.mirror.routes import Route, refuse_circle, refuse_overlap, refuse_own_copies
-from replicator.backends.connect.mirror.topics import Naming, taken
+from replicator.backends.connect.mirror.topics import Naming, named, some, taken
 from replicator.backends.connect.place import End, place
 from replicator.backends.connect.placeholders import placeholders
 from replicator.errors import (
@@ -27,7 +36,7 @@ from replicator.model import DesiredState, Stream, WaitFor, format_duration
 from replicator.replicator import Finding, Severity
 
 _FACTORS = (  # MirrorMaker 2's defaults, and what the topics are needed by
-    ("replication.factor", 2, None),
+    (REPLICATION_FACTOR, DEFAULT_REPLICATION_FACTOR, None),
     ("offset-syncs.topic.replication.factor", 3, GROUPS),
     ("checkpoints.topic.replication.factor", 3, GROUPS),
     ("heartbeats.topic.replication.factor", 3, HEARTBEATS),
@@ -55,9 +64,12 @@ async def check(
     await _refuse_unresolved(cluster, stream, aliases)
     _refuse_factor(stream, view)
     names = await _topics(ends, stream, "source", view)
-    await _refuse_unreadable(ends, stream, names)
     if names is not None:
+        await _refuse_unreadable(ends, stream, names)
         await ends.refuse_connect_topics(stream, taken(stream, names))
+        if isinstance(view.destination, Cluster) and not recorded:
+            copies = {Naming.of(stream).at_destination(name): names[name] for name in taken(stream, names)}
+            await refuse_uncreatable(await ends.brokers(stream, "destination"), view.destination, stream, copies)
     mine = Route.of(view.claim(stream))
     await asyncio.to_thread(_refuse_ways, mine, others, stream.include, names)
     return side, view
@@ -86,7 +98,7 @@ async def warnings(ends: Ends, stream: Stream, view: View, *, new: bool) -> list
     if new and names is not None and (there := await _topics(ends, stream, "destination", view)) is not None:
         naming = Naming.of(stream)
         if used := sorted(set(map(naming.at_destination, taken(stream, names))) & set(there)):
-            text = f"the topic {_some(used)} is there already; the mirror appends to what it holds"
+            text = f"the topic {some(used)} is there already; the mirror appends to what it holds"
             found.append(
                 Finding(severity=Severity.WARNING, code=DestinationInUse.code, message=text, property="destination.uri")
             )
@@ -100,14 +112,10 @@ def _doubtful_globs(stream: Stream, names: Collection[str]) -> list[Finding]:
         for glob, meant in misread_globs(globs, names):
             text = (
                 f"{glob!r} is a glob, and matches no topic of the source now. As a regular expression it would match "
-                f"{_some(meant)}; if that is meant, write {glob.replace('.*', '*')!r}"
+                f"{some(meant)}; if that is meant, write {glob.replace('.*', '*')!r}"
             )
             found.append(Finding(severity=Severity.WARNING, code=InvalidStream.code, message=text, property=property))
     return found
-
-
-def _some(names: Sequence[str]) -> str:
-    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
 
 
 async def _topics(ends: Ends, stream: Stream, end: End, view: View) -> dict[str, int] | None:
@@ -129,14 +137,18 @@ async def _refuse_unresolved(cluster: ConnectCluster, stream: Stream, aliases: M
                 )
 
 
-async def _refuse_unreadable(ends: Ends, stream: Stream, names: Iterable[str] | None) -> None:
-    """A topic that it may not read makes MirrorMaker 2 4.3 copy nothing, and say so in the worker's log alone."""
-    if stream.source.admin_auth_ref is not None or names is None:
+async def _refuse_unreadable(ends: Ends, stream: Stream, names: Iterable[str]) -> None:
+    """A topic that it may not read makes MirrorMaker 2 4.3 copy nothing, and say so in the worker's log alone.
+
+    A topic that may not be described is not listed. Where `include` names it, Kafka tells that.
+    """
+    if stream.source.admin_auth_ref is not None:
         return  # of another role it is not known what it may
-    found = await (await ends.brokers(stream, "source")).describe(taken(stream, names))
-    if hidden := [name for name, topic in sorted(found.items()) if not topic.readable]:
+    found = await (await ends.brokers(stream, "source")).look_up({*taken(stream, names), *named(stream)})
+    unreadable = {name for name, topic in found.topics.items() if not topic.readable}
+    if hidden := sorted(unreadable | found.hidden):
         raise SourceDenied(
-            f"the credentials may not read {_some(hidden)}",
+            f"the credentials may not read {some(hidden)}{' (or it does not exist)' if found.hidden else ''}",
             stream=stream.name,
             property="source.authRef" if stream.source.auth_ref else "source.uri",
             fix="grant READ, as docs/kafka-mirror.md lists, or exclude what is not to be copied",

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 
 from replicator.backends.connect.brokers import Brokers
 from replicator.backends.connect.marker import Marker
-from replicator.backends.connect.mirror.status import HALF_MADE, SourceView, gaps, is_new, told
+from replicator.backends.connect.mirror.source_view import SourceView
+from replicator.backends.connect.mirror.status import HALF_MADE, gaps, is_new, told
 from replicator.backends.connect.positions import Offsets, Partition, checkpoint, read, write
 from replicator.capabilities import KAFKA_MIRROR, No
 from replicator.errors import ReplayNotRetained, ReplayRefused, Unsupported

@@ -9,6 +9,7 @@ from replicator.backends.connect.marker import Marker, Rewind
 from replicator.backends.connect.mirror.connectors import BACKEND, WORKER_CLUSTER
 from replicator.backends.connect.mirror.ends import AGAIN
 from replicator.backends.connect.mirror.replays import refuse_gaps, refuse_half_made
+from replicator.backends.connect.mirror.source_view import SourceView
 from replicator.backends.connect.mirror.status import Held, as_stored
 from replicator.backends.connect.mirror.streams import Streams
 from replicator.backends.connect.mirror.topics import Naming, names
@@ -134,7 +135,7 @@ class Running:
         if connector.name != held.name:
             return True
         (source,) = await self._streams.sources([held], [{}])
-        return source is not None and not source.topics
+        return isinstance(source, SourceView) and not source.topics
 
     async def assigned(self, held: Held) -> Held:
         """The stream when it is known again whether its connector is stopped, as it is not just after a change."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from replicator.backends.connect.cluster import ConnectCluster
 from replicator.backends.connect.marker import Marker
 from replicator.backends.connect.mirror.connectors import WORKER_CLUSTER
+from replicator.backends.connect.mirror.declarations import begins_at_the_beginning
 from replicator.backends.connect.mirror.ends import Ends
 from replicator.backends.connect.mirror.replays import resolve
 from replicator.backends.connect.mirror.running import SEEN_WITHIN
@@ -17,8 +18,11 @@ from replicator.backends.connect.mirror.streams import Streams
 from replicator.backends.connect.mirror.topics import Naming, taken
 from replicator.backends.connect.positions import Offsets, Partition, write
 from replicator.errors import ReplayNotRetained, ReplicatorError
-from replicator.model import Checkpoint, Mode, Stream
+from replicator.model import Checkpoint, Stream
 from replicator.replicator import ReplayMethod
+
+_STARTS_LIMIT = 16_384
+"""Characters."""
 
 
 class Starts:
@@ -52,8 +56,19 @@ class Starts:
         """Return the offsets that Connect kept for a mirror that is created and stopped."""
         return await self._streams.positions(stream)
 
-    async def set(self, marker: Marker, start: Offsets | None, kept: Offsets) -> None:
-        """Store where a stopped mirror begins.
+    async def earliest(self, stream: Stream) -> Offsets | None:
+        """Return the oldest offsets that the source retains of what a mirror takes; `None` where it cannot be seen."""
+        try:
+            brokers = await self._ends.brokers(stream, "source")
+            counts = await brokers.topics()
+            return await brokers.earliest(
+                Partition(name, number) for name in taken(stream, counts) for number in range(counts[name])
+            )
+        except ReplicatorError:
+            return None
+
+    async def set(self, marker: Marker, start: Offsets | None, kept: Offsets) -> Offsets:
+        """Store where a stopped mirror begins, and return that, as far as it is not the beginning.
 
         Offsets that Connect kept hold where the declaration names no start: records that were copied are not copied
         again. Those of partitions that the destination lacks are forgotten where the mirror begins at the beginning.
@@ -73,6 +88,7 @@ class Starts:
         if first:
             await self._cluster.stop(stream.name, SEEN_WITHIN)
             await self._cluster.alter_offsets(stream.name, as_stored(first, Naming.of(stream)))
+        return {**kept, **first}
 
     async def _lost_copies(self, stream: Stream, kept: Offsets) -> list[Partition]:
         """The partitions whose copies are empty or gone at the destination, although something was copied."""
@@ -112,6 +128,12 @@ class Starts:
             )
 
 
-def begins_at_the_beginning(stream: Stream) -> bool:
-    """Tell whether the first record to copy is the oldest one that the source retains."""
-    return stream.start_from == "earliest" or (stream.start_from is None and stream.mode is not Mode.CDC)
+def recorded_starts(earliest: Offsets | None, first: Offsets) -> str | None:
+    """Return where a mirror begins as its record has it; `None` where that is not known, or too long to be kept.
+
+    :param earliest: where it begins but for `first`.
+    """
+    if earliest is None:
+        return None
+    text = write({at: offset for at, offset in {**earliest, **first}.items() if offset > 0}) or ""
+    return text if len(text) <= _STARTS_LIMIT else None

@@ -1,30 +1,25 @@
-"""The status of mirrors, measured for many at once: a listing, an `/offsets` a connector, few questions a source."""
+"""The status of a mirror, from what Connect, the source and the destination say of it."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
 
-from replicator.backends.connect.brokers import Brokers, Found, Topic
+from replicator.backends.connect.brokers import Topic
 from replicator.backends.connect.cluster import Connector, Offset
 from replicator.backends.connect.marker import Marker, Rewind
-from replicator.backends.connect.mirror.connectors import Side
+from replicator.backends.connect.mirror.connectors import BACKEND, Side
+from replicator.backends.connect.mirror.copies import Copies, lacking, lost
 from replicator.backends.connect.mirror.ends import AGAIN
-from replicator.backends.connect.mirror.topics import Naming, taken
-from replicator.backends.connect.positions import Offsets, Partition, checkpoint, read
-from replicator.model import StreamState, StreamStatus
+from replicator.backends.connect.mirror.source_view import SourceView, copied_until, lag_of
+from replicator.backends.connect.mirror.topics import Naming, some
+from replicator.backends.connect.positions import Offsets, Partition, checkpoint, read, write
+from replicator.errors import DestinationDenied
+from replicator.model import Checkpoint, StreamState, StreamStatus
 
-T = TypeVar("T")
-
-MOST_TIMES = 64
-"""Partitions of a source of which the oldest record that waits is read, those furthest behind first. Those that are one
-offset behind are read besides: what takes it up may be the mark of a transaction."""
-READ_WITHIN = 2.0
-"""Seconds for reading them."""
-
+_LSN_SHOWN = 400
+"""Characters of a start that a text has room for."""
 HALF_MADE = "it is half made: where it begins is not set yet, which pulumi up does"
 
 
@@ -54,24 +49,6 @@ class Held:
         return (self.connector, *self.others)
 
 
-@dataclass(frozen=True, slots=True)
-class SourceView:
-    """What the source's brokers say, for the topics that one stream takes. Empty where no topic matches.
-
-    :param topics: by name.
-    :param newest: the record with the latest time.
-    :param waiting: the time of the oldest record that is not copied, in milliseconds; where it was read.
-    :param ended: partitions with nothing but marks of transactions after what is copied. They take up offsets too.
-    """
-
-    topics: Mapping[str, Topic]
-    earliest: Offsets
-    latest: Offsets
-    newest: Mapping[Partition, Found] = field(default_factory=dict)
-    waiting: Mapping[Partition, int] = field(default_factory=dict)
-    ended: frozenset[Partition] = frozenset()
-
-
 def next_offsets(offsets: Sequence[Offset], alias: str) -> dict[Partition, int]:
     """What a mirror's stored offsets say; MirrorMaker 2 stores the last offset that it copied.
 
@@ -95,27 +72,48 @@ def as_stored(offsets: Offsets, naming: Naming) -> list[Offset]:
     ]
 
 
-def status_of(
-    held: Held, stored: Offsets, source: SourceView | None, now: datetime, rebuilt: str | None = None
-) -> StreamStatus:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is seen of the two ends of a stream.
+
+    :param source: `None` where it cannot be seen from here.
+    :param copies: `None` where the destination cannot be seen from here.
+    :param unseen: why an end cannot be seen, in words.
+    :param rebuilt: what is wrong where another cluster answers at an end, of which the positions say nothing.
+    """
+
+    source: SourceView | None
+    copies: Copies | None = None
+    unseen: tuple[str, ...] = ()
+    rebuilt: str | None = None
+
+
+def status_of(held: Held, stored: Offsets, seen: Seen, now: datetime, failures: int | None = None) -> StreamStatus:
     """The status of one stream.
 
     :param stored: next offsets, for every partition of which something was copied.
-    :param source: `None` where the source cannot be seen from here.
-    :param rebuilt: what is wrong where another cluster answers at an end, of which the positions say nothing.
+    :param failures: how many failures of its connectors and tasks were seen within the last hour.
     """
-    lost = gaps(held.marker, stored, source) if source and not rebuilt else {}
-    error = "; ".join(filter(None, [rebuilt and f"{rebuilt}: {AGAIN}", _error(held, lost)])) or None
-    lag = lag_of(stored, source) if source and not rebuilt else None
+    source = None if seen.rebuilt else seen.source
+    lag = lag_of(stored, source) if source and not source.hidden and not source.untold else None
+    errors = [
+        seen.rebuilt and f"{seen.rebuilt}: {AGAIN}",
+        _trace(held, stored, lag),
+        *(_faults(held, stored, source, seen.copies) if source else ()),
+    ]
+    error = "; ".join(filter(None, errors)) or None
+    absent = lacking(held.marker.stream, source, seen.copies) if source and seen.copies else {}
     behind = sum(lag.values()) if lag is not None else None
     return StreamStatus(
         name=held.name,
-        state=StreamState.FAILED if error else _state(held, stored, lag),
-        last_event=_time(max((item.time or 0 for item in source.newest.values()), default=0)) if source else None,
-        last_checkpoint=checkpoint(stored),
+        state=StreamState.FAILED if error else _state(held, stored, lag, absent),
+        last_event=_latest(seen.source),
+        last_checkpoint=_checkpoint(stored, source),
         lag_seconds=_age(behind, source, now),
         lag_events=behind,
-        last_error=error or _wait(held, source),
+        events_replicated=replicated(held.marker, stored),
+        errors_last_hour=failures,
+        last_error=error or "; ".join([*_waits(held, source, absent), *seen.unseen]) or None,
     )
 
 
@@ -125,30 +123,14 @@ def outline_of(held: Held, refused: str | None = None, unanswered: str | None = 
     :param refused: why Connect does not tell its positions.
     :param unanswered: why it is not known whether Connect tells them, which is no failure of the stream.
     """
-    error = _error(held, {}) or refused
+    error = _trace(held, {}, None) or refused
     state = StreamState.FAILED if error else _running_state(held)
     return StreamStatus(name=held.name, state=state, last_error=error or unanswered)
 
 
-def lag_of(stored: Offsets, source: SourceView) -> dict[Partition, int]:
-    """Records that are not copied yet, by partition that has some."""
-    found = {}
-    for at, end in source.latest.items():
-        first = max(stored.get(at, 0), source.earliest.get(at, 0))
-        if end > first and at not in source.ended:
-            found[at] = end - first
-    return found
-
-
-def reached(stored: Offsets, source: SourceView) -> dict[Partition, int]:
-    """Up to which offset each partition of the source is copied, counting what is no longer retained as copied."""
-    lag = lag_of(stored, source)
-    return {at: end - lag.get(at, 0) for at, end in source.latest.items()}
-
-
 def by_part(offsets: Offsets) -> dict[str, int]:
     """Offsets under names that a listing can carry."""
-    return {f"{at.topic}/{at.number}": offset for at, offset in offsets.items()}
+    return {str(at): offset for at, offset in offsets.items()}
 
 
 def gaps(marker: Marker, stored: Offsets, source: SourceView) -> dict[Partition, str]:
@@ -165,7 +147,7 @@ def gaps(marker: Marker, stored: Offsets, source: SourceView) -> dict[Partition,
         if is_new(topic, marker.topics.get(at.topic)) or offset > end:
             found[at] = f"{at.topic} was deleted and made again; the stored offset {offset} may be of the old topic"
         elif offset < first:
-            found[at] = f"{at.topic}/{at.number}: offsets {offset} to {first - 1} are no longer retained"
+            found[at] = f"{at}: offsets {offset} to {first - 1} are no longer retained"
     return found
 
 
@@ -179,19 +161,93 @@ def told(lost: Mapping[Partition, str]) -> str:
     return "; ".join(dict.fromkeys(lost.values()))
 
 
-def _error(held: Held, lost: Mapping[Partition, str]) -> str | None:
+def replicated(marker: Marker, stored: Offsets) -> int | None:
+    """Return how many offsets were copied since the stream was created; `None` where its start is not known.
+
+    What a replay copies a second time is not counted.
+    """
+    if marker.starts is None or marker.making:
+        return None
+    starts = read(marker.starts) if marker.starts else {}
+    highest = dict(stored)
+    for rewind in marker.rewinds:
+        for at, offset in (read(rewind.until) if rewind.until else {}).items():
+            highest[at] = max(highest.get(at, 0), offset)
+    return sum(max(0, offset - starts.get(at, 0)) for at, offset in highest.items())
+
+
+def _trace(held: Held, stored: Offsets, lag: Mapping[Partition, int] | None) -> str | None:
+    """Why a connector failed, and which topics wait for it."""
     failed = (connector for connector in held.all if connector.failed)
-    traces = [connector.trace or "the connector failed, and Connect gives no reason" for connector in failed]
-    return "; ".join([*traces[:1], *filter(None, [told(lost)])]) or None
+    trace = next((one.trace or "the connector failed, and Connect gives no reason" for one in failed), None)
+    if trace is None or not lag:
+        return trace
+    return f"{trace}; not copied: {some([f'{at} from offset {stored.get(at, 0)}' for at in sorted(lag)])}"
 
 
-def _wait(held: Held, source: SourceView | None) -> str | None:
-    """What a stream that has not failed waits for."""
+def _faults(held: Held, stored: Offsets, source: SourceView, copies: Copies | None) -> list[str]:
+    """What the two ends say that a person has to put right."""
+    found = [told(gaps(held.marker, stored, source))]
+    stream = held.marker.stream
+    if source.unreadable and stream.source.admin_auth_ref is None:
+        gone = " (or it does not exist any more)" if source.hidden else ""
+        found.append(
+            f"the credentials may not read {some(source.unreadable)} at the source{gone}, and MirrorMaker 2 then "
+            "copies nothing of the stream: grant READ and DESCRIBE_CONFIGS, or exclude it"
+        )
+    if copies is None:
+        return found
+    if gone_copies := lost(held.marker, stored, source, copies):
+        found.append(f"{some([*gone_copies.values()])}; {_replay_of(held.name, gone_copies, source)}")
+    denied = [name for name, error in copies.refusals.items() if isinstance(error, DestinationDenied)]
+    if denied:
+        found.append(
+            f"{some(denied)} is not at the destination, and the credentials may not create it: grant CREATE, ALTER "
+            "and ALTER_CONFIGS"
+        )
+    refused = [
+        f"{name} cannot be created at the destination: {error.message}"
+        for name, error in copies.refusals.items()
+        if name not in denied
+    ]
+    return [*found, *refused[:1]]
+
+
+def _replay_of(name: str, topics: Collection[str], source: SourceView) -> str:
+    """How to copy all of some topics once more."""
+    lsn = write({at: source.earliest.get(at, 0) for at in source.latest if at.topic in topics}) or ""
+    start = f'--lsn "{lsn}"' if len(lsn) <= _LSN_SHOWN else "--lsn with the offsets to begin at"
+    return (
+        f"to copy what the source still has once more: replicator replay {name} {start} --backend {BACKEND} "
+        "--address WORKER_URL"
+    )
+
+
+def _waits(held: Held, source: SourceView | None, absent: Mapping[str, str]) -> list[str]:
+    """What a stream that has not failed waits for, and what is not known of it."""
     if held.marker.making:
-        return HALF_MADE
-    if source is not None and not source.topics and held.connector.idle:
-        return "no topic of the source matches include yet, so nothing is mirrored"
-    return None
+        return [HALF_MADE]
+    if source is None:
+        return []
+    found = [*absent.values()][:1]
+    if source.unreadable:
+        found.append(f"its lag is not known: adminAuthRef may not read {some(source.unreadable)} at the source")
+    elif not source.topics and held.connector.idle:
+        found.append(
+            "no topic of the source matches include yet, so nothing is mirrored; topics that the credentials may not "
+            "describe are not listed"
+        )
+    return found
+
+
+def _latest(source: SourceView | None) -> datetime | None:
+    return _time(max((item.time or 0 for item in source.newest.values()), default=0)) if source else None
+
+
+def _checkpoint(stored: Offsets, source: SourceView | None) -> Checkpoint | None:
+    found = checkpoint(stored)
+    until = copied_until(stored, source) if source else None
+    return found and found.model_copy(update={"wall": _time(until or 0)})
 
 
 def standstill(held: Held) -> str | None:
@@ -199,7 +255,7 @@ def standstill(held: Held) -> str | None:
     state = _running_state(held)
     if state is StreamState.PAUSED:
         return "the stream is paused; the replay runs when it is resumed"
-    return (error := _error(held, {})) and f"the stream failed: {error}"
+    return (error := _trace(held, {}, None)) and f"the stream failed: {error}"
 
 
 def _running_state(held: Held) -> StreamState:
@@ -211,10 +267,14 @@ def _running_state(held: Held) -> StreamState:
     return StreamState.RUNNING
 
 
-def _state(held: Held, stored: Offsets, lag: Mapping[Partition, int] | None) -> StreamState:
+def _state(held: Held, stored: Offsets, lag: Mapping[Partition, int] | None, absent: Mapping[str, str]) -> StreamState:
     if (state := _running_state(held)) is not StreamState.RUNNING:
         return state
-    if any(at not in stored for at in lag or ()) or any(not is_done(item, stored) for item in held.marker.rewinds):
+    if (
+        absent
+        or any(at not in stored for at in lag or ())
+        or any(not is_done(item, stored) for item in held.marker.rewinds)
+    ):
         return StreamState.CATCHING_UP
     return StreamState.RUNNING
 
@@ -239,74 +299,3 @@ def _age(behind: int | None, source: SourceView | None, now: datetime) -> float 
 
 def _time(milliseconds: int) -> datetime | None:
     return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
-
-
-async def view(
-    brokers: Brokers, streams: Sequence[tuple[Marker, Offsets]], also: Collection[str] = ()
-) -> list[SourceView]:
-    """What the brokers of one source say, for several of its streams, each with its stored offsets.
-
-    :param also: topics besides those that the streams take.
-    """
-    counts = await brokers.topics()
-    wanted = [sorted({*taken(marker.stream, counts), *(counts.keys() & set(also))}) for marker, _ in streams]
-    topics = await brokers.describe({name for names in wanted for name in names})
-    partitions = [Partition(name, number) for name, topic in topics.items() for number in range(topic.partitions)]
-    earliest, latest, newest = await asyncio.gather(
-        brokers.earliest(partitions), brokers.latest(partitions), brokers.newest(partitions)
-    )
-    views = [
-        SourceView(
-            topics={name: topics[name] for name in names if name in topics},
-            earliest=_of(names, earliest),
-            latest=_of(names, latest),
-            newest=_of(names, newest),
-        )
-        for names in wanted
-    ]
-    lags = [lag_of(stored, found) for found, (_, stored) in zip(views, streams, strict=True)]
-    firsts = [{at: found.latest[at] - lag for at, lag in lag.items()} for found, lag in zip(views, lags, strict=True)]
-    # Streams that take the same topic may wait for different records of it.
-    waiting = {
-        (at, first): found.latest[at] - first
-        for found, of in zip(views, firsts, strict=True)
-        for at, first in of.items()
-    }
-    furthest = sorted(waiting, key=lambda item: (waiting[item], item), reverse=True)
-    read = [*furthest[:MOST_TIMES], *(item for item in furthest[MOST_TIMES:] if waiting[item] == 1)]
-    times = await _times(brokers, read, earliest)
-    return [
-        replace(
-            found,
-            waiting={at: time for at, first in of.items() if (time := times.get((at, first))) is not None},
-            ended=frozenset(at for at, first in of.items() if times.get((at, first), 0) is None),
-        )
-        for found, of in zip(views, firsts, strict=True)
-    ]
-
-
-async def _times(
-    brokers: Brokers, asked: Sequence[tuple[Partition, int]], earliest: Offsets
-) -> dict[tuple[Partition, int], int | None]:
-    """The times of the records at these offsets. That of the first one that is retained needs no consumer."""
-    first = await brokers.at_time((at for at, offset in asked if offset == earliest.get(at)), 0)
-    times: dict[tuple[Partition, int], int | None] = {
-        (at, found.offset): found.time for at, found in first.items() if found.time is not None
-    }
-    turns: list[dict[Partition, int]] = []  # each asks for one offset of a partition
-    for at, offset in asked:
-        if (at, offset) not in times:
-            turn = next((turn for turn in turns if at not in turn), None)
-            if turn is None:
-                turns.append(turn := {})
-            turn[at] = offset
-    for turn, found in zip(
-        turns, await asyncio.gather(*(brokers.times(turn, READ_WITHIN) for turn in turns)), strict=True
-    ):
-        times |= {(at, turn[at]): time for at, time in found.items()}
-    return times
-
-
-def _of(names: Sequence[str], found: Mapping[Partition, T]) -> dict[Partition, T]:
-    wanted = set(names)
-    return {at: item for at, item in found.items() if at.topic in wanted}

@@ -13,19 +13,14 @@ from typing import Any
 from replicator.backends.connect.cluster import ConnectCluster, Connector
 from replicator.backends.connect.marker import PART_OF, RECORD_KEYS, Marker, recorded_backend
 from replicator.backends.connect.mirror.connectors import BACKEND, Side, build, option_of, part_names
+from replicator.backends.connect.mirror.copies import Copies, look_at_copies
 from replicator.backends.connect.mirror.ends import Ends, look, rebuilt
-from replicator.backends.connect.mirror.status import (
-    Held,
-    SourceView,
-    by_part,
-    next_offsets,
-    outline_of,
-    reached,
-    status_of,
-    view,
-)
+from replicator.backends.connect.mirror.failures import Failures
+from replicator.backends.connect.mirror.group_sync import group_findings
+from replicator.backends.connect.mirror.source_view import SourceView, reached, view
+from replicator.backends.connect.mirror.status import Held, Seen, by_part, next_offsets, outline_of, status_of
 from replicator.backends.connect.mirror.topics import Naming, exclude_patterns_of_0_1
-from replicator.backends.connect.place import place
+from replicator.backends.connect.place import End, place
 from replicator.backends.connect.positions import Offsets, Partition
 from replicator.errors import (
     EngineRefused,
@@ -35,7 +30,7 @@ from replicator.errors import (
     ReplicatorError,
     StreamNotFound,
 )
-from replicator.model import Stream
+from replicator.model import Stream, format_time
 from replicator.replicator import Description
 
 
@@ -49,6 +44,7 @@ class Streams:
         self._cluster = cluster
         self._ends = ends
         self._aliases = aliases
+        self._failures = Failures()
 
     # --- finding -----------------------------------------------------------------------------------------------------
 
@@ -103,16 +99,21 @@ class Streams:
         )
         answered = list(zip(streams, asked, others, strict=True))
         there = [(held, stored, other) for held, stored, other in answered if isinstance(stored, Mapping)]
-        sources = await self.sources([held for held, *_ in there], [stored for _, stored, _ in there])
+        held_there, stored_there = [held for held, *_ in there], [stored for _, stored, _ in there]
+        sources = await self.sources(held_there, stored_there)
+        copies, findings = await asyncio.gather(
+            self._copies(held_there, stored_there, sources), group_findings(self._ends, held_there)
+        )
         return [
             Description(
                 stream=self.as_found(held),
-                status=status_of(held, stored, source, now, other),
+                status=status_of(held, stored, _seen(source, copy, other), now, self._failures.count(held)),
                 engine_objects=_objects(held, source),
-                source_end=by_part(source.latest) if source else {},
-                reached=by_part(reached(stored, source)) if source else {},
+                source_end=by_part(source.latest) if isinstance(source, SourceView) else {},
+                reached=by_part(reached(stored, source)) if isinstance(source, SourceView) else {},
+                findings=tuple(found),
             )
-            for (held, stored, other), source in zip(there, sources, strict=True)
+            for (held, stored, other), source, copy, found in zip(there, sources, copies, findings, strict=True)
         ] + [self._outline(held, error) for held, error, _ in answered if isinstance(error, ReplicatorError)]
 
     async def positions(self, stream: Stream) -> dict[Partition, int]:
@@ -136,21 +137,51 @@ class Streams:
         except (EngineRefused, EngineUnavailable) as error:
             return error
 
-    async def sources(self, streams: Sequence[Held], stored: Sequence[Offsets]) -> list[SourceView | None]:
-        """What the sources' brokers say, asked once a source; `None` for one that cannot be seen from here."""
-        found: list[SourceView | None] = [None] * len(streams)
+    async def sources(self, streams: Sequence[Held], stored: Sequence[Offsets]) -> list[SourceView | Unseen]:
+        """What the sources' brokers say, asked once a source; or why one cannot be seen from here."""
+        found: list[SourceView | Unseen] = [_NOT_ASKED] * len(streams)
 
         async def one(indices: Sequence[int]) -> None:
+            views: Sequence[SourceView | Unseen]
             try:
                 brokers = await self._ends.brokers(streams[indices[0]].marker.stream, "source")
                 views = await view(brokers, [(streams[index].marker, stored[index]) for index in indices])
-            except ReplicatorError:
-                return
+            except ReplicatorError as error:
+                views = [await self._unseen(streams[index], "source", error) for index in indices]
             for index, item in zip(indices, views, strict=True):
                 found[index] = item
 
-        await asyncio.gather(*(one(indices) for indices in _by_source(streams)))
+        await asyncio.gather(*(one(indices) for indices in _by_end(streams, "source")))
         return found
+
+    async def _copies(
+        self, streams: Sequence[Held], stored: Sequence[Offsets], sources: Sequence[SourceView | Unseen]
+    ) -> list[Copies | Unseen]:
+        """The same of the destinations, for streams whose source is seen."""
+        found: list[Copies | Unseen] = [_NOT_ASKED] * len(streams)
+
+        async def one(indices: Sequence[int]) -> None:
+            asked = [(index, source) for index in indices if isinstance(source := sources[index], SourceView)]
+            copies: Sequence[Copies | Unseen]
+            try:
+                brokers = await self._ends.brokers(streams[indices[0]].marker.stream, "destination")
+                items = [(streams[index].marker, stored[index], source) for index, source in asked]
+                of = [await self._ends.brokers(streams[index].marker.stream, "source") for index, _ in asked]
+                copies = await look_at_copies(brokers, items, of)
+            except ReplicatorError as error:
+                copies = [await self._unseen(streams[index], "destination", error) for index, _ in asked]
+            for (index, _), item in zip(asked, copies, strict=True):
+                found[index] = item
+
+        await asyncio.gather(*(one(indices) for indices in _by_end(streams, "destination")))
+        return found
+
+    async def _unseen(self, held: Held, end: End, error: ReplicatorError) -> Unseen:
+        since = None
+        with suppress(ReplicatorError):  # the credentials may be what cannot be read
+            since = (await self._ends.brokers(held.marker.stream, end)).silent_since
+        what = "its lag is not known" if end == "source" else "what the destination holds is not known"
+        return Unseen(f"{what}: {error.message}" + (f" (since {format_time(since)})" if since else ""))
 
     async def source(self, marker: Marker, stored: Offsets, *, also: Collection[str] = ()) -> SourceView:
         """The same of one stream; raise what keeps it from being seen.
@@ -171,7 +202,7 @@ class Streams:
             with suppress(ReplicatorError):  # it comes again
                 await (await self._ends.brokers(held.marker.stream, "source")).topics()
 
-        await asyncio.gather(*(one(streams[index]) for index, *_ in _by_source(streams)))
+        await asyncio.gather(*(one(streams[index]) for index, *_ in _by_end(streams, "source")))
 
     def as_found(self, held: Held) -> Stream:
         """The declaration; what somebody else changed in the configuration shows as `options`, so that it is drift."""
@@ -189,6 +220,19 @@ class Streams:
                 strange.discard("topics.exclude")  # the next change rewrites it
             found |= {key: _shown(key, connector.config.get(key, "")) for key in sorted(strange)}
         return stream.model_copy(update={"options": {**stream.options, **found}}) if found else stream
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """An end that cannot be seen from here.
+
+    :param why: in words.
+    """
+
+    why: str
+
+
+_NOT_ASKED = Unseen("it was not asked for")
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,23 +302,34 @@ def differing(connector: Connector, config: Mapping[str, str]) -> set[str]:
     return {key for key in there.keys() | config.keys() if there.get(key) != config.get(key)}
 
 
-def _objects(held: Held, source: SourceView | None) -> dict[str, Any]:
+def _seen(source: SourceView | Unseen, copies: Copies | Unseen, other: str | None) -> Seen:
+    return Seen(
+        source=source if isinstance(source, SourceView) else None,
+        copies=copies if isinstance(copies, Copies) else None,
+        unseen=tuple(item.why for item in (source, copies) if isinstance(item, Unseen) and item is not _NOT_ASKED),
+        rebuilt=other,
+    )
+
+
+def _objects(held: Held, source: SourceView | Unseen | None) -> dict[str, Any]:
     objects: dict[str, Any] = {"connectors": [connector.name for connector in held.all]}
     if held.marker.source_cluster:
         objects["sourceCluster"] = held.marker.source_cluster
     if held.marker.destination_cluster:
         objects["destinationCluster"] = held.marker.destination_cluster
-    if source is not None:
+    if isinstance(source, SourceView):
         naming = Naming.of(held.marker.stream)
         objects["topics"] = sorted(naming.at_destination(topic) for topic in source.topics)
     return objects
 
 
-def _by_source(streams: Sequence[Held]) -> list[list[int]]:
-    """The indices of streams whose source is the same."""
+def _by_end(streams: Sequence[Held], end: End) -> list[list[int]]:
+    """The indices of streams one of whose ends is the same."""
     groups: dict[Any, list[int]] = {}
     for index, held in enumerate(streams):
-        groups.setdefault(place(held.marker.stream.source, "source", admin=True), []).append(index)
+        stream = held.marker.stream
+        at = place(stream.source if end == "source" else stream.destination, end, admin=True)
+        groups.setdefault(at, []).append(index)
     return [*groups.values()]
 
 

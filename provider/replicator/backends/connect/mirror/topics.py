@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -106,6 +106,16 @@ def taken(stream: Stream, topics: Iterable[str]) -> list[str]:
         for topic in topics
         if include.fullmatch(topic) and not exclude.fullmatch(topic) and not naming.came_through(topic, naming.target)
     )
+
+
+def named(stream: Stream) -> list[str]:
+    """Return the topics that `include` names without a glob, and that the mirror copies where they exist."""
+    return taken(stream, (glob for glob in stream.include if not {"*", "?"}.intersection(glob)))
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first of some names, and how many more there are."""
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
 
 
 def takes_no_more(before: Stream, stream: Stream) -> bool:

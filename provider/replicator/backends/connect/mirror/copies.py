@@ -1,0 +1,196 @@
+"""What the destination's brokers say of the copies that mirrors have made there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from replicator.backends.connect.brokers import Brokers, Cluster, Topic
+from replicator.backends.connect.marker import Marker
+from replicator.backends.connect.mirror.connectors import replication_factor
+from replicator.backends.connect.mirror.declarations import begins_at_the_beginning
+from replicator.backends.connect.mirror.source_view import SourceView
+from replicator.backends.connect.mirror.topics import Naming
+from replicator.backends.connect.positions import Offsets, Partition, read
+from replicator.errors import DestinationDenied, ReplicatorError
+from replicator.model import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """The copies of one stream's topics.
+
+    :param topics: by their own names.
+    :param hidden: names that the credentials may not describe.
+    :param refusals: why a copy that is not there could not be created, by its name.
+    :param thin: partitions of copies that hold clearly less than what was copied to them.
+    """
+
+    topics: Mapping[str, Topic]
+    latest: Offsets
+    hidden: frozenset[str] = frozenset()
+    refusals: Mapping[str, ReplicatorError] = field(default_factory=dict)
+    thin: frozenset[Partition] = frozenset()
+
+
+def copied(marker: Marker, stored: Offsets, source: SourceView) -> dict[Partition, int]:
+    """Return how many offsets of each partition were copied and are still retained at the source, where it is known.
+
+    Records that a transformation may drop count as unknown.
+    """
+    stream = marker.stream
+    if any(option.startswith("transforms") for option in stream.options):
+        return {}
+    if marker.starts is None and not begins_at_the_beginning(stream):
+        return {}
+    starts = read(marker.starts) if marker.starts else {}
+    counts = {
+        at: offset - max(starts.get(at, 0), source.earliest.get(at, 0))
+        for at, offset in stored.items()
+        if at in source.latest
+    }
+    return {at: count for at, count in counts.items() if count > 0}
+
+
+def lost(marker: Marker, stored: Offsets, source: SourceView, copies: Copies) -> dict[str, str]:
+    """Return what the destination no longer holds of what was copied: a clause for each topic of the source."""
+    naming = Naming.of(marker.stream)
+    found: dict[str, str] = {}
+    for at, count in sorted(copied(marker, stored, source).items()):
+        copy = Partition(naming.at_destination(at.topic), at.number)
+        if copy.topic in copies.hidden or at.topic in found:
+            continue
+        topic = copies.topics.get(copy.topic)
+        if topic is None:
+            found[at.topic] = (
+                f"{copy.topic} is not at the destination, and {_count(count, 'offset')} of {at} were copied"
+            )
+        elif copies.latest.get(copy) == 0 or copy in copies.thin:
+            held = copies.latest[copy]
+            found[at.topic] = (
+                f"{copy} at the destination ends at offset {held}, and {_count(count, 'offset')} of {at} were copied; "
+                "it was deleted or re-created"
+            )
+    return found
+
+
+def lacking(stream: Stream, source: SourceView, copies: Copies) -> dict[str, str]:
+    """Return what of a stream's topics has no copy to be written to, as a clause for each topic of the source."""
+    naming, found = Naming.of(stream), {}
+    for name, topic in sorted(source.topics.items()):
+        copy = naming.at_destination(name)
+        there = copies.topics.get(copy)
+        if copy in copies.hidden:
+            continue
+        if there is None:
+            found[name] = f"{copy} is not at the destination yet"
+        elif there.partitions < topic.partitions:
+            has = _count(there.partitions, "partition")
+            found[name] = f"{copy} has {has} at the destination, and {name} has {topic.partitions}"
+    return found
+
+
+async def look_at_copies(
+    brokers: Brokers,
+    streams: Sequence[tuple[Marker, Offsets, SourceView]],
+    compacted: Sequence[Brokers],
+) -> list[Copies]:
+    """Return what the brokers of one destination say, for several of its streams.
+
+    :param compacted: for each stream, the brokers of its source.
+    """
+    names = [wanted_copies(marker.stream, source.topics) for marker, _, source in streams]
+    found = await brokers.look_up({name for wanted in names for name in wanted})
+    partitions = [Partition(name, number) for name, topic in found.topics.items() for number in range(topic.partitions)]
+    earliest, latest = await asyncio.gather(brokers.earliest(partitions), brokers.latest(partitions))
+
+    async def one(item: tuple[Marker, Offsets, SourceView], wanted: Mapping[str, int], source: Brokers) -> Copies:
+        marker, stored, view = item
+        seen = Copies(
+            topics={name: found.topics[name] for name in wanted if name in found.topics},
+            latest={at: offset for at, offset in latest.items() if at.topic in wanted},
+            hidden=found.hidden.intersection(wanted),
+        )
+        thin = await _thin(marker, copied(marker, stored, view), seen, earliest, source)
+        absent = {name: count for name, count in wanted.items() if name not in seen.topics and name not in seen.hidden}
+        return replace(seen, thin=thin, refusals=await refusals(brokers, marker.stream, absent))
+
+    return await asyncio.gather(*map(one, streams, names, compacted))
+
+
+def wanted_copies(stream: Stream, topics: Mapping[str, Topic]) -> dict[str, int]:
+    """Return the copies that topics of the source get, each with its number of partitions."""
+    naming = Naming.of(stream)
+    return {naming.at_destination(name): topic.partitions for name, topic in topics.items()}
+
+
+async def refusals(brokers: Brokers, stream: Stream, absent: Mapping[str, int]) -> dict[str, ReplicatorError]:
+    """Return why copies could not be created with the credentials of the connector.
+
+    Nothing where those are not ours: what another role may do is not known.
+
+    :param absent: how many partitions each copy would have, by its name.
+    """
+    if not absent or stream.destination.admin_auth_ref is not None:
+        return {}
+    return await brokers.refusals(absent, replication_factor(stream))
+
+
+async def refuse_uncreatable(brokers: Brokers, cluster: Cluster, stream: Stream, copies: Mapping[str, int]) -> None:
+    """Raise `DestinationDenied`, or what the brokers answer, where a copy that is not there could not be created.
+
+    MirrorMaker 2 says so in the worker's log alone. Where the brokers create topics by themselves, the copies then have
+    the brokers' configuration, and records that are older than its retention are deleted at once.
+
+    :param copies: how many partitions each copy has, by its name.
+    """
+    if cluster.creates:
+        return
+    there = await brokers.topics()
+    found = await refusals(brokers, stream, {name: count for name, count in copies.items() if name not in there})
+    for name, error in sorted(found.items()):
+        raise _uncreatable(stream, name, error)
+
+
+def _uncreatable(stream: Stream, name: str, error: ReplicatorError) -> ReplicatorError:
+    if not isinstance(error, DestinationDenied):
+        error.stream = stream.name
+        error.message = f"{name} could not be created: {error.message}"
+        return error
+    return DestinationDenied(
+        f"the credentials may not create the topic {name}",
+        stream=stream.name,
+        property="destination.authRef" if stream.destination.auth_ref else "destination.uri",
+        fix="grant CREATE, ALTER and ALTER_CONFIGS on the copies, as docs/kafka-mirror.md lists",
+    )
+
+
+async def _thin(
+    marker: Marker, counts: Mapping[Partition, int], copies: Copies, earliest: Offsets, source: Brokers
+) -> frozenset[Partition]:
+    """The partitions of copies that have lost nothing by retention, and have less than half of what was copied.
+
+    Each transaction has at least one record for its mark. In a compacted topic an offset says nothing of records.
+    """
+    naming = Naming.of(marker.stream)
+    found: dict[Partition, str] = {}
+    for at, count in counts.items():
+        copy = Partition(naming.at_destination(at.topic), at.number)
+        if earliest.get(copy) == 0 and 2 * copies.latest.get(copy, count) < count:
+            found[copy] = at.topic
+    if not found:
+        return frozenset()
+    kept = await _compacted(source, set(found.values()))
+    return frozenset(copy for copy, topic in found.items() if topic not in kept)
+
+
+async def _compacted(source: Brokers, topics: Collection[str]) -> Collection[str]:
+    try:
+        return await source.compacted(topics)
+    except ReplicatorError:
+        return topics  # its configuration may not be seen, so that nothing is said of it
+
+
+def _count(count: int, of: str) -> str:
+    return f"{count} {of}{'s' if count > 1 else ''}"
