@@ -86,7 +86,7 @@ engines-up: venv ## Start two Kafka clusters with Connect, for the examples, and
 engines-down: venv ## End what engines-up started
 	@$(BIN)/python tools/engines.py down
 
-bench: venv ## Measure over floors, into build/bench.json (ten minutes on two cores)
+bench: venv ## Measure over floors, into build/bench.json (twenty minutes on two cores)
 	$(BIN)/python bench/run.py
 
 bench-check: bench ## Measure, and fail where a goal is missed

@@ -36,7 +36,7 @@ class Place:
 
     def __init__(self, folder: Path, databases: int) -> None:
         self.folder = folder
-        self.names = [f"db-{number:03}" for number in range(databases)]
+        self.names = [f"db-{number:04}" for number in range(databases)]
         template = make_database(folder / "template.db", rows=20)
         (folder / "source").mkdir()
         for name in (_WARM_UP, *self.names):
@@ -62,7 +62,9 @@ def agent_100(folder: Path, pairs: int, databases: int) -> list[Result]:
     def place() -> Place:
         return Place(folder / str(next(numbers)), databases)
 
-    values, floors = in_turn(pairs, lambda: _bare_seconds(place()), lambda: _agent_seconds(place()))
+    values, floors = in_turn(
+        pairs, lambda: _bare_seconds(place()), lambda: agent_seconds(place(), at_a_time=databases)[0]
+    )
     return [judge(GOALS["agent_100"], values, floors)]
 
 
@@ -131,21 +133,22 @@ def _answers(path: Path) -> bool:
 # --- the agent -----------------------------------------------------------------------------------------------------
 
 
-def _agent_seconds(place: Place) -> float:
-    """`upsert_stream` through the agent's socket, for each database."""
+def agent_seconds(place: Place, at_a_time: int) -> list[float]:
+    """`upsert_stream` through the agent's socket, for so many databases at a time; the seconds of each time."""
     address = place.folder / "socket"
     replicator = str(Path(sys.executable).parent / "replicator")
     command = [replicator, "agent", "run", "--socket", str(address), "--state", str(place.folder / "agent")]
     with _running(command, place.folder / "log"):
         wait_until(lambda: _answers(address), timeout=_LIMIT, what="the agent answers")
-        took = asyncio.run(_upsert_all(place, f"unix://{address}"))
+        took = asyncio.run(_upsert_all(place, f"unix://{address}", at_a_time))
     place.expect_replicas()
     return took
 
 
-async def _upsert_all(place: Place, address: str) -> float:
+async def _upsert_all(place: Place, address: str, at_a_time: int) -> list[float]:
     replicator = RemoteReplicator("litestream", address, start_hint="start it")
     gate = asyncio.Semaphore(AT_ONCE)
+    took = []
 
     async def upsert(name: str) -> None:
         source = {"kind": "sqlite", "uri": f"sqlite://{place.source(name)}"}
@@ -156,9 +159,11 @@ async def _upsert_all(place: Place, address: str) -> float:
 
     try:
         await upsert(_WARM_UP)
-        began = time.perf_counter()
-        await asyncio.gather(*map(upsert, place.names))
-        return time.perf_counter() - began
+        for first in range(0, len(place.names), at_a_time):
+            began = time.perf_counter()
+            await asyncio.gather(*map(upsert, place.names[first : first + at_a_time]))
+            took.append(time.perf_counter() - began)
+        return took
     finally:
         await replicator.aclose()
 

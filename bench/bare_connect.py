@@ -138,6 +138,66 @@ class BareConnect:
                 await asyncio.gather(going, return_exceptions=True)
 
 
+class BareMirrors:
+    """The same calls for one mirror at a time, in a process that is asked for many at once.
+
+    :param url: of one worker.
+    :param bootstrap: of the source.
+    :param topics: of all mirrors, each with one partition.
+    """
+
+    def __init__(self, url: str, bootstrap: str, topics: Iterable[str]) -> None:
+        self._client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=_LIMIT)
+        self._looks = _Looks(self._client)
+        self._going: asyncio.Task[None] | None = None
+        self._bootstrap, self._topics = bootstrap, dict.fromkeys(topics, 1)
+        self._reads = asyncio.Semaphore(_READS_AT_ONCE)
+        self._listing: asyncio.Task[frozenset[str]] | None = None
+
+    async def create(self, config: Mapping[str, str]) -> str:
+        """Post a connector, and return its name when it and its task run."""
+        name = config["name"]
+        await self._send("POST", "/connectors", json={"name": name, "config": config})
+        await self._until(lambda statuses: _runs(statuses.get(name)))
+        return name
+
+    async def look(self, name: str) -> None:
+        """Ask for a connector's offsets, and once for all connectors and for the ends of their topics."""
+        if self._listing is None:
+            self._listing = asyncio.create_task(self._list())
+        if name not in await asyncio.shield(self._listing):
+            raise RuntimeError(f"there is no connector {name}")
+        async with self._reads:
+            (await self._client.get(f"/connectors/{name}/offsets")).raise_for_status()
+
+    async def _list(self) -> frozenset[str]:
+        listing, _ = await asyncio.gather(
+            self._client.get("/connectors", params={"expand": ["status", "info"]}),
+            asyncio.to_thread(_ends, self._topics, self._bootstrap),
+        )
+        return frozenset(listing.raise_for_status().json())
+
+    async def delete(self, name: str) -> None:
+        """Stop a connector, wait, forget its offsets, delete it, and wait until it is gone."""
+        await self._send("PUT", f"/connectors/{name}/stop")
+        await self._until(lambda statuses: name in statuses and _stopped(statuses[name]))
+        await self._send("DELETE", f"/connectors/{name}/offsets")
+        await self._send("DELETE", f"/connectors/{name}")
+        await self._until(lambda statuses: name not in statuses)
+
+    async def _send(self, verb: str, path: str, **rest: Any) -> None:
+        """Send it again while the workers are in a rebalance, as a plugin has to, which is asked for many at once."""
+        async with asyncio.timeout(_LIMIT):
+            while (answer := await self._client.request(verb, path, **rest)).status_code == httpx.codes.CONFLICT:
+                await asyncio.sleep(_EVERY)
+        answer.raise_for_status()
+
+    async def _until(self, reached: Callable[[Mapping[str, Status]], bool]) -> None:
+        if self._going is None:
+            self._going = asyncio.create_task(self._looks.go_on())
+        await self._looks.until(reached)
+
+
 async def _timed(work: Awaitable[None]) -> float:
     began = time.perf_counter()
     await work

@@ -119,11 +119,11 @@ class Nothing(pb_grpc.ResourceProviderServicer):  # type: ignore[misc, name-defi
         return Empty()
 
 
-async def serve() -> None:
+async def serve(servicer: Nothing) -> None:
     """Print the port and serve until the engine sends SIGINT."""
     limits = [("grpc.max_receive_message_length", _MESSAGE_LIMIT), ("grpc.max_send_message_length", _MESSAGE_LIMIT)]
     server = grpc.aio.server(options=limits)
-    pb_grpc.add_ResourceProviderServicer_to_server(Nothing(), server)
+    pb_grpc.add_ResourceProviderServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(port, flush=True)
@@ -135,19 +135,22 @@ async def serve() -> None:
 
 
 def main() -> None:
-    asyncio.run(serve())
+    asyncio.run(serve(Nothing()))
 
 
-def install(folder: Path) -> Path:
-    """Write the script `pulumi-resource-replicator` into `folder`, which is given back."""
+def install(folder: Path, module: str = __name__) -> Path:
+    """Write the script `pulumi-resource-replicator` into `folder`, which is given back.
+
+    :param module: whose `main` serves.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     script = folder / "pulumi-resource-replicator"
     # Imported, not run, so that Python keeps its bytecode: the real plugin is imported too.
     lines = (
         f"#!{sys.executable}",
         "import sys",
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})",
-        "from floor_plugin import main",
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})",
+        f"from {module} import main",
         "main()",
     )
     script.write_text("\n".join(lines) + "\n")

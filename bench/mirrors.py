@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from bench import floor_plugin
+from bench import connect_plugin, floor_plugin
 from bench.bare_connect import BareConnect
 from bench.goals import GOALS
 from bench.measure import Result, judge
@@ -31,18 +33,24 @@ _LONG_AGO = 1_700_000_000_000  # milliseconds
 def mirrors(folder: Path, laps: int, count: int) -> list[Result]:
     """Up, refresh and destroy of mirrors, `laps` times, and as often an up with more at once."""
     nothing = floor_plugin.install(folder / "nothing")
+    plugin = floor_plugin.install(folder / "bare", connect_plugin.__name__)
     with running_pair(folder / "kafka", worker_heap=_HEAP) as pair:
         topics = _make_topics(pair, count)
         written = program({"kafkaMirror": {"address": pair.west.connect}}, (_mirror(pair, topic) for topic in topics))
-        floor, value = (
+        floor, beside, value = (
             Stack(stack(folder / name, plugins, written), count)
-            for name, plugins in (("floor", nothing), ("value", SCRIPTS))
+            for name, plugins in (("floor", nothing), ("beside", plugin), ("value", SCRIPTS))
         )
         floor.fill()
-        return _measured(laps, pair, topics, floor, value)
+        return _measured(laps, pair, topics, floor, beside, value)
 
 
-def _measured(laps: int, pair: Pair, topics: list[str], floor: Stack, value: Stack) -> list[Result]:
+def _measured(laps: int, pair: Pair, topics: list[str], floor: Stack, beside: Stack, value: Stack) -> list[Result]:
+    """Measure over bare loops, and over the plugin that makes their calls.
+
+    :param floor: with the plugin that does nothing.
+    :param beside: with the plugin that makes the bare calls.
+    """
     bare = BareConnect(pair.west.connect)
     values: dict[str, list[float]] = defaultdict(list)
     floors: dict[str, list[float]] = defaultdict(list)
@@ -51,11 +59,18 @@ def _measured(laps: int, pair: Pair, topics: list[str], floor: Stack, value: Sta
     if len(configs) != value.count:
         raise RuntimeError(f"there are {len(configs)} connectors for {value.count} streams")
     value.run("destroy")
+    _tell(beside, pair, configs)
     for _ in range(laps):
         for name, at_once in (("connect_100", DEFAULT_AT_ONCE), ("connect_100_16", MORE_AT_ONCE)):
             floors[name].append(bare.create(configs, at_once))
             bare.wait_copied(configs)
             forgotten = bare.delete(configs, at_once)
+            floors[f"{name}_plugin"].append(beside.run("up", "--parallel", str(at_once)))
+            beside.expect_full()
+            bare.wait_copied(configs)
+            if at_once == DEFAULT_AT_ONCE:
+                floors["connect_100_noop_plugin"].append(beside.run("refresh"))
+            dropped = beside.run("destroy", "--parallel", str(at_once))
             values[name].append(value.run("up", "--parallel", str(at_once)))
             value.expect_full()
             bare.wait_copied(configs)
@@ -68,7 +83,17 @@ def _measured(laps: int, pair: Pair, topics: list[str], floor: Stack, value: Sta
             if at_once == DEFAULT_AT_ONCE:
                 floors["connect_100_destroy"].append(forgotten)
                 values["connect_100_destroy"].append(removed)
+                floors["connect_100_destroy_plugin"].append(dropped)
+    values |= {f"{name}_plugin": found for name, found in values.items()}
     return [judge(GOALS[name], values[name], floors[name]) for name in values]
+
+
+def _tell(beside: Stack, pair: Pair, configs: Mapping[str, Mapping[str, str]]) -> None:
+    """Give the plugin that makes the bare calls the configurations that ours has posted."""
+    found = {config["topics"].replace("\\", ""): {**config, "name": name} for name, config in configs.items()}
+    path = beside.project.folder / "mirrors.json"
+    path.write_text(json.dumps({"url": pair.west.connect, "bootstrap": _at(pair), "configs": found}))
+    beside.project.environment = {connect_plugin.SETTINGS: str(path)}
 
 
 def _make_topics(pair: Pair, count: int) -> list[str]:

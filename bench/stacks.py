@@ -108,7 +108,8 @@ def stack(folder: Path, plugins: Path, program: Mapping[str, Any]) -> Project:
     return project
 
 
-def _of_memory(number: int) -> dict[str, Any]:
+def of_memory(number: int) -> dict[str, Any]:
+    """Return the properties of one of many streams of the memory backend."""
     return {
         "backend": "memory",
         "source": {"kind": "postgres", "uri": f"postgres://db.example/shop{number}"},
@@ -121,7 +122,7 @@ def sides(folder: Path, count: int) -> Iterator[tuple[Side, Side]]:
     """Two new stacks: with the plugin that does nothing, and with ours."""
     nothing = floor_plugin.install(folder / "nothing")
     with serving(folder / "memory", LATENCY) as memory:
-        written = program({"memory": {"address": memory.address}}, map(_of_memory, range(count)))
+        written = program({"memory": {"address": memory.address}}, map(of_memory, range(count)))
         floor, value = (
             Side(stack(folder / name, plugins, written), count, memory)
             for name, plugins in (("floor", nothing), ("value", SCRIPTS))
