@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
+
+from replicator.agent.private_log import PrivateRotatingFile
 
 _MOST_BYTES = 10_000_000
 
@@ -52,7 +53,7 @@ def start_logging(level: Level, redact: Callable[[str], str], file: Path | None 
     if file is None:
         handler = logging.StreamHandler(sys.stderr)
     else:
-        handler = RotatingFileHandler(file, maxBytes=_MOST_BYTES, backupCount=2, encoding="utf-8")
+        handler = PrivateRotatingFile(file, maxBytes=_MOST_BYTES, backupCount=2, encoding="utf-8")
     handler.setFormatter(LineFormatter(redact))
     logging.basicConfig(level=max(logging.WARNING, _number(level)), handlers=[handler], force=True)
     logging.getLogger("replicator").setLevel(_number(level))

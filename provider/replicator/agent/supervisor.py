@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import io
 import json
 import logging
 import os
@@ -24,9 +23,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from replicator.agent.private_log import PrivateRotatingFile
 from replicator.leash import leashed
 
 _log = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ class LineLog:
     ) -> None:
         self._redact = redact
         self._recent: deque[str] = deque(maxlen=keep)
-        self._file = _PrivateRotatingFile(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
+        self._file = PrivateRotatingFile(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
 
     def write(self, line: str) -> None:
         """Add one line; what is longer than 4,000 characters is cut."""
@@ -282,16 +281,6 @@ class Supervisor:
         async with self._changed:
             self.state = state
             self._changed.notify_all()
-
-
-class _PrivateRotatingFile(RotatingFileHandler):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """A full disk must not stop the supervision; the last lines are still in memory."""
-
-    def _open(self) -> io.TextIOWrapper:
-        os.close(os.open(self.baseFilename, os.O_CREAT | os.O_WRONLY, 0o600))
-        Path(self.baseFilename).chmod(0o600)
-        return super()._open()
 
 
 async def _take_over(pid_file: Path, marker: str) -> int:

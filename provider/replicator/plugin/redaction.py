@@ -1,4 +1,4 @@
-"""Secrets of the provider's configuration, kept out of every text. Imported only where there are some."""
+"""Secrets of the provider's configuration and of inputs, kept out of every text. Imported only where there are some."""
 
 from __future__ import annotations
 
@@ -11,13 +11,30 @@ from replicator.authref import Redactor
 from replicator.lifecycle.config import from_text
 from replicator.values import Secret
 
+_PLAIN = frozenset({"state", "backend", "desiredState", "mode"})
+"""Words of ours, which alerts and policies read."""
+
 
 def redactor_of(arguments: Any) -> Redactor:
     """What hides every text that is secret in these values, also as part of JSON text, and an address in its parts."""
     redactor = Redactor()
-    for text in _secrets(arguments, hidden=False):
-        redactor.add(text)
+    learn(redactor, arguments)
     return redactor
+
+
+def learn(redactor: Redactor, values: Any) -> None:
+    """Hide these secrets too."""
+    for text in _secrets(values, hidden=False):
+        redactor.add(text)
+
+
+def sealed(outputs: Any, redactor: Redactor) -> Any:
+    """Return outputs in which each text that holds a secret is one. Numbers stay plain, and so do states."""
+    if isinstance(outputs, dict):
+        return {key: value if key in _PLAIN else sealed(value, redactor) for key, value in outputs.items()}
+    if isinstance(outputs, list | tuple):
+        return [sealed(item, redactor) for item in outputs]
+    return Secret(outputs) if isinstance(outputs, str) and redactor(outputs) != outputs else outputs
 
 
 def _secrets(value: Any, *, hidden: bool) -> Iterator[str]:

@@ -114,8 +114,29 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         self._resources: dict[str, Resource] = {}
 
     def redact(self, text: str) -> str:
-        """The plugin resolves no secret; those that it knows stand in its configuration."""
+        """The plugin resolves no secret; those that it knows stand in its configuration, and in inputs."""
         return text if self._redactor is None else self._redactor(text)
+
+    def _inputs(self, properties: Any) -> dict[str, Any]:
+        """A resource's inputs. What is secret in them is kept out of texts from now on."""
+        inputs = decode(properties)
+        if secret_paths(inputs):
+            from replicator.plugin.redaction import learn, redactor_of
+
+            if self._redactor is None:
+                self._redactor = redactor_of(inputs)
+            else:
+                learn(self._redactor, inputs)
+        return inputs
+
+    def _sealed(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Outputs in which a text that holds a secret is one."""
+        if self._redactor is None:
+            return outputs
+        from replicator.plugin.redaction import sealed
+
+        found: dict[str, Any] = sealed(outputs, self._redactor)
+        return found
 
     def _hide(self, arguments: dict[str, Any]) -> None:
         self._redactor = None
@@ -150,9 +171,8 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         """End the call where the stream is there and not well, or its wait was cut off."""
         if made.trouble:
             reasons = [self.redact(reason) for reason in made.trouble]
-            await abort_init_failed(
-                context, made.id, made.outputs, reasons, made.inputs, refresh_first=not made.cut_off
-            )
+            outputs = self._sealed(made.outputs)
+            await abort_init_failed(context, made.id, outputs, reasons, made.inputs, refresh_first=not made.cut_off)
 
     def _redacted(self, value: Any) -> Any:
         """A result, in which messages may stand too."""
@@ -257,7 +277,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         if _unchanged(request.olds, request.news):
             return pb.CheckResponse(inputs=request.olds)
         inputs, failures = await self.resource(request.urn).check(
-            request.urn, decode(request.olds), decode(request.news), _naming(request)
+            request.urn, self._inputs(request.olds), self._inputs(request.news), _naming(request)
         )
         return pb.CheckResponse(inputs=encode(inputs), failures=self._failures(failures))
 
@@ -268,7 +288,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             return pb.DiffResponse(changes=pb.DiffResponse.DIFF_NONE, hasDetailedDiff=True)
         old, outputs = strip(decode(request.old_inputs)), strip(decode(request.olds))
         resource = self.resource(request.urn)
-        changes = await resource.diff(request.urn, request.id, old, outputs, decode(request.news))
+        changes = await resource.diff(request.urn, request.id, old, outputs, self._inputs(request.news))
         found = _diff_of(changes)
         found.stables.extend(resource.stables)
         found.deleteBeforeReplace = resource.removed_first  # also where replaceOnChanges makes it a replacement
@@ -277,39 +297,41 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     @rpc
     async def Create(self, request: Any, context: Context) -> Any:
         limits = self._limits(request)
-        inputs = decode(request.properties)
+        inputs = self._inputs(request.properties)
         if request.preview:
-            return pb.CreateResponse(
-                properties=encode(await self.resource(request.urn).preview_create(request.urn, inputs))
-            )
+            outputs = await self.resource(request.urn).preview_create(request.urn, inputs)
+            return pb.CreateResponse(properties=encode(self._sealed(outputs)))
         made = await self.resource(request.urn).create(request.urn, inputs, limits)
         await self._end_unwell(context, made)
-        return pb.CreateResponse(id=made.id, properties=encode(made.outputs))
+        return pb.CreateResponse(id=made.id, properties=encode(self._sealed(made.outputs)))
 
     @rpc
     async def Update(self, request: Any, context: Context) -> Any:
         limits = self._limits(request)
         resource = self.resource(request.urn)
-        old_inputs, old, new = strip(decode(request.old_inputs)), decode(request.olds), decode(request.news)
+        old_inputs, new = strip(self._inputs(request.old_inputs)), self._inputs(request.news)
+        old = decode(request.olds)
         if request.preview:
             outputs = await resource.preview_update(request.urn, request.id, old_inputs, strip(old), new)
-            return pb.UpdateResponse(properties=encode(outputs))
+            return pb.UpdateResponse(properties=encode(self._sealed(outputs)))
         made = await resource.update(request.urn, strip(old), new, limits)
         await self._end_unwell(context, made)
-        return pb.UpdateResponse(properties=encode(made.outputs))
+        return pb.UpdateResponse(properties=encode(self._sealed(made.outputs)))
 
     @rpc
     async def Read(self, request: Any, context: Context) -> Any:
         found = await self.resource(request.urn).read(
-            request.urn, request.id, decode(request.inputs), decode(request.properties)
+            request.urn, request.id, self._inputs(request.inputs), decode(request.properties)
         )
         if found is None:
             return pb.ReadResponse(id="")
         await self._end_unwell(context, found)
-        return pb.ReadResponse(id=request.id, inputs=encode(found.inputs), properties=encode(found.outputs))
+        properties = encode(self._sealed(found.outputs))
+        return pb.ReadResponse(id=request.id, inputs=encode(found.inputs), properties=properties)
 
     @rpc
     async def Delete(self, request: Any, context: Context) -> Empty:
+        self._inputs(request.old_inputs)
         state = strip(decode(request.properties))
         await self.resource(request.urn).delete(request.urn, request.id, state, self._limits(request))
         return Empty()

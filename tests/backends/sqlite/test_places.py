@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from replicator.authref import Redactor
+from replicator.backends.sqlite.places import Identities
 from replicator.errors import DestinationInUse, InvalidStream
 from replicator.model import Stream
 
@@ -117,3 +119,10 @@ async def test_another_spelling_of_the_destination_is_no_move(agent: Agent, data
         await agent.driver.upsert_stream(
             declare("bills", data / "bills.db", f"file://{data}/replicas/orders", owner=None)
         )
+
+
+async def test_both_parts_of_a_key_are_kept_out_of_texts() -> None:
+    redactor = Redactor()
+    environ = {"OWNER_ACCESS_KEY_ID": "AKIA-C4N4RY", "OWNER_SECRET_ACCESS_KEY": "c4n4ry-secret"}
+    await Identities(redactor, environ).of(declare("orders", Path("/shop.db"), "s3://bucket/p"))
+    assert redactor("AKIA-C4N4RY has no right with c4n4ry-secret") == "[redacted] has no right with [redacted]"

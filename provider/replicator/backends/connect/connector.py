@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, Self
 
+from replicator.backends.connect.validation import holds_placeholder
+
 _TRACE_LIMIT = 500
+_THROWN = re.compile(r"^(?:Caused by: )?((?:[a-z_]\w*\.)+[A-Z][\w$]*)(?:: (.*))?$", re.MULTILINE)
+_PROTOCOL_ERRORS = "org.apache.kafka.common.errors."
 
 
 class ConnectorState(StrEnum):
@@ -135,20 +140,48 @@ class Offset:
     offset: Mapping[str, Any] | None
 
 
-def read_status(body: Mapping[str, Any], redact: Callable[[str], str]) -> Status:
-    """The answer of `/connectors/NAME/status`."""
+def read_status(
+    body: Mapping[str, Any], redact: Callable[[str], str], config: Mapping[str, str] | None = None
+) -> Status:
+    """The answer of `/connectors/NAME/status`.
+
+    :param config: of the connector, where it is known. Traces may hold what its placeholders stand for.
+    """
     connector = body["connector"]
+    secretive = config is None or holds_placeholder(config)
+
+    def told(trace: str | None) -> str | None:
+        return _trimmed(reduced(trace, config or ()) if trace and secretive else trace, redact)
+
     return Status(
         name=body["name"],
         type=body["type"],
         state=ConnectorState(connector["state"]),
         worker=connector.get("worker_id"),
-        fault=_trimmed(connector.get("trace"), redact),
+        fault=told(connector.get("trace")),
         tasks=tuple(
-            Task(task["id"], ConnectorState(task["state"]), task.get("worker_id"), _trimmed(task.get("trace"), redact))
+            Task(task["id"], ConnectorState(task["state"]), task.get("worker_id"), told(task.get("trace")))
             for task in body["tasks"]
         ),
     )
+
+
+def reduced(trace: str, settings: Collection[str]) -> str:
+    """Return the classes of a Java stack trace, and the settings that it names, without any value.
+
+    Errors of Kafka's protocol keep their messages: brokers and clients make them, and know no configuration of Connect.
+
+    :param settings: the names that may be told.
+    """
+    found = []
+    for match in _THROWN.finditer(trace):
+        kind, message = match[1], match[2] or ""
+        if kind.startswith(_PROTOCOL_ERRORS):
+            found.append(f"{kind}: {message}" if message else kind)
+        else:
+            named = ", ".join(name for name in settings if name in re.split(r"[^\w.-]+", message))
+            found.append(f"{kind} (setting {named})" if named else kind)
+    return " Caused by: ".join(found) or "the trace is not shown, because the configuration has placeholders"
 
 
 def read_connector(
@@ -157,8 +190,9 @@ def read_connector(
     """The answers of `/connectors/NAME` and of its status; that is None for some moments after it was created."""
     if status is None:
         status = {"connector": {"state": ConnectorState.UNASSIGNED}, "tasks": []}
-    found = read_status({**status, "name": info["name"], "type": info["type"]}, redact)
     config = read_config(info)
+    status = {**status, "name": info["name"], "type": info["type"]}
+    found = read_status(status, redact, config)
     return Connector(found.name, found.type, found.state, found.worker, found.fault, found.tasks, config)
 
 

@@ -79,7 +79,9 @@ def place(endpoint: Endpoint, end: End, *, admin: bool = False) -> Place:
     for server in servers:
         match = _SERVER.fullmatch(server)
         if match is None or not 0 < int(match[2]) < 65536:
-            raise _invalid(end, f"{server!r} is no host:port", "write kafka://host:9092, or several with commas")
+            raise _invalid(
+                end, "names a broker that is no host:port", "write kafka://host:9092, or several with commas"
+            )
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     given = dict(pairs)
     if unknown := sorted(given.keys() - set(_PARAMETERS)):
@@ -90,7 +92,7 @@ def place(endpoint: Endpoint, end: End, *, admin: bool = False) -> Place:
     ref = _ref(text, end, "adminAuthRef" if admin and endpoint.admin_auth_ref else "authRef") if text else None
     protocol = given.get("security.protocol", "SASL_SSL" if ref else "PLAINTEXT")
     if protocol not in PROTOCOLS:
-        raise _invalid(end, f"security.protocol is {protocol!r}", f"it is one of {', '.join(PROTOCOLS)}")
+        raise _invalid(end, "security.protocol has an unknown value", f"it is one of {', '.join(PROTOCOLS)}")
     logs_in = protocol.startswith("SASL_")
     if logs_in and ref is None:
         raise InvalidStream(
@@ -106,7 +108,7 @@ def place(endpoint: Endpoint, end: End, *, admin: bool = False) -> Place:
             raise _invalid(end, f"has {name}, and security.protocol is {protocol}, which does not use it")
     mechanism = given.get("sasl.mechanism", "SCRAM-SHA-512") if logs_in else None
     if mechanism is not None and mechanism not in _LOGIN:
-        raise _invalid(end, f"sasl.mechanism is {mechanism!r}", f"it is one of {', '.join(_LOGIN)}")
+        raise _invalid(end, "sasl.mechanism has an unknown value", f"it is one of {', '.join(_LOGIN)}")
     truststore = given.get("ssl.truststore.location")
     if truststore is not None and not re.fullmatch(r"/[^\"\\$\n]+", truststore):
         raise _invalid(end, "ssl.truststore.location is no absolute path")

@@ -99,5 +99,6 @@ class Identities:
             raise type(error)(
                 error.message, stream=stream.name, property="destination.authRef", fix=error.fix
             ) from None
-        self._redact.add(found["secretAccessKey"])
+        for field in KEY_PAIR:
+            self._redact.add(found[field])
         return S3Credentials(found["accessKeyId"], found["secretAccessKey"])
