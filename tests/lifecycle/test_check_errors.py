@@ -121,7 +121,7 @@ TABLE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a broker without a port": (
         mirror(source={"uri": "kafka://broker.example"}),
-        "source.uri: 'broker.example' is no host:port [RPL-STREAM-INVALID]\n"
+        "source.uri: names a broker that is no host:port [RPL-STREAM-INVALID]\n"
         "  → write kafka://host:9092, or several with commas",
     ),
     "one region for both ends": (
