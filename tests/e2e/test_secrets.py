@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import sqlite3
@@ -21,16 +22,25 @@ from tests.pulumi import SCRIPTS, Project
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(200)]
 
 CANARY = "kanarie \"gelb\" 'quoted' $HOME ${PATH}\nof two lines"
+KEY_ID = "KANARIENVOGEL"
+WAYS = (
+    ("preview", "-d"),
+    ("preview", "--diff"),
+    ("preview", "--json"),
+    ("preview", "--save-plan", "plan.json"),
+    ("up", "-d"),
+)
+"""Every form in which the CLI shows or keeps what a program says."""
 REPLICATOR = str(SCRIPTS / "replicator")
 
 
 def forms() -> set[bytes]:
     """The secret as it is, and as URLs, JSON and base64 write it, at each alignment; and each of its lines."""
     found = {CANARY, urllib.parse.quote(CANARY), urllib.parse.quote_plus(CANARY), json.dumps(CANARY)[1:-1]}
-    found |= set(CANARY.splitlines())
+    found |= {*CANARY.splitlines(), KEY_ID}
     raw = {form.encode() for form in found}
-    for shift in range(3):
-        text = base64.b64encode(b"x" * shift + CANARY.encode())
+    for value, shift in itertools.product((CANARY, KEY_ID), range(3)):
+        text = base64.b64encode(b"x" * shift + value.encode())
         raw.add(text[4 * ((shift + 2) // 3) : len(text) - 4])
     return raw
 
@@ -63,13 +73,13 @@ def test_the_secret_is_nowhere(tmp_path: Path) -> None:
         shop.execute("CREATE TABLE orders (item TEXT)")
     with (
         tempfile.TemporaryDirectory(prefix="k") as name,
-        s3_server(tmp_path / "s3", owner=S3Identity("CANARYKEY", CANARY)) as s3,
+        s3_server(tmp_path / "s3", owner=S3Identity(KEY_ID, CANARY)) as s3,
     ):
         s3.make_bucket("canary")
         folder = Path(name)
         where = ["--socket", str(folder / "s")]
         env = {key: os.environ[key] for key in ("HOME", "PATH") if key in os.environ}
-        env |= {"SHOP_ACCESS_KEY_ID": "CANARYKEY", "SHOP_SECRET_ACCESS_KEY": CANARY}
+        env |= {"SHOP_ACCESS_KEY_ID": KEY_ID, "SHOP_SECRET_ACCESS_KEY": CANARY}
         start = [REPLICATOR, "agent", "start", *where, "--state", str(folder / "a"), "--log-level", "debug"]
         subprocess.run(start, env=env, check=True, timeout=60)
         try:
@@ -84,10 +94,10 @@ def test_the_secret_is_nowhere(tmp_path: Path) -> None:
                 if not number:
                     project.init()
                     project.configure("replicator:litestream", {"address": f"unix://{folder / 's'}"})
-                for command in ("preview", "up"):
-                    ran = project.operate(command, "-d", "-v=9", "--logtostderr", check=False)
+                for command, *more in WAYS:
+                    ran = project.operate(command, *more, "-v=9", "--logtostderr", check=False)
                     assert (ran.code != 0) == bool(expected), ran.text[-3000:]
-                    texts[f"{command} {number}"] = ran.text.encode()
+                    texts[f"{command} {more} {number}"] = ran.text.encode()
             status = [REPLICATOR, "status", "--json", "--address", f"unix://{folder / 's'}"]
             texts["status"] = subprocess.run(status, check=True, capture_output=True, timeout=60).stdout
             texts |= command_lines() | files(project.folder, folder / "a")
@@ -96,9 +106,11 @@ def test_the_secret_is_nowhere(tmp_path: Path) -> None:
             assert b"orders" in texts["status"]
             assert leaks(texts) == []
 
+            assert (project.folder / "plan.json").stat().st_size > 0
             planted = folder / "a" / "planted.log"
-            planted.write_text(f"Authorization: {urllib.parse.quote(CANARY)}")
-            assert leaks(files(folder / "a")) == [str(planted)]
+            for form in forms():
+                planted.write_bytes(b"Authorization: " + form)
+                assert leaks(files(folder / "a")) == [str(planted)], form
             texts["destroy"] = project.operate("destroy", "-d", "-v=9", "--logtostderr").text.encode()
             assert leaks({"destroy": texts["destroy"]}) == []
         finally:
