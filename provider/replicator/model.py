@@ -129,7 +129,10 @@ NAME_LIMIT = 48
 """Characters of a stream's name."""
 STREAM_NAME = rf"^[a-z][a-z0-9-]{{0,{NAME_LIMIT - 1}}}$"
 StreamName = Annotated[str, StringConstraints(pattern=STREAM_NAME)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+TEXT_LIMIT = 2000
+"""Characters of an input that is a text."""
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_LIMIT)]
 LSN_LIMIT = 65_536
 """Characters. A mirror's position has an offset for each partition of each topic."""
 Lsn = Annotated[str, StringConstraints(min_length=1, max_length=LSN_LIMIT)]

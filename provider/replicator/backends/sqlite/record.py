@@ -50,7 +50,7 @@ class Stored(Model):
         """
         try:
             found = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError("it is not JSON, or not all of it is there") from None
         if not isinstance(found, dict):
             raise ValueError("it does not hold a JSON object")  # noqa: TRY004 - of the content, not of an argument
