@@ -58,7 +58,8 @@ def write(path: Path, text: str, stream: str | None = None) -> None:
     """
     beside = path.with_suffix(".tmp")
     try:
-        with os.fdopen(open_private(beside, os.O_TRUNC), "w", encoding="utf-8") as file:
+        beside.unlink(missing_ok=True)  # a crash left it
+        with os.fdopen(open_private(beside, os.O_EXCL), "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
