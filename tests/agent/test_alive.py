@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 from replicator.agent.state import StateFolder
-from replicator.cli import background
 from replicator.errors import AgentFault, InvalidConfig
 from replicator.remote.server import LOOK_EVERY
 
@@ -209,7 +208,7 @@ async def test_a_process_that_does_not_hold_the_folder_is_never_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The negative control of the above: the number in the file alone is not believed."""
-    monkeypatch.setattr(background.os, "kill", lambda *_: pytest.fail("a process was sent a signal"))
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("a process was sent a signal"))
     folder, here = StateFolder(tmp_path / "state"), tmp_path / "a.sock"
     async with folder.locked(here):
         folder.lock.write_text(f"1\n{here}\n")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -303,7 +304,7 @@ async def test_operations_that_nobody_asks_for_have_a_limit(socket_path: Path, m
 
 @pytest.mark.parametrize(("limit", "most"), [(60, 15), (8, 4), (100_000, 512), (-1, 512)])
 def test_connections_are_a_share_of_the_descriptors(monkeypatch: pytest.MonkeyPatch, limit: int, most: int) -> None:
-    monkeypatch.setattr(inbound.resource, "getrlimit", lambda _: (limit, limit))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
     assert inbound.most_connections() == most
 
 
