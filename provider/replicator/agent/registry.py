@@ -19,6 +19,7 @@ from replicator.agent.agent_id import agent_id
 from replicator.backends.reservations import Ends
 from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.record import REPAIR, Record, Stored, Tombstone, unreadable_record
+from replicator.backends.sqlite.sound import ends_of, wrong_field
 from replicator.errors import AgentFault
 
 S = TypeVar("S", bound=Stored)
@@ -45,6 +46,8 @@ class FileStore:
         for path, record in records.items():
             if record.name != path.stem:
                 damaged[path] = _log_unreadable(path, f"it holds the record of stream {record.name!r}")
+            elif (field := wrong_field(record)) is not None:
+                damaged[path] = _log_unreadable(path, f"these fields are wrong: {field}")
         self._records = {record.name: record for path, record in records.items() if path not in damaged}
         self._unreadable = {path.stem: why for path, why in damaged.items()}
         self._unreadable_ends = [_ends(path) for path in damaged]
@@ -128,7 +131,7 @@ def _ends(path: Path) -> Ends:
     """Return what a damaged record still tells."""
     with suppress(OSError, ValueError, AttributeError, RecursionError):
         stream = json.loads(files.read(path)).get("stream")
-        return Ends(path.stem, _uri(stream, "source"), _uri(stream, "destination"))
+        return ends_of(path.stem, _uri(stream, "source"), _uri(stream, "destination"))
     return Ends(path.stem, None, None)
 
 

@@ -108,7 +108,15 @@ async def test_what_is_malformed_of_one_database_hides_no_other(short_folder: Pa
     def listed(**changes: Any) -> dict[str, Any]:
         return {"path": "/srv/good.db", "status": "replicating", "last_sync_at": None} | changes
 
-    bad: list[Any] = [listed(path=None), listed(path=7), 7, None, [], {}, *(listed(last_sync_at=time) for time in TIMES[:3])]
+    bad: list[Any] = [
+        listed(path=None),
+        listed(path=7),
+        7,
+        None,
+        [],
+        {},
+        *(listed(last_sync_at=time) for time in TIMES[:3]),
+    ]
     body = json.dumps({"databases": [*bad, listed()]}).encode()
     async with fake(short_folder / "s", lambda _: http(body)), Control(short_folder / "s") as control:
         assert [item.path for item in await control.list_databases()] == [Path("/srv/good.db")]
