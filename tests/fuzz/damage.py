@@ -1,4 +1,7 @@
-"""Documents and bytes that were right before they were damaged, and a way to run many of them."""
+"""Documents and bytes that were right before they were damaged, and a way to run many of them.
+
+All tests of this folder take some ten seconds, and 120,000 inputs in `make proof`, of which the tests say how many each.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +101,8 @@ def run(inputs: st.SearchStrategy[T], check: Callable[[T], None], count: int, *,
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink],
+        report_multiple_bugs=False,
+        phases=[Phase.generate],  # to shrink a batch would take minutes
     )
     @given(inputs)
     def each(value: T) -> None:

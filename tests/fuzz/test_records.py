@@ -64,7 +64,7 @@ USERS = {**RECORD, "stream": {**STREAM, "name": "users"}, "replays": {}}
 
 @pytest.mark.parametrize(
     ("count", "seeded"),
-    [(300, True), pytest.param(100_000, False, marks=[pytest.mark.proof, pytest.mark.timeout(3600)])],
+    [(300, True), pytest.param(20_000, False, marks=[pytest.mark.proof, pytest.mark.timeout(1800)])],
 )
 def test_a_damaged_record_is_of_one_stream(
     tmp_path: Path, count: int, seeded: bool, caplog: pytest.LogCaptureFixture
@@ -108,7 +108,7 @@ def test_a_damaged_record_is_of_one_stream(
 
 @pytest.mark.parametrize(
     ("count", "seeded"),
-    [(200, True), pytest.param(100_000, False, marks=[pytest.mark.proof, pytest.mark.timeout(3600)])],
+    [(200, True), pytest.param(10_000, False, marks=[pytest.mark.proof, pytest.mark.timeout(1800)])],
 )
 def test_a_damaged_tombstone_bars_one_place(
     tmp_path: Path, count: int, seeded: bool, caplog: pytest.LogCaptureFixture
