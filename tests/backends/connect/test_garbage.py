@@ -179,6 +179,7 @@ async def test_what_is_malformed_of_one_connector_hides_no_other(open_cluster: O
         "no-status": item("no-status", status={"connector": 7}),
         "no-info": item("no-info", info=[1]),
         "nothing": 7,
+        "null-config": item("null-config", info={"name": "null-config", "type": "source", "config": None}),
         "no-config": item("no-config", info={"name": "no-config", "type": "source", "config": {"a": {"b": 7}}}),
     }
     answers = {"/health": {"status": "healthy"}, "/connectors": listed}
