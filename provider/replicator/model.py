@@ -108,7 +108,10 @@ def _written_out(value: object) -> object:
 def _aware(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError('needs a time zone, as in "2026-01-31T12:00:00Z"')
-    utc = value.astimezone(UTC)
+    try:
+        utc = value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is before the year 1 or after the year 9999 in UTC") from None
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)  # what the wire carries
 
 

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -75,13 +75,21 @@ class FileStore:
     async def put(self, record: Record) -> None:
         self._refuse_unreadable(record.name)
         record = record.upgraded()
-        await asyncio.to_thread(_write, self._stream_file(record.name), record, record.name)
-        self._records[record.name] = record
+
+        async def put() -> None:
+            await asyncio.to_thread(_write, self._stream_file(record.name), record, record.name)
+            self._records[record.name] = record
+
+        await _to_its_end(put())
 
     async def remove(self, name: str) -> None:
         self._refuse_unreadable(name)
-        await asyncio.to_thread(files.remove, self._stream_file(name), name)
-        self._records.pop(name, None)
+
+        async def remove() -> None:
+            await asyncio.to_thread(files.remove, self._stream_file(name), name)
+            self._records.pop(name, None)
+
+        await _to_its_end(remove())
 
     def tombstone(self, destination: str) -> Tombstone | None:
         self._refuse_unreadable_tombstone(destination)
@@ -111,6 +119,16 @@ class FileStore:
         path = self._grave(destination)
         if (why := self._unreadable_tombstones.get(path)) is not None:
             raise AgentFault(why, fix=REPAIR)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do it also where the caller is cancelled, and only then let it go: a thread that writes cannot be stopped."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 def _load(folder: Path, kind: type[S], backend: str) -> tuple[dict[Path, S], dict[Path, str]]:

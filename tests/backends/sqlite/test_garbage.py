@@ -37,6 +37,10 @@ GARBAGE = WHOLE_ANSWERS | {
         b'{"path": 7, "status": [], "txid": "7", "replicated_txid": [], "databases": 7, "pid": "7", "started_at": 7}'
     ),
     "fractions": http(b'{"path": null, "status": "ok", "txid": 1.5, "replicated_txid": true, "pid": 1.5}'),
+    "numbers out of range": http(
+        b'{"path": null, "status": "ok", "txid": -1, "replicated_txid": 9223372036854775808, "pid": -7, '
+        b'"started_at": "2026-01-31T12:00:00Z", "database_count": 1, "databases": null}'
+    ),
     "more than it needs": http(b'{"a": 7}') + http(b'{"b": 7}'),
     "a switch of protocols": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
     "an error without a text": http(b'{"error": {"a": 7}, "details": 7}', status=500),

@@ -80,9 +80,9 @@ def reading(operation: str) -> Iterator[None]:
 
 
 def whole_number(value: Any) -> int | None:
-    """A number of an answer; None where there is none, or 0. Raises TypeError for anything else."""
-    if value is not None and type(value) is not int:
-        raise TypeError("it is no whole number")
+    """A number of an answer; None where there is none, or 0. Raises ValueError for what is no number of 63 bits."""
+    if value is not None and (type(value) is not int or not 0 <= value < 1 << 63):
+        raise ValueError("it is no number of 63 bits")
     return value or None
 
 
