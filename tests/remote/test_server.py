@@ -8,8 +8,10 @@ import os
 import shutil
 import signal
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from replicator.errors import AgentFault, AgentUnreachable, InvalidConfig
@@ -85,6 +87,20 @@ def locked(path: Path, flags: int = 0) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+async def test_a_start_that_is_cancelled_leaves_no_socket(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*arguments: Any, **settings: Any) -> listen.Listener:
+        time.sleep(0.3)
+        return listen.listen(*arguments, **settings)
+
+    monkeypatch.setattr(server, "listen", slow)
+    starting = asyncio.create_task(serve(build_app({}), socket_path))
+    await asyncio.sleep(0.1)
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    assert not socket_path.exists()
 
 
 async def test_a_lock_that_is_held_is_an_error_in_time_that_says_who_holds_it(

@@ -55,7 +55,7 @@ async def serve(
     :param ready: is called when the first call would be answered.
     """
     make = functools.partial(listen, socket_path, mode=mode, group=group)
-    listener = await asyncio.to_thread(make)
+    listener = await _listen(make)
     server = _Server(app, listener, ready)
     try:
         with _stop_on_signals(server):
@@ -73,6 +73,19 @@ async def serve(
     finally:
         server.listener.socket.close()
         await asyncio.to_thread(server.listener.remove)
+
+
+async def _listen(make: Callable[[], Listener]) -> Listener:
+    """Call `make` in a thread. What it has made when the caller is cancelled is removed again."""
+    task = asyncio.create_task(asyncio.to_thread(make))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        for made in await asyncio.gather(task, return_exceptions=True):
+            if isinstance(made, Listener):
+                made.socket.close()
+                await asyncio.to_thread(made.remove)
+        raise
 
 
 class _Server(uvicorn.Server):
@@ -135,7 +148,7 @@ class _Server(uvicorn.Server):
             if self._acceptor is None or self.should_exit or await asyncio.to_thread(self.listener.is_there):
                 continue
             try:
-                again = await asyncio.to_thread(make)
+                again = await _listen(make)
             except ReplicatorError as error:
                 if not told:
                     _log.error("the socket %s was removed, and cannot be made again: %s", self.listener.path, error)
