@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from replicator.errors import EngineRefused, ReplicatorError
 from replicator.model import Checkpoint, StreamState
 
 from tests.backends.connect.test_garbage import GARBAGE as WHOLE_ANSWERS
-from tests.backends.connect.test_garbage import http
+from tests.backends.connect.test_garbage import fake, http
 from tests.backends.sqlite.agents import Agent, caught_up, declare, state_is
 from tests.engines import add_rows, make_database
 
@@ -48,41 +46,10 @@ GARBAGE = WHOLE_ANSWERS | {
 }
 
 
-@asynccontextmanager
-async def fake(path: Path, answer: Callable[[str], bytes]) -> AsyncIterator[None]:
-    """A server on a Unix socket that answers each path with these bytes."""
-    serving: set[asyncio.Task[Any]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        serving.add(task)
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                length = next((line.split()[1] for line in head.lower().split("\r\n") if "content-length" in line), "0")
-                await reader.readexactly(int(length))
-                writer.write(answer(head.split()[1]))
-                await writer.drain()
-        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
-            pass
-        finally:
-            serving.discard(task)
-            writer.close()
-
-    server = await asyncio.start_unix_server(serve, str(path))
-    try:
-        yield
-    finally:
-        server.close()
-        for task in serving:
-            task.cancel()
-
-
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize("garbage", GARBAGE)
 async def test_garbage_is_an_error_of_the_engine(short_folder: Path, garbage: str, question: str) -> None:
-    async with fake(short_folder / "s", lambda _: GARBAGE[garbage]), Control(short_folder / "s") as control:
+    async with fake(lambda _: GARBAGE[garbage], path=short_folder / "s"), Control(short_folder / "s") as control:
         for _ in range(2):  # the second request may find the rest of the first answer
             with pytest.raises(EngineError) as refused:
                 await QUESTIONS[question](control)
@@ -97,14 +64,14 @@ UNHEARD = {"no HTTP", "a switch of protocols"}
 async def test_an_answer_without_end_is_given_up(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert exchange._BODY_LIMIT == 64 << 20
     monkeypatch.setattr(exchange, "_BODY_LIMIT", 10_000)
-    async with fake(short_folder / "s", lambda _: http(b" " * 1_000_000)), Control(short_folder / "s") as control:
+    async with fake(lambda _: http(b" " * 1_000_000), path=short_folder / "s"), Control(short_folder / "s") as control:
         with pytest.raises(EngineUnreachable, match="more than 10000 bytes"):
             await control.info()
 
 
 async def test_the_rest_of_an_answer_is_not_taken_for_the_next_one(short_folder: Path) -> None:
     both = http(b'{"txid": 7}') + http(b'{"txid": 8}')
-    async with fake(short_folder / "s", lambda _: both), Control(short_folder / "s") as control:
+    async with fake(lambda _: both, path=short_folder / "s"), Control(short_folder / "s") as control:
         assert [await control.txid(DATABASE) for _ in range(3)] == [7, 7, 7]
 
 
@@ -122,7 +89,7 @@ async def test_what_is_malformed_of_one_database_hides_no_other(short_folder: Pa
         *(listed(last_sync_at=time) for time in TIMES[:3]),
     ]
     body = json.dumps({"databases": [*bad, listed()]}).encode()
-    async with fake(short_folder / "s", lambda _: http(body)), Control(short_folder / "s") as control:
+    async with fake(lambda _: http(body), path=short_folder / "s"), Control(short_folder / "s") as control:
         assert [item.path for item in await control.list_databases()] == [Path("/srv/good.db")]
         # Without `active` it says nothing of a sync.
         assert await control.sync_status() == {}
@@ -167,7 +134,7 @@ async def test_garbage_of_one_process_fails_its_own_stream_alone(
     path = lane.control._socket
     path.rename(path.with_name("away"))
     await lane.control.aclose()
-    async with fake(path, lambda _: answers["now"]):
+    async with fake(lambda _: answers["now"], path=path):
         for name in ("bytes", "a list", "wrong types", "lists in lists", "no HTTP", "null inside"):
             answers["now"] = GARBAGE[name]
             add_rows(users, 1)
