@@ -127,6 +127,12 @@ UNKNOWN = Ends("orders", None, None)
             Ends("orders", None, STREAM["destination"]["uri"]),
         ),
         (
+            _changed(stream={**STREAM, "source": {"kind": "sqlite", "uri": "sqlite:///\ud800"}}),
+            "it is not JSON",
+            Ends("orders", None, STREAM["destination"]["uri"]),
+        ),
+        (_changed(replays={"\ud800": {}}), "it is not JSON", HERE),
+        (
             _changed(stream={**STREAM, "destination": {"kind": "s3", "uri": "s3://b/p#f"}}),
             "these fields are wrong: stream.destination.uri",
             Ends("orders", STREAM["source"]["uri"], None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -35,7 +36,7 @@ def file_of(uri: str) -> Path:
 def named_file(uri: str) -> Path:
     """The file that a URI names; raise ValueError where it names none."""
     path = file_of(uri)
-    if not path.name or "\0" in str(path):
+    if not path.name or b"\0" in os.fsencode(path):  # which raises where a character is none
         raise ValueError("it names no file")
     return path
 

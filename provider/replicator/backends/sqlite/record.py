@@ -50,6 +50,7 @@ class Stored(Model):
         """
         try:
             found = json.loads(content)
+            json.dumps(found, ensure_ascii=False).encode()  # raises where a half of a character could not be written
         except (ValueError, RecursionError):
             raise ValueError("it is not JSON, or not all of it is there") from None
         if not isinstance(found, dict):
