@@ -68,7 +68,7 @@ test: check ## Everything that CI runs; builds the Pulumi CLI first (6 to 10 min
 	$(BIN)/python tools/languages.py
 	$(PYTEST) -m "not proof" tests
 
-proof: venv ## Repeat races 50 times each, and run thousands of random sequences (engines; many minutes)
+proof: venv ## Repeat races 50 times each, run thousands of random sequences, and fuzz (engines; many minutes)
 	$(PYTEST) -m proof tests
 
 cli: ## Build the Pulumi CLI and its language hosts, and print their folder

@@ -14,6 +14,7 @@ from typing import Protocol
 import h11
 
 _CHUNK = 65_536
+_BODY_LIMIT = 64 * 1024 * 1024  # bytes of an answer; a description of a stream has about 1 kB
 
 
 class ConnectError(Exception):
@@ -101,7 +102,7 @@ class _Line:
         body = http.send(h11.Data(data=content))
         self._writer.write(b"".join(part for part in (head, body, http.send(h11.EndOfMessage())) if part))
         await self._writer.drain()
-        answer, parts = None, []
+        answer, received = None, bytearray()
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
@@ -109,10 +110,12 @@ class _Line:
             elif isinstance(event, h11.Response):
                 answer = event
             elif isinstance(event, h11.Data):
-                parts.append(bytes(event.data))
+                received += event.data
+                if len(received) > _BODY_LIMIT:
+                    raise ConnectionAbortedError(f"its answer has more than {_BODY_LIMIT} bytes")
             elif isinstance(event, h11.EndOfMessage) and answer is not None:
                 found = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
-                return Reply(answer.status_code, found, b"".join(parts))
+                return Reply(answer.status_code, found, bytes(received))
             elif isinstance(event, h11.ConnectionClosed):
                 raise ConnectionResetError("it was closed")
 
@@ -120,7 +123,7 @@ class _Line:
         """Whether both sides are ready for another request."""
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
-            return True
+            return not self._http.trailing_data[0]  # it would be taken for the answer to the next request
         return False
 
     def ended(self) -> bool:

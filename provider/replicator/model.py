@@ -108,7 +108,10 @@ def _written_out(value: object) -> object:
 def _aware(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError('needs a time zone, as in "2026-01-31T12:00:00Z"')
-    utc = value.astimezone(UTC)
+    try:
+        utc = value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is before the year 1 or after the year 9999 in UTC") from None
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)  # what the wire carries
 
 
@@ -129,7 +132,10 @@ NAME_LIMIT = 48
 """Characters of a stream's name."""
 STREAM_NAME = rf"^[a-z][a-z0-9-]{{0,{NAME_LIMIT - 1}}}$"
 StreamName = Annotated[str, StringConstraints(pattern=STREAM_NAME)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+TEXT_LIMIT = 2000
+"""Characters of an input that is a text."""
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_LIMIT)]
 LSN_LIMIT = 65_536
 """Characters. A mirror's position has an offset for each partition of each topic."""
 Lsn = Annotated[str, StringConstraints(min_length=1, max_length=LSN_LIMIT)]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from replicator.agent import files
 from replicator.agent.registry import FileStore
 from replicator.backends.reservations import Ends
 from replicator.backends.sqlite.record import FORMAT, FileId, Phase, Record, Tombstone
@@ -118,6 +121,25 @@ UNKNOWN = Ends("orders", None, None)
         (_changed(version="two"), "the format 'two'", HERE),
         (_changed(version=2, backend="hanzo-replicate", age={}), "of the backend 'hanzo-replicate'", HERE),
         (_changed(stream={**STREAM, "name": "bills"}), "the record of stream 'bills'", HERE),
+        (
+            _changed(stream={**STREAM, "source": {"kind": "sqlite", "uri": ""}}),
+            "these fields are wrong: stream.source.uri",
+            Ends("orders", None, STREAM["destination"]["uri"]),
+        ),
+        (
+            _changed(stream={**STREAM, "source": {"kind": "sqlite", "uri": "sqlite:///\ud800"}}),
+            "it is not JSON",
+            Ends("orders", None, STREAM["destination"]["uri"]),
+        ),
+        (_changed(replays={"\ud800": {}}), "it is not JSON", HERE),
+        (
+            _changed(stream={**STREAM, "destination": {"kind": "s3", "uri": "s3://b/p#f"}}),
+            "these fields are wrong: stream.destination.uri",
+            Ends("orders", STREAM["source"]["uri"], None),
+        ),
+        (_changed(reached={"lsn": "7"}), "these fields are wrong: reached.lsn", HERE),
+        (_changed(generation=0), "these fields are wrong: generation", HERE),
+        (_text("[" * 200_000), "not JSON", UNKNOWN),
         (_folder, "Is a directory", UNKNOWN),
         (_dangling, "No such file", UNKNOWN),
     ],
@@ -169,6 +191,28 @@ async def test_a_tombstone_that_cannot_be_read_bars_its_place_alone(tmp_path: Pa
     await store.bury(grave.model_copy(update={"destination": other}))
     assert store.tombstone(other) is not None
     assert path.read_text() == "{"
+
+
+async def test_a_write_that_is_cancelled_comes_to_its_end_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it could come after the removal that follows, and the stream would be back after a restart."""
+    store, write = FileStore(tmp_path), files.write
+
+    def slow(*arguments: Any) -> None:
+        time.sleep(0.3)
+        write(*arguments)
+
+    monkeypatch.setattr(files, "write", slow)
+    record = Record(stream=declare("orders", tmp_path / "shop.db", "file:///b/p").recorded(), phase=Phase.MAKING)
+    putting = asyncio.create_task(store.put(record))
+    await asyncio.sleep(0.1)
+    putting.cancel()
+    await asyncio.wait([putting])
+    assert putting.cancelled()
+    assert store.get("orders") == record
+    await store.remove("orders")
+    assert list((tmp_path / "streams").iterdir()) == []
 
 
 def _write(registry: Path, name: str, content: str) -> Path:

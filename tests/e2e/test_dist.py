@@ -108,7 +108,7 @@ import importlib, pkgutil, sys
 sys.path.append(sys.argv[1])
 from replicator.backends import REGISTRY
 drivers = [backend.driver.partition(":")[0] for backend in REGISTRY.values() if not backend.via_agent]
-serving = ("remote.app", "remote.pending", "remote.server", "plugin.__main__")
+serving = ("remote.app", "remote.inbound", "remote.pending", "remote.server", "plugin.__main__")
 families = {".".join(driver.split(".")[:3]) for driver in drivers}
 for package in ("replicator.plugin", "replicator.lifecycle", "replicator.remote", *families):
     package = importlib.import_module(package)

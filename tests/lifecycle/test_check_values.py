@@ -61,6 +61,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"startFrom": {"wall": "20260131"}}, "startFrom.wall", TIME),
     ({"startFrom": {"wall": 5}}, "startFrom.wall", TIME),
     ({"startFrom": {"wall": "2026-01-31T12:00:00"}}, "startFrom.wall", "needs a time zone"),
+    ({"startFrom": {"wall": "0001-01-01T00:00:00+14:00"}}, "startFrom.wall", "is before the year 1"),
     ({"startFrom": {"wall": "at noon: sharp"}}, "startFrom.wall", "must be a time such as"),
     ({"startFrom": {"lns": "1"}}, "startFrom.lns", "is not known here; did you mean lsn?"),
     ({"options": ["a"]}, "options", "must be an object"),

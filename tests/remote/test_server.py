@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import grp
 import os
+import shutil
 import signal
 import stat
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from replicator.errors import AgentFault, AgentUnreachable, InvalidConfig
-from replicator.remote import server
+from replicator.remote import listen, server
 from replicator.remote.server import build_app, serve
 
 from tests.remote.support import STATUS, Recorder, connected, serving
@@ -62,6 +68,143 @@ async def test_of_many_that_start_at_once_over_a_dead_socket_one_serves(socket_p
     (task,) = running
     task.cancel()
     await asyncio.wait(running)
+
+
+async def test_who_locks_the_folder_holds_nobody_up(socket_path: Path) -> None:
+    """Every user who may read a folder may lock it."""
+    with locked(socket_path.parent):
+        async with serving(build_app({"recorder": Recorder()}), socket_path), connected(socket_path) as client:
+            assert await client.get_status("orders") == STATUS
+    assert not socket_path.exists()
+
+
+@contextlib.contextmanager
+def locked(path: Path, flags: int = 0) -> Iterator[None]:
+    """A lock that somebody else holds on a file or folder."""
+    handle = os.open(path, os.O_RDONLY | flags, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+async def test_a_start_that_is_cancelled_leaves_no_socket(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*arguments: Any, **settings: Any) -> listen.Listener:
+        time.sleep(0.3)
+        return listen.listen(*arguments, **settings)
+
+    monkeypatch.setattr(server, "listen", slow)
+    starting = asyncio.create_task(serve(build_app({}), socket_path))
+    await asyncio.sleep(0.1)
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    assert not socket_path.exists()
+
+
+async def test_a_lock_that_is_held_is_an_error_in_time_that_says_who_holds_it(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listen, "_LOCK_WITHIN", 0.3)
+    beside = socket_path.with_name("a.sock.lock")
+    with locked(beside, os.O_CREAT):
+        with pytest.raises(AgentFault, match=rf"a process that is not known has held the lock {beside} for 0\.3 s"):
+            await serve(build_app({}), socket_path)
+        beside.write_text("4711\n")
+        with pytest.raises(AgentFault, match="process 4711 has held"):
+            await serve(build_app({}), socket_path)
+    assert not socket_path.exists()
+    async with serving(build_app({}), socket_path) as task:
+        assert mode(beside) == 0o600
+        assert beside.read_text() == f"{os.getpid()}\n\n"
+        with locked(beside):
+            task.cancel()
+            await asyncio.wait({task}, timeout=5)
+            assert task.cancelled()
+    assert "was left behind" in caplog.text
+    async with serving(build_app({}), socket_path):
+        pass
+    assert not socket_path.exists()
+
+
+async def test_a_lock_that_is_no_file_of_this_user_is_refused(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, precious = socket_path.with_name("a.sock.lock"), socket_path.with_name("precious")
+    precious.write_text("mine")
+    beside.symlink_to(precious)
+    with pytest.raises(InvalidConfig, match=r"a\.sock\.lock: it is a symbolic link"):
+        await serve(build_app({}), socket_path)
+    assert precious.read_text() == "mine"
+    beside.unlink()
+    os.mkfifo(beside)
+    with pytest.raises(InvalidConfig, match="it is not a regular file"):
+        await serve(build_app({}), socket_path)
+    beside.unlink()
+    beside.touch()
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(InvalidConfig, match="it belongs to another user"):
+        await serve(build_app({}), socket_path)
+
+
+@pytest.fixture
+def looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server looks often whether its socket is there."""
+    monkeypatch.setattr(server, "LOOK_EVERY", 0.05)
+
+
+@pytest.mark.usefixtures("looking")
+async def test_a_socket_that_was_removed_is_made_again(socket_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder(gate=(gate := asyncio.Event()))
+    async with serving(build_app({"recorder": recorder}), socket_path, mode=0o660), connected(socket_path) as client:
+        call = asyncio.create_task(client.get_status("orders"))
+        await asyncio.wait_for(recorder.entered.wait(), 5)
+        for _ in range(2):
+            socket_path.unlink()
+            async with asyncio.timeout(5):
+                while not socket_path.exists():
+                    await asyncio.sleep(0.01)
+        shutil.rmtree(socket_path.parent)
+        async with asyncio.timeout(5):
+            while not socket_path.exists():
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert mode(socket_path) == 0o660
+        gate.set()
+        async with connected(socket_path) as other:
+            assert await other.get_status("orders") == STATUS
+        assert await call == STATUS
+        assert "was removed; it is there again" in caplog.text
+    assert not socket_path.exists()
+
+
+@pytest.mark.usefixtures("looking")
+async def test_a_socket_whose_mode_was_changed_is_still_ours(
+    socket_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(build_app({"recorder": Recorder()}), socket_path), connected(socket_path) as client:
+        socket_path.chmod(0o666)
+        await asyncio.sleep(0.3)
+        assert await client.get_status("orders") == STATUS
+        assert mode(socket_path) == 0o666
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("looking")
+async def test_what_took_the_place_of_the_socket_is_left_alone(
+    socket_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(build_app({"recorder": Recorder()}), socket_path) as task:
+        socket_path.unlink()
+        socket_path.write_text("mine")
+        await asyncio.sleep(0.3)
+        assert not task.done()
+        assert caplog.text.count("cannot be made again") == 1
+        socket_path.unlink()
+        await asyncio.sleep(0.3)
+        async with connected(socket_path) as client:
+            assert await client.get_status("orders") == STATUS
 
 
 async def test_a_file_that_is_no_socket_is_left_alone(socket_path: Path) -> None:

@@ -6,8 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -15,10 +14,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from replicator.agent import files
 from replicator.agent.agent_id import agent_id
 from replicator.backends.reservations import Ends
 from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.record import REPAIR, Record, Stored, Tombstone, unreadable_record
+from replicator.backends.sqlite.sound import ends_of, wrong_field
 from replicator.errors import AgentFault
 
 S = TypeVar("S", bound=Stored)
@@ -39,12 +40,14 @@ class FileStore:
         self._streams = folder / "streams"
         self._tombstones = folder / "tombstones"
         for path in (folder, self._streams, self._tombstones):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.make_folder(path)
         self._agent_id = agent_id(folder)
         records, damaged = _load(self._streams, Record, backend)
         for path, record in records.items():
             if record.name != path.stem:
                 damaged[path] = _log_unreadable(path, f"it holds the record of stream {record.name!r}")
+            elif (field := wrong_field(record)) is not None:
+                damaged[path] = _log_unreadable(path, f"these fields are wrong: {field}")
         self._records = {record.name: record for path, record in records.items() if path not in damaged}
         self._unreadable = {path.stem: why for path, why in damaged.items()}
         self._unreadable_ends = [_ends(path) for path in damaged]
@@ -72,13 +75,21 @@ class FileStore:
     async def put(self, record: Record) -> None:
         self._refuse_unreadable(record.name)
         record = record.upgraded()
-        await asyncio.to_thread(_write, self._stream_file(record.name), record)
-        self._records[record.name] = record
+
+        async def put() -> None:
+            await asyncio.to_thread(_write, self._stream_file(record.name), record, record.name)
+            self._records[record.name] = record
+
+        await _to_its_end(put())
 
     async def remove(self, name: str) -> None:
         self._refuse_unreadable(name)
-        await asyncio.to_thread(_remove, self._stream_file(name))
-        self._records.pop(name, None)
+
+        async def remove() -> None:
+            await asyncio.to_thread(files.remove, self._stream_file(name), name)
+            self._records.pop(name, None)
+
+        await _to_its_end(remove())
 
     def tombstone(self, destination: str) -> Tombstone | None:
         self._refuse_unreadable_tombstone(destination)
@@ -86,12 +97,12 @@ class FileStore:
 
     async def bury(self, tombstone: Tombstone) -> None:
         self._refuse_unreadable_tombstone(tombstone.destination)
-        await asyncio.to_thread(_write, self._grave(tombstone.destination), tombstone)
+        await asyncio.to_thread(_write, self._grave(tombstone.destination), tombstone, tombstone.name)
         self._buried[tombstone.destination] = tombstone
 
     async def exhume(self, destination: str) -> None:
         self._refuse_unreadable_tombstone(destination)
-        await asyncio.to_thread(_remove, self._grave(destination))
+        await asyncio.to_thread(files.remove, self._grave(destination), None)
         self._buried.pop(destination, None)
 
     def _stream_file(self, name: str) -> Path:
@@ -110,13 +121,23 @@ class FileStore:
             raise AgentFault(why, fix=REPAIR)
 
 
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do it also where the caller is cancelled, and only then let it go: a thread that writes cannot be stopped."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
 def _load(folder: Path, kind: type[S], backend: str) -> tuple[dict[Path, S], dict[Path, str]]:
     """Read every file; return what they hold, and why the others cannot be read."""
     found: dict[Path, S] = {}
     unreadable: dict[Path, str] = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in files.listed(folder):
         try:
-            found[path] = kind.read(path.read_bytes(), backend=backend)
+            found[path] = kind.read(files.read(path), backend=backend)
         except OSError as error:
             unreadable[path] = _log_unreadable(path, str(error.strerror))
         except ValueError as error:
@@ -126,9 +147,9 @@ def _load(folder: Path, kind: type[S], backend: str) -> tuple[dict[Path, S], dic
 
 def _ends(path: Path) -> Ends:
     """Return what a damaged record still tells."""
-    with suppress(OSError, ValueError, AttributeError):
-        stream = json.loads(path.read_bytes()).get("stream")
-        return Ends(path.stem, _uri(stream, "source"), _uri(stream, "destination"))
+    with suppress(OSError, ValueError, AttributeError, RecursionError):
+        stream = json.loads(files.read(path)).get("stream")
+        return ends_of(path.stem, _uri(stream, "source"), _uri(stream, "destination"))
     return Ends(path.stem, None, None)
 
 
@@ -143,25 +164,5 @@ def _log_unreadable(path: Path, reason: str) -> str:
     return why
 
 
-def _write(path: Path, model: BaseModel) -> None:
-    """Write beside, flush to the disk, and rename over: the name always holds one whole version."""
-    beside = path.with_suffix(".tmp")
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(model.model_dump_json(exclude_none=True))
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    _flush_folder(path.parent)
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    _flush_folder(path.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _write(path: Path, model: BaseModel, stream: str) -> None:
+    files.write(path, model.model_dump_json(exclude_none=True), stream)

@@ -62,7 +62,7 @@ async def run(settings: AgentSettings, *, ready: Callable[[], None] | None = Non
     redactor = Redactor()
     start_logging(settings.log_level, redactor, settings.log_file)
     folder = StateFolder(settings.state.absolute())
-    async with folder.locked():
+    async with folder.locked(settings.socket):
         store = await asyncio.to_thread(FileStore, folder.registry)
         binary = await _find_litestream()
         _raise_file_limit()

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
+import shlex
+import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from replicator.errors import AgentFault, InvalidConfig
+from replicator.lockfile import LockHeld, lock, read_pid
 
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_LOCK_BYTES = 200  # a process id, and the path of a socket
 _LOCK_WITHIN = 1.0  # seconds; somebody may only be looking who holds it
 _SOCKET_LIMIT = 107  # bytes of a Unix socket's path that the kernel takes
 _LONGEST_SOCKET = "all-0123456789/socket"  # what a litestream process adds to `daemons`
@@ -51,79 +57,113 @@ class StateFolder:
 
     @property
     def lock(self) -> Path:
-        """Locked as long as an agent uses the folder; holds its process id."""
+        """Locked as long as an agent uses the folder; holds its process id and the path of its socket."""
         return self.path / "agent.lock"
 
     def make(self) -> None:
-        """Make the folder; raise `InvalidConfig` where it cannot be one."""
+        """Make the folder; raise `InvalidConfig` where it cannot be one, or other users may write to it."""
         if len(os.fsencode(self.daemons / _LONGEST_SOCKET)) > _SOCKET_LIMIT:
             raise InvalidConfig(
                 f"the path of the state folder is too long for the sockets below it: {self.path}",
                 fix="choose a shorter --state",
             )
-        try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.daemons.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise InvalidConfig(
-                f"the state folder {self.path} cannot be used: {error.strerror}", fix="choose another --state"
-            ) from error
+        for folder in (self.path, self.registry, self.daemons):
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _refuse_shared(folder)
+            except OSError as error:
+                why = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
+                raise InvalidConfig(
+                    f"the state folder {self.path} cannot be used: {folder}: {why}", fix="choose another --state"
+                ) from error
 
     @asynccontextmanager
-    async def locked(self) -> AsyncIterator[None]:
-        """Hold the folder; raise `AgentFault` where another process does, `InvalidConfig` where it cannot be used."""
-        self.make()
+    async def locked(self, socket: Path | None = None) -> AsyncIterator[None]:
+        """Hold the folder; raise `AgentFault` where another process does, `InvalidConfig` where it cannot be used.
+
+        :param socket: where the agent listens, for who finds the lock and not the socket.
+        """
+        await asyncio.to_thread(self.make)
         try:
-            lock = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            held = await asyncio.to_thread(lock, self.lock, within=_LOCK_WITHIN, text=str(socket or ""))
+        except LockHeld as other:
+            raise AgentFault(
+                f"another agent, {other}, uses the state folder {self.path}",
+                fix="stop it first, or choose another --state and --socket",
+            ) from None
         except OSError as error:
             raise InvalidConfig(
-                f"the state folder {self.path} cannot be used: {error.strerror}", fix="choose another --state"
+                f"the state folder {self.path} cannot be used: {self.lock}: {error.strerror}",
+                fix=f"rm {shlex.quote(str(self.lock))}, where no agent uses the folder",
             ) from error
         try:
-            await self._acquire(lock)
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
             yield
         finally:
-            os.close(lock)
+            os.close(held)
 
     def holder(self) -> int | None:
         """The process id of the agent that uses the folder; `None` where none does.
 
-        Raise `AgentFault` where we may not look.
+        Raise `AgentFault` where that cannot be seen.
         """
+        held = self._look()
+        return None if held is None else held[0]
+
+    def holder_at(self, socket: Path) -> int | None:
+        """The process id of the agent that uses the folder and was told to listen at `socket`.
+
+        `None` where none does, and where that process has not opened the lock, as the host of a container sees it.
+        """
+        held = self._look()
+        if held is None or held[0] is None or held[1] != str(socket):
+            return None
+        return held[0] if _has_open(held[0], self.lock) else None
+
+    def _look(self) -> tuple[int | None, str] | None:
         try:
-            lock = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC)
+            handle = os.open(self.lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except PermissionError as error:
             raise AgentFault(f"no permission on {self.lock}", fix="run as the agent's user, or as root") from error
+        except OSError as error:
+            why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+            raise AgentFault(f"{self.lock} is no lock of an agent: {why}", fix="remove it") from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return _read_pid(lock)
+            lines = os.pread(handle, _LOCK_BYTES, 0).decode(errors="replace").splitlines()
+            return read_pid(handle), lines[1] if len(lines) > 1 else ""
         finally:
-            os.close(lock)
+            os.close(handle)
         return None
 
-    async def _acquire(self, lock: int) -> None:
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + _LOCK_WITHIN
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if clock() > deadline:
-                    raise AgentFault(
-                        f"another agent, process {_read_pid(lock)}, uses the state folder {self.path}",
-                        fix="stop it first, or choose another --state and --socket",
-                    ) from None
-            await asyncio.sleep(0.02)
+
+def _refuse_shared(folder: Path) -> None:
+    """Raise `InvalidConfig` where another user may put files into a folder, or replace those in it."""
+    found = folder.stat()
+    at = shlex.quote(str(folder))
+    if found.st_uid != os.geteuid():
+        raise InvalidConfig(
+            f"the folder {folder} belongs to another user (uid {found.st_uid})",
+            fix=f"run the agent as that user, choose another --state, or: chown {os.geteuid()} {at}",
+        )
+    if found.st_mode & _WRITABLE_BY_OTHERS:
+        raise InvalidConfig(
+            f"the folder {folder} has mode {stat.S_IMODE(found.st_mode):04o}: other users may replace what is in it",
+            fix=f"look at what is in it, and then: chmod 700 {at}",
+        )
 
 
-def _read_pid(lock: int) -> int | None:
-    try:
-        return int(os.pread(lock, 32, 0))
-    except ValueError:
-        return None  # it was locked a moment ago
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open, as far as this system shows it."""
+    files = Path(f"/proc/{pid}/fd")
+    if not Path("/proc/self/fd").exists():
+        return True
+    with suppress(OSError):
+        wanted = path.stat()
+        for file in files.iterdir():
+            with suppress(OSError):
+                if os.path.samestat(file.stat(), wanted):
+                    return True
+    return False

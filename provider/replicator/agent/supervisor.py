@@ -27,6 +27,7 @@ from pathlib import Path
 
 from replicator.agent.private_log import PrivateRotatingFile
 from replicator.leash import leashed
+from replicator.lockfile import open_private
 
 _log = logging.getLogger(__name__)
 _CHUNK = 65536  # bytes read at once, and the most that one line may have before its rest is dropped
@@ -285,7 +286,7 @@ class Supervisor:
 
 async def _take_over(pid_file: Path, marker: str) -> int:
     """Lock `pid_file`, and end the child that was left behind the lock. Gives the descriptor that holds the lock."""
-    lock = os.open(pid_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = open_private(pid_file)
     deadline = time.monotonic() + _TAKE_OVER
     try:
         while True:

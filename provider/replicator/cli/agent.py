@@ -14,9 +14,11 @@ from replicator.cli.connect import agent_client, connected, find_agent
 from replicator.cli.exits import Exit
 from replicator.cli.options import JsonOption, parse_duration
 from replicator.cli.output import UNKNOWN, counted, rough, say, say_json, words
+from replicator.errors import AgentUnreachable
 
 if TYPE_CHECKING:
     from replicator.agent.run import AgentSettings
+    from replicator.agent.state import StateFolder
     from replicator.remote.client import RemoteReplicator
     from replicator.remote.routes import Info
 
@@ -38,13 +40,23 @@ SocketOption = Annotated[
         show_default="/run/replicator/agent.sock for root, else below $XDG_RUNTIME_DIR or ~/.replicator",
     ),
 ]
+_STATE_DEFAULT = "/var/lib/replicator for root, else below $XDG_STATE_HOME or ~/.local/state"
 StateOption = Annotated[
     Path | None,
     typer.Option(
         "--state",
         help="The folder for its records and logs; each agent has its own.",
         metavar="DIR",
-        show_default="/var/lib/replicator for root, else below $XDG_STATE_HOME or ~/.local/state",
+        show_default=_STATE_DEFAULT,
+    ),
+]
+LookOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state",
+        help="Its state folder, which tells of an agent whose socket was removed.",
+        metavar="DIR",
+        show_default=_STATE_DEFAULT,
     ),
 ]
 GroupOption = Annotated[
@@ -153,32 +165,43 @@ def start_agent(
 
 
 @agent.command("stop")
-def stop_agent(socket: SocketOption = None) -> None:
+def stop_agent(socket: SocketOption = None, state: LookOption = None) -> None:
     """Stop the agent, after it has uploaded what is left. Replication stands still until the next start."""
     import asyncio
 
-    from replicator.cli.background import stop
+    from replicator.cli.background import stop, stop_holder
 
     async def body() -> None:
         async with aclosing(agent_client(_address(socket))) as client:
             found = await find_agent(client)
-            if found is None:
+            if found is not None:
+                pid = found.pid
+                await stop(found, client.address)
+            elif (deaf := _deaf_agent(socket, state)) is not None:
+                pid = deaf
+                await stop_holder(pid, _state_folder(state))
+            else:
                 say(f"no agent runs at {client.address}")
                 return
-            await stop(found, client.address)
-            say(f"stopped the agent at {client.address} (process {found.pid})")
+            say(f"stopped the agent at {client.address} (process {pid})")
 
     asyncio.run(body())
 
 
 @agent.command("status")
-def agent_status(socket: SocketOption = None, as_json: JsonOption = False) -> None:
+def agent_status(socket: SocketOption = None, state: LookOption = None, as_json: JsonOption = False) -> None:
     """Show the agent and how many streams are in which state. The exit code is 0 where it runs, and 3 where not."""
     import asyncio
 
     async def body() -> dict[str, Any] | None:
         async with aclosing(agent_client(_address(socket))) as client:
             found = await find_agent(client)
+            if found is None and (pid := _deaf_agent(socket, state)) is not None:
+                raise AgentUnreachable(
+                    f"the agent, process {pid}, runs, and nothing listens at {client.address}: its socket was removed",
+                    fix="try again in some seconds, when it listens again; if it stays so, read its log, and do "
+                    "`replicator agent stop` and `replicator agent start` with the same options",
+                )
             return None if found is None else await _describe(client, found)
 
     address, seen = _address(socket), asyncio.run(body())
@@ -193,6 +216,19 @@ def agent_status(socket: SocketOption = None, as_json: JsonOption = False) -> No
         _show(address, seen)
     if seen is None:
         raise typer.Exit(Exit.NO_AGENT)
+
+
+def _state_folder(state: Path | None) -> StateFolder:
+    from replicator.agent.state import StateFolder, default_state
+
+    return StateFolder((state or default_state()).absolute())
+
+
+def _deaf_agent(socket: Path | None, state: Path | None) -> int | None:
+    """Return the process of an agent that is to listen at a socket at which nobody answers."""
+    from replicator.remote.address import default_socket
+
+    return _state_folder(state).holder_at((socket or default_socket()).absolute())
 
 
 async def _describe(client: RemoteReplicator, info: Info) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from replicator.agent.run import AgentSettings
 from replicator.agent.state import StateFolder
 from replicator.cli.connect import find_agent
-from replicator.errors import AgentFault, ReplicatorError
+from replicator.errors import AgentFault, InvalidConfig, ReplicatorError
+from replicator.lockfile import open_private
 from replicator.model import format_duration
 from replicator.remote.address import parse_unix
 from replicator.remote.client import RemoteReplicator
@@ -64,17 +65,23 @@ async def stop(info: Info, address: str) -> None:
     # Its word alone is not enough: behind a forwarded socket or in a container, the process id is another one here.
     if folder.holder() != info.pid or _peer(address) not in (info.pid, None):
         raise AgentFault(f"what runs at {address} is not an agent of this host", fix="stop it where it runs")
+    await stop_holder(info.pid, folder)
+
+
+async def stop_holder(pid: int, folder: StateFolder) -> None:
+    """Ask the process that holds a state folder to end, and wait until it has let go of it.
+
+    Raise `AgentFault` where it is not ours to stop, or takes too long.
+    """
     try:
-        os.kill(info.pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGTERM)
     except PermissionError as error:
-        raise AgentFault(
-            f"process {info.pid} belongs to another user", fix="run as the agent's user, or as root"
-        ) from error
+        raise AgentFault(f"process {pid} belongs to another user", fix="run as the agent's user, or as root") from error
     deadline = asyncio.get_running_loop().time() + STOP_WITHIN
-    while folder.holder() == info.pid:
+    while folder.holder() == pid:
         if asyncio.get_running_loop().time() > deadline:
             raise AgentFault(
-                f"the agent, process {info.pid}, did not end within {STOP_WITHIN:g} s",
+                f"the agent, process {pid}, did not end within {STOP_WITHIN:g} s",
                 fix=f"wait, or read its log; {folder.log} is that of an agent in the background",
             )
         await asyncio.sleep(_POLL)
@@ -91,9 +98,11 @@ def _spawn(settings: AgentSettings, folder: StateFolder) -> subprocess.Popen[byt
         f"--log-file={folder.log}",
         *([f"--socket-group={settings.socket_group}"] if settings.socket_group else []),
     ]
-    log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        os.fchmod(log, 0o600)
+        log = open_private(folder.log, os.O_APPEND)
+    except OSError as error:
+        raise InvalidConfig(f"{folder.log} cannot be its log: {error.strerror}", fix="remove it") from error
+    try:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "replicator.cli", *arguments],
             stdin=subprocess.DEVNULL,

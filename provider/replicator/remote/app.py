@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,11 +20,21 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from replicator import __version__
-from replicator.errors import AgentFault, AgentUnreachable, AgentVersion, ReplicatorError, Unsupported
+from replicator.errors import (
+    AgentFault,
+    AgentUnreachable,
+    AgentVersion,
+    InvalidStream,
+    ReplicatorError,
+    Unsupported,
+)
+from replicator.model import TEXT_LIMIT
 from replicator.remote import versions
 from replicator.remote.faults import STATUS, invalid, to_wire
 from replicator.remote.pending import Pending, wait_of
 from replicator.remote.routes import (
+    BODY_LIMIT,
+    HEAD_LIMIT,
     INFO_PATH,
     OLDEST,
     OPERATION_PATH,
@@ -79,17 +90,23 @@ def build_app(
     def endpoint(operation: Operation[Any]) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             try:
-                content = await request.body()
+                content = await _read_content(request)
             except ClientDisconnect:
                 return Response(status_code=499)
+            except _TooLarge:
+                return _refuse_body()
             wait = wait_of(request.headers)
             work = perform(request, content)
-            return await (work if wait is None else pending.begin(work, wait))
+            try:
+                return await (work if wait is None else pending.begin(work, wait))
+            except AgentFault as full:
+                return _refuse(full, HTTPStatus.SERVICE_UNAVAILABLE)
 
         async def perform(request: Request, content: bytes) -> Response:
             arguments = {name: request.path_params[name] for name in operation.in_path}
             stream = arguments.get("name")
             try:
+                _check_lengths(request.path_params)
                 replicator = _choose(replicators, request.path_params["kind"])
                 arguments |= _read_body(operation, content, stream)
                 older = _spoken(request.headers) != str(PROTOCOL)
@@ -167,6 +184,28 @@ class _Handshake:
         await _refuse(error)(scope, receive, send_with_protocol)
 
 
+class _TooLarge(Exception):
+    """A body has more than `BODY_LIMIT` bytes."""
+
+
+async def _read_content(request: Request) -> bytes:
+    """Return the body. One that says itself that it is too large is not read."""
+    if int(request.headers.get("Content-Length", "0")) > BODY_LIMIT:
+        raise _TooLarge
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > BODY_LIMIT:
+            raise _TooLarge
+    return bytes(content)
+
+
+def _check_lengths(in_path: Mapping[str, str]) -> None:
+    for name, value in in_path.items():
+        if len(value) > TEXT_LIMIT:
+            raise InvalidStream(f"it has {len(value)} characters; {TEXT_LIMIT} is the most", property=name)
+
+
 def _choose(replicators: Mapping[str, Replicator], kind: str) -> Replicator:
     try:
         return replicators[kind]
@@ -198,9 +237,20 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
     )
 
 
-def _refuse(error: ReplicatorError) -> Response:
-    return _json(to_wire(error).model_dump_json().encode(), STATUS[error.category])
+def _refuse_body() -> Response:
+    error = InvalidStream(f"the body of the request has more than {BODY_LIMIT} bytes", fix="send less")
+    return _refuse(error, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, Connection="close")
 
 
-def _json(content: bytes, status: int = 200) -> Response:
-    return Response(content, status, media_type="application/json")
+def refuse_garbage() -> Response:
+    """Return the answer to what is no request."""
+    error = InvalidStream(f"this is no HTTP request, or its head has more than {HEAD_LIMIT} bytes")
+    return _refuse(error, HTTPStatus.BAD_REQUEST, Connection="close", **{PROTOCOL_HEADER: str(PROTOCOL)})
+
+
+def _refuse(error: ReplicatorError, status: int | None = None, **headers: str) -> Response:
+    return _json(to_wire(error).model_dump_json().encode(), status or STATUS[error.category], headers)
+
+
+def _json(content: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(content, status, headers, media_type="application/json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from replicator.errors import AgentFault, AgentVersion, InvalidStream, ReplicatorError
 from replicator.exchange import Reply
-from replicator.model import Checkpoint, Owner, Stream, StreamStatus
+from replicator.model import TEXT_LIMIT, Checkpoint, Owner, Stream, StreamStatus
 from replicator.progress import tell
 from replicator.remote import routes, versions
 from replicator.remote.connection import Connection
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LAST_CONTROL = 31
+_NO_TEXT = re.compile(r"[\x00-\x1f\ud800-\udfff]")  # control characters, and what is no character
 _FIRST_ERROR = 300
 
 
@@ -146,9 +147,12 @@ class RemoteReplicator:
         else:
             arguments = versions.to_agent(arguments)
         try:
-            return operation.body(**arguments).model_dump_json().encode()
+            content = operation.body(**arguments).model_dump_json().encode()
         except ValidationError as error:
             raise invalid(error, None) from None
+        if len(content) > routes.BODY_LIMIT:
+            raise InvalidStream(f"it has {len(content)} bytes as JSON; an agent takes {routes.BODY_LIMIT}")
+        return content
 
     async def _send(self, verb: str, path: str, body: Callable[[], bytes]) -> Reply:
         """Return the answer. A peer that refuses our protocol has done nothing yet, and is asked again in its own."""
@@ -216,7 +220,9 @@ def _fill_path(operation: Operation[Any], kind: str, arguments: dict[str, str]) 
 
 def _fill(path: str, name: str, value: str) -> str:
     slashes = f"{{{name}:path}}" in path
-    if not value or (not slashes and "/" in value) or any(ord(char) <= _LAST_CONTROL for char in value):
+    if len(value) > TEXT_LIMIT:
+        raise InvalidStream(f"it has {len(value)} characters; {TEXT_LIMIT} is the most", property=name)
+    if not value or (not slashes and "/" in value) or _NO_TEXT.search(value):
         raise InvalidStream(f"{value!r} cannot be a {name}", property=name)
     # Dots are encoded too, since `.` and `..` would be steps of the path.
     encoded = quote(value, safe="").replace(".", "%2E")

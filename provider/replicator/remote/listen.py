@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import grp
+import logging
 import os
 import socket
 import stat
@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replicator.errors import AgentFault, InvalidConfig
+from replicator.lockfile import LockHeld, lock
 
 _BACKLOG = 1024
+_LOCK_WITHIN = 5.0  # seconds; others hold the lock for moments
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +33,27 @@ class Listener:
     socket: socket.socket
     identity: tuple[int, int, int]
 
+    def is_there(self) -> bool:
+        """Tell whether clients can find it at its path."""
+        try:
+            return _identify(self.path)[:2] == self.identity[:2]  # a chmod changes the time
+        except OSError:
+            return False
+
     def remove(self) -> None:
-        """Remove the file, unless another server has taken the path since."""
-        with _alone(self.path.parent):
-            if self.path.exists() and _identify(self.path) == self.identity:
-                self.path.unlink()
+        """Remove the file, unless another server has taken the path since. Blocks for some seconds at most."""
+        try:
+            with _alone(self.path):
+                if _identify(self.path) == self.identity:
+                    self.path.unlink()
+        except FileNotFoundError:
+            return
+        except (OSError, AgentFault) as error:  # nobody listens there, which the next server sees
+            _log.warning("the socket %s was left behind: %s", self.path, error)
 
 
 def listen(path: Path, *, mode: int, group: str | None) -> Listener:
-    """Listen at `path`, taking the place of a socket that nothing answers on. Blocks for moments.
+    """Listen at `path`, taking the place of a socket that nothing answers on. Blocks for some seconds at most.
 
     A folder that is missing is made for the owner alone, and for passing through by the group.
     Raise `AgentFault` where another server answers, `InvalidConfig` where the path or the group cannot be used.
@@ -50,7 +66,7 @@ def listen(path: Path, *, mode: int, group: str | None) -> Listener:
             if group_id is not None:
                 os.chown(path.parent, -1, group_id)
                 path.parent.chmod(0o710)
-        with _alone(path.parent):
+        with _alone(path):
             _clear(path)
             return _bind(path, mode, group_id)
     except OSError as error:
@@ -58,8 +74,9 @@ def listen(path: Path, *, mode: int, group: str | None) -> Listener:
             raise InvalidConfig(
                 f"the path of the socket is too long for this system: {path}", fix="choose a shorter --socket"
             ) from error
+        at = f"{error.filename}: " if error.filename not in (None, str(path)) else ""
         raise InvalidConfig(
-            f"cannot listen at {path}: {error.strerror or error}", fix="choose another --socket"
+            f"cannot listen at {path}: {at}{error.strerror or error}", fix="choose another --socket"
         ) from error
 
 
@@ -115,11 +132,20 @@ def _identify(path: Path) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other servers from judging and replacing sockets of the folder meanwhile."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other servers from judging and replacing the socket meanwhile.
+
+    The lock is on a file of this user beside it: a folder can be locked by everybody who may read it.
+    """
+    beside = path.with_name(f"{path.name}.lock")
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        handle = lock(beside, within=_LOCK_WITHIN)
+    except LockHeld as held:
+        raise AgentFault(
+            f"{held} has held the lock {beside} for {_LOCK_WITHIN:g} s",
+            fix="end that process if it does not end by itself, and start again",
+        ) from held
+    try:
         yield
     finally:
         os.close(handle)

@@ -15,11 +15,15 @@ from dataclasses import dataclass, field
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
+from replicator.errors import AgentFault
 from replicator.progress import told_to
 from replicator.remote.routes import ACCEPTED, GONE, PREFER_HEADER, Accepted
 
 KEPT_FOR = 600.0
 """Seconds for which an answer that nobody has fetched is kept."""
+
+MOST = 1000
+"""Operations that may go on, or whose answer is kept, at once."""
 
 _LONGEST = 30.0  # seconds that a request may wait
 _WAIT = re.compile(r"\bwait=(\d{1,3})\b")
@@ -53,8 +57,14 @@ class Pending:
         self._by_id: dict[str, _Pending] = {}
 
     async def begin(self, work: Coroutine[None, None, Response], wait: float) -> Response:
-        """Run an operation. Return its answer, or after `wait` seconds where to ask for it."""
+        """Run an operation. Return its answer, or after `wait` seconds where to ask for it.
+
+        Raise `AgentFault` where too many go on already; nothing has been done then.
+        """
         self._sweep()
+        if len(self._by_id) >= MOST:
+            work.close()
+            raise AgentFault(f"{MOST} operations go on at the agent already", fix="do the same again in some minutes")
         pending = _Pending()
         with told_to(pending.hear):
             pending.task = asyncio.create_task(work)
@@ -87,7 +97,8 @@ class Pending:
         )
 
     def _sweep(self) -> None:
-        now = self._clock()
+        """Forget answers that nobody has fetched: old ones, and all where there are too many."""
+        now, full = self._clock(), len(self._by_id) >= MOST
         for id, pending in list(self._by_id.items()):
-            if pending.ended_at is not None and now - pending.ended_at > KEPT_FOR:
+            if pending.ended_at is not None and (full or now - pending.ended_at > KEPT_FOR):
                 del self._by_id[id]

@@ -5,6 +5,7 @@ A path holds `{kind}` and those arguments that name something; every other argum
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
 
-from replicator.model import Checkpoint, Instant, Model, Owner, Stream, StreamStatus
+from replicator.model import TEXT_LIMIT, Checkpoint, Instant, Model, Owner, Stream, StreamStatus, Text
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
 
 PROTOCOL = 2
@@ -38,14 +39,25 @@ GONE = 410
 """The status where the agent does not know the operation: it was restarted, and the client sends its request again."""
 
 
+HEAD_LIMIT = 64 * 1024
+"""Bytes that the head of a request may have."""
+
+BODY_LIMIT = 1024 * 1024
+"""Bytes that the body of a request may have."""
+
+
 def is_older(spoken: str) -> bool:
     """Whether a peer that speaks another protocol is older than we are; what is no number comes from later."""
-    return spoken.isdecimal() and int(spoken) < PROTOCOL
+    return _number(spoken) < PROTOCOL
 
 
 def is_spoken(spoken: str) -> bool:
     """Return whether this side speaks a peer's version of the protocol."""
-    return spoken.isdecimal() and OLDEST <= int(spoken) <= PROTOCOL
+    return OLDEST <= _number(spoken) <= PROTOCOL
+
+
+def _number(spoken: str) -> float:
+    return int(spoken) if re.fullmatch(r"[0-9]{1,9}", spoken) else math.inf
 
 
 T = TypeVar("T")
@@ -104,19 +116,19 @@ class PlanBody(Model):
 
     start: Checkpoint
     method: ReplayMethod = ReplayMethod.AUTO
-    target: str | None = None
+    target: Text | None = None
 
 
 class ReplayBody(PlanBody):
     """A replay and its idempotency key, which a path has to hold later."""
 
-    key: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$")]
+    key: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$", max_length=TEXT_LIMIT)]
 
 
 class DescribeBody(Model):
     """The streams to describe; all of them, if left out."""
 
-    names: list[str] | None = None
+    names: list[Text] | None = None
 
 
 class Fault(Model):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import logging
 import signal
 import socket
 import threading
@@ -14,16 +16,24 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from replicator.remote.app import build_app
-from replicator.remote.listen import listen
+from replicator.errors import ReplicatorError
+from replicator.remote.app import build_app, refuse_garbage
+from replicator.remote.inbound import Acceptor, Inbound, most_connections
+from replicator.remote.listen import Listener, listen
+from replicator.remote.routes import HEAD_LIMIT
 
 __all__ = ["build_app", "serve"]
 
 GRACE_SECONDS = 10
 """How long calls that are under way may take after a stop was asked for."""
 
+LOOK_EVERY = 2.0
+"""Seconds between two looks whether the socket is still there."""
+
 _KEEP_ALIVE_SECONDS = 60
 _CUT_OFF_SECONDS = 1
+
+_log = logging.getLogger(__name__)
 
 
 async def serve(
@@ -36,33 +46,55 @@ async def serve(
 ) -> None:
     """Serve `app` on a Unix socket until SIGTERM, SIGINT or cancellation, then finish calls and remove the socket.
 
-    A second SIGINT does not wait for the calls. The signal handlers of the caller are put back at the end.
+    A socket that somebody removes is made again. A second SIGINT does not wait for the calls. The signal handlers of
+    the caller are put back at the end.
     Raise `AgentFault` where another server runs there, `InvalidConfig` where the path cannot be used.
 
     :param mode: of the socket; whoever may write to it may do everything.
     :param group: the group of the socket; without it, the process's own.
     :param ready: is called when the first call would be answered.
     """
-    listener = await asyncio.to_thread(listen, socket_path, mode=mode, group=group)
+    make = functools.partial(listen, socket_path, mode=mode, group=group)
+    listener = await _listen(make)
+    server = _Server(app, listener, ready)
     try:
-        server = _Server(app, ready)
         with _stop_on_signals(server):
-            task = asyncio.create_task(server.serve(sockets=[listener.socket]))
+            task = asyncio.create_task(server.serve())
+            watching = asyncio.create_task(server.keep_listening(make))
             try:
                 await asyncio.shield(task)
             except asyncio.CancelledError:
                 server.should_exit = True
                 await task
                 raise
+            finally:
+                watching.cancel()
+                await asyncio.wait([watching])
     finally:
-        listener.socket.close()
-        listener.remove()
+        server.listener.socket.close()
+        await asyncio.to_thread(server.listener.remove)
+
+
+async def _listen(make: Callable[[], Listener]) -> Listener:
+    """Call `make` in a thread. What it has made when the caller is cancelled is removed again."""
+    task = asyncio.create_task(asyncio.to_thread(make))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        for made in await asyncio.gather(task, return_exceptions=True):
+            if isinstance(made, Listener):
+                made.socket.close()
+                await asyncio.to_thread(made.remove)
+        raise
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn without its own ideas of signals, which would end the process before the socket is removed."""
+    """Uvicorn without its own ideas of signals, which would end the process before the socket is removed.
 
-    def __init__(self, app: ASGIApp, ready: Callable[[], None] | None) -> None:
+    :ivar listener: the socket that it listens on now.
+    """
+
+    def __init__(self, app: ASGIApp, listener: Listener, ready: Callable[[], None] | None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -70,23 +102,62 @@ class _Server(uvicorn.Server):
                 ws="none",
                 lifespan="off",
                 log_config=None,
+                log_level="error",  # it has a warning for each request that is none
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                h11_max_incomplete_event_size=HEAD_LIMIT,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )
+        self.listener = listener
         self._ready = ready
+        self._acceptor: Acceptor | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        del sockets
+        await self.lifespan.startup()
+        self._acceptor = Acceptor(
+            self.listener.socket, self._connection, self.server_state.connections, most=most_connections()
+        )
+        self.servers = [self._acceptor]  # type: ignore[list-item]
+        self.started = True
         if self._ready is not None:
             self._ready()
+
+    def _connection(self) -> Inbound:
+        assert self._acceptor is not None
+        return Inbound(
+            changed=self._acceptor.changed,
+            refuse=refuse_garbage,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+
+    async def keep_listening(self, make: Callable[[], Listener]) -> None:
+        """Listen again where the socket was removed, which nobody could connect to any more."""
+        told = False
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if self._acceptor is None or self.should_exit or await asyncio.to_thread(self.listener.is_there):
+                continue
+            try:
+                again = await _listen(make)
+            except ReplicatorError as error:
+                if not told:
+                    _log.error("the socket %s was removed, and cannot be made again: %s", self.listener.path, error)
+                told = True
+                continue
+            told = False
+            _log.warning("the socket %s was removed; it is there again", self.listener.path)
+            self.listener = again
+            await self._acceptor.replace(again.socket)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)

@@ -10,6 +10,7 @@ import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,8 +32,10 @@ def http(body: bytes, *, status: int = 200, kind: str = "application/json", **he
 
 
 @asynccontextmanager
-async def fake(answers: Answers, *, every: float = 0.0, at_once: int = 0) -> AsyncIterator[str]:
-    """The URL of a server that answers each path with these bytes.
+async def fake(
+    answers: Answers, *, every: float = 0.0, at_once: int = 0, path: Path | None = None
+) -> AsyncIterator[str]:
+    """The URL of a server that answers each path with these bytes; with `path`, it listens on that Unix socket.
 
     :param every: seconds between two bytes; 0 sends all at once.
     :param at_once: bytes of each answer that come before the first pause.
@@ -60,9 +63,10 @@ async def fake(answers: Answers, *, every: float = 0.0, at_once: int = 0) -> Asy
             serving.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    start = asyncio.start_server(serve, "127.0.0.1", 0) if path is None else asyncio.start_unix_server(serve, path)
+    server = await start
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}" if path is None else str(path)
     finally:
         server.close()
         for task in serving:
@@ -179,6 +183,7 @@ async def test_what_is_malformed_of_one_connector_hides_no_other(open_cluster: O
         "no-status": item("no-status", status={"connector": 7}),
         "no-info": item("no-info", info=[1]),
         "nothing": 7,
+        "null-config": item("null-config", info={"name": "null-config", "type": "source", "config": None}),
         "no-config": item("no-config", info={"name": "no-config", "type": "source", "config": {"a": {"b": 7}}}),
     }
     answers = {"/health": {"status": "healthy"}, "/connectors": listed}

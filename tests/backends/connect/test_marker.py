@@ -181,3 +181,10 @@ def test_a_record_that_cannot_be_short_enough_does_not_fit() -> None:
     one = whole.model_copy(update={"rewinds": rewinds[:1]})
     assert one.fitted({**one.keys(KIND), "topics": "x" * CONFIG_LIMIT}, KIND) is None
     assert one.fitted(one.keys(KIND), KIND) == one
+
+
+@pytest.mark.parametrize("key", [KEY, HEADER])
+def test_a_record_in_depth_is_one_that_cannot_be_read(key: str) -> None:
+    keys = WHOLE.keys(KIND) | {key: "[" * 200_000}
+    with pytest.raises(RecordUnreadable, match=f"its record cannot be read: {key}"):
+        Marker.read(keys, KIND)

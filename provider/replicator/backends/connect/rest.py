@@ -44,7 +44,7 @@ _TEXT_LIMIT = 500
 _NOT_FORWARDED = "IO Error trying to forward REST request"  # how Connect begins the text of such a 500
 _UNKNOWN_HOST = re.compile(r"UnknownHostException: ([^\s:]+)")
 
-MALFORMED = (LookupError, TypeError, ValueError, AttributeError, StopIteration, RecursionError)
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, StopIteration, OverflowError, RecursionError)
 """What reading an answer of another form than Connect's raises."""
 
 _patient: ContextVar[bool] = ContextVar("_patient", default=False)

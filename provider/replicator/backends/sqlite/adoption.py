@@ -7,7 +7,7 @@ from pathlib import Path
 
 from replicator.backends.sqlite.holders import holders, still_running
 from replicator.backends.sqlite.keeper import Keeper
-from replicator.backends.sqlite.places import parse_location, same_place, source_path
+from replicator.backends.sqlite.places import check_ends, parse_location, same_place, source_path
 from replicator.backends.sqlite.positions import Position
 from replicator.backends.sqlite.preflight import contents
 from replicator.backends.sqlite.record import FORMAT, Phase, Record
@@ -29,7 +29,7 @@ async def look(keeper: Keeper, stream: Stream, record: Record | None) -> Adoptio
             stream=stream.name,
             fix="choose another name",
         )
-    parse_location(stream)
+    check_ends(stream)
     await keeper.reservations.check(stream)
     await keeper.guards.claims.check(stream)
     await keeper.inspect(stream)

@@ -14,7 +14,7 @@ from replicator.backends.sqlite import faults, preflight, wal
 from replicator.backends.sqlite.guards import Guards
 from replicator.backends.sqlite.health import Health
 from replicator.backends.sqlite.lanes import Job, Lane, Lanes, Launch
-from replicator.backends.sqlite.litestream import EngineError, EngineTimeout, EngineUnreachable
+from replicator.backends.sqlite.litestream import EngineError, EngineGarbled, EngineTimeout, EngineUnreachable
 from replicator.backends.sqlite.places import Identities, check_source_path, location_of, source_path
 from replicator.backends.sqlite.positions import position_at
 from replicator.backends.sqlite.record import FileId, Phase, Record, Store
@@ -22,7 +22,14 @@ from replicator.backends.sqlite.replica import ReplicaError, S3Location
 from replicator.backends.sqlite.reserved import SqliteReservations
 from replicator.backends.sqlite.status import ASK_WITHIN, age_of, stale_after
 from replicator.backends.sqlite.tombstones import Tombstones
-from replicator.errors import DestinationMissing, EngineUnavailable, ReplicatorError, SourceFull, SourceSwapped
+from replicator.errors import (
+    DestinationMissing,
+    EngineRefused,
+    EngineUnavailable,
+    ReplicatorError,
+    SourceFull,
+    SourceSwapped,
+)
 from replicator.model import Stream
 from replicator.progress import tell
 
@@ -282,6 +289,12 @@ class Attachment:
                 f"its litestream process does not answer: {error.text}",
                 stream=name,
                 fix="the agent starts it again; do the same once more",
+            )
+        if isinstance(error, EngineGarbled):
+            return EngineRefused(
+                f"what listens on the socket of its litestream process is not litestream: {error.text}",
+                stream=name,
+                fix="look at what else uses the agent's folder, and restart the agent",
             )
         return faults.meaning(self.redact(error.text if isinstance(error, EngineError) else str(error)), name)
 

@@ -21,7 +21,14 @@ from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.keeper import Keeper
 from replicator.backends.sqlite.lanes import Launch
 from replicator.backends.sqlite.litestream import EngineError
-from replicator.backends.sqlite.places import location_of, parse_location, same_place, side_folder, source_path
+from replicator.backends.sqlite.places import (
+    check_ends,
+    location_of,
+    parse_location,
+    same_place,
+    side_folder,
+    source_path,
+)
 from replicator.backends.sqlite.record import Phase, Record, Store, unreadable_record
 from replicator.backends.sqlite.status import ASK_WITHIN, Answer, ask, status_of
 from replicator.errors import Category, EngineUnavailable, RecordUnreadable, ReplicatorError
@@ -155,7 +162,7 @@ class SqliteDriver:
             owner = settle_owner(record.stream if record else None, stream)
             declared = stream.model_copy(update={"owner": owner, "backend": self.kind})
             stored = with_canonical_options(declared).recorded()
-            parse_location(stored)
+            check_ends(stored)
             async with self._keeper.reservations.hold(stored):
                 if record is None or record.phase is Phase.MAKING:
                     await self._keeper.make(stored, record)

@@ -11,7 +11,15 @@ from typing import Any, Protocol
 
 from replicator.backends.sqlite import wal
 from replicator.backends.sqlite.database import DatabaseError
-from replicator.backends.sqlite.litestream import ControlClient, EngineError, EngineTimeout, ListedDatabase, Synced
+from replicator.backends.sqlite.litestream import (
+    ControlClient,
+    EngineError,
+    EngineTimeout,
+    ListedDatabase,
+    Synced,
+    reading,
+    whole_number,
+)
 from replicator.backends.sqlite.replica import ReplicaLocation, S3Credentials
 from replicator.backends.sqlite.traffic import Traffic
 from replicator.backends.sqlite.uploads import Arrivals, Upload, newest_upload, next_file, next_upload
@@ -86,11 +94,12 @@ class Control(ControlClient):
     async def progress(self, path: Path, *, timeout: float) -> Synced:
         """Take what is in the WAL, and tell how far the uploads are."""
         answer = await self._post("/sync", {"path": str(path), "wait": False}, timeout, limit=None)
-        return Synced(
-            changed=answer["status"] != "no_change",
-            txid=answer["txid"] or None,
-            replicated_txid=answer["replicated_txid"] or None,
-        )
+        with reading("POST /sync"):
+            return Synced(
+                changed=answer["status"] != "no_change",
+                txid=whole_number(answer["txid"]),
+                replicated_txid=whole_number(answer["replicated_txid"]),
+            )
 
     async def first_look(self, path: Path, *, timeout: float) -> None:
         """Wait until the engine's own look at a database, which comes within a second, has succeeded."""

@@ -33,6 +33,7 @@ from replicator.backends.sqlite.litestream import (
 from replicator.backends.sqlite.replica import ReplicaError, S3Credentials, S3Location, engine_environment
 from replicator.backends.sqlite.room import refuse_a_copy, remove_a_part
 from replicator.backends.sqlite.uploads import newest_upload
+from replicator.lockfile import open_private
 from replicator.model import format_upload
 from replicator.progress import tell
 
@@ -536,5 +537,5 @@ async def _answering(control: ControlClient) -> None:
 
 
 def _write_private(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+    with os.fdopen(open_private(path, os.O_TRUNC), "w", encoding="utf-8") as file:
         file.write(text)

@@ -15,13 +15,13 @@ import math
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlencode
 
 from replicator.backends.sqlite.dialect import LITESTREAM, Dialect
@@ -33,6 +33,7 @@ _TEXT_LIMIT = 2000  # characters of engine text that an error keeps
 _LOOK_EVERY = 1.0  # seconds between two looks at a transfer
 _GRACE = 2.0  # seconds between the engine's own time-out and ours
 _JSON = {"Content-Type": "application/json"}
+T = TypeVar("T")
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 
@@ -58,8 +59,31 @@ class EngineUnreachable(EngineError):
     """Nobody listens on the control socket."""
 
 
+class EngineGarbled(EngineError):
+    """What answered does not answer as this engine does. Whether it has done what was asked is not known."""
+
+
 class EngineMissing(EngineError):
     """The binary is not installed, or it is not a version that we know."""
+
+
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+
+
+@contextlib.contextmanager
+def reading(operation: str) -> Iterator[None]:
+    """Raise EngineGarbled where an answer has not the form of the engine's."""
+    try:
+        yield
+    except _MALFORMED as error:
+        raise EngineGarbled(operation, None, f"its answer to {operation} cannot be read") from error
+
+
+def whole_number(value: Any) -> int | None:
+    """A number of an answer; None where there is none, or 0. Raises ValueError for what is no number of 63 bits."""
+    if value is not None and (type(value) is not int or not 0 <= value < 1 << 63):
+        raise ValueError("it is no number of 63 bits")
+    return value or None
 
 
 # --- What the engine answers ---------------------------------------------------------------------------------------
@@ -195,45 +219,47 @@ class ControlClient:
         """
         body = {"path": checked_path(path), "replica_url": replica_url}
         answer = await self._post("/register", body, timeout, limit=None)
-        return Registered(Path(answer["path"]), already=answer["status"] == self._dialect.already_registered)
+        with reading("POST /register"):
+            return Registered(Path(answer["path"]), already=answer["status"] == self._dialect.already_registered)
 
     async def unregister(self, path: Path, *, timeout: float = 30.0) -> Unregistered:
         """Upload what is left, then forget `path`. It is forgotten also when the upload fails (EngineError)."""
         answer = await self._post("/unregister", {"path": str(path)}, timeout, limit=timeout)
-        already = answer["status"] == self._dialect.already_unregistered
-        return Unregistered(Path(answer["path"]), already=already, txid=answer.get("txid") or None)
+        with reading("POST /unregister"):
+            already = answer["status"] == self._dialect.already_unregistered
+            return Unregistered(Path(answer["path"]), already=already, txid=whole_number(answer.get("txid")))
 
     async def txid(self, path: Path, *, timeout: float = 5.0) -> int | None:
         """The last local transaction, None before the first."""
         answer = await self._get("/txid", {"path": str(path)}, timeout)
-        return int(answer["txid"]) or None
+        with reading("GET /txid"):
+            return whole_number(answer["txid"])
 
     async def list_databases(self, *, timeout: float = 5.0) -> list[ListedDatabase]:
         """All databases, in the order of their registration.
 
         The engine gives no answer (EngineTimeout) as long as any one database waits for the first contact with a
-        destination that is away; `sync_status`, `info`, `txid` and syncs of others go on.
+        destination that is away; `sync_status`, `info`, `txid` and syncs of others go on. One of which it says what
+        cannot be read is left out.
         """
         answer = await self._get("/list", {}, timeout)
-        return [
-            ListedDatabase(Path(item["path"]), item["status"], _time(item.get("last_sync_at")))
-            for item in answer["databases"]
-        ]
+        with reading("GET /list"):
+            return _readable(answer["databases"], _listed)
 
     async def info(self, *, timeout: float = 5.0) -> DaemonInfo:
         """Which daemon this is."""
         answer = await self._get("/info", {}, timeout)
-        return DaemonInfo(
-            version=answer["version"],
-            pid=answer["pid"],
-            started_at=datetime.fromisoformat(answer["started_at"]),
-            database_count=answer["database_count"],
-        )
+        with reading("GET /info"):
+            pid, started_at = whole_number(answer["pid"]), _time(answer["started_at"])
+            if pid is None or started_at is None:
+                raise ValueError("it does not say which daemon it is")
+            return DaemonInfo(str(answer["version"]), pid, started_at, whole_number(answer["database_count"]) or 0)
 
     async def sync_status(self, path: Path | None = None, *, timeout: float = 5.0) -> dict[Path, SyncActivity]:
         """What the syncs are doing, of one database or of all."""
         answer = await self._get("/debug/sync-status", {"path": str(path)} if path else {}, timeout)
-        return {Path(item["path"]): _activity(item) for item in answer["databases"]}
+        with reading("GET /debug/sync-status"):
+            return {activity.path: activity for activity in _readable(answer["databases"], _activity)}
 
     async def _post(self, route: str, body: dict[str, Any], timeout: float, *, limit: float | None) -> dict[str, Any]:
         if limit is not None:
@@ -255,7 +281,10 @@ class ControlClient:
             raise EngineUnreachable(operation, None, f"{self._socket}: {error}") from error
         if reply.status != HTTPStatus.OK:
             raise EngineError(operation, reply.status, _error_text(reply))
-        answer: dict[str, Any] = json.loads(reply.content)
+        with reading(operation):
+            answer = json.loads(reply.content)
+            if not isinstance(answer, dict):
+                raise TypeError("it is no object")
         return answer
 
 
@@ -263,26 +292,43 @@ def _error_text(reply: Reply) -> str:
     try:
         body = json.loads(reply.content)
         return ": ".join(part for part in (body["error"], body.get("details")) if part)
-    except (ValueError, KeyError, TypeError):
+    except _MALFORMED:
         return reply.content.decode(errors="replace")
 
 
-def _activity(item: dict[str, Any]) -> SyncActivity:
+def _readable(items: Any, read: Callable[[Any], T]) -> list[T]:
+    """What can be read: what is malformed of one database says nothing about the others."""
+    found = []
+    for item in items:
+        with contextlib.suppress(*_MALFORMED):
+            found.append(read(item))
+    return found
+
+
+def _listed(item: Any) -> ListedDatabase:
+    return ListedDatabase(Path(item["path"]), str(item["status"]), _time(item.get("last_sync_at")))
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _activity(item: Any) -> SyncActivity:
     return SyncActivity(
         path=Path(item["path"]),
-        active=item["active"],
-        operation=item.get("operation"),
-        phase=item.get("phase"),
+        active=bool(item["active"]),
+        operation=_text(item.get("operation")),
+        phase=_text(item.get("phase")),
         started_at=_time(item.get("started_at")),
         updated_at=_time(item.get("updated_at")),
-        txid=item.get("txid"),
-        wal_size=item.get("wal_size"),
-        error=item.get("error"),
+        txid=whole_number(item.get("txid")),
+        wal_size=whole_number(item.get("wal_size")),
+        error=_text(item.get("error")),
     )
 
 
 def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+    return datetime.fromisoformat(text).astimezone(UTC) if text else None
 
 
 # --- The command line ----------------------------------------------------------------------------------------------
@@ -331,7 +377,8 @@ class CommandLine:
     async def ltx(self, replica_url: str) -> list[LtxFile]:
         """All files of a replica on all levels; empty if there is no replica."""
         text = await self._transfer(["ltx", "-level", "all", "-json", replica_url], Traffic(received=True))
-        return [_ltx_file(item) for item in json.loads(text) or []]
+        with reading("ltx"):
+            return [_ltx_file(item) for item in json.loads(text) or []]
 
     async def plan_restore(
         self, replica_url: str, *, txid: int | None = None, timestamp: datetime | None = None
@@ -341,9 +388,10 @@ class CommandLine:
         point = _point(txid, timestamp)
         arguments = ["restore", "-dry-run", "-json", *point, "-o", "plan", replica_url]
         text = await self._transfer(arguments, Traffic(received=True))
-        plan = json.loads(text)
-        files = tuple(_ltx_file(item) for item in plan["files"])
-        return RestorePlan(int(plan["min_txid"], 16), int(plan["max_txid"], 16), files)
+        with reading("restore"):
+            plan = json.loads(text)
+            files = tuple(_ltx_file(item) for item in plan["files"])
+            return RestorePlan(int(plan["min_txid"], 16), int(plan["max_txid"], 16), files)
 
     async def restore(
         self,
@@ -360,8 +408,10 @@ class CommandLine:
         is refused by the engine. `integrity` is none, quick or full, SQLite's own check.
         """
         arguments = ["-json", "-integrity-check", integrity, *_point(txid, timestamp), "-o", str(output), replica_url]
-        result = json.loads(await self._transfer(["restore", *arguments], Traffic(received=True)))
-        return Restored(Path(result["db_path"]), int(result["txid"], 16), result["duration_ms"] / 1000)
+        text = await self._transfer(["restore", *arguments], Traffic(received=True))
+        with reading("restore"):
+            result = json.loads(text)
+            return Restored(Path(result["db_path"]), int(result["txid"], 16), result["duration_ms"] / 1000)
 
     async def reset(self, database: Path, *, timeout: float = 60.0) -> None:
         """Drop the engine's local files of `database`. This alone does not make the next upload a snapshot."""
@@ -416,7 +466,7 @@ def _ltx_file(item: dict[str, Any]) -> LtxFile:
         min_txid=int(item["min_txid"], 16),
         max_txid=int(item["max_txid"], 16),
         size=item["size"],
-        created=datetime.fromisoformat(item["timestamp"]),
+        created=datetime.fromisoformat(item["timestamp"]).astimezone(UTC),
     )
 
 

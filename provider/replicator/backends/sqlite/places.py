@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -32,10 +33,18 @@ def file_of(uri: str) -> Path:
     return Path("/" + unquote(urlsplit(uri).path).lstrip("/"))
 
 
+def named_file(uri: str) -> Path:
+    """The file that a URI names; raise ValueError where it names none."""
+    path = file_of(uri)
+    if not path.name or b"\0" in os.fsencode(path):  # which raises where a character is none
+        raise ValueError("it names no file")
+    return path
+
+
 def check_source_path(stream: Stream) -> Path:
     """The database file of a stream; raise `InvalidStream` where litestream would open another one."""
-    path = source_path(stream)
     try:
+        path = named_file(stream.source.uri)
         checked_path(path)
     except ValueError as error:
         raise InvalidStream(
@@ -55,6 +64,12 @@ def parse_location(stream: Stream) -> ReplicaLocation:
         return parse_replica(stream.destination.uri)
     except ValueError as error:
         raise InvalidStream(str(error), stream=stream.name, property="destination.uri") from None
+
+
+def check_ends(stream: Stream) -> None:
+    """Raise `InvalidStream` where litestream cannot read the source or write to the destination, offline."""
+    check_source_path(stream)
+    parse_location(stream)
 
 
 def place_of(stream: Stream, generation: int) -> ReplicaLocation:

@@ -61,9 +61,9 @@ def batch_time(database: Path, txid: int) -> datetime | None:
         with transaction_file(database, txid).open("rb") as file:
             header = file.read(_TIME.size + _TIME_AT)
         (milliseconds,) = _TIME.unpack_from(header, _TIME_AT)
-    except (OSError, struct.error):
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (OSError, struct.error, ValueError, OverflowError):
         return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def position_at(generation: int, database: Path, txid: int) -> Checkpoint:

@@ -50,7 +50,8 @@ class Stored(Model):
         """
         try:
             found = json.loads(content)
-        except ValueError:
+            json.dumps(found, ensure_ascii=False).encode()  # raises where a half of a character could not be written
+        except (ValueError, RecursionError):
             raise ValueError("it is not JSON, or not all of it is there") from None
         if not isinstance(found, dict):
             raise ValueError("it does not hold a JSON object")  # noqa: TRY004 - of the content, not of an argument

@@ -45,10 +45,16 @@ async def _look_at_nothing(client: RemoteReplicator, folder: Path) -> Look:
     """Nothing listens: no agent runs, or one listens somewhere else."""
     from replicator.agent.state import StateFolder
 
+    held, socket = StateFolder(folder), Path(client.address.removeprefix("unix://"))
     try:
-        pid = StateFolder(folder).holder()
-    except ReplicatorError:
-        pid = None
+        pid = held.holder()
+        deaf = held.holder_at(socket) is not None
+    except ReplicatorError as error:
+        return _of(error)
+    if pid is not None and deaf:
+        text = f"nothing listens at {client.address}: the socket of the agent of {folder}, process {pid}, was removed"
+        at = f"{_socket(client.address)} --state {folder}"
+        return Look("agent", text, f"replicator agent stop{at} && replicator agent start{at}")
     if pid is not None:
         text = f"nothing listens at {client.address}; the agent of {folder}, process {pid}, has its socket elsewhere"
         return Look("agent", text, f"tr '\\0' ' ' </proc/{pid}/cmdline   # shows its --socket, which is its address")

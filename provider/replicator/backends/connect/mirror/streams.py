@@ -121,7 +121,7 @@ class Streams:
         stored = await self._cluster.offsets(stream.name)
         try:
             return next_offsets(stored, Naming.of(stream).source)
-        except (LookupError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError, OverflowError):
             raise EngineRefused(
                 "Kafka Connect has positions of it that MirrorMaker 2 does not write",
                 stream=stream.name,

@@ -1,0 +1,84 @@
+"""Files of this user alone, and locks on them that no other user can hold."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from pathlib import Path
+
+_MODE = 0o600
+_POLL = 0.02  # seconds
+_PID_BYTES = 32
+
+
+class LockHeld(Exception):
+    """Another process holds the lock; the text says which, as far as it has written that into the file."""
+
+    def __init__(self, pid: int | None) -> None:
+        super().__init__(f"process {pid}" if pid else "a process that is not known")
+
+
+def open_private(path: Path, flags: int = 0) -> int:
+    """Open a file for reading and writing; make it with mode 0600 where it is missing. Return the descriptor.
+
+    Raise OSError where it is a link, another user's, or no regular file.
+    """
+    flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        handle = os.open(path, flags, _MODE)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(error.errno, "it is a symbolic link", str(path)) from error
+        raise
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        if found.st_uid != os.geteuid():
+            raise OSError(errno.EPERM, f"it belongs to another user (uid {found.st_uid})", str(path))
+        if stat.S_IMODE(found.st_mode) != _MODE:
+            os.fchmod(handle, _MODE)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def lock(path: Path, *, within: float, text: str = "") -> int:
+    """Lock a file of this user, and write our process id into it. Closing the descriptor unlocks it. Blocks.
+
+    Raise `LockHeld` where another process holds it, OSError where there cannot be such a file.
+
+    :param within: seconds to wait for it.
+    :param text: stands in the next line after the process id.
+    """
+    handle = open_private(path)
+    deadline = time.monotonic() + within
+    try:
+        while not _try(handle):
+            if time.monotonic() > deadline:
+                raise LockHeld(read_pid(handle))
+            time.sleep(_POLL)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n{text}\n".encode(), 0)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def read_pid(handle: int) -> int | None:
+    """Return the process id in an open lock file; `None` where there is none, as in the moment of locking."""
+    first = os.pread(handle, _PID_BYTES, 0).split(b"\n")[0]
+    return int(first) if first.isdigit() else None
+
+
+def _try(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
