@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from replicator.backends.sqlite.health import Health
 from replicator.backends.sqlite.lanes import Job, Lane, Lanes, Launch
 from replicator.backends.sqlite.litestream import EngineError, EngineGarbled, EngineTimeout, EngineUnreachable
 from replicator.backends.sqlite.places import Identities, check_source_path, location_of, source_path
+from replicator.backends.sqlite.policy import Gate, Policies
 from replicator.backends.sqlite.positions import position_at
 from replicator.backends.sqlite.record import FileId, Phase, Record, Store
 from replicator.backends.sqlite.replica import ReplicaError, S3Location
@@ -56,12 +58,14 @@ class Attachment:
         replay_window: timedelta,
         redactor: authref.Redactor,
         environ: Mapping[str, str],
+        policies: Policies | None,
     ) -> None:
         self.store = store
+        self.gate = Gate(policies, lambda: [record.stream for record in store.records()])
         self.reservations = SqliteReservations(state, store.ends)
         self._attached = SqliteReservations(state, self._ends_of_attached)
         self.redact = redactor
-        self.identities = Identities(redactor, environ)
+        self.identities = Identities(redactor, environ, self.gate.check_destination)
         self.tombstones = Tombstones(store, self.identities.of)
         self.lanes = Lanes(binary, folder, launch, replay_window=replay_window, on_change=self._changed)
         self.guards = Guards(store, self.identities.of, ours=folder)
@@ -261,6 +265,7 @@ class Attachment:
 
     async def job(self, record: Record) -> Job:
         stream = record.stream
+        await asyncio.to_thread(self.gate.check_source, stream)
         return Job(
             name=stream.name,
             database=check_source_path(stream),
@@ -272,8 +277,10 @@ class Attachment:
         )
 
     async def inspect(self, stream: Stream) -> FileId:
+        path = check_source_path(stream)
+        await asyncio.to_thread(self.gate.check_source, stream)
         try:
-            return await preflight.inspect(check_source_path(stream))
+            return await preflight.inspect(path)
         except db.DatabaseError as error:
             raise faults.of_database(error, stream.name) from error
 
