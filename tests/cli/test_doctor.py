@@ -71,7 +71,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.cli
 def test_all_is_well(host: Host, tmp_path: Path) -> None:
-    host.start()
+    host.start(*host.grant_all())
     name_in_project(tmp_path, SCRIPTS)
     environ = {**os.environ, "PATH": f"{cli_folder()}:/usr/bin:/bin", "PULUMI_HOME": str(tmp_path / "home")}
     places = ("--address", host.address, "--project", str(tmp_path))

@@ -178,7 +178,7 @@ class Attachment:
         if record is None or record.phase is not Phase.ACTIVE or (record.paused and not record.copy_due):
             return
         try:
-            file = await self.inspect(record.stream)
+            file = await self.file_of(record.stream)
         except ReplicatorError as error:
             if health.error != error.message:
                 health.failed(error.message)
@@ -277,10 +277,15 @@ class Attachment:
         )
 
     async def inspect(self, stream: Stream) -> FileId:
-        path = check_source_path(stream)
+        """Return which file it is, before it is opened; raise where it is not granted, or cannot be replicated."""
+        check_source_path(stream)
         await asyncio.to_thread(self.gate.check_source, stream)
+        return await self.file_of(stream)
+
+    async def file_of(self, stream: Stream) -> FileId:
+        """Return which file it is now, of a stream that was granted when it began; raise where it went bad."""
         try:
-            return await preflight.inspect(path)
+            return await preflight.inspect(check_source_path(stream))
         except db.DatabaseError as error:
             raise faults.of_database(error, stream.name) from error
 

@@ -63,6 +63,8 @@ def read_trusted(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
     Raise OSError; `Untrusted` where others may.
     """
     with opened(path.parent, alone=True) as folder:
+        if _is_link(path.name, folder):
+            raise Untrusted(str(path), "it is a symbolic link")
         handle = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
         with os.fdopen(handle, "rb") as file:
             info = os.fstat(handle)
