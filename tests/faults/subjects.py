@@ -213,7 +213,7 @@ async def copy_made_once(cell: Cell) -> None:
     await copy(cell)
     assert await cell.finished(KEY) == first
     assert target.stat().st_ino == inode
-    assert [path.name for path in cell.folder.iterdir() if path.name.endswith(".part")] == []
+    assert [path.name for path in cell.folder.iterdir() if path.name.startswith(".replay-")] == []
     (record,) = cell.records()
     assert list(record["replays"]) == [KEY]
     await replicates_unmoved(cell)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -84,10 +84,6 @@ class ConnectConfig(BackendConfig):
         """Yield an error for each placeholder that a worker would resolve by a provider that is not named."""
         aliases = self.aliases
         for end, endpoint in (("source", stream.source), ("destination", stream.destination)):
-            if "${" in unquote(endpoint.uri):
-                yield InvalidStream(
-                    "holds ${, in whose place a worker would put what a provider tells", property=f"{end}.uri"
-                )
             if endpoint.auth_ref and (scheme := authref.parse(endpoint.auth_ref).scheme) not in aliases:
                 yield _unnamed(f"{end}.authRef", f"the scheme {scheme}", aliases)
         for key, value in stream.options.items():

@@ -100,7 +100,12 @@ def work_folder(target: Path, key: str, stream: str) -> Iterator[Work]:
         name = next(_left(parent, target, key), None)
         if name is None:
             name = f"{_prefix(target, key)}{secrets.token_hex(4)}"
-            os.mkdir(name, 0o700, dir_fd=parent)
+            try:
+                os.mkdir(name, 0o700, dir_fd=parent)
+            except OSError as error:
+                raise EngineRefused(
+                    f"nothing can be made in {target.parent}: {error.strerror}", stream=stream, property="target"
+                ) from None
         handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
             info = os.fstat(handle)
