@@ -125,7 +125,7 @@ def _look_at_policy(address: str, found: Info) -> list[Look]:
         return [Look("policy", f"{error.message} [{error.code}]", error.fix)]
     if granted is None:
         none = missing(Path(path))
-        return [Look("policy", f"{none.message} [{none.code}]", none.fix)]
+        return [Look("policy", f"{none.message} [{none.code}]", none.fix, warning=True)]
     counts = (len(granted.source), len(granted.destination), len(granted.replay))
     return [Look("policy", "{} grants {} sources, {} destinations, {} folders of copies".format(path, *counts))]
 
