@@ -66,6 +66,7 @@ class PolicyFile:
         self._path = path
         self._required = required
         self._last: _Read | None = None
+        self._said: str | None = None
 
     @property
     def path(self) -> Path:
@@ -84,8 +85,7 @@ class PolicyFile:
         if last is None or last.version != version:
             last = self._last = self._read()
             self._required = True
-            if isinstance(last.policy, PolicyUnusable):
-                _log.error("%s; nothing new is granted", last.policy.message)
+            self._say(last.policy)
         if isinstance(last.policy, PolicyUnusable):
             raise self._unusable(*last.policy.args)
         return last.policy
@@ -155,6 +155,11 @@ class PolicyFile:
             return _Read(_version(info), self._unusable(_problems(error)))
         except ValueError as error:  # of TOML, or of UTF-8
             return _Read(_version(info), self._unusable(f"is not TOML: {error}"))
+
+    def _say(self, read: Policy | PolicyUnusable) -> None:
+        said, self._said = self._said, read.message if isinstance(read, PolicyUnusable) else None
+        if self._said not in (None, said):
+            _log.error("%s; nothing new is granted", self._said)
 
     def _unusable(self, problem: str) -> PolicyUnusable:
         prefix = f"the agent's policy file {self._path}"

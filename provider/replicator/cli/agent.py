@@ -173,8 +173,20 @@ def start_agent(
                 return
             pid = await start(settings, client)
             say(f"an agent runs at {client.address} (process {pid}); its log is {settings.state / 'agent.log'}")
+            _warn_without_policy(settings)
 
     asyncio.run(body())
+
+
+def _warn_without_policy(settings: AgentSettings) -> None:
+    import sys
+
+    from replicator.agent.policy import PolicyFile, default_policy
+    from replicator.backends.sqlite.policy import missing
+
+    policies = PolicyFile(settings.policy or default_policy())
+    if policies.current() is None:
+        print(f"warning: {missing(policies.path)}", file=sys.stderr)
 
 
 @agent.command("stop")

@@ -177,6 +177,30 @@ async def test_nobody_looks_into_a_copy_while_it_is_written(
     assert not [path for path in lab.iterdir() if path.name.startswith(".replay-")]
 
 
+def test_a_copy_that_was_cut_off_after_its_publication_is_found(lab: Path) -> None:
+    target, source = lab / "copy.db", make_database(lab / "shop.db")
+    for again in range(2):
+        with copies.work_folder(target, "key", "orders") as work:
+            assert work.is_published() is bool(again)
+            if not again:
+                shutil.copy(source, work.path / copies.NAME)
+                work.publish(source)
+    target.unlink()
+    target.write_text("somebody's")
+    with copies.work_folder(target, "key", "orders") as work:
+        assert not work.is_published()
+        shutil.copy(source, work.path / copies.NAME)
+        with pytest.raises(ReplayRefused, match="appeared meanwhile"):
+            work.publish(source)
+        (work.path / copies.NAME).unlink()
+        (work.path / copies.NAME).symlink_to(source)
+        with pytest.raises(OSError, match="symbolic links"):
+            work.publish(source)
+    assert target.read_text() == "somebody's"
+    copies.tidy(target, "key")
+    assert {path.name for path in lab.iterdir() if path.name.startswith(".replay")} == set()
+
+
 # --- purges ---------------------------------------------------------------------------------------------------------
 
 
