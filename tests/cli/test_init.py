@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from replicator.agent.policy import PolicyFile
+from replicator.agent.policy import PolicyFile, default_policy
 from replicator.agent.registry import FileStore
 from replicator.agent.state import StateFolder
 from replicator.backends.sqlite.policy import Gate
@@ -18,7 +18,7 @@ from replicator.errors import PolicyRefused
 from replicator.model import Checkpoint, Stream
 from replicator.replicator import ReplayMethod, ReplayProgress, ReplayState
 
-from tests.agent.support import Host, call, caught_up, replicate_orders
+from tests.agent.support import Host, call, caught_up, command, replicate_orders
 from tests.engines import make_database
 
 EXPECTED = """\
@@ -190,3 +190,19 @@ def test_adopt_adds_the_lines_for_what_it_takes_over(host: Host) -> None:
     assert (code, err) == (0, "")
     assert policy.read_text() == f"{mine}\n\n{lines}"
     assert policy.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.engine
+def test_a_start_without_a_policy_says_so(host: Host, tmp_path: Path) -> None:
+    environ = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    if os.geteuid() == 0 and default_policy().exists():
+        pytest.fail(f"{default_policy()} is there, and would be read")
+    try:
+        started = command("agent", "start", *host.places, env=environ)
+        assert started.returncode == 0
+        assert started.stderr.startswith("warning: the agent has no policy file ") and "agent init" in started.stderr
+        command("agent", "stop", "--socket", str(host.socket), env=environ)
+        started = command("agent", "start", *host.places, *host.grant_all(), env=environ)
+        assert (started.returncode, started.stderr) == (0, "")
+    finally:
+        command("agent", "stop", "--socket", str(host.socket), env=environ)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from replicator import authref
@@ -65,7 +65,7 @@ class Attachment:
         self.reservations = SqliteReservations(state, store.ends)
         self._attached = SqliteReservations(state, self._ends_of_attached)
         self.redact = redactor
-        self.identities = Identities(redactor, environ, self.gate.check_destination)
+        self.identities = Identities(redactor, environ, partial(self.gate.admit, self.gate.check_destination))
         self.tombstones = Tombstones(store, self.identities.of)
         self.lanes = Lanes(binary, folder, launch, replay_window=replay_window, on_change=self._changed)
         self.guards = Guards(store, self.identities.of, ours=folder)
@@ -265,7 +265,7 @@ class Attachment:
 
     async def job(self, record: Record) -> Job:
         stream = record.stream
-        await asyncio.to_thread(self.gate.check_source, stream)
+        await self.gate.admit(self.gate.check_source, stream)
         return Job(
             name=stream.name,
             database=check_source_path(stream),
@@ -279,7 +279,7 @@ class Attachment:
     async def inspect(self, stream: Stream) -> FileId:
         """Return which file it is, before it is opened; raise where it is not granted, or cannot be replicated."""
         check_source_path(stream)
-        await asyncio.to_thread(self.gate.check_source, stream)
+        await self.gate.admit(self.gate.check_source, stream)
         return await self.file_of(stream)
 
     async def file_of(self, stream: Stream) -> FileId:

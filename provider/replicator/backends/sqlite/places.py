@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -100,10 +100,12 @@ class Identities:
     """Resolves `authRef` on this host.
 
     :param redact: is told each secret, so that no text shows it, and no id is one.
-    :param admit: raises where a stream may not go to its destination, or not with its reference. It may block.
+    :param admit: raises where a stream may not go to its destination, or not with its reference.
     """
 
-    def __init__(self, redact: authref.Redactor, environ: Mapping[str, str], admit: Callable[[Stream], None]) -> None:
+    def __init__(
+        self, redact: authref.Redactor, environ: Mapping[str, str], admit: Callable[[Stream], Awaitable[None]]
+    ) -> None:
         self._redact = redact
         self._environ = environ
         self._admit = admit
@@ -113,15 +115,12 @@ class Identities:
 
         Whoever touches a destination asks this first, so what the agent does not grant is refused here.
         """
-        return await asyncio.to_thread(self._of, stream)
-
-    def _of(self, stream: Stream) -> S3Credentials | None:
-        self._admit(stream)
+        await self._admit(stream)
         if stream.destination.auth_ref is None:
             return None
         try:
             ref = authref.parse(stream.destination.auth_ref)
-            found = authref.resolve(ref, KEY_PAIR, required=KEY_PAIR, environ=self._environ)
+            found = await asyncio.to_thread(authref.resolve, ref, KEY_PAIR, required=KEY_PAIR, environ=self._environ)
             self._refuse_secret_id(found["accessKeyId"])
         except ReplicatorError as error:
             raise type(error)(
