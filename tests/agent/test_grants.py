@@ -260,6 +260,15 @@ def test_a_stream_that_is_no_longer_granted_is_not_taken_up_again(host: Host) ->
     assert host.litestreams() == []
     Path(policy).write_text(granted)
     wait_until(lambda: asyncio.run(state())[0] is StreamState.RUNNING, timeout=60)
+    Path(policy).write_text("")
+
+    async def remove() -> None:
+        async with host.client() as client:
+            await client.pause("orders")
+            await client.delete_stream("orders")
+            assert await client.list_streams() == []
+
+    asyncio.run(remove())
 
 
 @contextmanager
