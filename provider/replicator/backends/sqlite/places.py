@@ -99,7 +99,7 @@ async def same_place(one: Stream, other: Stream) -> bool:
 class Identities:
     """Resolves `authRef` on this host.
 
-    :param redact: is told each secret, so that no text shows it, and no id is one.
+    :param redact: is told each value, so that no text shows it.
     :param admit: raises where a stream may not go to its destination, or not with its reference.
     """
 
@@ -107,6 +107,7 @@ class Identities:
         self, redact: authref.Redactor, environ: Mapping[str, str], admit: Callable[[Stream], Awaitable[None]]
     ) -> None:
         self._redact = redact
+        self._secrets = authref.Redactor()
         self._environ = environ
         self._admit = admit
 
@@ -128,11 +129,12 @@ class Identities:
             ) from None
         for field in KEY_PAIR:
             self._redact.add(found[field])
+        self._secrets.add(found["secretAccessKey"])
         return S3Credentials(found["accessKeyId"], found["secretAccessKey"])
 
     def _refuse_secret_id(self, key_id: str) -> None:
         """Raise where what would be sent in clear is the secret of a reference, or could be no id."""
-        if self._redact.hides(key_id):
+        if self._secrets.hides(key_id):
             raise SecretExposed(
                 "what it names as access key id is what a reference of this agent uses as a secret",
                 fix="name the entry that holds the id",
