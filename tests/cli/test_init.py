@@ -136,6 +136,18 @@ def test_a_record_that_cannot_be_read_is_named(state: StateFolder, tmp_path: Pat
     assert "the record of b-items cannot be read" in err
 
 
+def test_a_stream_that_this_release_refuses_does_not_spoil_the_file(state: StateFolder, tmp_path: Path) -> None:
+    store, (orders, *_) = FileStore(state.registry), records()
+    renamed = {"kind": "s3", "uri": "s3://backups/old", "authRef": "env://SHOP_*?accessKeyId=SECRET_ACCESS_KEY"}
+    old = Stream.model_validate({**orders.stream.wire(), "name": "d-old", "destination": renamed})
+    asyncio.run(store.put(orders.model_copy(update={"stream": old, "replays": {}})))
+    code, out, err = init(state, tmp_path / "agent.toml")
+    assert code == 0 and "s3://backups/old" not in out
+    assert "warning: nothing of stream d-old is granted: " in err and "RPL-AUTH-EXPOSED" in err
+    assert PolicyFile(tmp_path / "agent.toml").current() is not None
+    assert (tmp_path / "agent.toml").read_text().endswith(EXPECTED)
+
+
 def test_without_streams_the_file_has_examples(tmp_path: Path) -> None:
     init(StateFolder(tmp_path / "nothing"), tmp_path / "agent.toml")
     text = (tmp_path / "agent.toml").read_text()

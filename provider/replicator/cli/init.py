@@ -54,7 +54,23 @@ def _records(folder: StateFolder) -> Sequence[Record]:
     store = FileStore(folder.registry)
     for name in store.unreadable:
         print(f"warning: the record of {name} cannot be read, so nothing of it is granted", file=sys.stderr)
-    return store.records()
+    return [record for record in store.records() if _can_be_granted(record)]
+
+
+def _can_be_granted(record: Record) -> bool:
+    """Whether this release reads the stream's destination; a line that it does not read would spoil the file."""
+    from replicator import authref
+    from replicator.backends.sqlite.places import parse_location
+    from replicator.errors import ReplicatorError
+
+    try:
+        parse_location(record.stream)
+        if record.stream.destination.auth_ref is not None:
+            authref.parse(record.stream.destination.auth_ref)
+    except ReplicatorError as error:
+        print(f"warning: nothing of stream {record.name} is granted: {error.message} [{error.code}]", file=sys.stderr)
+        return False
+    return True
 
 
 def _group_of_agent(folder: StateFolder) -> int | None:
