@@ -20,7 +20,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 from replicator.authref import FIELDS, Redactor, parse, resolve
-from replicator.errors import ReplicatorError, SecretNotFound, SecretSyntax
+from replicator.errors import ReplicatorError, SecretExposed, SecretNotFound, SecretSyntax
 
 PROVIDER = Path(__file__).parents[1] / "provider"
 MARK = "[redacted]"
@@ -490,3 +490,58 @@ def test_loading_it_loads_nothing_beyond_the_standard_library() -> None:
     loaded = set(done.stdout.split()) - {"__main__"}
     assert "replicator" in loaded
     assert loaded - sys.stdlib_module_names == {"replicator"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "env://SHOP_*?accessKeyId=SECRET_ACCESS_KEY&secretAccessKey=ACCESS_KEY_ID",
+        "env://SHOP_*?accessKeyId=SECRET_ACCESS_KEY",
+        "env://SHOP_SECRET_*?accessKeyId=ACCESS_KEY",
+        "env://S*?accessKeyId=HOP_SECRET_ACCESS_KEY",
+        "env://DB_PASS*?username=WORD",
+        "env://SHOP_*?accessKeyId=X&secretAccessKey=X",
+        "file:///p/s3.json?accessKeyId=secretAccessKey",
+        "file:///p/s3.json?accessKeyId=aws.secret-key",
+        "dir:///run/secrets/shop?accessKeyId=session_token",
+    ],
+)
+def test_no_id_is_read_from_the_entry_of_a_secret(text: str) -> None:
+    with pytest.raises(SecretExposed) as refused:
+        parse(text)
+    assert text not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "env://SHOP_*?accessKeyId=ID&secretAccessKey=KEY",
+        "env://SHOP_SECRET_*",
+        "env://SHOP_*?accessKeyId=SECRET_ID&secretAccessKey=SECRET",
+        "file:///p/s3.json?accessKeyId=access_key&secretAccessKey=secret_key",
+        "env://PG_*?username=TOKEN_USER",
+        "env://PG_*?password=USERNAME",
+    ],
+)
+def test_other_names_stay_possible(text: str) -> None:
+    assert parse(text).text == text
+
+
+def test_no_id_has_the_value_of_a_secret_under_another_name(tmp_path: Path) -> None:
+    file = tmp_path / "s3.json"
+    values = {"accessKeyId": "id", "secretAccessKey": "hunter22", "copy": "hunter22", "key": "other"}
+    file.write_text(json.dumps(values))
+    environ = {"S_ACCESS_KEY_ID": "id", "S_SECRET_ACCESS_KEY": "hunter22", "S_COPY": "hunter22", "S_KEY": "other"}
+    for name, value in values.items():
+        (tmp_path / name).write_text(value)
+    for renamed in ("accessKeyId={copy}", "accessKeyId={copy}&secretAccessKey={key}"):
+        for text in (
+            "env://S_*?" + renamed.format(copy="COPY", key="KEY"),
+            f"file://{file}?" + renamed.format(copy="copy", key="key"),
+            f"dir://{tmp_path}?" + renamed.format(copy="copy", key="key"),
+        ):
+            with pytest.raises(SecretExposed) as refused:
+                resolve(parse(text), S3_REQUIRED, required=S3_REQUIRED, environ=environ)
+            assert "hunter22" not in str(refused.value)
+    found = resolve(parse("env://S_*?secretAccessKey=KEY"), S3_REQUIRED, required=S3_REQUIRED, environ=environ)
+    assert found == {"accessKeyId": "id", "secretAccessKey": "other"}  # the control

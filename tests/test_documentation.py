@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
@@ -141,3 +143,46 @@ def test_every_make_target_exists() -> None:
             if token.type == "code_inline" or (token.type == "fence" and token.info in SHELL):
                 named = re.findall(r"^make ([a-z][a-z -]*)", token.content, re.MULTILINE)
                 assert {word for line in named for word in line.split()} <= targets, page
+
+
+def unit() -> str:
+    """The systemd unit of the documentation."""
+    text = (DOCS / "agent.md").read_text("utf-8")
+    (found,) = [token.content for token in parts(text) if token.type == "fence" and "[Service]" in token.content]
+    return found
+
+
+def test_the_unit_gives_the_agent_no_more_than_it_needs() -> None:
+    settings = dict(line.split("=", 1) for line in unit().splitlines() if "=" in line)
+    assert settings["User"] not in ("", "root")
+    assert " --policy /etc/replicator/agent.toml" in settings["ExecStart"]
+    wanted = {
+        "UMask": "0077",
+        "RuntimeDirectoryMode": "0750",
+        "StateDirectoryMode": "0700",
+        "CapabilityBoundingSet": "",
+        "NoNewPrivileges": "yes",
+        "ProtectSystem": "strict",
+        "ProtectHome": "yes",
+        "PrivateTmp": "yes",
+        "PrivateDevices": "yes",
+        "SystemCallFilter": "@system-service",
+    }
+    assert {key: settings[key] for key in wanted} == wanted
+
+
+VERIFY = shutil.which("systemd-analyze")
+
+
+def verified(text: str, folder: Path) -> str:
+    """What systemd says of a unit, whose program is one that is here."""
+    path = folder / "replicator-agent.service"
+    path.write_text(text.replace("/opt/replicator/bin/replicator", "/bin/true"))
+    ended = subprocess.run([str(VERIFY), "verify", str(path)], capture_output=True, text=True, check=False, timeout=60)
+    return "\n".join(line for line in ended.stderr.splitlines() if path.name in line)
+
+
+@pytest.mark.skipif(VERIFY is None, reason="systemd-analyze is not here")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    assert verified(unit(), tmp_path) == ""
+    assert "UMaks" in verified(unit().replace("UMask", "UMaks"), tmp_path)  # the control

@@ -26,6 +26,7 @@ from unittest.mock import patch
 import pytest
 import trustme
 from google.protobuf import struct_pb2
+from replicator.agent.policy import PolicyFile
 from replicator.backends.connect.connector import unreadable
 from replicator.backends.connect.marker import HEADER, Marker
 from replicator.backends.connect.mirror.driver import open_mirror
@@ -34,6 +35,7 @@ from replicator.backends.connect.mirror.streams import record
 from replicator.backends.settings import ConnectConfig
 from replicator.backends.sqlite.driver import SqliteDriver
 from replicator.backends.sqlite.litestream import find_binary
+from replicator.backends.sqlite.policy import missing
 from replicator.errors import BY_CODE, ReplicatorError
 from replicator.lifecycle.apply import delete
 from replicator.lifecycle.config import parse_config
@@ -84,6 +86,7 @@ class Lab:
         self.environ: dict[str, str] = {}
         self.tidy: dict[str, str] = {f"{folder}/": "/var/lib/shop/"}
         """What differs from run to run, and what stands for it in the example."""
+        self.policies: PolicyFile | None = None
 
     def stream(self, place: str | None = None, **changes: Any) -> Stream:
         """A stream of the database in the folder, to a place in S3 or to another folder."""
@@ -91,9 +94,17 @@ class Lab:
             changes["destination"] = {"kind": "s3", "uri": place, "authRef": "env://SHOP_*"}
         return declare("orders", self.folder / "shop.db", f"file://{self.folder}/replica", **changes)
 
+    def policy(self, text: str) -> PolicyFile:
+        """The policy file of the agent."""
+        path = self.folder / "agent.toml"
+        path.write_text(text)
+        self.tidy["/var/lib/shop/agent.toml"] = "/etc/replicator/agent.toml"
+        self.policies = PolicyFile(path)
+        return self.policies
+
     async def driver(self) -> SqliteDriver:
         """An agent's driver."""
-        agent = Agent((await find_binary()).path, self.folder / "agent", self.environ)
+        agent = Agent((await find_binary()).path, self.folder / "agent", self.environ, self.policies)
         driver = await agent.start()
         self.stack.push_async_callback(agent.stop)
         return driver
@@ -150,7 +161,6 @@ async def example(code: str) -> str:
         for differing, instead in lab.tidy.items():
             text = text.replace(differing, instead)
         text = re.sub(r"\b[0-9a-f]{16}(?= \()", f"{1:016x}", text)
-        text = re.sub(r"\.[0-9a-f]{12}\.part", ".8254c329a928.part", text)
         text = re.sub(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d:\d\d", r"2026-11-25\g<1>09:00:00", text)
         return re.sub(r"\.\d+Z", "Z", text)
 
@@ -206,6 +216,29 @@ async def _(lab: Lab) -> str:
 @raises("RPL-AUTH-SYNTAX")
 async def _(lab: Lab) -> str:
     return str(checked(inputs(destination={**S3, "authRef": "vault://shop/s3"})).failures[0])
+
+
+@raises("RPL-AUTH-EXPOSED")
+async def _(lab: Lab) -> str:
+    renamed = "env://SHOP_*?accessKeyId=SECRET_ACCESS_KEY"
+    return str(checked(inputs(destination={**S3, "authRef": renamed})).failures[0])
+
+
+@raises("RPL-POLICY-REFUSED")
+async def _(lab: Lab) -> None:
+    make_database(lab.folder / "shop.db")
+    lab.policy(f'[[source]]\nfolder = "{lab.folder}"\n')
+    await (await lab.driver()).upsert_stream(lab.stream(place="s3://backups/orders?endpoint=https://s3.example.com"))
+
+
+@raises("RPL-POLICY-FILE")
+async def _(lab: Lab) -> None:
+    lab.policy('[[sources]]\nfolder = "/var/lib/shop"\n').current()
+
+
+@raises("RPL-POLICY-NONE")
+async def _(lab: Lab) -> str:
+    return str(missing(Path("/etc/replicator/agent.toml")))
 
 
 @raises("RPL-AUTH-NOTFOUND")

@@ -178,8 +178,15 @@ def content(database: Path) -> str:
 
 @contextmanager
 def agent(demo: Demo) -> Iterator[None]:
-    """The agent beside the database."""
-    where = ("--socket", str(demo.socket), "--state", str(demo.folder / "agent"))
+    """The agent beside the database, with a policy that grants what the story needs."""
+    policy = demo.folder / "agent.toml"
+    place = demo.s3.url("backups", "eu").partition("&region")[0]
+    policy.write_text(
+        f'[[source]]\nfolder = "{demo.folder}"\n\n'
+        f'[[destination]]\nuri = "{place}"\nauthRef = "env://SHOP_*"\n\n'
+        f'[[replay]]\nfolder = "{demo.folder}"\n'
+    )
+    where = ("--socket", str(demo.socket), "--state", str(demo.folder / "agent"), "--policy", str(policy))
     demo.replicator("agent", "start", *where)
     try:
         yield

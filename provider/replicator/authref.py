@@ -15,15 +15,30 @@ import re
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 from urllib.parse import quote, quote_plus
 
-from replicator.errors import SecretNotFound, SecretSyntax
+from replicator.errors import SecretExposed, SecretNotFound, SecretSyntax
 
 FIELDS = ("username", "password", "accessKeyId", "secretAccessKey", "sessionToken", "token")
 """The canonical fields of a secret; a store may call them otherwise (`?accessKeyId=AKID`)."""
+
+_IDS = ("username", "accessKeyId")
+_SECRETS = tuple(name for name in FIELDS if name not in _IDS)
+_SECRET_WORDS = (
+    "secretaccesskey",
+    "secretkey",
+    "secret",
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "token",
+    "privatekey",
+)
+"""How the names of entries end that hold no id."""
 
 _PLANNED = ("k8s", "kms", "infisical", "vault", "awssecrets", "gcpsecrets", "azurekeyvault", "sops")
 _GRAMMAR = re.compile(r"(?:ref\+)?(?P<scheme>\w+)://(?P<path>[^?#]*)(?:\?(?P<params>[^#]*))?(?:#/?(?P<key>.*))?")
@@ -81,6 +96,7 @@ def parse(text: str) -> AuthRef:
     """Read a reference.
 
     :raises SecretSyntax: it is none. The message never repeats the text, which may be a pasted password.
+    :raises SecretExposed: it names a secret where an id belongs.
     """
     if not text.isprintable():
         raise _refused("holds a control character, or another one that cannot be printed")
@@ -105,7 +121,25 @@ def parse(text: str) -> AuthRef:
     fields = {} if params is None else dict(_renames(params, word))
     if fields and key is not None:
         raise _refused("names one value, so there are no fields to rename")
-    return AuthRef(word, path, key, fields, text)
+    ref = AuthRef(word, path, key, fields, text)
+    for name in _IDS:
+        if name in fields and _names_a_secret(ref, name):
+            raise _exposed(name)
+    return ref
+
+
+def _names_a_secret(ref: AuthRef, field: str) -> bool:
+    """Whether a field that is sent in clear is read from the entry of a secret, as far as names tell."""
+    entry = ref.entry(field)
+    bare = re.sub(r"[^a-z0-9]", "", entry.lower())
+    return bare.endswith(_SECRET_WORDS) or entry in {ref.entry(name) for name in _SECRETS}
+
+
+def _exposed(name: str) -> SecretExposed:
+    return SecretExposed(
+        f"the reference reads {name}, which is sent in clear, from the entry of a secret",
+        fix=f"name the entry that holds the {name}",
+    )
 
 
 def _refused(problem: str) -> SecretSyntax:
@@ -144,6 +178,7 @@ def resolve(
     :param required: those of them that must be there; at least one.
     :param environ: the environment that `env` reads.
     :raises SecretNotFound: a required value is not there or is empty; names the variable or key, never a value.
+    :raises SecretExposed: an id has the value of a secret.
     """
     if not required or not set(required) <= set(fields) <= set(FIELDS):
         raise ValueError("required must be some of fields, and fields some of FIELDS")
@@ -157,7 +192,23 @@ def resolve(
             "; ".join(scheme.missing.format(name=name, path=ref.path) for name in missing),
             fix=f"provide it to the process that resolves {ref.text}, or correct the reference",
         )
+    if ref.fields:
+        _refuse_a_secret_as_id(ref, values, environ)
     return values
+
+
+def _refuse_a_secret_as_id(ref: AuthRef, values: Mapping[str, str], environ: Mapping[str, str]) -> None:
+    """Raise where a renamed id has the value of a secret of the same bundle, under whatever name."""
+    usual = {name: _SCHEMES[ref.scheme].entry(replace(ref, fields={}), name) for name in _SECRETS}
+    try:
+        entries = _SCHEMES[ref.scheme].read(ref, [*usual.values()], environ)
+    except SecretNotFound:  # one that cannot be read cannot be sent either
+        entries = {}
+    secrets = {_usable(entries.get(entry)) for entry in usual.values()}
+    secrets |= {value for name, value in values.items() if name in _SECRETS}
+    for name in _IDS:
+        if name in ref.fields and values.get(name) in secrets - {None}:
+            raise _exposed(name)
 
 
 def refuse_one_value(ref: AuthRef, required: Sequence[str]) -> None:
@@ -323,6 +374,10 @@ class Redactor:
         forms = {form for piece in pieces if len(piece) >= _MIN_VALUE for form in _forms(piece)}
         with self._lock:
             self._forms |= forms
+
+    def hides(self, text: str) -> bool:
+        """Return whether a whole text is a value that is hidden, or one of its forms."""
+        return text in self._forms
 
     def __call__(self, text: str) -> str:
         """The text without any form of any value; forms that overlap are replaced as one."""

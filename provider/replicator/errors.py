@@ -13,6 +13,10 @@ ReplicatorError
 ├── InvalidConfig            RPL-CONFIG-INVALID     the provider's configuration is wrong
 ├── SecretSyntax             RPL-AUTH-SYNTAX        an authRef cannot be read
 ├── SecretNotFound           RPL-AUTH-NOTFOUND      an authRef names nothing
+├── SecretExposed            RPL-AUTH-EXPOSED       a secret would be sent where others read it
+├── PolicyRefused            RPL-POLICY-REFUSED     the agent's policy does not grant it
+├── PolicyUnusable           RPL-POLICY-FILE        the agent's policy file cannot be used
+├── PolicyMissing            RPL-POLICY-NONE        the agent has no policy, and grants everything
 ├── SourceMissing            RPL-SOURCE-MISSING     the source is not there
 ├── SourceFormat             RPL-SOURCE-FORMAT      the source is not what its kind says
 ├── SourceLocked             RPL-SOURCE-LOCKED      a writer holds the source
@@ -196,6 +200,50 @@ class SecretNotFound(ReplicatorError):
 
     code = "RPL-AUTH-NOTFOUND"
     category = Category.MISSING
+
+
+class SecretExposed(ReplicatorError):
+    """A secret would be sent where others can read it: as the id of a key, or over `http://` to another host.
+
+    Name the entry that holds the id. Use an `https://` endpoint; where the network is your own, let the agent's policy
+    name the `http://` endpoint.
+    """
+
+    code = "RPL-AUTH-EXPOSED"
+    category = Category.DENIED
+
+
+class PolicyRefused(ReplicatorError):
+    """The policy of the agent does not grant what the stream or the replay asks for. Nothing was read or sent.
+
+    Where it is meant, add the lines that the error prints to the agent's policy file, on the agent's host. The agent
+    reads the file again by itself.
+    """
+
+    code = "RPL-POLICY-REFUSED"
+    category = Category.DENIED
+
+
+class PolicyUnusable(ReplicatorError):
+    """The policy file of the agent cannot be read, or other users may change it. The agent refuses to start with it;
+    an agent that runs grants nothing new until the file is right.
+
+    Correct what the error names. The agent reads the file again by itself.
+    """
+
+    code = "RPL-POLICY-FILE"
+    category = Category.DENIED
+
+
+class PolicyMissing(ReplicatorError):
+    """The agent has no policy file, so it grants everything: a program that is only previewed may name any secret and
+    any endpoint. A later release refuses to start without one.
+
+    Run `replicator agent init` on the agent's host. It writes the file from the streams that are there.
+    """
+
+    code = "RPL-POLICY-NONE"
+    category = Category.DENIED
 
 
 class SourceMissing(ReplicatorError):

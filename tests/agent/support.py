@@ -75,6 +75,16 @@ class Host:
     def address(self) -> str:
         return f"unix://{self.socket}"
 
+    def grant_all(self) -> tuple[str, ...]:
+        """Write a policy that grants what `stream` declares; the options that name it."""
+        policy = self.folder / "policy.toml"
+        policy.write_text(
+            f'[[source]]\nfolder = "{self.folder}"\n\n'
+            f'[[destination]]\nuri = "file://{self.folder}/replicas"\n\n'
+            f'[[replay]]\nfolder = "{self.folder}"\n'
+        )
+        return ("--policy", str(policy))
+
     @property
     def places(self) -> tuple[str, ...]:
         return ("--socket", str(self.socket), "--state", str(self.state))

@@ -71,14 +71,14 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.cli
 def test_all_is_well(host: Host, tmp_path: Path) -> None:
-    host.start()
+    host.start(*host.grant_all())
     name_in_project(tmp_path, SCRIPTS)
     environ = {**os.environ, "PATH": f"{cli_folder()}:/usr/bin:/bin", "PULUMI_HOME": str(tmp_path / "home")}
     places = ("--address", host.address, "--project", str(tmp_path))
     seen = command("doctor", *places, env=environ)
     assert (seen.returncode, seen.stderr) == (0, ""), seen.stdout
     assert [line.split()[:2] for line in seen.stdout.splitlines()] == [
-        ["ok", about] for about in ("pulumi", "plugin", "litestream", "agent", "socket", "state")
+        ["ok", about] for about in ("pulumi", "plugin", "litestream", "agent", "socket", "state", "policy")
     ]
     found = json.loads(command("doctor", *places, "--json", env=environ).stdout)
     assert {(item["well"], item["fix"]) for item in found} == {(True, None)}
@@ -265,6 +265,24 @@ def test_no_permission_on_the_socket(host: Host) -> None:
     wrong: Any = look(host)
     assert "no permission on the agent's socket" in wrong.found
     assert "--socket-group" in wrong.fix
+
+
+def test_an_agent_without_a_policy_is_warned_of(host: Host, tmp_path: Path) -> None:
+    host.environment |= {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    host.start()
+    (found,) = [item for item in asyncio.run(look_at_agent(host.address, None)) if item.fix]
+    assert (found.about, found.well, found.warning) == ("policy", True, True)
+    assert "RPL-POLICY-NONE" in found.found and found.fix is not None and "replicator agent init" in found.fix
+    seen = command("doctor", "--address", host.address, "--project", str(tmp_path))
+    assert f"warning  policy      {found.found}\n         → {found.fix}\n" in seen.stdout
+
+
+def test_a_policy_with_a_mistake_is_a_problem(host: Host) -> None:
+    _, policy = host.grant_all()
+    host.start("--policy", policy)
+    Path(policy).write_text("[[sources]]\n")
+    wrong = look(host)
+    assert wrong.about == "policy" and "sources is not a setting [RPL-POLICY-FILE]" in wrong.found
 
 
 def test_what_others_may_use_is_told_with_the_chmod(host: Host) -> None:

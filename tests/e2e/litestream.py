@@ -172,6 +172,18 @@ class World:
         return sorted(path.name.split(".")[1] for path in self.host.folder.glob(".*-litestream"))
 
 
+def _granted(host: Host, s3: S3Server) -> tuple[str, ...]:
+    """A policy that grants the host's databases, the bucket and the references of these tests."""
+    _, policy = host.grant_all()
+    bucket = s3.url(BUCKET, "").partition("&")[0]
+    with Path(policy).open("a") as file:
+        file.write('\n[[source]]\nfolder = "/"\n')
+        for name in ("SHOP", "STRANGER", "WRONG", "NOBODY"):
+            for uri in (bucket, bucket.replace(BUCKET, "nowhere")):
+                file.write(f'\n[[destination]]\nuri = "{uri}"\nauthRef = "env://{name}_*"\n')
+    return ("--policy", policy)
+
+
 @contextmanager
 def world(s3: S3Server, *arguments: str) -> Iterator[World]:
     """A running agent on a host of its own.
@@ -183,6 +195,6 @@ def world(s3: S3Server, *arguments: str) -> Iterator[World]:
         for name, identity in identities.items():
             host.environment[f"{name}_ACCESS_KEY_ID"] = identity.access_key_id
             host.environment[f"{name}_SECRET_ACCESS_KEY"] = identity.secret_access_key
-        host.start(*arguments)
+        host.start(*arguments, *_granted(host, s3))
         yield World(host, s3)
         host.end()

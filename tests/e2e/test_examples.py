@@ -51,7 +51,14 @@ def agent(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     }
     command = [str(SCRIPTS / "replicator"), "agent"]
     where = ["--socket", str(socket)]
-    subprocess.run([*command, "start", *where, "--state", str(folder / "state")], env=env, check=True, timeout=60)
+    policy = folder / "agent.toml"
+    policy.write_text(
+        f'[[source]]\nfolder = "{tmp_path_factory.getbasetemp()}"\n\n'
+        f'[[destination]]\nuri = "{s3.url("examples", "any").replace("/any", "")}"\nauthRef = "env://SHOP_*"\n\n'
+        f'[[replay]]\nfolder = "{tmp_path_factory.getbasetemp()}"\n'
+    )
+    state = ["--state", str(folder / "state"), "--policy", str(policy)]
+    subprocess.run([*command, "start", *where, *state], env=env, check=True, timeout=60)
     yield socket
     subprocess.run([*command, "stop", *where], env=env, check=True, timeout=60)
 

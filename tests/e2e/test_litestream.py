@@ -343,3 +343,18 @@ def test_agent_killed_in_create(goes_on: bool, here: World, make_project: Make) 
     assert name not in here.names()
     assert name not in here.side_folders()
     assert not record.exists()
+
+
+def test_a_preview_shows_the_lines_that_the_policy_lacks(here: World, make_project: Make) -> None:
+    project = make_project("stolen")
+    here.database("stolen")
+    place = here.s3.url("stolen", "x")
+    here.write(project, here.inputs("stolen", destination={"kind": "s3", "uri": place, "authRef": "env://SHOP_*"}))
+    refused = project.preview(check=False)
+    assert refused.code != 0
+    (said,) = refused.said("error", "main")
+    lines = f'[[destination]]\nuri = "{place.partition("&")[0]}"\nauthRef = "env://SHOP_*"'
+    assert "destination.uri: the agent's policy grants no destination at s3://stolen/x" in said
+    assert "[RPL-POLICY-REFUSED]" in said and lines in said
+    assert project.up(SKIP, check=False).code != 0
+    assert here.find("stolen") is None

@@ -25,6 +25,7 @@ import replicator.cli.agent  # noqa: F401 - once here, not once in each agent
 from replicator.agent.child import Child
 from replicator.agent.registry import FileStore
 from replicator.backends.sqlite import keeper, lanes, replays
+from replicator.backends.sqlite.copies import Work
 from replicator.backends.sqlite.lane import Control
 from replicator.backends.sqlite.litestream import CommandLine
 from replicator.backends.sqlite.replica import FolderLocation
@@ -46,7 +47,7 @@ EFFECTS: tuple[tuple[Any, str], ...] = (
     (CommandLine, "replicate_once"),
     (lanes, "checkpoint_truncate"),
     (keeper, "rmtree"),
-    (replays, "_publish"),
+    (Work, "publish"),
     (replays, "tidy"),
     (FolderLocation, "purge_prefix"),
 )

@@ -213,7 +213,7 @@ async def copy_made_once(cell: Cell) -> None:
     await copy(cell)
     assert await cell.finished(KEY) == first
     assert target.stat().st_ino == inode
-    assert [path.name for path in cell.folder.iterdir() if path.name.endswith(".part")] == []
+    assert [path.name for path in cell.folder.iterdir() if path.name.startswith(".replay-")] == []
     (record,) = cell.records()
     assert list(record["replays"]) == [KEY]
     await replicates_unmoved(cell)
@@ -247,7 +247,7 @@ SUBJECTS = {
     "interval": Subject(running, change_interval, replicates_unmoved, {"put", "unregister", "stop", "replicate_once"}),
     "pause": Subject(running, pause, stands_still, {"put", "unregister", "stop"}),
     "resume": Subject(paused, resume, replicates_unmoved, {"put", "start", "checkpoint_truncate", "register"}),
-    "replay-copy": Subject(two_points, copy, copy_made_once, {"put", "restore", "_publish", "tidy"}),
+    "replay-copy": Subject(two_points, copy, copy_made_once, {"put", "restore", "publish", "tidy"}),
     "replay-reseed": Subject(two_points, reseed, reseeded_once, {"put", "unregister", "reset", "register"}),
     "delete": Subject(running, delete, gone, {"put", "unregister", "bury", "rmtree", "remove"}, writes=False),
     "delete-purge": Subject(to_purge, delete, gone_with_replica, {"put", "purge_prefix", "rmtree", "remove"}),

@@ -235,3 +235,50 @@ def test_every_failure_is_told_at_once() -> None:
 @pytest.mark.parametrize(("name", "value"), [("include", []), ("options", {}), ("purgeDestination", False)])
 def test_what_asks_for_nothing_is_not_refused(name: str, value: Any) -> None:
     assert checked(inputs(**{name: value})).failures == []
+
+
+# --- what the configuration names ------------------------------------------------------------------------------------
+
+
+def mirror(**changes: Any) -> dict[str, Any]:
+    login = {"authRef": "env://KAFKA_*"}
+    ends = {
+        "source": {"kind": "kafka", "uri": "kafka://b1.example:9092", "region": "us", **login},
+        "destination": {"kind": "kafka", "uri": "kafka://b2.example:9092", "region": "eu", **login},
+    }
+    return {**ends, **changes}
+
+
+def workers(**providers: str) -> ProviderConfig:
+    return config(kafkaMirror={"address": "http://w1.example:8083", "secretProviders": providers})
+
+
+def test_a_mirror_uses_the_config_providers_that_are_named_and_no_others() -> None:
+    assert checked(mirror(), configured=workers()).failures == []
+    assert checked(mirror(), configured=workers(env="variables")).failures == []
+    found = checked(mirror(), configured=workers(file="file", dir="dir")).failures
+    assert [item.path for item in found] == ["source.authRef", "destination.authRef"]
+    assert all("the scheme env, and secretProviders names dir, file alone" in item.reason for item in found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"options": {"groups": "${vault:secret/shop:password}"}}, "options.groups"),
+        ({"options": {"groups": "a,${dir:/etc:passwd}"}}, "options.groups"),
+        (
+            {
+                "source": {
+                    "kind": "kafka",
+                    "region": "us",
+                    "uri": "kafka://b1.example:9092?security.protocol=SSL&ssl.truststore.location=/ca-${env:HOME}.pem",
+                }
+            },
+            "source.uri",
+        ),
+    ],
+)
+def test_a_placeholder_of_a_provider_that_is_not_named_is_refused(changes: dict[str, Any], path: str) -> None:
+    found = checked(mirror(**changes), configured=workers(env="env")).failures
+    assert [item.path for item in found] == [path]
+    assert "passwd" not in found[0].reason

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from replicator.backends.sqlite.policy import missing
 from replicator.errors import AgentUnreachable
 from replicator.model import Stream, StreamState
 from replicator.plugin._proto import pb
@@ -203,6 +205,19 @@ async def test_a_preview_works_while_the_agent_is_down() -> None:
         assert unseen[1].startswith("this preview could not look at the source and the destination: nothing listens")
         assert restarts[1].startswith("mode: restarts")
         assert unwell[1].endswith("this update tries again (nothing listens at unix:///mem)")
+
+
+async def test_an_agent_without_a_policy_is_told_of_once() -> None:
+    class Open(Watched):
+        async def preflight(self, stream: Stream) -> list[Finding]:
+            return [Finding.of(missing(Path("/etc/replicator/agent.toml")), Severity.WARNING)]
+
+    async with serving(Open(Clock())) as provider:
+        for name in ("orders", "bills", "items"):
+            await provider.create(await provider.checked(name=name), preview=True)
+        (said,) = provider.engine.logs
+        assert said[2] == ""  # for the stack
+        assert "RPL-POLICY-NONE" in said[1] and "replicator agent init" in said[1]
 
 
 async def test_all_that_the_look_finds_is_told() -> None:

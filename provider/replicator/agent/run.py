@@ -19,11 +19,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from replicator import __version__
 from replicator.agent.child import launcher
 from replicator.agent.log import Level, start_logging
+from replicator.agent.policy import PolicyFile, default_policy
 from replicator.agent.registry import FileStore
 from replicator.agent.state import StateFolder
 from replicator.authref import Redactor
 from replicator.backends.sqlite.driver import SqliteDriver
 from replicator.backends.sqlite.litestream import Binary, EngineMissing, find_binary
+from replicator.backends.sqlite.policy import missing
 from replicator.errors import AgentFault, EngineUnavailable
 from replicator.model import format_duration
 from replicator.remote.routes import INFO_PATH
@@ -41,6 +43,7 @@ class AgentSettings:
     :param socket_group: the group that may use the socket too; without it, only the agent's own user.
     :param replay_window: how long each single transaction stays restorable.
     :param log_file: where it logs, in place of stderr.
+    :param policy: its policy file, which has to be there then; without it, the default place, if there is one.
     """
 
     socket: Path
@@ -49,19 +52,22 @@ class AgentSettings:
     replay_window: timedelta = timedelta(hours=1)
     log_level: Level = Level.INFO
     log_file: Path | None = None
+    policy: Path | None = None
 
 
 async def run(settings: AgentSettings, *, ready: Callable[[], None] | None = None) -> None:
     """Run an agent until SIGTERM, SIGINT or cancellation; then finish calls and upload what is left.
 
     Raise `AgentFault` where another agent has the folder or the socket, `InvalidConfig` where one of them cannot be
-    used, `EngineUnavailable` where litestream is missing.
+    used, `PolicyUnusable` for its policy file, `EngineUnavailable` where litestream is missing.
 
     :param ready: is called when the first call would be answered. Streams are taken up again after that.
     """
     redactor = Redactor()
     start_logging(settings.log_level, redactor, settings.log_file)
     folder = StateFolder(settings.state.absolute())
+    policies = PolicyFile(settings.policy or default_policy(), required=settings.policy is not None)
+    await asyncio.to_thread(_see, policies)
     async with folder.locked(settings.socket):
         store = await asyncio.to_thread(FileStore, folder.registry)
         binary = await _find_litestream()
@@ -74,9 +80,12 @@ async def run(settings: AgentSettings, *, ready: Callable[[], None] | None = Non
             state=folder.path,
             replay_window=settings.replay_window,
             redactor=redactor,
+            policies=policies,
         )
         _log.info("agent %s with litestream %s, state in %s", __version__, binary.version, folder.path)
-        agent = _Agent(driver, settings, {"state": str(folder.path), "litestream": binary.version})
+        agent = _Agent(
+            driver, settings, {"state": str(folder.path), "litestream": binary.version, "policy": str(policies.path)}
+        )
         await agent.run(len(store.records()), ready)
     _log.info("stopped")
 
@@ -161,6 +170,13 @@ class WaitForStart:
             await self._started.wait()
             _log.debug("%s %s", scope["method"], scope["path"])
         await self._app(scope, receive, send)
+
+
+def _see(policies: PolicyFile) -> None:
+    """Say where nothing is refused; raise `PolicyUnusable` for a file that cannot be used."""
+    if policies.current() is None:
+        error = missing(policies.path)
+        _log.warning("%s [%s]; %s", error.message, error.code, error.fix)
 
 
 async def _find_litestream() -> Binary:

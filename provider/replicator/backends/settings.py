@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator
 
-from replicator.model import REGION, Model, Text
+from replicator import authref
+from replicator.errors import InvalidStream, ReplicatorError
+from replicator.model import REGION, Model, Stream, Text
 
 
 class BackendConfig(Model):
@@ -16,6 +19,10 @@ class BackendConfig(Model):
 
     address: Text | None = None
     regions: dict[str, Text] = Field(default_factory=dict)
+
+    def refusals(self, stream: Stream) -> Iterable[ReplicatorError]:
+        """Return what the configuration does not allow in a stream, with the property."""
+        return ()
 
     @field_validator("regions")
     @classmethod
@@ -37,6 +44,12 @@ def _workers(address: str) -> str:
     return address
 
 
+_PLACEHOLDER = re.compile(r"\$\{([^}:]*):")
+
+DEFAULT_ALIASES: Mapping[str, str] = {"env": "env", "file": "file", "dir": "dir"}
+"""By scheme, the name that Kafka's own documentation gives the worker's provider."""
+
+
 Workers = Annotated[Text, AfterValidator(_workers)]
 
 
@@ -50,7 +63,8 @@ class ConnectConfig(BackendConfig):
     :param certificate_file: a PEM file with the certificate that is shown to the workers.
     :param key_file: a PEM file with the certificate's key, where that is another one.
     :param secret_providers: the name that the workers give the ConfigProvider of a reference's scheme, such as
-        `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
+        `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not
+        name, no stream may use.
     """
 
     address: Workers | None = None
@@ -60,3 +74,26 @@ class ConnectConfig(BackendConfig):
     certificate_file: Text | None = None
     key_file: Text | None = None
     secret_providers: dict[str, Text] = Field(default_factory=dict)
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """The names of the workers' ConfigProviders, by scheme of reference."""
+        return self.secret_providers or DEFAULT_ALIASES
+
+    def refusals(self, stream: Stream) -> Iterator[ReplicatorError]:
+        """Yield an error for each placeholder that a worker would resolve by a provider that is not named."""
+        aliases = self.aliases
+        for end, endpoint in (("source", stream.source), ("destination", stream.destination)):
+            if endpoint.auth_ref and (scheme := authref.parse(endpoint.auth_ref).scheme) not in aliases:
+                yield _unnamed(f"{end}.authRef", f"the scheme {scheme}", aliases)
+        for key, value in stream.options.items():
+            for alias in sorted(set(_PLACEHOLDER.findall(str(value))) - set(aliases.values())):
+                yield _unnamed(f"options.{key}", f"a ConfigProvider {alias}", aliases)
+
+
+def _unnamed(property: str, what: str, aliases: Mapping[str, str]) -> InvalidStream:
+    return InvalidStream(
+        f"uses {what}, and secretProviders names {', '.join(sorted(aliases))} alone",
+        property=property,
+        fix="use a reference of those schemes; or name the worker's provider in secretProviders of the configuration",
+    )

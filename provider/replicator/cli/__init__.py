@@ -9,6 +9,7 @@ from replicator.cli.agent import agent
 from replicator.cli.doctor import doctor
 from replicator.cli.exits import help_text
 from replicator.cli.import_ import import_streams
+from replicator.cli.init import init
 from replicator.cli.list import list_streams
 from replicator.cli.output import errors_for_people
 from replicator.cli.replay import replay
@@ -28,6 +29,7 @@ app.command("list")(list_streams)
 app.command("import")(import_streams)
 for command in (status, doctor, pause, resume, replay, serve):
     app.command()(command)
+agent.command()(init)
 agent.command()(adopt)
 app.add_typer(agent)
 

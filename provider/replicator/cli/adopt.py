@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,7 @@ from replicator.cli.output import say, say_json, showing
 if TYPE_CHECKING:
     import asyncio
 
+    from replicator.agent.policy import PolicyFile
     from replicator.backends.sqlite.takeover import Takeover, Wanted
     from replicator.model import Stream
     from replicator.remote.client import RemoteReplicator
@@ -61,8 +62,9 @@ def adopt(
     Run it on the agent's host, with the variables that litestream had, after you have stopped litestream. It is refused
     while one runs that it can see: by the locks and processes of this host, the control socket, and new files in the
     prefix. An idle one on another host, or in a container that this host does not show, it cannot see.
+
+    Where the agent has a policy, it adds the lines for what it takes over, and shows them first.
     """
-    from replicator.backends.sqlite.holders import still_running
     from replicator.remote.address import default_socket
 
     if not (dry_run or yes or sys.stdin.isatty()):
@@ -71,21 +73,40 @@ def adopt(
     with session(agent_client(address)) as (runner, client):
         work = _Work(runner, client, config.absolute())
         work.read(auth_ref, region, without or [])
-        for key in work.found.needless:
-            text = f"--without {key} changes nothing: no setting of {config} is refused under that name"
-            print(f"warning: {text}", file=sys.stderr)
-        running = work.running()
-        if not as_json:
-            work.show(running)
-        if not dry_run and work.new:
-            if running:
-                raise still_running(running)
-            if not yes and not typer.confirm("Do it?"):
-                say("Nothing was done.")
-                raise typer.Exit(Exit.FAILED)
-            work.take_over(quiet=as_json)
-        if as_json:
-            say_json(work.plain(running))
+        if work.lacking and dry_run:
+            work.show_lacking(as_json=as_json)
+            return
+        if work.lacking and not yes:
+            work.show_lacking(as_json=False)
+            _ask("Add them?")
+        with work.granted():
+            _carry_out(work, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def _carry_out(work: _Work, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    from replicator.backends.sqlite.holders import still_running
+
+    work.look()
+    for key in work.found.needless:
+        text = f"--without {key} changes nothing: no setting of {work.config} is refused under that name"
+        print(f"warning: {text}", file=sys.stderr)
+    running = work.running()
+    if not as_json:
+        work.show(running)
+    if not dry_run and work.new:
+        if running:
+            raise still_running(running)
+        if not yes:
+            _ask("Do it?")
+        work.take_over(quiet=as_json)
+    if as_json:
+        say_json(work.plain(running))
+
+
+def _ask(question: str) -> None:
+    if not typer.confirm(question):
+        say("Nothing was done.")
+        raise typer.Exit(Exit.FAILED)
 
 
 class _Work:
@@ -94,11 +115,14 @@ class _Work:
     def __init__(self, runner: asyncio.Runner, client: RemoteReplicator, config: Path) -> None:
         self._runner = runner
         self._client = client
-        self._config = config
+        self.config = config
         self._looked = 0.0
         self._ours = Path("/nonexistent")
+        self._policy: PolicyFile | None = None
+        self._begun = False
         self.found: Takeover
         self.plan: Mapping[str, Adoption] = {}
+        self.lacking: list[str] = []
 
     @property
     def new(self) -> list[Stream]:
@@ -106,15 +130,33 @@ class _Work:
         return [stream for stream in self.found.streams if not self.plan[stream.name].known]
 
     def read(self, auth_ref: str | None, region: str | None, without: list[str]) -> None:
-        """Read the file, and ask the agent what it would take over; print every error, and end where there is one."""
+        """Read the file, and see what the agent's policy, if it has one, lacks for it."""
         from replicator.backends.sqlite import takeover
+        from replicator.backends.sqlite.policy import lines_for
 
-        self.found = takeover.read(self._config, self._wanted(auth_ref, region, without))
+        self.found = takeover.read(self.config, self._wanted(auth_ref, region, without))
+        if self._policy is not None and (policy := self._policy.current()) is not None:
+            self.lacking = lines_for(policy, self.found.streams)
+
+    @contextmanager
+    def granted(self) -> Iterator[None]:
+        """Let the policy grant what is taken over; put it back where nothing was."""
+        before = self._policy.add(self.lacking) if self._policy is not None and self.lacking else None
+        try:
+            yield
+        except BaseException:
+            if self._policy is not None and before is not None and not self._begun:
+                self._policy.put_back(before)
+            raise
+
+    def look(self) -> None:
+        """Ask the agent what it would take over; print every error, and end where there is one."""
         self.plan = self._look(self.found.streams)
 
     def _wanted(self, auth_ref: str | None, region: str | None, without: list[str]) -> Wanted:
         import os
 
+        from replicator.agent.policy import PolicyFile
         from replicator.backends.sqlite.places import source_path
         from replicator.backends.sqlite.takeover import Wanted
         from replicator.cli.options import parse_duration
@@ -123,6 +165,8 @@ class _Work:
         streams = self._runner.run(self._client.list_streams())
         if info.get("state"):
             self._ours = Path(info["state"])
+        if info.get("policy"):
+            self._policy = PolicyFile(Path(info["policy"]))
         return Wanted(
             environ=os.environ,
             auth_ref=auth_ref,
@@ -154,7 +198,7 @@ class _Work:
         from replicator.cli.connect import listens
 
         paths = [source_path(stream) for stream in self.new]
-        signs = [*holders(paths, but=self._ours), *daemons(self._config, paths, but=self._ours)] if paths else []
+        signs = [*holders(paths, but=self._ours), *daemons(self.config, paths, but=self._ours)] if paths else []
         if paths and self.found.socket is not None and listens(str(self.found.socket)):
             signs.append(f"its control socket {self.found.socket} answers")
         return signs
@@ -173,6 +217,7 @@ class _Work:
                     property="destination.uri",
                     fix="find the litestream that still runs, perhaps on another host or in a container, and stop it",
                 )
+        self._begun = True
         for stream in new:
             with nullcontext() if quiet else showing(f"taking over {stream.name}"):
                 self._runner.run(self._client.adopt_stream(stream))
@@ -181,6 +226,16 @@ class _Work:
         if not quiet:
             say("  → systemctl disable litestream   # it must not start again at the next boot")
             say("  → replicator import              # writes the program that manages the streams")
+
+    def show_lacking(self, *, as_json: bool) -> None:
+        """What the policy lacks. Before it is there, the agent looks at nothing."""
+        assert self._policy is not None
+        if as_json:
+            streams = [{"stream": stream.model_dump(mode="json")} for stream in self.found.streams]
+            say_json({"streams": streams, "policy": {"path": str(self._policy.path), "lines": self.lacking}})
+            return
+        say(f"The agent's policy {self._policy.path} needs these lines:\n")
+        say("\n\n".join(self.lacking) + "\n")
 
     def show(self, running: list[str]) -> None:
         """The plan."""

@@ -79,6 +79,15 @@ WindowOption = Annotated[
     ),
 ]
 LevelOption = Annotated[Level, typer.Option("--log-level", help="How much it says in its log.")]
+PolicyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        help="The file that says what the agent grants.",
+        metavar="PATH",
+        show_default="/etc/replicator/agent.toml for root, else below $XDG_CONFIG_HOME or ~/.config",
+    ),
+]
 FileOption = Annotated[
     Path | None,
     typer.Option(
@@ -98,6 +107,7 @@ def _settings(
     group: str | None,
     window: timedelta,
     level: Level,
+    policy: Path | None,
     log_file: Path | None = None,
 ) -> AgentSettings:
     from replicator.agent.run import AgentSettings
@@ -111,6 +121,7 @@ def _settings(
         replay_window=window,
         log_level=level,
         log_file=log_file,
+        policy=policy.absolute() if policy else None,
     )
 
 
@@ -127,6 +138,7 @@ def run_agent(
     socket_group: GroupOption = None,
     replay_window: WindowOption = _HOUR,
     log_level: LevelOption = Level.INFO,
+    policy: PolicyOption = None,
     log_file: FileOption = None,
 ) -> None:
     """Run an agent in the foreground until SIGTERM or ^C. This is what a service manager starts."""
@@ -134,7 +146,7 @@ def run_agent(
 
     from replicator.agent.run import run
 
-    settings = _settings(socket, state, socket_group, replay_window, log_level, log_file)
+    settings = _settings(socket, state, socket_group, replay_window, log_level, policy, log_file)
     asyncio.run(run(settings, ready=lambda: say(f"listening on unix://{settings.socket}")))
 
 
@@ -145,13 +157,14 @@ def start_agent(
     socket_group: GroupOption = None,
     replay_window: WindowOption = _HOUR,
     log_level: LevelOption = Level.INFO,
+    policy: PolicyOption = None,
 ) -> None:
     """Start an agent in the background. Where one runs already, nothing happens."""
     import asyncio
 
     from replicator.cli.background import start
 
-    settings = _settings(socket, state, socket_group, replay_window, log_level)
+    settings = _settings(socket, state, socket_group, replay_window, log_level, policy)
 
     async def body() -> None:
         async with aclosing(agent_client(_address(socket))) as client:
@@ -160,8 +173,20 @@ def start_agent(
                 return
             pid = await start(settings, client)
             say(f"an agent runs at {client.address} (process {pid}); its log is {settings.state / 'agent.log'}")
+            _warn_without_policy(settings)
 
     asyncio.run(body())
+
+
+def _warn_without_policy(settings: AgentSettings) -> None:
+    import sys
+
+    from replicator.agent.policy import PolicyFile, default_policy
+    from replicator.backends.sqlite.policy import missing
+
+    policies = PolicyFile(settings.policy or default_policy())
+    if policies.current() is None:
+        print(f"warning: {missing(policies.path)}", file=sys.stderr)
 
 
 @agent.command("stop")

@@ -97,6 +97,7 @@ def _spawn(settings: AgentSettings, folder: StateFolder) -> subprocess.Popen[byt
         f"--log-level={settings.log_level}",
         f"--log-file={folder.log}",
         *([f"--socket-group={settings.socket_group}"] if settings.socket_group else []),
+        *([f"--policy={settings.policy}"] if settings.policy else []),
     ]
     try:
         log = open_private(folder.log, os.O_APPEND)

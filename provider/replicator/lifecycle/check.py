@@ -147,7 +147,7 @@ def check(
     failures += _capability_failures(filled, unknown)
     if stream is not None and not failures:
         failures += _address_failures(stream, config)
-        failures += () if unknown else _declaration_failures(stream)
+        failures += () if unknown else _declaration_failures(stream, config)
     if unknown or failures:
         stream = None
     return Checked(filled, stream, failures)
@@ -210,9 +210,10 @@ def _address_failures(stream: Stream, config: ProviderConfig) -> Iterable[Failur
         yield Failure(path, error.message, error.code, error.fix)
 
 
-def _declaration_failures(stream: Stream) -> Iterable[Failure]:
-    """What the stream's backend refuses without its engine."""
-    for error in refusals(stream):
+def _declaration_failures(stream: Stream, config: ProviderConfig) -> Iterable[Failure]:
+    """What the stream's backend refuses without its engine, and what its configuration does not allow."""
+    block = config.block(REGISTRY[StreamId.of(stream).backend])
+    for error in (*refusals(stream), *block.refusals(stream)):
         yield Failure(error.property or "", error.message, error.code, error.fix)
 
 

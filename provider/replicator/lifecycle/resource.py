@@ -17,6 +17,7 @@ from replicator.errors import (
     Category,
     DestinationInUse,
     InvalidStream,
+    PolicyMissing,
     RecordUnreadable,
     ReplicatorError,
     WaitCancelled,
@@ -179,7 +180,7 @@ class StreamResource:
             found = [item for item in found if item.code != DestinationInUse.code]
         for item in found:
             if item.severity is Severity.WARNING:
-                shared = issubclass(BY_CODE.get(item.code, ReplicatorError), AgentUnreachable)
+                shared = issubclass(BY_CODE.get(item.code, ReplicatorError), AgentUnreachable | PolicyMissing)
                 await self._messages().warn_once("" if shared else urn, sentence(item))
             elif item.severity is Severity.INFO:
                 await self._messages().info(sentence(item), urn)

@@ -581,7 +581,7 @@ type ConnectConfig struct {
 	KeyFile *string `pulumi:"keyFile"`
 	// Addresses by region of the destination, where one differs from `address`.
 	Regions map[string]string `pulumi:"regions"`
-	// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
+	// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
 	SecretProviders map[string]string `pulumi:"secretProviders"`
 }
 
@@ -610,7 +610,7 @@ type ConnectConfigArgs struct {
 	KeyFile pulumi.StringPtrInput `pulumi:"keyFile"`
 	// Addresses by region of the destination, where one differs from `address`.
 	Regions pulumi.StringMapInput `pulumi:"regions"`
-	// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
+	// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
 	SecretProviders pulumi.StringMapInput `pulumi:"secretProviders"`
 }
 
@@ -722,7 +722,7 @@ func (o ConnectConfigOutput) Regions() pulumi.StringMapOutput {
 	return o.ApplyT(func(v ConnectConfig) map[string]string { return v.Regions }).(pulumi.StringMapOutput)
 }
 
-// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
+// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
 func (o ConnectConfigOutput) SecretProviders() pulumi.StringMapOutput {
 	return o.ApplyT(func(v ConnectConfig) map[string]string { return v.SecretProviders }).(pulumi.StringMapOutput)
 }
@@ -811,7 +811,7 @@ func (o ConnectConfigPtrOutput) Regions() pulumi.StringMapOutput {
 	}).(pulumi.StringMapOutput)
 }
 
-// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
+// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
 func (o ConnectConfigPtrOutput) SecretProviders() pulumi.StringMapOutput {
 	return o.ApplyT(func(v *ConnectConfig) map[string]string {
 		if v == nil {

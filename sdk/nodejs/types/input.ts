@@ -77,7 +77,7 @@ export interface ConnectConfigArgs {
      */
     regions?: pulumi.Input<{[key: string]: pulumi.Input<string>} | undefined>;
     /**
-     * The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
+     * The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
      */
     secretProviders?: pulumi.Input<{[key: string]: pulumi.Input<string>} | undefined>;
 }

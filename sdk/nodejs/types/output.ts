@@ -149,7 +149,7 @@ export interface ConnectConfig {
      */
     regions?: {[key: string]: string};
     /**
-     * The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
+     * The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
      */
     secretProviders?: {[key: string]: string};
 }

@@ -220,7 +220,7 @@ class ConnectConfigArgsDict(TypedDict):
     """
     secret_providers: NotRequired[pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]]]
     """
-    The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
+    The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
     """
 
 @pulumi.input_type
@@ -242,7 +242,7 @@ class ConnectConfigArgs:
         :param pulumi.Input[_builtins.str] certificate_file: A PEM file with the certificate that is shown to the workers.
         :param pulumi.Input[_builtins.str] key_file: A PEM file with the certificate's key, where that is another one.
         :param pulumi.Input[Mapping[str, pulumi.Input[_builtins.str]]] regions: Addresses by region of the destination, where one differs from `address`.
-        :param pulumi.Input[Mapping[str, pulumi.Input[_builtins.str]]] secret_providers: The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
+        :param pulumi.Input[Mapping[str, pulumi.Input[_builtins.str]]] secret_providers: The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
         """
         if address is not None:
             pulumi.set(__self__, "address", address)
@@ -335,7 +335,7 @@ class ConnectConfigArgs:
     @pulumi.getter(name="secretProviders")
     def secret_providers(self) -> pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]]:
         """
-        The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
+        The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
         """
         return pulumi.get(self, "secret_providers")
 

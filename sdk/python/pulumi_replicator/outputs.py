@@ -353,7 +353,7 @@ class ConnectConfig(dict):
         :param _builtins.str certificate_file: A PEM file with the certificate that is shown to the workers.
         :param _builtins.str key_file: A PEM file with the certificate's key, where that is another one.
         :param Mapping[str, _builtins.str] regions: Addresses by region of the destination, where one differs from `address`.
-        :param Mapping[str, _builtins.str] secret_providers: The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
+        :param Mapping[str, _builtins.str] secret_providers: The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
         """
         if address is not None:
             pulumi.set(__self__, "address", address)
@@ -422,7 +422,7 @@ class ConnectConfig(dict):
     @pulumi.getter(name="secretProviders")
     def secret_providers(self) -> Optional[Mapping[str, _builtins.str]]:
         """
-        The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said.
+        The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
         """
         return pulumi.get(self, "secret_providers")
 

@@ -17,6 +17,7 @@ from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.driver import SqliteDriver
 from replicator.backends.sqlite.lanes import Supervised
 from replicator.backends.sqlite.litestream import CommandLine
+from replicator.backends.sqlite.policy import Policies
 from replicator.backends.sqlite.replica import parse_replica
 from replicator.model import Stream, StreamState, StreamStatus
 from replicator.replicator import ReplayProgress, Replicator
@@ -42,11 +43,14 @@ async def until(
 class Agent:
     """One agent's driver in this process. `stop` and `start` make another one over the same folder."""
 
-    def __init__(self, binary: Path, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, binary: Path, folder: Path, environ: Mapping[str, str], policies: Policies | None = None
+    ) -> None:
         self.folder = folder
         self.children: list[Child] = []
         self._binary = binary
         self._environ = environ
+        self._policies = policies
         self.redactor = Redactor()
         self.driver: SqliteDriver
 
@@ -63,6 +67,7 @@ class Agent:
             replay_window=timedelta(hours=1),
             redactor=self.redactor,
             environ=self._environ,
+            policies=self._policies,
         )
         await self.driver.start()
         return self.driver

@@ -19,8 +19,8 @@ from replicator.backends.connect.cluster import ConnectCluster
 from replicator.backends.connect.mirror.claims import Claims
 from replicator.backends.connect.mirror.driver import KafkaMirror
 from replicator.backends.connect.mirror.neighbours import HOLDS, Neighbours
-from replicator.backends.connect.placeholders import DEFAULT_ALIASES
 from replicator.backends.connect.rest import Access, ConnectRest
+from replicator.backends.settings import DEFAULT_ALIASES
 from replicator.model import Checkpoint, Stream, StreamState, StreamStatus, token_digest
 from replicator.replicator import Description, ReplayProgress
 

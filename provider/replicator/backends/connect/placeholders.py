@@ -10,9 +10,6 @@ from collections.abc import Mapping
 from replicator.authref import AuthRef
 from replicator.errors import Unsupported
 
-DEFAULT_ALIASES: Mapping[str, str] = {"env": "env", "file": "file", "dir": "dir"}
-"""By scheme, the name that Kafka's own documentation gives the worker's provider."""
-
 
 def placeholder(ref: AuthRef, field: str, aliases: Mapping[str, str], property: str) -> str:
     """What stands for one field (`username`, `password`) of a secret.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from replicator import authref
@@ -16,6 +17,7 @@ from replicator.backends.sqlite.health import Health
 from replicator.backends.sqlite.lanes import Job, Lane, Lanes, Launch
 from replicator.backends.sqlite.litestream import EngineError, EngineGarbled, EngineTimeout, EngineUnreachable
 from replicator.backends.sqlite.places import Identities, check_source_path, location_of, source_path
+from replicator.backends.sqlite.policy import Gate, Policies
 from replicator.backends.sqlite.positions import position_at
 from replicator.backends.sqlite.record import FileId, Phase, Record, Store
 from replicator.backends.sqlite.replica import ReplicaError, S3Location
@@ -56,12 +58,14 @@ class Attachment:
         replay_window: timedelta,
         redactor: authref.Redactor,
         environ: Mapping[str, str],
+        policies: Policies | None,
     ) -> None:
         self.store = store
+        self.gate = Gate(policies, lambda: [record.stream for record in store.records()])
         self.reservations = SqliteReservations(state, store.ends)
         self._attached = SqliteReservations(state, self._ends_of_attached)
         self.redact = redactor
-        self.identities = Identities(redactor, environ)
+        self.identities = Identities(redactor, environ, partial(self.gate.admit, self.gate.check_destination))
         self.tombstones = Tombstones(store, self.identities.of)
         self.lanes = Lanes(binary, folder, launch, replay_window=replay_window, on_change=self._changed)
         self.guards = Guards(store, self.identities.of, ours=folder)
@@ -174,7 +178,7 @@ class Attachment:
         if record is None or record.phase is not Phase.ACTIVE or (record.paused and not record.copy_due):
             return
         try:
-            file = await self.inspect(record.stream)
+            file = await self.file_of(record.stream)
         except ReplicatorError as error:
             if health.error != error.message:
                 health.failed(error.message)
@@ -261,6 +265,7 @@ class Attachment:
 
     async def job(self, record: Record) -> Job:
         stream = record.stream
+        await self.gate.admit(self.gate.check_source, stream)
         return Job(
             name=stream.name,
             database=check_source_path(stream),
@@ -272,6 +277,13 @@ class Attachment:
         )
 
     async def inspect(self, stream: Stream) -> FileId:
+        """Return which file it is, before it is opened; raise where it is not granted, or cannot be replicated."""
+        check_source_path(stream)
+        await self.gate.admit(self.gate.check_source, stream)
+        return await self.file_of(stream)
+
+    async def file_of(self, stream: Stream) -> FileId:
+        """Return which file it is now, of a stream that was granted when it began; raise where it went bad."""
         try:
             return await preflight.inspect(check_source_path(stream))
         except db.DatabaseError as error:

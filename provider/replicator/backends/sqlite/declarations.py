@@ -26,7 +26,7 @@ def canonical_uri(endpoint: Endpoint, end: Literal["source", "destination"]) -> 
         return f"sqlite://{quote(str(file_of(endpoint.uri)))}"
     location = parse_replica(endpoint.uri)
     if isinstance(location, S3Location):
-        store = location.endpoint and _canonical_endpoint(location.endpoint)
+        store = location.endpoint and canonical_endpoint(location.endpoint)
         region = location.region if store and location.region != DEFAULT_REGION else None
         location = replace(location, endpoint=store, region=region)
     return location.url_for_engine()
@@ -63,7 +63,8 @@ def _place(location: ReplicaLocation) -> tuple[str, str]:
     return store, str(location)
 
 
-def _canonical_endpoint(endpoint: str) -> str:
+def canonical_endpoint(endpoint: str) -> str:
+    """Return one spelling of an endpoint: lower case, and without a port that its scheme has anyway."""
     parts = urlsplit(endpoint)
     host = (parts.hostname or "").rstrip(".")
     host = f"[{host}]" if ":" in host else host

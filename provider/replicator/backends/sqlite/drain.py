@@ -78,5 +78,5 @@ async def _has_more(attachment: Attachment, record: Record) -> bool:
     if record.phase is not Phase.ACTIVE or record.stream.purge_destination:
         return False
     with suppress(SourceMissing, SourceFormat):
-        return record.file is None or await attachment.inspect(record.stream) == record.file
+        return record.file is None or await attachment.file_of(record.stream) == record.file
     return False

@@ -29,6 +29,7 @@ from replicator.backends.sqlite.places import (
     side_folder,
     source_path,
 )
+from replicator.backends.sqlite.policy import Policies
 from replicator.backends.sqlite.record import Phase, Record, Store, unreadable_record
 from replicator.backends.sqlite.status import ASK_WITHIN, Answer, ask, status_of
 from replicator.errors import Category, EngineUnavailable, RecordUnreadable, ReplicatorError
@@ -58,6 +59,7 @@ class SqliteDriver:
     :param launch: starts supervised children.
     :param state: the agent's folder, in which no stream may write; without it, `folder`.
     :param replay_window: how long each single transaction stays restorable.
+    :param policies: what is granted; without it, everything.
     """
 
     kind = LITESTREAM.kind
@@ -73,6 +75,7 @@ class SqliteDriver:
         replay_window: timedelta = timedelta(hours=1),
         redactor: authref.Redactor | None = None,
         environ: Mapping[str, str] = os.environ,
+        policies: Policies | None = None,
     ) -> None:
         self._folder = folder
         self._keeper = Keeper(
@@ -84,6 +87,7 @@ class SqliteDriver:
             replay_window=replay_window,
             redactor=redactor or authref.Redactor(),
             environ=environ,
+            policies=policies,
         )
         self._locks: dict[str, asyncio.Lock] = {}
         self._upserts: dict[str, asyncio.Task[None]] = {}
@@ -275,6 +279,7 @@ class SqliteDriver:
                 await self._keeper.tombstones.returning(stream)
 
         found = await preflight.findings(owner, neighbours, source, destination)
+        found += await asyncio.to_thread(self._keeper.gate.findings)
         if not any(item.severity is Severity.ERROR for item in found):
             found += self._keeper.guards.claims.findings(stream)
             if (
@@ -393,6 +398,7 @@ class SqliteDriver:
             command=self._keeper.lanes.command_line(job.credentials),
             base=base,
             databases=tuple(source_path(other.stream) for other in self._keeper.store.records()),
+            gate=self._keeper.gate,
         )
 
     async def _flush(self, record: Record) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from pathlib import Path
 from shutil import rmtree
 
 from replicator.backends.declarations import canonical
 from replicator.backends.sqlite import faults, replays
 from replicator.backends.sqlite.attachment import Attachment
 from replicator.backends.sqlite.drain import drain
+from replicator.backends.sqlite.handles import opened
 from replicator.backends.sqlite.places import parse_location, same_place, side_folder, source_path
 from replicator.backends.sqlite.positions import position_at
 from replicator.backends.sqlite.record import FileId, Phase, Record, Tombstone
@@ -257,7 +259,7 @@ class Keeper(Attachment):
         except DestinationInUse as error:
             _log.warning("stream %s: %s stays: %s", stream.name, side_folder(stream), error.message)
         else:
-            await asyncio.to_thread(rmtree, side_folder(stream), True)
+            await asyncio.to_thread(_remove_folder, side_folder(stream))
 
     # --- refusals --------------------------------------------------------------------------------------------------
 
@@ -279,6 +281,11 @@ class Keeper(Attachment):
         if record.phase is not Phase.ACTIVE:
             half = "made" if record.phase is Phase.MAKING else "removed"
             raise EngineRefused(f"it is half {half}", stream=record.name, fix="run pulumi up, which finishes that")
+
+
+def _remove_folder(folder: Path) -> None:
+    with suppress(OSError), opened(folder.parent) as parent:
+        rmtree(folder.name, ignore_errors=True, dir_fd=parent)
 
 
 def _engine_settings(stream: Stream) -> tuple[object, ...]:

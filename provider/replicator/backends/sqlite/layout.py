@@ -8,7 +8,6 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 CLAIM = "replicator-claim.json"
 """Our claim on the place, beside the engine's files."""
@@ -69,30 +68,24 @@ def in_bucket(name: str) -> bool:
     return _IN_BUCKET.fullmatch(name) is not None
 
 
-def purge_folder(folder: Path) -> Purged:
-    """Remove the engine's files and the folders that this leaves empty. Follow no link. Raise OSError."""
-    try:
-        root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return Purged()
+def purge_folder(root: int) -> Purged:
+    """Remove the engine's files and the folders that this leaves empty. Follow no link. Raise OSError.
+
+    :param root: the descriptor of the replica's folder, which stays.
+    """
     removed, kept = 0, list[str]()
-    try:
-        for name, handle in _below(root):
-            base = name.rpartition("/")[2]
-            mode = os.stat(base, dir_fd=handle, follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode):
-                if _FOLDER.fullmatch(name):
-                    with suppress(OSError):  # another writer's file is in it
-                        os.rmdir(base, dir_fd=handle)
-            elif stat.S_ISREG(mode) and _IN_FOLDER.fullmatch(name):
-                os.unlink(base, dir_fd=handle)
-                removed += 1
-            else:
-                kept.append(name)
-    finally:
-        os.close(root)
-    with suppress(OSError):  # it is not empty, or not ours to remove
-        folder.rmdir()
+    for name, handle in _below(root):
+        base = name.rpartition("/")[2]
+        mode = os.stat(base, dir_fd=handle, follow_symlinks=False).st_mode
+        if stat.S_ISDIR(mode):
+            if _FOLDER.fullmatch(name):
+                with suppress(OSError):  # another writer's file is in it
+                    os.rmdir(base, dir_fd=handle)
+        elif stat.S_ISREG(mode) and _IN_FOLDER.fullmatch(name):
+            os.unlink(base, dir_fd=handle)
+            removed += 1
+        else:
+            kept.append(name)
     return Purged.of(removed, kept)
 
 

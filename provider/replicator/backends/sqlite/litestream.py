@@ -401,14 +401,17 @@ class CommandLine:
         txid: int | None = None,
         timestamp: datetime | None = None,
         integrity: str = "full",
+        folder: Path | None = None,
     ) -> Restored:
         """Write the database of a replica to `output`, which must not exist. It may last as long as data moves.
+
+        `folder` is where the command is started, for an `output` that is relative.
 
         `txid` (inclusive) or `timestamp` choose the point, the newest if neither is given. A time after the last batch
         is refused by the engine. `integrity` is none, quick or full, SQLite's own check.
         """
         arguments = ["-json", "-integrity-check", integrity, *_point(txid, timestamp), "-o", str(output), replica_url]
-        text = await self._transfer(["restore", *arguments], Traffic(received=True))
+        text = await self._transfer(["restore", *arguments], Traffic(received=True), folder)
         with reading("restore"):
             result = json.loads(text)
             return Restored(Path(result["db_path"]), int(result["txid"], 16), result["duration_ms"] / 1000)
@@ -426,8 +429,9 @@ class CommandLine:
         flags = ["-once", "-force-snapshot"] if force_snapshot else ["-once"]
         await self._transfer(["replicate", *flags, checked_path(database), replica_url], Traffic())
 
-    async def _transfer(self, arguments: Sequence[str], traffic: Traffic) -> str:
-        return await _run([str(self._binary), *arguments], env=self._env, traffic=traffic, operation=arguments[0])
+    async def _transfer(self, arguments: Sequence[str], traffic: Traffic, folder: Path | None = None) -> str:
+        argv = [str(self._binary), *arguments]
+        return await _run(argv, env=self._env, traffic=traffic, operation=arguments[0], folder=folder)
 
 
 def checked_path(database: Path) -> str:
@@ -477,6 +481,7 @@ async def _run(
     operation: str,
     timeout: float | None = None,
     traffic: Traffic | None = None,
+    folder: Path | None = None,
 ) -> str:
     process = await asyncio.create_subprocess_exec(
         *leashed(argv),
@@ -484,6 +489,7 @@ async def _run(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=dict(env),
+        cwd=folder,
         start_new_session=True,
     )
     ended = asyncio.create_task(process.communicate())

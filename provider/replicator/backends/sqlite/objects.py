@@ -51,49 +51,47 @@ def create_in_bucket(s3: S3Client, bucket: str, key: str, content: bytes) -> boo
     return True
 
 
-def read_from_folder(path: Path) -> bytes | None:
-    """Return the content; `None` where there is no such file. Raise OSError."""
+def read_from_folder(folder: int, name: str) -> bytes | None:
+    """Return the content of a file in an open folder; `None` where there is no such file. Raise OSError."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+        with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as file:
             return file.read(_LIMIT)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def create_in_folder(path: Path, content: bytes) -> bool:
+def create_in_folder(folder: int, name: str, content: bytes) -> bool:
     """Create the file with its content in one step; False where there is one. Raise OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    beside = f"{name}.{uuid.uuid4().hex}"
     try:
-        _write_new(beside, content)
+        _write_new(folder, beside, content)
         try:
-            os.link(beside, path, follow_symlinks=False)
+            os.link(beside, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            _write_new(path, content)
+            _write_new(folder, name, content)
     except FileExistsError:
         return False
     finally:
-        beside.unlink(missing_ok=True)
+        remove_from_folder(folder, beside)
     return True
 
 
-def replace_in_folder(path: Path, content: bytes) -> None:
+def replace_in_folder(folder: int, name: str, content: bytes) -> None:
     """Write the file over. Raise OSError."""
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    beside = f"{name}.{uuid.uuid4().hex}"
     try:
-        _write_new(beside, content)
-        beside.replace(path)
+        _write_new(folder, beside, content)
+        os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
     finally:
-        beside.unlink(missing_ok=True)
+        remove_from_folder(folder, beside)
 
 
-def remove_from_folder(path: Path) -> None:
-    """Remove the file, and the folder where nothing else is in it. Raise OSError."""
-    path.unlink(missing_ok=True)
-    with suppress(OSError):
-        path.parent.rmdir()
+def remove_from_folder(folder: int, name: str) -> None:
+    """Remove the file, if it is there. Raise OSError."""
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
 
 
 def is_any_in_bucket(s3: S3Client, bucket: str, prefixes: Collection[str]) -> bool:
@@ -122,8 +120,8 @@ def size_in_folder(path: Path) -> int | None:
         return None
 
 
-def _write_new(path: Path, content: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
+def _write_new(folder: int, name: str, content: bytes) -> None:
+    with os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=folder), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

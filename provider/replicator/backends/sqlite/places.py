@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,11 +16,13 @@ from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.litestream import checked_path
 from replicator.backends.sqlite.record import Record
 from replicator.backends.sqlite.replica import ReplicaLocation, S3Credentials, parse_replica
-from replicator.errors import InvalidStream, ReplicatorError
+from replicator.errors import InvalidStream, ReplicatorError, SecretExposed
 from replicator.model import Stream
 
 KEY_PAIR = ("accessKeyId", "secretAccessKey")
 """The fields of a secret that a bucket needs."""
+
+_KEY_ID = re.compile(r"[A-Za-z0-9._@~+-]{1,128}")
 
 
 def source_path(stream: Stream) -> Path:
@@ -96,24 +99,48 @@ async def same_place(one: Stream, other: Stream) -> bool:
 class Identities:
     """Resolves `authRef` on this host.
 
-    :param redact: is told each secret, so that no text shows it.
+    :param redact: is told each value, so that no text shows it.
+    :param admit: raises where a stream may not go to its destination, or not with its reference.
     """
 
-    def __init__(self, redact: authref.Redactor, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, redact: authref.Redactor, environ: Mapping[str, str], admit: Callable[[Stream], Awaitable[None]]
+    ) -> None:
         self._redact = redact
+        self._secrets = authref.Redactor()
         self._environ = environ
+        self._admit = admit
 
     async def of(self, stream: Stream) -> S3Credentials | None:
-        """The identity of a stream; `None` for the host's own role. Raises what `authref.resolve` raises."""
+        """The identity of a stream; `None` for the host's own role. Raises what `authref.resolve` raises.
+
+        Whoever touches a destination asks this first, so what the agent does not grant is refused here.
+        """
+        await self._admit(stream)
         if stream.destination.auth_ref is None:
             return None
         try:
             ref = authref.parse(stream.destination.auth_ref)
             found = await asyncio.to_thread(authref.resolve, ref, KEY_PAIR, required=KEY_PAIR, environ=self._environ)
+            self._refuse_secret_id(found["accessKeyId"])
         except ReplicatorError as error:
             raise type(error)(
                 error.message, stream=stream.name, property="destination.authRef", fix=error.fix
             ) from None
         for field in KEY_PAIR:
             self._redact.add(found[field])
+        self._secrets.add(found["secretAccessKey"])
         return S3Credentials(found["accessKeyId"], found["secretAccessKey"])
+
+    def _refuse_secret_id(self, key_id: str) -> None:
+        """Raise where what would be sent in clear is the secret of a reference, or could be no id."""
+        if self._secrets.hides(key_id):
+            raise SecretExposed(
+                "what it names as access key id is what a reference of this agent uses as a secret",
+                fix="name the entry that holds the id",
+            )
+        if not _KEY_ID.fullmatch(key_id):
+            raise SecretExposed(
+                "what it names as access key id is none: an id has letters, digits and . _ @ ~ + -, and no other",
+                fix="name the entry that holds the id",
+            )

@@ -23,6 +23,8 @@ async def inspect(path: Path) -> FileId:
         raise db.DatabaseForbidden(path, "the agent may not read it")
     if not facts.is_sqlite:
         raise db.NotADatabase(path, "it is not an SQLite database")
+    if not facts.size:
+        raise db.NotADatabase(path, "it is empty, and to open it would make a database of it")
     if not facts.writable:
         raise db.DatabaseForbidden(path, "the agent may not write it or its folder, and litestream has to")
     return FileId(device=facts.device, inode=facts.inode)

@@ -7,26 +7,24 @@ re-seed ignores the position and writes the database as it is now.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from replicator.backends.sqlite import faults
+from replicator.backends.sqlite import copies, faults
 from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.litestream import CommandLine, EngineError, LtxFile
 from replicator.backends.sqlite.places import source_path
+from replicator.backends.sqlite.policy import Gate
 from replicator.backends.sqlite.positions import Position, batch_time
 from replicator.backends.sqlite.record import Record
 from replicator.backends.sqlite.replica import ReplicaLocation
 from replicator.capabilities import LITESTREAM as CAPABILITIES
 from replicator.capabilities import No
 from replicator.errors import (
-    EngineRefused,
     InvalidStream,
     ReplayKeyReused,
     ReplayNotFound,
@@ -47,11 +45,13 @@ class Sources:
 
     :param base: the place of the first generation.
     :param databases: every live database of the agent; none is ever written over.
+    :param gate: what is granted.
     """
 
     command: CommandLine
     base: ReplicaLocation
     databases: Sequence[Path]
+    gate: Gate
 
     def url(self, generation: int) -> str:
         """The engine's URL of one generation."""
@@ -160,6 +160,7 @@ def _check_target(record: Record, sources: Sources, target: str | None) -> Path:
     path = target_path(target)
     if not path.is_absolute():
         raise InvalidStream("must be an absolute path on the agent's host", stream=record.name, property="target")
+    sources.gate.check_copy(record.name, path)
     for database in sources.databases:
         live = database.parent.resolve() / database.name
         side = LITESTREAM.side_folder_of(live)
@@ -172,7 +173,8 @@ def _check_target(record: Record, sources: Sources, target: str | None) -> Path:
             )
     if not path.parent.is_dir():
         raise SourceMissing(f"the folder {path.parent} is not there", stream=record.name, property="target")
-    if path.exists():
+    copies.refuse_shared_folder(path, record.name)
+    if os.path.lexists(path):
         raise ReplayRefused(
             f"{path} exists, and a replay writes over nothing",
             stream=record.name,
@@ -335,46 +337,21 @@ async def copy(record: Record, sources: Sources, replay: ReplayProgress) -> dict
     """Write the copy, whole or not at all. Run again after a crash, it finds what it has done."""
     assert replay.resolved is not None and replay.resolved.lsn is not None and replay.target is not None
     position = Position.parse(replay.resolved.lsn, record.name)
-    target, part = Path(replay.target), _part(replay)
-    if not await asyncio.to_thread(_same_file, part, target):
-        await asyncio.to_thread(part.unlink, missing_ok=True)
-        try:
-            await sources.command.restore(sources.url(position.generation), part, txid=position.txid)
-        except EngineError as error:
-            raise faults.meaning(error.text, record.name) from error
-        await asyncio.to_thread(_publish, part, target, record.name)
+    target = Path(replay.target)
+    await asyncio.to_thread(sources.gate.check_copy, record.name, target)
+    with copies.work_folder(target, replay.key, record.name) as work:
+        if not await asyncio.to_thread(work.is_published):
+            try:
+                await sources.command.restore(
+                    sources.url(position.generation), Path(copies.NAME), txid=position.txid, folder=work.path
+                )
+            except EngineError as error:
+                raise faults.meaning(error.text, record.name) from error
+            await asyncio.to_thread(work.publish, source_path(record.stream))
     return {"state": "done", "message": f"the database as of {position} is at {target}"}
 
 
 async def tidy(replay: ReplayProgress) -> None:
-    """Remove the name under which a copy was written; its end is on record by now."""
+    """Remove the folder in which a copy was written; its end is on record by now."""
     if replay.target is not None:
-        with suppress(OSError):  # the folder may be gone
-            await asyncio.to_thread(_part(replay).unlink, missing_ok=True)
-
-
-def _part(replay: ReplayProgress) -> Path:
-    target = Path(replay.target or "")
-    return target.with_name(f".{target.name}.{hashlib.sha256(replay.key.encode()).hexdigest()[:12]}.part")
-
-
-def _same_file(part: Path, target: Path) -> bool:
-    try:
-        return part.samefile(target)
-    except OSError:
-        return False
-
-
-def _publish(part: Path, target: Path, stream: str) -> None:
-    """Give the finished copy its name, never over another file."""
-    handle = os.open(part, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    try:
-        target.hardlink_to(part)
-    except FileExistsError:
-        raise ReplayRefused(f"{target} appeared meanwhile, and a replay writes over nothing", stream=stream) from None
-    except OSError as error:
-        raise EngineRefused(f"{target} cannot be made: {error.strerror}", stream=stream) from None
+        await asyncio.to_thread(copies.tidy, Path(replay.target), replay.key)

@@ -13,7 +13,7 @@ import re
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, lru_cache
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from replicator.backends.sqlite import objects
+from replicator.backends.sqlite.handles import opened, path_of
 from replicator.backends.sqlite.hosts import form_to_write
 from replicator.backends.sqlite.layout import (
     CLAIM,
@@ -350,16 +351,37 @@ class FolderLocation(ReplicaLocation):
         return "file"
 
     async def read_object(self, name: str, credentials: S3Credentials | None) -> bytes | None:
-        return await self._in_thread(lambda: objects.read_from_folder(self.folder / name))
+        def read() -> bytes | None:
+            try:
+                with opened(self.folder) as folder:
+                    return objects.read_from_folder(folder, name)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+        return await self._in_thread(read)
 
     async def create_object(self, name: str, content: bytes, credentials: S3Credentials | None) -> bool:
-        return await self._in_thread(lambda: objects.create_in_folder(self.folder / name, content))
+        def create() -> bool:
+            with opened(self.folder, make=True) as folder:
+                return objects.create_in_folder(folder, name, content)
+
+        return await self._in_thread(create)
 
     async def write_object(self, name: str, content: bytes, credentials: S3Credentials | None) -> None:
-        await self._in_thread(lambda: objects.replace_in_folder(self.folder / name, content))
+        def replace() -> None:
+            with opened(self.folder) as folder:
+                objects.replace_in_folder(folder, name, content)
+
+        await self._in_thread(replace)
 
     async def remove_object(self, name: str, credentials: S3Credentials | None) -> None:
-        await self._in_thread(lambda: objects.remove_from_folder(self.folder / name))
+        def remove() -> None:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                with opened(self.folder) as folder:
+                    objects.remove_from_folder(folder, name)
+                self._remove_if_empty()
+
+        await self._in_thread(remove)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         def run() -> T:
@@ -377,15 +399,28 @@ class FolderLocation(ReplicaLocation):
             return _contents((str(path), datetime.fromtimestamp(path.lstat().st_mtime, UTC)) for path in files)
 
     def _purge(self) -> Purged:
-        folder, home = self.folder.resolve(), Path.home().resolve()
-        if home.is_relative_to(folder):
+        with self._translated():
+            self._refuse_purge(self.folder.resolve())
+            if self.folder.is_symlink():
+                raise PurgeRefused(self, "it is a symbolic link")
+            try:
+                with opened(self.folder) as folder:
+                    self._refuse_purge(path_of(folder))
+                    purged = purge_folder(folder)
+            except FileNotFoundError:
+                return Purged()
+            self._remove_if_empty()
+            return purged
+
+    def _refuse_purge(self, folder: Path) -> None:
+        if Path.home().resolve().is_relative_to(folder):
             raise PurgeRefused(self, "it is the file system's root, a home folder, or a folder that holds one")
         if len(folder.parts) < 3:
             raise PurgeRefused(self, "a folder at the top of the file system is too much to delete")
-        with self._translated():
-            if self.folder.is_symlink():
-                raise PurgeRefused(self, "it is a symbolic link")
-            return purge_folder(self.folder)
+
+    def _remove_if_empty(self) -> None:
+        with suppress(OSError), opened(self.folder.parent) as parent:  # another writer's file is in it, or it is a link
+            os.rmdir(self.folder.name, dir_fd=parent)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

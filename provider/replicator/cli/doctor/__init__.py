@@ -41,7 +41,7 @@ def doctor(
         say_json([_plain(look) for look in looks])
     else:
         for look in looks:
-            say(f"{'ok     ' if look.well else 'problem'}  {look.about:10}  {look.found}")
+            say(f"{_verdict(look):7}  {look.about:10}  {look.found}")
             for line in (look.fix or "").splitlines():
                 say(f"         → {line}")
     if not all(look.well for look in looks):
@@ -65,5 +65,11 @@ def _look(address: str | None, state: Path | None, project: Path) -> list[Look]:
     ]
 
 
+def _verdict(look: Look) -> str:
+    if look.warning:
+        return "warning"
+    return "ok" if look.well else "problem"
+
+
 def _plain(look: Look) -> dict[str, Any]:
-    return {"about": look.about, "well": look.well, "found": look.found, "fix": look.fix}
+    return {"about": look.about, "well": look.well, "warning": look.warning, "found": look.found, "fix": look.fix}

@@ -34,7 +34,12 @@ async def look_at_agent(address: str | None, state: Path | None) -> list[Look]:
             return [await _look_at_nothing(client, folder), *_look_at_folder(folder)]
         if state is None and (own := (found.model_extra or {}).get("state")):
             folder = Path(own)
-        return [_look_at_version(client.address, found), *_look_at_socket(client.address), *_look_at_folder(folder)]
+        return [
+            _look_at_version(client.address, found),
+            *_look_at_socket(client.address),
+            *_look_at_folder(folder),
+            *_look_at_policy(client.address, found),
+        ]
 
 
 def _of(error: ReplicatorError) -> Look:
@@ -104,6 +109,25 @@ def _look_at_folder(folder: Path) -> list[Look]:
         text = f"{folder} has mode {mode:04o}: other users may enter it"
         return [Look("state", text, f"chmod 700 {folder}")]
     return [Look("state", f"{folder} has mode {mode:04o}")]
+
+
+def _look_at_policy(address: str, found: Info) -> list[Look]:
+    """What the agent grants. That of another host's agent cannot be read here."""
+    from replicator.agent.policy import PolicyFile
+    from replicator.backends.sqlite.policy import missing
+
+    path = (found.model_extra or {}).get("policy")
+    if path is None or not address.startswith("unix:"):
+        return []
+    try:
+        granted = PolicyFile(Path(path)).current()
+    except ReplicatorError as error:
+        return [Look("policy", f"{error.message} [{error.code}]", error.fix)]
+    if granted is None:
+        none = missing(Path(path))
+        return [Look("policy", f"{none.message} [{none.code}]", none.fix, warning=True)]
+    counts = (len(granted.source), len(granted.destination), len(granted.replay))
+    return [Look("policy", "{} grants {} sources, {} destinations, {} folders of copies".format(path, *counts))]
 
 
 def _socket(address: str) -> str:

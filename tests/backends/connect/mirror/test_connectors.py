@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from replicator.backends.connect.marker import KEY, PART_OF, Marker
 from replicator.backends.connect.mirror.connectors import BACKEND, Parts, Side, build, part_names
-from replicator.backends.connect.placeholders import DEFAULT_ALIASES
+from replicator.backends.settings import DEFAULT_ALIASES
 from replicator.errors import Unsupported
 
 from tests.backends.connect.mirror.given import IDENTITY, declare

@@ -24,13 +24,12 @@ from replicator.backends.connect.mirror.status import Held
 from replicator.backends.connect.mirror.streams import Streams, differing, gone, record
 from replicator.backends.connect.mirror.surroundings import Surroundings
 from replicator.backends.connect.mirror.topics import Naming, taken
-from replicator.backends.connect.placeholders import DEFAULT_ALIASES
 from replicator.backends.connect.recent import Recent
 from replicator.backends.connect.rest import ConnectRest
 from replicator.backends.connect.workers import access
 from replicator.backends.declarations import canonical, with_canonical_options
 from replicator.backends.ownership import may_remove, refuse_elsewhere, settle_owner
-from replicator.backends.settings import ConnectConfig
+from replicator.backends.settings import DEFAULT_ALIASES, ConnectConfig
 from replicator.errors import RecordUnreadable, ReplayNotRetained, ReplicatorError
 from replicator.model import Checkpoint, DesiredState, Owner, Stream, StreamStatus
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity

@@ -1,0 +1,177 @@
+"""Writing a restored database where others may look on: in a folder of its own first, then under its name.
+
+Names are looked up once; what is done afterwards goes through descriptors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+
+from replicator.backends.sqlite.handles import Untrusted, names_in, opened
+from replicator.errors import EngineRefused, ReplayRefused, SourceMissing
+
+NAME = "copy.db"
+"""The name of the database in the folder in which it is written."""
+
+_PRIVATE = 0o600
+_MAGIC = b"SQLite format 3\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A fresh folder with mode 0700 beside a target.
+
+    :param parent: the descriptor of the target's folder.
+    :param handle: the descriptor of the fresh one.
+    """
+
+    target: Path
+    parent: int
+    handle: int
+    stream: str
+
+    @property
+    def path(self) -> Path:
+        """The folder, for a child that is started in it, whatever its name leads to by then."""
+        return Path(f"/proc/self/fd/{self.handle}")
+
+    def is_published(self) -> bool:
+        """Whether an earlier run, which was cut off, has given the target its name."""
+        try:
+            ours = os.stat(NAME, dir_fd=self.handle, follow_symlinks=False)
+            theirs = os.stat(self.target.name, dir_fd=self.parent, follow_symlinks=False)
+        except FileNotFoundError:
+            self._clear()
+            return False
+        if (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino):
+            return True
+        self._clear()
+        return False
+
+    def publish(self, source: Path) -> None:
+        """Give the copy the mode and the owner of its source, and its name, which nothing may have."""
+        file = os.open(NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.handle)
+        try:
+            info = os.fstat(file)
+            whole = stat.S_ISREG(info.st_mode) and info.st_nlink == 1 and os.pread(file, len(_MAGIC), 0) == _MAGIC
+            if not whole or info.st_uid != os.geteuid():
+                raise EngineRefused(f"what litestream wrote for {self.target} is no database", stream=self.stream)
+            _take_after(file, source)
+            os.fsync(file)
+            self._link()
+            named = os.stat(self.target.name, dir_fd=self.parent, follow_symlinks=False)
+            if (named.st_dev, named.st_ino) != (info.st_dev, info.st_ino):
+                raise ReplayRefused(f"{self.target} was replaced while it was made", stream=self.stream)
+            os.fsync(self.parent)
+        finally:
+            os.close(file)
+
+    def _link(self) -> None:
+        """A second name follows no link and writes over nothing, as a rename would; `tidy` removes the first."""
+        try:
+            os.link(NAME, self.target.name, src_dir_fd=self.handle, dst_dir_fd=self.parent, follow_symlinks=False)
+        except FileExistsError:
+            raise ReplayRefused(
+                f"{self.target} appeared meanwhile, and a replay writes over nothing", stream=self.stream
+            ) from None
+        except OSError as error:
+            raise EngineRefused(f"{self.target} cannot be made: {error.strerror}", stream=self.stream) from None
+
+    def _clear(self) -> None:
+        for name in names_in(self.handle):
+            os.unlink(name, dir_fd=self.handle)
+
+
+@contextmanager
+def work_folder(target: Path, key: str, stream: str) -> Iterator[Work]:
+    """Open the folder in which a replay's copy is written; it stays until `tidy`. Blocks for moments.
+
+    Raise `ReplayRefused` where another user may write to the target's folder, `SourceMissing` where it is not there.
+    """
+    with _folder_of(target, stream) as parent:
+        name = next(_left(parent, target, key), None)
+        if name is None:
+            name = f"{_prefix(target, key)}{secrets.token_hex(4)}"
+            try:
+                os.mkdir(name, 0o700, dir_fd=parent)
+            except OSError as error:
+                raise EngineRefused(
+                    f"nothing can be made in {target.parent}: {error.strerror}", stream=stream, property="target"
+                ) from None
+        handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            info = os.fstat(handle)
+            if info.st_uid != os.geteuid() or info.st_mode & 0o077:
+                raise ReplayRefused(f"the folder {target.parent / name} is another user's", stream=stream)
+            yield Work(target, parent, handle, stream)
+        finally:
+            os.close(handle)
+
+
+def refuse_shared_folder(target: Path, stream: str) -> None:
+    """Raise `ReplayRefused` where another user may write to the folder of a target, or to one above it."""
+    with _folder_of(target, stream):
+        pass
+
+
+def tidy(target: Path, key: str) -> None:
+    """Remove what a replay has left beside its target."""
+    with suppress(OSError), opened(target.parent, alone=True) as parent:  # the folder may be gone
+        for name in list(_left(parent, target, key)):
+            rmtree(name, dir_fd=parent)
+
+
+@contextmanager
+def _folder_of(target: Path, stream: str) -> Iterator[int]:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(opened(target.parent, alone=True))
+        except Untrusted as error:
+            raise ReplayRefused(
+                f"{error.strerror}, who could put another file in the place of the copy",
+                stream=stream,
+                property="target",
+                fix="write to a folder that, with all above it, only root or the agent's user may write to",
+            ) from None
+        except OSError as error:
+            raise SourceMissing(
+                f"the folder {target.parent} cannot be opened: {error.strerror}", stream=stream, property="target"
+            ) from None
+        yield folder
+
+
+def _left(parent: int, target: Path, key: str) -> Iterator[str]:
+    """Yield the folders of our user that an earlier run of the same replay has left."""
+    for name in names_in(parent):
+        if name.startswith(_prefix(target, key)):
+            info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid():
+                yield name
+
+
+def _prefix(target: Path, key: str) -> str:
+    digest = hashlib.sha256("\0".join((target.name, key)).encode()).hexdigest()
+    return f".replay-{digest[:12]}-"
+
+
+def _take_after(file: int, source: Path) -> None:
+    """Give a file the mode and the owner of its source; where they cannot be had, it is for our user alone."""
+    os.fchmod(file, _PRIVATE)
+    try:
+        info = source.lstat()
+        if not stat.S_ISREG(info.st_mode):
+            return
+        ours = os.fstat(file)
+        if (info.st_uid, info.st_gid) != (ours.st_uid, ours.st_gid):
+            os.fchown(file, info.st_uid, info.st_gid)
+        os.fchmod(file, stat.S_IMODE(info.st_mode) & 0o666)
+    except OSError:
+        os.fchmod(file, _PRIVATE)
