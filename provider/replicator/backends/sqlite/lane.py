@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -141,6 +141,7 @@ class Lane:
     :ivar attempts: how often the process of a single job was about to be started.
     :ivar starts: how often the process came up; what was registered before the last time is forgotten.
     :ivar entered: the start in which each job was taken over.
+    :ivar watched_since: since when the process that runs now looks at each database by itself.
     :ivar offered: what was registered since the process came up; it may hold that, also where no answer came.
     :ivar taken: what each job's database had beside it when the process had taken it over.
     :ivar failure: why the only job of a process could not be taken over.
@@ -156,6 +157,7 @@ class Lane:
         self.attempts = 0
         self.starts = 0
         self.entered: dict[str, int] = {}
+        self.watched_since: dict[str, datetime] = {}
         self.offered: set[Path] = set()
         self.failure: Exception | None = None
         self.failed = asyncio.Event()
@@ -192,11 +194,12 @@ class Lane:
     def enter(self, job: Job, start: int) -> None:
         """A database was taken over by the process that came up as number `start`."""
         self.entered[job.name] = start
+        self.watched_since[job.name] = datetime.now(UTC)
         self._arrivals[job.name] = Arrivals()
 
     def leave(self, name: str) -> None:
         """Forget a stream."""
-        for known in (self.jobs, self.entered, self.taken, self._arrivals):
+        for known in (self.jobs, self.entered, self.watched_since, self.taken, self._arrivals):
             known.pop(name, None)
 
     async def gets_on(self, job: Job, *, quiet_for: float = 0.0) -> bool:
