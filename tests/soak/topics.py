@@ -60,6 +60,7 @@ class Topic:
     async def change(self) -> None:
         self._changes = {
             "refresh.topics.interval.seconds": self._chance.choice(REFRESH),
+            "heartbeats.topic.replication.factor": 1,
             "emit.heartbeats.enabled": self.name == "topic0" and self._chance.random() < 0.5,  # one of them may
         }
         await self._insist(f"change: {self._changes}", self._upsert)
