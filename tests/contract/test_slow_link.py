@@ -34,7 +34,7 @@ pytestmark = pytest.mark.engine
 
 WIDE = 200_000_000  # bytes a second
 RATE = 2_000_000
-DELAY = 0.2
+DELAY = 0.1  # each way
 SIZE = 8_000_000
 UNDER_WAY = {StreamState.SNAPSHOT, StreamState.CATCHING_UP}
 

@@ -128,14 +128,18 @@ async def test_a_large_file_has_not_arrived_because_one_before_it_has(
     agent: Agent, s3: TwoOwners, tmp_path: Path, link: Link, narrow: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The engine notes the time of an upload when it ends, which may be after the next file was written."""
-    monkeypatch.setattr(lane, "_LARGE", MB)
+    monkeypatch.setattr(lane, "_LARGE", MB // 2)
     database = make_database(tmp_path / "shop.db")
     await agent.driver.upsert_stream(declare("orders", database, narrow))
     await caught_up(agent.driver, "orders")
     prefix = place.partition("?")[0].removeprefix(f"s3://{BUCKET}/")
-    for megabytes in (6, 12):
-        await asyncio.to_thread(fill, database, megabytes)
-        await agent.driver.get_status("orders")  # takes them from the WAL
+    link.rate = MB // 4
+    for _ in range(2):
+        sent = link.sent
+        await asyncio.to_thread(fill, database, 1)  # too little for a checkpoint, which would write another file
+        await asyncio.sleep(1)
+        while link.sent < sent + MB // 8:  # the first upload has begun when the second file is written
+            await asyncio.sleep(0.02)
     newest = wal.newest_transaction(database)
     assert newest is not None
     name = transaction_file(database, newest).name
