@@ -58,6 +58,8 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
 
 RESOLUTION = TABLE["kafka-mirror"].lag_resolution.total_seconds()
 PARTITIONS = 2
+FLUSH = 1.0
+"""Seconds: how often the workers of the tests store how far their connectors are."""
 
 
 class Load(threading.Thread):
@@ -160,17 +162,18 @@ class Mirror:
     load: Load
     still: list[tuple[float, float]] = field(default_factory=list)
 
-    def actions(self) -> list[Action]:
-        return [self.nothing, self.pause, self.kill_worker, self.kill_source, self.kill_destination, self.no_right]
+    def actions(self, *, rights: bool) -> list[Action]:
+        made: list[Action] = [self.nothing, self.pause, self.kill_worker, self.kill_source, self.kill_destination]
+        return made + ([self.no_right] if rights else [])
 
     async def nothing(self) -> None:
         await asyncio.sleep(self.chance.uniform(1, 3))
 
     async def pause(self) -> None:
         await self.bed.driver.pause(self.stream.name)
-        began = time.time()
-        await asyncio.sleep(self.chance.uniform(1, 3))
-        self.still.append((began, time.time()))
+        stored = time.time() + 2 * FLUSH
+        await asyncio.sleep(self.chance.uniform(3, 5))
+        self.still.append((stored, time.time()))
         while True:
             try:
                 return await self.bed.driver.resume(self.stream.name)
@@ -275,7 +278,7 @@ async def test_the_lag_is_never_said_to_be_less_than_it_is(clusters: Clusters, s
         name = mirror.stream.name
         found = await samples_during(
             lambda: mirror.bed.driver.get_status(name),
-            in_turn(mirror.chance, mirror.actions()),
+            in_turn(mirror.chance, mirror.actions(rights=samples == 300)),
             mirror.chance,
             count=samples,
             counts=True,
