@@ -274,11 +274,12 @@ def _note_appends(bootstrap: str, topic: str) -> None:
 async def test_the_lag_is_never_said_to_be_less_than_it_is(clusters: Clusters, samples: int) -> None:
     seed = os.environ.get("REPLICATOR_PROOF_SEED") or ("1" if samples < 300 else uuid.uuid4().hex[:8])
     print(f"REPLICATOR_PROOF_SEED={seed}")
+    rights = samples >= 300
     async with mirrored(clusters, seed) as mirror:
         name = mirror.stream.name
         found = await samples_during(
             lambda: mirror.bed.driver.get_status(name),
-            in_turn(mirror.chance, mirror.actions(rights=samples == 300)),
+            in_turn(mirror.chance, mirror.actions(rights=rights)),
             mirror.chance,
             count=samples,
             counts=True,
@@ -293,7 +294,8 @@ async def test_the_lag_is_never_said_to_be_less_than_it_is(clusters: Clusters, s
     inexact = too_many(exact, changes)
     assert not inexact, "\n".join(inexact)
     assert sum(sample.seconds is not None for sample in found) > samples / 5
-    assert too_low(zero_for_unknown(found), changes, RESOLUTION), "the control: 0 for unknown passes"
+    if rights:  # else nothing waits that has not arrived while the lag is unknown
+        assert too_low(zero_for_unknown(found), changes, RESOLUTION), "the control: 0 for unknown passes"
     assert too_low(of_an_earlier_end(found), changes, RESOLUTION), "the control: an earlier end passes"
 
 
