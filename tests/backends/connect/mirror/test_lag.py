@@ -272,7 +272,7 @@ def _note_appends(bootstrap: str, topic: str) -> None:
 
 @pytest.mark.parametrize("samples", [30, pytest.param(300, marks=pytest.mark.proof)])
 async def test_the_lag_is_never_said_to_be_less_than_it_is(clusters: Clusters, samples: int) -> None:
-    seed = os.environ.get("REPLICATOR_PROOF_SEED") or ("1" if samples < 300 else uuid.uuid4().hex[:8])
+    seed = os.environ.get("REPLICATOR_PROOF_SEED") or ("7" if samples < 300 else uuid.uuid4().hex[:8])
     print(f"REPLICATOR_PROOF_SEED={seed}")
     rights = samples >= 300
     async with mirrored(clusters, seed) as mirror:
