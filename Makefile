@@ -68,8 +68,8 @@ test: check ## Everything that CI runs; builds the Pulumi CLI first (6 to 10 min
 	$(BIN)/python tools/languages.py
 	$(PYTEST) -m "not proof" tests
 
-proof: venv ## Repeat races 50 times each, run thousands of random sequences, and fuzz (engines; many minutes)
-	$(PYTEST) -m proof tests
+proof: venv ## Repeat races, fuzz, run random sequences, large copies, hundreds of streams and a soak (engines; over two hours)
+	$(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m proof tests
 
 cli: ## Build the Pulumi CLI and its language hosts, and print their folder
 	@$(FIND_PYTHON); "$$python" tools/pulumi_cli.py path

@@ -32,8 +32,10 @@ settings.register_profile("replicator", deadline=None, derandomize=IN_CI)
 settings.load_profile("replicator")
 
 LONGEST_FIRST = (
+    "tests/soak/test_soak.py",
     "tests/backends/sqlite/test_proof.py",
     "tests/backends/sqlite/test_slow.py",
+    "tests/backends/sqlite/test_lag.py",
     "tests/backends/sqlite/test_keeper.py",
     "tests/e2e/test_interrupts.py",
     "tests/e2e/test_litestream.py",

@@ -41,6 +41,7 @@ def _lines(row: Capabilities) -> Iterator[str]:
         yield f"  option {option}: {type}"
     yield f"  checkpointInterval of the engine: {row.default_interval}"
     yield f"  one of lagEvents: {row.lag_unit}"
+    yield f"  lagSeconds: at most {row.lag_resolution.total_seconds():g} s too low"
     yield f"  a delete: {row.removal}"
     yield f"  a pause: {row.pause_cost}"
     for path, effect in sorted(row.changes.items()):

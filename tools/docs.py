@@ -44,6 +44,10 @@ def _cell(cell: Cell) -> str:
     return f"no: {cell.reason}"
 
 
+def _too_low(row: Capabilities) -> str:
+    return f"at most {row.lag_resolution.total_seconds():g} s" if row.lag_resolution else "never"
+
+
 def _pairs(row: Capabilities) -> str:
     if len(row.pairs) == len(EndpointKind) ** 2:
         return "any → any"
@@ -82,6 +86,7 @@ def capabilities_page() -> str:
             f"- It moves {_pairs(row)}.",
             f"- Without `checkpointInterval` the engine uses {row.default_interval}.",
             f"- One of `lagEvents` is one {row.lag_unit}.",
+            f"- `lagSeconds` is {_too_low(row)} too low.",
             f"- While a stream is paused, {row.pause_cost}.",
             f"- After a delete, {row.removal}.",
         ]

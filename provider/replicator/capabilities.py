@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import Enum, StrEnum
 
 from replicator.model import Conflict, EndpointKind, Mode
@@ -80,6 +81,7 @@ class Capabilities:
     :param pairs: the (source kind, destination kind) pairs that it serves.
     :param default_interval: the engine's own checkpoint interval, as people would write it.
     :param lag_unit: what one of `lagEvents` is.
+    :param lag_resolution: how much less than the age of the oldest change that waits `lagSeconds` may be.
     :param changes: what changing a property in place does, by property path.
     :param access: what another `uri` of the same place does, where it only says how the place is reached.
     :param options: keys that `options` may hold, with their types; `None` where every key is passed on.
@@ -99,6 +101,7 @@ class Capabilities:
     changes: Mapping[str, Effect]
     removal: str
     pause_cost: str
+    lag_resolution: timedelta = timedelta()
     access: Effect | None = None
     options: Mapping[str, OptionType] | None = None
     automatic: bool = field(default=True)
@@ -241,6 +244,7 @@ LITESTREAM = Capabilities(
     },
     default_interval="1s",
     lag_unit="transaction file (one upload; it may hold many commits)",
+    lag_resolution=timedelta(seconds=1),
     pause_cost="the replica stands still, and what is written meanwhile is in no backup until the stream resumes; if "
     "the application restarts its WAL meanwhile, the resume uploads the whole database again",
     removal="the replica stays and can be restored; the side directory beside the database is removed",

@@ -40,6 +40,9 @@ class Broker(Server):
 
     :param authorizer: whether access control lists count; the anonymous user may do everything all the same.
     :param properties: more settings, which win.
+
+    :ivar advertised: `host:port` where clients of PLAINTEXT are sent, such as a proxy's; the listener's own where None.
+        It counts from the first start on.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Broker(Server):
         super().__init__(folder, "broker", ["kafka.Kafka", str(self._file)], heap=heap)
         self.cluster_id = new_cluster_id()
         self.tls = tls
+        self.advertised: str | None = None
         self._authorizer = authorizer
         self._properties = dict(properties or {})
         self._plain, self._controller, self._secure = free_ports(3)
@@ -116,12 +120,13 @@ class Broker(Server):
             extra["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
             extra["super.users"] = "User:ANONYMOUS"
         addresses = {name: f"{name}://127.0.0.1:{port}" for name, port in listeners.items()}
+        told = addresses | ({"PLAINTEXT": f"PLAINTEXT://{self.advertised}"} if self.advertised else {})
         return {
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller}",
             "listeners": ",".join(addresses.values()),
-            "advertised.listeners": ",".join(text for name, text in addresses.items() if name != "CONTROLLER"),
+            "advertised.listeners": ",".join(text for name, text in told.items() if name != "CONTROLLER"),
             "controller.listener.names": "CONTROLLER",
             "listener.security.protocol.map": ",".join(f"{name}:{how}" for name, how in protocols.items()),
             "inter.broker.listener.name": "PLAINTEXT",

@@ -11,14 +11,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from replicator.backends.sqlite import attachment, lanes, traffic, uploads
+from replicator.backends.sqlite import attachment, lane, lanes, traffic, uploads, wal
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.litestream import CommandLine
+from replicator.backends.sqlite.positions import transaction_file
 from replicator.backends.sqlite.replica import parse_replica
 from replicator.model import Owner, StreamState
 
 from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, restored_hash, state_is, until
-from tests.backends.sqlite.conftest import TwoOwners
+from tests.backends.sqlite.conftest import BUCKET, TwoOwners
 from tests.engines import make_database
 from tests.link import Link, link_to
 
@@ -121,6 +122,33 @@ async def test_a_large_transaction_is_catching_up(
     await caught_up(agent.driver, "orders", timeout=60)
     assert link.sent - sent < 2.2 * status.upload_total_bytes, "once, and once more where litestream has compacted it"
     await assert_whole(command_line, place, database)
+
+
+async def test_a_large_file_has_not_arrived_because_one_before_it_has(
+    agent: Agent, s3: TwoOwners, tmp_path: Path, link: Link, narrow: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine notes the time of an upload when it ends, which may be after the next file was written."""
+    monkeypatch.setattr(lane, "_LARGE", MB // 2)
+    database = make_database(tmp_path / "shop.db")
+    await agent.driver.upsert_stream(declare("orders", database, narrow))
+    await caught_up(agent.driver, "orders")
+    prefix = place.partition("?")[0].removeprefix(f"s3://{BUCKET}/")
+    link.rate = MB // 4
+    for _ in range(2):
+        sent = link.sent
+        await asyncio.to_thread(fill, database, 1)  # too little for a checkpoint, which would write another file
+        await asyncio.sleep(1)
+        while link.sent < sent + MB // 8:  # the first upload has begun when the second file is written
+            await asyncio.sleep(0.02)
+    newest = wal.newest_transaction(database)
+    assert newest is not None
+    name = transaction_file(database, newest).name
+    while not (there := await asyncio.to_thread(s3.keys, BUCKET, f"{prefix}/0000/{name}")):
+        status = await agent.driver.get_status("orders")
+        there = await asyncio.to_thread(s3.keys, BUCKET, f"{prefix}/0000/{name}")
+        assert status.lag_events != 0 or there, status
+        await asyncio.sleep(0.1)
+    assert (await caught_up(agent.driver, "orders")).lag_events == 0
 
 
 @SHAPES

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from replicator.backends.sqlite.health import Health
 from replicator.backends.sqlite.litestream import ListedDatabase, Synced
+from replicator.backends.sqlite.positions import transaction_file
 from replicator.backends.sqlite.record import Phase, Record
 from replicator.backends.sqlite.status import Answer, stale_after, status_of
 from replicator.backends.sqlite.uploads import Upload
@@ -51,9 +53,36 @@ async def test_numbers_where_they_are_known() -> None:
     assert (level.state, level.lag_events, level.lag_seconds, level.events_replicated) == ("running", 0, 0.0, 7)
     assert level.last_checkpoint == Checkpoint(lsn=f"{7:016x}")
     behind = await status(record(generation=3), answer(1, 9, 7))
-    assert (behind.state, behind.lag_events, behind.lag_seconds) == ("running", 2, None)
+    assert (behind.state, behind.lag_events, behind.lag_seconds) == ("catching_up", 2, None)
     assert behind.last_checkpoint == Checkpoint(lsn=f"r3/{7:016x}")
     assert (await status(record(), answer(4, 9, 7))).state is StreamState.CATCHING_UP
+
+
+@pytest.mark.parametrize(
+    ("prompt_since", "lag"),
+    [(-60.0, 2.0), (-2.0, 2.0), (-1.9, 90.0), (None, 90.0)],
+    ids=["a look each second", "just so", "taken over since", "being taken over"],
+)
+async def test_what_a_takeover_has_found_may_be_as_old_as_what_came_before(
+    tmp_path: Path, prompt_since: float | None, lag: float
+) -> None:
+    database = tmp_path / "orders.db"
+    since = None if prompt_since is None else NOW + timedelta(seconds=prompt_since)
+    heard = replace(answer(1, 9, 7), prompt_since=since)
+    make_transaction(database, 8, age=2)
+    unknown = await status_of(record(), Health("orders"), database, heard, NOW, moving=False)
+    if lag > 2:
+        assert (unknown.state, unknown.lag_events, unknown.lag_seconds) == ("catching_up", 2, None)
+    make_transaction(database, 7, age=90)
+    found = await status_of(record(), Health("orders"), database, heard, NOW, moving=False)
+    assert (found.state, found.lag_events, found.lag_seconds) == ("running", 2, lag)
+
+
+def make_transaction(database: Path, txid: int, *, age: float) -> None:
+    """The part of a transaction file's header that holds its time."""
+    file = transaction_file(database, txid)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(bytes(32) + int((NOW.timestamp() - age) * 1000).to_bytes(8, "big"))
 
 
 @pytest.mark.parametrize(("interval", "limit"), [(None, 8.0), ("10s", 35.0), ("250ms", 5.75)])
@@ -91,7 +120,7 @@ LARGE = Upload(10_000_000, 60_000_000)
         ),
         (Answer(None, None, None, LARGE, gets_on=True), StreamState.SNAPSHOT, (10_000_000, 60_000_000)),
         # it takes a large transaction from the WAL, and does not answer
-        (Answer(answer(1).listed, None, None), StreamState.RUNNING, (None, None)),
+        (Answer(answer(1).listed, None, None), StreamState.CATCHING_UP, (None, None)),
         (Answer(answer(5).listed, None, None), StreamState.CATCHING_UP, (None, None)),
         (Answer(LATE, None, None, gets_on=True), StreamState.CATCHING_UP, (None, None)),
         (Answer(LATE, None, None), StreamState.FAILED, (None, None)),

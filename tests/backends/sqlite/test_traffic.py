@@ -117,3 +117,15 @@ def test_whether_an_upload_is_left_alone(
         clock.now += later
         answer = arrivals.get_on(replicated, Waiting("", *file) if file else None, moves, quiet_for=0.0)
     assert answer is last
+
+
+def test_files_arrive_though_the_engine_has_noted_no_time_since_the_first_of_them() -> None:
+    clock = Clock()
+    arrivals = Arrivals(clock=clock)
+    for second in range(9, 60):
+        clock.now += 1
+        assert arrivals.get_on(second, Waiting("", 1000, 600), False, quiet_for=second)
+    clock.now += 9
+    assert arrivals.get_on(59, Waiting("", 1000, 600), False, quiet_for=69)
+    clock.now += 22
+    assert not arrivals.get_on(59, Waiting("", 1000, 600), False, quiet_for=91)

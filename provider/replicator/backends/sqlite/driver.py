@@ -358,6 +358,9 @@ class SqliteDriver:
     # --- status --------------------------------------------------------------------------------------------------
 
     async def _statuses(self, records: Sequence[Record]) -> list[StreamStatus]:
+        # What goes on now may have ended when the answers are there, and the records are those of now.
+        moving_now = {record.name for record in records if self._keeper.lanes.moving(record.name)}
+        made_now = set(self._upserts)
         lanes = {id(lane): lane for record in records if (lane := self._keeper.lanes.of(record.name))}
         listings = await asyncio.gather(*(lane.listing(ASK_WITHIN) for lane in lanes.values()))
         listed = dict(zip(lanes, listings, strict=True))
@@ -365,14 +368,15 @@ class SqliteDriver:
 
         async def one(record: Record) -> StreamStatus:
             lane, path = self._keeper.lanes.of(record.name), source_path(record.stream)
-            health, moving = self._keeper.health_of(record.name), self._keeper.lanes.moving(record.name)
+            health = self._keeper.health_of(record.name)
+            moving = record.name in moving_now or self._keeper.lanes.moving(record.name)
             answer: Answer | None = None
             now = datetime.now(UTC)
             job = lane.jobs.get(record.name) if lane is not None else None
             if lane is not None and job is not None and not record.paused and not moving:
                 async with gate:
                     answer = await ask(lane, job, listed.get(id(lane), {}).get(path), now)
-            if record.name in self._upserts:
+            if record.name in made_now or record.name in self._upserts:
                 moving = moving or record.phase is Phase.MAKING or record.copy_due
             away = self._keeper.guards.store_away_since(record)
             status = await status_of(record, health, path, answer, now, moving=moving, store_away_since=away)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,8 @@ from replicator.backends.sqlite.litestream import (
     reading,
     whole_number,
 )
-from replicator.backends.sqlite.replica import ReplicaLocation, S3Credentials
+from replicator.backends.sqlite.positions import transaction_file
+from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3Credentials
 from replicator.backends.sqlite.traffic import Traffic
 from replicator.backends.sqlite.uploads import Arrivals, Upload, newest_upload, next_file, next_upload
 
@@ -30,7 +31,6 @@ _ASK_WITHIN = 2.0  # seconds
 _TAKE_WITHIN = 10.0  # seconds; to take a large WAL is more than to answer
 _ENDLESS = 7 * 86_400.0  # seconds; what moves no data is ended before
 _WRITES_WITHIN = 5.0
-_LISTING_AGE = 0.5
 _LARGE = 64 * 1024 * 1024  # bytes that the engine reads in some tenths of a second
 
 
@@ -141,6 +141,7 @@ class Lane:
     :ivar attempts: how often the process of a single job was about to be started.
     :ivar starts: how often the process came up; what was registered before the last time is forgotten.
     :ivar entered: the start in which each job was taken over.
+    :ivar watched_since: since when the process that runs now looks at each database by itself.
     :ivar offered: what was registered since the process came up; it may hold that, also where no answer came.
     :ivar taken: what each job's database had beside it when the process had taken it over.
     :ivar failure: why the only job of a process could not be taken over.
@@ -156,6 +157,7 @@ class Lane:
         self.attempts = 0
         self.starts = 0
         self.entered: dict[str, int] = {}
+        self.watched_since: dict[str, datetime] = {}
         self.offered: set[Path] = set()
         self.failure: Exception | None = None
         self.failed = asyncio.Event()
@@ -165,6 +167,7 @@ class Lane:
         self.copied = False
         self._traffic = Traffic()
         self._arrivals: dict[str, Arrivals] = {}
+        self._arrived: dict[str, str] = {}
         self.taking: asyncio.Task[None] | None = None
         self._listed: dict[Path, ListedDatabase] = {}
         self._asking: asyncio.Task[dict[Path, ListedDatabase]] | None = None
@@ -192,11 +195,12 @@ class Lane:
     def enter(self, job: Job, start: int) -> None:
         """A database was taken over by the process that came up as number `start`."""
         self.entered[job.name] = start
+        self.watched_since[job.name] = datetime.now(UTC)
         self._arrivals[job.name] = Arrivals()
 
     def leave(self, name: str) -> None:
         """Forget a stream."""
-        for known in (self.jobs, self.entered, self.taken, self._arrivals):
+        for known in (self.jobs, self.entered, self.watched_since, self.taken, self._arrivals, self._arrived):
             known.pop(name, None)
 
     async def gets_on(self, job: Job, *, quiet_for: float = 0.0) -> bool:
@@ -222,15 +226,28 @@ class Lane:
         """How far the uploads are; takes what is in the WAL, unless the last transaction file is large.
 
         The engine reads that file whole whenever it is asked, which for gigabytes takes longer than an answer may. Then
-        the time of its last upload tells whether the file has arrived, and `replicated_txid` is unknown until then.
+        the destination tells whether the file has arrived, and `replicated_txid` is unknown until then. The time of the
+        engine's last upload does not: it may be that of a smaller file before, which took until now.
         """
         newest = await asyncio.to_thread(wal.newest_file, job.database)
         if newest is None or newest.size <= _LARGE:
             return await self.control.progress(job.database, timeout=timeout)
-        listed = (await self.listing(timeout, max_age=_LISTING_AGE)).get(job.database)
-        last = listed.last_sync_at if listed else None
-        arrived = last is not None and last.timestamp() > newest.written_at
+        arrived = await self._has_arrived(job, newest.txid, timeout)
         return Synced(changed=False, txid=newest.txid, replicated_txid=newest.txid if arrived else None)
+
+    async def _has_arrived(self, job: Job, txid: int, timeout: float) -> bool:
+        """Whether the destination holds a transaction file; False where it does not tell within `timeout` seconds."""
+        name = transaction_file(job.database, txid).name
+        whole = f"{job.location}/{name}"
+        if self._arrived.get(job.name) != whole:
+            try:
+                async with asyncio.timeout(timeout):
+                    if not await job.location.holds(name, job.credentials):
+                        return False
+            except (ReplicaError, TimeoutError):
+                return False
+            self._arrived[job.name] = whole
+        return True
 
     async def uploaded(self, job: Job, *, timeout: float) -> bool:
         """Wait until all that is committed now is at the destination; False if it is not within `timeout` seconds."""

@@ -394,6 +394,7 @@ class Lanes:
             lane.jobs[job.name] = job
 
         async def before_start() -> None:
+            lane.watched_since.clear()
             await asyncio.to_thread(settings.socket.unlink, missing_ok=True)
             if job.alone:
                 await self._before_alone(lane, job.name)

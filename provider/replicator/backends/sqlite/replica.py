@@ -139,6 +139,10 @@ class ReplicaLocation(ABC):
         None where no such write is under way. Raises ReplicaError's kinds.
         """
 
+    @abstractmethod
+    async def holds(self, name: str, credentials: S3Credentials | None) -> bool:
+        """Return whether a transaction file is there whole, by its name. Raises ReplicaError's kinds."""
+
     @property
     @abstractmethod
     def store(self) -> str:
@@ -218,6 +222,10 @@ class S3Location(ReplicaLocation):
     async def arrived(self, name: str, credentials: S3Credentials | None) -> int | None:
         key = f"{self.prefix}/{level_in_bucket(0)}/{name}"
         return await self._in_thread(credentials, lambda s3: objects.parts_in_bucket(s3, self.bucket, key))
+
+    async def holds(self, name: str, credentials: S3Credentials | None) -> bool:
+        key = f"{self.prefix}/{level_in_bucket(0)}/{name}"
+        return await self._in_thread(credentials, lambda s3: objects.is_any_in_bucket(s3, self.bucket, [key]))
 
     @property
     def store(self) -> str:
@@ -345,6 +353,9 @@ class FolderLocation(ReplicaLocation):
 
     async def arrived(self, name: str, credentials: S3Credentials | None) -> int | None:
         return await self._in_thread(lambda: objects.size_in_folder(self.folder / level_in_folder(0) / f"{name}.tmp"))
+
+    async def holds(self, name: str, credentials: S3Credentials | None) -> bool:
+        return await self._in_thread((self.folder / level_in_folder(0) / name).exists)
 
     @property
     def store(self) -> str:

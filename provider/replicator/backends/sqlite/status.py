@@ -13,7 +13,7 @@ from replicator.backends.sqlite.litestream import EngineError, EngineTimeout, Li
 from replicator.backends.sqlite.positions import Position, batch_time
 from replicator.backends.sqlite.record import Phase, Record
 from replicator.backends.sqlite.uploads import Upload
-from replicator.model import Checkpoint, StreamState, StreamStatus, format_time
+from replicator.model import Checkpoint, StreamState, StreamStatus, format_time, parse_duration
 
 ASK_WITHIN = 2.0
 """Seconds that a process has for an answer."""
@@ -27,6 +27,9 @@ class Answer:
 
     :param upload: the file that is on its way, where the last upload is no longer fresh.
     :param gets_on: that file moves.
+    :param prompt_since: a transaction file that is made from then on holds no change that was written before the
+        engine's last look. An earlier one may hold all that was written while no process looked; `None` where every
+        one may.
     """
 
     listed: ListedDatabase | None = None
@@ -34,6 +37,7 @@ class Answer:
     error: str | None = None
     upload: Upload | None = None
     gets_on: bool = False
+    prompt_since: datetime | None = None
 
 
 async def ask(lane: Lane, job: Job, listed: ListedDatabase | None, now: datetime) -> Answer:
@@ -46,12 +50,21 @@ async def ask(lane: Lane, job: Job, listed: ListedDatabase | None, now: datetime
         return Answer(listed, gets_on=lane.moves())
     except EngineError as error:
         return Answer(listed, error=error.text)
+    watched_since = lane.watched_since.get(job.name)
+    prompt_since = watched_since + _looks_every(job) if watched_since is not None else None
     age = age_of(listed, now)
     if listed is None or (age is not None and age <= stale_after(job.interval)):
-        return Answer(listed, synced)
+        return Answer(listed, synced, prompt_since=prompt_since)
     upload = await lane.upload(job, synced.replicated_txid)
     gets_on = await lane.gets_on(job, quiet_for=age.total_seconds() if age else 0.0)
-    return Answer(listed, synced, upload=upload, gets_on=gets_on)
+    return Answer(listed, synced, upload=upload, gets_on=gets_on, prompt_since=prompt_since)
+
+
+def _looks_every(job: Job) -> timedelta:
+    """How often litestream looks at the WAL."""
+    if (told := job.options.get("monitor-interval")) is not None:
+        return parse_duration(str(told))
+    return min(job.interval or _DEFAULT_INTERVAL, _DEFAULT_INTERVAL)
 
 
 def age_of(listed: ListedDatabase | None, now: datetime) -> timedelta | None:
@@ -84,6 +97,8 @@ async def status_of(
     txid = answer.synced.txid if answer and answer.synced else None
     replicated = answer.synced.replicated_txid if answer and answer.synced else None
     made, seen, waiting = await asyncio.to_thread(_times, database, replicated, txid)
+    if waiting is not None and (answer is None or answer.prompt_since is None or waiting < answer.prompt_since):
+        waiting = made
     state, error = _state(record, health, answer, now, moving)
     if store_away_since is not None and state in (StreamState.RUNNING, StreamState.CATCHING_UP):
         state = StreamState.FAILED
@@ -94,6 +109,8 @@ async def status_of(
         lag_seconds = 0.0
     elif waiting is not None:
         lag_seconds = round(max((now - waiting).total_seconds(), 0.0), 3)
+    if state is StreamState.RUNNING and lag_seconds is None:
+        state = StreamState.CATCHING_UP
     reached = record.reached if record.paused else None
     if replicated is not None:
         reached = Checkpoint(lsn=str(Position(record.generation, replicated)), wall=made)

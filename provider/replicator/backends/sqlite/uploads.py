@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.positions import transaction_file
 from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3Credentials
 from replicator.backends.sqlite.wal import newest_transaction
@@ -75,8 +77,27 @@ async def next_upload(
         return Upload(None, waiting.size)
 
 
+def _newest_in_parts(database: Path) -> int | None:
+    """Return the transaction of the newest file that goes in parts; `None` where no file does."""
+    found = []
+    for path in LITESTREAM.transactions_of(database).glob("*.ltx"):
+        with suppress(OSError):  # litestream has removed it
+            if path.stat().st_size > PART:
+                found.append(int(path.stem.partition("-")[2], 16))
+    return max(found, default=None)
+
+
 async def newest_upload(database: Path, location: ReplicaLocation, credentials: S3Credentials | None) -> Upload | None:
-    """Return the upload of the newest file, where nothing tells which one is on its way."""
+    """Return the upload that is on its way, where nothing tells which one it is.
+
+    That of the newest file which goes in parts, if the destination has some of them; else that of the newest file.
+    While a large file is uploaded, smaller ones are written.
+    """
+    large = await asyncio.to_thread(_newest_in_parts, database)
+    if large is not None:
+        upload = await next_upload(database, large - 1, location, credentials)
+        if upload is not None and upload.arrived is not None:
+            return upload
     newest = await asyncio.to_thread(newest_transaction, database)
     return await next_upload(database, newest - 1 if newest else None, location, credentials)
 
@@ -87,7 +108,7 @@ class Arrivals:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._replicated: int | None = None
-        self._since = clock()
+        self._since = self._looked = clock()
 
     def get_on(self, replicated: int | None, waiting: Waiting | None, moves: bool, quiet_for: float) -> bool:
         """Return whether the upload that is under way is to be left alone.
@@ -98,10 +119,13 @@ class Arrivals:
             that goes in parts only.
         :param quiet_for: seconds since the last upload ended, or since there is one to wait for.
         """
-        now = self._clock()
+        now, before = self._clock(), self._looked
+        self._looked = now
         if replicated != self._replicated:
-            failed = replicated is None
-            self._replicated, self._since = replicated, now - quiet_for
+            failed, began = replicated is None, self._replicated is None
+            # Another file has arrived since the look before. The engine notes its time with the last one of many.
+            self._since = now - quiet_for if failed or began else max(now - quiet_for, before)
+            self._replicated = replicated
             if failed:
                 return False
         if waiting is None:
