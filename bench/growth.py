@@ -15,7 +15,7 @@ from bench.measure import Result, judge
 from bench.stacks import of_memory
 
 HUNDRED = 100
-_COMPARED = 3  # hundreds of each end; the first hundred of all warms up
+_COMPARED = 10  # hundreds of each end, at most; the first hundred of all warms up
 
 
 def memory_10000(count: int) -> list[Result]:

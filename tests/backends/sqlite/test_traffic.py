@@ -26,6 +26,7 @@ while True:
 def sender() -> Iterator[tuple[int, socket.socket]]:
     """A process that sends without an end, and the other side of its connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144)  # the kernel would enlarge it while it is read
         process = subprocess.Popen([sys.executable, "-c", SENDER, str(server.getsockname()[1])])
         try:
             line, _ = server.accept()

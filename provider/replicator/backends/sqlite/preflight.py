@@ -12,7 +12,7 @@ from replicator.backends.sqlite.record import FileId, Record
 from replicator.backends.sqlite.replica import PrefixContents, ReplicaError, ReplicaLocation, S3Credentials
 from replicator.backends.sqlite.room import room_for, size_of
 from replicator.errors import Category, CopiesAgain, DestinationInUse, ReplicatorError
-from replicator.model import DesiredState, Stream, format_size
+from replicator.model import DesiredState, Mode, Stream, format_size
 from replicator.replicator import Finding, Severity
 
 
@@ -69,6 +69,8 @@ async def room(stream: Stream) -> list[Finding]:
 
 async def copies_again(record: Record, stream: Stream) -> list[Finding]:
     """What a change that restarts litestream, or a resume, may upload besides what is new."""
+    if stream.mode is Mode.SNAPSHOT:
+        return []
     resumes = record.paused and stream.desired_state is DesiredState.RUNNING
     if not resumes and (record.paused or _settings(record.stream) == _settings(stream)):
         return []

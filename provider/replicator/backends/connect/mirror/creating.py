@@ -49,6 +49,10 @@ class Creating:
         :returns: False where it is `None`, and there is a connector of the name.
         """
         start = await self._starts.find(marker.stream)
+        with self._streams.being_created(marker.stream.name):
+            return await self._create(marker, side, held, start)
+
+    async def _create(self, marker: Marker, side: Side, held: Held | None, start: Offsets | None) -> bool:
         try:
             if held is None and not await self._create_first(marker, side):
                 return False

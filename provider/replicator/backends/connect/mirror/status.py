@@ -12,7 +12,7 @@ from replicator.backends.connect.marker import Marker, Rewind
 from replicator.backends.connect.mirror.connectors import BACKEND, Side
 from replicator.backends.connect.mirror.copies import Copies, lacking, lost
 from replicator.backends.connect.mirror.ends import AGAIN
-from replicator.backends.connect.mirror.source_view import SourceView, copied_until, lag_of
+from replicator.backends.connect.mirror.source_view import READ_WITHIN, SourceView, copied_until, lag_of
 from replicator.backends.connect.mirror.topics import Naming, some
 from replicator.backends.connect.positions import Offsets, Partition, checkpoint, read, write
 from replicator.errors import DestinationDenied
@@ -106,14 +106,14 @@ def status_of(held: Held, stored: Offsets, seen: Seen, now: datetime, failures: 
     behind = sum(lag.values()) if lag is not None else None
     return StreamStatus(
         name=held.name,
-        state=StreamState.FAILED if error else _state(held, stored, lag, absent),
+        state=StreamState.FAILED if error else _state(held, stored, source, lag, absent),
         last_event=_latest(seen.source),
         last_checkpoint=_checkpoint(stored, source),
         lag_seconds=_age(behind, source, now),
         lag_events=behind,
         events_replicated=replicated(held.marker, stored),
         errors_last_hour=failures,
-        last_error=error or "; ".join([*_waits(held, source, absent), *seen.unseen]) or None,
+        last_error=error or "; ".join([*_waits(held, source, absent, lag), *seen.unseen]) or None,
     )
 
 
@@ -223,7 +223,9 @@ def _replay_of(name: str, topics: Collection[str], source: SourceView) -> str:
     )
 
 
-def _waits(held: Held, source: SourceView | None, absent: Mapping[str, str]) -> list[str]:
+def _waits(
+    held: Held, source: SourceView | None, absent: Mapping[str, str], lag: Mapping[Partition, int] | None
+) -> list[str]:
     """What a stream that has not failed waits for, and what is not known of it."""
     if held.marker.making:
         return [HALF_MADE]
@@ -232,6 +234,10 @@ def _waits(held: Held, source: SourceView | None, absent: Mapping[str, str]) -> 
     found = [*absent.values()][:1]
     if source.unreadable:
         found.append(f"its lag is not known: adminAuthRef may not read {some(source.unreadable)} at the source")
+    elif source.untold:
+        found.append(f"its lag is not known: the source did not tell the offsets of {some(sorted(source.untold))}")
+    elif lag and not source.waiting:
+        found.append(f"the age of what waits is not known: no record was read within {READ_WITHIN:g} s")
     elif not source.topics and held.connector.idle:
         found.append(
             "no topic of the source matches include yet, so nothing is mirrored; topics that the credentials may not "
@@ -267,14 +273,19 @@ def _running_state(held: Held) -> StreamState:
     return StreamState.RUNNING
 
 
-def _state(held: Held, stored: Offsets, lag: Mapping[Partition, int] | None, absent: Mapping[str, str]) -> StreamState:
+def _state(
+    held: Held,
+    stored: Offsets,
+    source: SourceView | None,
+    lag: Mapping[Partition, int] | None,
+    absent: Mapping[str, str],
+) -> StreamState:
     if (state := _running_state(held)) is not StreamState.RUNNING:
         return state
-    if (
-        absent
-        or any(at not in stored for at in lag or ())
-        or any(not is_done(item, stored) for item in held.marker.rewinds)
-    ):
+    unknown = source is not None and lag is None
+    if absent or unknown or any(at not in stored for at in lag or ()):
+        return StreamState.CATCHING_UP
+    if any(not is_done(item, stored) for item in held.marker.rewinds):
         return StreamState.CATCHING_UP
     return StreamState.RUNNING
 

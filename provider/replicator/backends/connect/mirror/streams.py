@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -30,8 +30,10 @@ from replicator.errors import (
     ReplicatorError,
     StreamNotFound,
 )
-from replicator.model import Stream, format_time
+from replicator.model import Stream, StreamState, StreamStatus, format_time
 from replicator.replicator import Description
+
+_BEING_CREATED = "it is being created: its connectors are not started yet"
 
 
 class Streams:
@@ -45,6 +47,16 @@ class Streams:
         self._ends = ends
         self._aliases = aliases
         self._failures = Failures()
+        self._created: set[str] = set()
+
+    @contextmanager
+    def being_created(self, name: str) -> Iterator[None]:
+        """Let a status in this block say that the stream is not running yet, rather than that it is paused."""
+        self._created.add(name)
+        try:
+            yield
+        finally:
+            self._created.discard(name)
 
     # --- finding -----------------------------------------------------------------------------------------------------
 
@@ -107,7 +119,7 @@ class Streams:
         return [
             Description(
                 stream=self.as_found(held),
-                status=status_of(held, stored, _seen(source, copy, other), now, self._failures.count(held)),
+                status=self._status(held, stored, _seen(source, copy, other), now),
                 engine_objects=_objects(held, source),
                 source_end=by_part(source.latest) if isinstance(source, SourceView) else {},
                 reached=by_part(reached(stored, source)) if isinstance(source, SourceView) else {},
@@ -115,6 +127,12 @@ class Streams:
             )
             for (held, stored, other), source, copy, found in zip(there, sources, copies, findings, strict=True)
         ] + [self._outline(held, error) for held, error, _ in answered if isinstance(error, ReplicatorError)]
+
+    def _status(self, held: Held, stored: Offsets, seen: Seen, now: datetime) -> StreamStatus:
+        status = status_of(held, stored, seen, now, self._failures.count(held))
+        if held.name in self._created and status.state is StreamState.PAUSED:
+            return status.model_copy(update={"state": StreamState.CATCHING_UP, "last_error": _BEING_CREATED})
+        return status
 
     async def positions(self, stream: Stream) -> dict[Partition, int]:
         """The next offset to copy, by partition; raise `StreamNotFound` where it is gone."""
