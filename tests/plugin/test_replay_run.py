@@ -162,7 +162,7 @@ async def test_a_run_that_failed_says_how_to_run_it_again(provider: Provider) ->
     error = await failing(provider.create(RUN, urn=URN))
     assert (error.details() or "").splitlines() == [
         "stream 'orders': disk full [RPL-REPLAY-FAILED]",
-        "  → mend that, then change triggers: another run has another key",
+        "  → correct the cause, then change triggers, which makes a new run with a new key",
     ]
 
 

@@ -165,7 +165,7 @@ class PolicyFile:
         prefix = f"the agent's policy file {self._path}"
         return PolicyUnusable(
             problem if problem.startswith(prefix) else f"{prefix} {_clause(problem)}",
-            fix="mend the file; root or the agent's user owns it and its folders, and nobody else may write to them",
+            fix="correct the file; root or the agent's user owns it and its folders, and nobody else may write to them",
         )
 
 

@@ -1,4 +1,4 @@
-"""Where the provider's configuration was written, which is where a person mends it."""
+"""Where the provider's configuration was written, which is where a person corrects it."""
 
 from __future__ import annotations
 

@@ -36,6 +36,6 @@ async def run_replay(
         raise ReplayFailed(
             ended.error or "the engine gives no reason",
             stream=at.name,
-            fix="mend that, and replay under another key; this one stays with its failure",
+            fix="correct the cause, then replay with a new key; a key that has failed cannot be used again",
         )
     return ended

@@ -35,7 +35,7 @@ from replicator.messages import Messages
 from replicator.replicator import ReplayPlan, ReplayProgress, ReplayState
 from replicator.values import drop_unknown, path_text, strip
 
-_FAILED_FIX = "mend that, then change triggers: another run has another key"
+_FAILED_FIX = "correct the cause, then change triggers, which makes a new run with a new key"
 
 
 def run_key(urn: str, inputs: ReplayRunInputs) -> str:

@@ -141,8 +141,8 @@ class ReplayRun(pulumi.CustomResource):
 
         The run has an idempotency key, made from the resource's URN and its inputs. A run that was cut off, by a crash or by
         ^C, is joined by the next `pulumi up` and never begun twice. Each change of an input is another run; `triggers` are
-        there to ask for one. A run that failed stays failed: mend the cause and change `triggers`. Removing the resource undoes
-        nothing.
+        there to ask for one. A run that failed stays failed: correct the cause and change `triggers`. Removing the resource
+        undoes nothing.
 
         The preview says what the run would do, and refuses a start that is no longer retained.
 
@@ -191,8 +191,8 @@ class ReplayRun(pulumi.CustomResource):
 
         The run has an idempotency key, made from the resource's URN and its inputs. A run that was cut off, by a crash or by
         ^C, is joined by the next `pulumi up` and never begun twice. Each change of an input is another run; `triggers` are
-        there to ask for one. A run that failed stays failed: mend the cause and change `triggers`. Removing the resource undoes
-        nothing.
+        there to ask for one. A run that failed stays failed: correct the cause and change `triggers`. Removing the resource
+        undoes nothing.
 
         The preview says what the run would do, and refuses a start that is no longer retained.
 

@@ -22,8 +22,8 @@ _END_WITHIN = 0.3
 class SshExchange:
     """Requests to the socket of an address. Belongs to one event loop.
 
-    A failure that waiting cannot mend is raised as the `AgentUnreachable` that it is; one that may pass is the cause of
-    a `ConnectError` or `BrokenError`.
+    A failure that waiting cannot resolve is raised as the `AgentUnreachable` that it is; one that may pass is the cause
+    of a `ConnectError` or `BrokenError`.
 
     :param start_hint: what a person does where no agent runs.
     """
@@ -89,7 +89,7 @@ class SshExchange:
         return self._socket
 
     async def _explain(self) -> AgentUnreachable:
-        """The error behind a connection that the host did not make. Raised where waiting cannot mend it."""
+        """The error behind a connection that the host did not make. Raised where waiting cannot resolve it."""
         host, socket = self._address.host, self._socket
         async with self._turn:
             if self._why is None or not self._is_fresh(self._why[0]):
