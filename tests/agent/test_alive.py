@@ -10,6 +10,7 @@ import os
 import resource
 import socket
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,13 @@ from tests.engines import make_database, wait_until
 
 HALF_HEAD = b"GET /v1/litestream/streams HTTP/1.1\r\nHost: "
 HALF_BODY = b"PUT /v1/litestream/streams HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n{"
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose name leaves room for the sockets below it, as that of a worker of pytest-xdist does not."""
+    with tempfile.TemporaryDirectory(prefix="rpl-") as name:
+        yield Path(name)
 
 
 @pytest.fixture
@@ -98,9 +106,9 @@ def _flock(path: Path) -> Iterator[None]:
 @pytest.mark.parametrize("below", ["", "registry", "daemons"])
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o1777])
 async def test_a_folder_that_others_may_write_to_is_refused_with_the_command(
-    tmp_path: Path, below: str, mode: int
+    short_path: Path, below: str, mode: int
 ) -> None:
-    folder = StateFolder(tmp_path / "state")
+    folder = StateFolder(short_path / "state")
     folder.make()
     shared = folder.path / below
     shared.chmod(mode)
@@ -114,15 +122,15 @@ async def test_a_folder_that_others_may_write_to_is_refused_with_the_command(
         assert stat.S_IMODE(folder.lock.stat().st_mode) == 0o600
 
 
-async def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = StateFolder(tmp_path)
+async def test_a_folder_of_another_user_is_refused(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = StateFolder(short_path)
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     with pytest.raises(InvalidConfig, match="belongs to another user"):
         folder.make()
 
 
-async def test_a_lock_that_is_a_link_is_refused_and_nothing_is_written_over(tmp_path: Path) -> None:
-    folder, precious = StateFolder(tmp_path / "state"), tmp_path / "precious"
+async def test_a_lock_that_is_a_link_is_refused_and_nothing_is_written_over(short_path: Path) -> None:
+    folder, precious = StateFolder(short_path / "state"), short_path / "precious"
     folder.make()
     precious.write_text("mine")
     folder.lock.symlink_to(precious)
@@ -141,22 +149,22 @@ async def test_a_lock_that_is_a_link_is_refused_and_nothing_is_written_over(tmp_
 
 
 @pytest.mark.parametrize("name", ["agent.lock", "agent.log"])
-def test_a_start_follows_no_link(tmp_path: Path, name: str) -> None:
-    state, precious = tmp_path / "state", tmp_path / "precious"
+def test_a_start_follows_no_link(short_path: Path, name: str) -> None:
+    state, precious = short_path / "state", short_path / "precious"
     StateFolder(state).make()
     precious.write_text("mine")
     (state / name).symlink_to(precious)
-    code, _, err = call("agent", "start", "--socket", str(tmp_path / "a.sock"), "--state", str(state))
+    code, _, err = call("agent", "start", "--socket", str(short_path / "a.sock"), "--state", str(state))
     assert (code, precious.read_text()) == (1, "mine")
     assert "it is a symbolic link" in err
 
 
-async def test_who_holds_a_folder_says_where_it_listens(tmp_path: Path) -> None:
-    folder, here = StateFolder(tmp_path / "state"), tmp_path / "a.sock"
+async def test_who_holds_a_folder_says_where_it_listens(short_path: Path) -> None:
+    folder, here = StateFolder(short_path / "state"), short_path / "a.sock"
     assert folder.holder_at(here) is None
     async with folder.locked(here):
         assert folder.holder_at(here) == os.getpid() == folder.holder()
-        assert folder.holder_at(tmp_path / "b.sock") is None
+        assert folder.holder_at(short_path / "b.sock") is None
         # As the host of a container sees it: that number is another process here.
         folder.lock.write_text(f"1\n{here}\n")
         assert (folder.holder(), folder.holder_at(here)) == (1, None)
@@ -206,11 +214,11 @@ def test_an_agent_that_cannot_listen_again_is_found_and_stopped(host: Host) -> N
 
 
 async def test_a_process_that_does_not_hold_the_folder_is_never_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The negative control of the above: the number in the file alone is not believed."""
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("a process was sent a signal"))
-    folder, here = StateFolder(tmp_path / "state"), tmp_path / "a.sock"
+    folder, here = StateFolder(short_path / "state"), short_path / "a.sock"
     async with folder.locked(here):
         folder.lock.write_text(f"1\n{here}\n")
         assert await asyncio.to_thread(call, "agent", "stop", "--socket", str(here), "--state", str(folder.path)) == (

@@ -229,12 +229,16 @@ class Brokers:
         futures = await self._call(lambda client: client.describe_configs(resources, request_timeout=PATIENCE))
         return await self._each({resource.name: future for resource, future in futures.items()})
 
-    async def times(self, offsets: Mapping[Partition, int], within: float) -> dict[Partition, Around]:
+    async def times(
+        self, offsets: Mapping[Partition, int], earliest: Mapping[Partition, int], within: float
+    ) -> dict[Partition, Around]:
         """The times of the records beside each offset, as far as they can be read in `within` seconds.
 
         What takes up offsets where there is no record are the marks of transactions.
+
+        :param earliest: the first offsets that are retained.
         """
-        return await _in_thread(times_around, self._config, offsets, within) if offsets else {}
+        return await _in_thread(times_around, self._config, offsets, earliest, within) if offsets else {}
 
     async def keys(self, partitions: Collection[Partition], within: float) -> dict[Partition, list[bytes | None]]:
         """The keys of the first records of partitions, as far as they can be read in `within` seconds."""

@@ -33,14 +33,16 @@ class Around:
     after: int | None
 
 
-def times_around(config: Mapping[str, Any], offsets: Mapping[Partition, int], within: float) -> dict[Partition, Around]:
+def times_around(
+    config: Mapping[str, Any], offsets: Mapping[Partition, int], earliest: Mapping[Partition, int], within: float
+) -> dict[Partition, Around]:
     """Return the times of the records around each offset, as far as they can be read in `within` seconds.
 
-    The offset before must be retained, though there may be no record at it.
+    :param earliest: the first offsets that are retained.
     """
     found: dict[Partition, Around] = {}
     before: dict[Partition, int] = {}
-    with _reading(config, {at: max(0, offset - 1) for at, offset in offsets.items()}) as consumer:
+    with _reading(config, {at: max(earliest.get(at, 0), offset - 1) for at, offset in offsets.items()}) as consumer:
         for at, message in _messages(consumer, left := set(offsets), within):
             kind, stamp = message.timestamp()
             is_record = message.error() is None and bool(kind)

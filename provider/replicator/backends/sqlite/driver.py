@@ -18,7 +18,7 @@ from replicator.backends.ownership import is_replaced, may_remove, settle_owner
 from replicator.backends.sqlite import adoption, preflight, replays
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite.dialect import LITESTREAM
-from replicator.backends.sqlite.keeper import Keeper
+from replicator.backends.sqlite.keeper import Keeper, engine_settings
 from replicator.backends.sqlite.lanes import Launch
 from replicator.backends.sqlite.litestream import EngineError
 from replicator.backends.sqlite.places import (
@@ -289,8 +289,13 @@ class SqliteDriver:
             ):
                 found += await preflight.room(stream)
             else:
-                found += await preflight.copies_again(record, stream)
+                found += await self._copies_again(record, stream)
         return found
+
+    async def _copies_again(self, record: Record, stream: Stream) -> list[Finding]:
+        restarts = engine_settings(record.stream) != engine_settings(with_canonical_options(stream))
+        file = await self._keeper.file_of(stream)
+        return await preflight.copies_again(record, stream, file, restarts=restarts)
 
     async def plan_replay(
         self,

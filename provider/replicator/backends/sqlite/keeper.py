@@ -111,7 +111,7 @@ class Keeper(Attachment):
         swapped = not new_source and record.file is not None and file != record.file
         moved = new_place or new_source or swapped
         changed = record.model_copy(update={"stream": stream, "file": file})
-        if not moved and _engine_settings(old) == _engine_settings(stream):
+        if not moved and engine_settings(old) == engine_settings(stream):
             if changed != record:
                 await self.store.put(changed)
             await self._settle(changed)
@@ -288,7 +288,7 @@ def _remove_folder(folder: Path) -> None:
         rmtree(folder.name, ignore_errors=True, dir_fd=parent)
 
 
-def _engine_settings(stream: Stream) -> tuple[object, ...]:
+def engine_settings(stream: Stream) -> tuple[object, ...]:
     """What the engine's process has to be started with."""
     declared = canonical(stream)
     return (

@@ -67,12 +67,15 @@ async def room(stream: Stream) -> list[Finding]:
     return [Finding.of(faults.of_database(db.DatabaseFull(path, str(found)), stream.name), severity)]
 
 
-async def copies_again(record: Record, stream: Stream) -> list[Finding]:
-    """What a change that restarts litestream, or a resume, may upload besides what is new."""
-    if stream.mode is Mode.SNAPSHOT:
-        return []
-    resumes = record.paused and stream.desired_state is DesiredState.RUNNING
-    if not resumes and (record.paused or _settings(record.stream) == _settings(stream)):
+async def copies_again(record: Record, stream: Stream, file: FileId, *, restarts: bool) -> list[Finding]:
+    """What a change of a stream that stays at its place may upload besides what is new.
+
+    :param file: which file the database is now.
+    :param restarts: litestream has to be started with other settings.
+    """
+    resumes = record.paused and stream.desired_state is DesiredState.RUNNING and stream.mode is not Mode.SNAPSHOT
+    swapped = record.file is not None and record.file != file
+    if not (swapped or record.reseed_due or resumes or (restarts and not record.paused)):
         return []
     path = source_path(stream)
     try:
@@ -80,20 +83,20 @@ async def copies_again(record: Record, stream: Stream) -> list[Finding]:
         lost = resumes and await wal.grown(path) is None
     except OSError:
         return []
-    if lost:
-        text = (
-            f"re-snapshots, {size}: the WAL was restarted while the stream was paused, so the whole database is copied"
-        )
+    why = None
+    if swapped:
+        why = f"another file took the place of {path}"
+    elif record.reseed_due:
+        why = "its replica cannot be continued"
+    elif lost:
+        why = "the WAL was restarted while the stream was paused"
+    if why is not None:
+        text = f"re-snapshots, {size}: {why}, so the whole database is copied"
     else:
         text = f"may re-snapshot, {size}: if the application restarts its WAL before litestream holds it, the whole "
         text += "database is copied; else only what is new is uploaded"
-    severity = Severity.WARNING if lost else Severity.INFO
-    return [Finding.of(CopiesAgain(text, property="desiredState" if resumes else None), severity)]
-
-
-def _settings(stream: Stream) -> tuple[object, ...]:
-    """What a litestream process is started with."""
-    return stream.checkpoint_interval, stream.options, stream.destination.auth_ref
+    error = CopiesAgain(text, property="desiredState" if resumes else None)
+    return [Finding.of(error, Severity.WARNING if why else Severity.INFO)]
 
 
 async def findings(*checks: Callable[[], Awaitable[None]]) -> list[Finding]:

@@ -115,7 +115,7 @@ NOT_APPLIED = MARKER.model_copy(update={"rewinds": (rewind(until="orders=5", app
         (held(MARKER, "PAUSED FAILED", trace="boom"), "orders=5", seen("orders=5"), FAILED),
         (held(MARKER), "orders=2", seen("orders=5", "orders=3"), FAILED),
         (held(MARKER, "PAUSED PAUSED"), "orders=2", seen("orders=5", "orders=3"), FAILED),
-        (held(MARKER, "PAUSED"), "", seen(""), PAUSED),
+        (held(MARKER, "PAUSED"), "orders=1", seen("orders=1"), PAUSED),
         (parts("RUNNING RUNNING", "RUNNING RUNNING"), "orders=5", seen("orders=5"), RUNNING),
         (parts("RUNNING RUNNING", "PAUSED PAUSED"), "orders=5", seen("orders=5"), PAUSED),
         (parts("RUNNING RUNNING", "RUNNING FAILED"), "orders=5", seen("orders=5"), FAILED),
@@ -158,7 +158,8 @@ ADMIN = Marker(stream=declare(source={"adminAuthRef": "env://ADMIN_*", "authRef"
         (ALL, "orders=5", seen("orders=5"), copies("0"), FAILED, "ends at offset 0, and 5 offsets of orders/0"),
         (ALL, "orders=5", seen("orders=5", "orders=5"), copies("0"), RUNNING, None),  # nothing is left to lack
         (ALL, "orders=5", seen("orders=5"), copies(""), FAILED, "is not at the destination, and 5 offsets"),
-        (ALL, "orders=5,5", seen("orders=5,5"), copies("5", partitions=1), CATCHING_UP, "has 1 partition at the"),
+        (ALL, "orders=5,5", seen("orders=5,5"), copies("5", partitions=1), FAILED, "source.orders/1 is not at the"),
+        (ALL, "orders=5", seen("orders=5,0"), copies("5", partitions=1), CATCHING_UP, "has 1 partition at the"),
         (ALL, "", seen("orders=0"), copies(""), CATCHING_UP, "source.orders is not at the destination yet"),
         (ALL, "", seen("orders=0"), copies("", refusals=DENIED), FAILED, "the credentials may not create it"),
         (ALL, "", seen("orders=0"), copies("", refusals={COPY: EngineRefused("policy")}), FAILED, "created at the"),
@@ -180,6 +181,22 @@ def test_the_state_looks_at_both_ends(
     found = status_of(held(marker), at(stored), Seen(source, there), NOON)
     assert found.state is state
     assert (found.last_error is None) if told is None else (told in str(found.last_error))
+
+
+@pytest.mark.parametrize(
+    ("starts", "stored", "source", "there", "lsn"),
+    [
+        ("", "orders=5,5", seen("orders=5,5"), copies("5,0"), "orders=-,0"),
+        ("orders=2", "orders=5", seen("orders=5"), copies("0"), "orders=2"),
+        ("orders=2", "orders=5", seen("orders=5", "orders=3"), copies(""), "orders=3"),
+    ],
+)
+def test_the_replay_begins_where_the_stream_did_and_takes_what_is_lost_alone(
+    starts: str, stored: str, source: SourceView, there: Copies, lsn: str
+) -> None:
+    marker = Marker(stream=declare(mode="cdc"), starts=starts)
+    found = status_of(held(marker), at(stored), Seen(source, there), NOON)
+    assert f'replicator replay orders --lsn "{lsn}" --backend' in str(found.last_error)
 
 
 @pytest.mark.parametrize("source", [seen("", hidden={"orders"}), seen("orders=5", untold={"orders"})])

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from replicator.backends.connect.brokers import Brokers, Cluster, Topic
+from replicator.backends.connect.brokers import Brokers, Cluster, Found, Topic
 from replicator.backends.connect.marker import Marker
 from replicator.backends.connect.mirror.connectors import replication_factor
 from replicator.backends.connect.mirror.declarations import begins_at_the_beginning
-from replicator.backends.connect.mirror.source_view import SourceView
+from replicator.backends.connect.mirror.source_view import READ_WITHIN, SourceView
 from replicator.backends.connect.mirror.topics import Naming
 from replicator.backends.connect.positions import Offsets, Partition, read
+from replicator.backends.connect.reading import Around
 from replicator.errors import DestinationDenied, ReplicatorError
 from replicator.model import Stream
 
@@ -24,7 +25,7 @@ class Copies:
     :param topics: by their own names.
     :param hidden: names that the credentials may not describe.
     :param refusals: why a copy that is not there could not be created, by its name.
-    :param thin: partitions of copies that hold clearly less than what was copied to them.
+    :param thin: partitions of copies that hold clearly less than what was copied to them, and begin later.
     """
 
     topics: Mapping[str, Topic]
@@ -53,26 +54,29 @@ def copied(marker: Marker, stored: Offsets, source: SourceView) -> dict[Partitio
     return {at: count for at, count in counts.items() if count > 0}
 
 
-def lost(marker: Marker, stored: Offsets, source: SourceView, copies: Copies) -> dict[str, str]:
-    """Return what the destination no longer holds of what was copied: a clause for each topic of the source."""
+def lost(marker: Marker, stored: Offsets, source: SourceView, copies: Copies) -> dict[Partition, str]:
+    """Return what the destination no longer holds of what was copied: a clause for each partition of the source."""
     naming = Naming.of(marker.stream)
-    found: dict[str, str] = {}
+    found: dict[Partition, str] = {}
     for at, count in sorted(copied(marker, stored, source).items()):
         copy = Partition(naming.at_destination(at.topic), at.number)
-        if copy.topic in copies.hidden or at.topic in found:
+        if copy.topic in copies.hidden:
             continue
-        topic = copies.topics.get(copy.topic)
+        topic, end = copies.topics.get(copy.topic), copies.latest.get(copy)
+        were = f"{_count(count, 'offset')} of {at} were copied"
         if topic is None:
-            found[at.topic] = (
-                f"{copy.topic} is not at the destination, and {_count(count, 'offset')} of {at} were copied"
-            )
-        elif copies.latest.get(copy) == 0 or copy in copies.thin:
-            held = copies.latest[copy]
-            found[at.topic] = (
-                f"{copy} at the destination ends at offset {held}, and {_count(count, 'offset')} of {at} were copied; "
-                "it was deleted or re-created"
-            )
+            found[at] = f"{copy.topic} is not at the destination, and {were}"
+        elif at.number >= topic.partitions:
+            found[at] = f"{copy} is not at the destination, and {were}"
+        elif end == 0 or copy in copies.thin:
+            found[at] = f"{copy} at the destination ends at offset {end}, and {were}; it was deleted or re-created"
     return found
+
+
+def replay_start(marker: Marker, source: SourceView, partitions: Collection[Partition]) -> Offsets:
+    """Return where a replay of partitions begins that copies all once more that the stream has to copy."""
+    starts = read(marker.starts) if marker.starts else {}
+    return {at: max(starts.get(at, 0), source.earliest.get(at, 0)) for at in partitions}
 
 
 def lacking(stream: Stream, source: SourceView, copies: Copies) -> dict[str, str]:
@@ -103,7 +107,7 @@ async def look_at_copies(
     names = [wanted_copies(marker.stream, source.topics) for marker, _, source in streams]
     found = await brokers.look_up({name for wanted in names for name in wanted})
     partitions = [Partition(name, number) for name, topic in found.topics.items() for number in range(topic.partitions)]
-    earliest, latest = await asyncio.gather(brokers.earliest(partitions), brokers.latest(partitions))
+    latest = await brokers.latest(partitions)
 
     async def one(item: tuple[Marker, Offsets, SourceView], wanted: Mapping[str, int], source: Brokers) -> Copies:
         marker, stored, view = item
@@ -112,7 +116,7 @@ async def look_at_copies(
             latest={at: offset for at, offset in latest.items() if at.topic in wanted},
             hidden=found.hidden.intersection(wanted),
         )
-        thin = await _thin(marker, copied(marker, stored, view), seen, earliest, source)
+        thin = await _thin(marker, view, copied(marker, stored, view), seen, brokers, source)
         absent = {name: count for name, count in wanted.items() if name not in seen.topics and name not in seen.hidden}
         return replace(seen, thin=thin, refusals=await refusals(brokers, marker.stream, absent))
 
@@ -167,22 +171,42 @@ def _uncreatable(stream: Stream, name: str, error: ReplicatorError) -> Replicato
 
 
 async def _thin(
-    marker: Marker, counts: Mapping[Partition, int], copies: Copies, earliest: Offsets, source: Brokers
+    marker: Marker, view: SourceView, counts: Mapping[Partition, int], copies: Copies, brokers: Brokers, source: Brokers
 ) -> frozenset[Partition]:
-    """The partitions of copies that have lost nothing by retention, and have less than half of what was copied.
+    """The partitions of copies that have less than half of what was copied, and not its first record.
 
-    Each transaction has at least one record for its mark. In a compacted topic an offset says nothing of records.
+    Half, since each transaction has a record for its mark. Marks of transactions without records, and compaction before
+    the copy, leave fewer records too, but then the first one is there. A copy that has lost records by its own
+    retention is left out. In a topic that is compacted now an offset says nothing of records.
     """
     naming = Naming.of(marker.stream)
-    found: dict[Partition, str] = {}
-    for at, count in counts.items():
-        copy = Partition(naming.at_destination(at.topic), at.number)
-        if earliest.get(copy) == 0 and 2 * copies.latest.get(copy, count) < count:
-            found[copy] = at.topic
-    if not found:
+    few = {
+        at: copy
+        for at, count in counts.items()
+        for copy in [Partition(naming.at_destination(at.topic), at.number)]
+        if 0 < 2 * copies.latest.get(copy, count) < count
+    }
+    if not few:
         return frozenset()
-    kept = await _compacted(source, set(found.values()))
-    return frozenset(copy for copy, topic in found.items() if topic not in kept)
+    starts = replay_start(marker, view, few)
+    earliest, copy_first, first, kept = await asyncio.gather(
+        brokers.earliest(few.values()),
+        brokers.at_time(few.values(), 0),
+        source.times(starts, view.earliest, READ_WITHIN),
+        _compacted(source, {at.topic for at in few}),
+    )
+    return frozenset(
+        copy
+        for at, copy in few.items()
+        if at.topic not in kept and earliest.get(copy) == 0 and _is_later(copy_first.get(copy), first.get(at))
+    )
+
+
+def _is_later(copy: Found | None, source: Around | None) -> bool:
+    """Whether a copy begins with a later record than what was copied to it; False where that is not known."""
+    if copy is None or copy.time is None or source is None or source.after is None:
+        return False
+    return copy.time > source.after
 
 
 async def _compacted(source: Brokers, topics: Collection[str]) -> Collection[str]:

@@ -49,7 +49,7 @@ class Creating:
         :returns: False where it is `None`, and there is a connector of the name.
         """
         start = await self._starts.find(marker.stream)
-        with self._streams.being_created(marker.stream.name):
+        with self._streams.busy(marker.stream.name, "it is being created: its connectors are not started yet"):
             return await self._create(marker, side, held, start)
 
     async def _create(self, marker: Marker, side: Side, held: Held | None, start: Offsets | None) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from replicator.authref import Redactor
 from replicator.backends.connect.brokers import RECENT
-from replicator.backends.connect.cluster import ConnectCluster
+from replicator.backends.connect.cluster import ConnectCluster, ConnectorState
 from replicator.backends.connect.marker import Marker
 from replicator.backends.connect.mirror import preflight
 from replicator.backends.connect.mirror.claims import Claims
@@ -350,7 +350,11 @@ class KafkaMirror:
         target: str | None = None,
     ) -> ReplayProgress:
         async with self._cluster.slot(name):
-            return await self._rewinding.replay(await self._streams.found(name), start, key, method, target)
+            held = await self._streams.found(name)
+            if held.connector.state is ConnectorState.RUNNING:
+                with self._streams.busy(name, "a replay sets its offsets back"):
+                    return await self._rewinding.replay(held, start, key, method, target)
+            return await self._rewinding.replay(held, start, key, method, target)
 
     async def get_replay(self, name: str, key: str) -> ReplayProgress:
         return await self._rewinding.progress(await self._streams.found(name), key)

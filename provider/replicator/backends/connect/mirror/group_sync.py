@@ -23,28 +23,37 @@ _DEFAULTS = {_GROUPS: ".*", _EXCLUDED: "console-consumer-.*, connect-.*, __.*"}
 
 async def group_findings(ends: Ends, streams: Sequence[Held]) -> list[list[Finding]]:
     """Return for each stream what is seen of the groups that it follows; nothing where it follows none."""
-    return await asyncio.gather(*(_findings(ends, held.marker.stream) for held in streams))
+    return await asyncio.gather(*(_findings(ends, held) for held in streams))
 
 
-async def _findings(ends: Ends, stream: Stream) -> list[Finding]:
+async def _findings(ends: Ends, held: Held) -> list[Finding]:
+    stream = held.marker.stream
     if not is_on(stream, GROUPS):
         return []
     try:
         groups, newest = await asyncio.gather(_groups(ends, stream), _last_checkpoint(ends, stream))
     except ReplicatorError as error:
         return [Finding.of(error, Severity.WARNING)]
-    return [group_finding(stream, groups, newest)]
+    there = part_names(stream.name)[0] in {connector.name for connector in held.others}
+    return [group_finding(stream, groups, newest, there=there)]
 
 
-def group_finding(stream: Stream, groups: Sequence[str] | None, newest: datetime | None) -> Finding:
+def group_finding(
+    stream: Stream, groups: Sequence[str] | None, newest: datetime | None, *, there: bool = True
+) -> Finding:
     """Return what is to be said of the groups that a stream follows.
 
     :param groups: those of the source; `None` where it is not known which match.
     :param newest: the time of the last checkpoint; `None` where there is none.
+    :param there: whether the connector that writes the checkpoints exists.
     """
     topic = _checkpoints(stream)
     fix = None
-    if groups is not None and not groups:
+    if not there:
+        fix = (
+            f"the connector {part_names(stream.name)[0]} does not exist, so nothing is synced; run pulumi up --refresh"
+        )
+    elif groups is not None and not groups:
         fix = f"set options.{_GROUPS}, or let a group commit its first offset; MirrorMaker 2 then writes its offsets"
     elif newest is None:
         fix = (

@@ -33,6 +33,7 @@ class SourceView:
     :param ended: partitions with nothing but marks of transactions after what is copied. They take up offsets too.
     :param hidden: topics that the stream takes and that the credentials may not describe. Kafka does not tell whether
         they still exist.
+    :param gone: topics that the stream has taken and that do not exist any more.
     :param untold: topics with partitions whose offsets were not told: their rights or they themselves went meanwhile.
     """
 
@@ -44,6 +45,7 @@ class SourceView:
     copied: Mapping[Partition, int] = field(default_factory=dict)
     ended: frozenset[Partition] = frozenset()
     hidden: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
     untold: frozenset[str] = frozenset()
 
     @property
@@ -106,9 +108,11 @@ async def view(
             latest=_of(names, latest),
             newest=_of(names, newest),
             hidden=found.hidden.intersection({*names, *absent}),
+            gone=frozenset(had - topics.keys() - found.hidden),
             untold=frozenset(untold.intersection(names)),
         )
-        for names, absent in zip(wanted, missing, strict=True)
+        for (marker, stored), names, absent in zip(streams, wanted, missing, strict=True)
+        for had in [taken_before(marker, stored)]
     ]
     lags = [lag_of(stored, item) for item, (_, stored) in zip(views, streams, strict=True)]
     firsts = [{at: item.latest[at] - lag for at, lag in lag.items()} for item, lag in zip(views, lags, strict=True)]
@@ -140,7 +144,12 @@ def expected(marker: Marker, stored: Offsets) -> set[str]:
     They are those that it has copied, those that were there when it was created or changed, and those that `include`
     names.
     """
-    return {*named(marker.stream), *taken(marker.stream, {*marker.topics, *(at.topic for at in stored)})}
+    return {*named(marker.stream), *taken_before(marker, stored)}
+
+
+def taken_before(marker: Marker, stored: Offsets) -> set[str]:
+    """Return the topics that a stream has copied, or that were there when it was created or changed."""
+    return set(taken(marker.stream, {*marker.topics, *(at.topic for at in stored)}))
 
 
 async def _times(
@@ -157,7 +166,7 @@ async def _times(
                 turns.append(turn := {})
             turn[at] = offset
     for turn, found in zip(
-        turns, await asyncio.gather(*(brokers.times(turn, READ_WITHIN) for turn in turns)), strict=True
+        turns, await asyncio.gather(*(brokers.times(turn, earliest, READ_WITHIN) for turn in turns)), strict=True
     ):
         times |= {(at, turn[at]): around for at, around in found.items()}
     return times

@@ -10,7 +10,7 @@ from replicator.backends.connect.brokers import Topic
 from replicator.backends.connect.cluster import Connector, Offset
 from replicator.backends.connect.marker import Marker, Rewind
 from replicator.backends.connect.mirror.connectors import BACKEND, Side
-from replicator.backends.connect.mirror.copies import Copies, lacking, lost
+from replicator.backends.connect.mirror.copies import Copies, lacking, lost, replay_start
 from replicator.backends.connect.mirror.ends import AGAIN
 from replicator.backends.connect.mirror.source_view import READ_WITHIN, SourceView, copied_until, lag_of
 from replicator.backends.connect.mirror.topics import Naming, some
@@ -198,7 +198,7 @@ def _faults(held: Held, stored: Offsets, source: SourceView, copies: Copies | No
     if copies is None:
         return found
     if gone_copies := lost(held.marker, stored, source, copies):
-        found.append(f"{some([*gone_copies.values()])}; {_replay_of(held.name, gone_copies, source)}")
+        found.append(f"{some([*gone_copies.values()])}; {_replay_of(held, gone_copies, source)}")
     denied = [name for name, error in copies.refusals.items() if isinstance(error, DestinationDenied)]
     if denied:
         found.append(
@@ -213,12 +213,12 @@ def _faults(held: Held, stored: Offsets, source: SourceView, copies: Copies | No
     return [*found, *refused[:1]]
 
 
-def _replay_of(name: str, topics: Collection[str], source: SourceView) -> str:
-    """How to copy all of some topics once more."""
-    lsn = write({at: source.earliest.get(at, 0) for at in source.latest if at.topic in topics}) or ""
+def _replay_of(held: Held, partitions: Collection[Partition], source: SourceView) -> str:
+    """How to copy partitions once more."""
+    lsn = write(replay_start(held.marker, source, partitions)) or ""
     start = f'--lsn "{lsn}"' if len(lsn) <= _LSN_SHOWN else "--lsn with the offsets to begin at"
     return (
-        f"to copy what the source still has once more: replicator replay {name} {start} --backend {BACKEND} "
+        f"to copy what the source still has once more: replicator replay {held.name} {start} --backend {BACKEND} "
         "--address WORKER_URL"
     )
 
@@ -238,7 +238,7 @@ def _waits(
         found.append(f"its lag is not known: the source did not tell the offsets of {some(sorted(source.untold))}")
     elif lag and not source.waiting:
         found.append(f"the age of what waits is not known: no record was read within {READ_WITHIN:g} s")
-    elif not source.topics and held.connector.idle:
+    elif not source.topics:
         found.append(
             "no topic of the source matches include yet, so nothing is mirrored; topics that the credentials may not "
             "describe are not listed"
@@ -282,8 +282,8 @@ def _state(
 ) -> StreamState:
     if (state := _running_state(held)) is not StreamState.RUNNING:
         return state
-    unknown = source is not None and lag is None
-    if absent or unknown or any(at not in stored for at in lag or ()):
+    nothing = source is not None and (lag is None or not source.topics)
+    if absent or nothing or any(at not in stored for at in lag or ()):
         return StreamState.CATCHING_UP
     if any(not is_done(item, stored) for item in held.marker.rewinds):
         return StreamState.CATCHING_UP

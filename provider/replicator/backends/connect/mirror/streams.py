@@ -19,7 +19,7 @@ from replicator.backends.connect.mirror.failures import Failures
 from replicator.backends.connect.mirror.group_sync import group_findings
 from replicator.backends.connect.mirror.source_view import SourceView, reached, view
 from replicator.backends.connect.mirror.status import Held, Seen, by_part, next_offsets, outline_of, status_of
-from replicator.backends.connect.mirror.topics import Naming, exclude_patterns_of_0_1
+from replicator.backends.connect.mirror.topics import Naming, exclude_patterns_of_0_1, some
 from replicator.backends.connect.place import End, place
 from replicator.backends.connect.positions import Offsets, Partition
 from replicator.errors import (
@@ -28,12 +28,11 @@ from replicator.errors import (
     NotOurs,
     RecordUnreadable,
     ReplicatorError,
+    SourceMissing,
     StreamNotFound,
 )
 from replicator.model import Stream, StreamState, StreamStatus, format_time
-from replicator.replicator import Description
-
-_BEING_CREATED = "it is being created: its connectors are not started yet"
+from replicator.replicator import Description, Finding, Severity
 
 
 class Streams:
@@ -47,16 +46,16 @@ class Streams:
         self._ends = ends
         self._aliases = aliases
         self._failures = Failures()
-        self._created: set[str] = set()
+        self._busy: dict[str, str] = {}
 
     @contextmanager
-    def being_created(self, name: str) -> Iterator[None]:
-        """Let a status in this block say that the stream is not running yet, rather than that it is paused."""
-        self._created.add(name)
+    def busy(self, name: str, what: str) -> Iterator[None]:
+        """Let a status in this block say what is done to the stream, rather than that it is paused."""
+        self._busy[name] = what
         try:
             yield
         finally:
-            self._created.discard(name)
+            self._busy.pop(name, None)
 
     # --- finding -----------------------------------------------------------------------------------------------------
 
@@ -123,15 +122,15 @@ class Streams:
                 engine_objects=_objects(held, source),
                 source_end=by_part(source.latest) if isinstance(source, SourceView) else {},
                 reached=by_part(reached(stored, source)) if isinstance(source, SourceView) else {},
-                findings=tuple(found),
+                findings=(*_of_gone(source), *found),
             )
             for (held, stored, other), source, copy, found in zip(there, sources, copies, findings, strict=True)
         ] + [self._outline(held, error) for held, error, _ in answered if isinstance(error, ReplicatorError)]
 
     def _status(self, held: Held, stored: Offsets, seen: Seen, now: datetime) -> StreamStatus:
         status = status_of(held, stored, seen, now, self._failures.count(held))
-        if held.name in self._created and status.state is StreamState.PAUSED:
-            return status.model_copy(update={"state": StreamState.CATCHING_UP, "last_error": _BEING_CREATED})
+        if status.state is StreamState.PAUSED and (what := self._busy.get(held.name)):
+            return status.model_copy(update={"state": StreamState.CATCHING_UP, "last_error": what})
         return status
 
     async def positions(self, stream: Stream) -> dict[Partition, int]:
@@ -318,6 +317,13 @@ def differing(connector: Connector, config: Mapping[str, str]) -> set[str]:
     """The keys of which a connector has another value than it should."""
     there = {key: value for key, value in connector.config.items() if key != "name"}
     return {key for key in there.keys() | config.keys() if there.get(key) != config.get(key)}
+
+
+def _of_gone(source: SourceView | Unseen) -> list[Finding]:
+    if not isinstance(source, SourceView) or not source.gone:
+        return []
+    text = f"{some(sorted(source.gone))} does not exist at the source any more; its copy stays as it is"
+    return [Finding(severity=Severity.WARNING, code=SourceMissing.code, message=text, property="include")]
 
 
 def _seen(source: SourceView | Unseen, copies: Copies | Unseen, other: str | None) -> Seen:
