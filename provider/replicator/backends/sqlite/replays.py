@@ -181,6 +181,14 @@ def _check_target(record: Record, sources: Sources, target: str | None) -> Path:
             property="target",
             fix="remove it first, or name another path",
         )
+    for ending in ("-wal", "-shm", "-journal"):
+        if os.path.lexists(beside := f"{path}{ending}"):
+            raise ReplayRefused(
+                f"{beside} exists, and SQLite would read it into the copy",
+                stream=record.name,
+                property="target",
+                fix="remove it first, or name another path",
+            )
     return path
 
 

@@ -11,9 +11,7 @@ import pytest
 from confluent_kafka import Producer
 from replicator.model import Checkpoint, StreamState, StreamStatus
 
-from tests.backends.connect.mirror.bed import START, Bed, delete_topic, end_of, prune, records
-from tests.backends.connect.mirror.test_following import set_setting
-from tests.backends.connect.mirror.test_transactions import transact
+from tests.backends.connect.mirror.bed import START, Bed, delete_topic, end_of, records
 from tests.backends.sqlite.agents import state_is, until
 from tests.kafka import Record, make_topic, plain
 
@@ -82,25 +80,6 @@ async def test_of_a_compacted_topic_only_an_empty_copy_is_told(bed: Bed) -> None
     assert "ends at offset 0" in await failed(bed, stream.name)
 
 
-async def test_few_records_for_many_offsets_are_no_loss_where_the_first_one_is_there(bed: Bed) -> None:
-    """Compaction and transactions without records leave gaps; a copy that was re-created begins later."""
-    topic = bed.topic(cleanup_policy="compact", segment_ms="100", min_cleanable_dirty_ratio="0.001")
-    bed.produce(topic, [Record(b"key", b"%d" % number, (), START + number, 0) for number in range(40)])
-
-    async def compacted() -> bool:
-        bed.produce(topic, [Record(b"other", b"last", (), START + 99, 0)])  # rolls the segment
-        return len(await asyncio.to_thread(bed.original, topic)) < 10
-
-    await until(compacted, timeout=60, interval=1, what="the topic is compacted")
-    stream = await bed.made(topic)
-    await bed.caught_up(stream.name)
-    await bed.driver.pause(stream.name)
-    set_setting(bed.source, topic, "cleanup.policy", "delete")
-    assert (await bed.another().get_status(stream.name)).last_error is None
-    recreate(bed, topic, [Record(b"new", b"new", (), START + 500, 0)])
-    assert "it was deleted or re-created" in await failed(bed, stream.name)
-
-
 async def test_a_stream_that_was_paused_stays_so_after_a_replay(bed: Bed) -> None:
     name, topic = await paused(bed, 10)
     await bed.driver.replay(name, Checkpoint(lsn=f"{topic}=5"), key="while paused")
@@ -111,15 +90,6 @@ async def test_a_stream_that_was_paused_stays_so_after_a_replay(bed: Bed) -> Non
     await bed.driver.resume(name)
     await bed.caught_up(name)
     assert bed.copied(topic) == [*bed.original(topic), *bed.original(topic)[5:]]
-
-
-async def test_marks_of_transactions_that_are_all_that_is_left_are_no_lag(bed: Bed) -> None:
-    topic = bed.topic()
-    await asyncio.to_thread(transact, bed, topic, "a", "b")
-    prune(bed.source, topic, 2)
-    stream = await bed.made(topic)
-    status = await bed.caught_up(stream.name)
-    assert (status.lag_events, status.lag_seconds) == (0, 0)
 
 
 async def test_a_topic_that_is_gone_at_the_source_is_told(bed: Bed) -> None:
