@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -78,18 +77,6 @@ async def test_of_a_compacted_topic_only_an_empty_copy_is_told(bed: Bed) -> None
     assert (await bed.another().get_status(stream.name)).state is StreamState.PAUSED
     recreate(bed, topic)
     assert "ends at offset 0" in await failed(bed, stream.name)
-
-
-async def test_a_stream_that_was_paused_stays_so_after_a_replay(bed: Bed) -> None:
-    name, topic = await paused(bed, 10)
-    await bed.driver.replay(name, Checkpoint(lsn=f"{topic}=5"), key="while paused")
-    await asyncio.sleep(3)
-    status = await bed.another().get_status(name)
-    assert (status.state, status.lag_events) == (StreamState.PAUSED, 5)
-    assert end_of(bed.destination, bed.copy_of(topic)) == 10
-    await bed.driver.resume(name)
-    await bed.caught_up(name)
-    assert bed.copied(topic) == [*bed.original(topic), *bed.original(topic)[5:]]
 
 
 async def test_a_topic_that_is_gone_at_the_source_is_told(bed: Bed) -> None:

@@ -35,7 +35,6 @@ class Rewinding:
     ) -> ReplayProgress:
         """Begin a replay, or go on with the one that has this key."""
         known = held.marker.rewind(key)
-        paused = held.connector.state is ConnectorState.PAUSED
         if known is None:
             held = await self._begin(held, start, key, method, target)
         elif not known.began_at(start) or known.progress.target != target:
@@ -44,7 +43,7 @@ class Rewinding:
                 stream=held.name,
                 fix="use another idempotencyKey for another replay",
             )
-        return await self.progress(await self._go_on(held, key, paused=paused), key)
+        return await self.progress(await self._go_on(held, key), key)
 
     async def progress(self, held: Held, key: str) -> ReplayProgress:
         """How far the replay with a key is; raise `ReplayNotFound` where there is none."""
@@ -138,11 +137,8 @@ class Rewinding:
             )
         return fitted
 
-    async def _go_on(self, held: Held, key: str, *, paused: bool) -> Held:
-        """Apply a replay that is recorded, and let the mirror run. What is done already is left.
-
-        :param paused: somebody had paused it, and it is paused again.
-        """
+    async def _go_on(self, held: Held, key: str) -> Held:
+        """Apply a replay that is recorded, and let the mirror run. What is done already is left."""
         rewind = self.settled(held, await self._streams.positions(held.marker.stream)).rewind(key)
         assert rewind is not None
         if rewind.progress.finished_at is not None:
@@ -153,10 +149,7 @@ class Rewinding:
             if not stopped:
                 return await self._running.put_marker(held, held.marker.with_rewind(_given_up(rewind, _RESUMED)))
             held = await self._running.set_back(held, rewind)
-        if stopped and paused:
-            await self._running.pause_again(held)
-            held = await self._streams.found(held.name)
-        elif stopped and held.marker.stream.desired_state is DesiredState.RUNNING:
+        if stopped and held.marker.stream.desired_state is DesiredState.RUNNING:
             await self._running.resume(await self._streams.found(held.name))
             held = await self._streams.found(held.name)
         return held

@@ -44,11 +44,6 @@ class Running:
             elif connector.state is not ConnectorState.STOPPED and not connector.paused:
                 await self._cluster.pause(connector.name, SEEN_WITHIN)
 
-    async def pause_again(self, held: Held) -> None:
-        """Pause what was stopped for a moment."""
-        for connector in held.all:
-            await self._cluster.pause(connector.name, SEEN_WITHIN)
-
     async def pause_first(self, held: Held, stream: Stream) -> None:
         """Pause what is to be paused before its configuration changes.
 
