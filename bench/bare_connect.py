@@ -101,34 +101,26 @@ class BareConnect:
         return asyncio.run(_timed(self._look(partitions, bootstrap)))
 
     async def _look(self, partitions: Mapping[str, int], bootstrap: str) -> None:
-        async with self._client() as client:
+        async with _client(self.url) as client:
             listing = await client.get("/connectors", params={"expand": ["status", "info"]})
-            await _each(lambda name: self._offsets(client, name), listing.raise_for_status().json(), _READS_AT_ONCE)
+            await _each(lambda name: _offsets(client, name), listing.raise_for_status().json(), _READS_AT_ONCE)
         await asyncio.to_thread(_ends, partitions, bootstrap)
 
     def wait_copied(self, names: Iterable[str]) -> None:
         """Wait until each connector has stored a position."""
 
         async def all_stored() -> None:
-            async with self._client() as client, asyncio.timeout(_LIMIT):
+            async with _client(self.url) as client, asyncio.timeout(_LIMIT):
                 waiting = list(names)
                 while waiting:
-                    found = [(name, await self._offsets(client, name)) for name in waiting]
+                    found = [(name, await _offsets(client, name)) for name in waiting]
                     waiting = [name for name, offsets in found if not offsets]
 
         asyncio.run(all_stored())
 
-    async def _offsets(self, client: httpx.AsyncClient, name: str) -> list[Any]:
-        answer = await client.get(f"/connectors/{name}/offsets")
-        offsets: list[Any] = answer.raise_for_status().json()["offsets"]
-        return offsets
-
-    def _client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=_LIMIT)
-
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[tuple[httpx.AsyncClient, _Looks]]:
-        async with self._client() as client:
+        async with _client(self.url) as client:
             looks = _Looks(client)
             going = asyncio.create_task(looks.go_on())
             try:
@@ -147,7 +139,7 @@ class BareMirrors:
     """
 
     def __init__(self, url: str, bootstrap: str, topics: Iterable[str]) -> None:
-        self._client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=_LIMIT)
+        self._client = _client(url)
         self._looks = _Looks(self._client)
         self._going: asyncio.Task[None] | None = None
         self._bootstrap, self._topics = bootstrap, dict.fromkeys(topics, 1)
@@ -168,7 +160,7 @@ class BareMirrors:
         if name not in await asyncio.shield(self._listing):
             raise RuntimeError(f"there is no connector {name}")
         async with self._reads:
-            (await self._client.get(f"/connectors/{name}/offsets")).raise_for_status()
+            await _offsets(self._client, name)
 
     async def _list(self) -> frozenset[str]:
         listing, _ = await asyncio.gather(
@@ -196,6 +188,16 @@ class BareMirrors:
         if self._going is None:
             self._going = asyncio.create_task(self._looks.go_on())
         await self._looks.until(reached)
+
+
+def _client(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=_LIMIT)
+
+
+async def _offsets(client: httpx.AsyncClient, name: str) -> list[Any]:
+    answer = await client.get(f"/connectors/{name}/offsets")
+    offsets: list[Any] = answer.raise_for_status().json()["offsets"]
+    return offsets
 
 
 async def _timed(work: Awaitable[None]) -> float:

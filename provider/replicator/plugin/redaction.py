@@ -15,17 +15,15 @@ _PLAIN = frozenset({"state", "backend", "desiredState", "mode"})
 """Words of ours, which alerts and policies read."""
 
 
-def redactor_of(arguments: Any) -> Redactor:
-    """What hides every text that is secret in these values, also as part of JSON text, and an address in its parts."""
-    redactor = Redactor()
-    learn(redactor, arguments)
-    return redactor
+def redactor_of(values: Any, known: Redactor | None = None) -> Redactor:
+    """What hides every text that is secret in these values, also as part of JSON text, and an address in its parts.
 
-
-def learn(redactor: Redactor, values: Any) -> None:
-    """Hide these secrets too."""
+    :param known: a redactor that is to hide them too; left out, a new one.
+    """
+    redactor = known or Redactor()
     for text in _secrets(values, hidden=False):
         redactor.add(text)
+    return redactor
 
 
 def sealed(outputs: Any, redactor: Redactor) -> Any:

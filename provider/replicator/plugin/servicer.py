@@ -121,12 +121,9 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         """A resource's inputs. What is secret in them is kept out of texts from now on."""
         inputs = decode(properties)
         if secret_paths(inputs):
-            from replicator.plugin.redaction import learn, redactor_of
+            from replicator.plugin.redaction import redactor_of
 
-            if self._redactor is None:
-                self._redactor = redactor_of(inputs)
-            else:
-                learn(self._redactor, inputs)
+            self._redactor = redactor_of(inputs, self._redactor)
         return inputs
 
     def _sealed(self, outputs: dict[str, Any]) -> dict[str, Any]:

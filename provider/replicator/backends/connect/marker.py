@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from replicator.backends.connect.positions import Offsets, read
 from replicator.errors import RecordUnreadable
 from replicator.model import OF_THE_PROGRAM, Checkpoint, Model, Stream
 from replicator.replicator import ReplayProgress
@@ -122,6 +123,11 @@ class Marker(Model):
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise RecordUnreadable(f"its record cannot be read: {KEY}: {_reason(error)}", fix=_repair(KEY)) from None
         return marker.model_copy(update={"stream": marker.stream.recorded(), "starts": header.starts})
+
+    @property
+    def start_offsets(self) -> Offsets:
+        """Where the stream began, without partitions that began at 0; empty too where that is not known."""
+        return read(self.starts) if self.starts else {}
 
     def rewind(self, key: str) -> Rewind | None:
         """The replay that has this key."""

@@ -30,7 +30,7 @@ from replicator.backends.sqlite.places import (
     source_path,
 )
 from replicator.backends.sqlite.policy import Policies
-from replicator.backends.sqlite.record import Phase, Record, Store, unreadable_record
+from replicator.backends.sqlite.record import FileId, Phase, Record, Store, unreadable_record
 from replicator.backends.sqlite.status import ASK_WITHIN, Answer, ask, status_of
 from replicator.errors import Category, EngineUnavailable, RecordUnreadable, ReplicatorError
 from replicator.model import Checkpoint, Mode, Owner, Stream, StreamStatus
@@ -254,7 +254,8 @@ class SqliteDriver:
             await work(self._keeper.record(name))
 
     async def preflight(self, stream: Stream) -> list[Finding]:
-        if refused := refusals(stream.model_copy(update={"backend": self.kind})):
+        stream = stream.model_copy(update={"backend": self.kind})
+        if refused := refusals(stream):
             return [Finding.of(error, Severity.ERROR) for error in refused]
         try:
             record = self._keeper.store.get(stream.name)
@@ -268,8 +269,11 @@ class SqliteDriver:
             mine = [other.name for other in self._keeper.store.records() if is_replaced(other.stream, stream)]
             await self._keeper.reservations.check(stream, replaces=mine)
 
+        file: FileId | None = None
+
         async def source() -> None:
-            await self._keeper.inspect(stream)
+            nonlocal file
+            file = await self._keeper.inspect(stream)
             await self._keeper.guards.refuse_others(stream)
 
         async def destination() -> None:
@@ -288,14 +292,10 @@ class SqliteDriver:
                 or not await same_place(record.stream, stream)
             ):
                 found += await preflight.room(stream)
-            else:
-                found += await self._copies_again(record, stream)
+            elif file is not None:
+                restarts = engine_settings(record.stream) != engine_settings(stream)
+                found += await preflight.copies_again(record, stream, file, restarts=restarts)
         return found
-
-    async def _copies_again(self, record: Record, stream: Stream) -> list[Finding]:
-        restarts = engine_settings(record.stream) != engine_settings(with_canonical_options(stream))
-        file = await self._keeper.file_of(stream)
-        return await preflight.copies_again(record, stream, file, restarts=restarts)
 
     async def plan_replay(
         self,

@@ -12,7 +12,7 @@ from replicator.backends.connect.mirror.connectors import replication_factor
 from replicator.backends.connect.mirror.declarations import begins_at_the_beginning
 from replicator.backends.connect.mirror.source_view import READ_WITHIN, SourceView
 from replicator.backends.connect.mirror.topics import Naming
-from replicator.backends.connect.positions import Offsets, Partition, read
+from replicator.backends.connect.positions import Offsets, Partition
 from replicator.backends.connect.reading import Around
 from replicator.errors import DestinationDenied, ReplicatorError
 from replicator.model import Stream
@@ -45,13 +45,8 @@ def copied(marker: Marker, stored: Offsets, source: SourceView) -> dict[Partitio
         return {}
     if marker.starts is None and not begins_at_the_beginning(stream):
         return {}
-    starts = read(marker.starts) if marker.starts else {}
-    counts = {
-        at: offset - max(starts.get(at, 0), source.earliest.get(at, 0))
-        for at, offset in stored.items()
-        if at in source.latest
-    }
-    return {at: count for at, count in counts.items() if count > 0}
+    starts = replay_start(marker, source, stored.keys() & source.latest.keys())
+    return {at: count for at, first in starts.items() if (count := stored[at] - first) > 0}
 
 
 def lost(marker: Marker, stored: Offsets, source: SourceView, copies: Copies) -> dict[Partition, str]:
@@ -75,7 +70,7 @@ def lost(marker: Marker, stored: Offsets, source: SourceView, copies: Copies) ->
 
 def replay_start(marker: Marker, source: SourceView, partitions: Collection[Partition]) -> Offsets:
     """Return where a replay of partitions begins that copies all once more that the stream has to copy."""
-    starts = read(marker.starts) if marker.starts else {}
+    starts = marker.start_offsets
     return {at: max(starts.get(at, 0), source.earliest.get(at, 0)) for at in partitions}
 
 
@@ -98,13 +93,16 @@ def lacking(stream: Stream, source: SourceView, copies: Copies) -> dict[str, str
 async def look_at_copies(
     brokers: Brokers,
     streams: Sequence[tuple[Marker, Offsets, SourceView]],
-    compacted: Sequence[Brokers],
+    sources: Sequence[Brokers],
 ) -> list[Copies]:
     """Return what the brokers of one destination say, for several of its streams.
 
-    :param compacted: for each stream, the brokers of its source.
+    :param sources: for each stream, the brokers of its source.
     """
-    names = [wanted_copies(marker.stream, source.topics) for marker, _, source in streams]
+    names = [
+        wanted_copies(marker.stream, {name: topic.partitions for name, topic in source.topics.items()})
+        for marker, _, source in streams
+    ]
     found = await brokers.look_up({name for wanted in names for name in wanted})
     partitions = [Partition(name, number) for name, topic in found.topics.items() for number in range(topic.partitions)]
     latest = await brokers.latest(partitions)
@@ -120,13 +118,13 @@ async def look_at_copies(
         absent = {name: count for name, count in wanted.items() if name not in seen.topics and name not in seen.hidden}
         return replace(seen, thin=thin, refusals=await refusals(brokers, marker.stream, absent))
 
-    return await asyncio.gather(*map(one, streams, names, compacted))
+    return await asyncio.gather(*map(one, streams, names, sources))
 
 
-def wanted_copies(stream: Stream, topics: Mapping[str, Topic]) -> dict[str, int]:
-    """Return the copies that topics of the source get, each with its number of partitions."""
+def wanted_copies(stream: Stream, partitions: Mapping[str, int]) -> dict[str, int]:
+    """Return how many partitions the copies of topics get, by the names of the copies."""
     naming = Naming.of(stream)
-    return {naming.at_destination(name): topic.partitions for name, topic in topics.items()}
+    return {naming.at_destination(name): count for name, count in partitions.items()}
 
 
 async def refusals(brokers: Brokers, stream: Stream, absent: Mapping[str, int]) -> dict[str, ReplicatorError]:
@@ -136,7 +134,7 @@ async def refusals(brokers: Brokers, stream: Stream, absent: Mapping[str, int]) 
 
     :param absent: how many partitions each copy would have, by its name.
     """
-    if not absent or stream.destination.admin_auth_ref is not None:
+    if stream.destination.admin_auth_ref is not None:
         return {}
     return await brokers.refusals(absent, replication_factor(stream))
 

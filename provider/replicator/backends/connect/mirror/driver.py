@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from replicator.authref import Redactor
 from replicator.backends.connect.brokers import RECENT
@@ -351,10 +352,9 @@ class KafkaMirror:
     ) -> ReplayProgress:
         async with self._cluster.slot(name):
             held = await self._streams.found(name)
-            if held.connector.state is ConnectorState.RUNNING:
-                with self._streams.busy(name, "a replay sets its offsets back"):
-                    return await self._rewinding.replay(held, start, key, method, target)
-            return await self._rewinding.replay(held, start, key, method, target)
+            runs = held.connector.state is ConnectorState.RUNNING
+            with self._streams.busy(name, "a replay sets its offsets back") if runs else nullcontext():
+                return await self._rewinding.replay(held, start, key, method, target)
 
     async def get_replay(self, name: str, key: str) -> ReplayProgress:
         return await self._rewinding.progress(await self._streams.found(name), key)

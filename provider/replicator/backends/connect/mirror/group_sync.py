@@ -34,7 +34,7 @@ async def _findings(ends: Ends, held: Held) -> list[Finding]:
         groups, newest = await asyncio.gather(_groups(ends, stream), _last_checkpoint(ends, stream))
     except ReplicatorError as error:
         return [Finding.of(error, Severity.WARNING)]
-    there = part_names(stream.name)[0] in {connector.name for connector in held.others}
+    there = _connector(stream) in {connector.name for connector in held.others}
     return [group_finding(stream, groups, newest, there=there)]
 
 
@@ -47,18 +47,14 @@ def group_finding(
     :param newest: the time of the last checkpoint; `None` where there is none.
     :param there: whether the connector that writes the checkpoints exists.
     """
-    topic = _checkpoints(stream)
+    topic, connector = _checkpoints(stream), _connector(stream)
     fix = None
     if not there:
-        fix = (
-            f"the connector {part_names(stream.name)[0]} does not exist, so nothing is synced; run pulumi up --refresh"
-        )
+        fix = f"the connector {connector} does not exist, so nothing is synced; run pulumi up --refresh"
     elif groups is not None and not groups:
         fix = f"set options.{_GROUPS}, or let a group commit its first offset; MirrorMaker 2 then writes its offsets"
     elif newest is None:
-        fix = (
-            f"see the status of connector {part_names(stream.name)[0]}, and that the worker's user may write to {topic}"
-        )
+        fix = f"see the status of connector {connector}, and that the worker's user may write to {topic}"
     known = "an unknown number" if groups is None else len(groups)
     written = f"the last checkpoint is of {format_time(newest)}" if newest else "no checkpoint was written yet"
     return Finding(
@@ -92,6 +88,11 @@ async def _last_checkpoint(ends: Ends, stream: Stream) -> datetime | None:
         return None
     found = (await brokers.newest([at])).get(at)
     return datetime.fromtimestamp(found.time / 1000, UTC) if found and found.time else None
+
+
+def _connector(stream: Stream) -> str:
+    """The name of the connector that writes the checkpoints."""
+    return part_names(stream.name)[0]
 
 
 def _checkpoints(stream: Stream) -> str:

@@ -17,7 +17,7 @@ from replicator.backends.connect.mirror.connectors import (
     Side,
     is_on,
 )
-from replicator.backends.connect.mirror.copies import refuse_uncreatable
+from replicator.backends.connect.mirror.copies import refuse_uncreatable, wanted_copies
 from replicator.backends.connect.mirror.declarations import misread_globs
 from replicator.backends.connect.mirror.ends import Ends, View, look, side_of
 from replicator.backends.connect.mirror.routes import Route, refuse_circle, refuse_overlap, refuse_own_copies
@@ -66,9 +66,10 @@ async def check(
     names = await _topics(ends, stream, "source", view)
     if names is not None:
         await _refuse_unreadable(ends, stream, names)
-        await ends.refuse_connect_topics(stream, taken(stream, names))
+        mirrored = taken(stream, names)
+        await ends.refuse_connect_topics(stream, mirrored)
         if isinstance(view.destination, Cluster) and not recorded:
-            copies = {Naming.of(stream).at_destination(name): names[name] for name in taken(stream, names)}
+            copies = wanted_copies(stream, {name: names[name] for name in mirrored})
             await refuse_uncreatable(await ends.brokers(stream, "destination"), view.destination, stream, copies)
     mine = Route.of(view.claim(stream))
     await asyncio.to_thread(_refuse_ways, mine, others, stream.include, names)

@@ -93,7 +93,8 @@ async def view(
     """
     counts = await brokers.topics()
     wanted = [sorted({*taken(marker.stream, counts), *(counts.keys() & set(also))}) for marker, _ in streams]
-    missing = [expected(marker, stored) - counts.keys() for marker, stored in streams]
+    before = [taken_before(marker, stored) for marker, stored in streams]
+    missing = [{*named(marker.stream), *had} - counts.keys() for (marker, _), had in zip(streams, before, strict=True)]
     found = await brokers.look_up({name for names in (*wanted, *missing) for name in names})
     topics = found.topics
     partitions = [Partition(name, number) for name, topic in topics.items() for number in range(topic.partitions)]
@@ -111,8 +112,7 @@ async def view(
             gone=frozenset(had - topics.keys() - found.hidden),
             untold=frozenset(untold.intersection(names)),
         )
-        for (marker, stored), names, absent in zip(streams, wanted, missing, strict=True)
-        for had in [taken_before(marker, stored)]
+        for names, had, absent in zip(wanted, before, missing, strict=True)
     ]
     lags = [lag_of(stored, item) for item, (_, stored) in zip(views, streams, strict=True)]
     firsts = [{at: item.latest[at] - lag for at, lag in lag.items()} for item, lag in zip(views, lags, strict=True)]
@@ -136,15 +136,6 @@ async def view(
         for item, of, (_, stored) in zip(views, firsts, streams, strict=True)
         for known in [{at: times[at, first] for at, first in of.items() if (at, first) in times}]
     ]
-
-
-def expected(marker: Marker, stored: Offsets) -> set[str]:
-    """Return the topics that a stream takes for all that is known without its source.
-
-    They are those that it has copied, those that were there when it was created or changed, and those that `include`
-    names.
-    """
-    return {*named(marker.stream), *taken_before(marker, stored)}
 
 
 def taken_before(marker: Marker, stored: Offsets) -> set[str]:

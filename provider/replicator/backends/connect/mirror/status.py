@@ -168,7 +168,7 @@ def replicated(marker: Marker, stored: Offsets) -> int | None:
     """
     if marker.starts is None or marker.making:
         return None
-    starts = read(marker.starts) if marker.starts else {}
+    starts = marker.start_offsets
     highest = dict(stored)
     for rewind in marker.rewinds:
         for at, offset in (read(rewind.until) if rewind.until else {}).items():

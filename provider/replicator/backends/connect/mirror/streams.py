@@ -156,7 +156,7 @@ class Streams:
 
     async def sources(self, streams: Sequence[Held], stored: Sequence[Offsets]) -> list[SourceView | Unseen]:
         """What the sources' brokers say, asked once a source; or why one cannot be seen from here."""
-        found: list[SourceView | Unseen] = [_NOT_ASKED] * len(streams)
+        found: dict[int, SourceView | Unseen] = {}
 
         async def one(indices: Sequence[int]) -> None:
             views: Sequence[SourceView | Unseen]
@@ -165,17 +165,16 @@ class Streams:
                 views = await view(brokers, [(streams[index].marker, stored[index]) for index in indices])
             except ReplicatorError as error:
                 views = [await self._unseen(streams[index], "source", error) for index in indices]
-            for index, item in zip(indices, views, strict=True):
-                found[index] = item
+            found.update(zip(indices, views, strict=True))
 
         await asyncio.gather(*(one(indices) for indices in _by_end(streams, "source")))
-        return found
+        return [found[index] for index in range(len(streams))]
 
     async def _copies(
         self, streams: Sequence[Held], stored: Sequence[Offsets], sources: Sequence[SourceView | Unseen]
-    ) -> list[Copies | Unseen]:
-        """The same of the destinations, for streams whose source is seen."""
-        found: list[Copies | Unseen] = [_NOT_ASKED] * len(streams)
+    ) -> list[Copies | Unseen | None]:
+        """The same of the destinations; `None` for streams whose source is not seen."""
+        found: dict[int, Copies | Unseen] = {}
 
         async def one(indices: Sequence[int]) -> None:
             asked = [(index, source) for index in indices if isinstance(source := sources[index], SourceView)]
@@ -187,11 +186,10 @@ class Streams:
                 copies = await look_at_copies(brokers, items, of)
             except ReplicatorError as error:
                 copies = [await self._unseen(streams[index], "destination", error) for index, _ in asked]
-            for (index, _), item in zip(asked, copies, strict=True):
-                found[index] = item
+            found.update(zip((index for index, _ in asked), copies, strict=True))
 
         await asyncio.gather(*(one(indices) for indices in _by_end(streams, "destination")))
-        return found
+        return [found.get(index) for index in range(len(streams))]
 
     async def _unseen(self, held: Held, end: End, error: ReplicatorError) -> Unseen:
         since = None
@@ -247,9 +245,6 @@ class Unseen:
     """
 
     why: str
-
-
-_NOT_ASKED = Unseen("it was not asked for")
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,11 +321,11 @@ def _of_gone(source: SourceView | Unseen) -> list[Finding]:
     return [Finding(severity=Severity.WARNING, code=SourceMissing.code, message=text, property="include")]
 
 
-def _seen(source: SourceView | Unseen, copies: Copies | Unseen, other: str | None) -> Seen:
+def _seen(source: SourceView | Unseen, copies: Copies | Unseen | None, other: str | None) -> Seen:
     return Seen(
         source=source if isinstance(source, SourceView) else None,
         copies=copies if isinstance(copies, Copies) else None,
-        unseen=tuple(item.why for item in (source, copies) if isinstance(item, Unseen) and item is not _NOT_ASKED),
+        unseen=tuple(item.why for item in (source, copies) if isinstance(item, Unseen)),
         rebuilt=other,
     )
 
