@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -122,3 +123,10 @@ def kafka(run_folder: Path) -> Pair:
     from tools.kafka.keeper import keep
 
     return keep(run_folder / "kafka", run_folder / "users")
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose name leaves room for the sockets below it, as that of a worker of pytest-xdist does not."""
+    with tempfile.TemporaryDirectory(prefix="rpl-") as name:
+        yield Path(name)

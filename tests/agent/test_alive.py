@@ -10,7 +10,6 @@ import os
 import resource
 import socket
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,13 +24,6 @@ from tests.engines import make_database, wait_until
 
 HALF_HEAD = b"GET /v1/litestream/streams HTTP/1.1\r\nHost: "
 HALF_BODY = b"PUT /v1/litestream/streams HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n{"
-
-
-@pytest.fixture
-def short_path() -> Iterator[Path]:
-    """A folder whose name leaves room for the sockets below it, as that of a worker of pytest-xdist does not."""
-    with tempfile.TemporaryDirectory(prefix="rpl-") as name:
-        yield Path(name)
 
 
 @pytest.fixture

@@ -77,8 +77,8 @@ def records() -> list[Record]:
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> StateFolder:
-    folder = StateFolder(tmp_path / "state")
+def state(short_path: Path) -> StateFolder:
+    folder = StateFolder(short_path / "state")
     folder.make()
     store = FileStore(folder.registry)
     for record in records():

@@ -54,10 +54,12 @@ class World:
     """The outside of a Pulumi project.
 
     :param host: whose agent runs, and knows the identities `SHOP_*`, `STRANGER_*` and `WRONG_*`.
+    :param arguments: of `agent run`.
     """
 
-    def __init__(self, host: Host, s3: S3Server) -> None:
+    def __init__(self, host: Host, s3: S3Server, arguments: tuple[str, ...]) -> None:
         self.host = host
+        self._arguments = arguments
         self.s3 = s3
 
     # --- declarations ------------------------------------------------------------------------------------------------
@@ -164,6 +166,15 @@ class World:
             asyncio.run(engine.restore(self.s3.url(BUCKET, prefix), output))
             return look(output)
 
+    def start_agent(self) -> None:
+        """Run the agent, under its policy."""
+        self.host.start(*self._arguments)
+
+    def grant(self, uri: str) -> None:
+        """Let the policy grant a destination to the identity `SHOP_*`; the agent reads it again."""
+        with (self.host.folder / "policy.toml").open("a") as file:
+            file.write(f'\n[[destination]]\nuri = "{uri}"\nauthRef = "env://SHOP_*"\n')
+
     def keys(self, prefix: str) -> list[str]:
         return self.s3.keys(BUCKET, f"{prefix}/")
 
@@ -195,6 +206,7 @@ def world(s3: S3Server, *arguments: str) -> Iterator[World]:
         for name, identity in identities.items():
             host.environment[f"{name}_ACCESS_KEY_ID"] = identity.access_key_id
             host.environment[f"{name}_SECRET_ACCESS_KEY"] = identity.secret_access_key
-        host.start(*arguments, *_granted(host, s3))
-        yield World(host, s3)
+        made = World(host, s3, (*arguments, *_granted(host, s3)))
+        made.start_agent()
+        yield made
         host.end()

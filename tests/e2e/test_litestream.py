@@ -326,7 +326,7 @@ def test_agent_killed_in_create(goes_on: bool, here: World, make_project: Make) 
     try:
         text = finish(process)
     finally:
-        here.host.start()
+        here.start_agent()
     assert process.returncode == 1, text
     state = project.resources()["main"]
     assert state["id"] == f"litestream/default/{name}"

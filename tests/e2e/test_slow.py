@@ -41,6 +41,7 @@ def declare(here: World, link: Link, project: Project, name: str, timeouts: dict
             shop.executemany("INSERT INTO photo VALUES (randomblob(?))", [(MB,)] * 16)
     inputs = here.inputs(name, **changes)
     inputs["destination"]["uri"] = link.url(inputs["destination"]["uri"])
+    here.grant(inputs["destination"]["uri"])
     here.write(project, inputs, options={"customTimeouts": timeouts})
 
 

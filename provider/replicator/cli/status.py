@@ -38,14 +38,13 @@ def status(
     """
     import asyncio
 
-    from replicator.errors import StreamNotFound
     from replicator.replicator import Severity
 
     async def body() -> list[Description]:
         async with connected(backend, address) as client:
             found = await client.describe(None if name is None else [name])
             if name is not None and not found:
-                raise StreamNotFound(f"{backend} has no such stream", stream=name)
+                await client.get_status(name)  # raises, with the engine's own words
             return sorted(found, key=lambda item: item.name)
 
     found = asyncio.run(body())

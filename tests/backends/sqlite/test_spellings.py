@@ -9,6 +9,7 @@ from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.litestream import CommandLine
 from replicator.backends.sqlite.replica import S3Credentials, S3Location, parse_replica
 from replicator.model import Owner
+from replicator.replicator import Severity
 
 from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, replica_url, restored_hash, until
 from tests.engines import add_rows, make_database
@@ -55,7 +56,8 @@ async def test_another_spelling_and_another_region_copy_nothing(
     for uri, is_the_same in spellings.items():
         pids = agent.pids
         stream = declare("orders", database, uri, checkpointInterval="500ms", owner=owner.model_dump())
-        assert await agent.driver.preflight(stream) == []
+        told = [(finding.severity, finding.code) for finding in await agent.driver.preflight(stream)]
+        assert told == ([] if is_the_same else [(Severity.INFO, "RPL-SOURCE-COPIED")])
         await agent.driver.upsert_stream(stream)
         assert (agent.pids == pids) is is_the_same
         add_rows(database, 5)

@@ -48,6 +48,8 @@ class Waits:
                 found = listed or await self._listing.get(name)
                 if found is None:
                     raise gone
+                if found.failed:  # a trace is told whole only where the configuration is known
+                    found = await self._listing.get(name) or found
                 seen_at = time.monotonic()
                 if reached(found):
                     return found

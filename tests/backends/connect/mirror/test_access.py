@@ -279,25 +279,6 @@ async def test_without_the_right_to_create_topics_it_is_refused_and_a_later_topi
     )
 
 
-@pytest.mark.usefixtures("own_login")
-async def test_what_a_placeholder_stands_for_is_not_told_where_it_makes_a_connector_fail(
-    kafka: Pair, open_bed: OpenBed, user: User
-) -> None:
-    bed = open_bed(kafka.east, kafka.west, user.west.url)
-    topic = bed.topic()
-    user.may(kafka.east, topic, AT_SOURCE)
-    user.may(kafka.west, bed.copy_of(topic), AT_DESTINATION)
-    stream = await bed.made(topic, **both_ends(kafka, "env://MIRROR_*"))
-    await bed.caught_up(stream.name)
-    broken = {**bed.connector(stream.name), "consumer.max.poll.records": "${env:MIRROR_PASSWORD}"}
-    with bed.rest() as rest:  # by hand: as an option it is refused, since it is no number
-        rest.put(f"/connectors/{stream.name}/config", json=broken).raise_for_status()
-        status = await state_is(bed.driver, stream.name, StreamState.FAILED)
-        assert "c4n4ry" in rest.get(f"/connectors/{stream.name}/status").text, "the worker tells it"
-    assert "c4n4ry" not in repr(await bed.driver.describe([stream.name]))
-    assert "org.apache.kafka.common.config.ConfigException" in str(status.last_error)
-
-
 @pytest.mark.parametrize(
     ("ref", "told"),
     [
@@ -351,3 +332,23 @@ async def test_an_end_that_lets_us_not_in_is_refused_with_its_reference(
         await bed.driver.upsert_stream(stream)
     assert refused.value.property == "source.authRef"
     assert "c4n4ry" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("own_login")
+async def test_what_a_placeholder_stands_for_is_not_told_where_it_makes_a_connector_fail(
+    kafka: Pair, open_bed: OpenBed, user: User
+) -> None:
+    """The last test of this module: Connect writes the value into the worker's log, which the others search."""
+    bed = open_bed(kafka.east, kafka.west, user.west.url)
+    topic = bed.topic()
+    user.may(kafka.east, topic, AT_SOURCE)
+    user.may(kafka.west, bed.copy_of(topic), AT_DESTINATION)
+    stream = await bed.made(topic, **both_ends(kafka, "env://MIRROR_*"))
+    await bed.caught_up(stream.name)
+    broken = {**bed.connector(stream.name), "consumer.max.poll.records": "${env:MIRROR_PASSWORD}"}
+    with bed.rest() as rest:  # by hand: as an option it is refused, since it is no number
+        rest.put(f"/connectors/{stream.name}/config", json=broken).raise_for_status()
+        status = await state_is(bed.driver, stream.name, StreamState.FAILED)
+        assert "c4n4ry" in rest.get(f"/connectors/{stream.name}/status").text, "the worker tells it"
+    assert "c4n4ry" not in repr(await bed.driver.describe([stream.name]))
+    assert "org.apache.kafka.common.config.ConfigException" in str(status.last_error)
