@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 
-from replicator.backends.sqlite.daemon import DaemonSettings, daemon_argv, shared_daemon
+from replicator.backends.sqlite.daemon_config import DaemonSettings, daemon_argv, shared_daemon
 from replicator.model import Stream
 from replicator.remote.client import RemoteReplicator
 
@@ -31,7 +31,7 @@ _STOP = 60.0  # seconds that a process may take to end
 _WARM_UP = "warm-up"  # one database before the clock: it starts the agent's litestream, which the floor has running
 
 
-class Place:
+class KafkaEndpoint:
     """A folder with databases, all alike, and the folder where their replicas go."""
 
     def __init__(self, folder: Path, databases: int) -> None:
@@ -59,8 +59,8 @@ def agent_100(folder: Path, pairs: int, databases: int) -> list[Result]:
     """Make streams, 8 at once; each is uploaded when its call returns."""
     numbers = count()
 
-    def place() -> Place:
-        return Place(folder / str(next(numbers)), databases)
+    def place() -> KafkaEndpoint:
+        return KafkaEndpoint(folder / str(next(numbers)), databases)
 
     values, floors = in_turn(
         pairs, lambda: _bare_seconds(place()), lambda: agent_seconds(place(), at_a_time=databases)[0]
@@ -93,7 +93,7 @@ class _Control(http.client.HTTPConnection):
         return answer
 
 
-def _bare_seconds(place: Place) -> float:
+def _bare_seconds(place: KafkaEndpoint) -> float:
     """Open, empty the WAL, `/register`, `/sync` with wait, for each database."""
     control = place.folder / "socket"
     config = place.folder / "litestream.yml"
@@ -115,7 +115,7 @@ def _bare_seconds(place: Place) -> float:
     return took
 
 
-def _replicate(control: _Control, place: Place, name: str) -> None:
+def _replicate(control: _Control, place: KafkaEndpoint, name: str) -> None:
     path = place.source(name)
     with closing(sqlite3.connect(path)) as database:
         busy, *_ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -133,7 +133,7 @@ def _answers(path: Path) -> bool:
 # --- the agent -----------------------------------------------------------------------------------------------------
 
 
-def agent_seconds(place: Place, at_a_time: int) -> list[float]:
+def agent_seconds(place: KafkaEndpoint, at_a_time: int) -> list[float]:
     """`upsert_stream` through the agent's socket, for so many databases at a time; the seconds of each time."""
     address = place.folder / "socket"
     replicator = str(Path(sys.executable).parent / "replicator")
@@ -145,7 +145,7 @@ def agent_seconds(place: Place, at_a_time: int) -> list[float]:
     return took
 
 
-async def _upsert_all(place: Place, address: str, at_a_time: int) -> list[float]:
+async def _upsert_all(place: KafkaEndpoint, address: str, at_a_time: int) -> list[float]:
     replicator = RemoteReplicator("litestream", address, start_hint="start it")
     gate = asyncio.Semaphore(AT_ONCE)
     took = []

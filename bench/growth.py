@@ -9,7 +9,7 @@ from pathlib import Path
 from replicator.backends.memory import MemoryReplicator
 from replicator.model import Stream
 
-from bench.agents import Place, agent_seconds
+from bench.agents import KafkaEndpoint, agent_seconds
 from bench.goals import GOALS
 from bench.measure import Result, judge
 from bench.stacks import of_memory
@@ -25,7 +25,7 @@ def memory_10000(count: int) -> list[Result]:
 
 def agent_1000(folder: Path, count: int) -> list[Result]:
     """Make streams through an agent's socket, 8 at once; each is uploaded when its call returns."""
-    return _compared("agent_1000", agent_seconds(Place(folder, count), HUNDRED))
+    return _compared("agent_1000", agent_seconds(KafkaEndpoint(folder, count), HUNDRED))
 
 
 def _compared(name: str, hundreds: list[float]) -> list[Result]:

@@ -16,8 +16,8 @@ from bench.floor_plugin import OUTPUTS
 from bench.goals import GOALS
 from bench.measure import ROOT, Result, judge, write
 from bench.stacks import find_faults
-from tests.lifecycle.given import Clock, Watched
-from tests.plugin.given import serving
+from tests.lifecycle.builders import Clock, Watched
+from tests.plugin.builders import serving
 
 Check = Callable[[list[Result]], tuple[int, str]]
 

@@ -83,11 +83,11 @@ REFUSALS = [
 
 @pytest.mark.parametrize("reason", REFUSALS)
 def test_a_refusal_says_why_and_what_would_work(reason: str) -> None:
-    way_out = re.search(r"(?:^|[;,] )(use|leave|declare|set|give) ", reason)
-    assert way_out, "no way out is named"
+    hint = re.search(r"(?:^|[;,] )(use|leave|declare|set|give) ", reason)
+    assert hint, "no way out is named"
     named = re.search(r"\buse (\w+)", reason)
     words = {word.value for enum in (Mode, Conflict, ReplayMethod, Drain) for word in enum}
-    assert not named or named[1] in words or " " in reason[way_out.end() :]
+    assert not named or named[1] in words or " " in reason[hint.end() :]
 
 
 if __name__ == "__main__":

@@ -27,11 +27,11 @@ import pytest
 import trustme
 from google.protobuf import struct_pb2
 from replicator.agent.policy import PolicyFile
-from replicator.backends.connect.connector import unreadable
-from replicator.backends.connect.marker import HEADER, Marker
-from replicator.backends.connect.mirror.driver import open_mirror
-from replicator.backends.connect.mirror.group_sync import group_finding
-from replicator.backends.connect.mirror.streams import record
+from replicator.backends.kafka_connect.connector import unreadable
+from replicator.backends.kafka_connect.mirror.driver import open_mirror
+from replicator.backends.kafka_connect.mirror.group_sync import group_finding
+from replicator.backends.kafka_connect.mirror.stream_reader import read_record
+from replicator.backends.kafka_connect.record import HEADER, StreamRecord
 from replicator.backends.settings import ConnectConfig
 from replicator.backends.sqlite.driver import SqliteDriver
 from replicator.backends.sqlite.litestream import find_binary
@@ -39,23 +39,23 @@ from replicator.backends.sqlite.policy import missing
 from replicator.errors import BY_CODE, ReplicatorError
 from replicator.lifecycle.apply import delete
 from replicator.lifecycle.config import parse_config
-from replicator.lifecycle.connect import Connections, StreamId
+from replicator.lifecycle.connections import Connections, StreamId
 from replicator.lifecycle.replay import run_replay
 from replicator.lifecycle.wait import Limits
 from replicator.model import Checkpoint, Owner, Stream
 from replicator.plugin import rpc
 from replicator.plugin.codec import ASSET, SIGNATURE, decode
-from replicator.plugin.engine import EngineLog
+from replicator.plugin.pulumi_engine import PulumiDiagnostics
+from replicator.property_values import PropertyError
 from replicator.remote import app as app_module
 from replicator.remote.server import build_app
 from replicator.remote.ssh.command import CONFIG_VARIABLE
 from replicator.replicator import ReplayMethod, Replicator
-from replicator.values import PropertyError
 
-from tests.backends.connect.mirror.given import declare as declare_mirror
+from tests.backends.kafka_connect.mirror.builders import declare as declare_mirror
 from tests.backends.sqlite.agents import Agent, caught_up, declare, finished
 from tests.engines import S3Identity, S3Server, free_ports, make_database, s3_server
-from tests.lifecycle.given import OTHER_URN, S3, URN, checked, config, inputs
+from tests.lifecycle.builders import OTHER_URN, S3, URN, checked, config, inputs
 from tests.remote.support import Recorder, serving
 from tests.sshd import Sshd, sshd
 from tools.dist import LAUNCHER
@@ -203,8 +203,11 @@ async def _(lab: Lab) -> None:
 
 @raises("RPL-RECORD-UNREADABLE")
 async def _(lab: Lab) -> None:
-    config = {**Marker(stream=lab.stream()).keys("kafka-mirror"), HEADER: '{"version": 3, "backend": "kafka-mirror"}'}
-    record(replace(unreadable("orders", ""), config=config))
+    config = {
+        **StreamRecord(stream=lab.stream()).keys("kafka-mirror"),
+        HEADER: '{"version": 3, "backend": "kafka-mirror"}',
+    }
+    read_record(replace(unreadable("orders", ""), config=config))
 
 
 @raises("RPL-CONFIG-INVALID")
@@ -267,7 +270,7 @@ async def _(lab: Lab) -> str:
 @raises("RPL-PLUGIN-FAULT")
 async def _(lab: Lab) -> str:
     """Nothing is known that brings it about, so an exception is made up."""
-    _, text = await rpc._unexpected(EngineLog(None, str), "Create", RuntimeError("dictionary changed size"))
+    _, text = await rpc._unexpected(PulumiDiagnostics(None, str), "Create", RuntimeError("dictionary changed size"))
     return text
 
 

@@ -23,7 +23,7 @@ from replicator.model import (
     token_digest,
 )
 
-from tests.lifecycle.given import S3, SQLITE, instants, stream, streams
+from tests.lifecycle.builders import S3, SQLITE, instants, stream, streams
 
 
 @pytest.mark.parametrize(

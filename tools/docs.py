@@ -21,7 +21,7 @@ from replicator.cli.exits import Exit, help_text
 from replicator.errors import BY_CODE, ReplicatorError
 from replicator.model import EndpointKind
 from replicator.plugin.schema import build_schema
-from replicator.values import PropertyError
+from replicator.property_values import PropertyError
 from typer.cli import get_docs_for_click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, Python looks in tools/ alone
@@ -127,17 +127,17 @@ def errors_page() -> str:
         "|---|---|",
     ]
     lines += [f"| [`{code}`](#{code.lower()}) | {cause} |" for code, (cause, _) in sorted(meanings.items())]
-    for code, (cause, way_out) in sorted(meanings.items()):
-        lines += [f"\n## {code}\n", cause, "", "```", examples[code], "```", "", f"**What to do.** {way_out}"]
+    for code, (cause, hint) in sorted(meanings.items()):
+        lines += [f"\n## {code}\n", cause, "", "```", examples[code], "```", "", f"**What to do.** {hint}"]
     return "\n".join(lines) + "\n"
 
 
 def _paragraphs(cls: type[ReplicatorError]) -> tuple[str, str]:
     """What the docstring says: the cause, and the way out."""
-    cause, way_out = (" ".join(text.split()) for text in inspect.cleandoc(cls.__doc__ or "").split("\n\n"))
+    cause, hint = (" ".join(text.split()) for text in inspect.cleandoc(cls.__doc__ or "").split("\n\n"))
     for words, page in _PAGES.items():
-        way_out = way_out.replace(words, f"[{words}]({page})")
-    return cause, way_out
+        hint = hint.replace(words, f"[{words}]({page})")
+    return cause, hint
 
 
 _PAGES = {

@@ -16,9 +16,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, Python looks in tools/ alone
 from replicator import __version__
 
-from tests.e2e import bare
-from tests.e2e.kept import NEXT, PROGRAMS, STATES, Kept, keep, write_program
+from tests.e2e import wheel_env
 from tests.e2e.memory import serving
+from tests.e2e.state_fixtures import NEXT, PROGRAMS, STATES, Kept, keep, write_program
 from tests.pulumi import Project, cli_folder
 from tools.dist import build, here
 from tools.gobuild import BuildError, Cache, cache_root, say
@@ -29,7 +29,7 @@ def make(folder: Path) -> None:
     wheel, sdk, tarball = build(folder, here(), Cache(cache_root(os.environ)))
     path = f"{cli_folder()}{os.pathsep}{Path(os.path.realpath(sys.executable)).parent}"
     for way, program in PROGRAMS.items():
-        python = bare.make(folder / f"{way}-python", sdk if way == "sdk" else wheel)
+        python = wheel_env.make(folder / f"{way}-python", sdk if way == "sdk" else wheel)
         environment = {"PATH": path, "PULUMI_PYTHON_CMD": str(python)}
         with serving() as memory:
             project = Project(folder / way, name="kept", plugins=None, environment=environment)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from replicator.agent import files
 from replicator.agent.registry import FileStore
-from replicator.backends.reservations import Ends
-from replicator.backends.sqlite.record import FORMAT, FileId, Phase, Record, Tombstone
+from replicator.backends.shared.reservations import Ends
+from replicator.backends.sqlite.record import FORMAT, FileId, Phase, StreamRecord, Tombstone
 from replicator.errors import AgentFault, RecordUnreadable
 from replicator.model import Checkpoint, Owner
 
@@ -30,9 +30,9 @@ AT = datetime(2026, 7, 28, 12, tzinfo=UTC)
 async def test_a_tombstone_comes_back(tmp_path: Path, owner: Owner | None, last_txid: str | None) -> None:
     place = "s3://eu-backups/orders?endpoint=s3.amazonaws.com"
     grave = Tombstone(destination=place, name="orders", owner=owner, generation=2, last_txid=last_txid, removed_at=AT)
-    await FileStore(tmp_path).bury(grave)
+    await FileStore(tmp_path).save_tombstone(grave)
     assert FileStore(tmp_path).tombstone(place) == grave
-    await FileStore(tmp_path).exhume(place)
+    await FileStore(tmp_path).delete_tombstone(place)
     assert FileStore(tmp_path).tombstone(place) is None
 
 
@@ -46,7 +46,7 @@ async def test_a_tombstone_comes_back(tmp_path: Path, owner: Owner | None, last_
 )
 async def test_a_record_comes_back(tmp_path: Path, changes: dict[str, object]) -> None:
     stream = declare("orders", tmp_path / "shop.db", "s3://eu-backups/orders").recorded()
-    record = Record(stream=stream, phase=Phase.MAKING).model_copy(update=changes)
+    record = StreamRecord(stream=stream, phase=Phase.CREATING).model_copy(update=changes)
     await FileStore(tmp_path).put(record)
     assert FileStore(tmp_path).get("orders") == record
     await FileStore(tmp_path).remove("orders")
@@ -163,7 +163,7 @@ async def test_a_record_that_cannot_be_read_is_left_as_it_is_and_stops_no_other(
     assert re.search(reason, store.unreadable["orders"])
     assert ends in store.ends()
     assert str(path) in caplog.text
-    record = Record(stream=declare("orders", tmp_path / "shop.db", "s3://b/p"), phase=Phase.MAKING)
+    record = StreamRecord(stream=declare("orders", tmp_path / "shop.db", "s3://b/p"), phase=Phase.CREATING)
     with pytest.raises(RecordUnreadable, match="cannot be read"):
         await store.remove("orders")
     with pytest.raises(RecordUnreadable, match="cannot be read") as refused:
@@ -185,10 +185,10 @@ async def test_a_tombstone_that_cannot_be_read_bars_its_place_alone(tmp_path: Pa
     with pytest.raises(AgentFault, match="cannot be read"):
         store.tombstone(place)
     with pytest.raises(AgentFault, match="cannot be read"):
-        await store.bury(grave)
+        await store.save_tombstone(grave)
     with pytest.raises(AgentFault, match="cannot be read"):
-        await store.exhume(place)
-    await store.bury(grave.model_copy(update={"destination": other}))
+        await store.delete_tombstone(place)
+    await store.save_tombstone(grave.model_copy(update={"destination": other}))
     assert store.tombstone(other) is not None
     assert path.read_text() == "{"
 
@@ -204,7 +204,9 @@ async def test_a_write_that_is_cancelled_comes_to_its_end_first(
         write(*arguments)
 
     monkeypatch.setattr(files, "write", slow)
-    record = Record(stream=declare("orders", tmp_path / "shop.db", "file:///b/p").recorded(), phase=Phase.MAKING)
+    record = StreamRecord(
+        stream=declare("orders", tmp_path / "shop.db", "file:///b/p").recorded(), phase=Phase.CREATING
+    )
     putting = asyncio.create_task(store.put(record))
     await asyncio.sleep(0.1)
     putting.cancel()

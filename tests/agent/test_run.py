@@ -24,7 +24,7 @@ from replicator.authref import Redactor
 from replicator.backends.memory import MemoryReplicator
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.driver import START_WITHIN
-from replicator.backends.sqlite.record import Phase, Record
+from replicator.backends.sqlite.record import Phase, StreamRecord
 from replicator.errors import AgentFault, InvalidConfig, RecordUnreadable
 from replicator.model import StreamState
 from replicator.remote.server import build_app
@@ -120,7 +120,7 @@ async def keep_on_record(host: Host) -> None:
     store = FileStore(StateFolder(host.state).registry)
     for stream in (dead, host.stream()):
         make_database(host.database(stream.name))
-        await store.put(Record(stream=stream, phase=Phase.ACTIVE))
+        await store.put(StreamRecord(stream=stream, phase=Phase.ACTIVE))
 
 
 async def test_a_store_that_is_away_holds_up_its_own_stream_only(host: Host) -> None:

@@ -11,7 +11,7 @@ from replicator.errors import DestinationInUse, InvalidStream, ReplayNotFound, R
 from replicator.model import Checkpoint, StreamState, format_time
 from replicator.replicator import ReplayMethod, ReplayState
 
-from tests.lifecycle.given import S3, SQLITE, Clock, stream
+from tests.lifecycle.builders import S3, SQLITE, Clock, stream
 
 TO = str(S3["uri"])
 BILLS = {**S3, "uri": "s3://bucket/bills"}

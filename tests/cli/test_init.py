@@ -13,7 +13,7 @@ from replicator.agent.policy import PolicyFile, default_policy
 from replicator.agent.registry import FileStore
 from replicator.agent.state import StateFolder
 from replicator.backends.sqlite.policy import Gate
-from replicator.backends.sqlite.record import Phase, Record
+from replicator.backends.sqlite.record import Phase, StreamRecord
 from replicator.errors import PolicyRefused
 from replicator.model import Checkpoint, Stream
 from replicator.replicator import ReplayMethod, ReplayProgress, ReplayState
@@ -43,8 +43,8 @@ folder = "/srv/restored"
 """
 
 
-def records() -> list[Record]:
-    def record(name: str, source: str, destination: dict[str, str], **changes: object) -> Record:
+def records() -> list[StreamRecord]:
+    def record(name: str, source: str, destination: dict[str, str], **changes: object) -> StreamRecord:
         stream = Stream.model_validate(
             {
                 "name": name,
@@ -52,7 +52,7 @@ def records() -> list[Record]:
                 "destination": {"kind": "s3", **destination},
             }
         )
-        return Record.model_validate({"stream": stream, "phase": Phase.ACTIVE, "paused": True, **changes})
+        return StreamRecord.model_validate({"stream": stream, "phase": Phase.ACTIVE, "paused": True, **changes})
 
     replay = ReplayProgress(
         key="one",

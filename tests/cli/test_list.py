@@ -6,7 +6,7 @@ import asyncio
 import json
 
 import pytest
-from replicator.lifecycle.shapes import ListedStream
+from replicator.lifecycle.function_types import ListedStream
 
 from tests.agent.support import Host, call
 from tests.engines import make_database

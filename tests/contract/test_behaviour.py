@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from replicator.backends.connect.mirror.driver import open_mirror
+from replicator.backends.kafka_connect.mirror.driver import open_mirror
 from replicator.backends.memory import MemoryReplicator
 from replicator.backends.settings import ConnectConfig
 from replicator.backends.sqlite.litestream import find_binary
@@ -33,7 +33,7 @@ from replicator.remote.server import build_app
 from replicator.replicator import ReplayMethod, Replicator
 
 from tests.backends.sqlite.agents import Agent, until
-from tests.contract.places import Files, Places, Topics, Touch
+from tests.contract.endpoints import Files, Places, Topics, Touch
 from tests.kafka import unique
 from tests.remote.support import connected, serving
 from tools.kafka.cluster import Worker

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from replicator.backends.connect.mirror.driver import open_mirror
+from replicator.backends.kafka_connect.mirror.driver import open_mirror
 from replicator.backends.settings import ConnectConfig
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.litestream import CommandLine, find_binary

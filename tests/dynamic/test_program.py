@@ -14,11 +14,11 @@ import pytest
 from pulumi.runtime import MockCallArgs, MockResourceArgs, Mocks, set_mocks
 from pulumi.runtime.settings import SETTINGS, set_root_resource
 from replicator import dynamic, model
-from replicator.lifecycle import connect, shapes
+from replicator.lifecycle import connections, function_types
 from replicator.replicator import ReplayProgress
 
-from tests.dynamic import faces
-from tests.lifecycle.given import Clock, Watched, stream
+from tests.dynamic import harness
+from tests.lifecycle.builders import Clock, Watched, stream
 
 ID = "memory/default/orders"
 SOURCE = {"kind": "sqlite", "uri": "sqlite:///srv/orders.db"}
@@ -190,7 +190,7 @@ def test_the_arguments_are_those_of_the_model() -> None:
     [
         (dynamic.Checkpoint, model.Checkpoint),
         (dynamic.StreamStatus, model.StreamStatus),
-        (dynamic.ReplayResult, shapes.ReplayResult),
+        (dynamic.ReplayResult, function_types.ReplayResult),
     ],
 )
 def test_the_output_types_have_the_fields_of_the_models(output: type, of: type[model.Model]) -> None:
@@ -206,8 +206,8 @@ async def memory(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
     memory = Watched(clock)
     await memory.upsert_stream(stream())
     clock.advance(2)  # 20 events
-    monkeypatch.setattr(connect, "open_replicator", lambda kind, address, settings: memory)
-    raw = json.dumps({"address": f"unix:///mem/{next(faces._addresses)}"})
+    monkeypatch.setattr(connections, "open_replicator", lambda kind, address, settings: memory)
+    raw = json.dumps({"address": f"unix:///mem/{next(harness._addresses)}"})
     pulumi.runtime.set_all_config({"replicator:memory": raw})
     yield memory
     pulumi.runtime.set_all_config({})

@@ -16,16 +16,16 @@ import pytest
 from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime import rpc
 from replicator.backends import REGISTRY
-from replicator.dynamic import background
-from replicator.dynamic.engine import EngineMessages, engine_address
+from replicator.dynamic import event_loop
 from replicator.dynamic.provider import StreamProvider
+from replicator.dynamic.pulumi_engine import PulumiDiagnostics, engine_address
 from replicator.errors import InvalidConfig, InvalidStream, StreamProtected
 from replicator.model import StreamStatus, token_digest
 from replicator.plugin._proto import engine_pb2_grpc
 
-from tests.dynamic.faces import Heard, configured, wire
-from tests.lifecycle.given import S3, SQLITE, URN, Clock, Watched, inputs, stream
-from tests.plugin.given import Engine
+from tests.dynamic.harness import Heard, configured, wire
+from tests.lifecycle.builders import S3, SQLITE, URN, Clock, Watched, inputs, stream
+from tests.plugin.builders import Engine
 
 Values = dict[str, Any]
 ID = "memory/default/orders"
@@ -243,9 +243,9 @@ def test_a_variable_gives_what_is_left_out(memory: Watched, monkeypatch: pytest.
     monkeypatch.setenv("REPLICATOR_MEMORY", '{"address": "unix:///env"}')
     monkeypatch.setenv("REPLICATOR_PREFLIGHT", "sometimes")
     given = {"replicator:preflight": "warn"}
-    assert background.connections(given.get).config.address(REGISTRY["memory"], "default") == "unix:///env"
+    assert event_loop.connections(given.get).config.address(REGISTRY["memory"], "default") == "unix:///env"
     given["replicator:memory"] = '{"address": "unix:///own"}'
-    assert background.connections(given.get).config.address(REGISTRY["memory"], "default") == "unix:///own"
+    assert event_loop.connections(given.get).config.address(REGISTRY["memory"], "default") == "unix:///own"
 
     (failure,) = configured(memory, monkeypatch).check({}, news()).failures
     assert "→ export REPLICATOR_PREFLIGHT=strict" in failure.reason
@@ -287,7 +287,7 @@ async def test_messages_reach_the_engine() -> None:
     engine_pb2_grpc.add_EngineServicer_to_server(engine, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    messages = EngineMessages(f"127.0.0.1:{port}")
+    messages = PulumiDiagnostics(f"127.0.0.1:{port}")
     await messages.warn_once(URN, "mode: restarts")
     await messages.warn_once(URN, "mode: restarts")
     await messages.info("known")
@@ -299,4 +299,4 @@ async def test_messages_reach_the_engine() -> None:
 
 
 async def test_without_an_engine_nothing_is_sent() -> None:
-    await EngineMessages(None).warning("nobody", URN)
+    await PulumiDiagnostics(None).warning("nobody", URN)

@@ -11,10 +11,10 @@ from pulumi.dynamic import ReadResult
 from replicator.dynamic.provider import TROUBLE, StreamProvider
 from replicator.errors import AgentUnreachable
 from replicator.model import Owner, StreamState
-from replicator.values import UNKNOWN
+from replicator.property_values import UNKNOWN
 
-from tests.dynamic.faces import DESTROY, FACES, PREVIEW, REFRESH, UP, Answer, Stack
-from tests.lifecycle.given import OTHER_URN, S3, SQLITE, URN, Clock, Watched, inputs, stream
+from tests.dynamic.harness import DESTROY, FACES, PREVIEW, REFRESH, UP, Answer, Stack
+from tests.lifecycle.builders import OTHER_URN, S3, SQLITE, URN, Clock, Watched, inputs, stream
 
 RUNNING, PAUSED, FAILED = StreamState.RUNNING, StreamState.PAUSED, StreamState.FAILED
 Outside = Callable[[Watched], Any]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e import bare
+from tests.e2e import wheel_env
 from tests.e2e.litestream import BUCKET, World, world
 from tests.e2e.memory import Memory, serving
 from tests.engines import s3_server
@@ -51,7 +51,7 @@ def make_project(tmp_path_factory: pytest.TempPathFactory) -> Make:
 def bare_python(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a CLI that runs programs with our package alone: no SDK, and no plugin where it looks."""
     folder = tmp_path_factory.mktemp("bare")
-    return {"PULUMI_PYTHON_CMD": str(bare.make(folder, build_wheel(ROOT, folder)))}
+    return {"PULUMI_PYTHON_CMD": str(wheel_env.make(folder, build_wheel(ROOT, folder)))}
 
 
 @pytest.fixture(scope="module")

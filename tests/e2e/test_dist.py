@@ -17,7 +17,7 @@ import pytest
 from replicator import __version__
 from replicator.cli.doctor.plugin import ask_version
 
-from tests.e2e import bare
+from tests.e2e import wheel_env
 from tests.e2e.conftest import Make
 from tests.e2e.memory import Memory
 from tests.e2e.programs import stream, yaml_program
@@ -261,7 +261,7 @@ def test_pulumi_installs_it_for_a_yaml_program(
 def test_pulumi_installs_it_for_a_python_program(
     dist: dict[str, Path], only_python: Path, make_project: Make, memory: Memory, tmp_path: Path
 ) -> None:
-    python = bare.make(tmp_path, dist["pulumi_replicator"])
+    python = wheel_env.make(tmp_path, dist["pulumi_replicator"])
     asked = subprocess.run([python, "-c", "import replicator"], capture_output=True, text=True, check=False)
     assert "No module named 'replicator'" in asked.stderr
     environment = {"PULUMI_PYTHON_CMD": str(python), **path_of(only_python)}
@@ -274,7 +274,7 @@ def test_pulumi_installs_it_for_a_python_program(
 def test_the_wheel_alone_is_command_and_plugin(
     dist: dict[str, Path], make_project: Make, memory: Memory, tmp_path: Path
 ) -> None:
-    scripts = bare.make(tmp_path, dist["replicator_provider"]).parent
+    scripts = wheel_env.make(tmp_path, dist["replicator_provider"]).parent
     helped = subprocess.run([scripts / "replicator", "--help"], capture_output=True, text=True, check=False)
     assert (helped.returncode, "doctor" in helped.stdout) == (0, True)
     project = make_project("dist-wheel", plugins=scripts, environment=path_of())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from replicator.backends.connect.mirror.driver import open_mirror
+from replicator.backends.kafka_connect.mirror.driver import open_mirror
 from replicator.backends.settings import ConnectConfig
 from replicator.capabilities import KAFKA_MIRROR
 from replicator.model import Stream

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.kept import Kept, bring_back, exported, releases, write_program
 from tests.e2e.memory import Memory, serving
+from tests.e2e.state_fixtures import Kept, bring_back, exported, releases, write_program
 from tests.pulumi import SCRIPTS, Project
 from tools.gobuild import Cache, cache_root
 from tools.languages import python_sdk

@@ -24,9 +24,9 @@ import replicator.agent.run
 import replicator.cli.agent  # noqa: F401 - once here, not once in each agent
 from replicator.agent.child import Child
 from replicator.agent.registry import FileStore
-from replicator.backends.sqlite import keeper, lanes, replays
+from replicator.backends.sqlite import daemon_pool, replays, stream_manager
 from replicator.backends.sqlite.copies import Work
-from replicator.backends.sqlite.lane import Control
+from replicator.backends.sqlite.daemon_process import Control
 from replicator.backends.sqlite.litestream import CommandLine
 from replicator.backends.sqlite.replica import FolderLocation
 from replicator.cli import main
@@ -45,8 +45,8 @@ EFFECTS: tuple[tuple[Any, str], ...] = (
     (CommandLine, "reset"),
     (CommandLine, "restore"),
     (CommandLine, "replicate_once"),
-    (lanes, "checkpoint_truncate"),
-    (keeper, "rmtree"),
+    (daemon_pool, "checkpoint_truncate"),
+    (stream_manager, "rmtree"),
     (Work, "publish"),
     (replays, "tidy"),
     (FolderLocation, "purge_prefix"),
@@ -141,7 +141,7 @@ def trust_the_wal() -> None:
     async def untouched(*_: Any, **__: Any) -> bool:
         return True
 
-    lanes.checkpoint_truncate = untouched  # type: ignore[attr-defined]
+    daemon_pool.checkpoint_truncate = untouched  # type: ignore[attr-defined]
 
 
 NAIVE: dict[str, Callable[[], None]] = {"writes late": write_late, "trusts the WAL": trust_the_wal}

@@ -9,17 +9,17 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import strategies as st
-from replicator.backends.connect import rest as rest_module
-from replicator.backends.connect.cluster import ConnectCluster
-from replicator.backends.connect.marker import HEADER, KEY, Marker, recorded_backend
-from replicator.backends.connect.mirror.streams import Streams
-from replicator.backends.connect.rest import Access, ConnectRest
+from replicator.backends.kafka_connect import rest as rest_module
+from replicator.backends.kafka_connect.cluster import ConnectCluster
+from replicator.backends.kafka_connect.mirror.stream_reader import StreamReader
+from replicator.backends.kafka_connect.record import HEADER, KEY, StreamRecord, recorded_backend
+from replicator.backends.kafka_connect.rest import Access, ConnectRest
 from replicator.errors import EngineRefused, EngineUnavailable, RecordUnreadable, StreamNotFound
 
-from tests.backends.connect.mirror.given import declare, rewind
+from tests.backends.kafka_connect.mirror.builders import declare, replay_record
 from tests.fuzz.damage import documents, run, texts
 
-MARKER = Marker(stream=declare(), source_cluster="east", topics={"orders": "id"}, rewinds=(rewind("one"),))
+MARKER = StreamRecord(stream=declare(), source_cluster="east", topics={"orders": "id"}, replays=(replay_record("one"),))
 RECORDED = MARKER.keys("kafka-mirror")
 CONFIG = {"name": "a", "connector.class": "A", "tasks.max": "1", **RECORDED}
 STATUS: dict[str, Any] = {
@@ -62,13 +62,14 @@ def test_a_damaged_answer_is_read_or_an_error(count: int, seeded: bool, monkeypa
         rest = ConnectRest(Access(("http://worker:8083",)), redact=str)
         rest._opened = httpx.AsyncClient(transport=httpx.MockTransport(answer))
         cluster = ConnectCluster(rest, patience=0.0)
+        reader = StreamReader(cluster, ends=None, aliases=None)  # type: ignore[arg-type]
         try:
             for question in (
                 cluster.identity(),
                 cluster.get("a"),
                 cluster.validate("A", {"name": "a"}),
                 cluster.resolves(["${env:A}"], "A"),
-                Streams(cluster, ends=None, aliases=None).positions(MARKER.stream.model_copy(update={"name": "a"})),  # type: ignore[arg-type]
+                reader.positions(MARKER.stream.model_copy(update={"name": "a"})),
             ):
                 try:
                     await question
@@ -81,7 +82,7 @@ def test_a_damaged_answer_is_read_or_an_error(count: int, seeded: bool, monkeypa
             for connector in found.values():
                 recorded_backend(connector.config)
                 try:
-                    Marker.read(connector.config, "kafka-mirror")
+                    StreamRecord.read(connector.config, "kafka-mirror")
                 except RecordUnreadable:
                     continue
         finally:
@@ -104,12 +105,12 @@ def test_a_damaged_record_is_read_or_refused(count: int, seeded: bool) -> None:
     def check(record: tuple[bytes, bytes]) -> None:
         config = {KEY: record[0].decode(errors="replace"), HEADER: record[1].decode(errors="replace")}
         try:
-            found = Marker.read(config, "kafka-mirror")
+            found = StreamRecord.read(config, "kafka-mirror")
         except RecordUnreadable as refused:
             assert "record" in refused.message
         else:
             assert found is not None
-            assert Marker.read(found.keys("kafka-mirror"), "kafka-mirror") == found
+            assert StreamRecord.read(found.keys("kafka-mirror"), "kafka-mirror") == found
 
     run(st.tuples(texts(json.loads(RECORDED[KEY])), texts(json.loads(RECORDED[HEADER]))), check, count, seeded=seeded)
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 from hypothesis import strategies as st
+from replicator.backends.sqlite.daemon_process import Control, DaemonProcess, ReplicationJob
 from replicator.backends.sqlite.health import Health
-from replicator.backends.sqlite.lane import Control, Job, Lane
 from replicator.backends.sqlite.litestream import EngineError
-from replicator.backends.sqlite.record import Record
+from replicator.backends.sqlite.record import StreamRecord
 from replicator.backends.sqlite.replica import parse_replica
 from replicator.backends.sqlite.status import ask, status_of
-from replicator.exchange import BrokenError, ConnectError, Reply, UnixExchange
+from replicator.http_unix import BrokenError, ConnectError, Response, UnixTransport
 from replicator.model import StreamStatus
 
 from tests.fuzz.damage import damaged, run, texts
@@ -56,17 +56,17 @@ MANY = pytest.mark.parametrize(
 )
 
 
-class Said(UnixExchange):
+class Said(UnixTransport):
     """What the process says to each question, without a process."""
 
     def __init__(self) -> None:
         super().__init__(Path("/nowhere/socket"))
         self.says: dict[str, tuple[int, bytes]] = {}
 
-    async def request(self, verb: str, path: str, headers: Mapping[str, str], content: bytes) -> Reply:
+    async def request(self, verb: str, path: str, headers: Mapping[str, str], content: bytes) -> Response:
         del verb, headers, content
         status, said = self.says[path.partition("?")[0]]
-        return Reply(status, {}, said)
+        return Response(status, {}, said)
 
 
 class Away:
@@ -87,8 +87,8 @@ def test_a_damaged_answer_is_read_or_an_error(count: int, seeded: bool) -> None:
     said = Said()
     control = Control(Path("/nowhere/socket"))
     control._http = said
-    job = Job("orders", DATABASE, parse_replica("file:///nowhere/orders"), None)
-    record = Record.model_validate({**RECORD, "paused": False, "replays": {}})
+    job = ReplicationJob("orders", DATABASE, parse_replica("file:///nowhere/orders"), None)
+    record = StreamRecord.model_validate({**RECORD, "paused": False, "replays": {}})
 
     async def look() -> StreamStatus:
         for question in (
@@ -100,12 +100,12 @@ def test_a_damaged_answer_is_read_or_an_error(count: int, seeded: bool) -> None:
         ):
             with suppress(EngineError):
                 await question
-        lane, now = Lane("key", control), datetime.now(UTC)
-        lane.process = Away()
-        lane.jobs["orders"] = job
-        lane.enter(job, 0)
-        listed = (await lane.listing(1.0)).get(DATABASE)
-        answer = await ask(lane, job, listed, now)
+        daemon, now = DaemonProcess("key", control), datetime.now(UTC)
+        daemon.process = Away()
+        daemon.jobs["orders"] = job
+        daemon.enter(job, 0)
+        listed = (await daemon.listing(1.0)).get(DATABASE)
+        answer = await ask(daemon, job, listed, now)
         return await status_of(record, Health("orders"), DATABASE, answer, now, moving=False)
 
     with asyncio.Runner() as runner:
@@ -149,7 +149,7 @@ def test_damaged_http_is_an_answer_or_an_error(tmp_path: Path, count: int, seede
     says: dict[str, bytes] = {}
     body = json.dumps(ANSWERS["/txid"]).encode()
     path = tmp_path / "s"
-    exchange = UnixExchange(path)
+    exchange = UnixTransport(path)
 
     async def ask_once() -> None:
         async with asyncio.timeout(20):

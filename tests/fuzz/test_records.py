@@ -117,7 +117,7 @@ def test_a_damaged_tombstone_bars_one_place(
     with asyncio.Runner() as runner:
         store = FileStore(tmp_path)
         grave = Tombstone.model_validate(TOMBSTONE)
-        runner.run(store.bury(grave))
+        runner.run(store.save_tombstone(grave))
         (path,) = (tmp_path / "tombstones").iterdir()
 
         def check(content: bytes) -> None:

@@ -21,12 +21,12 @@ from replicator.errors import (
     WaitTimeout,
 )
 from replicator.lifecycle import apply
-from replicator.lifecycle.connect import Connections, StreamId
+from replicator.lifecycle.connections import Connections, StreamId
 from replicator.lifecycle.wait import Limits
 from replicator.model import DesiredState, Owner, StreamState, StreamStatus, token_digest
 from replicator.replicator import Description
 
-from tests.lifecycle.given import OTHER_URN, S3, SQLITE, URN, Clock, Watched, connected, stream
+from tests.lifecycle.builders import OTHER_URN, S3, SQLITE, URN, Clock, Watched, connected, stream
 
 ORDERS = StreamId("memory", "default", "orders")
 

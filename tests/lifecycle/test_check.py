@@ -11,7 +11,7 @@ from replicator.capabilities import TABLE, Feature, No, StartKind
 from replicator.lifecycle.check import Identity, stream_name
 from replicator.lifecycle.config import ProviderConfig
 
-from tests.lifecycle.given import EVERYWHERE, KAFKA, POSTGRES, S3, SQLITE, URN, checked, config, inputs
+from tests.lifecycle.builders import EVERYWHERE, KAFKA, POSTGRES, S3, SQLITE, URN, checked, config, inputs
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,47}")
 
@@ -161,11 +161,11 @@ def test_several_backends_that_fit_are_named(monkeypatch: pytest.MonkeyPatch) ->
     from dataclasses import replace
 
     from replicator import backends
-    from replicator.lifecycle import check, connect
+    from replicator.lifecycle import check, connections
 
     twin = replace(TABLE["litestream"], backend="twin")
     monkeypatch.setattr(check, "TABLE", {**TABLE, "twin": twin})
-    for module in (backends, check, connect):
+    for module in (backends, check, connections):
         monkeypatch.setattr(module, "REGISTRY", {**REGISTRY, "twin": replace(REGISTRY["litestream"], kind="twin")})
     (failure,) = checked(inputs(), configured=ProviderConfig()).failures
     assert failure.reason == "litestream and twin can each move sqlite to s3; choose one"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.lifecycle.given import KAFKA, S3, SQLITE, checked, config, inputs
+from tests.lifecycle.builders import KAFKA, S3, SQLITE, checked, config, inputs
 
 EVERYWHERE = config(litestream={}, kafkaMirror={"address": "http://connect.example:8083"})
 WEST = {"kind": "kafka", "uri": "kafka://west.example:9092"}

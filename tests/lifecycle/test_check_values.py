@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from replicator.model import Stream
 
-from tests.lifecycle.given import S3, SQLITE, checked, inputs, json_values, streams
+from tests.lifecycle.builders import S3, SQLITE, checked, inputs, json_values, streams
 
 CANARY = "hunter2-'\"$-canary"
 ENUM = "must be one of "

@@ -10,11 +10,11 @@ import pytest
 from replicator.backends import REGISTRY
 from replicator.errors import InvalidConfig
 from replicator.lifecycle.config import SETTINGS, Preflight, ProviderConfig, configured, parse_config
-from replicator.lifecycle.reconfigure import changes
+from replicator.lifecycle.config_diff import changes
+from replicator.property_values import Secret
 from replicator.remote.address import default_address
-from replicator.values import Secret
 
-from tests.lifecycle.given import config
+from tests.lifecycle.builders import config
 
 REGIONS = {"us-east": "unix:///a", "eu-fra": "unix:///b"}
 

@@ -10,7 +10,7 @@ from replicator.lifecycle.consequence import Consequence, consequences
 from replicator.lifecycle.diff import Change, Kind, diff, replacing
 from replicator.model import Endpoint, Stream
 
-from tests.lifecycle.given import S3, SQLITE, inputs, stream
+from tests.lifecycle.builders import S3, SQLITE, inputs, stream
 
 SAFE, RESTARTS, RE_SNAPSHOTS = None, Verdict.RESTARTS, Verdict.RE_SNAPSHOTS
 DELETES = Verdict.DELETES_DATA

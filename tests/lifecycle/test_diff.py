@@ -9,7 +9,7 @@ from hypothesis import given
 from replicator.lifecycle.diff import Change, Kind, diff
 from replicator.model import Owner, Stream
 
-from tests.lifecycle.given import KAFKA, S3, SQLITE, inputs, stream, streams
+from tests.lifecycle.builders import KAFKA, S3, SQLITE, inputs, stream, streams
 
 ADD, UPDATE, DELETE = Kind.ADD, Kind.UPDATE, Kind.DELETE
 

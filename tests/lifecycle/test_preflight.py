@@ -8,7 +8,7 @@ from replicator.lifecycle.preflight import preflight, sentence
 from replicator.model import Stream
 from replicator.replicator import Finding, Severity
 
-from tests.lifecycle.given import Watched, connected, stream
+from tests.lifecycle.builders import Watched, connected, stream
 
 ERROR = Finding(severity=Severity.ERROR, code="RPL-SOURCE-MISSING", message="no such file", property="source.uri")
 HINT = Finding(severity=Severity.INFO, code="RPL-X", message="it is large", fix="wait")

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 from replicator.errors import ReplayFailed, ReplayKeyReused, ReplayNotRetained, StreamNotFound, Unsupported, WaitTimeout
-from replicator.lifecycle.connect import Connections, StreamId
+from replicator.lifecycle.connections import Connections, StreamId
 from replicator.lifecycle.replay import plan_replay, run_replay
 from replicator.lifecycle.wait import Limits
 from replicator.model import Checkpoint
 from replicator.replicator import ReplayMethod, ReplayProgress, ReplayState
 
-from tests.lifecycle.given import Clock, Watched, connected, stream
+from tests.lifecycle.builders import Clock, Watched, connected, stream
 
 ORDERS = StreamId("memory", "default", "orders")
 AUTO = ReplayMethod.AUTO

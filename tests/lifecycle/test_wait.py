@@ -16,7 +16,7 @@ from replicator.model import Checkpoint, StreamState, StreamStatus
 from replicator.progress import tell, told_to
 from replicator.replicator import Description, ReplayMethod, ReplayProgress, ReplayState
 
-from tests.lifecycle.given import Watched, stream
+from tests.lifecycle.builders import Watched, stream
 
 START = Checkpoint(lsn="1")
 

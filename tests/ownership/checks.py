@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Set
 from replicator.lifecycle.check import Identity, stream_name
 from replicator.model import Stream
 
-from tests.dynamic.faces import Refused
-from tests.lifecycle.given import stream as as_stream
+from tests.dynamic.harness import Refused
+from tests.lifecycle.builders import stream as as_stream
 from tests.ownership.cli import Cli, Outcome, Stack
 from tests.ownership.engine import Memory
 from tests.ownership.ledger import Entry, data

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from tests.dynamic.faces import Plugin, Refused, State
+from tests.dynamic.harness import Plugin, Refused, State
 from tests.ownership.ledger import Actor, Entry, Ledger
-from tests.plugin import given
+from tests.plugin import builders
 
 Values = dict[str, Any]
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class Outcome:
 class Cli:
     """The commands. Each one starts a plugin of its own, so that nothing is remembered from one to the next."""
 
-    def __init__(self, provider: given.Provider, ledger: Ledger) -> None:
+    def __init__(self, provider: builders.Provider, ledger: Ledger) -> None:
         self._provider = provider
         self._ledger = ledger
         self.face = Plugin(provider)
@@ -167,7 +167,7 @@ class Cli:
         return Outcome()
 
     async def start_plugin(self) -> None:
-        await self._provider.configure(**given.CONFIG)
+        await self._provider.configure(**builders.CONFIG)
 
     async def acting(self, actor: Actor, call: Awaitable[T]) -> T:
         """Let the ledger know whose effects these are."""

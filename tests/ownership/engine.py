@@ -9,13 +9,13 @@ from enum import Enum
 from typing import Any
 
 import httpx
-from replicator.backends.reservations import Reservations
+from replicator.backends.shared.reservations import Reservations
 from replicator.errors import AgentUnreachable
 from replicator.model import Owner, Stream
 from replicator.remote.app import build_app
 from replicator.remote.client import RemoteReplicator
 
-from tests.lifecycle.given import Clock, Watched
+from tests.lifecycle.builders import Clock, Watched
 from tests.ownership.ledger import Ledger
 
 

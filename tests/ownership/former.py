@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from replicator.backends.ownership import may_remove, settle_owner
+from replicator.backends.shared.ownership import may_remove, settle_owner
 from replicator.errors import NotOurs, OwnedByAnother
 from replicator.model import Owner, Stream, token_digest
 

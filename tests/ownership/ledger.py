@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from replicator.model import Stream, token_digest
-from replicator.values import strip
+from replicator.property_values import strip
 
-from tests.dynamic.faces import State
+from tests.dynamic.harness import State
 
 _numbers = itertools.count(1)
 UNMANAGED = "no owner"

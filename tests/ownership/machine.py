@@ -11,8 +11,8 @@ from typing import Any, ClassVar, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.lifecycle.given import S3, SQLITE, inputs
-from tests.lifecycle.given import stream as as_stream
+from tests.lifecycle.builders import S3, SQLITE, inputs
+from tests.lifecycle.builders import stream as as_stream
 from tests.ownership import checks
 from tests.ownership.cli import Declared, Outcome, Stack
 from tests.ownership.engine import Fault

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.lifecycle.given import stream as as_stream
+from tests.lifecycle.builders import stream as as_stream
 from tests.ownership import checks
 from tests.ownership.cli import Stack
 from tests.ownership.engine import Fault

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tests.ownership.cli import Cli, Stack
 from tests.ownership.engine import Memory, Unreliable, through_remote
 from tests.ownership.ledger import Entry, Ledger
-from tests.plugin import given
+from tests.plugin import builders
 
 
 @dataclass
@@ -47,6 +47,6 @@ async def opened(*, remote: bool = False) -> AsyncIterator[World]:
     ledger = Ledger()
     memory = Memory(ledger)
     engine = Unreliable(through_remote(memory) if remote else memory)
-    async with given.serving(connect=lambda kind, address: engine) as provider:
+    async with builders.serving(connect=lambda kind, address: engine) as provider:
         stacks = [Stack("home", "dev"), Stack("home", "prod"), Stack("away", "dev")]
         yield World(Cli(provider, ledger), ledger, memory, engine, stacks)

@@ -12,10 +12,10 @@ from replicator.errors import AgentUnreachable
 from replicator.plugin._proto import pb
 from replicator.plugin.codec import UNKNOWN, encode
 from replicator.plugin.redaction import redactor_of
-from replicator.values import Secret
+from replicator.property_values import Secret
 
-from tests.lifecycle.given import SQLITE, Clock, Watched
-from tests.plugin.given import Provider, failing, memory_inputs, serving
+from tests.lifecycle.builders import SQLITE, Clock, Watched
+from tests.plugin.builders import Provider, failing, memory_inputs, serving
 
 ID = "memory/default/orders"
 ADDRESS = "unix:///mem"

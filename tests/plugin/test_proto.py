@@ -61,14 +61,14 @@ def test_the_lean_import_loads_the_protocol_only() -> None:
 
 
 def test_the_wire_half_loads_nothing_more() -> None:
-    code = "import sys, replicator.plugin.rpc, replicator.plugin.engine; print('\\n'.join(sys.modules))"
+    code = "import sys, replicator.plugin.rpc, replicator.plugin.pulumi_engine; print('\\n'.join(sys.modules))"
     loaded = set(run(code).split())
     assert loaded.isdisjoint(HEAVY)
     assert {name for name in loaded if name.split(".")[0] == "replicator"} == {
         "replicator",
         "replicator.plugin",
-        "replicator.messages",
-        "replicator.values",
+        "replicator.diagnostics",
+        "replicator.property_values",
         *(f"replicator.plugin.{name}" for name in ("_proto", "codec", "engine", "rpc")),
     }
 

@@ -13,8 +13,8 @@ from replicator.plugin._proto import pb
 from replicator.plugin.codec import UNKNOWN, Secret
 from replicator.replicator import ReplayProgress, ReplayState
 
-from tests.lifecycle.given import Clock, Watched, stream
-from tests.plugin.given import Provider, failing, init_failure, serving
+from tests.lifecycle.builders import Clock, Watched, stream
+from tests.plugin.builders import Provider, failing, init_failure, serving
 
 URN = "urn:pulumi:dev::shop::replicator:index:ReplayRun::rerun"
 ID = "memory/default/orders"

@@ -13,7 +13,7 @@ import pytest
 from google.protobuf import empty_pb2
 from replicator.plugin._proto import pb, provider_pb2_grpc, status_pb2
 from replicator.plugin.codec import Secret, decode, encode
-from replicator.plugin.engine import EngineLog
+from replicator.plugin.pulumi_engine import PulumiDiagnostics
 from replicator.plugin.rpc import Calls, Context, abort_init_failed, abort_missing_keys, details, rpc
 
 
@@ -21,7 +21,7 @@ class Gone(Exception):
     """An error that the servicer knows."""
 
 
-class Recorder(EngineLog):
+class Recorder(PulumiDiagnostics):
     """Keeps debug messages instead of sending them."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ import yaml
 from replicator.backends import REGISTRY
 from replicator.lifecycle.check import Identity, check
 from replicator.lifecycle.config import Preflight, parse_config
-from replicator.lifecycle.connect import StreamId
+from replicator.lifecycle.connections import StreamId
 from replicator.model import Model
 from replicator.plugin.functions import FUNCTIONS
 from replicator.plugin.schema import build_schema, render

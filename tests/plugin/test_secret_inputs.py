@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from replicator.errors import InvalidStream
 from replicator.model import StreamState
+from replicator.property_values import Secret, strip
 from replicator.replicator import Description, Finding, Severity
-from replicator.values import Secret, strip
 
-from tests.lifecycle.given import Clock, Watched
-from tests.plugin.given import CONFIG, Provider, failing, serving
+from tests.lifecycle.builders import Clock, Watched
+from tests.plugin.builders import CONFIG, Provider, failing, serving
 
 HOST, PATH = "c4n4ry-host.example", "/c4n4ry-shop"
 URI = f"postgres://{HOST}{PATH}"

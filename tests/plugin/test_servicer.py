@@ -14,8 +14,8 @@ from replicator import __version__
 from replicator.plugin._proto import pb
 from replicator.plugin.codec import UNKNOWN
 
-from tests.lifecycle.given import OTHER_URN, S3, SQLITE, URN, Clock
-from tests.plugin.given import Provider, Untouchable, another, failing, memory_inputs, serving
+from tests.lifecycle.builders import OTHER_URN, S3, SQLITE, URN, Clock
+from tests.plugin.builders import Provider, Untouchable, another, failing, memory_inputs, serving
 
 ID = "memory/default/orders"
 

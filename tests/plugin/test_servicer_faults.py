@@ -17,8 +17,8 @@ from replicator.plugin._proto import pb
 from replicator.plugin.codec import Secret
 from replicator.replicator import Description, Finding, Severity
 
-from tests.lifecycle.given import S3, Clock, Watched
-from tests.plugin.given import Provider, failing, init_failure, serving
+from tests.lifecycle.builders import S3, Clock, Watched
+from tests.plugin.builders import Provider, failing, init_failure, serving
 
 ID = "memory/default/orders"
 

@@ -15,8 +15,8 @@ from replicator.plugin.codec import UNKNOWN, Secret
 from replicator.plugin.functions import FUNCTIONS
 from replicator.replicator import ReplayProgress, ReplayState
 
-from tests.lifecycle.given import S3, SQLITE, URN, Clock, Watched, stream
-from tests.plugin.given import Provider, failing, serving
+from tests.lifecycle.builders import S3, SQLITE, URN, Clock, Watched, stream
+from tests.plugin.builders import Provider, failing, serving
 
 ID = "memory/default/orders"
 REPLAY = {"stream": ID, "start": {"lsn": "5"}, "idempotencyKey": "k"}

@@ -13,8 +13,8 @@ from replicator.plugin._proto import pb
 from replicator.plugin.codec import Secret
 from replicator.replicator import Description
 
-from tests.lifecycle.given import OTHER_URN, S3, SQLITE, URN, stream
-from tests.plugin.given import CONFIG, Provider, failing, init_failure, memory_inputs, plain, serving
+from tests.lifecycle.builders import OTHER_URN, S3, SQLITE, URN, stream
+from tests.plugin.builders import CONFIG, Provider, failing, init_failure, memory_inputs, plain, serving
 
 ID = "memory/default/orders"
 WALL = "2026-01-31T13:00:00+01:00"

@@ -10,8 +10,8 @@ import pytest
 from replicator.plugin._proto import pb
 from replicator.plugin.codec import encode
 
-from tests.lifecycle.given import URN
-from tests.plugin.given import failing, memory_inputs, serving
+from tests.lifecycle.builders import URN
+from tests.plugin.builders import failing, memory_inputs, serving
 
 LIVES = """
 import asyncio, sys

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from replicator.errors import InvalidConfig
-from replicator.lifecycle.connect import start_hint
+from replicator.lifecycle.connections import start_hint
 from replicator.remote.address import (
     SOCKET_PATH_LIMIT,
     SshAddress,

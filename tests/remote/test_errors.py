@@ -9,8 +9,8 @@ import httpx
 import pytest
 from replicator.errors import BY_CODE, AgentFault, AgentVersion, InvalidStream, ReplicatorError, Unsupported
 from replicator.remote.client import RemoteReplicator
-from replicator.remote.faults import STATUS
 from replicator.remote.server import build_app
+from replicator.remote.wire_errors import STATUS
 from starlette.responses import Response
 from starlette.types import ASGIApp
 

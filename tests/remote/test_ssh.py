@@ -31,7 +31,7 @@ from replicator.remote import app as app_module
 from replicator.remote.client import RemoteReplicator
 from replicator.remote.connection import RETRY_FOR
 from replicator.remote.server import build_app
-from replicator.remote.ssh import ask, command, exchange, tunnel
+from replicator.remote.ssh import ask, command, transport, tunnel
 from replicator.remote.ssh.command import CONFIG_VARIABLE
 
 from tests.engines import wait_until
@@ -418,7 +418,7 @@ async def test_a_failure_counts_for_everybody_for_a_while(
             await client.get_status("orders")
         assert host.log.count("Connection closed by authenticating user") == before + 1
         host.configure()
-        monkeypatch.setattr(exchange, "REMEMBER", 0.0)
+        monkeypatch.setattr(transport, "REMEMBER", 0.0)
         async with agent(path):
             assert await client.get_status("orders") == STATUS
 

@@ -13,7 +13,7 @@ import pytest
 from replicator.backends.memory import MemoryReplicator
 from replicator.errors import OwnedByAnother, RecordUnreadable
 from replicator.lifecycle import apply
-from replicator.lifecycle.connect import Connections, StreamId
+from replicator.lifecycle.connections import Connections, StreamId
 from replicator.lifecycle.wait import Limits
 from replicator.model import Owner, token_digest
 from replicator.remote.client import RemoteReplicator
@@ -21,7 +21,7 @@ from replicator.remote.server import build_app
 from replicator.replicator import Description
 
 from tests import releases
-from tests.lifecycle.given import OTHER_URN, URN, config, stream
+from tests.lifecycle.builders import OTHER_URN, URN, config, stream
 from tests.releases import FIRST
 from tests.remote.support import connected, serving
 
@@ -32,7 +32,7 @@ import asyncio, json, sys
 from replicator.errors import ReplicatorError
 from replicator.lifecycle import apply
 from replicator.lifecycle.config import parse_config
-from replicator.lifecycle.connect import Connections, StreamId
+from replicator.lifecycle.connections import Connections, StreamId
 from replicator.lifecycle.wait import Limits
 from replicator.model import Owner, Stream
 

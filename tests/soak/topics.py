@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 from replicator.replicator import ReplayProgress
 
 from tests.faults.mirror.cell import Cell, cell
-from tests.faults.mirror.own import Own, begin, own_bed
+from tests.faults.mirror.own_clusters import Own, begin, own_bed
 from tests.kafka import consume, plain
 from tests.soak.story import Action, Story
 from tools.kafka.process import Server

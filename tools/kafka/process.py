@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from replicator.leash import leashed
+from replicator.pdeathsig import die_with_parent
 
 from tests.engines import EngineMissing, EngineNotReady
 from tools.kafka.jars import collect, collected
@@ -43,7 +43,8 @@ def find_jars(name: str = "runtime") -> Path:
 class JavaProcess:
     """One program on Kafka's class path; it can be started again after it ended.
 
-    Start it from a thread that lives as long as this process: the program ends with that thread (`replicator.leash`).
+    Start it from a thread that lives as long as this process: the program ends with that thread
+    (`replicator.pdeathsig`).
 
     :param folder: the log `NAME.log` and the temporary files are here.
     :param heap: the most that the heap may take, as in `-Xmx`.
@@ -90,7 +91,7 @@ class JavaProcess:
         command += [f"-Dlog4j2.configurationFile={LOGGING}", "-cp", f"{jars}/*", *self._main]
         with self._log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                leashed(command),
+                die_with_parent(command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from replicator.agent.supervisor import LineLog, Supervisor, SupervisorError
-from replicator.backends.sqlite.lanes import Launch
+from replicator.backends.sqlite.daemon_pool import Launch
 from replicator.backends.sqlite.litestream import EngineError
 
 

@@ -16,9 +16,9 @@ from pydantic import BaseModel
 
 from replicator.agent import files
 from replicator.agent.agent_id import agent_id
-from replicator.backends.reservations import Ends
+from replicator.backends.shared.reservations import Ends
 from replicator.backends.sqlite.dialect import LITESTREAM
-from replicator.backends.sqlite.record import REPAIR, Record, Stored, Tombstone, unreadable_record
+from replicator.backends.sqlite.record import REPAIR, Stored, StreamRecord, Tombstone, unreadable_record
 from replicator.backends.sqlite.sound import ends_of, wrong_field
 from replicator.errors import AgentFault
 
@@ -42,7 +42,7 @@ class FileStore:
         for path in (folder, self._streams, self._tombstones):
             files.make_folder(path)
         self._agent_id = agent_id(folder)
-        records, damaged = _load(self._streams, Record, backend)
+        records, damaged = _load(self._streams, StreamRecord, backend)
         for path, record in records.items():
             if record.name != path.stem:
                 damaged[path] = _log_unreadable(path, f"it holds the record of stream {record.name!r}")
@@ -62,17 +62,17 @@ class FileStore:
     def unreadable(self) -> Mapping[str, str]:
         return MappingProxyType(self._unreadable)
 
-    def records(self) -> Sequence[Record]:
+    def records(self) -> Sequence[StreamRecord]:
         return list(self._records.values())
 
     def ends(self) -> Sequence[Ends]:
         return [*(Ends.of(record.stream) for record in self._records.values()), *self._unreadable_ends]
 
-    def get(self, name: str) -> Record | None:
+    def get(self, name: str) -> StreamRecord | None:
         self._refuse_unreadable(name)
         return self._records.get(name)
 
-    async def put(self, record: Record) -> None:
+    async def put(self, record: StreamRecord) -> None:
         self._refuse_unreadable(record.name)
         record = record.upgraded()
 
@@ -95,12 +95,12 @@ class FileStore:
         self._refuse_unreadable_tombstone(destination)
         return self._buried.get(destination)
 
-    async def bury(self, tombstone: Tombstone) -> None:
+    async def save_tombstone(self, tombstone: Tombstone) -> None:
         self._refuse_unreadable_tombstone(tombstone.destination)
         await asyncio.to_thread(_write, self._grave(tombstone.destination), tombstone, tombstone.name)
         self._buried[tombstone.destination] = tombstone
 
-    async def exhume(self, destination: str) -> None:
+    async def delete_tombstone(self, destination: str) -> None:
         self._refuse_unreadable_tombstone(destination)
         await asyncio.to_thread(files.remove, self._grave(destination), None)
         self._buried.pop(destination, None)

@@ -4,9 +4,9 @@ A `Supervisor` starts a program in an explicit environment, reads what it says l
 growing delays when it ends, and ends it on `stop`. The program counts as ready only after `on_start` has succeeded,
 which is called after each start.
 
-At most one such child lives for a pid file, even when supervisors are killed. Three things see to it: the child is on a
-leash (`replicator.leash`), so it dies with us; the pid file is locked and the child inherits the lock, which is held as
-long as either lives; and who finds a child without its supervisor behind the lock ends it, if its command line is ours.
+At most one such child lives for a pid file, even when supervisors are killed. Three things see to it. The child dies
+with its parent (`replicator.pdeathsig`). The pid file is locked, and the child inherits the lock, which is held as long
+as either lives. Who finds a child without its supervisor behind the lock ends it, if its command line is ours.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from enum import Enum
 from pathlib import Path
 
 from replicator.agent.private_log import PrivateRotatingFile
-from replicator.leash import leashed
 from replicator.lockfile import open_private
+from replicator.pdeathsig import die_with_parent
 
 _log = logging.getLogger(__name__)
 _CHUNK = 65536  # bytes read at once, and the most that one line may have before its rest is dropped
@@ -205,7 +205,7 @@ class Supervisor:
 
     async def _run_once(self, lock: int) -> None:
         process = await asyncio.create_subprocess_exec(
-            *leashed(self._argv),
+            *die_with_parent(self._argv),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

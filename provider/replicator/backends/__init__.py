@@ -59,11 +59,11 @@ REGISTRY: Mapping[str, Backend] = {
         Backend(
             kind="kafka-mirror",
             config_key="kafkaMirror",
-            driver="replicator.backends.connect.mirror.driver:open_mirror",
+            driver="replicator.backends.kafka_connect.mirror.driver:open_mirror",
             via_agent=False,
             default_address=False,
             managed_at="destination",
-            declarations="replicator.backends.connect.mirror.declarations",
+            declarations="replicator.backends.kafka_connect.mirror.declarations",
             identified_by="connectCluster",
             settings=ConnectConfig,
             example="http://connect.example:8083",

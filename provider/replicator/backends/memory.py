@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from replicator.backends.ownership import may_remove, settle_owner
-from replicator.backends.reservations import Reservations
+from replicator.backends.shared.ownership import may_remove, settle_owner
+from replicator.backends.shared.reservations import Reservations
 from replicator.capabilities import MEMORY, No
 from replicator.errors import (
     InvalidStream,

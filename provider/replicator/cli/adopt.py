@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from replicator.cli.agent import SocketOption
-from replicator.cli.connect import agent_client, session
+from replicator.cli.clients import agent_client, session
 from replicator.cli.exits import Exit
 from replicator.cli.options import JsonOption
 from replicator.cli.output import say, say_json, showing
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from replicator.agent.policy import PolicyFile
-    from replicator.backends.sqlite.takeover import Takeover, Wanted
+    from replicator.backends.sqlite.litestream_import import Takeover, Wanted
     from replicator.model import Stream
     from replicator.remote.client import RemoteReplicator
     from replicator.replicator import Adoption
@@ -84,7 +84,7 @@ def adopt(
 
 
 def _carry_out(work: _Work, *, dry_run: bool, yes: bool, as_json: bool) -> None:
-    from replicator.backends.sqlite.holders import still_running
+    from replicator.backends.sqlite.lock_owners import still_running
 
     work.look()
     for key in work.found.needless:
@@ -131,10 +131,10 @@ class _Work:
 
     def read(self, auth_ref: str | None, region: str | None, without: list[str]) -> None:
         """Read the file, and see what the agent's policy, if it has one, lacks for it."""
-        from replicator.backends.sqlite import takeover
+        from replicator.backends.sqlite import litestream_import
         from replicator.backends.sqlite.policy import lines_for
 
-        self.found = takeover.read(self.config, self._wanted(auth_ref, region, without))
+        self.found = litestream_import.read(self.config, self._wanted(auth_ref, region, without))
         if self._policy is not None and (policy := self._policy.current()) is not None:
             self.lacking = lines_for(policy, self.found.streams)
 
@@ -157,8 +157,8 @@ class _Work:
         import os
 
         from replicator.agent.policy import PolicyFile
+        from replicator.backends.sqlite.litestream_import import Wanted
         from replicator.backends.sqlite.places import source_path
-        from replicator.backends.sqlite.takeover import Wanted
         from replicator.cli.options import parse_duration
 
         info = self._runner.run(self._client.info()).model_extra or {}
@@ -193,9 +193,9 @@ class _Work:
 
     def running(self) -> list[str]:
         """Every sign of a litestream that still replicates one of the databases."""
-        from replicator.backends.sqlite.holders import daemons, holders
+        from replicator.backends.sqlite.lock_owners import daemons, holders
         from replicator.backends.sqlite.places import source_path
-        from replicator.cli.connect import listens
+        from replicator.cli.clients import listens
 
         paths = [source_path(stream) for stream in self.new]
         signs = [*holders(paths, but=self._ours), *daemons(self.config, paths, but=self._ours)] if paths else []

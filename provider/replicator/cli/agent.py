@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from replicator.agent.log import Level
-from replicator.cli.connect import agent_client, connected, find_agent
+from replicator.cli.clients import agent_client, connected, find_agent
 from replicator.cli.exits import Exit
 from replicator.cli.options import JsonOption, parse_duration
 from replicator.cli.output import UNKNOWN, counted, rough, say, say_json, words
@@ -162,7 +162,7 @@ def start_agent(
     """Start an agent in the background. Where one runs already, nothing happens."""
     import asyncio
 
-    from replicator.cli.background import start
+    from replicator.cli.daemonize import start
 
     settings = _settings(socket, state, socket_group, replay_window, log_level, policy)
 
@@ -194,7 +194,7 @@ def stop_agent(socket: SocketOption = None, state: LookOption = None) -> None:
     """Stop the agent, after it has uploaded what is left. Replication stands still until the next start."""
     import asyncio
 
-    from replicator.cli.background import stop, stop_holder
+    from replicator.cli.daemonize import stop, stop_holder
 
     async def body() -> None:
         async with aclosing(agent_client(_address(socket))) as client:
@@ -233,7 +233,7 @@ def agent_status(socket: SocketOption = None, state: LookOption = None, as_json:
     if as_json:
         say_json({"running": seen is not None, "address": address, **(seen or {})})
     elif seen is None:
-        from replicator.lifecycle.connect import start_hint
+        from replicator.lifecycle.connections import start_hint
 
         say(f"no agent runs at {address}")
         say(f"  → {start_hint('litestream', address)}")

@@ -75,7 +75,7 @@ def import_streams(
 
 
 async def _overview(backend: str, address: str | None) -> list[Description]:
-    from replicator.cli.connect import connected
+    from replicator.cli.clients import connected
 
     async with connected(backend, address) as client:
         return sorted(await client.overview(), key=lambda item: item.name)

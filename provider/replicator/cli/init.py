@@ -15,7 +15,7 @@ from replicator.cli.output import counted, say
 
 if TYPE_CHECKING:
     from replicator.agent.state import StateFolder
-    from replicator.backends.sqlite.record import Record
+    from replicator.backends.sqlite.record import StreamRecord
 
 
 def init(
@@ -46,7 +46,7 @@ def init(
     say(f"wrote {path}, from {counted(len(records), 'stream')}; the agent reads it before the next thing that it does")
 
 
-def _records(folder: StateFolder) -> Sequence[Record]:
+def _records(folder: StateFolder) -> Sequence[StreamRecord]:
     from replicator.agent.registry import FileStore
 
     if not folder.registry.is_dir():
@@ -57,7 +57,7 @@ def _records(folder: StateFolder) -> Sequence[Record]:
     return [record for record in store.records() if _can_be_granted(record)]
 
 
-def _can_be_granted(record: Record) -> bool:
+def _can_be_granted(record: StreamRecord) -> bool:
     """Whether this release reads the stream's destination; a line that it does not read would spoil the file."""
     from replicator import authref
     from replicator.backends.sqlite.places import parse_location

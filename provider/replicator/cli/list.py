@@ -8,7 +8,7 @@ from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption
 from replicator.cli.output import UNKNOWN, say, say_json, say_table, words
 
 if TYPE_CHECKING:
-    from replicator.lifecycle.shapes import ListedStream, ListedStreams, StatusFailure
+    from replicator.lifecycle.function_types import ListedStream, ListedStreams, StatusFailure
 
 
 def list_streams(
@@ -34,11 +34,11 @@ def list_streams(
 
 async def listed(backend: str, address: str | None) -> ListedStreams:
     """The streams of one engine, by id."""
-    from replicator.cli.connect import block_of
+    from replicator.cli.clients import block_of
     from replicator.lifecycle.config import ProviderConfig
-    from replicator.lifecycle.connect import Connections
+    from replicator.lifecycle.connections import Connections
+    from replicator.lifecycle.function_types import ListStreamsArgs
     from replicator.lifecycle.functions import list_streams
-    from replicator.lifecycle.shapes import ListStreamsArgs
 
     connections = Connections(ProviderConfig(backends={backend: block_of(backend, address)}))
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replicator.cli.connect import address_of, opened, session
+from replicator.cli.clients import address_of, opened, session
 from replicator.cli.exits import Exit
 from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption
 from replicator.cli.output import say, sentence, showing, words

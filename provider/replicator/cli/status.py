@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from replicator.cli.connect import connected
+from replicator.cli.clients import connected
 from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption, JsonOption, again
 from replicator.cli.output import UNKNOWN, rough, say, say_json, showing, words
 

@@ -10,13 +10,13 @@ import pulumi
 from pulumi.runtime.rpc import translate_output_properties
 from pydantic import ValidationError
 
-from replicator.dynamic import background
+from replicator.dynamic import event_loop
 from replicator.dynamic.outputs import ReplayResult, StreamReport
 from replicator.errors import InvalidStream, ReplicatorError
 from replicator.lifecycle import functions
-from replicator.lifecycle.connect import Connections
+from replicator.lifecycle.connections import Connections
 from replicator.lifecycle.failure import failures_of
-from replicator.lifecycle.shapes import GetStreamStatusArgs, ReplayArgs
+from replicator.lifecycle.function_types import GetStreamStatusArgs, ReplayArgs
 from replicator.lifecycle.wait import Limits
 from replicator.model import Checkpoint, Model
 
@@ -75,8 +75,8 @@ def _call(
     async def run(known: Mapping[str, Any]) -> Any:
         try:
             args = arguments.model_validate({key: value for key, value in known.items() if value is not None})
-            calling = call(background.connections(_setting), args)
-            found = await asyncio.wrap_future(background.submit(calling))
+            calling = call(event_loop.connections(_setting), args)
+            found = await asyncio.wrap_future(event_loop.submit(calling))
         except ValidationError as error:
             text = "; ".join(str(failure) for failure in failures_of(error, arguments, InvalidStream.code))
             raise pulumi.RunError(f"{function}: {text}") from None

@@ -26,13 +26,13 @@ from pulumi.dynamic import (
 )
 from pulumi.runtime import rpc
 
-from replicator.dynamic import background
-from replicator.dynamic.engine import EngineMessages, engine_address
+from replicator.dynamic import event_loop
+from replicator.dynamic.pulumi_engine import PulumiDiagnostics, engine_address
 from replicator.errors import InvalidConfig, InvalidStream, ReplicatorError
 from replicator.lifecycle.resource import Applied, StreamResource, Values
 from replicator.lifecycle.wait import Limits
 from replicator.model import Stream, parse_duration
-from replicator.values import UNKNOWN, strip
+from replicator.property_values import UNKNOWN, strip
 
 URN = "__urn"
 """The hidden input that holds the resource's URN."""
@@ -59,10 +59,10 @@ class StreamProvider(ResourceProvider):
 
     def configure(self, req: ConfigureRequest) -> None:
         """Take the stack's configuration. What is wrong with it is told when a stream is checked."""
-        self._messages = EngineMessages(engine_address(sys.argv[1:]))
+        self._messages = PulumiDiagnostics(engine_address(sys.argv[1:]))
         self._resource: StreamResource | InvalidConfig
         try:
-            self._resource = StreamResource(background.connections(req.config.get), lambda: self._messages)
+            self._resource = StreamResource(event_loop.connections(req.config.get), lambda: self._messages)
         except InvalidConfig as error:
             self._resource = error
 
@@ -135,7 +135,7 @@ class StreamProvider(ResourceProvider):
 def _run(call: Coroutine[Any, Any, T]) -> T:
     """The result of a call. An error has no more of a traceback than the host adds, for the host shows it."""
     try:
-        return background.submit(call).result()
+        return event_loop.submit(call).result()
     except ReplicatorError as error:
         raise error.with_traceback(None) from None
 

@@ -7,9 +7,9 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import Any
 
-from replicator.backends.ownership import may_remove, refuse_elsewhere
+from replicator.backends.shared.ownership import may_remove, refuse_elsewhere
 from replicator.errors import Category, ReplicatorError, StreamNotFound, StreamProtected
-from replicator.lifecycle.connect import Connections, StreamId
+from replicator.lifecycle.connections import Connections, StreamId
 from replicator.lifecycle.wait import Limits, Progress, silent, wait_for_stream
 from replicator.model import DesiredState, Owner, Stream, StreamState, StreamStatus, WaitFor, token_digest
 from replicator.replicator import Description

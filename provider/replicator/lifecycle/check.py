@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from replicator import authref
 from replicator.backends import REGISTRY
-from replicator.backends.declarations import refusals, with_canonical_options
+from replicator.backends.shared.declarations import refusals, with_canonical_options
 from replicator.capabilities import TABLE, Capabilities, Cell, Feature, No, StartKind
 from replicator.errors import InvalidConfig, InvalidStream, ReplicatorError, Unsupported
 from replicator.lifecycle.config import ProviderConfig
-from replicator.lifecycle.connect import StreamId
+from replicator.lifecycle.connections import StreamId
 from replicator.lifecycle.failure import Failure, failures_of
 from replicator.model import NAME_LIMIT, STREAM_NAME, Drain, EndpointKind, Stream
 

@@ -15,11 +15,11 @@ from pydantic import AfterValidator, Field, SerializeAsAny, ValidationError, fie
 from replicator.backends import REGISTRY, Backend
 from replicator.backends.settings import BackendConfig
 from replicator.errors import InvalidConfig
+from replicator.lifecycle.config_source import PACKAGE, ConfigSource, variable_of
 from replicator.lifecycle.failure import Failure, closest, failures_of
-from replicator.lifecycle.origin import PACKAGE, Origin, variable_of
 from replicator.model import REGION, Model, Text
+from replicator.property_values import secret_paths, strip
 from replicator.remote.address import default_address, parse_address
-from replicator.values import secret_paths, strip
 
 
 class Preflight(StrEnum):
@@ -63,7 +63,7 @@ class ProviderConfig(Model):
 
     backends: dict[str, SerializeAsAny[BackendConfig]] = Field(default_factory=dict)
     preflight: Preflight = Preflight.STRICT
-    origin: Origin = Origin()
+    origin: ConfigSource = ConfigSource()
 
     @field_validator("backends", mode="before")
     @classmethod
@@ -96,9 +96,7 @@ class ProviderConfig(Model):
             wanted["address"] = backend.example
         else:
             wanted["regions"] = {**block.regions, region: backend.elsewhere}
-        raise InvalidConfig(
-            f"no address for backend {backend.kind!r}{where}{there}", fix=self.origin.way_out(key, wanted)
-        )
+        raise InvalidConfig(f"no address for backend {backend.kind!r}{where}{there}", fix=self.origin.hint(key, wanted))
 
     def places(self, backend: Backend, region: str | None) -> list[str]:
         """The regions that stand for the addresses of a backend, one for each address."""
@@ -159,7 +157,7 @@ def parse_config(
     found = {key: (environ or {}).get(setting.variable) for key, setting in SETTINGS.items() if key not in given}
     variables = {key: text for key, text in found.items() if text}
     secrets = frozenset(key for key, value in given.items() if secret_paths(value))
-    origin = Origin(resource=resource, variables=frozenset(variables), secrets=secrets)
+    origin = ConfigSource(resource=resource, variables=frozenset(variables), secrets=secrets)
     values, failures = {}, []
     for key, value in {**variables, **strip(given)}.items():
         if key not in SETTINGS:
@@ -202,15 +200,15 @@ def configured(
     return config
 
 
-def _unknown(key: str, origin: Origin) -> Failure:
+def _unknown(key: str, origin: ConfigSource) -> Failure:
     meant = closest(key, SETTINGS)
     reason = f"is not a setting of this provider; {f'did you mean {meant}?' if meant else f'it has {_LISTED}'}"
-    fix = origin.removal(key) + (f"; then {origin.way_out(meant, _example(meant, None))}" if meant else "")
+    fix = origin.removal(key) + (f"; then {origin.hint(meant, _example(meant, None))}" if meant else "")
     return Failure(key, reason, InvalidConfig.code, fix)
 
 
-def _failure(key: str, path: str, reason: str, origin: Origin, value: Any) -> Failure:
-    return Failure(path, reason, InvalidConfig.code, origin.way_out(key, _example(key, value)))
+def _failure(key: str, path: str, reason: str, origin: ConfigSource, value: Any) -> Failure:
+    return Failure(path, reason, InvalidConfig.code, origin.hint(key, _example(key, value)))
 
 
 def _example(key: str, value: Any) -> Any:

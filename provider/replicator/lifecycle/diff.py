@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from replicator.backends import REGISTRY
-from replicator.backends.declarations import End, canonical, is_same_place
+from replicator.backends.shared.declarations import End, canonical, is_same_place
 from replicator.model import Stream
 
 _ENDS: Mapping[str, End] = {"source.uri": "source", "destination.uri": "destination"}

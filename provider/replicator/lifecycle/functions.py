@@ -6,9 +6,8 @@ import asyncio
 
 from replicator.capabilities import TABLE, Capabilities, Cell, No, Yes
 from replicator.errors import InvalidStream, ReplicatorError, StreamNotFound
-from replicator.lifecycle.connect import Connections, StreamId
-from replicator.lifecycle.replay import plan_replay, run_replay
-from replicator.lifecycle.shapes import (
+from replicator.lifecycle.connections import Connections, StreamId
+from replicator.lifecycle.function_types import (
     AllCapabilities,
     BackendCapabilities,
     Capability,
@@ -28,6 +27,7 @@ from replicator.lifecycle.shapes import (
     StreamReport,
     StreamStatuses,
 )
+from replicator.lifecycle.replay import plan_replay, run_replay
 from replicator.lifecycle.wait import Limits, Progress, silent
 from replicator.model import Stream, StreamStatus
 from replicator.replicator import Description, ReplayPlan

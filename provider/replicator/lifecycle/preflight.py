@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from replicator.errors import AgentUnreachable, EngineUnavailable, ReplicatorError
 from replicator.lifecycle.config import Preflight
-from replicator.lifecycle.connect import Connections, StreamId
+from replicator.lifecycle.connections import Connections, StreamId
 from replicator.model import Stream
 from replicator.replicator import Finding, Severity
 

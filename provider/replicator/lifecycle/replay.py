@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from replicator.errors import ReplayFailed
-from replicator.lifecycle.connect import Connections, StreamId
+from replicator.lifecycle.connections import Connections, StreamId
 from replicator.lifecycle.wait import Limits, Progress, silent, wait_for_replay
 from replicator.model import Checkpoint
 from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
+from replicator.diagnostics import Diagnostics
 from replicator.errors import (
     AgentUnreachable,
     EngineUnavailable,
@@ -24,16 +25,15 @@ from replicator.errors import (
 )
 from replicator.lifecycle.check import NameRule
 from replicator.lifecycle.config import Preflight
-from replicator.lifecycle.connect import Connections, StreamId
+from replicator.lifecycle.connections import Connections, StreamId
 from replicator.lifecycle.diff import Change, Kind
 from replicator.lifecycle.failure import failures_of, read_inputs
+from replicator.lifecycle.function_types import ReplayRunInputs
 from replicator.lifecycle.replay import plan_replay, run_replay
 from replicator.lifecycle.resource import LAST_LOOK, Applied, Values
-from replicator.lifecycle.shapes import ReplayRunInputs
 from replicator.lifecycle.wait import Limits
-from replicator.messages import Messages
+from replicator.property_values import drop_unknown, path_text, strip
 from replicator.replicator import ReplayPlan, ReplayProgress, ReplayState
-from replicator.values import drop_unknown, path_text, strip
 
 _FAILED_FIX = "correct the cause, then change triggers, which makes a new run with a new key"
 
@@ -53,7 +53,7 @@ class ReplayRunResource:
     stables: ClassVar[tuple[str, ...]] = ()
     removed_first: ClassVar[bool] = False
 
-    def __init__(self, connections: Connections, messages: Callable[[], Messages]) -> None:
+    def __init__(self, connections: Connections, messages: Callable[[], Diagnostics]) -> None:
         self._connections = connections
         self._messages = messages
 

@@ -9,8 +9,9 @@ from textwrap import indent
 from typing import Any, ClassVar
 
 from replicator.backends import REGISTRY
-from replicator.backends.declarations import with_canonical_options
+from replicator.backends.shared.declarations import with_canonical_options
 from replicator.capabilities import TABLE
+from replicator.diagnostics import Diagnostics
 from replicator.errors import (
     BY_CODE,
     AgentUnreachable,
@@ -25,13 +26,12 @@ from replicator.errors import (
 )
 from replicator.lifecycle import apply
 from replicator.lifecycle.check import Checked, Identity, NameRule, check
-from replicator.lifecycle.connect import Connections, StreamId
+from replicator.lifecycle.connections import Connections, StreamId
 from replicator.lifecycle.consequence import consequences
 from replicator.lifecycle.diff import Change, Kind, diff
 from replicator.lifecycle.failure import read_inputs
 from replicator.lifecycle.preflight import preflight, sentence
 from replicator.lifecycle.wait import Limits, Progress
-from replicator.messages import Messages
 from replicator.model import (
     OF_THE_PROGRAM,
     DesiredState,
@@ -41,8 +41,8 @@ from replicator.model import (
     StreamStatus,
     parse_duration_of_0_1,
 )
+from replicator.property_values import Secret, drop_unknown, path_text, secret_paths, strip, wrap_secrets
 from replicator.replicator import Severity
-from replicator.values import Secret, drop_unknown, path_text, secret_paths, strip, wrap_secrets
 
 Values = dict[str, Any]
 
@@ -78,7 +78,7 @@ class StreamResource:
     stables: ClassVar[tuple[str, ...]] = ("name", "backend")
     removed_first: ClassVar[bool] = True
 
-    def __init__(self, connections: Connections, messages: Callable[[], Messages]) -> None:
+    def __init__(self, connections: Connections, messages: Callable[[], Diagnostics]) -> None:
         self._connections = connections
         self._messages = messages
         self._replaced: dict[str, str | None] = {}

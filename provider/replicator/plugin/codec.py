@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
 
-from replicator.values import (
+from replicator.property_values import (
     UNKNOWN,
     Path,
     PropertyError,

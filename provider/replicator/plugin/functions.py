@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from replicator.errors import InvalidStream, Unsupported
 from replicator.lifecycle import functions
-from replicator.lifecycle.connect import Connections
+from replicator.lifecycle.connections import Connections
 from replicator.lifecycle.failure import Failure, failures_of
-from replicator.lifecycle.shapes import (
+from replicator.lifecycle.function_types import (
     GetCapabilitiesArgs,
     GetStreamStatusArgs,
     GetStreamStatusesArgs,
@@ -23,7 +23,7 @@ from replicator.lifecycle.shapes import (
 )
 from replicator.lifecycle.wait import Limits
 from replicator.model import Model
-from replicator.plugin.engine import EngineLog
+from replicator.plugin.pulumi_engine import PulumiDiagnostics
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Invocation:
     connections: Connections
     preview: bool | None
     cancelled: asyncio.Event
-    engine: EngineLog
+    engine: PulumiDiagnostics
 
 
 Result = tuple[dict[str, Any], list[Failure]]

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from replicator.authref import Redactor
 from replicator.lifecycle.config import from_text
-from replicator.values import Secret
+from replicator.property_values import Secret
 
 _PLAIN = frozenset({"state", "backend", "desiredState", "mode"})
 """Words of ours, which alerts and policies read."""

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 from replicator.errors import InvalidStream
 
 if TYPE_CHECKING:
+    from replicator.diagnostics import Diagnostics
     from replicator.lifecycle.check import NameRule
-    from replicator.lifecycle.connect import Connections
+    from replicator.lifecycle.connections import Connections
     from replicator.lifecycle.diff import Change
     from replicator.lifecycle.resource import Applied, Values
     from replicator.lifecycle.wait import Limits
-    from replicator.messages import Messages
 
 
 class Resource(Protocol):
@@ -69,7 +69,7 @@ def type_of(urn: str) -> str:
     return "".join(urn.split("::", 3)[2:3]).rpartition("$")[2]
 
 
-def resource_of(type: str, connections: Connections, messages: Callable[[], Messages]) -> Resource:
+def resource_of(type: str, connections: Connections, messages: Callable[[], Diagnostics]) -> Resource:
     """What a type stands for; raise `InvalidStream` for one of another release."""
     if type not in RESOURCES:
         raise InvalidStream(f"{type} is not a resource of this release", fix="update the plugin")

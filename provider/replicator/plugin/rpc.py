@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from replicator.plugin._proto import pb, status_pb2
 from replicator.plugin.codec import encode
-from replicator.plugin.engine import EngineLog
+from replicator.plugin.pulumi_engine import PulumiDiagnostics
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 StatusOf: TypeAlias = Callable[[BaseException], tuple[grpc.StatusCode, str] | None]
@@ -129,7 +129,7 @@ class Host(Protocol):
         """The running calls."""
 
     @property
-    def engine(self) -> EngineLog:
+    def engine(self) -> PulumiDiagnostics:
         """Where tracebacks go."""
 
     @property
@@ -184,7 +184,7 @@ def _only(error: Exception) -> Exception:
     return error
 
 
-async def _unexpected(engine: EngineLog, name: str, error: Exception) -> tuple[grpc.StatusCode, str]:
+async def _unexpected(engine: PulumiDiagnostics, name: str, error: Exception) -> tuple[grpc.StatusCode, str]:
     await engine.debug("".join(traceback.format_exception(error)))
     line = " ".join(str(error).split())
     text = f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -13,7 +13,7 @@ from typing import Any
 
 from replicator.backends import REGISTRY, Backend
 from replicator.lifecycle.config import SETTINGS, ProviderConfig, Setting
-from replicator.lifecycle.shapes import (
+from replicator.lifecycle.function_types import (
     AllCapabilities,
     GetCapabilitiesArgs,
     GetStreamStatusArgs,

@@ -14,14 +14,14 @@ from google.protobuf.empty_pb2 import Empty
 from replicator import __version__
 from replicator.plugin._proto import pb, plugin_pb2, provider_pb2_grpc
 from replicator.plugin.codec import decode, encode
-from replicator.plugin.engine import EngineLog
+from replicator.plugin.pulumi_engine import PulumiDiagnostics
 from replicator.plugin.rpc import Calls, Context, abort_init_failed, rpc
-from replicator.values import PropertyError, contains_unknown, drop_unknown, path_text, secret_paths, strip
+from replicator.property_values import PropertyError, contains_unknown, drop_unknown, path_text, secret_paths, strip
 
 if TYPE_CHECKING:
     from replicator.authref import Redactor
     from replicator.lifecycle.check import NameRule
-    from replicator.lifecycle.connect import Connections
+    from replicator.lifecycle.connections import Connections
     from replicator.lifecycle.diff import Change
     from replicator.lifecycle.resource import Applied
     from replicator.lifecycle.wait import Limits
@@ -103,7 +103,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     def __init__(self, engine_address: str | None = None, connect: Callable[[str, str], Any] | None = None) -> None:
         self.calls = Calls()
-        self.engine = EngineLog(engine_address, self.redact)
+        self.engine = PulumiDiagnostics(engine_address, self.redact)
         self.invokes_know_preview = False
         self._connect = connect
         self._arguments: dict[str, Any] = {}
@@ -151,7 +151,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     def _configured(self) -> Connections:
         from replicator.lifecycle.config import configured
-        from replicator.lifecycle.connect import Connections
+        from replicator.lifecycle.connections import Connections
 
         return Connections(configured(self._arguments, resource=self._resource, environ=os.environ), self._connect)
 
@@ -212,7 +212,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     async def _use_engine(self, address: str) -> None:
         if address and address != self.engine.address:
             await self.engine.close()
-            self.engine = EngineLog(address, self.redact)
+            self.engine = PulumiDiagnostics(address, self.redact)
 
     @rpc
     async def GetPluginInfo(self, request: Empty, context: Context) -> Any:
@@ -240,7 +240,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         """Every change is an update; `lifecycle.reconfigure` says why, and what is warned of."""
         if request.old_inputs == request.news:
             return _diff_of(())
-        from replicator.lifecycle.reconfigure import changes, moved, warning
+        from replicator.lifecycle.config_diff import changes, moved, warning
 
         old, new = strip(decode(request.old_inputs)), strip(decode(request.news))
         if not contains_unknown(new):

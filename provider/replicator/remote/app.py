@@ -30,7 +30,6 @@ from replicator.errors import (
 )
 from replicator.model import TEXT_LIMIT
 from replicator.remote import versions
-from replicator.remote.faults import STATUS, invalid, to_wire
 from replicator.remote.pending import Pending, wait_of
 from replicator.remote.routes import (
     BODY_LIMIT,
@@ -46,6 +45,7 @@ from replicator.remote.routes import (
     is_older,
     is_spoken,
 )
+from replicator.remote.wire_errors import STATUS, invalid, to_wire
 from replicator.replicator import Replicator
 
 _log = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from replicator.errors import AgentFault, AgentVersion, InvalidStream, ReplicatorError
-from replicator.exchange import Reply
+from replicator.http_unix import Response
 from replicator.model import TEXT_LIMIT, Checkpoint, Owner, Stream, StreamStatus
 from replicator.progress import tell
 from replicator.remote import routes, versions
 from replicator.remote.connection import Connection
-from replicator.remote.faults import from_wire, invalid
 from replicator.remote.routes import OLDEST, PROTOCOL, PROTOCOL_HEADER, Info, Operation, is_older, is_spoken
+from replicator.remote.wire_errors import from_wire, invalid
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class RemoteReplicator:
             raise InvalidStream(f"it has {len(content)} bytes as JSON; an agent takes {routes.BODY_LIMIT}")
         return content
 
-    async def _send(self, verb: str, path: str, body: Callable[[], bytes]) -> Reply:
+    async def _send(self, verb: str, path: str, body: Callable[[], bytes]) -> Response:
         """Return the answer. A peer that refuses our protocol has done nothing yet, and is asked again in its own."""
         reply = await self._connection.send(verb, path, body())
         while reply.status == routes.ACCEPTED:
@@ -166,7 +166,7 @@ class RemoteReplicator:
         self._check(reply)
         return reply
 
-    async def _ask_again(self, reply: Reply, verb: str, path: str, body: bytes) -> Reply:
+    async def _ask_again(self, reply: Response, verb: str, path: str, body: bytes) -> Response:
         """Return the next answer to an operation that goes on. An agent that has forgotten it is told it again."""
         try:
             goes_on = routes.Accepted.model_validate_json(reply.content)
@@ -183,7 +183,7 @@ class RemoteReplicator:
             raise
         return reply
 
-    def _check(self, reply: Reply) -> None:
+    def _check(self, reply: Response) -> None:
         """Raise what the answer says, after a look at who gave it."""
         spoken = reply.headers.get(PROTOCOL_HEADER.lower())
         if spoken is None:

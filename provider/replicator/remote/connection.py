@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from replicator.errors import AgentUnreachable, EngineUnavailable
-from replicator.exchange import BrokenError, ConnectError, Exchange, Reply, UnixExchange
+from replicator.http_unix import BrokenError, ConnectError, Response, Transport, UnixTransport
 from replicator.remote.address import Address, SshAddress, parse_address
 from replicator.remote.routes import PREFER_HEADER, PROTOCOL, PROTOCOL_HEADER
 
@@ -31,7 +31,7 @@ _WAIT_FOR = 10  # seconds after which the agent tells that an operation goes on
 class _Shared:
     """The connections to one address in one event loop."""
 
-    exchange: Exchange
+    exchange: Transport
     protocol: int = PROTOCOL
     free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CONNECTIONS))
     users: set[Connection] = field(default_factory=set)
@@ -70,7 +70,7 @@ class Connection:
     def protocol(self, spoken: int) -> None:
         self._lease().protocol = spoken
 
-    async def send(self, verb: str, path: str, content: bytes = b"") -> Reply:
+    async def send(self, verb: str, path: str, content: bytes = b"") -> Response:
         """The answer, whatever its status.
 
         Raise `AgentUnreachable` where nothing answers, `EngineUnavailable` where the answer takes too long.
@@ -132,14 +132,14 @@ class Connection:
         shared.users.add(self)
         return shared
 
-    def _open(self) -> Exchange:
+    def _open(self) -> Transport:
         if self._transport is not None:
-            return _TransportExchange(self._transport)
+            return _HttpxTransport(self._transport)
         if isinstance(self._at, SshAddress):
-            from replicator.remote.ssh.exchange import SshExchange
+            from replicator.remote.ssh.transport import SshTransport
 
-            return SshExchange(self._at, self._start_hint)
-        return UnixExchange(self._at.path)
+            return SshTransport(self._at, self._start_hint)
+        return UnixTransport(self._at.path)
 
     def _explain(self, error: ConnectError | BrokenError) -> AgentUnreachable:
         cause = error.__cause__
@@ -185,13 +185,13 @@ def _describe(at: Address) -> str:
     return f", which has mode {stat.S_IMODE(found.st_mode):04o} and group {group}"
 
 
-class _TransportExchange:
+class _HttpxTransport:
     """Requests through a transport of httpx, such as `httpx.ASGITransport(app)`."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
 
-    async def request(self, verb: str, path: str, headers: Mapping[str, str], content: bytes) -> Reply:
+    async def request(self, verb: str, path: str, headers: Mapping[str, str], content: bytes) -> Response:
         """Send a request and read its answer."""
         import httpx
 
@@ -203,7 +203,7 @@ class _TransportExchange:
             raise ConnectError(str(error)) from error
         except httpx.TransportError as error:
             raise BrokenError(str(error)) from error
-        return Reply(response.status_code, dict(response.headers), response.content)
+        return Response(response.status_code, dict(response.headers), response.content)
 
     async def aclose(self) -> None:
         """Close the transport."""

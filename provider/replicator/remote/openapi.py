@@ -11,7 +11,6 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
 from replicator.errors import BY_CODE
-from replicator.remote.faults import STATUS
 from replicator.remote.routes import (
     ACCEPTED,
     GONE,
@@ -26,6 +25,7 @@ from replicator.remote.routes import (
     Info,
     Operation,
 )
+from replicator.remote.wire_errors import STATUS
 
 _SCHEMA = "#/components/schemas/{model}"
 _PREFER = {"$ref": f"#/components/parameters/{PREFER_HEADER}"}

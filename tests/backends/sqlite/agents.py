@@ -13,9 +13,9 @@ from replicator.agent.child import Child
 from replicator.agent.registry import FileStore
 from replicator.agent.supervisor import Backoff, LineLog
 from replicator.authref import Redactor
+from replicator.backends.sqlite.daemon_pool import Supervised
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.driver import SqliteDriver
-from replicator.backends.sqlite.lanes import Supervised
 from replicator.backends.sqlite.litestream import CommandLine
 from replicator.backends.sqlite.policy import Policies
 from replicator.backends.sqlite.replica import parse_replica

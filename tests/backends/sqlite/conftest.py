@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from replicator.agent.supervisor import LineLog, Supervisor
-from replicator.backends.sqlite.daemon import DaemonSettings, daemon_argv, shared_daemon
+from replicator.backends.sqlite.daemon_config import DaemonSettings, daemon_argv, shared_daemon
 from replicator.backends.sqlite.litestream import Binary, CommandLine, ControlClient, EngineUnreachable, find_binary
 from replicator.backends.sqlite.replica import (
     FolderLocation,

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from replicator.backends.sqlite.lane import Control
+from replicator.backends.sqlite.daemon_process import Control
 from replicator.backends.sqlite.litestream import EngineUnreachable
 
 from tests.backends.sqlite.agents import until

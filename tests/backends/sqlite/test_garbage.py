@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from replicator import exchange
-from replicator.backends.sqlite.lane import Control
+from replicator import http_unix
+from replicator.backends.sqlite.daemon_process import Control
 from replicator.backends.sqlite.litestream import CommandLine, EngineError, EngineGarbled, EngineUnreachable
 from replicator.errors import EngineRefused, ReplicatorError
 from replicator.model import Checkpoint, StreamState
 
-from tests.backends.connect.test_garbage import GARBAGE as WHOLE_ANSWERS
-from tests.backends.connect.test_garbage import fake, http
+from tests.backends.kafka_connect.test_garbage import GARBAGE as WHOLE_ANSWERS
+from tests.backends.kafka_connect.test_garbage import fake, http
 from tests.backends.sqlite.agents import Agent, caught_up, declare, state_is
 from tests.engines import add_rows, make_database
 
@@ -62,8 +62,8 @@ UNHEARD = {"no HTTP", "a switch of protocols"}
 
 
 async def test_an_answer_without_end_is_given_up(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert exchange._BODY_LIMIT == 64 << 20
-    monkeypatch.setattr(exchange, "_BODY_LIMIT", 10_000)
+    assert http_unix._BODY_LIMIT == 64 << 20
+    monkeypatch.setattr(http_unix, "_BODY_LIMIT", 10_000)
     async with fake(lambda _: http(b" " * 1_000_000), path=short_folder / "s"), Control(short_folder / "s") as control:
         with pytest.raises(EngineUnreachable, match="more than 10000 bytes"):
             await control.info()
@@ -129,11 +129,11 @@ async def test_garbage_of_one_process_fails_its_own_stream_alone(
     await driver.upsert_stream(declare("orders", shop, f"file://{tmp_path}/replicas/orders"))
     own = declare("users", users, f"file://{tmp_path}/replicas/users", checkpointInterval="2s")
     await driver.upsert_stream(own)
-    lane = driver._keeper.lanes.of("orders")
-    assert lane is not None
-    path = lane.control._socket
+    daemon = driver._manager.daemons.of("orders")
+    assert daemon is not None
+    path = daemon.control._socket
     path.rename(path.with_name("away"))
-    await lane.control.aclose()
+    await daemon.control.aclose()
     async with fake(lambda _: answers["now"], path=path):
         for name in ("bytes", "a list", "wrong types", "lists in lists", "no HTTP", "null inside"):
             answers["now"] = GARBAGE[name]
@@ -159,6 +159,6 @@ async def test_garbage_of_one_process_fails_its_own_stream_alone(
 
 @pytest.mark.engine
 def test_the_error_names_what_is_wrong(agent: Agent) -> None:
-    failure = agent.driver._keeper.meaning(EngineGarbled("POST /sync", None, "its answer cannot be read"), "orders")
+    failure = agent.driver._manager.meaning(EngineGarbled("POST /sync", None, "its answer cannot be read"), "orders")
     assert isinstance(failure, EngineRefused)
     assert "is not litestream: its answer cannot be read" in failure.message

@@ -128,7 +128,7 @@ class Arrivals:
 
 
 @dataclass(frozen=True)
-class Bed:
+class MirrorEnv:
     """One stream, and what can go wrong with it."""
 
     host: Host
@@ -267,7 +267,7 @@ def _highest(names: list[str]) -> int:
 
 
 @contextlib.asynccontextmanager
-async def folder_bed(seed: str) -> AsyncIterator[Bed]:
+async def folder_bed(seed: str) -> AsyncIterator[MirrorEnv]:
     with running_host(None) as made:
         replica = made.folder / "replica"
         uri = f"file://{replica}"
@@ -281,7 +281,7 @@ async def folder_bed(seed: str) -> AsyncIterator[Bed]:
 
 
 @contextlib.asynccontextmanager
-async def s3_bed(seed: str, folder: Path) -> AsyncIterator[Bed]:
+async def s3_bed(seed: str, folder: Path) -> AsyncIterator[MirrorEnv]:
     store = Rights(folder)
     store.start()
     try:
@@ -314,7 +314,7 @@ async def _bed(
     credentials: S3Credentials | None,
     store: Rights | None = None,
     link: Link | None = None,
-) -> AsyncIterator[Bed]:
+) -> AsyncIterator[MirrorEnv]:
     database = make_database(made.folder / "orders.db")
     command = CommandLine((await find_binary()).path, engine_environment(credentials))
     url = parse_replica(place).url_for_engine()
@@ -322,7 +322,7 @@ async def _bed(
     async with made.client() as client:
         await client.upsert_stream(declare("orders", database, uri))
         await caught_up(client, "orders")
-        bed = Bed(made, client, database, uri, url, command, random.Random(seed), load, arrivals, store, link)
+        bed = MirrorEnv(made, client, database, uri, url, command, random.Random(seed), load, arrivals, store, link)
         load.start()
         try:
             yield bed

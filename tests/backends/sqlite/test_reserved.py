@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from replicator.backends.reservations import Ends, Reservations
+from replicator.backends.shared.reservations import Ends, Reservations
 from replicator.backends.sqlite.claims import Claims
-from replicator.backends.sqlite.record import Phase, Record
+from replicator.backends.sqlite.record import Phase, StreamRecord
 from replicator.errors import DestinationInUse, InvalidStream, ReplicatorError
 from replicator.model import Stream, StreamState
 from replicator.remote.server import build_app
@@ -173,7 +173,7 @@ async def test_of_two_records_of_one_place_one_runs(agent: Agent, tmp_path: Path
     given = Round(tmp_path, s3, 0)
     pair = ROWS[row][0](given)
     for stream in pair:
-        await agent.store.put(Record(stream=stream, phase=Phase.ACTIVE))
+        await agent.store.put(StreamRecord(stream=stream, phase=Phase.ACTIVE))
     await agent.stop()
     driver = await agent.start()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from replicator.backends.sqlite import attachment, lane, lanes, traffic, uploads, wal
+from replicator.backends.sqlite import daemon_pool, daemon_process, reconciler, traffic, uploads, wal
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.litestream import CommandLine
 from replicator.backends.sqlite.positions import transaction_file
@@ -34,9 +34,9 @@ SHAPES = pytest.mark.parametrize("changes", [{}, {"checkpointInterval": "500ms"}
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits of time are short, so that only the data that moves can keep an upload going."""
-    monkeypatch.setattr(attachment, "FIRST_UPLOAD", 2.0)
-    monkeypatch.setattr(lanes, "COPY_WITHIN", 2.0)
-    monkeypatch.setattr(attachment, "_REACHED_IN_VAIN", 1.0)
+    monkeypatch.setattr(reconciler, "FIRST_UPLOAD", 2.0)
+    monkeypatch.setattr(daemon_pool, "COPY_WITHIN", 2.0)
+    monkeypatch.setattr(reconciler, "_REACHED_IN_VAIN", 1.0)
     monkeypatch.setattr(uploads, "_SLACK", 2.0)
     monkeypatch.setattr(uploads, "_SLOWEST", 10 * MB)
     monkeypatch.setattr(traffic, "STILL_FOR", 6.0)
@@ -128,7 +128,7 @@ async def test_a_large_file_has_not_arrived_because_one_before_it_has(
     agent: Agent, s3: TwoOwners, tmp_path: Path, link: Link, narrow: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The engine notes the time of an upload when it ends, which may be after the next file was written."""
-    monkeypatch.setattr(lane, "_LARGE", MB // 2)
+    monkeypatch.setattr(daemon_process, "_LARGE", MB // 2)
     database = make_database(tmp_path / "shop.db")
     await agent.driver.upsert_stream(declare("orders", database, narrow))
     await caught_up(agent.driver, "orders")

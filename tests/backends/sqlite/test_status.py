@@ -11,7 +11,7 @@ import pytest
 from replicator.backends.sqlite.health import Health
 from replicator.backends.sqlite.litestream import ListedDatabase, Synced
 from replicator.backends.sqlite.positions import transaction_file
-from replicator.backends.sqlite.record import Phase, Record
+from replicator.backends.sqlite.record import Phase, StreamRecord
 from replicator.backends.sqlite.status import Answer, stale_after, status_of
 from replicator.backends.sqlite.uploads import Upload
 from replicator.model import Checkpoint, StreamState, StreamStatus
@@ -22,10 +22,10 @@ NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 DATABASE = Path("/srv/nowhere/orders.db")
 
 
-def record(*, phase: Phase = Phase.ACTIVE, interval: str | None = None, **changes: object) -> Record:
+def record(*, phase: Phase = Phase.ACTIVE, interval: str | None = None, **changes: object) -> StreamRecord:
     given = {"checkpointInterval": interval} if interval else {}
     stream = declare("orders", DATABASE, "s3://bucket/orders", **given)
-    return Record(stream=stream, phase=phase).model_copy(update=changes)
+    return StreamRecord(stream=stream, phase=phase).model_copy(update=changes)
 
 
 def answer(age: float | None, txid: int | None = 7, replicated: int | None = 7) -> Answer:
@@ -34,7 +34,7 @@ def answer(age: float | None, txid: int | None = 7, replicated: int | None = 7) 
 
 
 async def status(
-    given: Record, heard: Answer | None, health: Health | None = None, *, moving: bool = False
+    given: StreamRecord, heard: Answer | None, health: Health | None = None, *, moving: bool = False
 ) -> StreamStatus:
     return await status_of(given, health or Health("orders"), DATABASE, heard, NOW, moving=moving)
 
@@ -154,9 +154,9 @@ async def test_the_worst_part_decides() -> None:
     assert (await status(record(), None)).state is StreamState.SNAPSHOT
     assert (await status(record(), answer(1), moving=True)).state is StreamState.SNAPSHOT
     assert (await status(record(copy_due=True, paused=True), None)).last_error == "its snapshot is not made yet"
-    half_made = await status(record(phase=Phase.MAKING), None)
-    assert (half_made.state, half_made.last_error) == (StreamState.FAILED, "it is half made")
-    assert (await status(record(phase=Phase.MAKING), None, moving=True)).state is StreamState.SNAPSHOT
+    unfinished = await status(record(phase=Phase.CREATING), None)
+    assert (unfinished.state, unfinished.last_error) == (StreamState.FAILED, "it is half made")
+    assert (await status(record(phase=Phase.CREATING), None, moving=True)).state is StreamState.SNAPSHOT
     assert (await status(record(phase=Phase.DELETING), None, moving=True)).last_error == "it is half removed"
 
 

@@ -14,17 +14,17 @@ from typing import Any, TypeVar
 
 import httpx
 from replicator.authref import Redactor
-from replicator.backends.connect.brokers import RECENT
-from replicator.backends.connect.cluster import ConnectCluster
-from replicator.backends.connect.mirror.claims import Claims
-from replicator.backends.connect.mirror.driver import KafkaMirror
-from replicator.backends.connect.mirror.neighbours import HOLDS, Neighbours
-from replicator.backends.connect.rest import Access, ConnectRest
+from replicator.backends.kafka.admin import RECENT
+from replicator.backends.kafka_connect.cluster import ConnectCluster
+from replicator.backends.kafka_connect.mirror.driver import KafkaMirror
+from replicator.backends.kafka_connect.mirror.peer_clusters import HOLDS, PeerClusters
+from replicator.backends.kafka_connect.mirror.reservations import PendingChanges
+from replicator.backends.kafka_connect.rest import Access, ConnectRest
 from replicator.backends.settings import DEFAULT_ALIASES
 from replicator.model import Checkpoint, Stream, StreamState, StreamStatus, token_digest
 from replicator.replicator import Description, ReplayProgress
 
-from tests.faults.mirror.line import Line, line_to
+from tests.faults.mirror.breaking_proxy import Line, line_to
 from tests.kafka import AsyncPatient, Record, consume, make_topic, plain, produce, unique
 
 PARTITIONS = 2
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Bed:
+class MirrorEnv:
     """Where it all runs.
 
     :param source: `host:port` of a broker.
@@ -75,7 +75,7 @@ class Cell:
         stored yet how far it was.
     """
 
-    def __init__(self, bed: Bed, line: Line, driver: type[KafkaMirror] = KafkaMirror) -> None:
+    def __init__(self, bed: MirrorEnv, line: Line, driver: type[KafkaMirror] = KafkaMirror) -> None:
         self._class = driver
         self.bed = bed
         self.line = line
@@ -223,15 +223,15 @@ def open_driver(*urls: str, driver: type[KafkaMirror] = KafkaMirror) -> KafkaMir
         urls[0],
         aliases=DEFAULT_ALIASES,
         redactor=redactor,
-        neighbours=Neighbours(),
-        claims=Claims(RECENT, HOLDS),
-        previewed=Claims(HOLDS, HOLDS),
+        peers=PeerClusters(),
+        claims=PendingChanges(RECENT, HOLDS),
+        previewed=PendingChanges(HOLDS, HOLDS),
         environ=os.environ,
     )
 
 
 @asynccontextmanager
-async def cell(bed: Bed, driver: type[KafkaMirror] = KafkaMirror) -> AsyncIterator[Cell]:
+async def cell(bed: MirrorEnv, driver: type[KafkaMirror] = KafkaMirror) -> AsyncIterator[Cell]:
     """A cell with a topic that has some records; at the end its connectors are removed."""
     async with line_to(bed.connect) as line:
         made = Cell(bed, line, driver)

@@ -9,9 +9,9 @@ import asyncio
 import json
 import sys
 
-from replicator.backends.connect.marker import Marker
-from replicator.backends.connect.mirror.driver import open_mirror
-from replicator.backends.connect.mirror.surroundings import Surroundings
+from replicator.backends.kafka_connect.mirror.driver import open_mirror
+from replicator.backends.kafka_connect.mirror.surroundings import Surroundings
+from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.settings import ConnectConfig
 from replicator.errors import ReplicatorError
 from replicator.model import Stream
@@ -20,7 +20,7 @@ from replicator.model import Stream
 class Careless(Surroundings):
     """A naive look: what is listed before the claim is all that counts."""
 
-    async def win(self, mine: Marker) -> frozenset[str]:
+    async def win(self, mine: StreamRecord) -> frozenset[str]:
         return frozenset()
 
 

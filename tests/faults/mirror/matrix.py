@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from tests.faults.mirror.cell import Bed
+from tests.faults.mirror.cell import MirrorEnv
 from tests.faults.mirror.subjects import SUBJECTS, Subject, places, run_cut_off, run_unheard, run_whole
 
 AT_ONCE = 8
@@ -17,7 +17,7 @@ Cells = dict[str, Callable[[], Awaitable[None]]]
 class Matrix:
     """Runs cells in the order in which they are asked for."""
 
-    def __init__(self, bed: Bed) -> None:
+    def __init__(self, bed: MirrorEnv) -> None:
         self._bed = bed
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._failures: dict[tuple[str, str], asyncio.Task[list[str]]] = {}

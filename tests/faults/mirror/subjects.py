@@ -8,8 +8,8 @@ from collections.abc import Callable, Coroutine, Set
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults.mirror.cell import Bed, Cell, cell, until
-from tests.faults.mirror.line import after
+from tests.faults.mirror.breaking_proxy import after
+from tests.faults.mirror.cell import Cell, MirrorEnv, cell, until
 
 Step = Callable[[Cell], Coroutine[Any, Any, None]]
 KEY = "once"
@@ -234,7 +234,7 @@ SUBJECTS = {
 }
 
 
-async def run_whole(bed: Bed, subject: Subject) -> list[str]:
+async def run_whole(bed: MirrorEnv, subject: Subject) -> list[str]:
     """Run an operation that nothing cuts off; its effects, in order."""
     async with cell(bed) as made:
         await subject.before(made)
@@ -247,7 +247,7 @@ async def run_whole(bed: Bed, subject: Subject) -> list[str]:
     return effects
 
 
-async def run_cut_off(bed: Bed, subject: Subject, at: int) -> None:
+async def run_cut_off(bed: MirrorEnv, subject: Subject, at: int) -> None:
     """End the caller after one effect; another one asks again, and all must be well."""
     async with cell(bed) as made:
         await subject.before(made)
@@ -256,7 +256,7 @@ async def run_cut_off(bed: Bed, subject: Subject, at: int) -> None:
         await subject.after(made)
 
 
-async def run_unheard(bed: Bed, subject: Subject) -> None:
+async def run_unheard(bed: MirrorEnv, subject: Subject) -> None:
     """Lose what is answered to each call once; the caller bears it."""
     async with cell(bed) as made:
         await subject.before(made)

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
-from replicator.backends.connect.mirror.surroundings import Surroundings
+from replicator.backends.kafka_connect.mirror.surroundings import Surroundings
 from replicator.errors import DestinationInUse, EngineUnavailable
 from replicator.model import Stream
 
-from tests.backends.connect.mirror.bed import Bed, records
+from tests.backends.kafka_connect.mirror.mirror_env import MirrorEnv, records
 from tests.backends.sqlite.agents import until
 from tests.kafka import unique
 from tools.kafka.pair import Pair
@@ -26,8 +26,8 @@ URNS = [f"urn:pulumi:{stack}::shop::replicator:index:Stream::orders" for stack i
 
 
 @pytest.fixture
-async def bed(kafka: Pair) -> AsyncIterator[Bed]:
-    made = Bed(kafka.east, kafka.west, kafka.west.connect)
+async def bed(kafka: Pair) -> AsyncIterator[MirrorEnv]:
+    made = MirrorEnv(kafka.east, kafka.west, kafka.west.connect)
     yield made
     await made.remove()
 
@@ -59,16 +59,16 @@ async def create(processes: Sequence[Process], streams: Sequence[Stream], addres
     return list(await asyncio.gather(*map(answer, processes)))
 
 
-def both(bed: Bed, topic: str) -> list[Stream]:
+def both(bed: MirrorEnv, topic: str) -> list[Stream]:
     """The same mirror in two stacks, under two names."""
     return [bed.stream(topic, owner={"urn": urn, "issue": unique("token")}) for urn in URNS]
 
 
-async def names(bed: Bed) -> set[str]:
+async def names(bed: MirrorEnv) -> set[str]:
     return {stream.name for stream in await bed.driver.list_streams()}
 
 
-async def test_one_of_two_processes_creates_a_mirror(bed: Bed, processes: list[Process]) -> None:
+async def test_one_of_two_processes_creates_a_mirror(bed: MirrorEnv, processes: list[Process]) -> None:
     copied: dict[str, int] = {}
     for number in range(ROUNDS):
         topic = bed.topic()
@@ -83,7 +83,7 @@ async def test_one_of_two_processes_creates_a_mirror(bed: Bed, processes: list[P
         assert len(await bed.arrived(topic, count)) == count
 
 
-async def test_without_a_look_at_the_claims_both_are_created(bed: Bed, processes: list[Process]) -> None:
+async def test_without_a_look_at_the_claims_both_are_created(bed: MirrorEnv, processes: list[Process]) -> None:
     for _ in range(ROUNDS):
         topic = bed.topic()
         bed.produce(topic, records(0, 5))
@@ -93,7 +93,7 @@ async def test_without_a_look_at_the_claims_both_are_created(bed: Bed, processes
     raise AssertionError("the second process has seen the first one each time")
 
 
-async def cut_off(bed: Bed, stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+async def cut_off(bed: MirrorEnv, stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     """Create a stream in a process that ends when its claim is made."""
 
     async def end(*_: object) -> None:
@@ -115,7 +115,9 @@ async def nothing(self: Surroundings, stream: Stream, claimed: object) -> list[A
     return []
 
 
-async def test_a_creation_that_was_cut_off_is_ended_by_its_own_stack(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_creation_that_was_cut_off_is_ended_by_its_own_stack(
+    bed: MirrorEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
     topic = bed.topic()
     bed.produce(topic, records(0, 5))
     first, second = sorted(both(bed, topic), key=lambda stream: stream.name)
@@ -128,7 +130,7 @@ async def test_a_creation_that_was_cut_off_is_ended_by_its_own_stack(bed: Bed, m
     assert bed.copied(topic) == records(0, 5)
 
 
-async def test_of_two_creations_that_were_cut_off_one_wins(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_two_creations_that_were_cut_off_one_wins(bed: MirrorEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     topic = bed.topic()
     bed.produce(topic, records(0, 5))
     first, second = sorted(both(bed, topic), key=lambda stream: stream.name)
@@ -145,11 +147,11 @@ async def test_of_two_creations_that_were_cut_off_one_wins(bed: Bed, monkeypatch
 
 
 async def test_two_connect_clusters_see_each_others_claims(
-    kafka: Pair, bed: Bed, monkeypatch: pytest.MonkeyPatch
+    kafka: Pair, bed: MirrorEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each process has looked before the other one has claimed anything."""
     regions = {"regions": {"west": kafka.west.connect, "east": kafka.east.connect}}
-    beds = [Bed(kafka.east, kafka.west, at, **regions) for at in (kafka.west.connect, kafka.east.connect)]
+    beds = [MirrorEnv(kafka.east, kafka.west, at, **regions) for at in (kafka.west.connect, kafka.east.connect)]
     topic, alias = bed.topic(), {"source.cluster.alias": bed.alias}
     bed.produce(topic, records(0, 5))
     streams = [

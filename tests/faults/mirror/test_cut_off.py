@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from replicator.backends.connect.cluster import ConnectCluster
-from replicator.backends.connect.marker import Marker
-from replicator.backends.connect.mirror.connectors import Side
-from replicator.backends.connect.mirror.creating import Creating
-from replicator.backends.connect.mirror.driver import KafkaMirror
+from replicator.backends.kafka_connect.cluster import ConnectCluster
+from replicator.backends.kafka_connect.mirror.connectors import Side
+from replicator.backends.kafka_connect.mirror.creating import Creating
+from replicator.backends.kafka_connect.mirror.driver import KafkaMirror
+from replicator.backends.kafka_connect.record import StreamRecord
 
-from tests.faults.mirror.cell import Bed, cell, until
-from tests.faults.mirror.line import after
+from tests.faults.mirror.breaking_proxy import after
+from tests.faults.mirror.cell import MirrorEnv, cell, until
 from tests.faults.mirror.matrix import Matrix
 from tests.faults.mirror.subjects import SUBJECTS, copies_from_start, create_parts, replayed_once, running
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(600)  # the first one waits for most cells of a
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def mirror_matrix(shared: Bed, request: pytest.FixtureRequest) -> AsyncIterator[Matrix]:
+async def mirror_matrix(shared: MirrorEnv, request: pytest.FixtureRequest) -> AsyncIterator[Matrix]:
     """All cells of the tests that were chosen, in their order; they begin together."""
     made = Matrix(shared)
     for item in request.session.items:
@@ -49,9 +49,9 @@ async def test_converges(fault: str, subject: str, mirror_matrix: Matrix) -> Non
 class RunsAtOnce(Creating):
     """Creates a connector that runs before its start is set."""
 
-    async def _create_first(self, marker: Marker, side: Side) -> bool:
-        created = await super()._create_first(marker, side)
-        await self._cluster.resume(marker.stream.name, 30)
+    async def _create_first(self, record: StreamRecord, side: Side) -> bool:
+        created = await super()._create_first(record, side)
+        await self._cluster.resume(record.stream.name, 30)
         return created
 
 
@@ -63,7 +63,7 @@ class StartsAtOnce(KafkaMirror):
         self._creating = RunsAtOnce(cluster, self._streams, self._starts, self._surroundings, self._aliases)
 
 
-async def test_the_matrix_finds_a_stream_that_runs_before_its_start_is_set(shared: Bed) -> None:
+async def test_the_matrix_finds_a_stream_that_runs_before_its_start_is_set(shared: MirrorEnv) -> None:
     async with cell(shared, StartsAtOnce) as made:
 
         async def copies() -> bool:
@@ -78,7 +78,7 @@ async def test_the_matrix_finds_a_stream_that_runs_before_its_start_is_set(share
             await copies_from_start(made)
 
 
-async def test_the_matrix_finds_a_replay_without_a_key_of_its_own(shared: Bed) -> None:
+async def test_the_matrix_finds_a_replay_without_a_key_of_its_own(shared: MirrorEnv) -> None:
     async with cell(shared) as made:
         await running(made)
         for key in (uuid.uuid4().hex, "once"):

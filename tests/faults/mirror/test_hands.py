@@ -19,7 +19,7 @@ from confluent_kafka.admin import (
 from replicator.errors import NotOurs, RecordUnreadable, ReplayNotRetained, ReplicatorError
 from replicator.model import StreamState
 
-from tests.faults.mirror.cell import PARTITIONS, Bed, Cell, cell, until
+from tests.faults.mirror.cell import PARTITIONS, Cell, MirrorEnv, cell, until
 from tests.faults.mirror.subjects import PARTS, cut_off, running, runs
 from tests.kafka import TIMEOUT, make_topic, plain
 
@@ -55,7 +55,7 @@ async def edits_a_part(rest: httpx.AsyncClient, made: Cell) -> httpx.Response:
 
 
 @pytest.fixture
-async def made(shared: Bed) -> AsyncIterator[Cell]:
+async def made(shared: MirrorEnv) -> AsyncIterator[Cell]:
     async with cell(shared) as made:
         yield made
 
@@ -145,7 +145,7 @@ async def test_what_is_left_of_a_stream_that_was_deleted_by_hand_is_removed(made
     assert await made.connectors() == {}
 
 
-async def test_another_declaration_goes_on_with_a_stream_that_is_half_made(made: Cell) -> None:
+async def test_another_declaration_goes_on_with_a_stream_that_is_unfinished(made: Cell) -> None:
     await cut_off(made, made.upsert(startFrom={"lsn": f"{made.name}=2,1"}, options=PARTS), 4)
     assert len(await made.connectors()) == 2
     await made.upsert(startFrom={"lsn": f"{made.name}=4,4"})

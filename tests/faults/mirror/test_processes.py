@@ -11,9 +11,9 @@ import httpx
 import pytest
 from replicator.errors import ReplicatorError
 
-from tests.faults.mirror.cell import Bed, Cell, cell
-from tests.faults.mirror.line import after
-from tests.faults.mirror.own import Own, begin, own_bed
+from tests.faults.mirror.breaking_proxy import after
+from tests.faults.mirror.cell import Cell, MirrorEnv, cell
+from tests.faults.mirror.own_clusters import Own, begin, own_bed
 from tests.faults.mirror.subjects import SUBJECTS, Subject, run_whole, running
 from tests.kafka import mirror_config, unique
 from tools.kafka.cluster import Worker
@@ -154,7 +154,7 @@ async def write_to(cells: list[Cell]) -> None:
             await made.write(2)
 
 
-async def changes(bed: Bed) -> None:
+async def changes(bed: MirrorEnv) -> None:
     """Make, change, restart and remove connectors of somebody else, on and on."""
     config = mirror_config(bed.source, bed.destination, unique("nothing"))
     async with httpx.AsyncClient(base_url=bed.connect, trust_env=False, timeout=30) as rest:

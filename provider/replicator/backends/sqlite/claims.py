@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from pydantic import Field, ValidationError
 
-from replicator.backends.sqlite import faults
+from replicator.backends.sqlite import litestream_errors
 from replicator.backends.sqlite.layout import CLAIM
 from replicator.backends.sqlite.objects import NotConditional
 from replicator.backends.sqlite.places import parse_location
@@ -73,7 +73,7 @@ class Claims:
                 await self._probe(place, credentials, wanted)
                 return False
         except ReplicaError as error:
-            raise faults.of_replica(error, stream.name) from error
+            raise litestream_errors.of_replica(error, stream.name) from error
         raise DestinationInUse(
             f"other agents claim {place} at this moment",
             stream=stream.name,
@@ -87,7 +87,7 @@ class Claims:
         try:
             held = await self._read(place, credentials, stream)
         except ReplicaError as error:
-            raise faults.of_replica(error, stream.name) from error
+            raise litestream_errors.of_replica(error, stream.name) from error
         if held is not None:
             self._refuse_other(held, place, stream)
 
@@ -99,7 +99,7 @@ class Claims:
             if held is None or held.agent == self._agent:
                 await place.remove_object(CLAIM, credentials)
         except ReplicaError as error:
-            raise faults.of_replica(error, stream.name) from error
+            raise litestream_errors.of_replica(error, stream.name) from error
 
     def findings(self, stream: Stream) -> list[Finding]:
         """Return a warning where the store was seen to create one object twice."""

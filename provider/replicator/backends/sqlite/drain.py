@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from replicator.backends.sqlite.attachment import Attachment
-from replicator.backends.sqlite.lane import Lane, Released
+from replicator.backends.sqlite.daemon_process import DaemonProcess, Released
 from replicator.backends.sqlite.litestream import EngineError, EngineUnreachable
-from replicator.backends.sqlite.record import Phase, Record
+from replicator.backends.sqlite.reconciler import Reconciler
+from replicator.backends.sqlite.record import Phase, StreamRecord
 from replicator.errors import ReplicatorError, SourceFormat, SourceMissing
 from replicator.model import Drain
 from replicator.progress import tell
@@ -17,13 +17,13 @@ _SKIP_WITHIN = 1.0  # seconds
 _LOOK_EVERY = 1.0
 
 
-async def drain(attachment: Attachment, record: Record) -> int | None:
+async def drain(attachment: Reconciler, record: StreamRecord) -> int | None:
     """Let the database go before a delete. Return its last transaction where everything is at the destination.
 
     Raise where something is left that cannot be uploaded and has to be; the stream goes on then.
     """
     if record.stream.drain_before_delete is Drain.SKIP:
-        return (await attachment.lanes.detach(record.name, timeout=_SKIP_WITHIN)).txid
+        return (await attachment.daemons.detach(record.name, timeout=_SKIP_WITHIN)).txid
     try:
         has_more = await _has_more(attachment, record)
         released = await _release(attachment, record, has_more)
@@ -40,7 +40,7 @@ async def drain(attachment: Attachment, record: Record) -> int | None:
             "skip, run pulumi up, and delete it then",
         )
         health = attachment.health_of(record.name)
-        if attachment.lanes.of(record.name) is None:
+        if attachment.daemons.of(record.name) is None:
             health.failed(failure.message)
         else:  # its process tries on
             health.stalls(failure.message)
@@ -48,32 +48,32 @@ async def drain(attachment: Attachment, record: Record) -> int | None:
     return released.txid
 
 
-async def _release(attachment: Attachment, record: Record, has_more: bool) -> Released:
+async def _release(attachment: Reconciler, record: StreamRecord, has_more: bool) -> Released:
     by_person = attachment.health_of(record.name).by_person
-    if has_more and not record.paused and not by_person and attachment.lanes.of(record.name) is None:
+    if has_more and not record.paused and not by_person and attachment.daemons.of(record.name) is None:
         await attachment.attach(record, wait=True)
-    lane = attachment.lanes.of(record.name)
-    if not has_more or lane is None:
-        return await attachment.lanes.detach(record.name)
+    daemon = attachment.daemons.of(record.name)
+    if not has_more or daemon is None:
+        return await attachment.daemons.detach(record.name)
     with suppress(EngineError):  # letting go tries once more, and tells why it fails
-        if lane.copy is not None or not await lane.uploaded(lane.jobs[record.name], timeout=0.0):
+        if daemon.copy is not None or not await daemon.uploaded(daemon.jobs[record.name], timeout=0.0):
             await attachment.reach(record)
-            await _see_uploaded(lane, record)
-    return await attachment.lanes.detach(record.name, patient=True)
+            await _see_uploaded(daemon, record)
+    return await attachment.daemons.detach(record.name, patient=True)
 
 
-async def _see_uploaded(lane: Lane, record: Record) -> None:
+async def _see_uploaded(daemon: DaemonProcess, record: StreamRecord) -> None:
     """Wait as long as the upload gets on. A process of its own uploads what is left when it lets go."""
-    job = lane.jobs[record.name]
-    while lane.copy is not None or not job.alone:
+    job = daemon.jobs[record.name]
+    while daemon.copy is not None or not job.alone:
         tell("uploading the last changes")
-        if lane.copy is not None:
+        if daemon.copy is not None:
             await asyncio.sleep(_LOOK_EVERY)
-        elif await lane.uploaded(job, timeout=_LOOK_EVERY) or not await lane.gets_on(job):
+        elif await daemon.uploaded(job, timeout=_LOOK_EVERY) or not await daemon.gets_on(job):
             return
 
 
-async def _has_more(attachment: Attachment, record: Record) -> bool:
+async def _has_more(attachment: Reconciler, record: StreamRecord) -> bool:
     """Whether there may be changes that the delete must not leave behind. A file that is gone has none."""
     if record.phase is not Phase.ACTIVE or record.stream.purge_destination:
         return False

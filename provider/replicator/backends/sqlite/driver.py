@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from replicator import authref
-from replicator.backends.declarations import refusals, with_canonical_options
-from replicator.backends.ownership import is_replaced, may_remove, settle_owner
-from replicator.backends.sqlite import adoption, preflight, replays
+from replicator.backends.shared.declarations import refusals, with_canonical_options
+from replicator.backends.shared.ownership import is_replaced, may_remove, settle_owner
+from replicator.backends.sqlite import adopt, preflight, replays
 from replicator.backends.sqlite import database as db
+from replicator.backends.sqlite.daemon_pool import Launch
 from replicator.backends.sqlite.dialect import LITESTREAM
-from replicator.backends.sqlite.keeper import Keeper, engine_settings
-from replicator.backends.sqlite.lanes import Launch
 from replicator.backends.sqlite.litestream import EngineError
 from replicator.backends.sqlite.places import (
     check_ends,
@@ -30,8 +29,9 @@ from replicator.backends.sqlite.places import (
     source_path,
 )
 from replicator.backends.sqlite.policy import Policies
-from replicator.backends.sqlite.record import FileId, Phase, Record, Store, unreadable_record
+from replicator.backends.sqlite.record import FileId, Phase, Store, StreamRecord, unreadable_record
 from replicator.backends.sqlite.status import ASK_WITHIN, Answer, ask, status_of
+from replicator.backends.sqlite.stream_manager import StreamManager, engine_settings
 from replicator.errors import Category, EngineUnavailable, RecordUnreadable, ReplicatorError
 from replicator.model import Checkpoint, Mode, Owner, Stream, StreamStatus
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
@@ -78,7 +78,7 @@ class SqliteDriver:
         policies: Policies | None = None,
     ) -> None:
         self._folder = folder
-        self._keeper = Keeper(
+        self._manager = StreamManager(
             binary,
             folder,
             store,
@@ -102,7 +102,7 @@ class SqliteDriver:
         # A locked database or a dead store holds a thread for seconds; it must not hold up the others.
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="replicator")
         asyncio.get_running_loop().set_default_executor(pool)
-        work = [self._spawn(self._recover(record.name)) for record in self._keeper.store.records()]
+        work = [self._spawn(self._recover(record.name)) for record in self._manager.store.records()]
         self._watching = asyncio.create_task(self._watch())
         if work:
             await asyncio.wait(work, timeout=START_WITHIN)
@@ -115,21 +115,21 @@ class SqliteDriver:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._keeper.lanes.aclose()
+        await self._manager.daemons.aclose()
 
     async def _recover(self, name: str) -> None:
         async with self._lock(name):
-            record = self._keeper.store.get(name)
-            if record is None or record.phase is Phase.MAKING:
+            record = self._manager.store.get(name)
+            if record is None or record.phase is Phase.CREATING:
                 return  # the next upsert of its owner finishes it
             if record.phase is Phase.DELETING:
-                await self._keeper.remove(record)
+                await self._manager.remove(record)
                 return
             if not record.paused or record.copy_due:
-                await self._keeper.try_attach(record)
+                await self._manager.try_attach(record)
             else:
                 with suppress(ReplicatorError):  # a resume says what is wrong
-                    await self._keeper.guards.claims.take(record.stream)
+                    await self._manager.guards.claims.take(record.stream)
         for replay in record.replays.values():
             if replay.finished_at is None:
                 self._spawn(self._run_replay(name, replay.key))
@@ -158,38 +158,38 @@ class SqliteDriver:
 
     async def _upsert(self, stream: Stream) -> None:
         async with self._lock(stream.name):
-            record = self._keeper.store.get(stream.name)
+            record = self._manager.store.get(stream.name)
             if record is not None and record.phase is Phase.DELETING:
                 settle_owner(record.stream, record.stream.model_copy(update={"owner": stream.owner}))
-                await self._keeper.remove(record)
+                await self._manager.remove(record)
                 record = None
             owner = settle_owner(record.stream if record else None, stream)
             declared = stream.model_copy(update={"owner": owner, "backend": self.kind})
             stored = with_canonical_options(declared).recorded()
             check_ends(stored)
-            async with self._keeper.reservations.hold(stored):
-                if record is None or record.phase is Phase.MAKING:
-                    await self._keeper.make(stored, record)
+            async with self._manager.reservations.hold(stored):
+                if record is None or record.phase is Phase.CREATING:
+                    await self._manager.make(stored, record)
                 else:
-                    await self._keeper.change(record, stored)
+                    await self._manager.change(record, stored)
 
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
         declared = stream.model_copy(update={"owner": None, "backend": self.kind})
         adopted = with_canonical_options(declared).recorded()
         if dry_run:
-            return await adoption.look(self._keeper, adopted, self._keeper.store.get(stream.name))
+            return await adopt.look(self._manager, adopted, self._manager.store.get(stream.name))
         return await self._whole(self._adopt(adopted))
 
     async def _adopt(self, stream: Stream) -> Adoption:
         async with self._lock(stream.name):
-            record = self._keeper.store.get(stream.name)
+            record = self._manager.store.get(stream.name)
             if record is not None and record.phase is Phase.DELETING:
-                await self._keeper.remove(record)
+                await self._manager.remove(record)
                 record = None
-            found = await adoption.look(self._keeper, stream, record)
+            found = await adopt.look(self._manager, stream, record)
             if not found.known:
-                async with self._keeper.reservations.hold(stream):
-                    await adoption.take_over(self._keeper, stream, record, ours=self._folder)
+                async with self._manager.reservations.hold(stream):
+                    await adopt.take_over(self._manager, stream, record, ours=self._folder)
             return found
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
@@ -198,33 +198,33 @@ class SqliteDriver:
     async def _delete(self, name: str, owner: Owner | None) -> bool:
         await self._end_creation(name, owner)
         async with self._lock(name):
-            record = self._keeper.store.get(name)
+            record = self._manager.store.get(name)
             if record is None:
                 return True
             if not may_remove(record.stream, owner):
                 return False
-            await self._keeper.remove(record)
+            await self._manager.remove(record)
             return True
 
     async def _end_creation(self, name: str, owner: Owner | None) -> None:
         """A first copy can take hours, and a delete makes it useless. What it leaves is removed as after a crash."""
-        record, work = self._keeper.store.get(name), self._upserts.get(name)
+        record, work = self._manager.store.get(name), self._upserts.get(name)
         if record is None or work is None or not may_remove(record.stream, owner):
             return
-        if record.phase is Phase.MAKING or record.copy_due:
+        if record.phase is Phase.CREATING or record.copy_due:
             work.cancel()
             await asyncio.wait([work])
 
     async def list_streams(self) -> list[Stream]:
-        return [record.stream for record in self._keeper.store.records()]
+        return [record.stream for record in self._manager.store.records()]
 
     async def get_status(self, name: str) -> StreamStatus:
-        if (why := self._keeper.store.unreadable.get(name)) is not None:
+        if (why := self._manager.store.unreadable.get(name)) is not None:
             return Description.unreadable(name, unreadable_record(name, why)).status
-        return (await self._statuses([self._keeper.record(name)]))[0]
+        return (await self._statuses([self._manager.record(name)]))[0]
 
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
-        records = [record for record in self._keeper.store.records() if names is None or record.name in names]
+        records = [record for record in self._manager.store.records() if names is None or record.name in names]
         statuses = await self._statuses(records)
         readable = [
             Description(stream=record.stream, status=status, engine_objects=self._objects(record))
@@ -232,7 +232,7 @@ class SqliteDriver:
         ]
         unreadable = [
             Description.unreadable(name, unreadable_record(name, why))
-            for name, why in self._keeper.store.unreadable.items()
+            for name, why in self._manager.store.unreadable.items()
             if names is None or name in names
         ]
         return readable + unreadable
@@ -244,21 +244,21 @@ class SqliteDriver:
         return None  # an address leads to one host, whose agent has one registry
 
     async def pause(self, name: str) -> None:
-        await self._whole(self._locked(name, self._keeper.pause))
+        await self._whole(self._locked(name, self._manager.pause))
 
     async def resume(self, name: str) -> None:
-        await self._whole(self._locked(name, self._keeper.resume))
+        await self._whole(self._locked(name, self._manager.resume))
 
-    async def _locked(self, name: str, work: Callable[[Record], Awaitable[None]]) -> None:
+    async def _locked(self, name: str, work: Callable[[StreamRecord], Awaitable[None]]) -> None:
         async with self._lock(name):
-            await work(self._keeper.record(name))
+            await work(self._manager.record(name))
 
     async def preflight(self, stream: Stream) -> list[Finding]:
         stream = stream.model_copy(update={"backend": self.kind})
         if refused := refusals(stream):
             return [Finding.of(error, Severity.ERROR) for error in refused]
         try:
-            record = self._keeper.store.get(stream.name)
+            record = self._manager.store.get(stream.name)
         except RecordUnreadable as error:
             return [Finding.of(error, Severity.ERROR)]
 
@@ -266,26 +266,26 @@ class SqliteDriver:
             settle_owner(record.stream if record else None, stream)
 
         async def neighbours() -> None:
-            mine = [other.name for other in self._keeper.store.records() if is_replaced(other.stream, stream)]
-            await self._keeper.reservations.check(stream, replaces=mine)
+            mine = [other.name for other in self._manager.store.records() if is_replaced(other.stream, stream)]
+            await self._manager.reservations.check(stream, replaces=mine)
 
         file: FileId | None = None
 
         async def source() -> None:
             nonlocal file
-            file = await self._keeper.inspect(stream)
-            await self._keeper.guards.refuse_others(stream)
+            file = await self._manager.inspect(stream)
+            await self._manager.guards.refuse_others(stream)
 
         async def destination() -> None:
-            await self._keeper.identities.of(stream)
-            await self._keeper.guards.claims.check(stream)
+            await self._manager.identities.of(stream)
+            await self._manager.guards.claims.check(stream)
             if record is None or not await same_place(record.stream, stream):
-                await self._keeper.tombstones.returning(stream)
+                await self._manager.tombstones.returning(stream)
 
         found = await preflight.findings(owner, neighbours, source, destination)
-        found += await asyncio.to_thread(self._keeper.gate.findings)
+        found += await asyncio.to_thread(self._manager.gate.findings)
         if not any(item.severity is Severity.ERROR for item in found):
-            found += self._keeper.guards.claims.findings(stream)
+            found += self._manager.guards.claims.findings(stream)
             if (
                 record is None
                 or record.stream.source.uri != stream.source.uri
@@ -305,7 +305,7 @@ class SqliteDriver:
         method: ReplayMethod = ReplayMethod.AUTO,
         target: str | None = None,
     ) -> ReplayPlan:
-        record = self._keeper.record(name)
+        record = self._manager.record(name)
         sources = await self._replay_sources(record)
         await self._flush(record)
         return await replays.plan(record, sources, start, method=method, target=target)
@@ -320,7 +320,7 @@ class SqliteDriver:
         target: str | None = None,
     ) -> ReplayProgress:
         path = None if target is None else str(await asyncio.to_thread(replays.target_path, target))
-        if (known := replays.known(self._keeper.record(name), start, key, method, path)) is not None:
+        if (known := replays.known(self._manager.record(name), start, key, method, path)) is not None:
             if known.finished_at is None:
                 self._spawn(self._run_replay(name, key))
             return known
@@ -331,23 +331,23 @@ class SqliteDriver:
         self, name: str, plan: ReplayPlan, key: str, method: ReplayMethod, path: str | None
     ) -> ReplayProgress:
         async with self._lock(name):
-            record = self._keeper.record(name)
+            record = self._manager.record(name)
             if (known := replays.known(record, plan.start, key, method, path)) is not None:
                 return known
             record = replays.begun(record, plan, key)
-            await self._keeper.store.put(record)
+            await self._manager.store.put(record)
         self._spawn(self._run_replay(name, key))
         return record.replays[key]
 
     async def get_replay(self, name: str, key: str) -> ReplayProgress:
-        return replays.find(self._keeper.record(name), key)
+        return replays.find(self._manager.record(name), key)
 
     # --- watching ------------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            for record in self._keeper.store.records():
+            for record in self._manager.store.records():
                 if record.name not in self._looking and not self._lock(record.name).locked():
                     self._looking.add(record.name)
                     self._spawn(self._look_at(record.name))
@@ -356,42 +356,42 @@ class SqliteDriver:
         """One look; a slow one holds up its own stream only."""
         try:
             async with self._lock(name):
-                await self._keeper.look_at(name)
+                await self._manager.look_at(name)
         finally:
             self._looking.discard(name)
 
     # --- status --------------------------------------------------------------------------------------------------
 
-    async def _statuses(self, records: Sequence[Record]) -> list[StreamStatus]:
+    async def _statuses(self, records: Sequence[StreamRecord]) -> list[StreamStatus]:
         # What goes on now may have ended when the answers are there, and the records are those of now.
-        moving_now = {record.name for record in records if self._keeper.lanes.moving(record.name)}
+        moving_now = {record.name for record in records if self._manager.daemons.moving(record.name)}
         made_now = set(self._upserts)
-        lanes = {id(lane): lane for record in records if (lane := self._keeper.lanes.of(record.name))}
-        listings = await asyncio.gather(*(lane.listing(ASK_WITHIN) for lane in lanes.values()))
-        listed = dict(zip(lanes, listings, strict=True))
+        daemons = {id(daemon): daemon for record in records if (daemon := self._manager.daemons.of(record.name))}
+        listings = await asyncio.gather(*(daemon.listing(ASK_WITHIN) for daemon in daemons.values()))
+        listed = dict(zip(daemons, listings, strict=True))
         gate = asyncio.Semaphore(_ASK_AT_ONCE)
 
-        async def one(record: Record) -> StreamStatus:
-            lane, path = self._keeper.lanes.of(record.name), source_path(record.stream)
-            health = self._keeper.health_of(record.name)
-            moving = record.name in moving_now or self._keeper.lanes.moving(record.name)
+        async def one(record: StreamRecord) -> StreamStatus:
+            daemon, path = self._manager.daemons.of(record.name), source_path(record.stream)
+            health = self._manager.health_of(record.name)
+            moving = record.name in moving_now or self._manager.daemons.moving(record.name)
             answer: Answer | None = None
             now = datetime.now(UTC)
-            job = lane.jobs.get(record.name) if lane is not None else None
-            if lane is not None and job is not None and not record.paused and not moving:
+            job = daemon.jobs.get(record.name) if daemon is not None else None
+            if daemon is not None and job is not None and not record.paused and not moving:
                 async with gate:
-                    answer = await ask(lane, job, listed.get(id(lane), {}).get(path), now)
+                    answer = await ask(daemon, job, listed.get(id(daemon), {}).get(path), now)
             if record.name in made_now or record.name in self._upserts:
-                moving = moving or record.phase is Phase.MAKING or record.copy_due
-            away = self._keeper.guards.store_away_since(record)
+                moving = moving or record.phase is Phase.CREATING or record.copy_due
+            away = self._manager.guards.store_away_since(record)
             status = await status_of(record, health, path, answer, now, moving=moving, store_away_since=away)
             if status.last_error is None:
                 return status
-            return status.model_copy(update={"last_error": self._keeper.redact(status.last_error)})
+            return status.model_copy(update={"last_error": self._manager.redact(status.last_error)})
 
         return list(await asyncio.gather(*map(one, records)))
 
-    def _objects(self, record: Record) -> dict[str, Any]:
+    def _objects(self, record: StreamRecord) -> dict[str, Any]:
         return {
             "replica": str(location_of(record)),
             "sideFolder": str(side_folder(record.stream)),
@@ -400,30 +400,30 @@ class SqliteDriver:
 
     # --- replays -------------------------------------------------------------------------------------------------
 
-    async def _replay_sources(self, record: Record) -> replays.Sources:
-        job = await self._keeper.job(record)
+    async def _replay_sources(self, record: StreamRecord) -> replays.Sources:
+        job = await self._manager.job(record)
         base = parse_location(record.stream)
         return replays.Sources(
-            command=self._keeper.lanes.command_line(job.credentials),
+            command=self._manager.daemons.command_line(job.credentials),
             base=base,
-            databases=tuple(source_path(other.stream) for other in self._keeper.store.records()),
-            gate=self._keeper.gate,
+            databases=tuple(source_path(other.stream) for other in self._manager.store.records()),
+            gate=self._manager.gate,
         )
 
-    async def _flush(self, record: Record) -> None:
+    async def _flush(self, record: StreamRecord) -> None:
         """Upload what is committed, so that a plan can reach it. A store that is down shows in the plan itself."""
-        lane = self._keeper.lanes.of(record.name)
+        daemon = self._manager.daemons.of(record.name)
         if (
-            lane is not None
+            daemon is not None
             and record.stream.checkpoint_interval is None
-            and not self._keeper.lanes.moving(record.name)
+            and not self._manager.daemons.moving(record.name)
         ):
             with suppress(EngineError):
-                await lane.uploaded(lane.jobs[record.name], timeout=FLUSH_WITHIN)
+                await daemon.uploaded(daemon.jobs[record.name], timeout=FLUSH_WITHIN)
 
     async def _run_replay(self, name: str, key: str) -> None:
         async with self._lock(f"replay/{name}/{key}"):
-            record = self._keeper.store.get(name)
+            record = self._manager.store.get(name)
             replay = record.replays.get(key) if record else None
             if record is None or replay is None or replay.finished_at is not None:
                 return
@@ -435,7 +435,7 @@ class SqliteDriver:
                 else:
                     await self._reseed(name, key)
             except (ReplicatorError, EngineError, db.DatabaseError, OSError) as error:
-                text = self._keeper.redact(self._keeper.meaning(error, name).message)
+                text = self._manager.redact(self._manager.meaning(error, name).message)
                 await self._finish_replay(name, key, {"state": "failed", "error": text})
             await replays.tidy(replay)
 
@@ -452,17 +452,17 @@ class SqliteDriver:
     async def _try_reseed(self, name: str, key: str) -> bool:
         """Whether the snapshot is made; false where the engine, the store or the database was not to be had."""
         async with self._lock(name):
-            record = self._keeper.record(name)
+            record = self._manager.record(name)
             if not replays.reseed_begun(record, key):
                 record = replays.next_generation(record, key)
-                await self._keeper.store.put(record)
-            await self._keeper.lanes.detach(name)
+                await self._manager.store.put(record)
+            await self._manager.daemons.detach(name)
             try:
                 if record.stream.mode is Mode.SNAPSHOT:
-                    await self._keeper.store.put(await self._keeper.copy_once(record))
+                    await self._manager.store.put(await self._manager.copy_once(record))
                 else:
                     replays.refuse_paused(record)
-                    await self._keeper.store.put(await self._keeper.attach(record, wait=True))
+                    await self._manager.store.put(await self._manager.attach(record, wait=True))
             except ReplicatorError as error:
                 if error.category is not Category.UNAVAILABLE:
                     raise
@@ -471,9 +471,9 @@ class SqliteDriver:
 
     async def _finish_replay(self, name: str, key: str, changes: dict[str, Any]) -> None:
         async with self._lock(name):
-            record = self._keeper.store.get(name)
+            record = self._manager.store.get(name)
             if record is not None and key in record.replays:
-                await self._keeper.store.put(replays.finished(record, key, changes))
+                await self._manager.store.put(replays.finished(record, key, changes))
 
     async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
         """Do it to its end, also when the caller goes away: half an attach helps nobody."""

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from replicator.backends.sqlite.claims import Claims
-from replicator.backends.sqlite.holders import Holders, still_running
 from replicator.backends.sqlite.layout import CLAIM
+from replicator.backends.sqlite.lock_owners import Holders, still_running
 from replicator.backends.sqlite.places import location_of, source_path
-from replicator.backends.sqlite.record import Phase, Record, Store
+from replicator.backends.sqlite.record import Phase, Store, StreamRecord
 from replicator.backends.sqlite.replays import new_generation
 from replicator.backends.sqlite.replica import ReplicaError, ReplicaUnreachable, S3Credentials
 from replicator.errors import Category, DestinationMissing, ReplicatorError
@@ -60,12 +60,12 @@ class Guards:
         self._looked: dict[tuple[str, str], float] = {}
         self._unanswered: dict[str, tuple[datetime, int]] = {}
 
-    def store_away_since(self, record: Record) -> datetime | None:
+    def store_away_since(self, record: StreamRecord) -> datetime | None:
         """Since when the stream's store does not answer; `None` where it does, as far as it was asked."""
         since, times = self._unanswered.get(_store_of(record), (None, 0))
         return since if times > 1 else None
 
-    async def admit(self, record: Record) -> Record:
+    async def admit(self, record: StreamRecord) -> StreamRecord:
         """Return the record with which a process may take the database over; with a new generation where that is due.
 
         Raise where another process replicates the database, or another agent has claimed the place.
@@ -89,7 +89,7 @@ class Guards:
             _log.warning("stream %s: copies the whole database to %s", record.name, location_of(record))
         return record
 
-    async def _claimed_and_whole(self, record: Record) -> bool | None:
+    async def _claimed_and_whole(self, record: StreamRecord) -> bool | None:
         await self.claims.take(record.stream)
         return await self._starts(record)
 
@@ -113,7 +113,7 @@ class Guards:
         if running := await self._holders.of(source_path(stream), max_age=max_age):
             raise still_running(running, stream.name)
 
-    async def look(self, record: Record) -> None:
+    async def look(self, record: StreamRecord) -> None:
         """Look at processes, claim and replica, where that is due. Raise where the stream may not go on."""
         await self.refuse_others(record.stream, max_age=OTHERS_EVERY)
         await self._ask_store(record)
@@ -137,7 +137,7 @@ class Guards:
                 fix="run pulumi up --refresh: the whole database is copied once more, under a new prefix",
             )
 
-    async def _ask_store(self, record: Record) -> None:
+    async def _ask_store(self, record: StreamRecord) -> None:
         store = _store_of(record)
         if not self._due("store", store, _STORE_AGAIN if store in self._unanswered else STORE_EVERY):
             return
@@ -153,7 +153,7 @@ class Guards:
             pass
         self._unanswered.pop(store, None)
 
-    async def _starts(self, record: Record) -> bool | None:
+    async def _starts(self, record: StreamRecord) -> bool | None:
         """Whether a restore finds a file to begin with; `None` where that is unknown, or another replica is due."""
         if record.reset_due:
             return None
@@ -170,10 +170,10 @@ class Guards:
         return True
 
 
-def _store_of(record: Record) -> str:
+def _store_of(record: StreamRecord) -> str:
     return f"{location_of(record).store} {record.stream.destination.auth_ref}"
 
 
-def _is_lost(record: Record, starts: bool | None) -> bool:
+def _is_lost(record: StreamRecord, starts: bool | None) -> bool:
     """Whether a restore found a file to begin with once, and finds none now."""
     return starts is False and record.arrived == record.generation

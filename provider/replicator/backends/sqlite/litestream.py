@@ -26,8 +26,8 @@ from urllib.parse import urlencode
 
 from replicator.backends.sqlite.dialect import LITESTREAM, Dialect
 from replicator.backends.sqlite.traffic import Traffic
-from replicator.exchange import BrokenError, ConnectError, Reply, UnixExchange
-from replicator.leash import leashed
+from replicator.http_unix import BrokenError, ConnectError, Response, UnixTransport
+from replicator.pdeathsig import die_with_parent
 
 _TEXT_LIMIT = 2000  # characters of engine text that an error keeps
 _LOOK_EVERY = 1.0  # seconds between two looks at a transfer
@@ -197,7 +197,7 @@ class ControlClient:
     def __init__(self, socket_path: Path, *, dialect: Dialect = LITESTREAM) -> None:
         self._socket = socket_path
         self._dialect = dialect
-        self._http = UnixExchange(socket_path)
+        self._http = UnixTransport(socket_path)
 
     async def __aenter__(self) -> Self:
         return self
@@ -288,7 +288,7 @@ class ControlClient:
         return answer
 
 
-def _error_text(reply: Reply) -> str:
+def _error_text(reply: Response) -> str:
     try:
         body = json.loads(reply.content)
         return ": ".join(part for part in (body["error"], body.get("details")) if part)
@@ -484,7 +484,7 @@ async def _run(
     folder: Path | None = None,
 ) -> str:
     process = await asyncio.create_subprocess_exec(
-        *leashed(argv),
+        *die_with_parent(argv),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

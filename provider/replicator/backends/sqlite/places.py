@@ -11,10 +11,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from replicator import authref
-from replicator.backends.identity import Look
+from replicator.backends.shared.identity import Look
 from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.litestream import checked_path
-from replicator.backends.sqlite.record import Record
+from replicator.backends.sqlite.record import StreamRecord
 from replicator.backends.sqlite.replica import ReplicaLocation, S3Credentials, parse_replica
 from replicator.errors import InvalidStream, ReplicatorError, SecretExposed
 from replicator.model import Stream
@@ -81,7 +81,7 @@ def place_of(stream: Stream, generation: int) -> ReplicaLocation:
     return place if generation == 1 else place.child(f"r{generation}")
 
 
-def location_of(record: Record) -> ReplicaLocation:
+def location_of(record: StreamRecord) -> ReplicaLocation:
     """Where the stream writes now."""
     return place_of(record.stream, record.generation)
 

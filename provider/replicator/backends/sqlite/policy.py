@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, ConfigDict, Field
 
 from replicator import authref
-from replicator.backends.identity import Look
+from replicator.backends.shared.identity import Look
 from replicator.backends.sqlite.declarations import canonical_endpoint
 from replicator.backends.sqlite.places import source_path
 from replicator.backends.sqlite.replica import FolderLocation, ReplicaLocation, S3Location, parse_replica

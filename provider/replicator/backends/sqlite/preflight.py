@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from replicator.backends.sqlite import database as db
-from replicator.backends.sqlite import faults, wal
+from replicator.backends.sqlite import litestream_errors, wal
 from replicator.backends.sqlite.places import parse_location, source_path
-from replicator.backends.sqlite.record import FileId, Record
+from replicator.backends.sqlite.record import FileId, StreamRecord
 from replicator.backends.sqlite.replica import PrefixContents, ReplicaError, ReplicaLocation, S3Credentials
 from replicator.backends.sqlite.room import room_for, size_of
 from replicator.errors import Category, CopiesAgain, DestinationInUse, ReplicatorError
@@ -35,7 +35,7 @@ async def contents(stream: Stream, location: ReplicaLocation, credentials: S3Cre
     try:
         return await location.list_prefix(credentials)
     except ReplicaError as error:
-        raise faults.of_replica(error, stream.name) from error
+        raise litestream_errors.of_replica(error, stream.name) from error
 
 
 def refuse_objects(stream: Stream, location: ReplicaLocation, found: PrefixContents) -> None:
@@ -64,10 +64,10 @@ async def room(stream: Stream) -> list[Finding]:
     if not found.may_be_too_small:
         return []
     severity = Severity.ERROR if found.is_too_small else Severity.WARNING
-    return [Finding.of(faults.of_database(db.DatabaseFull(path, str(found)), stream.name), severity)]
+    return [Finding.of(litestream_errors.of_database(db.DatabaseFull(path, str(found)), stream.name), severity)]
 
 
-async def copies_again(record: Record, stream: Stream, file: FileId, *, restarts: bool) -> list[Finding]:
+async def copies_again(record: StreamRecord, stream: Stream, file: FileId, *, restarts: bool) -> list[Finding]:
     """What a change of a stream that stays at its place may upload besides what is new.
 
     :param file: which file the database is now.

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 from pydantic import Field, ValidationError
 
-from replicator.backends.reservations import Ends
+from replicator.backends.shared.reservations import Ends
 from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.errors import RecordUnreadable
 from replicator.model import Checkpoint, Instant, Model, Owner, Stream
@@ -22,7 +22,7 @@ FORMAT = 2
 class Phase(StrEnum):
     """How far a stream is made or removed; a crash leaves it here, and the next call goes on."""
 
-    MAKING = "making"
+    CREATING = "making"
     ACTIVE = "active"
     DELETING = "deleting"
 
@@ -71,7 +71,7 @@ class Stored(Model):
         return self.model_copy(update={"version": FORMAT})
 
 
-class Record(Stored):
+class StreamRecord(Stored):
     """One stream.
 
     :param backend: whose record it is.
@@ -154,16 +154,16 @@ class Store(Protocol):
     def unreadable(self) -> Mapping[str, str]:
         """Which file holds a record that cannot be read, and why, by the stream's name."""
 
-    def records(self) -> Sequence[Record]:
+    def records(self) -> Sequence[StreamRecord]:
         """Return every record that can be read."""
 
     def ends(self) -> Sequence[Ends]:
         """Return where every stream reads and writes, as far as its record tells; also of those in `unreadable`."""
 
-    def get(self, name: str) -> Record | None:
+    def get(self, name: str) -> StreamRecord | None:
         """Return the record of a stream; raise `RecordUnreadable` where it cannot be read."""
 
-    async def put(self, record: Record) -> None:
+    async def put(self, record: StreamRecord) -> None:
         """Write one record."""
 
     async def remove(self, name: str) -> None:
@@ -172,8 +172,8 @@ class Store(Protocol):
     def tombstone(self, destination: str) -> Tombstone | None:
         """Return the tombstone of a destination."""
 
-    async def bury(self, tombstone: Tombstone) -> None:
+    async def save_tombstone(self, tombstone: Tombstone) -> None:
         """Write a tombstone."""
 
-    async def exhume(self, destination: str) -> None:
+    async def delete_tombstone(self, destination: str) -> None:
         """Remove a tombstone."""

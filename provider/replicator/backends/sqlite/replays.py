@@ -14,13 +14,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from replicator.backends.sqlite import copies, faults
+from replicator.backends.sqlite import copies, litestream_errors
 from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.litestream import CommandLine, EngineError, LtxFile
 from replicator.backends.sqlite.places import source_path
 from replicator.backends.sqlite.policy import Gate
 from replicator.backends.sqlite.positions import Position, batch_time
-from replicator.backends.sqlite.record import Record
+from replicator.backends.sqlite.record import StreamRecord
 from replicator.backends.sqlite.replica import ReplicaLocation
 from replicator.capabilities import LITESTREAM as CAPABILITIES
 from replicator.capabilities import No
@@ -87,7 +87,7 @@ class _Kept:
 
 
 async def plan(
-    record: Record, sources: Sources, start: Checkpoint, *, method: ReplayMethod, target: str | None
+    record: StreamRecord, sources: Sources, start: Checkpoint, *, method: ReplayMethod, target: str | None
 ) -> ReplayPlan:
     """Resolve a replay against what is retained."""
     if method is ReplayMethod.AUTO:
@@ -125,7 +125,7 @@ async def plan(
     )
 
 
-def _plan_reseed(record: Record, start: Checkpoint, target: str | None) -> ReplayPlan:
+def _plan_reseed(record: StreamRecord, start: Checkpoint, target: str | None) -> ReplayPlan:
     if target is not None:
         raise InvalidStream("a reseed writes to the stream's destination", stream=record.name, property="target")
     return ReplayPlan(
@@ -142,7 +142,7 @@ def _plan_reseed(record: Record, start: Checkpoint, target: str | None) -> Repla
     )
 
 
-def refuse_paused(record: Record) -> None:
+def refuse_paused(record: StreamRecord) -> None:
     """A re-seed is the first upload under the new prefix, and a paused stream uploads nothing."""
     if record.paused and record.stream.mode is not Mode.SNAPSHOT:
         raise ReplayRefused("it is paused", stream=record.name, fix="resume it first")
@@ -154,7 +154,7 @@ def target_path(target: str) -> Path:
     return path.parent.resolve() / path.name if path.is_absolute() else path
 
 
-def _check_target(record: Record, sources: Sources, target: str | None) -> Path:
+def _check_target(record: StreamRecord, sources: Sources, target: str | None) -> Path:
     if target is None:
         raise InvalidStream("a copy needs a path on the agent's host", stream=record.name, property="target")
     path = target_path(target)
@@ -192,7 +192,7 @@ def _check_target(record: Record, sources: Sources, target: str | None) -> Path:
     return path
 
 
-async def _resolve(record: Record, sources: Sources, start: Checkpoint) -> tuple[_Kept, int, int]:
+async def _resolve(record: StreamRecord, sources: Sources, start: Checkpoint) -> tuple[_Kept, int, int]:
     """The generation, the last transaction, and the bytes that a restore to `start` reads."""
     if start.lsn is not None:
         position = Position.parse(start.lsn, record.name)
@@ -217,28 +217,30 @@ async def _resolve(record: Record, sources: Sources, start: Checkpoint) -> tuple
         kept = await _kept(record, sources, kept.generation - 1)
 
 
-async def _kept(record: Record, sources: Sources, generation: int) -> _Kept:
+async def _kept(record: StreamRecord, sources: Sources, generation: int) -> _Kept:
     try:
         files = await sources.command.ltx(sources.url(generation))
     except EngineError as error:
-        raise faults.meaning(error.text, record.name) from error
+        raise litestream_errors.meaning(error.text, record.name) from error
     return _Kept(generation, files, source_path(record.stream) if generation == record.generation else None)
 
 
 async def _ask(
-    record: Record, sources: Sources, start: Checkpoint, kept: _Kept, **point: Any
+    record: StreamRecord, sources: Sources, start: Checkpoint, kept: _Kept, **point: Any
 ) -> tuple[_Kept, int, int]:
     try:
         found = await sources.command.plan_restore(sources.url(kept.generation), **point)
     except EngineError as error:
         refused = "no matching backup" in error.text or "timestamp does not exist" in error.text
-        raise (_not_retained(record, start, kept) if refused else faults.meaning(error.text, record.name)) from error
+        raise (
+            _not_retained(record, start, kept) if refused else litestream_errors.meaning(error.text, record.name)
+        ) from error
     if not any(file.max_txid == found.max_txid for file in kept.points):
         raise _not_retained(record, start, kept)
     return kept, found.max_txid, sum(file.size for file in found.files)
 
 
-def _not_retained(record: Record, start: Checkpoint, kept: _Kept) -> ReplayNotRetained:
+def _not_retained(record: StreamRecord, start: Checkpoint, kept: _Kept) -> ReplayNotRetained:
     points = kept.points
     wanted = start.lsn or (start.wall and f"{start.wall:%Y-%m-%dT%H:%M:%SZ}")
     if not points:
@@ -263,7 +265,7 @@ def _not_retained(record: Record, start: Checkpoint, kept: _Kept) -> ReplayNotRe
 # --- Records ---------------------------------------------------------------------------------------------------------
 
 
-def find(record: Record, key: str) -> ReplayProgress:
+def find(record: StreamRecord, key: str) -> ReplayProgress:
     """The replay with this key; raise `ReplayNotFound` where there is none."""
     try:
         return record.replays[key]
@@ -272,7 +274,7 @@ def find(record: Record, key: str) -> ReplayProgress:
 
 
 def known(
-    record: Record, start: Checkpoint, key: str, method: ReplayMethod, target: str | None
+    record: StreamRecord, start: Checkpoint, key: str, method: ReplayMethod, target: str | None
 ) -> ReplayProgress | None:
     """The replay that ran or runs under this key; raise `ReplayKeyReused` where it was another one.
 
@@ -291,7 +293,7 @@ def known(
     return replay
 
 
-def begun(record: Record, plan: ReplayPlan, key: str) -> Record:
+def begun(record: StreamRecord, plan: ReplayPlan, key: str) -> StreamRecord:
     """The record with a replay that is about to run."""
     replay = ReplayProgress(
         key=key,
@@ -308,30 +310,30 @@ def begun(record: Record, plan: ReplayPlan, key: str) -> Record:
     return record.model_copy(update={"replays": {**record.replays, key: replay}})
 
 
-def finished(record: Record, key: str, changes: dict[str, Any]) -> Record:
+def finished(record: StreamRecord, key: str, changes: dict[str, Any]) -> StreamRecord:
     """The record with a replay that has ended."""
     ended = ReplayProgress.model_validate({**record.replays[key].wire(), "finishedAt": datetime.now(UTC), **changes})
     return record.model_copy(update={"replays": {**record.replays, key: ended}})
 
 
-def _next_mark(record: Record) -> str:
+def _next_mark(record: StreamRecord) -> str:
     return str(Position(record.generation + 1, 1))
 
 
-def reseed_begun(record: Record, key: str) -> bool:
+def reseed_begun(record: StreamRecord, key: str) -> bool:
     """Whether the new generation of this re-seed is recorded already."""
     resolved = record.replays[key].resolved
     return resolved is not None and resolved.lsn == str(Position(record.generation, 1))
 
 
-def new_generation(record: Record) -> Record:
+def new_generation(record: StreamRecord) -> StreamRecord:
     """The record as it writes to a fresh prefix: local state is dropped, so that the first upload is a snapshot."""
     return record.model_copy(
         update={"generation": record.generation + 1, "reset_due": True, "reseed_due": False, "reached": None}
     )
 
 
-def next_generation(record: Record, key: str) -> Record:
+def next_generation(record: StreamRecord, key: str) -> StreamRecord:
     """The record with the new generation of a re-seed, and the position at which that begins."""
     resolved = Checkpoint(lsn=_next_mark(record))
     replay = record.replays[key].model_copy(update={"resolved": resolved})
@@ -341,7 +343,7 @@ def next_generation(record: Record, key: str) -> Record:
 # --- Copies ----------------------------------------------------------------------------------------------------------
 
 
-async def copy(record: Record, sources: Sources, replay: ReplayProgress) -> dict[str, Any]:
+async def copy(record: StreamRecord, sources: Sources, replay: ReplayProgress) -> dict[str, Any]:
     """Write the copy, whole or not at all. Run again after a crash, it finds what it has done."""
     assert replay.resolved is not None and replay.resolved.lsn is not None and replay.target is not None
     position = Position.parse(replay.resolved.lsn, record.name)
@@ -354,7 +356,7 @@ async def copy(record: Record, sources: Sources, replay: ReplayProgress) -> dict
                     sources.url(position.generation), Path(copies.NAME), txid=position.txid, folder=work.path
                 )
             except EngineError as error:
-                raise faults.meaning(error.text, record.name) from error
+                raise litestream_errors.meaning(error.text, record.name) from error
             await asyncio.to_thread(work.publish, source_path(record.stream))
     return {"state": "done", "message": f"the database as of {position} is at {target}"}
 

@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from replicator.backends.identity import Look
-from replicator.backends.reservations import Ends, Footprint, Reservations
+from replicator.backends.shared.identity import Look
+from replicator.backends.shared.reservations import Ends, Footprint, Reservations
 from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.errors import InvalidStream
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from replicator.backends.reservations import Ends
+from replicator.backends.shared.reservations import Ends
 from replicator.backends.sqlite.places import named_file
 from replicator.backends.sqlite.positions import Position
-from replicator.backends.sqlite.record import Record
+from replicator.backends.sqlite.record import StreamRecord
 from replicator.backends.sqlite.replica import parse_replica
 from replicator.errors import InvalidStream
 
 
-def wrong_field(record: Record) -> str | None:
+def wrong_field(record: StreamRecord) -> str | None:
     """Return the first field that means nothing; `None` where all do."""
     ends = ends_of(record.name, record.stream.source.uri, record.stream.destination.uri)
     if ends.source is None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from replicator.backends.sqlite.daemon_pool import DaemonProcess, ReplicationJob
 from replicator.backends.sqlite.health import Health
-from replicator.backends.sqlite.lanes import Job, Lane
 from replicator.backends.sqlite.litestream import EngineError, EngineTimeout, ListedDatabase, Synced
 from replicator.backends.sqlite.positions import Position, batch_time
-from replicator.backends.sqlite.record import Phase, Record
+from replicator.backends.sqlite.record import Phase, StreamRecord
 from replicator.backends.sqlite.uploads import Upload
 from replicator.model import Checkpoint, StreamState, StreamStatus, format_time, parse_duration
 
@@ -40,27 +40,27 @@ class Answer:
     prompt_since: datetime | None = None
 
 
-async def ask(lane: Lane, job: Job, listed: ListedDatabase | None, now: datetime) -> Answer:
+async def ask(daemon: DaemonProcess, job: ReplicationJob, listed: ListedDatabase | None, now: datetime) -> Answer:
     """Ask for transactions. This takes what is in the WAL, so that the lag counts everything that is committed."""
-    if lane.copy is not None:
-        return Answer(upload=await lane.upload(job, None), gets_on=True)
+    if daemon.copy is not None:
+        return Answer(upload=await daemon.upload(job, None), gets_on=True)
     try:
-        synced = await lane.progress(job, timeout=ASK_WITHIN)
+        synced = await daemon.progress(job, timeout=ASK_WITHIN)
     except EngineTimeout:  # it takes a large transaction from the WAL
-        return Answer(listed, gets_on=lane.moves())
+        return Answer(listed, gets_on=daemon.moves())
     except EngineError as error:
         return Answer(listed, error=error.text)
-    watched_since = lane.watched_since.get(job.name)
+    watched_since = daemon.watched_since.get(job.name)
     prompt_since = watched_since + _looks_every(job) if watched_since is not None else None
     age = age_of(listed, now)
     if listed is None or (age is not None and age <= stale_after(job.interval)):
         return Answer(listed, synced, prompt_since=prompt_since)
-    upload = await lane.upload(job, synced.replicated_txid)
-    gets_on = await lane.gets_on(job, quiet_for=age.total_seconds() if age else 0.0)
+    upload = await daemon.upload(job, synced.replicated_txid)
+    gets_on = await daemon.gets_on(job, quiet_for=age.total_seconds() if age else 0.0)
     return Answer(listed, synced, upload=upload, gets_on=gets_on, prompt_since=prompt_since)
 
 
-def _looks_every(job: Job) -> timedelta:
+def _looks_every(job: ReplicationJob) -> timedelta:
     """How often litestream looks at the WAL."""
     if (told := job.options.get("monitor-interval")) is not None:
         return parse_duration(str(told))
@@ -79,7 +79,7 @@ def stale_after(interval: timedelta | None) -> timedelta:
 
 
 async def status_of(
-    record: Record,
+    record: StreamRecord,
     health: Health,
     database: Path,
     answer: Answer | None,
@@ -146,7 +146,7 @@ def _times(
 
 
 def _state(
-    record: Record, health: Health, answer: Answer | None, now: datetime, moving: bool
+    record: StreamRecord, health: Health, answer: Answer | None, now: datetime, moving: bool
 ) -> tuple[StreamState, str | None]:
     if record.phase is not Phase.ACTIVE:
         return _half_way(record, health, moving)
@@ -179,7 +179,7 @@ def _state(
     return (StreamState.CATCHING_UP if behind and age > late else StreamState.RUNNING), None
 
 
-def _half_way(record: Record, health: Health, moving: bool) -> tuple[StreamState, str | None]:
-    if record.phase is Phase.MAKING and moving and not health.error:
+def _half_way(record: StreamRecord, health: Health, moving: bool) -> tuple[StreamState, str | None]:
+    if record.phase is Phase.CREATING and moving and not health.error:
         return StreamState.SNAPSHOT, None
-    return StreamState.FAILED, health.error or f"it is half {'made' if record.phase is Phase.MAKING else 'removed'}"
+    return StreamState.FAILED, health.error or f"it is half {'made' if record.phase is Phase.CREATING else 'removed'}"

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from replicator.backends.identity import FILES, Look
+from replicator.backends.shared.identity import FILES, Look
 from replicator.backends.sqlite import preflight
 from replicator.backends.sqlite.litestream import format_txid
 from replicator.backends.sqlite.places import parse_location, place_of
-from replicator.backends.sqlite.record import FORMAT, Record, Store, Tombstone
+from replicator.backends.sqlite.record import FORMAT, Store, StreamRecord, Tombstone
 from replicator.backends.sqlite.replica import PrefixContents, S3Credentials
 from replicator.errors import DestinationInUse
 from replicator.model import Owner, Stream
@@ -28,12 +28,12 @@ class Tombstones:
         self._store = store
         self._identify = identify
 
-    async def bury(self, record: Record, last: int | None = None) -> None:
+    async def save_tombstone(self, record: StreamRecord, last: int | None = None) -> None:
         """Remember whose the replica is.
 
         :param last: the last transaction, where all are uploaded.
         """
-        await self._store.bury(
+        await self._store.save_tombstone(
             Tombstone(
                 destination=await _key(record.stream),
                 name=record.name,
@@ -48,14 +48,14 @@ class Tombstones:
         """Return the tombstone of the stream's destination; one of version 1 may be that of another store."""
         return self._store.tombstone(await _key(stream)) or self._store.tombstone(_key_of_version_1(stream))
 
-    async def exhume(self, stream: Stream, found: Tombstone | None = None) -> None:
+    async def delete_tombstone(self, stream: Stream, found: Tombstone | None = None) -> None:
         """Forget the removed stream at whose place this stream writes now, or which it has purged.
 
         :param found: what `returning` gave.
         """
         for key in dict.fromkeys([await _key(stream), *([found.destination] if found else [])]):
             if self._store.tombstone(key) is not None:
-                await self._store.exhume(key)
+                await self._store.delete_tombstone(key)
 
     async def returning(self, stream: Stream) -> Tombstone | None:
         """Return what the stream goes on with; `None` where it begins at an empty place.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replicator import __version__
-from replicator.cli.connect import agent_client, find_agent
+from replicator.cli.clients import agent_client, find_agent
 from replicator.cli.doctor.look import Look
 from replicator.errors import ReplicatorError
 

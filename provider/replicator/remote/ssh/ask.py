@@ -13,7 +13,7 @@ from enum import StrEnum
 from replicator.errors import HostUnreachable
 from replicator.remote.address import SshAddress
 from replicator.remote.ssh.command import run
-from replicator.remote.ssh.faults import explain
+from replicator.remote.ssh.stderr import explain
 
 ANSWER_WITHIN = 20.0
 """Seconds for logging in and answering."""

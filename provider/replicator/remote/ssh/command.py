@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from replicator.errors import SshMissing
-from replicator.leash import leashed
+from replicator.pdeathsig import die_with_parent
 from replicator.remote.address import SshAddress
 
 CONFIG_VARIABLE = "REPLICATOR_SSH_CONFIG"
@@ -56,7 +56,7 @@ def _ssh(address: SshAddress, options: Sequence[str], command: Sequence[str]) ->
         raise SshMissing(
             "there is no ssh program on PATH", property="address", fix="install OpenSSH's client: openssh-client"
         )
-    return leashed([str(Path(program).absolute()), *options, *_way(address), *command])
+    return die_with_parent([str(Path(program).absolute()), *options, *_way(address), *command])
 
 
 def _way(address: SshAddress) -> list[str]:

@@ -13,8 +13,8 @@ from typing import IO
 from replicator.errors import AgentUnreachable, HostUnreachable
 from replicator.remote.address import SshAddress
 from replicator.remote.ssh.command import forward
-from replicator.remote.ssh.faults import explain
 from replicator.remote.ssh.folder import Folder
+from replicator.remote.ssh.stderr import explain
 
 OPEN_WITHIN = 20.0
 """Seconds for connecting, logging in, and making the socket."""

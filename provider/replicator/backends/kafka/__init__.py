@@ -1,0 +1,1 @@
+"""Kafka clusters as endpoints: their URIs, their brokers, and positions in their topics."""

@@ -1,0 +1,448 @@
+"""A Kafka Connect cluster: its connectors, and changes to them that return when their effect is seen.
+
+What a name means is decided by the marker in the connector's configuration, which the caller reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+import httpx
+
+from replicator.backends.kafka_connect.connector import (
+    Connector,
+    ConnectorState,
+    Initial,
+    Offset,
+    Status,
+    Task,
+    read_offsets,
+    write_offsets,
+)
+from replicator.backends.kafka_connect.connector_waits import ConnectorWaits
+from replicator.backends.kafka_connect.listing import Listing
+from replicator.backends.kafka_connect.rest import Answer, ConnectRest, Repeat, Turns, path_of, patient
+from replicator.backends.kafka_connect.validation import (
+    FieldError,
+    Problem,
+    Validation,
+    echo_of,
+    holds_placeholder,
+    problem_of,
+    read_validation,
+)
+from replicator.backends.shared.poller import Poller
+from replicator.errors import EngineRefused, EngineUnavailable, NotOurs, ReplicatorError, StreamNotFound, WaitTimeout
+
+__all__ = [
+    "ConnectCluster",
+    "Connector",
+    "ConnectorState",
+    "FieldError",
+    "Identity",
+    "Initial",
+    "Offset",
+    "Problem",
+    "Status",
+    "Task",
+    "Validation",
+]
+
+CHANGES = 16
+"""Changes in flight in one cluster: more are answered sooner and run later, since each one is a rebalance."""
+
+READS = 16
+"""Positions asked for at the same time: more are answered no sooner."""
+
+PATIENCE = 15.0
+"""Seconds in which a call is tried again; a worker restarts in 7."""
+
+_POLLS_FOR = 5.0  # seconds that a task may take to pause before it is stopped all the same
+
+_TOGETHER = 0.02  # seconds in which looks at single connectors become one
+
+_ECHOED = "source.cluster.alias"  # a field of MirrorMaker's connectors; its type, STRING, is echoed as it is resolved
+_VALIDATED = {"name": "replicator-validation"}  # without a name there is one error more
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which Connect cluster it is.
+
+    :param kafka_cluster_id: the Kafka cluster that the workers keep their topics in, and that sources write to.
+    """
+
+    version: str
+    kafka_cluster_id: str
+
+
+class ConnectCluster:
+    """One Connect cluster. Belongs to one event loop, as its `rest` does.
+
+    Errors of `ConnectRest.call` may come from each method; they are not repeated there.
+
+    :param patience: seconds after the start of a call in which it may be tried again.
+    """
+
+    def __init__(self, rest: ConnectRest, *, patience: float = PATIENCE) -> None:
+        self._rest = rest
+        self._patience = patience
+        self._listing = Listing(rest, patience)
+        self._waits = ConnectorWaits(self._listing)
+        self._looks = Poller(self._listing.connectors, _TOGETHER)
+        self._free = asyncio.Semaphore(CHANGES)
+        self._free_to_read = asyncio.Semaphore(READS)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def aclose(self) -> None:
+        """End what waits, and close the connections."""
+        await self._waits.aclose()
+        await self._looks.aclose()
+        await self._rest.aclose()
+
+    @asynccontextmanager
+    async def slot(self, name: str) -> AsyncIterator[None]:
+        """A turn to change a connector: one at a time for each, and `CHANGES` in the cluster.
+
+        Hold it until the effect is seen: that paces the rebalances. A rebalance is waited for in here, however long it
+        takes.
+        """
+        async with self._turns.setdefault(name, asyncio.Lock()), self._free:
+            with patient():
+                yield
+
+    # --- Looking -----------------------------------------------------------------------------------------------------
+
+    async def identity(self) -> Identity:
+        """Its version, and the Kafka cluster that it belongs to."""
+        answer = await self._ask("GET", "/")
+        return self._rest.read(answer, lambda body: Identity(body["version"], body["kafka_cluster_id"]))
+
+    async def listing(self) -> dict[str, Connector]:
+        """All connectors, in one call. One of which the engine tells nothing is failed, and hides no other.
+
+        A name that is not in it is not gone: a new connector is not listed before it has a status. Ask `get`.
+        """
+        return await self._listing.connectors()
+
+    async def get(self, name: str) -> Connector | None:
+        """One connector; None only where the engine says that there is none."""
+        return await self._listing.get(name)
+
+    async def look(self, name: str) -> Connector | None:
+        """The same, in one listing for all who ask at the same time.
+
+        A worker answers `get` only between two rebalances, and a listing at any time. (Seen on Kafka 4.3.)
+        """
+        found = (await self._looks.next()).get(name)
+        return found if found is not None and found.config else await self.get(name)
+
+    async def wait_running(self, name: str, within: float, *, may_idle: bool = False) -> Status:
+        """The connector when it runs, or has failed for so long that this is no report from before a restart.
+
+        A connector that has no work has no task, and does not run.
+
+        :param may_idle: having no task counts too, since there is nothing to do for it now.
+        :raises StreamNotFound: it is gone.
+        :raises WaitTimeout: it is neither after `within` seconds.
+        """
+        return await self._waits.until_settled(name, within, self._missing(name), may_idle=may_idle)
+
+    async def wait_assigned(self, name: str, within: float) -> None:
+        """Return when a worker has the connector. Until then its state is not known: a changed one says UNASSIGNED.
+
+        :raises StreamNotFound: it is gone.
+        :raises WaitTimeout: no worker has it after `within` seconds.
+        """
+
+        def is_assigned(found: Status) -> bool:
+            return found.state is not ConnectorState.UNASSIGNED
+
+        await self._waits.until(name, is_assigned, "assigned", within, self._missing(name))
+
+    # --- Changing ----------------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        name: str,
+        config: Mapping[str, str],
+        state: Initial,
+        *,
+        is_ours: Callable[[Mapping[str, str]], bool],
+    ) -> bool:
+        """Create a connector, or find that ours is there already.
+
+        :param is_ours: whether a configuration carries the marker of the same stream.
+        :returns: True where this call made it. False where it was there, or may have been: it can have another
+            configuration and state than those asked for.
+        :raises NotOurs: a connector of somebody else has the name.
+        """
+
+        async def is_adopted(error: ReplicatorError) -> bool:
+            found = await self.get(name)
+            if found is None and isinstance(error, EngineRefused):
+                await self._check(name, config)  # what validation explains does not pass
+            if found is not None and not is_ours(found.config):
+                raise NotOurs(
+                    f"Kafka Connect at {self._rest.address} has a connector {name!r} that is not of this stream",
+                    fix="give the stream another name, or remove that connector",
+                )
+            return found is not None
+
+        request = {"name": name, "config": dict(config), "initial_state": state.value}
+        try:
+            return await self._post("/connectors", request, {}, is_adopted)
+        except EngineRefused as error:
+            refusal = error
+        raise await self._explained(name, config, refusal)
+
+    async def put_config(self, name: str, config: Mapping[str, str], within: float) -> None:
+        """Give a connector another configuration; it keeps its state. Where it is not there it is created, and runs.
+
+        The tasks of a running connector go on with the old configuration for some seconds, and are reported as running
+        meanwhile. Where it matters when the new one holds, stop the connector first and resume it afterwards.
+
+        :raises WaitTimeout: the engine does not show it after `within` seconds.
+        """
+        path = path_of("connectors", name, "config")
+        wanted = {"name": name, **config}
+        if await self._refusal_of("PUT", path, dict(config), Repeat.CHECKED) is not None:
+            await self._check(name, config)  # what validation explains does not pass
+            if (refusal := await self._refusal_of("PUT", path, dict(config), Repeat.SAFE)) is not None:
+                raise await self._explained(name, config, refusal)
+
+        async def is_shown() -> bool:
+            """By a look that all share: a worker tells of one connector only between two rebalances."""
+            found = (await self._looks.next()).get(name)
+            return found is not None and found.config == wanted
+
+        await self._waits.until_shown(name, is_shown, within)
+
+    async def pause(self, name: str, within: float) -> None:
+        """Pause a connector, and return when its tasks are paused, and it is too or is still to be started."""
+        await self._ask_of(name, "PUT", "pause")
+        await self._waits.until(
+            name, lambda found: found.paused or found.pausing, "paused", within, self._missing(name)
+        )
+
+    async def resume(self, name: str, within: float, *, may_idle: bool = False) -> Status:
+        """Resume a connector, and return it as `wait_running` does."""
+        await self._ask_of(name, "PUT", "resume")
+        return await self.wait_running(name, within, may_idle=may_idle)
+
+    async def stop(self, name: str, within: float) -> None:
+        """Stop a connector, and return when it is stopped and its tasks are gone.
+
+        A task ends after its poll, and a worker that stops one does nothing else until then. For one that pauses it
+        does not wait, so what runs is paused first. (Seen on Kafka 4.3.)
+        """
+        found = await self.look(name)
+        if found is None:
+            raise self._missing(name)
+        if found.at_work:
+            await self._ask_of(name, "PUT", "pause")
+            with suppress(WaitTimeout):
+                await self._waits.until(name, lambda now: not now.at_work, "paused", _POLLS_FOR, self._missing(name))
+        await self._ask_of(name, "PUT", "stop")
+        await self._waits.until(name, lambda found: found.stopped, "stopped", within, self._missing(name))
+
+    async def restart_failed(self, name: str) -> None:
+        """Ask for a restart of what failed of a connector; what runs is not touched. `wait_running` tells the rest."""
+
+        async def nothing_failed(_: ReplicatorError) -> bool:
+            found = await self.get(name)
+            if found is None:
+                raise self._missing(name)
+            return not found.failed
+
+        path = path_of("connectors", name, "restart")
+        await self._post(path, None, {"includeTasks": "true", "onlyFailed": "true"}, nothing_failed)
+
+    async def delete(self, name: str, within: float) -> None:
+        """Stop a connector, forget its offsets, and remove it, so that one of the same name begins anew.
+
+        What is done already does no harm again, so it can be called again wherever it was cut off. Gone is success.
+
+        :raises WaitTimeout: a step has no effect after `within` seconds.
+        """
+        try:
+            await self.stop(name, within)
+            await self.reset_offsets(name)
+        except StreamNotFound:
+            return
+        await self.remove(name, within)
+
+    async def remove(self, name: str, within: float) -> None:
+        """Remove a connector. Connect keeps its offsets for the next one of this name. Gone is success.
+
+        :raises WaitTimeout: it is there after `within` seconds.
+        """
+        await self._ask("DELETE", path_of("connectors", name))
+        await self._waits.until_absent(name, within)
+
+    # --- Offsets -----------------------------------------------------------------------------------------------------
+
+    async def offsets(self, name: str) -> list[Offset]:
+        """How far a connector has come, by partition of its source; empty before its first record."""
+        async with self._free_to_read:
+            answer = await self._ask_of(name, "GET", "offsets")
+        return self._rest.read(answer, read_offsets)
+
+    async def alter_offsets(self, name: str, offsets: Sequence[Offset]) -> None:
+        """Set the position of a stopped connector in the partitions named; others stay.
+
+        :raises EngineRefused: the connector is not stopped, or refuses the offsets.
+        """
+        await self._change_offsets(name, "PATCH", write_offsets(offsets), Repeat.CHECKED)
+
+    async def reset_offsets(self, name: str) -> None:
+        """Forget all offsets of a stopped connector.
+
+        :raises EngineRefused: the connector is not stopped, or refuses.
+        """
+        await self._change_offsets(name, "DELETE", None, Repeat.SAFE)
+
+    async def _change_offsets(self, name: str, verb: str, body: object, repeat: Repeat) -> None:
+        try:
+            await self._ask_of(name, verb, "offsets", body=body, repeat=repeat)
+        except EngineRefused as error:
+            found = await self.get(name)
+            if found is None or found.state is ConnectorState.STOPPED:
+                raise
+            raise EngineRefused(
+                f"the offsets of connector {name!r} cannot be changed while it is {found.state}", fix="stop it first"
+            ) from error
+
+    # --- Validation --------------------------------------------------------------------------------------------------
+
+    async def validate(self, connector_class: str, config: Mapping[str, str]) -> Validation:
+        """What the workers say of a configuration, by field.
+
+        :raises EngineRefused: the class is not known, or a placeholder cannot be read.
+        """
+        sent = {**_VALIDATED, "connector.class": connector_class, **config}
+        try:
+            answer = await self._validate(connector_class, sent)
+        except EngineRefused as error:
+            refusal = error
+        else:
+            return self._read_errors(answer, sent)
+        raise _hidden() if holds_placeholder(sent) else refusal
+
+    def _read_errors(self, answer: Answer, sent: Mapping[str, str]) -> Validation:
+        found = self._rest.read(answer, lambda body: read_validation(body, sent))
+        return Validation(tuple(FieldError(item.field, self._rest.quote(item.message)) for item in found.errors))
+
+    async def resolves(self, placeholders: Sequence[str], connector_class: str) -> dict[str, Problem | None]:
+        """Whether a worker can resolve placeholders such as `${env:NAME}`; what they stand for is dropped at once.
+
+        :param connector_class: one of MirrorMaker's.
+        """
+        problems = await asyncio.gather(*(self._resolve(item, connector_class) for item in placeholders))
+        return dict(zip(placeholders, problems, strict=True))
+
+    async def _resolve(self, placeholder: str, connector_class: str) -> Problem | None:
+        # Text around it keeps the worker from trimming the line break that files often end with.
+        sent = {**_VALIDATED, "connector.class": connector_class, _ECHOED: f"[{placeholder}]"}
+        try:
+            answer = await self._validate(connector_class, sent)
+        except EngineRefused:
+            # The same without the placeholder tells a reference that cannot be read from a class that is not there.
+            await self._validate(connector_class, {**sent, _ECHOED: "replicator"})
+            return Problem.UNREADABLE
+        return self._rest.read(answer, lambda body: problem_of(placeholder, echo_of(_ECHOED, body)[1:-1]))
+
+    async def _validate(self, connector_class: str, sent: Mapping[str, str]) -> Answer:
+        path = path_of("connector-plugins", connector_class, "config", "validate")
+        return await self._ask("PUT", path, body=dict(sent), repeat=Repeat.CHECKED)
+
+    async def _check(self, name: str, config: Mapping[str, str]) -> None:
+        """Raise what validation says is wrong with a configuration."""
+        found = await self.validate(config["connector.class"], {**config, "name": name})
+        if found.errors:
+            told = "; ".join(map(str, found.errors))
+            raise EngineRefused(f"Kafka Connect refuses the configuration of connector {name!r}: {told}")
+
+    async def _explained(self, name: str, config: Mapping[str, str], refusal: EngineRefused) -> EngineRefused:
+        """A refusal of a configuration, without the engine's text where that may show what a placeholder stands for.
+
+        It is called outside of the handler of the refusal, which would else be shown as the context of this one.
+        """
+        if not holds_placeholder(config):
+            return refusal
+        await self._check(name, config)
+        return _hidden()
+
+    # --- One place for each way to ask -------------------------------------------------------------------------------
+
+    async def _ask(self, verb: str, path: str, *, body: object = None, repeat: Repeat = Repeat.SAFE) -> Answer:
+        return await self._rest.call(verb, path, body=body, repeat=repeat, patience=self._patience)
+
+    async def _refusal_of(self, verb: str, path: str, body: object, repeat: Repeat) -> EngineRefused | None:
+        try:
+            await self._ask(verb, path, body=body, repeat=repeat)
+        except EngineRefused as error:
+            return error
+        return None
+
+    async def _ask_of(
+        self, name: str, verb: str, what: str, *, body: object = None, repeat: Repeat = Repeat.SAFE
+    ) -> Answer:
+        """Ask something of a connector that has to be there."""
+        turns = Turns(self._patience)
+        while (answer := await self._ask(verb, path_of("connectors", name, what), body=body, repeat=repeat)).missing:
+            # A worker that has not read its whole log may say so of any; a look waits for the end of that.
+            if await self.get(name) is None:
+                raise self._missing(name)
+            if not await turns.again():
+                raise EngineUnavailable(f"Kafka Connect at {self._rest.address} knows {name!r} and does not find it")
+        return answer
+
+    async def _post(
+        self, path: str, body: object, params: Mapping[str, str], is_so: Callable[[ReplicatorError], Awaitable[bool]]
+    ) -> bool:
+        """Post, and never again before a look: a reply may be lost, and a 500 may be said of what was done.
+
+        :param is_so: looks whether what is asked for is so, after an error.
+        :returns: True where the engine says that it was done, False where a look says that it is so.
+        """
+        turns, rebalance = Turns(self._patience), Turns(math.inf)
+        while True:
+            faulty = rebalancing = False
+            try:
+                answer = await self._rest.call(
+                    "POST", path, body=body, params=params, repeat=Repeat.NEVER, patience=self._patience
+                )
+            except EngineUnavailable as unanswered:
+                error: ReplicatorError = unanswered
+            else:
+                if answer.done:
+                    return True
+                error = self._rest.error(answer)
+                faulty = httpx.codes.is_server_error(answer.status) and not answer.unforwarded
+                rebalancing = answer.rebalancing and "rebalance" in answer.text  # a 409 also means that it is there
+                if not faulty and isinstance(error, EngineRefused) and not answer.missing:
+                    raise error
+            if await is_so(error):
+                return False
+            if rebalancing and await self._rest.waited(rebalance):
+                turns = Turns(self._patience)
+                continue
+            if not await (turns.again_after_fault() if faulty else turns.again()):
+                raise error
+
+    def _missing(self, name: str) -> StreamNotFound:
+        return StreamNotFound(f"Kafka Connect at {self._rest.address} has no connector {name!r}")
+
+
+def _hidden() -> EngineRefused:
+    return EngineRefused(
+        "Kafka Connect refuses the configuration; its text is not shown, since it may hold what a placeholder stands "
+        "for",
+        fix="read the worker's log, and check that each reference in the configuration can be resolved there",
+    )

@@ -1,0 +1,232 @@
+"""What Kafka Connect says of a connector, as typed records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Any, Self
+
+from replicator.backends.kafka_connect.validation import holds_placeholder
+
+_TRACE_LIMIT = 500
+_THROWN = re.compile(r"^(?:Caused by: )?((?:[a-z_]\w*\.)+[A-Z][\w$]*)(?:: (.*))?$", re.MULTILINE)
+_PROTOCOL_ERRORS = "org.apache.kafka.common.errors."
+
+
+class ConnectorState(StrEnum):
+    """The state of a connector or of a task."""
+
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    STOPPED = "STOPPED"
+    FAILED = "FAILED"
+    UNASSIGNED = "UNASSIGNED"
+    RESTARTING = "RESTARTING"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self:
+        # A word that a later Kafka may have. Nothing is known of such a connector, as of one that nobody has taken.
+        return cls("UNASSIGNED")
+
+
+class Initial(Enum):
+    """The state in which a connector is created."""
+
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    STOPPED = "STOPPED"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task of a connector.
+
+    :param worker: `host:port` of the worker that it was last on, or None.
+    :param trace: why it failed, trimmed and redacted.
+    """
+
+    id: int
+    state: ConnectorState
+    worker: str | None
+    trace: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a connector is. It is a report of the workers, which may be some seconds old.
+
+    :param type: `source`, `sink` or `unknown`.
+    :param fault: why the connector itself failed, trimmed and redacted.
+    """
+
+    name: str
+    type: str
+    state: ConnectorState
+    worker: str | None
+    fault: str | None
+    tasks: tuple[Task, ...]
+
+    @property
+    def running(self) -> bool:
+        """Whether it and each task runs. Without tasks it does nothing, so that is not running."""
+        return self._all(ConnectorState.RUNNING) and bool(self.tasks)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it runs and has no tasks: it has found nothing to do, or has not begun yet."""
+        return self.state is ConnectorState.RUNNING and not self.tasks
+
+    @property
+    def paused(self) -> bool:
+        """Whether it and each task is paused."""
+        return self._all(ConnectorState.PAUSED)
+
+    @property
+    def pausing(self) -> bool:
+        """Whether its tasks are paused, and it starts itself, in which it does not pause before a source answers."""
+        return self.state is ConnectorState.UNASSIGNED and {task.state for task in self.tasks} == {
+            ConnectorState.PAUSED
+        }
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a task runs, and the connector is not on its way to be stopped."""
+        return self.state is not ConnectorState.STOPPED and any(
+            task.state is ConnectorState.RUNNING for task in self.tasks
+        )
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is stopped, and no task is left."""
+        return self.state is ConnectorState.STOPPED and not self.tasks
+
+    @property
+    def failed(self) -> bool:
+        """Whether it or a task failed."""
+        return ConnectorState.FAILED in (self.state, *(task.state for task in self.tasks))
+
+    @property
+    def trace(self) -> str | None:
+        """Why it failed: its own trace, or that of the first task that failed."""
+        return self.fault or next((task.trace for task in self.tasks if task.state is ConnectorState.FAILED), None)
+
+    @property
+    def summary(self) -> str:
+        """Its states, for a person."""
+        tasks = ", ".join(f"task {task.id} {task.state}" for task in self.tasks) or "no tasks"
+        return f"{self.state} with {tasks}"
+
+    def _all(self, state: ConnectorState) -> bool:
+        return {self.state, *(task.state for task in self.tasks)} == {state}
+
+
+@dataclass(frozen=True, slots=True)
+class Connector(Status):
+    """A connector with its configuration, in which secrets are placeholders as they were written."""
+
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """How far a connector has come in one partition of its source; the keys are the connector's own.
+
+    :param offset: None where it is to begin again.
+    """
+
+    partition: Mapping[str, Any]
+    offset: Mapping[str, Any] | None
+
+
+def read_status(
+    body: Mapping[str, Any], redact: Callable[[str], str], config: Mapping[str, str] | None = None
+) -> Status:
+    """The answer of `/connectors/NAME/status`.
+
+    :param config: of the connector, where it is known. Traces may hold what its placeholders stand for.
+    """
+    connector = body["connector"]
+    secretive = config is None or holds_placeholder(config)
+
+    def told(trace: str | None) -> str | None:
+        return _trimmed(reduced(trace, config or ()) if trace and secretive else trace, redact)
+
+    return Status(
+        name=body["name"],
+        type=body["type"],
+        state=ConnectorState(connector["state"]),
+        worker=connector.get("worker_id"),
+        fault=told(connector.get("trace")),
+        tasks=tuple(
+            Task(task["id"], ConnectorState(task["state"]), task.get("worker_id"), told(task.get("trace")))
+            for task in body["tasks"]
+        ),
+    )
+
+
+def reduced(trace: str, settings: Collection[str]) -> str:
+    """Return the classes of a Java stack trace, and the settings that it names, without any value.
+
+    Errors of Kafka's protocol keep their messages: brokers and clients make them, and know no configuration of Connect.
+
+    :param settings: the names that may be told.
+    """
+    found = []
+    for match in _THROWN.finditer(trace):
+        kind, message = match[1], match[2] or ""
+        if kind.startswith(_PROTOCOL_ERRORS):
+            found.append(f"{kind}: {message}" if message else kind)
+        else:
+            named = ", ".join(name for name in settings if name in re.split(r"[^\w.-]+", message))
+            found.append(f"{kind} (setting {named})" if named else kind)
+    return " Caused by: ".join(found) or "the trace is not shown, because the configuration has placeholders"
+
+
+def read_connector(
+    info: Mapping[str, Any], status: Mapping[str, Any] | None, redact: Callable[[str], str]
+) -> Connector:
+    """The answers of `/connectors/NAME` and of its status; that is None for some moments after it was created."""
+    if status is None:
+        status = {"connector": {"state": ConnectorState.UNASSIGNED}, "tasks": []}
+    config = read_config(info)
+    status = {**status, "name": info["name"], "type": info["type"]}
+    found = read_status(status, redact, config)
+    return Connector(found.name, found.type, found.state, found.worker, found.fault, found.tasks, config)
+
+
+def read_config(info: Mapping[str, Any]) -> dict[str, str]:
+    """The configuration in the answer of `/connectors/NAME`. A setting that is null is none."""
+    config = {key: value for key, value in info["config"].items() if value is not None}
+    if not all(isinstance(value, str) for value in config.values()):
+        raise TypeError("a setting is no text")
+    return config
+
+
+def unreadable(name: str, why: str, config: Mapping[str, str] | None = None) -> Connector:
+    """A connector of which the engine tells nothing but an error, and perhaps its configuration."""
+    return Connector(name, "unknown", ConnectorState.FAILED, None, why, (), config or {})
+
+
+def read_offsets(body: Mapping[str, Any]) -> list[Offset]:
+    """The answer of `/connectors/NAME/offsets`."""
+    return [Offset(dict(item["partition"]), _copied(item["offset"])) for item in body["offsets"]]
+
+
+def write_offsets(offsets: Sequence[Offset]) -> dict[str, Any]:
+    """What `/connectors/NAME/offsets` takes."""
+    return {"offsets": [{"partition": dict(item.partition), "offset": _copied(item.offset)} for item in offsets]}
+
+
+def _copied(offset: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if offset is None else dict(offset)
+
+
+def _trimmed(trace: str | None, redact: Callable[[str], str]) -> str | None:
+    """What a Java stack trace says, without its frames."""
+    if not trace:
+        return None
+    lines = (line.strip() for line in redact(trace).splitlines())
+    text = " ".join(line for line in lines if line and not line.startswith(("at ", "... ")))
+    return text if len(text) <= _TRACE_LIMIT else f"{text[:_TRACE_LIMIT]}…"

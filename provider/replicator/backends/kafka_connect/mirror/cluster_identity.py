@@ -1,0 +1,215 @@
+"""What can be seen of a mirror's two clusters, and on which of them the worker stands.
+
+A mirror in the wrong place loops or writes to the wrong cluster (seen on MirrorMaker 2 4.3), so what cannot be seen is
+refused unless the declaration says how it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from replicator import authref
+from replicator.authref import Redactor
+from replicator.backends.kafka.admin import Cluster, KafkaAdmin
+from replicator.backends.kafka.endpoint import End, KafkaEndpoint, kafka_endpoint
+from replicator.backends.kafka_connect.mirror.connect_topics import ConnectTopics
+from replicator.backends.kafka_connect.mirror.connectors import WORKER_CLUSTER, Side
+from replicator.backends.kafka_connect.mirror.declarations import canonical_uri
+from replicator.backends.kafka_connect.mirror.topics import Naming, takes_no_more
+from replicator.backends.kafka_connect.record import StreamRecord
+from replicator.errors import InvalidStream, ReplicatorError
+from replicator.model import Endpoint, Stream
+
+
+class ClusterClients:
+    """Clients of the clusters that streams have at their ends, made on first use and kept.
+
+    :param environ: where `env://` references are read for our own connections.
+    :param redactor: told every value that is read.
+    """
+
+    def __init__(self, environ: Mapping[str, str], redactor: Redactor) -> None:
+        self._environ = environ
+        self._redactor = redactor
+        self._clients: dict[KafkaEndpoint, KafkaAdmin] = {}
+        self._connect_topics: dict[KafkaEndpoint, ConnectTopics] = {}
+
+    async def brokers(self, stream: Stream, end: End) -> KafkaAdmin:
+        """The client; raise `SecretNotFound` where the credentials cannot be read here."""
+        at = kafka_endpoint(stream.source if end == "source" else stream.destination, end, admin=True)
+        if at not in self._clients:
+            self._clients[at] = KafkaAdmin(at, await self._credentials(at))
+        return self._clients[at]
+
+    async def refuse_connect_topics(self, stream: Stream, names: Collection[str]) -> None:
+        """Raise `InvalidStream` where some of the source's topics are those that a Connect cluster keeps itself in.
+
+        :param names: the topics that the mirror takes.
+        """
+        at = kafka_endpoint(stream.source, "source", admin=True)
+        if at not in self._connect_topics:
+            self._connect_topics[at] = ConnectTopics(await self.brokers(stream, "source"))
+        await self._connect_topics[at].refuse(names, stream.include)
+
+    async def _credentials(self, at: KafkaEndpoint) -> dict[str, str]:
+        if at.ref is None:
+            return {}
+        fields = ("username", "password")
+        try:
+            found = await asyncio.to_thread(authref.resolve, at.ref, fields, required=fields, environ=self._environ)
+        except ReplicatorError as error:
+            error.property = f"{at.end}.authRef"
+            raise
+        self._redactor.add(found["password"])
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPair:
+    """The two clusters, or why one cannot be seen from here.
+
+    :param recorded: ids that the stream's record has, for ends that cannot be seen.
+    """
+
+    source: Cluster | ReplicatorError
+    destination: Cluster | ReplicatorError
+    recorded: Mapping[End, str] = field(default_factory=dict)
+
+    def id(self, end: End) -> str | None:
+        """The id of an end's cluster, as far as it is seen."""
+        found = self.source if end == "source" else self.destination
+        return found.id if isinstance(found, Cluster) else None
+
+    def known_id(self, end: End) -> str | None:
+        """The id of an end's cluster, as it is seen or else recorded."""
+        return self.id(end) or self.recorded.get(end)
+
+    @property
+    def unseen(self) -> dict[End, ReplicatorError]:
+        """Why an end cannot be seen from here."""
+        found: dict[End, ReplicatorError] = {}
+        if isinstance(self.source, ReplicatorError):
+            found["source"] = self.source
+        if isinstance(self.destination, ReplicatorError):
+            found["destination"] = self.destination
+        return found
+
+    def claim(self, stream: Stream) -> StreamRecord:
+        """Return what a stream would copy from and to, as a record."""
+        source, destination = self.known_id("source"), self.known_id("destination")
+        return StreamRecord(stream=stream, source_cluster=source, destination_cluster=destination)
+
+
+def recorded_ids(record: StreamRecord | None, stream: Stream) -> dict[End, str]:
+    """Return the recorded ids of both clusters, where a declaration changes neither end and takes no further topic.
+
+    Such a change cannot make a mirror loop, so an end that is down must not keep anyone from pausing the stream.
+    """
+    if record is None or record.creating:
+        return {}
+    before = record.stream
+    ends: tuple[tuple[End, Endpoint, Endpoint, str | None], ...] = (
+        ("source", before.source, stream.source, record.source_cluster),
+        ("destination", before.destination, stream.destination, record.destination_cluster),
+    )
+    same_ends = all(canonical_uri(was, end) == canonical_uri(now, end) for end, was, now, _ in ends)
+    if not same_ends or Naming.of(before) != Naming.of(stream) or not takes_no_more(before, stream):
+        return {}
+    return {end: known for end, _, _, known in ends if known is not None}
+
+
+async def look(ends: ClusterClients, stream: Stream, recorded: Mapping[End, str] | None = None) -> ClusterPair:
+    """Ask both clusters who they are.
+
+    :param recorded: what `recorded_ids` gives.
+    """
+
+    async def one(end: End) -> Cluster | ReplicatorError:
+        try:
+            return await (await ends.brokers(stream, end)).cluster()
+        except ReplicatorError as error:
+            return error
+
+    source, destination = await asyncio.gather(one("source"), one("destination"))
+    return ClusterPair(source, destination, recorded or {})
+
+
+def rebuilt(record: StreamRecord, view: ClusterPair) -> str | None:
+    """Return what is wrong where another cluster answers at an end's address; `None` where nothing is, or is seen."""
+    stream = record.stream
+    ends: tuple[tuple[End, Endpoint, str | None], ...] = (
+        ("source", stream.source, record.source_cluster),
+        ("destination", stream.destination, record.destination_cluster),
+    )
+    for end, endpoint, before in ends:
+        now = view.id(end)
+        if before and now and before != now:
+            return (
+                f"the {end} at {kafka_endpoint(endpoint, end).bootstrap} is another cluster: its id is {now}, and was "
+                f"{before}; "
+                "what was copied and the stored positions are of that one"
+            )
+    return None
+
+
+AGAIN = (
+    "run pulumi up --refresh, which forgets the positions and copies all that the source retains; or give back the "
+    "cluster"
+)
+"""The way out where another cluster answers."""
+
+
+def side_of(stream: Stream, view: ClusterPair, worker: str) -> Side:
+    """Where the worker stands.
+
+    Raise `InvalidStream` where the mirror would loop or write to the wrong cluster, or where that cannot be seen and
+    `worker.cluster` in `options` does not say.
+
+    :param worker: id of the cluster that the worker keeps its topics on.
+    """
+    source, destination = view.known_id("source"), view.known_id("destination")
+    if source and source == destination:
+        raise InvalidStream(
+            f"both ends are the cluster {source}, so the mirror would copy its own output",
+            property="destination.uri",
+            fix="give the brokers of another cluster",
+        )
+    said = _said(stream)
+    there = view.known_id(said.value) if said else None
+    seen = Side.DESTINATION if worker == destination else Side.SOURCE if worker == source else None
+    if seen is None and source and destination:
+        raise InvalidStream(
+            f"the Connect cluster keeps its topics on the cluster {worker}, which is neither end "
+            f"(source {source}, destination {destination})",
+            fix="use a Connect cluster of the destination, which is the usual way, or one of the source",
+        )
+    if said is not None and (seen is not said if seen else there is not None):
+        raise InvalidStream(
+            f"says {said.value}, and the Connect cluster keeps its topics on {worker}, which is "
+            + (f"the {seen.value}'s cluster" if seen else f"not the {said.value}'s cluster {there}"),
+            property=f"options.{WORKER_CLUSTER}",
+            fix="leave it out, or use a Connect cluster of that end",
+        )
+    for end, found in view.unseen.items():
+        if said is None and view.known_id(end) is None:
+            raise type(found)(
+                f"whether this mirror would loop cannot be seen: {found.message}",
+                property=found.property or f"{end}.uri",
+                fix=f"{found.fix or 'let this host reach the brokers'}; or say on which cluster the Connect cluster "
+                f"keeps its topics: options {WORKER_CLUSTER}: destination",
+            )
+    return seen or said or Side.DESTINATION
+
+
+def _said(stream: Stream) -> Side | None:
+    word = stream.options.get(WORKER_CLUSTER)
+    if word is None:
+        return None
+    try:
+        return Side(str(word))
+    except ValueError:
+        raise InvalidStream(
+            f"{word!r} is no end", property=f"options.{WORKER_CLUSTER}", fix="write source or destination"
+        ) from None

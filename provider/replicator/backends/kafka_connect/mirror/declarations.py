@@ -1,0 +1,122 @@
+"""The rules of a mirror's declaration: spellings of its clusters, and what is refused without a worker."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
+from urllib.parse import urlencode
+
+from replicator.backends.kafka.endpoint import End, KafkaEndpoint, kafka_endpoint
+from replicator.backends.kafka_connect.mirror.topics import Naming, include_patterns
+from replicator.backends.kafka_connect.placeholders import refuse_one_value
+from replicator.errors import InvalidStream, ReplicatorError
+from replicator.model import Endpoint, Mode, Stream
+
+_GLOB = re.compile(r"[A-Za-z0-9._*?-]+")
+_REGEX = re.compile(r"^\.\*|[\^$|()\[\]{}+\\]")
+_ANY = re.compile(r"\.[*+]\??")
+_REPEATED = re.compile(r"[^.][*?+]")
+_WHAT_GLOBS_ARE = "topics hold letters, digits, . _ and -; * and ? stand for some of them, but for no dot"
+
+
+def canonical_uri(endpoint: Endpoint, end: End) -> str:
+    """Return one spelling of a cluster's brokers and of how they are reached; raise `InvalidStream` for an invalid URI.
+
+    The order of brokers has no meaning.
+    """
+    at = kafka_endpoint(endpoint, end)
+    parameters = {
+        "security.protocol": at.protocol,
+        "sasl.mechanism": at.mechanism,
+        "ssl.truststore.location": at.truststore,
+    }
+    return f"kafka://{_servers(at)}?{urlencode({key: value for key, value in parameters.items() if value}, safe='/')}"
+
+
+def is_same_place(one: Endpoint, other: Endpoint, end: End) -> bool:
+    """Return whether two URIs name the same brokers; raise `InvalidStream`."""
+    first, second = kafka_endpoint(one, end), kafka_endpoint(other, end)
+    return _servers(first) == _servers(second)
+
+
+def refusals(stream: Stream) -> Iterator[ReplicatorError]:
+    """Yield what no worker could make a mirror of."""
+    checks: tuple[Callable[[], object], ...] = (
+        partial(_refuse_end, stream.source, "source"),
+        partial(_refuse_end, stream.destination, "destination"),
+        partial(Naming.of, stream),
+        *(partial(refuse_regex, pattern, "include") for pattern in stream.include),
+        *(partial(refuse_regex, pattern, "exclude") for pattern in stream.exclude),
+    )
+    for check in checks:
+        try:
+            check()
+        except ReplicatorError as error:
+            yield error
+
+
+def begins_at_the_beginning(stream: Stream) -> bool:
+    """Tell whether the first record to copy is the oldest one that the source retains."""
+    return stream.start_from == "earliest" or (stream.start_from is None and stream.mode is not Mode.CDC)
+
+
+def _servers(at: KafkaEndpoint) -> str:
+    return ",".join(sorted(set(at.bootstrap.lower().split(","))))
+
+
+def _refuse_end(endpoint: Endpoint, end: End) -> None:
+    ref = kafka_endpoint(endpoint, end).ref
+    if ref is not None:
+        refuse_one_value(ref, f"{end}.authRef")
+
+
+def refuse_regex(pattern: str, property: str) -> None:
+    """Raise `InvalidStream` for what is no glob, with the globs to write where a regular expression means the same.
+
+    A glob that begins with a dot can match only topics that MirrorMaker 2 never copies, so `.*` there is a regular
+    expression, as in each file of MirrorMaker 2. `orders.*` is a glob.
+    """
+    if _GLOB.fullmatch(pattern) and not pattern.startswith(".*"):
+        return
+    if not _REGEX.search(pattern):
+        raise InvalidStream(f"{pattern!r} can match no topic", property=property, fix=_WHAT_GLOBS_ARE)
+    problem = f"{pattern!r} is a regular expression, and {property} takes globs"
+    globs = globs_of(pattern)
+    if globs is None:
+        raise InvalidStream(problem, property=property, fix=f"write each name, or a glob: {_WHAT_GLOBS_ARE}")
+    fix = f"write {', '.join(map(json.dumps, globs))}"
+    if any("*" in glob for glob in globs):
+        fix += "; in a glob, * stands for no dot"
+    if property == "include" and globs == ["*"]:
+        fix += ", so leave include out to take every topic"
+    raise InvalidStream(problem, property=property, fix=fix)
+
+
+def globs_of(regex: str) -> list[str] | None:
+    """Return the globs that take what a regular expression takes, but for dots; `None` where there are none."""
+    found = []
+    for part in regex.removeprefix("^").removesuffix("$").removeprefix("(").removesuffix(")").split("|"):
+        bare = part.removeprefix("^").removesuffix("$")
+        glob = re.sub(r"\\([.\-_])", r"\1", _ANY.sub("*", bare))
+        if _REPEATED.search(bare) or not _GLOB.fullmatch(glob):
+            return None
+        found.append(glob)
+    return found
+
+
+def misread_globs(globs: Iterable[str], topics: Collection[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each glob such as `orders.*` that takes no topic, with those that it would take as a regular expression."""
+    for glob in globs:
+        if ".*" not in glob or any(_takes(include_patterns([glob])[0], topic) for topic in topics):
+            continue
+        if meant := [topic for topic in sorted(topics) if _takes(glob, topic)]:
+            yield glob, meant
+
+
+def _takes(regex: str, topic: str) -> bool:
+    try:
+        return re.fullmatch(regex, topic) is not None
+    except re.error:  # a glob such as `a.**`
+        return False

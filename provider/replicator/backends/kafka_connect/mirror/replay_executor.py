@@ -1,0 +1,182 @@
+"""Replays of one Connect cluster's mirrors: begun, gone on with after a crash, and settled."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from replicator.backends.kafka.positions import Offsets, Partition, read, write
+from replicator.backends.kafka_connect.cluster import ConnectorState
+from replicator.backends.kafka_connect.mirror.cluster_identity import AGAIN, ClusterClients
+from replicator.backends.kafka_connect.mirror.connector_states import ConnectorStates
+from replicator.backends.kafka_connect.mirror.connectors import BACKEND
+from replicator.backends.kafka_connect.mirror.replay_planner import Start, refuse_unfinished, resolve
+from replicator.backends.kafka_connect.mirror.status import DeployedStream, is_done, standstill
+from replicator.backends.kafka_connect.mirror.stream_reader import StreamReader
+from replicator.backends.kafka_connect.record import CONFIG_LIMIT, KEPT_REPLAYS, ReplayRecord, StreamRecord
+from replicator.errors import ReplayKeyReused, ReplayNotFound, ReplayRefused, ReplicatorError
+from replicator.model import Checkpoint, DesiredState
+from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
+
+_SOME_KEY = "x" * 64
+_RESUMED = "the connector was resumed by somebody else before the offsets were set back"
+
+
+class ReplayExecutor:
+    """Sets mirrors back. The caller has the turn to change the stream."""
+
+    def __init__(self, ends: ClusterClients, streams: StreamReader, running: ConnectorStates) -> None:
+        self._ends = ends
+        self._streams = streams
+        self._states = running
+        self._finished: dict[tuple[str, str], datetime] = {}
+
+    async def replay(
+        self, deployed: DeployedStream, start: Checkpoint, key: str, method: ReplayMethod, target: str | None
+    ) -> ReplayProgress:
+        """Begin a replay, or go on with the one that has this key."""
+        known = deployed.record.replay_record(key)
+        if known is None:
+            deployed = await self._begin(deployed, start, key, method, target)
+        elif not known.began_at(start) or known.progress.target != target:
+            raise ReplayKeyReused(
+                f"key {key!r} was used for a replay from {known.progress.start.wire()}",
+                stream=deployed.name,
+                fix="use another idempotencyKey for another replay",
+            )
+        return await self.progress(await self._go_on(deployed, key), key)
+
+    async def progress(self, deployed: DeployedStream, key: str) -> ReplayProgress:
+        """How far the replay with a key is; raise `ReplayNotFound` where there is none."""
+        if deployed.record.replay_record(key) is None:
+            raise ReplayNotFound(f"no replay has the key {key!r}", stream=deployed.name)
+        record = self.settled(deployed, await self._streams.positions(deployed.record.stream))
+        replay_record = record.replay_record(key)
+        assert replay_record is not None
+        if replay_record.progress.finished_at is not None or not (why := standstill(deployed)):
+            return replay_record.progress
+        return replay_record.progress.model_copy(update={"error": why})
+
+    def settled(self, deployed: DeployedStream, stored: Offsets) -> StreamRecord:
+        """The record with the replays that are done by now. No read writes it: that would restart the connector."""
+        record = deployed.record
+        for replay_record in record.replays:
+            if replay_record.progress.finished_at is None and is_done(replay_record, stored):
+                at = self._finished.setdefault((deployed.name, replay_record.progress.key), _now())
+                done = replay_record.progress.model_copy(update={"state": ReplayState.DONE, "finished_at": at})
+                record = record.with_replay(replay_record.model_copy(update={"progress": done}))
+        return record
+
+    async def resolve(
+        self, deployed: DeployedStream, start: Checkpoint, method: ReplayMethod, target: str | None
+    ) -> tuple[Start, dict[Partition, int]]:
+        """What a replay would do now, and the stored positions that this was said of."""
+        refuse_unfinished(deployed.record)
+        if told := await self._streams.rebuilt(deployed.record):
+            raise ReplayRefused(told, stream=deployed.name, fix=AGAIN)
+        stored = await self._streams.positions(deployed.record.stream)
+        brokers = await self._ends.brokers(deployed.record.stream, "source")
+        named = {at.topic for at in read(start.lsn)} if start.lsn else set()
+        kept = named.intersection(at.topic for at in stored)  # of a topic that was taken before and may be again
+        source = await self._streams.source(deployed.record, stored, also=kept)
+        return await resolve(brokers, deployed.record, source, stored, start, method=method, target=target), stored
+
+    async def plan(
+        self, deployed: DeployedStream, start: Checkpoint, method: ReplayMethod, target: str | None
+    ) -> ReplayPlan:
+        """What a replay would do; raise what it would raise."""
+        resolved, stored = await self.resolve(deployed, start, method, target)
+        self._recorded(deployed, resolved, stored, _SOME_KEY, start)
+        return resolved.plan
+
+    async def _begin(
+        self, deployed: DeployedStream, start: Checkpoint, key: str, method: ReplayMethod, target: str | None
+    ) -> DeployedStream:
+        """Record a replay that is not applied yet, with the connectors stopped."""
+        if deployed.record.cut_off() is not None:
+            raise ReplayRefused(
+                "another replay of this stream was cut off half-way",
+                stream=deployed.name,
+                fix="run that one again with its own key, which finishes it",
+            )
+        self._recorded(deployed, *await self.resolve(deployed, start, method, target), key, start)
+        ran = deployed.connector.state is ConnectorState.RUNNING
+        try:
+            await self._states.stop(deployed)
+            resolved, stored = await self.resolve(deployed, start, method, target)  # again, since now nothing moves
+            return await self._states.put_record(deployed, self._recorded(deployed, resolved, stored, key, start))
+        except ReplicatorError:
+            now = await self._streams.get(deployed.name)
+            if now is not None and now.record.replay_record(key) is not None:
+                return now  # it was written, and only the answer was lost
+            if ran and now is not None:
+                await self._states.start_all(await self._states.assigned(now))
+            raise
+
+    def _recorded(
+        self, deployed: DeployedStream, resolved: Start, stored: Offsets, key: str, start: Checkpoint
+    ) -> StreamRecord:
+        """The record with one replay more; raise `ReplayRefused` where Connect could not write it."""
+        progress = ReplayProgress(
+            key=key,
+            stream=deployed.name,
+            state=ReplayState.RUNNING,
+            method=resolved.plan.method,
+            start=start,
+            resolved=resolved.plan.resolved,
+            target=resolved.plan.target,
+            events=resolved.plan.events,
+            started_at=_now(),
+        )
+        replay_record = ReplayRecord(
+            progress=progress, start=write(resolved.offsets) or "", until=write(resolved.until) or ""
+        )
+        record = self.settled(deployed, stored)
+        kept = (*record.replays, replay_record)[-KEPT_REPLAYS:]
+        topics = {**record.topics, **resolved.topics}
+        longer = record.model_copy(update={"replays": kept, "topics": topics})
+        fitted = longer.fitted(deployed.connector.config, BACKEND)
+        if fitted is None:
+            raise ReplayRefused(
+                f"the record of this replay, of {len(resolved.offsets)} partitions, and of those that have not ended "
+                f"is longer than the {CONFIG_LIMIT >> 10} kB that Kafka Connect can keep of a connector",
+                stream=deployed.name,
+                property="start",
+                fix="replay fewer topics at a time, with lsn; or wait until the replays of before have ended",
+            )
+        return fitted
+
+    async def _go_on(self, deployed: DeployedStream, key: str) -> DeployedStream:
+        """Apply a replay that is recorded, and let the mirror run. What is done already is left."""
+        replay_record = self.settled(deployed, await self._streams.positions(deployed.record.stream)).replay_record(key)
+        assert replay_record is not None
+        if replay_record.progress.finished_at is not None:
+            return deployed
+        deployed = await self._states.assigned(await self._streams.found(deployed.name))
+        stopped = deployed.connector.state is ConnectorState.STOPPED
+        if not replay_record.applied:
+            if not stopped:
+                return await self._states.put_record(
+                    deployed, deployed.record.with_replay(_given_up(replay_record, _RESUMED))
+                )
+            deployed = await self._states.set_back(deployed, replay_record)
+        if stopped and deployed.record.stream.desired_state is DesiredState.RUNNING:
+            await self._states.resume(await self._streams.found(deployed.name))
+            deployed = await self._streams.found(deployed.name)
+        return deployed
+
+
+def _given_up(replay_record: ReplayRecord, why: str) -> ReplayRecord:
+    failed = {"state": ReplayState.FAILED, "finished_at": _now(), "error": why}
+    return replay_record.model_copy(update={"progress": replay_record.progress.model_copy(update=failed)})
+
+
+def given_up_all(record: StreamRecord, why: str) -> StreamRecord:
+    """The record, in which no replay is under way."""
+    replays = [item if item.progress.finished_at is not None else _given_up(item, why) for item in record.replays]
+    return record.model_copy(update={"replays": tuple(replays)})
+
+
+def _now() -> datetime:
+    """With milliseconds, as the record has it."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)

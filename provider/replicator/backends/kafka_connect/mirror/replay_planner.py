@@ -1,0 +1,223 @@
+"""Replay of a mirror: the source's log is read again from an earlier offset, and its records are appended once more.
+
+MirrorMaker 2 reads what it stored, so a replay sets the stored offsets back while the connector is stopped. The record
+of a replay is in the connector's configuration before that, and says that it was applied before the connector goes on:
+a crash at any point is finished by the next call with the same key, and no key is applied twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from replicator.backends.kafka.admin import KafkaAdmin
+from replicator.backends.kafka.positions import Offsets, Partition, checkpoint, read, write
+from replicator.backends.kafka_connect.mirror.source_view import SourceView
+from replicator.backends.kafka_connect.mirror.status import UNFINISHED, describe_gaps, gaps, is_new
+from replicator.backends.kafka_connect.record import StreamRecord
+from replicator.capabilities import KAFKA_MIRROR, No
+from replicator.errors import ReplayNotRetained, ReplayRefused, Unsupported
+from replicator.model import Checkpoint, format_time
+from replicator.replicator import ReplayMethod, ReplayPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A start that was resolved against what the source retains.
+
+    :param offsets: the next offset to copy, for each partition that moves.
+    :param until: the next offsets at which it has copied again all that was copied.
+    :param topics: ids of the topics of which it names every partition.
+    """
+
+    plan: ReplayPlan
+    offsets: Offsets
+    until: Offsets
+    topics: Mapping[str, str]
+
+
+async def resolve(
+    brokers: KafkaAdmin,
+    record: StreamRecord,
+    source: SourceView,
+    stored: Offsets,
+    start: Checkpoint,
+    *,
+    method: ReplayMethod,
+    target: str | None,
+) -> Start:
+    """What a replay from `start` would do; raise what it would raise."""
+    name = record.stream.name
+    chosen = ReplayMethod.LOG_REWIND if method is ReplayMethod.AUTO else method
+    if isinstance(cell := KAFKA_MIRROR.replay[chosen], No):
+        raise Unsupported(cell.reason, stream=name, property="method")
+    if target is not None:
+        raise Unsupported(
+            "a mirror writes a replay to the topics that it has, and to no other target", stream=name, property="target"
+        )
+    asked = read(start.lsn) if start.lsn else await _at_time(brokers, source, stored, start, name)
+    _refuse_unknown(asked, source, name)
+    first = {at: source.earliest.get(at, 0) for at in asked}
+    if pruned := [at for at, offset in asked.items() if start.lsn and offset < first[at]]:
+        raise ReplayNotRetained(
+            f"{_words(pruned, asked)} is no longer retained; the earliest is {write(source.earliest)}",
+            stream=name,
+            property="start",
+            fix=f'start at lsn "{write({at: max(offset, first[at]) for at, offset in asked.items()})}" or later',
+        )
+    if beyond := [at for at, offset in asked.items() if offset > source.latest.get(at, 0)]:
+        raise ReplayNotRetained(
+            f"{_words(beyond, asked)} is past the end of the source; the end is {write(source.latest)}",
+            stream=name,
+            property="start",
+            fix="start at an offset that the source has",
+        )
+    if ahead := [at for at, offset in asked.items() if offset > max(stored.get(at, 0), first[at])]:
+        raise ReplayRefused(
+            f"{_words(ahead, asked)} is not copied yet, so a start there would leave records out",
+            stream=name,
+            property="start",
+            fix=f'start at or before the checkpoint, lsn "{write(stored) or ""}"',
+        )
+    moved = {at: offset for at, offset in asked.items() if at in stored and offset != stored[at]}
+    whole = {at.topic for at in asked} - {at.topic for at in stored if at in source.latest and at not in asked}
+    ids = {topic: source.topics[topic].id for topic in whole}
+    after = record.model_copy(update={"topics": {**record.topics, **ids}})
+    refuse_gaps(after, {**stored, **moved}, source, asked, property="start")
+    until = {at: min(stored[at], source.latest[at]) for at in moved}
+    made_again = {topic for topic in ids if is_new(source.topics[topic], record.topics.get(topic))}
+    plan = _plan(source, stored, moved, until, made_again, start, chosen, name)
+    return Start(plan, moved, until, ids)
+
+
+def refuse_unfinished(record: StreamRecord) -> None:
+    """Raise `ReplayRefused` where the start of the stream is not set yet."""
+    if record.creating:
+        raise ReplayRefused(UNFINISHED, stream=record.stream.name, fix="run pulumi up, which finishes it")
+
+
+def refuse_gaps(
+    record: StreamRecord,
+    stored: Offsets,
+    source: SourceView,
+    asked: Offsets | None = None,
+    *,
+    property: str | None = None,
+) -> None:
+    """Raise `ReplayNotRetained` where the mirror would go on behind a gap, with the replay that does so knowingly.
+
+    :param asked: what that replay starts at besides.
+    """
+    if lost := gaps(record, stored, source):
+        first = write({**(asked or {}), **{at: source.earliest.get(at, 0) for at in lost}})
+        raise ReplayNotRetained(
+            f"it cannot go on without a gap: {describe_gaps(lost)}",
+            stream=record.stream.name,
+            property=property,
+            fix="replay it from what is retained, which says what is lost: "
+            f'replicator replay {record.stream.name} --lsn "{first}" --backend kafka-mirror --address WORKER_URL',
+        )
+
+
+def _plan(
+    source: SourceView,
+    stored: Offsets,
+    moved: Offsets,
+    until: Offsets,
+    made_again: Collection[str],
+    start: Checkpoint,
+    method: ReplayMethod,
+    name: str,
+) -> ReplayPlan:
+    again = sum(max(0, until[at] - offset) for at, offset in moved.items() if at.topic not in made_again)
+    anew = sum(source.latest[at] - offset for at, offset in moved.items() if at.topic in made_again)
+    effects = [
+        f"offsets {stored[at]} to {offset - 1} of {at.topic}/{at.number} are lost: the source retains them no longer"
+        for at, offset in moved.items()
+        if offset > stored[at] and at.topic not in made_again
+    ]
+    effects += [
+        f"{topic} was deleted and made again: its records are copied from there on, even those that were copied "
+        "already; what the old topic had and was not copied is lost"
+        for topic in sorted(made_again)
+    ]
+    if again:
+        effects.append(f"{again} records are appended to the destination a second time; its consumers see them twice")
+    if moved:
+        effects.append("the mirror stops for some seconds")
+    return ReplayPlan(
+        stream=name,
+        method=method,
+        start=start,
+        resolved=_resolved(stored, moved, start, name),
+        events=again + anew,
+        duplicates=again + anew > 0,
+        earliest=checkpoint(source.earliest),
+        latest=checkpoint(stored),
+        effects=tuple(effects) or ("nothing was copied since then, so nothing is copied again",),
+    )
+
+
+def _resolved(stored: Offsets, moved: Offsets, start: Checkpoint, name: str) -> Checkpoint:
+    """Where it begins: all positions, or those that move where all are longer than a checkpoint may be."""
+    if not stored:
+        return Checkpoint(lsn="-", wall=start.wall)
+    found = checkpoint({**stored, **moved}) or checkpoint(moved)
+    if found is None:
+        raise ReplayRefused(
+            f"it moves {len(moved)} partitions, more than one checkpoint can name",
+            stream=name,
+            property="start",
+            fix="replay fewer topics at a time, with lsn",
+        )
+    return found.model_copy(update={"wall": start.wall})
+
+
+async def _at_time(
+    brokers: KafkaAdmin, source: SourceView, stored: Offsets, start: Checkpoint, name: str
+) -> dict[Partition, int]:
+    """Where to start for a time: the first record of it or later, where that is copied already."""
+    assert start.wall is not None
+    wall = int(start.wall.timestamp() * 1000)
+    found = await brokers.at_time(source.latest, wall)
+    if not found:
+        raise ReplayRefused(
+            f"the source has no record of {format_time(start.wall)} or later",
+            stream=name,
+            property="start",
+            fix="start at an earlier time",
+        )
+    for at, item in found.items():
+        first = source.earliest.get(at, 0)
+        if first > 0 and item.offset == first and item.time is not None and item.time > wall:
+            raise ReplayNotRetained(
+                f"{at.topic}/{at.number} keeps records from {format_time(_instant(item.time))} on, and may have had "
+                "earlier ones of that time",
+                stream=name,
+                property="start",
+                fix="start at that time or later, or say with lsn at which offsets",
+            )
+    return {
+        at: min(item.offset, max(stored[at], source.earliest.get(at, 0))) for at, item in found.items() if at in stored
+    }
+
+
+def _instant(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _refuse_unknown(asked: Offsets, source: SourceView, name: str) -> None:
+    if unknown := [at for at in asked if at not in source.latest]:
+        raise ReplayRefused(
+            f"{_words(unknown, asked)}: the mirror takes no such partition of the source",
+            stream=name,
+            property="start",
+            fix=f"it takes {write(source.latest) or 'none now'}",
+        )
+
+
+def _words(partitions: Sequence[Partition], offsets: Mapping[Partition, int]) -> str:
+    at = partitions[0]
+    more = f" (and {len(partitions) - 1} more)" if len(partitions) > 1 else ""
+    return f"offset {offsets[at]} of {at.topic}/{at.number}{more}"

@@ -1,0 +1,168 @@
+"""What the brokers of a source say, for the topics that mirrors take: few questions for all mirrors of a source."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from replicator.backends.kafka.admin import Found, KafkaAdmin, Topic
+from replicator.backends.kafka.positions import Offsets, Partition
+from replicator.backends.kafka.reading import Around
+from replicator.backends.kafka_connect.mirror.topics import matching_topics, named
+from replicator.backends.kafka_connect.record import StreamRecord
+
+T = TypeVar("T")
+
+MOST_TIMES = 64
+"""Partitions of a source of which the oldest record that waits is read, those furthest behind first. Those that are one
+offset behind are read besides: what takes it up may be the mark of a transaction."""
+READ_WITHIN = 2.0
+"""Seconds for reading them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceView:
+    """What the source's brokers say, for the topics that one stream takes. Empty where no topic matches.
+
+    :param topics: by name.
+    :param newest: the record with the latest time.
+    :param waiting: the time of the oldest record that is not copied, in milliseconds; where it was read.
+    :param copied: the time of the record before that, in milliseconds; where it was read.
+    :param ended: partitions with nothing but marks of transactions after what is copied. They take up offsets too.
+    :param hidden: topics that the stream takes and that the credentials may not describe. Kafka does not tell whether
+        they still exist.
+    :param gone: topics that the stream has taken and that do not exist any more.
+    :param untold: topics with partitions whose offsets were not told: their rights or they themselves went meanwhile.
+    """
+
+    topics: Mapping[str, Topic]
+    earliest: Offsets
+    latest: Offsets
+    newest: Mapping[Partition, Found] = field(default_factory=dict)
+    waiting: Mapping[Partition, int] = field(default_factory=dict)
+    copied: Mapping[Partition, int] = field(default_factory=dict)
+    ended: frozenset[Partition] = frozenset()
+    hidden: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
+    untold: frozenset[str] = frozenset()
+
+    @property
+    def unreadable(self) -> list[str]:
+        """The topics that the credentials may not read, sorted."""
+        return sorted({*self.hidden, *(name for name, topic in self.topics.items() if not topic.readable)})
+
+
+def lag_of(stored: Offsets, source: SourceView) -> dict[Partition, int]:
+    """Records that are not copied yet, by partition that has some."""
+    found = {}
+    for at, end in source.latest.items():
+        first = max(stored.get(at, 0), source.earliest.get(at, 0))
+        if end > first and at not in source.ended:
+            found[at] = end - first
+    return found
+
+
+def reached(stored: Offsets, source: SourceView) -> dict[Partition, int]:
+    """Up to which offset each partition of the source is copied, counting what is no longer retained as copied."""
+    lag = lag_of(stored, source)
+    return {at: end - lag.get(at, 0) for at, end in source.latest.items()}
+
+
+def copied_until(stored: Offsets, source: SourceView) -> int | None:
+    """Return the time up to which all records are copied, in milliseconds; `None` where it is not known.
+
+    Where some partitions lag, it is the earliest of their last copied records.
+    """
+    if lag := lag_of(stored, source):
+        times = [source.copied.get(at) for at in lag]
+        known = [time for time in times if time is not None]
+        return min(known) if len(known) == len(times) else None
+    return max(
+        (found.time for at, found in source.newest.items() if found.time is not None and at in stored), default=None
+    )
+
+
+async def view(
+    brokers: KafkaAdmin, streams: Sequence[tuple[StreamRecord, Offsets]], also: Collection[str] = ()
+) -> list[SourceView]:
+    """What the brokers of one source say, for several of its streams, each with its stored offsets.
+
+    :param also: topics besides those that the streams take.
+    """
+    counts = await brokers.topics()
+    wanted = [sorted({*matching_topics(record.stream, counts), *(counts.keys() & set(also))}) for record, _ in streams]
+    before = [taken_before(record, stored) for record, stored in streams]
+    missing = [{*named(record.stream), *had} - counts.keys() for (record, _), had in zip(streams, before, strict=True)]
+    found = await brokers.look_up({name for names in (*wanted, *missing) for name in names})
+    topics = found.topics
+    partitions = [Partition(name, number) for name, topic in topics.items() for number in range(topic.partitions)]
+    earliest, latest, newest = await asyncio.gather(
+        brokers.earliest(partitions), brokers.latest(partitions), brokers.newest(partitions)
+    )
+    untold = {at.topic for at in partitions if at not in latest or at not in earliest}
+    views = [
+        SourceView(
+            topics={name: topics[name] for name in names if name in topics},
+            earliest=_of(names, earliest),
+            latest=_of(names, latest),
+            newest=_of(names, newest),
+            hidden=found.hidden.intersection({*names, *absent}),
+            gone=frozenset(had - topics.keys() - found.hidden),
+            untold=frozenset(untold.intersection(names)),
+        )
+        for names, had, absent in zip(wanted, before, missing, strict=True)
+    ]
+    lags = [lag_of(stored, item) for item, (_, stored) in zip(views, streams, strict=True)]
+    firsts = [{at: item.latest[at] - lag for at, lag in lag.items()} for item, lag in zip(views, lags, strict=True)]
+    # Streams that take the same topic may wait for different records of it.
+    waiting = {
+        (at, first): item.latest[at] - first
+        for item, of in zip(views, firsts, strict=True)
+        for at, first in of.items()
+        if topics[at.topic].readable
+    }
+    furthest = sorted(waiting, key=lambda item: (waiting[item], item), reverse=True)
+    read = [*furthest[:MOST_TIMES], *(item for item in furthest[MOST_TIMES:] if waiting[item] == 1)]
+    times = await _times(brokers, read, earliest)
+    return [
+        replace(
+            item,
+            waiting={at: time for at, around in known.items() if (time := around.after) is not None},
+            copied={at: time for at, around in known.items() if at in stored and (time := around.before) is not None},
+            ended=frozenset(at for at, around in known.items() if around.after is None),
+        )
+        for item, of, (_, stored) in zip(views, firsts, streams, strict=True)
+        for known in [{at: times[at, first] for at, first in of.items() if (at, first) in times}]
+    ]
+
+
+def taken_before(record: StreamRecord, stored: Offsets) -> set[str]:
+    """Return the topics that a stream has copied, or that were there when it was created or changed."""
+    return set(matching_topics(record.stream, {*record.topics, *(at.topic for at in stored)}))
+
+
+async def _times(
+    brokers: KafkaAdmin, asked: Sequence[tuple[Partition, int]], earliest: Offsets
+) -> dict[tuple[Partition, int], Around]:
+    """The times around these offsets. That of the first record that is retained needs no consumer."""
+    first = await brokers.at_time((at for at, offset in asked if offset == earliest.get(at)), 0)
+    times = {(at, found.offset): Around(None, found.time) for at, found in first.items() if found.time is not None}
+    turns: list[dict[Partition, int]] = []  # each asks for one offset of a partition
+    for at, offset in asked:
+        if (at, offset) not in times:
+            turn = next((turn for turn in turns if at not in turn), None)
+            if turn is None:
+                turns.append(turn := {})
+            turn[at] = offset
+    for turn, found in zip(
+        turns, await asyncio.gather(*(brokers.times(turn, earliest, READ_WITHIN) for turn in turns)), strict=True
+    ):
+        times |= {(at, turn[at]): around for at, around in found.items()}
+    return times
+
+
+def _of(names: Sequence[str], found: Mapping[Partition, T]) -> dict[Partition, T]:
+    wanted = set(names)
+    return {at: item for at, item in found.items() if at.topic in wanted}

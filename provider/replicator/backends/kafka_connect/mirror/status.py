@@ -1,0 +1,314 @@
+"""The status of a mirror, from what Connect, the source and the destination say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from replicator.backends.kafka.admin import Topic
+from replicator.backends.kafka.positions import Offsets, Partition, checkpoint, read, write
+from replicator.backends.kafka_connect.cluster import Connector, Offset
+from replicator.backends.kafka_connect.mirror.cluster_identity import AGAIN
+from replicator.backends.kafka_connect.mirror.connectors import BACKEND, Side
+from replicator.backends.kafka_connect.mirror.copies import Copies, lacking, lost, replay_start
+from replicator.backends.kafka_connect.mirror.source_view import READ_WITHIN, SourceView, copied_until, lag_of
+from replicator.backends.kafka_connect.mirror.topics import Naming, some
+from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord
+from replicator.errors import DestinationDenied
+from replicator.model import Checkpoint, StreamState, StreamStatus
+
+_LSN_SHOWN = 400
+"""Characters of a start that a text has room for."""
+UNFINISHED = "it is half made: where it begins is not set yet, which pulumi up does"
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedStream:
+    """A stream as the Connect cluster holds it.
+
+    :param others: its connectors beside the one that has the record.
+    """
+
+    connector: Connector
+    record: StreamRecord
+    others: tuple[Connector, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.record.stream.name
+
+    @property
+    def side(self) -> Side:
+        """Where the worker stands. Somebody may have taken out the override, without which a mirror loops."""
+        return Side(self.record.side)
+
+    @property
+    def all(self) -> tuple[Connector, ...]:
+        """Every connector of the stream."""
+        return (self.connector, *self.others)
+
+
+def next_offsets(offsets: Sequence[Offset], alias: str) -> dict[Partition, int]:
+    """What a mirror's stored offsets say; MirrorMaker 2 stores the last offset that it copied.
+
+    :param alias: of the source. Connect keeps what a connector of the name stored under another one.
+    """
+    return {
+        Partition(str(item.partition["topic"]), int(item.partition["partition"])): int(item.offset["offset"]) + 1
+        for item in offsets
+        if item.offset is not None and item.partition.get("cluster") == alias
+    }
+
+
+def as_stored(offsets: Offsets, naming: Naming) -> list[Offset]:
+    """Next offsets as MirrorMaker 2 stores them. It has no way to say 0 but to store nothing."""
+    return [
+        Offset(
+            {"cluster": naming.source, "topic": at.topic, "partition": at.number},
+            {"offset": offset - 1} if offset > 0 else None,
+        )
+        for at, offset in sorted(offsets.items())
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is seen of the two ends of a stream.
+
+    :param source: `None` where it cannot be seen from here.
+    :param copies: `None` where the destination cannot be seen from here.
+    :param unseen: why an end cannot be seen, in words.
+    :param rebuilt: what is wrong where another cluster answers at an end, of which the positions say nothing.
+    """
+
+    source: SourceView | None
+    copies: Copies | None = None
+    unseen: tuple[str, ...] = ()
+    rebuilt: str | None = None
+
+
+def status_of(
+    deployed: DeployedStream, stored: Offsets, seen: Seen, now: datetime, failures: int | None = None
+) -> StreamStatus:
+    """The status of one stream.
+
+    :param stored: next offsets, for every partition of which something was copied.
+    :param failures: how many failures of its connectors and tasks were seen within the last hour.
+    """
+    source = None if seen.rebuilt else seen.source
+    lag = lag_of(stored, source) if source and not source.hidden and not source.untold else None
+    errors = [
+        seen.rebuilt and f"{seen.rebuilt}: {AGAIN}",
+        _trace(deployed, stored, lag),
+        *(_faults(deployed, stored, source, seen.copies) if source else ()),
+    ]
+    error = "; ".join(filter(None, errors)) or None
+    absent = lacking(deployed.record.stream, source, seen.copies) if source and seen.copies else {}
+    behind = sum(lag.values()) if lag is not None else None
+    return StreamStatus(
+        name=deployed.name,
+        state=StreamState.FAILED if error else _state(deployed, stored, source, lag, absent),
+        last_event=_latest(seen.source),
+        last_checkpoint=_checkpoint(stored, source),
+        lag_seconds=_age(behind, source, now),
+        lag_events=behind,
+        events_replicated=replicated(deployed.record, stored),
+        errors_last_hour=failures,
+        last_error=error or "; ".join([*_waits(deployed, source, absent, lag), *seen.unseen]) or None,
+    )
+
+
+def outline_of(deployed: DeployedStream, refused: str | None = None, unanswered: str | None = None) -> StreamStatus:
+    """What a listing alone says of one stream; where it is unknown how far it has come, running is the word.
+
+    :param refused: why Connect does not tell its positions.
+    :param unanswered: why it is not known whether Connect tells them, which is no failure of the stream.
+    """
+    error = _trace(deployed, {}, None) or refused
+    state = StreamState.FAILED if error else _running_state(deployed)
+    return StreamStatus(name=deployed.name, state=state, last_error=error or unanswered)
+
+
+def by_part(offsets: Offsets) -> dict[str, int]:
+    """Offsets under names that a listing can carry."""
+    return {str(at): offset for at, offset in offsets.items()}
+
+
+def gaps(record: StreamRecord, stored: Offsets, source: SourceView) -> dict[Partition, str]:
+    """Where the source retains no longer what comes after a stored position, with what is lost as a clause.
+
+    MirrorMaker 2 goes on behind such a gap, and says nothing.
+    """
+    found = {}
+    for at, offset in sorted(stored.items()):
+        topic, end = source.topics.get(at.topic), source.latest.get(at)
+        if topic is None or end is None:
+            continue
+        first = source.earliest.get(at, 0)
+        if is_new(topic, record.topics.get(at.topic)) or offset > end:
+            found[at] = f"{at.topic} was deleted and made again; the stored offset {offset} may be of the old topic"
+        elif offset < first:
+            found[at] = f"{at}: offsets {offset} to {first - 1} are no longer retained"
+    return found
+
+
+def is_new(topic: Topic, known: str | None) -> bool:
+    """Whether another topic of the name was there before."""
+    return known is not None and known != topic.id
+
+
+def describe_gaps(lost: Mapping[Partition, str]) -> str:
+    """What is lost, each clause once."""
+    return "; ".join(dict.fromkeys(lost.values()))
+
+
+def replicated(record: StreamRecord, stored: Offsets) -> int | None:
+    """Return how many offsets were copied since the stream was created; `None` where its start is not known.
+
+    What a replay copies a second time is not counted.
+    """
+    if record.starts is None or record.creating:
+        return None
+    starts = record.start_offsets
+    highest = dict(stored)
+    for replay_record in record.replays:
+        for at, offset in (read(replay_record.until) if replay_record.until else {}).items():
+            highest[at] = max(highest.get(at, 0), offset)
+    return sum(max(0, offset - starts.get(at, 0)) for at, offset in highest.items())
+
+
+def _trace(deployed: DeployedStream, stored: Offsets, lag: Mapping[Partition, int] | None) -> str | None:
+    """Why a connector failed, and which topics wait for it."""
+    failed = (connector for connector in deployed.all if connector.failed)
+    trace = next((one.trace or "the connector failed, and Connect gives no reason" for one in failed), None)
+    if trace is None or not lag:
+        return trace
+    return f"{trace}; not copied: {some([f'{at} from offset {stored.get(at, 0)}' for at in sorted(lag)])}"
+
+
+def _faults(deployed: DeployedStream, stored: Offsets, source: SourceView, copies: Copies | None) -> list[str]:
+    """What the two ends say that a person has to put right."""
+    found = [describe_gaps(gaps(deployed.record, stored, source))]
+    stream = deployed.record.stream
+    if source.unreadable and stream.source.admin_auth_ref is None:
+        gone = " (or it does not exist any more)" if source.hidden else ""
+        found.append(
+            f"the credentials may not read {some(source.unreadable)} at the source{gone}, and MirrorMaker 2 then "
+            "copies nothing of the stream: grant READ and DESCRIBE_CONFIGS, or exclude it"
+        )
+    if copies is None:
+        return found
+    if gone_copies := lost(deployed.record, stored, source, copies):
+        found.append(f"{some([*gone_copies.values()])}; {_replay_of(deployed, gone_copies, source)}")
+    denied = [name for name, error in copies.refusals.items() if isinstance(error, DestinationDenied)]
+    if denied:
+        found.append(
+            f"{some(denied)} is not at the destination, and the credentials may not create it: grant CREATE, ALTER "
+            "and ALTER_CONFIGS"
+        )
+    refused = [
+        f"{name} cannot be created at the destination: {error.message}"
+        for name, error in copies.refusals.items()
+        if name not in denied
+    ]
+    return [*found, *refused[:1]]
+
+
+def _replay_of(deployed: DeployedStream, partitions: Collection[Partition], source: SourceView) -> str:
+    """How to copy partitions once more."""
+    lsn = write(replay_start(deployed.record, source, partitions)) or ""
+    start = f'--lsn "{lsn}"' if len(lsn) <= _LSN_SHOWN else "--lsn with the offsets to begin at"
+    return (
+        f"to copy what the source still has once more: replicator replay {deployed.name} {start} --backend {BACKEND} "
+        "--address WORKER_URL"
+    )
+
+
+def _waits(
+    deployed: DeployedStream, source: SourceView | None, absent: Mapping[str, str], lag: Mapping[Partition, int] | None
+) -> list[str]:
+    """What a stream that has not failed waits for, and what is not known of it."""
+    if deployed.record.creating:
+        return [UNFINISHED]
+    if source is None:
+        return []
+    found = [*absent.values()][:1]
+    if source.unreadable:
+        found.append(f"its lag is not known: adminAuthRef may not read {some(source.unreadable)} at the source")
+    elif source.untold:
+        found.append(f"its lag is not known: the source did not tell the offsets of {some(sorted(source.untold))}")
+    elif lag and not source.waiting:
+        found.append(f"the age of what waits is not known: no record was read within {READ_WITHIN:g} s")
+    elif not source.topics:
+        found.append(
+            "no topic of the source matches include yet, so nothing is mirrored; topics that the credentials may not "
+            "describe are not listed"
+        )
+    return found
+
+
+def _latest(source: SourceView | None) -> datetime | None:
+    return _time(max((item.time or 0 for item in source.newest.values()), default=0)) if source else None
+
+
+def _checkpoint(stored: Offsets, source: SourceView | None) -> Checkpoint | None:
+    found = checkpoint(stored)
+    until = copied_until(stored, source) if source else None
+    return found and found.model_copy(update={"wall": _time(until or 0)})
+
+
+def standstill(deployed: DeployedStream) -> str | None:
+    """Why a replay that is under way does not go on."""
+    state = _running_state(deployed)
+    if state is StreamState.PAUSED:
+        return "the stream is paused; the replay runs when it is resumed"
+    return (error := _trace(deployed, {}, None)) and f"the stream failed: {error}"
+
+
+def _running_state(deployed: DeployedStream) -> StreamState:
+    """The state as far as the connectors tell it."""
+    if any(connector.state in ("PAUSED", "STOPPED") or connector.pausing for connector in deployed.all):
+        return StreamState.PAUSED
+    if not deployed.connector.running or not all(other.running or other.idle for other in deployed.others):
+        return StreamState.CATCHING_UP
+    return StreamState.RUNNING
+
+
+def _state(
+    deployed: DeployedStream,
+    stored: Offsets,
+    source: SourceView | None,
+    lag: Mapping[Partition, int] | None,
+    absent: Mapping[str, str],
+) -> StreamState:
+    if (state := _running_state(deployed)) is not StreamState.RUNNING:
+        return state
+    nothing = source is not None and (lag is None or not source.topics)
+    if absent or nothing or any(at not in stored for at in lag or ()):
+        return StreamState.CATCHING_UP
+    if any(not is_done(item, stored) for item in deployed.record.replays):
+        return StreamState.CATCHING_UP
+    return StreamState.RUNNING
+
+
+def is_done(replay_record: ReplayRecord, stored: Offsets) -> bool:
+    """Whether a replay has passed the positions at which it was asked for, or has ended otherwise."""
+    if replay_record.progress.finished_at is not None:
+        return True
+    until = read(replay_record.until) if replay_record.until else {}
+    return replay_record.applied and all(stored.get(at, 0) >= offset for at, offset in until.items())
+
+
+def _age(behind: int | None, source: SourceView | None, now: datetime) -> float | None:
+    if behind is None or source is None:
+        return None
+    if behind == 0:
+        return 0.0
+    if not source.waiting:
+        return None
+    return max(0.0, round(now.timestamp() - min(source.waiting.values()) / 1000, 3))
+
+
+def _time(milliseconds: int) -> datetime | None:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None

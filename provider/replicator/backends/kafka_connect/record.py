@@ -1,0 +1,231 @@
+"""The record of a stream, kept in its connector's configuration. Connect passes on keys that no connector knows.
+
+`replicator.stream` has the form of release 0.1, which still reads it. `replicator.record` names the version and the
+backend, and holds what that release does not know; without it, the record is of release 0.1. Such a record is rewritten
+only with another change of the connector's configuration, because Connect then restarts the tasks.
+
+Connect puts the values of ConfigProviders into every `${…}`, so `$` is written as its JSON escape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from replicator.backends.kafka.positions import Offsets, read
+from replicator.errors import RecordUnreadable
+from replicator.model import OF_THE_PROGRAM, Checkpoint, Model, Stream
+from replicator.replicator import ReplayProgress
+
+KEY = "replicator.stream"
+HEADER = "replicator.record"
+RECORD_KEYS = frozenset({KEY, HEADER})
+VERSION = 2
+_SINCE_2 = ("drainBeforeDelete",)  # properties of a stream that release 0.1 refuses to read
+PART_OF = "replicator.part-of"
+"""In a stream's further connectors: the name of the stream."""
+
+KEPT_REPLAYS = 20
+CONFIG_LIMIT = 512 * 1024
+"""Bytes of a connector's configuration, as Connect writes it. Its producer takes 1 MiB, and the configuration of a task
+is one record too, which names each partition besides."""
+_LONG_START = 256  # characters of a start that is kept as it is
+
+
+class ReplayRecord(Model):
+    """A replay.
+
+    :param start: the next offsets that it sets, as a checkpoint's text.
+    :param until: the next offsets when it was asked for, as a checkpoint's text; past them, it is done.
+    :param applied: the engine's offsets are set back.
+    """
+
+    progress: ReplayProgress
+    start: str
+    until: str
+    applied: bool = False
+
+    def outlined(self) -> ReplayRecord:
+        """Return an ended replay without what it has for each partition."""
+        start = self.progress.start
+        if start.lsn is not None and len(start.lsn) > _LONG_START:
+            start = start.model_copy(update={"lsn": _digest(start.lsn)})
+        progress = self.progress.model_copy(update={"start": start, "resolved": None})
+        return self.model_copy(update={"progress": progress, "start": "", "until": ""})
+
+    def began_at(self, start: Checkpoint) -> bool:
+        """Tell whether it was asked for with this start."""
+        known = self.progress.start
+        if start.lsn is not None and known.lsn == _digest(start.lsn):
+            start = start.model_copy(update={"lsn": known.lsn})
+        return known == start
+
+
+class Header(Model):
+    """Who wrote a record.
+
+    :param stream: the properties of the stream that release 0.1 does not know.
+    :param starts: as `StreamRecord.starts`.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    version: int
+    backend: str
+    stream: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    starts: str | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+class StreamRecord(Model):
+    """What the engine's side knows of a stream.
+
+    :param stream: the declaration with its owner; no secret.
+    :param source_cluster: id of the cluster that its positions are of; `None` where it could not be seen.
+    :param destination_cluster: id of the cluster that it writes to; `None` where it could not be seen.
+    :param side: the end whose cluster the workers stand on, as it was seen or said; not as its connectors are now.
+    :param topics: topic ids of the source when it was made or last changed: another id is another topic.
+    :param creating: its start is not set yet.
+    :param replays: replays by key, the oldest first.
+    :param starts: where the stream began, as a checkpoint's text, without partitions that began at 0; `None` where it
+        is not known.
+    """
+
+    stream: Stream
+    source_cluster: str | None = None
+    destination_cluster: str | None = None
+    side: Literal["source", "destination"] = "destination"
+    topics: dict[str, str] = Field(default_factory=dict)
+    creating: bool = Field(default=False, validation_alias="making", serialization_alias="making")
+    replays: tuple[ReplayRecord, ...] = Field(default=(), validation_alias="rewinds", serialization_alias="rewinds")
+    starts: str | None = None
+
+    @classmethod
+    def read(cls, config: Mapping[str, str], backend: str) -> Self | None:
+        """Return the record in a connector's configuration, in its present form; `None` where there is none.
+
+        Raise `RecordUnreadable` where it is damaged, or of a later version or another backend.
+        """
+        if not RECORD_KEYS & config.keys():
+            return None
+        header = _read_header(config)
+        if header.backend != backend:
+            raise RecordUnreadable(
+                f"its record is of the backend {header.backend}", fix="choose another name for this stream"
+            )
+        try:
+            found = json.loads(config[KEY])
+            found["stream"] |= header.stream
+            record = cls.model_validate_json(json.dumps(found))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise RecordUnreadable(f"its record cannot be read: {KEY}: {_reason(error)}", fix=_repair(KEY)) from None
+        return record.model_copy(update={"stream": record.stream.recorded(), "starts": header.starts})
+
+    @property
+    def start_offsets(self) -> Offsets:
+        """Where the stream began, without partitions that began at 0; empty too where that is not known."""
+        return read(self.starts) if self.starts else {}
+
+    def replay_record(self, key: str) -> ReplayRecord | None:
+        """The replay that has this key."""
+        return next((replay_record for replay_record in self.replays if replay_record.progress.key == key), None)
+
+    def with_replay(self, changed: ReplayRecord) -> Self:
+        """The record with another version of one replay."""
+        key = changed.progress.key
+        replays = tuple(
+            changed if replay_record.progress.key == key else replay_record for replay_record in self.replays
+        )
+        return self.model_copy(update={"rewinds": replays})
+
+    def fitted(self, config: Mapping[str, str], backend: str) -> Self | None:
+        """Return the record with less of ended replays, the oldest first, as far as Connect needs it to write it.
+
+        `None` where Connect cannot write it even so.
+
+        :param config: of the connector, with any record.
+        """
+        fitting, ended = (
+            self,
+            [replay_record for replay_record in self.replays[:-1] if replay_record.progress.finished_at is not None],
+        )
+        while _size({**config, **fitting.keys(backend)}) > CONFIG_LIMIT:
+            if not ended:
+                return None
+            fitting = fitting.with_replay(ended.pop(0).outlined())
+        return fitting
+
+    def cut_off(self) -> ReplayRecord | None:
+        """The replay that is recorded, and neither applied nor given up."""
+        open_ = (
+            replay_record
+            for replay_record in self.replays
+            if not replay_record.applied and replay_record.progress.finished_at is None
+        )
+        return next(open_, None)
+
+    def keys(self, backend: str) -> dict[str, str]:
+        """Return the record as keys of a connector's configuration."""
+        recorded = self.model_copy(update={"stream": self.stream.recorded()})
+        wire = recorded.model_dump(
+            mode="json", exclude_none=True, exclude={"stream": set(OF_THE_PROGRAM), "starts": True}
+        )
+        later = {name: wire["stream"].pop(name) for name in _SINCE_2 if name in wire["stream"]}
+        header = Header(version=VERSION, backend=backend, stream=later, starts=self.starts)
+        return {KEY: _text(wire), HEADER: _text(header.wire())}
+
+
+def _size(config: Mapping[str, str]) -> int:
+    return len(json.dumps({"properties": dict(config)}, separators=(",", ":")))
+
+
+def _digest(lsn: str) -> str:
+    return f"sha256:{hashlib.sha256(lsn.encode()).hexdigest()}"
+
+
+def _repair(key: str) -> str:
+    return (
+        f"restore the value of {key} in the connector's configuration, or upgrade replicator-provider if a later "
+        "release wrote it. Delete the connector only to remove the stream"
+    )
+
+
+def recorded_backend(config: Mapping[str, str]) -> str | None:
+    """Return the backend that wrote the record in a connector's configuration; `None` where that cannot be read."""
+    try:
+        return _read_header(config).backend
+    except RecordUnreadable:
+        return None
+
+
+def _read_header(config: Mapping[str, str]) -> Header:
+    if HEADER not in config:
+        return Header(version=1, backend=_FIRST_BACKEND)
+    try:
+        header = Header.model_validate_json(config[HEADER])
+    except ValidationError as error:
+        raise RecordUnreadable(f"its record cannot be read: {HEADER}: {_reason(error)}", fix=_repair(HEADER)) from None
+    if header.version > VERSION:
+        raise RecordUnreadable(
+            f"its record has version {header.version}, and this release reads up to version {VERSION}",
+            fix="upgrade replicator-provider",
+        )
+    return header
+
+
+_FIRST_BACKEND = "kafka-mirror"
+"""The only backend of release 0.1 that kept records here."""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+    return f"no {error} in it" if isinstance(error, KeyError) else "it is not a JSON object of this form"
+
+
+def _text(wire: Mapping[str, Any]) -> str:
+    return json.dumps(wire, separators=(",", ":"), sort_keys=True).replace("$", "\\u0024")

@@ -1,0 +1,46 @@
+"""From a block of the configuration to the workers of a Connect cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from replicator import authref
+from replicator.authref import Redactor
+from replicator.backends.kafka_connect.rest import Access
+from replicator.backends.settings import ConnectConfig
+from replicator.errors import ReplicatorError
+
+
+def access(address: str, settings: ConnectConfig, redactor: Redactor, environ: Mapping[str, str]) -> Access:
+    """How the workers are reached. A secret is read here, and goes nowhere else.
+
+    :param address: that of `settings` which is meant.
+
+    Raise `SecretSyntax` or `SecretNotFound` where the login cannot be read.
+    """
+    urls = tuple(url.strip().rstrip("/") for url in address.split(","))
+    login = _login(settings.auth_ref, redactor, environ) if settings.auth_ref else {}
+    return Access(
+        urls,
+        login.get("username"),
+        login.get("password"),
+        _path(settings.ca_file),
+        _path(settings.certificate_file),
+        _path(settings.key_file),
+    )
+
+
+def _login(ref: str, redactor: Redactor, environ: Mapping[str, str]) -> dict[str, str]:
+    fields = ("username", "password")
+    try:
+        found = authref.resolve(authref.parse(ref), fields, required=fields, environ=environ)
+    except ReplicatorError as error:
+        error.property = "authRef"
+        raise
+    redactor.add(found["password"])
+    return found
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None

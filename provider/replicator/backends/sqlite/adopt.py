@@ -1,0 +1,76 @@
+"""Taking over a database that a litestream of somebody else has replicated: its prefix stays, and is gone on with."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from replicator.backends.sqlite.lock_owners import holders, still_running
+from replicator.backends.sqlite.places import check_ends, parse_location, same_place, source_path
+from replicator.backends.sqlite.positions import Position
+from replicator.backends.sqlite.preflight import contents
+from replicator.backends.sqlite.record import FORMAT, Phase, StreamRecord
+from replicator.backends.sqlite.replica import PrefixContents
+from replicator.backends.sqlite.stream_manager import StreamManager
+from replicator.errors import DestinationInUse
+from replicator.model import Checkpoint, Stream
+from replicator.replicator import Adoption
+
+_LATER_GENERATIONS = "r2"  # the sub-prefix of an agent's first re-seed; no litestream of its own writes there
+
+
+async def look(manager: StreamManager, stream: Stream, record: StreamRecord | None) -> Adoption:
+    """What would be taken over. Raise where the source, the store or the data there do not allow it."""
+    if record is not None and record.phase is Phase.ACTIVE:
+        if source_path(record.stream) == source_path(stream) and await same_place(record.stream, stream):
+            return Adoption(known=True)
+        raise DestinationInUse(
+            f"the agent has a stream of this name, of {source_path(record.stream)}",
+            stream=stream.name,
+            fix="choose another name",
+        )
+    check_ends(stream)
+    await manager.reservations.check(stream)
+    await manager.guards.claims.check(stream)
+    await manager.inspect(stream)
+    found = await _contents(manager, stream)
+    newest = None
+    if found.newest_txid is not None:
+        newest = Checkpoint(lsn=str(Position(1, found.newest_txid)), wall=found.newest_time)
+    return Adoption(known=False, objects=found.objects, newest=newest)
+
+
+async def take_over(manager: StreamManager, stream: Stream, unfinished: StreamRecord | None, *, ours: Path) -> None:
+    """Make the stream. The destination is recorded as ours first, so that a crash leaves nothing that bars the way.
+
+    :param ours: the folder of the agent's own litestream processes.
+    """
+    if running := await asyncio.to_thread(holders, [source_path(stream)], but=ours):
+        raise still_running(running, stream.name)
+    found = await _contents(manager, stream)
+    left = await manager.tombstones.find(stream)
+    if found.objects and (left is None or left.version < FORMAT):
+        record = StreamRecord(stream=stream, phase=Phase.CREATING)
+        await manager.tombstones.save_tombstone(record, found.newest_txid)
+    await manager.make(stream, unfinished)
+
+
+async def _contents(manager: StreamManager, stream: Stream) -> PrefixContents:
+    """What is at the destination; raise `DestinationInUse` where it is not what litestream 0.5 left."""
+    place, credentials = parse_location(stream), await manager.identities.of(stream)
+    found = await contents(stream, place, credentials)
+    if (await contents(stream, place.child(_LATER_GENERATIONS), credentials)).objects:
+        raise DestinationInUse(
+            f"{place} was written by an agent, which has re-seeded it",
+            stream=stream.name,
+            property="destination.uri",
+            fix="restore that agent's registry, or choose another prefix",
+        )
+    if found.objects and found.newest_txid is None:
+        raise DestinationInUse(
+            f"{place} holds {found.objects} objects, and none is a transaction file of litestream 0.5",
+            stream=stream.name,
+            property="destination.uri",
+            fix="upgrade that litestream to 0.5 and let it replicate first, or choose an empty prefix",
+        )
+    return found

@@ -1,0 +1,329 @@
+"""One litestream process, and what is replicated in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from replicator.backends.sqlite import wal
+from replicator.backends.sqlite.database import DatabaseError
+from replicator.backends.sqlite.litestream import (
+    ControlClient,
+    EngineError,
+    EngineTimeout,
+    ListedDatabase,
+    Synced,
+    reading,
+    whole_number,
+)
+from replicator.backends.sqlite.positions import transaction_file
+from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3Credentials
+from replicator.backends.sqlite.traffic import Traffic
+from replicator.backends.sqlite.uploads import Arrivals, Upload, newest_upload, next_file, next_upload
+
+_POLL = 0.05
+_LONGEST_POLL = 1.0
+_ASK_WITHIN = 2.0  # seconds
+_TAKE_WITHIN = 10.0  # seconds; to take a large WAL is more than to answer
+_ENDLESS = 7 * 86_400.0  # seconds; what moves no data is ended before
+_WRITES_WITHIN = 5.0
+_LARGE = 64 * 1024 * 1024  # bytes that the engine reads in some tenths of a second
+
+
+class Supervised(Protocol):
+    """A child process that is started again when it dies. After `stop` it is done with."""
+
+    last_error: str | None
+    pid: int | None
+
+    async def start(self) -> None: ...
+    async def wait_ready(self, timeout: float | None) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class Launch(Protocol):
+    """How the agent starts a child; `before_start` and `on_start` are awaited around each start."""
+
+    def __call__(
+        self,
+        argv: list[str],
+        env: Mapping[str, str],
+        *,
+        folder: Path,
+        marker: str,
+        before_start: Callable[[], Awaitable[None]],
+        on_start: Callable[[], Awaitable[None]],
+    ) -> Supervised: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicationJob:
+    """What is to be replicated, and how.
+
+    :param interval: the stream's own upload interval; `None` for the engine's second.
+    :param reset_due: forget the local replication state first.
+    """
+
+    name: str
+    database: Path
+    location: ReplicaLocation
+    credentials: S3Credentials | None
+    interval: timedelta | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reset_due: bool = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether it needs a process of its own."""
+        return self.interval is not None or bool(self.options)
+
+
+class Control(ControlClient):
+    """The control socket, without the calls that make the engine lose changes.
+
+    litestream binds the read transaction that keeps the WAL from being restarted to the request that happens to begin
+    it: the first `/sync` of a database does, and any later one that checkpoints. A request with a time-out ends it on
+    its return, and `wait` implies one. From then on an application's checkpoint takes changes away before the engine
+    has read them. So nothing here asks for a time-out or waits in the engine.
+    """
+
+    async def progress(self, path: Path, *, timeout: float) -> Synced:
+        """Take what is in the WAL, and tell how far the uploads are."""
+        answer = await self._post("/sync", {"path": str(path), "wait": False}, timeout, limit=None)
+        with reading("POST /sync"):
+            return Synced(
+                changed=answer["status"] != "no_change",
+                txid=whole_number(answer["txid"]),
+                replicated_txid=whole_number(answer["replicated_txid"]),
+            )
+
+    async def first_look(self, path: Path, *, timeout: float) -> None:
+        """Wait until the engine's own look at a database, which comes within a second, has succeeded."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            activity = (await self.sync_status(path)).get(path)
+            if activity is not None and activity.started_at is not None and not activity.active:
+                if activity.error is None:
+                    return
+                raise EngineError("sync", None, activity.error)
+            if asyncio.get_running_loop().time() > deadline:
+                raise EngineTimeout("sync", None, f"no answer from the store within {timeout:g} s: timed out")
+            await asyncio.sleep(_POLL)
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A database that was let go.
+
+    :param txid: its last transaction, where all are uploaded.
+    :param error: why they are not.
+    """
+
+    txid: int | None = None
+    error: EngineError | DatabaseError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The process that took a database over, and the side files of SQLite that it opened."""
+
+    pid: int
+    side_files: frozenset[tuple[str, int]]
+
+
+class DaemonProcess:
+    """One litestream process and the jobs in it.
+
+    :ivar attempts: how often the process of a single job was about to be started.
+    :ivar starts: how often the process came up; what was registered before the last time is forgotten.
+    :ivar entered: the start in which each job was taken over.
+    :ivar watched_since: since when the process that runs now looks at each database by itself.
+    :ivar offered: what was registered since the process came up; it may hold that, also where no answer came.
+    :ivar taken: what each job's database had beside it when the process had taken it over.
+    :ivar failure: why the only job of a process could not be taken over.
+    :ivar copy: the upload that comes before the process of a single job, while it lasts.
+    :ivar copied: it is done.
+    """
+
+    def __init__(self, key: str, control: Control) -> None:
+        self.key = key
+        self.control = control
+        self.process: Supervised
+        self.jobs: dict[str, ReplicationJob] = {}
+        self.attempts = 0
+        self.starts = 0
+        self.entered: dict[str, int] = {}
+        self.watched_since: dict[str, datetime] = {}
+        self.offered: set[Path] = set()
+        self.failure: Exception | None = None
+        self.failed = asyncio.Event()
+        self.taken: dict[str, Taken] = {}
+        self.held = wal.Hold(None)
+        self.copy: asyncio.Task[None] | None = None
+        self.copied = False
+        self._traffic = Traffic()
+        self._arrivals: dict[str, Arrivals] = {}
+        self._arrived: dict[str, str] = {}
+        self.taking: asyncio.Task[None] | None = None
+        self._listed: dict[Path, ListedDatabase] = {}
+        self._asking: asyncio.Task[dict[Path, ListedDatabase]] | None = None
+        self._asked = 0.0
+
+    async def listing(self, timeout: float, *, max_age: float = 0.0) -> dict[Path, ListedDatabase]:
+        """What the process says of its databases; what it said last, while it waits for a store; else nothing.
+
+        :param max_age: seconds; everybody who takes such an old answer shares one.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._asking is None or now - self._asked > max_age:
+            self._asked, self._asking = now, asyncio.create_task(self._list(timeout))
+        return await asyncio.shield(self._asking)
+
+    async def _list(self, timeout: float) -> dict[Path, ListedDatabase]:
+        try:
+            self._listed = {item.path: item for item in await self.control.list_databases(timeout=timeout)}
+        except EngineTimeout:
+            return self._listed
+        except EngineError:
+            return {}
+        return self._listed
+
+    def enter(self, job: ReplicationJob, start: int) -> None:
+        """A database was taken over by the process that came up as number `start`."""
+        self.entered[job.name] = start
+        self.watched_since[job.name] = datetime.now(UTC)
+        self._arrivals[job.name] = Arrivals()
+
+    def leave(self, name: str) -> None:
+        """Forget a stream."""
+        for known in (self.jobs, self.entered, self.watched_since, self.taken, self._arrivals, self._arrived):
+            known.pop(name, None)
+
+    async def gets_on(self, job: ReplicationJob, *, quiet_for: float = 0.0) -> bool:
+        """Whether an upload is under way that moves; a slow link and a large database take their time.
+
+        :param quiet_for: seconds since the engine's last upload.
+        """
+        if self.copy is not None:
+            return True  # it ends where nothing moves
+        arrivals = self._arrivals.get(job.name)
+        if await asyncio.to_thread(wal.newest_size, job.database) > _LARGE:
+            return self.moves()
+        try:
+            replicated = (await self.control.progress(job.database, timeout=_ASK_WITHIN)).replicated_txid
+        except EngineTimeout:  # it takes a large transaction from the WAL
+            return self.moves()
+        except EngineError:
+            return False
+        waiting = await asyncio.to_thread(next_file, job.database, replicated)
+        return arrivals is not None and arrivals.get_on(replicated, waiting, self.moves(), quiet_for)
+
+    async def progress(self, job: ReplicationJob, *, timeout: float = _ASK_WITHIN) -> Synced:
+        """How far the uploads are; takes what is in the WAL, unless the last transaction file is large.
+
+        The engine reads that file whole whenever it is asked, which for gigabytes takes longer than an answer may. Then
+        the destination tells whether the file has arrived, and `replicated_txid` is unknown until then. The time of the
+        engine's last upload does not: it may be that of a smaller file before, which took until now.
+        """
+        newest = await asyncio.to_thread(wal.newest_file, job.database)
+        if newest is None or newest.size <= _LARGE:
+            return await self.control.progress(job.database, timeout=timeout)
+        arrived = await self._has_arrived(job, newest.txid, timeout)
+        return Synced(changed=False, txid=newest.txid, replicated_txid=newest.txid if arrived else None)
+
+    async def _has_arrived(self, job: ReplicationJob, txid: int, timeout: float) -> bool:
+        """Whether the destination holds a transaction file; False where it does not tell within `timeout` seconds."""
+        name = transaction_file(job.database, txid).name
+        whole = f"{job.location}/{name}"
+        if self._arrived.get(job.name) != whole:
+            try:
+                async with asyncio.timeout(timeout):
+                    if not await job.location.holds(name, job.credentials):
+                        return False
+            except (ReplicaError, TimeoutError):
+                return False
+            self._arrived[job.name] = whole
+        return True
+
+    async def uploaded(self, job: ReplicationJob, *, timeout: float) -> bool:
+        """Wait until all that is committed now is at the destination; False if it is not within `timeout` seconds."""
+        deadline, pause = asyncio.get_running_loop().time() + timeout, _POLL
+        target = (await self.progress(job, timeout=_TAKE_WITHIN)).txid
+        while True:
+            reached = (await self.progress(job, timeout=_TAKE_WITHIN)).replicated_txid
+            if target is not None and reached is not None and reached >= target:
+                return True
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.2, _LONGEST_POLL)
+
+    async def take(self, job: ReplicationJob, *, within: float, reached: bool) -> None:
+        """Wait until the engine has read the WAL and keeps it from being restarted. The caller holds it until then.
+
+        :param within: seconds; it may take longer while the engine writes the database's transaction file.
+        :param reached: the store answered a moment ago, so that the engine can be asked; else it looks by itself.
+        """
+        look = self.control.progress if reached else self.control.first_look
+        asked = asyncio.create_task(look(job.database, timeout=_ENDLESS))
+        try:
+            seen = None
+            done, _ = await asyncio.wait([asked], timeout=within)
+            while not done:
+                before, seen = seen, await asyncio.to_thread(wal.written, job.database)
+                if seen == before:
+                    raise EngineTimeout("sync", None, f"no answer within {within:g} s: timed out")
+                done, _ = await asyncio.wait([asked], timeout=_WRITES_WITHIN)
+            await asked
+        finally:
+            asked.cancel()
+
+    def moves(self) -> bool:
+        """Whether the process moves data, whosever it is."""
+        return self._traffic.moves(self.process.pid)
+
+    async def upload(self, job: ReplicationJob, replicated: int | None) -> Upload | None:
+        """Return the file that is on its way.
+
+        :param replicated: the last transaction at the destination; unknown, it is taken for the newest one.
+        """
+        if self.copy is not None or replicated is None:
+            return await newest_upload(job.database, job.location, job.credentials)
+        return await next_upload(job.database, replicated, job.location, job.credentials)
+
+    async def note_taken(self, job: ReplicationJob) -> None:
+        """Remember the side files of a database that was taken over just now."""
+        found = await asyncio.to_thread(wal.side_files, job.database)
+        self.taken[job.name] = Taken((await self.control.info()).pid, found)
+
+    async def lost_side_files(self, job: ReplicationJob) -> bool:
+        """Whether the WAL or its index was removed under the process: SQLite keeps both while a connection is open."""
+        taken = self.taken.get(job.name)
+        if taken is None or taken.side_files <= await asyncio.to_thread(wal.side_files, job.database):
+            return False
+        try:
+            return (await self.control.info()).pid == taken.pid
+        except EngineError:
+            return False  # it has ended, and its connection with it
+
+    def fail(self, error: Exception) -> None:
+        """Its only job could not be taken over."""
+        self.failure = error
+        self.failed.set()
+
+    async def close(self) -> None:
+        """End the process."""
+        for task in (self.taking, self.copy):
+            if task is not None:
+                task.cancel()
+        try:
+            await self.process.stop()
+        finally:
+            await self.held.release()
+            if self._asking is not None:
+                await asyncio.wait([self._asking])  # the end of the process is an answer
+            await self.control.aclose()

@@ -1,0 +1,333 @@
+"""Keeping streams attached to a litestream process, and knowing why one is not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from replicator import authref
+from replicator.backends.shared.reservations import Ends
+from replicator.backends.sqlite import database as db
+from replicator.backends.sqlite import litestream_errors, preflight, wal
+from replicator.backends.sqlite.daemon_pool import DaemonPool, DaemonProcess, Launch, ReplicationJob
+from replicator.backends.sqlite.guards import Guards
+from replicator.backends.sqlite.health import Health
+from replicator.backends.sqlite.litestream import EngineError, EngineGarbled, EngineTimeout, EngineUnreachable
+from replicator.backends.sqlite.places import Identities, check_source_path, location_of, source_path
+from replicator.backends.sqlite.policy import Gate, Policies
+from replicator.backends.sqlite.positions import position_at
+from replicator.backends.sqlite.record import FileId, Phase, Store, StreamRecord
+from replicator.backends.sqlite.replica import ReplicaError, S3Location
+from replicator.backends.sqlite.reserved import SqliteReservations
+from replicator.backends.sqlite.status import ASK_WITHIN, age_of, stale_after
+from replicator.backends.sqlite.tombstones import Tombstones
+from replicator.errors import (
+    DestinationMissing,
+    EngineRefused,
+    EngineUnavailable,
+    ReplicatorError,
+    SourceFull,
+    SourceSwapped,
+)
+from replicator.model import Stream
+from replicator.progress import tell
+
+FIRST_UPLOAD = 10.0
+"""Seconds after which an upsert looks at the first upload. A large one goes on, and the state says `snapshot`."""
+
+_PROBE_WITHIN = 3.0
+_RESEEDS = "if the file is right, run pulumi up --refresh: it is copied whole, under a new prefix"
+_LISTING_AGE = 0.5  # seconds; the streams of one process, which are looked at together, share its listing
+_REACHED_IN_VAIN = 20.0  # seconds; litestream's own pauses between its tries grow to 5 minutes
+
+
+class Reconciler:
+    """Attaches streams, and attaches them again. Callers hold the stream's lock."""
+
+    def __init__(
+        self,
+        binary: Path,
+        folder: Path,
+        store: Store,
+        launch: Launch,
+        *,
+        state: Path,
+        replay_window: timedelta,
+        redactor: authref.Redactor,
+        environ: Mapping[str, str],
+        policies: Policies | None,
+    ) -> None:
+        self.store = store
+        self.gate = Gate(policies, lambda: [record.stream for record in store.records()])
+        self.reservations = SqliteReservations(state, store.ends)
+        self._attached = SqliteReservations(state, self._ends_of_attached)
+        self.redact = redactor
+        self.identities = Identities(redactor, environ, partial(self.gate.admit, self.gate.check_destination))
+        self.tombstones = Tombstones(store, self.identities.of)
+        self.daemons = DaemonPool(binary, folder, launch, replay_window=replay_window, on_change=self._changed)
+        self.guards = Guards(store, self.identities.of, ours=folder)
+        self._health: dict[str, Health] = {}
+
+    async def attach(self, record: StreamRecord, *, wait: bool = False) -> StreamRecord:
+        """Begin to replicate; with `wait`, see the first upload, or the reason why there is none.
+
+        Records of release 0.1 may share a place, and a link may point to that of another stream since: one is attached.
+        """
+        async with self._attached.hold(record.stream):
+            return await self._attach(await self._admitted(record), wait=wait)
+
+    async def _attach(self, record: StreamRecord, *, wait: bool) -> StreamRecord:
+        job = await self.job(record)
+        health = self.health_of(record.name)
+        try:
+            if wait:
+                await _reach(job)
+            await self.daemons.attach(job, reached=wait)
+            if wait and await self._first_upload(record.name, job):
+                record = record.model_copy(update={"arrived": record.generation})
+        except (EngineError, ReplicaError, db.DatabaseError, OSError) as error:
+            await self.daemons.detach(record.name, timeout=1.0)
+            failure = self.meaning(error, record.name)
+            if isinstance(failure, SourceFull):
+                await self.daemons.filled(job.database)
+            health.failed(failure.message, passing=isinstance(error, EngineUnreachable))
+            raise failure from error
+        health.attached()
+        return record.model_copy(update={"reset_due": False, "reached": None})
+
+    async def _admitted(self, record: StreamRecord) -> StreamRecord:
+        try:
+            return await self.guards.admit(record)
+        except ReplicatorError as error:
+            self.health_of(record.name).failed(f"{error.message}; {error.fix}")
+            raise
+
+    async def _first_upload(self, name: str, job: ReplicationJob) -> bool:
+        """Whether everything is at the destination. What is uploaded in parts goes on when this returns."""
+        daemon = self.daemons.of(name)
+        if daemon is None:
+            raise EngineError("sync", None, "its litestream process has ended")
+        if job.alone:
+            return daemon.copy is None  # its process has begun with an upload
+        while not await daemon.uploaded(job, timeout=FIRST_UPLOAD):
+            if not await daemon.gets_on(job):
+                released = await self.daemons.detach(name, timeout=_PROBE_WITHIN)
+                raise released.error or EngineError("sync", None, "its first upload does not get on")
+            upload = await daemon.upload(job, None)
+            if upload is not None and upload.in_parts:
+                return False
+            tell("waiting for the first upload")
+        return True
+
+    async def reach(self, record: StreamRecord) -> None:
+        """Raise where the secret cannot be resolved, or the store does not answer to it."""
+        try:
+            await _reach(await self.job(record))
+        except ReplicaError as error:
+            raise litestream_errors.of_replica(error, record.name) from error
+
+    async def copy_once(self, record: StreamRecord) -> StreamRecord:
+        """The one copy of mode snapshot."""
+        async with self._attached.hold(record.stream):
+            return await self._copy_once(await self._admitted(record))
+
+    async def _copy_once(self, record: StreamRecord) -> StreamRecord:
+        job = await self.job(record)
+        try:
+            await self.daemons.snapshot_once(job)
+        except (EngineError, db.DatabaseError, OSError) as error:
+            failure = self.meaning(error, record.name)
+            self.health_of(record.name).failed(failure.message)
+            raise failure from error
+        self.health_of(record.name).attached()
+        last = wal.newest_transaction(job.database)
+        reached = position_at(record.generation, job.database, last) if last else None
+        return record.model_copy(update={"paused": True, "copy_due": False, "reset_due": False, "reached": reached})
+
+    async def try_attach(self, record: StreamRecord) -> None:
+        """Attach after a start or a failure. A failure is kept in the stream's health and tried again later."""
+        health = self.health_of(record.name)
+        try:
+            file = await self.inspect(record.stream)
+            if record.file is not None and file != record.file:
+                health.failed(_with_fix(self.swapped(record)), by_person=True)
+                return
+            attached = await (self.copy_once(record) if record.copy_due else self.attach(record))
+            if attached != record:
+                await self.store.put(attached)
+        except ReplicatorError as error:
+            if health.error != error.message:
+                health.failed(error.message)
+
+    def _changed(self, name: str, error: Exception | None) -> None:
+        """A process died and came up again."""
+        if error is None:
+            self.health_of(name).attached()
+        else:
+            passing = isinstance(error, EngineUnreachable)
+            self.health_of(name).failed(self.meaning(error, name).message, passing=passing)
+
+    # --- watching ------------------------------------------------------------------------------------------------
+
+    async def look_at(self, name: str) -> None:
+        """Look at one stream's file and uploads, and attach it again where that is due."""
+        record, health = self.store.get(name), self.health_of(name)
+        if record is None or record.phase is not Phase.ACTIVE or (record.paused and not record.copy_due):
+            return
+        try:
+            file = await self.file_of(record.stream)
+        except ReplicatorError as error:
+            if health.error != error.message:
+                health.failed(error.message)
+            await self.daemons.detach(name, timeout=1.0)
+            return
+        if record.file is not None and file != record.file:
+            if not health.by_person:
+                health.failed(_with_fix(self.swapped(record)), by_person=True)
+                await self.daemons.detach(name, timeout=1.0)
+            return
+        daemon = self.daemons.of(name)
+        if daemon is not None:
+            try:
+                await self._guard(record, daemon)
+            except ReplicatorError as error:
+                await self._stop(record, error)
+                return
+            await self._look_at_uploads(record, daemon, health)
+        elif not health.by_person and time.monotonic() >= health.retry_at:
+            await self.try_attach(record)
+
+    async def _guard(self, record: StreamRecord, daemon: DaemonProcess) -> None:
+        """Raise where the stream may not go on."""
+        if await daemon.lost_side_files(daemon.jobs[record.name]):
+            raise SourceSwapped(
+                f"{source_path(record.stream)}-wal or -shm was removed while it was replicated: "
+                "another database was copied over it, or its last changes were deleted",
+                stream=record.name,
+                property="source.uri",
+                fix=_RESEEDS,
+            )
+        await self.guards.look(record)
+
+    async def _stop(self, record: StreamRecord, error: ReplicatorError) -> None:
+        """Let the database go; what is at the destination cannot be continued."""
+        await self.store.put(record.model_copy(update={"reseed_due": True}))
+        by_person = isinstance(error, DestinationMissing | SourceSwapped)
+        self.health_of(record.name).failed(_with_fix(error), by_person=by_person)
+        await self.daemons.detach(record.name, timeout=1.0)
+
+    async def _look_at_uploads(self, record: StreamRecord, daemon: DaemonProcess, health: Health) -> None:
+        """Where nothing was uploaded for too long, ask why. To ask is to try, before the engine would by itself."""
+        path = source_path(record.stream)
+        listed = (await daemon.listing(ASK_WITHIN, max_age=_LISTING_AGE)).get(path)
+        limit = stale_after(record.stream.checkpoint_interval)
+        age = age_of(listed, datetime.now(UTC))
+        fresh = age is not None and age <= limit
+        new = time.monotonic() - (health.attached_at or 0.0) <= limit.total_seconds()
+        quiet_for = age.total_seconds() if age else 0.0
+        if fresh or new or await daemon.gets_on(daemon.jobs[record.name], quiet_for=quiet_for):
+            health.flows()
+        elif time.monotonic() >= health.retry_at:
+            await self._ask_why(record, health)
+
+    async def _ask_why(self, record: StreamRecord, health: Health) -> None:
+        """Find out why the engine does not upload, which it does not tell. Attach again where the store answers.
+
+        Not at once: the engine tries again by itself, and to attach again may upload the whole database.
+        """
+        try:
+            await _reach(await self.job(record))
+        except (ReplicaError, ReplicatorError) as error:
+            health.stalls(self.meaning(error, record.name).message)
+            return
+        health.answers()
+        if health.answered_for() > _REACHED_IN_VAIN:
+            async with self.daemons.kept(source_path(record.stream)):
+                released = await self.daemons.detach(record.name, timeout=_PROBE_WITHIN)
+                if released.error:
+                    health.failed(self.meaning(released.error, record.name).message)
+                await self.try_attach(record)
+
+    # --- small parts ---------------------------------------------------------------------------------------------
+
+    def _ends_of_attached(self) -> list[Ends]:
+        return [Ends.of(record.stream) for record in self.store.records() if self.daemons.of(record.name) is not None]
+
+    def health_of(self, name: str) -> Health:
+        return self._health.setdefault(name, Health(name))
+
+    def forget(self, name: str) -> None:
+        """It is removed."""
+        self._health.pop(name, None)
+
+    async def job(self, record: StreamRecord) -> ReplicationJob:
+        stream = record.stream
+        await self.gate.admit(self.gate.check_source, stream)
+        return ReplicationJob(
+            name=stream.name,
+            database=check_source_path(stream),
+            location=location_of(record),
+            credentials=await self.identities.of(stream),
+            interval=stream.checkpoint_interval,
+            options=stream.options,
+            reset_due=record.reset_due,
+        )
+
+    async def inspect(self, stream: Stream) -> FileId:
+        """Return which file it is, before it is opened; raise where it is not granted, or cannot be replicated."""
+        check_source_path(stream)
+        await self.gate.admit(self.gate.check_source, stream)
+        return await self.file_of(stream)
+
+    async def file_of(self, stream: Stream) -> FileId:
+        """Return which file it is now, of a stream that was granted when it began; raise where it went bad."""
+        try:
+            return await preflight.inspect(check_source_path(stream))
+        except db.DatabaseError as error:
+            raise litestream_errors.of_database(error, stream.name) from error
+
+    def meaning(self, error: Exception, name: str) -> ReplicatorError:
+        if isinstance(error, ReplicatorError):
+            return error
+        if isinstance(error, db.DatabaseError):
+            return litestream_errors.of_database(error, name)
+        if isinstance(error, ReplicaError):
+            return litestream_errors.of_replica(error, name)
+        if isinstance(error, EngineUnreachable | EngineTimeout):
+            return EngineUnavailable(
+                f"its litestream process does not answer: {error.text}",
+                stream=name,
+                fix="the agent starts it again; do the same once more",
+            )
+        if isinstance(error, EngineGarbled):
+            return EngineRefused(
+                f"what listens on the socket of its litestream process is not litestream: {error.text}",
+                stream=name,
+                fix="look at what else uses the agent's folder, and restart the agent",
+            )
+        return litestream_errors.meaning(
+            self.redact(error.text if isinstance(error, EngineError) else str(error)), name
+        )
+
+    @staticmethod
+    def swapped(record: StreamRecord) -> SourceSwapped:
+        """Another file has the name of the one that is replicated."""
+        return SourceSwapped(
+            f"another file took the place of {source_path(record.stream)} since its replication began",
+            stream=record.name,
+            property="source.uri",
+            fix=_RESEEDS,
+        )
+
+
+def _with_fix(error: ReplicatorError) -> str:
+    return f"{error.message}; {error.fix}"
+
+
+async def _reach(job: ReplicationJob) -> None:
+    """Ask the store for something that is not there; raise ReplicaError's kinds where it does not answer."""
+    if isinstance(job.location, S3Location):
+        await job.location.child("reached").list_prefix(job.credentials)

@@ -1,0 +1,300 @@
+"""Making, changing and removing the streams of one agent, in an order that a crash cannot spoil."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from pathlib import Path
+from shutil import rmtree
+
+from replicator.backends.shared.declarations import canonical
+from replicator.backends.sqlite import litestream_errors, replays
+from replicator.backends.sqlite.drain import drain
+from replicator.backends.sqlite.handles import opened
+from replicator.backends.sqlite.places import parse_location, same_place, side_folder, source_path
+from replicator.backends.sqlite.positions import position_at
+from replicator.backends.sqlite.reconciler import Reconciler
+from replicator.backends.sqlite.record import FileId, Phase, StreamRecord, Tombstone
+from replicator.backends.sqlite.replica import ReplicaError
+from replicator.backends.sqlite.reserved import replicated_already
+from replicator.errors import DestinationInUse, EngineRefused, ReplicatorError, StreamNotFound
+from replicator.model import DesiredState, Mode, Stream
+
+_log = logging.getLogger(__name__)
+
+
+class StreamManager(Reconciler):
+    """Makes, changes and removes streams. Callers hold the stream's lock, and to make or change it its reservation.
+
+    Each record is written before the effect that it speaks of; after a crash it says what to finish.
+    """
+
+    # --- making ----------------------------------------------------------------------------------------------------
+
+    async def make(self, stream: Stream, unfinished: StreamRecord | None) -> None:
+        if unfinished is not None:
+            await self.daemons.detach(stream.name)
+            elsewhere = not await same_place(unfinished.stream, stream)
+            if elsewhere or source_path(unfinished.stream) != source_path(stream):
+                await self._abandon(unfinished)
+                unfinished = None
+        await self.identities.of(stream)
+        file = await self._inspect_alone(stream)
+        await self.guards.refuse_others(stream)
+        left = None if unfinished else await self._left_at(stream)
+        claimed = await self._claim(stream, checked=left is not None or unfinished is not None)
+        record = StreamRecord(
+            stream=stream,
+            phase=Phase.CREATING,
+            paused=stream.desired_state is DesiredState.PAUSED or stream.mode is Mode.SNAPSHOT,
+            generation=unfinished.generation if unfinished else left.generation if left else 1,
+            file=file,
+            copy_due=stream.mode is Mode.SNAPSHOT,
+            reset_due=True,
+        )
+        await self.store.put(record)
+        try:
+            if record.copy_due:
+                record = await self.copy_once(record)
+            elif not record.paused:
+                record = await self.attach(record, wait=True)
+        except ReplicatorError:
+            await self._abandon(record, claimed=claimed)
+            raise
+        await self.store.put(record.model_copy(update={"phase": Phase.ACTIVE}))
+        await self.tombstones.delete_tombstone(stream, left)
+
+    async def _left_at(self, stream: Stream) -> Tombstone | None:
+        """Return what the stream goes on with at its destination; raise where it may not write there."""
+        await self.guards.claims.check(stream)
+        return await self.tombstones.returning(stream)
+
+    async def _claim(self, stream: Stream, *, checked: bool) -> bool:
+        """Claim the destination; return whether the claim is new.
+
+        :param checked: what is there is this agent's. Else another agent may have come and gone since the last look.
+        """
+        claimed = await self.guards.claims.take(stream)
+        if claimed and not checked:
+            try:
+                await self.tombstones.returning(stream)
+            except ReplicatorError:
+                await self.guards.claims.release(stream)
+                raise
+        return claimed
+
+    async def _abandon(self, record: StreamRecord, *, claimed: bool = False) -> None:
+        """Leave nothing behind. What reached the destination meanwhile stays ours to come back to.
+
+        An upload may arrive after its process has ended, so that a look at the destination would not tell.
+
+        :param claimed: the claim on the destination is of this attempt.
+        """
+        await self.daemons.detach(record.name, timeout=1.0)
+        await self.tombstones.save_tombstone(record)
+        if claimed:
+            with suppress(ReplicatorError):  # a claim that stays is still this agent's
+                await self.guards.claims.release(record.stream)
+        await self._remove_side_folder(record.stream)
+        await self.store.remove(record.name)
+        self.forget(record.name)
+
+    # --- changing --------------------------------------------------------------------------------------------------
+
+    async def change(self, record: StreamRecord, stream: Stream) -> None:
+        record = await self._change_removal(record, stream)
+        old = record.stream
+        new_source = source_path(old) != source_path(stream)
+        new_place = not await same_place(old, stream)
+        file = await self._inspect_alone(stream)
+        swapped = not new_source and record.file is not None and file != record.file
+        moved = new_place or new_source or swapped
+        changed = record.model_copy(update={"stream": stream, "file": file})
+        if not moved and engine_settings(old) == engine_settings(stream):
+            if changed != record:
+                await self.store.put(changed)
+            await self._settle(changed)
+            await self.tombstones.delete_tombstone(stream)  # a crash may have left it since the stream came back
+            return
+        left = None
+        if new_place:
+            left = await self._left_at(stream)
+            changed = changed.model_copy(
+                update={
+                    "generation": left.generation if left else 1,
+                    "reset_due": True,
+                    "reseed_due": False,
+                    "arrived": None,
+                    "reached": None,
+                }
+            )
+        elif moved:
+            changed = replays.new_generation(changed)
+        copies = stream.mode is Mode.SNAPSHOT
+        changed = changed.model_copy(
+            update={"paused": copies or stream.desired_state is DesiredState.PAUSED, "copy_due": copies}
+        )
+        await self.reach(changed)  # what cannot be resolved, or may not even list, fails before anything is stopped
+        if new_place:
+            await self._claim(stream, checked=left is not None)
+            await self.tombstones.save_tombstone(record, (await self.daemons.detach(record.name)).txid)
+        await self.store.put(changed)
+        async with self.daemons.kept(source_path(old)):
+            await self.daemons.detach(record.name)
+            if new_source:
+                await self._remove_side_folder(old)
+            try:
+                await self._start(changed)
+            except ReplicatorError:
+                if not moved:  # as it was, it worked
+                    await self.store.put(record)
+                    if not record.paused:
+                        await self.try_attach(record)
+                raise
+        await self.tombstones.delete_tombstone(stream, left)
+
+    async def _change_removal(self, record: StreamRecord, stream: Stream) -> StreamRecord:
+        """Record at once what a delete would do: it has to count where the rest of the update fails."""
+        wanted = {"purge_destination": stream.purge_destination, "drain_before_delete": stream.drain_before_delete}
+        changed = record.model_copy(update={"stream": record.stream.model_copy(update=wanted)})
+        if changed != record:
+            await self.store.put(changed)
+        return changed
+
+    async def _start(self, record: StreamRecord) -> None:
+        if record.copy_due:
+            await self.store.put(await self.copy_once(record))
+        elif not record.paused:
+            await self.store.put(await self.attach(record, wait=True))
+
+    async def _settle(self, record: StreamRecord) -> None:
+        """Nothing differs but perhaps whether it runs."""
+        if record.copy_due:
+            await self.store.put(await self.copy_once(record))
+        elif record.stream.mode is Mode.SNAPSHOT:
+            return
+        elif record.stream.desired_state is DesiredState.PAUSED:
+            await self.pause(record)
+        elif record.paused or self.daemons.of(record.name) is None or self.health_of(record.name).error:
+            await self.resume(record)
+
+    async def pause(self, record: StreamRecord) -> None:
+        self._refuse_unfinished(record)
+        if record.paused and self.daemons.of(record.name) is None:
+            return
+        paused = record.model_copy(update={"paused": True})
+        await self.store.put(paused)
+        released = await self.daemons.detach(record.name)
+        self.health_of(record.name).well()
+        if released.txid is not None:
+            reached = position_at(record.generation, source_path(record.stream), released.txid)
+            await self.store.put(paused.model_copy(update={"reached": reached}))
+
+    async def resume(self, record: StreamRecord) -> None:
+        self._refuse_unfinished(record)
+        if record.stream.mode is Mode.SNAPSHOT:
+            await self.store.put(await self.copy_once(record))
+            return
+        if not record.paused and self.daemons.of(record.name) and not self.health_of(record.name).error:
+            return
+        file = await self.inspect(record.stream)
+        if record.file is not None and file != record.file:
+            raise self.swapped(record)
+        running = record.model_copy(update={"paused": False})
+        async with self.daemons.kept(source_path(record.stream)):
+            await self.daemons.detach(record.name)
+            await self.store.put(running)
+            try:
+                await self.store.put(await self.attach(running, wait=True))
+            except ReplicatorError:
+                await self.store.put(record)
+                raise
+
+    # --- removing --------------------------------------------------------------------------------------------------
+
+    async def remove(self, record: StreamRecord) -> None:
+        """Remove a stream. It stays as it is where its last changes, or the replica to purge, cannot be reached."""
+        stream = record.stream
+        if stream.purge_destination:
+            await self._claim_to_purge(stream)
+        last = await drain(self, record)
+        await self.store.put(record.model_copy(update={"phase": Phase.DELETING}))
+        if stream.purge_destination:
+            await self._purge(stream)
+            await self.guards.claims.release(stream)
+            await self.tombstones.delete_tombstone(stream)
+        else:
+            await self.tombstones.save_tombstone(record, last)
+        await self._remove_side_folder(stream)
+        await self.store.remove(record.name)
+        self.forget(record.name)
+
+    async def _claim_to_purge(self, stream: Stream) -> None:
+        try:
+            await self.guards.claims.take(stream)
+        except DestinationInUse as error:
+            raise DestinationInUse(
+                f"the purge would remove what another writer has there: {error.message}",
+                stream=stream.name,
+                property="purgeDestination",
+                fix="set it to false, run pulumi up, and delete the stream then",
+            ) from error
+
+    async def _purge(self, stream: Stream) -> None:
+        place = parse_location(stream)
+        try:
+            purged = await place.purge_prefix(await self.identities.of(stream))
+        except ReplicaError as error:
+            raise litestream_errors.of_replica(error, stream.name) from error
+        if purged.kept:
+            count = "1 object" if purged.kept == 1 else f"{purged.kept} objects"
+            _log.warning(
+                "stream %s: its replica is purged; %s of others stay at %s: %s", stream.name, count, place, purged
+            )
+
+    async def _remove_side_folder(self, stream: Stream) -> None:
+        try:
+            await self.guards.refuse_others(stream)
+        except DestinationInUse as error:
+            _log.warning("stream %s: %s stays: %s", stream.name, side_folder(stream), error.message)
+        else:
+            await asyncio.to_thread(_remove_folder, side_folder(stream))
+
+    # --- refusals --------------------------------------------------------------------------------------------------
+
+    def record(self, name: str) -> StreamRecord:
+        record = self.store.get(name)
+        if record is None:
+            raise StreamNotFound("the agent has no such stream", stream=name, fix="see what is there: replicator list")
+        return record
+
+    async def _inspect_alone(self, stream: Stream) -> FileId:
+        """Which file it is; refused where another stream's record has it, by whatever path."""
+        file = await self.inspect(stream)
+        for other in self.store.records():
+            if other.name != stream.name and other.file == file:
+                raise replicated_already(stream.name, other.name)
+        return file
+
+    def _refuse_unfinished(self, record: StreamRecord) -> None:
+        if record.phase is not Phase.ACTIVE:
+            half = "made" if record.phase is Phase.CREATING else "removed"
+            raise EngineRefused(f"it is half {half}", stream=record.name, fix="run pulumi up, which finishes that")
+
+
+def _remove_folder(folder: Path) -> None:
+    with suppress(OSError), opened(folder.parent) as parent:
+        rmtree(folder.name, ignore_errors=True, dir_fd=parent)
+
+
+def engine_settings(stream: Stream) -> tuple[object, ...]:
+    """What the engine's process has to be started with."""
+    declared = canonical(stream)
+    return (
+        declared.destination.uri,
+        declared.destination.auth_ref,
+        declared.checkpoint_interval,
+        declared.options,
+        declared.mode,
+    )

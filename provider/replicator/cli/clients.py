@@ -1,0 +1,109 @@
+"""From an address to what manages streams there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from replicator.backends.settings import BackendConfig
+    from replicator.remote.client import RemoteReplicator
+    from replicator.remote.routes import Info
+    from replicator.replicator import Replicator
+
+R = TypeVar("R", bound="Replicator")
+
+
+def opened(backend: str, address: str | None) -> Replicator:
+    """What manages streams of a backend, at the address that `block_of` finds."""
+    from replicator.lifecycle.connections import open_replicator
+
+    block = block_of(backend, address)
+    return open_replicator(backend, block.address or "", block)
+
+
+def connected(backend: str, address: str | None) -> aclosing[Replicator]:
+    """The same, closed when it is left."""
+    return aclosing(opened(backend, address))
+
+
+def block_of(backend: str, given: str | None) -> BackendConfig:
+    """How a backend is reached. Its address is the one given, else that of the provider's environment variable.
+
+    Without either it is this host's own agent. Raise `InvalidConfig` where it is none, and where the variable is wrong
+    or has none that stands for all regions.
+    """
+    import os
+
+    from replicator.backends import REGISTRY
+    from replicator.errors import InvalidConfig
+    from replicator.lifecycle.config import SETTINGS, configured, parse_config
+    from replicator.remote.address import default_address, parse_address
+
+    at = REGISTRY[backend]
+    variable = SETTINGS[at.config_key].variable
+    ignored = given is not None and at.via_agent  # of an agent, the address is all that there is to say
+    environ = {variable: text} if (text := os.environ.get(variable)) and not ignored else {}
+    config = configured({}, environ=environ)
+    found = given or config.find(at, "default") or (default_address() if at.via_agent and not environ else None)
+    if given is not None and at.via_agent:
+        parse_address(given)
+    elif given is not None:
+        _, failures = parse_config({at.config_key: {"address": given}})
+        if failures:
+            raise InvalidConfig(failures[0].reason, property="address", fix=f"write one such as {at.example}")
+    if found is None:
+        lacks = "has no address that stands for all regions" if environ else f"is not set, and says where {backend} is"
+        raise InvalidConfig(f"{variable} {lacks}", property="address", fix=f"choose one: --address {at.example}")
+    return config.block(at).model_copy(update={"address": found, "regions": {}})
+
+
+def address_of(backend: str, given: str | None) -> str:
+    """The address of `block_of`."""
+    return block_of(backend, given).address or ""
+
+
+def agent_client(address: str | None) -> RemoteReplicator:
+    """A client of the agent at `address`, or of this host's own, for what only an agent can be asked."""
+    from replicator.lifecycle.connections import start_hint
+    from replicator.remote.client import RemoteReplicator
+
+    address = address_of("litestream", address)
+    return RemoteReplicator("litestream", address, start_hint=start_hint("litestream", address))
+
+
+@contextmanager
+def session(client: R) -> Iterator[tuple[asyncio.Runner, R]]:
+    """What runs calls one after another, with other things between them, and the client that stays connected."""
+    import asyncio
+
+    with asyncio.Runner() as runner:
+        try:
+            yield runner, client
+        finally:
+            runner.run(client.aclose())
+
+
+async def find_agent(client: RemoteReplicator) -> Info | None:
+    """Who answers; `None`, at once, where nothing listens. Who listens and does not answer raises what calls raise."""
+    from replicator.remote.address import parse_unix
+
+    return await client.info() if listens(str(parse_unix(client.address))) else None
+
+
+def listens(path: str) -> bool:
+    """Whether somebody listens, or may: what we are not allowed to know counts as yes."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            return False
+        except OSError:
+            return True
+        return True

@@ -1,0 +1,57 @@
+"""One event loop beside Pulumi's, and the connections that live on it.
+
+Pulumi calls a dynamic provider in threads, and runs a program on a loop that it ends when it likes. On a loop of their
+own the connections stay open, and everybody who asks at the same time shares a listing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from functools import cache
+from threading import Lock, Thread
+from typing import Any, TypeVar
+
+from replicator.lifecycle.config import SETTINGS, ProviderConfig, configured
+from replicator.lifecycle.config_source import PACKAGE
+from replicator.lifecycle.connections import Connections
+
+T = TypeVar("T")
+
+
+_first = Lock()
+"""Held while something is looked up that the first caller makes: the calls of a refresh all begin at once."""
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    with _first:
+        return _started()
+
+
+@cache
+def _started() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    Thread(target=loop.run_forever, name="replicator", daemon=True).start()
+    return loop
+
+
+def submit(call: Coroutine[Any, Any, T]) -> Future[T]:
+    """Run it there. The result can be waited for in a thread, or in a loop with `asyncio.wrap_future`."""
+    return asyncio.run_coroutine_threadsafe(call, _loop())
+
+
+def connections(setting: Callable[[str], Any]) -> Connections:
+    """The connections of a stack's configuration, to be used by calls that are submitted; raise `InvalidConfig`.
+
+    :param setting: gives the value of `replicator:<key>`, else `None`.
+    """
+    given = {key: value for key in SETTINGS if (value := setting(f"{PACKAGE}:{key}")) is not None}
+    with _first:
+        return _connections(configured(given, environ=os.environ).model_dump_json())
+
+
+@cache
+def _connections(config: str) -> Connections:
+    return Connections(ProviderConfig.model_validate_json(config))

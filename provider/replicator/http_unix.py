@@ -1,0 +1,143 @@
+"""HTTP/1.1 on a Unix socket: one request, one answer, and connections that are kept for the next one.
+
+A general HTTP client takes longer to import than a plugin to start, and several milliseconds for each call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import h11
+
+_CHUNK = 65_536
+_BODY_LIMIT = 64 * 1024 * 1024  # bytes of an answer; a description of a stream has about 1 kB
+
+
+class ConnectError(Exception):
+    """No connection was made; the cause is what the system said."""
+
+
+class BrokenError(Exception):
+    """The connection ended before the answer did. Whether the request had its effect is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer; the names of its headers are in small letters."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class Transport(Protocol):
+    """A way to send a request and to get its answer."""
+
+    async def request(self, verb: str, path: str, headers: Mapping[str, str], content: bytes) -> Response:
+        """The answer, whatever its status; raise `ConnectError` or `BrokenError` where there is none."""
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+
+
+class UnixTransport:
+    """Requests to a Unix socket, each on a connection of its own while it runs. Belongs to one event loop."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._idle: list[_Connection] = []
+
+    async def request(self, verb: str, path: str, headers: Mapping[str, str], content: bytes) -> Response:
+        """Send a request and read its answer. Cancellation closes the connection."""
+        line = await self._take()
+        try:
+            reply = await line.request(verb, path, headers, content)
+        except (OSError, h11.RemoteProtocolError) as error:
+            line.close()
+            raise BrokenError(str(error) or type(error).__name__) from error
+        except BaseException:
+            line.close()
+            raise
+        if line.reusable():
+            self._idle.append(line)
+        else:
+            line.close()
+        return reply
+
+    async def aclose(self) -> None:
+        """Close the connections that wait for a request."""
+        lines, self._idle = self._idle, []
+        for line in lines:
+            await line.aclose()
+
+    async def _take(self) -> _Connection:
+        while self._idle:
+            line = self._idle.pop()
+            if not line.ended():
+                return line
+            line.close()
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(self._path))
+        except OSError as error:
+            raise ConnectError(str(error)) from error
+        return _Connection(reader, writer)
+
+
+class _Connection:
+    """One connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._http = h11.Connection(h11.CLIENT)
+
+    async def request(self, verb: str, path: str, headers: Mapping[str, str], content: bytes) -> Response:
+        http = self._http
+        lines = {"Host": "localhost", "Content-Length": str(len(content)), **headers}
+        head = http.send(h11.Request(method=verb, target=path, headers=list(lines.items())))
+        body = http.send(h11.Data(data=content))
+        self._writer.write(b"".join(part for part in (head, body, http.send(h11.EndOfMessage())) if part))
+        await self._writer.drain()
+        answer, received = None, bytearray()
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                http.receive_data(await self._reader.read(_CHUNK))
+            elif isinstance(event, h11.Response):
+                answer = event
+            elif isinstance(event, h11.Data):
+                received += event.data
+                if len(received) > _BODY_LIMIT:
+                    raise ConnectionAbortedError(f"its answer has more than {_BODY_LIMIT} bytes")
+            elif isinstance(event, h11.EndOfMessage) and answer is not None:
+                found = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
+                return Response(answer.status_code, found, bytes(received))
+            elif isinstance(event, h11.ConnectionClosed):
+                raise ConnectionResetError("it was closed")
+
+    def reusable(self) -> bool:
+        """Whether both sides are ready for another request."""
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+            return not self._http.trailing_data[0]  # it would be taken for the answer to the next request
+        return False
+
+    def ended(self) -> bool:
+        """Whether the other side has closed it meanwhile."""
+        return self._reader.at_eof() or self._reader.exception() is not None or self._writer.is_closing()
+
+    def close(self) -> None:
+        """Close it at once, whatever is under way."""
+        self._writer.transport.abort()
+
+    async def aclose(self) -> None:
+        """Close it and wait until that is done."""
+        self._writer.close()
+        try:
+            await self._writer.wait_closed()
+        except OSError:
+            return

@@ -1,0 +1,50 @@
+"""Where the provider's configuration was written, which is where a person corrects it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import Any
+
+from replicator.model import Model
+
+PACKAGE = "replicator"
+"""The namespace of the configuration."""
+
+
+def variable_of(key: str) -> str:
+    """The environment variable of a setting: `kafkaMirror` is in `REPLICATOR_KAFKA_MIRROR`."""
+    return f"{PACKAGE}_{re.sub('(?=[A-Z])', '_', key)}".upper()
+
+
+class ConfigSource(Model):
+    """Where each setting comes from.
+
+    :param resource: the provider resource of the program that holds the settings; `None` for the stack's configuration.
+    :param variables: settings that an environment variable gave.
+    :param secrets: settings that are secret.
+    """
+
+    resource: str | None = None
+    variables: frozenset[str] = frozenset()
+    secrets: frozenset[str] = frozenset()
+
+    def hint(self, key: str, value: Any) -> str:
+        """What a person types or writes for a setting to have this value.
+
+        A block is written as a whole: `pulumi config set --path` would replace one that was written as JSON text.
+        """
+        text = value if isinstance(value, str) else json.dumps(value)
+        if key in self.variables:
+            return f"export {variable_of(key)}={shlex.quote(text)}"
+        if self.resource is not None:
+            return f"in the program, change {key} of the provider resource {self.resource!r}, as in {text}"
+        secret = "--secret " if key in self.secrets else ""
+        return f"pulumi config set {secret}{PACKAGE}:{key} {shlex.quote(text)}"
+
+    def removal(self, key: str) -> str:
+        """What a person does for a setting to be gone."""
+        if self.resource is not None:
+            return f"in the program, remove {key} from the provider resource {self.resource!r}"
+        return f"pulumi config rm {PACKAGE}:{key}"

@@ -1,0 +1,56 @@
+"""A memory backend whose streams are behind their source until a file exists: `python -m tests.e2e.lagging_backend`.
+
+The memory backend delivers at once, so that nothing ever waits for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from replicator.backends.memory import MemoryReplicator
+from replicator.model import StreamState, StreamStatus
+from replicator.remote.server import build_app, serve
+from replicator.replicator import Description
+
+
+class Behind(MemoryReplicator):
+    """The memory backend, whose running streams tell that all is still to be delivered.
+
+    :param gate: they have caught up when this file exists.
+    """
+
+    def __init__(self, gate: Path) -> None:
+        super().__init__()
+        self._gate = gate
+
+    async def get_status(self, name: str) -> StreamStatus:
+        return self._seen(await super().get_status(name))
+
+    async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
+        found = await super().describe(names)
+        return [item.model_copy(update={"status": self._seen(item.status)}) for item in found]
+
+    def _seen(self, status: StreamStatus) -> StreamStatus:
+        if status.state is not StreamState.RUNNING or self._gate.exists():
+            return status
+        still = {"state": StreamState.CATCHING_UP, "lag_events": status.events_replicated, "events_replicated": 0}
+        return status.model_copy(update=still)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--gate", type=Path, required=True)
+    given = parser.parse_args()
+
+    def ready() -> None:
+        print(f"listening on unix://{given.socket}", flush=True)
+
+    asyncio.run(serve(build_app({"memory": Behind(given.gate)}), given.socket, ready=ready))
+
+
+if __name__ == "__main__":
+    main()
