@@ -7,7 +7,7 @@ import sys
 
 CODE = """
 import asyncio, threading, time
-from replicator.dynamic import background
+from replicator.dynamic import event_loop
 
 make = asyncio.new_event_loop
 asyncio.new_event_loop = lambda: (time.sleep(0.2), make())[1]  # so that the others come while the first makes it
@@ -19,7 +19,7 @@ found, everybody = [], threading.Barrier(4)
 
 def call():
     everybody.wait()
-    found.append((background.submit(loop()).result(), id(background.connections(lambda key: None))))
+    found.append((event_loop.submit(loop()).result(), id(event_loop.connections(lambda key: None))))
 
 threads = [threading.Thread(target=call) for _ in range(everybody.parties)]
 for thread in threads:

@@ -69,7 +69,7 @@ def test_the_wire_half_loads_nothing_more() -> None:
         "replicator.plugin",
         "replicator.diagnostics",
         "replicator.property_values",
-        *(f"replicator.plugin.{name}" for name in ("_proto", "codec", "engine", "rpc")),
+        *(f"replicator.plugin.{name}" for name in ("_proto", "codec", "pulumi_engine", "rpc")),
     }
 
 

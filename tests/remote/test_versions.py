@@ -32,7 +32,7 @@ import asyncio, json, sys
 from replicator.errors import ReplicatorError
 from replicator.lifecycle import apply
 from replicator.lifecycle.config import parse_config
-from replicator.lifecycle.connections import Connections, StreamId
+from replicator.lifecycle.connect import Connections, StreamId
 from replicator.lifecycle.wait import Limits
 from replicator.model import Owner, Stream
 

@@ -39,7 +39,7 @@ def without_defaults_of_the_program(stream: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in stream.items() if key not in ("waitFor", "deletionProtection")}
 
 
-@pytest.mark.parametrize("marker", [StreamRecord(stream=declare()), WHOLE], ids=["least", "whole"])
+@pytest.mark.parametrize("record", [StreamRecord(stream=declare()), WHOLE], ids=["least", "whole"])
 def test_it_is_read_back_and_holds_nothing_that_connect_would_replace(record: StreamRecord) -> None:
     keys = record.keys(KIND)
     assert StreamRecord.read(keys, KIND) == record
@@ -105,7 +105,7 @@ def test_a_replay_is_found_and_changed_by_its_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rewinds", "cut_off"),
+    ("replays", "cut_off"),
     [
         ((), False),
         ((replay_record(applied=True),), False),

@@ -139,7 +139,7 @@ class StreamRecord(Model):
         replays = tuple(
             changed if replay_record.progress.key == key else replay_record for replay_record in self.replays
         )
-        return self.model_copy(update={"rewinds": replays})
+        return self.model_copy(update={"replays": replays})
 
     def fitted(self, config: Mapping[str, str], backend: str) -> Self | None:
         """Return the record with less of ended replays, the oldest first, as far as Connect needs it to write it.

@@ -159,7 +159,7 @@ ADMIN = StreamRecord(stream=declare(source={"adminAuthRef": "env://ADMIN_*", "au
 
 
 @pytest.mark.parametrize(
-    ("marker", "stored", "source", "there", "state", "told"),
+    ("record", "stored", "source", "there", "state", "told"),
     [
         (ALL, "orders=5", seen("orders=5"), copies("5"), RUNNING, None),
         (ALL, "orders=5", seen("orders=5"), copies("3"), RUNNING, None),  # the brokers have to find it thin
@@ -215,7 +215,7 @@ def test_what_is_not_told_of_a_topic_makes_the_lag_unknown(source: SourceView) -
 
 
 @pytest.mark.parametrize(
-    ("starts", "stored", "rewinds", "expected"),
+    ("starts", "stored", "replays", "expected"),
     [
         (None, "orders=5", (), None),
         ("", "orders=5,7", (), 12),
@@ -228,7 +228,7 @@ def test_what_is_not_told_of_a_topic_makes_the_lag_unknown(source: SourceView) -
 def test_offsets_are_counted_from_the_start(
     starts: str | None, stored: str, replays: tuple[ReplayRecord, ...], expected: int | None
 ) -> None:
-    record = MARKER.model_copy(update={"starts": starts, "rewinds": replays})
+    record = MARKER.model_copy(update={"starts": starts, "replays": replays})
     assert status_of(deployed(record), at(stored), Seen(None), NOON).events_replicated == expected
 
 
