@@ -52,11 +52,12 @@ lock: ## Renew requirements.lock from pyproject.toml (needs uv)
 	UV_PYTHON_DOWNLOADS=never uv export --quiet --format requirements.txt --locked --no-emit-workspace --no-header \
 	  -o requirements.lock
 
-check: venv ## Format, lint, types and layers
+check: venv ## Format, lint, types, layers and names
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/names.py
 
 unit: venv ## The fast tests: no engine, no Pulumi CLI
 	$(PYTEST) -m "not cli and not engine and not proof" tests
@@ -92,11 +93,9 @@ bench: venv ## Measure over floors, into build/bench.json (twenty minutes on two
 bench-check: bench ## Measure, and fail where a goal is missed
 	$(BIN)/python bench/check.py
 
-schema: venv ## Write schema.json and openapi.json from the models
+schema: venv ## Write schema.json from the models
 	$(BIN)/python -m replicator.plugin.schema > schema.json.new || { rm -f schema.json.new; exit 1; }
 	mv schema.json.new schema.json
-	$(BIN)/python -m replicator.remote.openapi > openapi.json.new || { rm -f openapi.json.new; exit 1; }
-	mv openapi.json.new provider/replicator/remote/openapi.json
 
 sdk: venv ## Write schema.json, its examples in each language, and sdk/ from it
 	$(BIN)/python tools/sdks.py

@@ -37,7 +37,7 @@ LONGEST_FIRST = (
     "tests/backends/sqlite/test_proof.py",
     "tests/backends/sqlite/test_slow.py",
     "tests/backends/sqlite/test_lag.py",
-    "tests/backends/sqlite/test_keeper.py",
+    "tests/backends/sqlite/test_stream_manager.py",
     "tests/e2e/test_interrupts.py",
     "tests/e2e/test_litestream.py",
     "tests/e2e/test_kafka_mirror.py",
@@ -120,7 +120,7 @@ def kafka(run_folder: Path) -> Pair:
     Names of topics, groups, users and connectors are therefore a test's own. Who stops or kills a worker runs one of
     their own beside it (`tools.kafka.cluster.Worker`), in a group of its own.
     """
-    from tools.kafka.keeper import keep
+    from tools.kafka.pair_daemon import keep
 
     return keep(run_folder / "kafka", run_folder / "users")
 

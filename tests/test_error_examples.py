@@ -28,9 +28,9 @@ import trustme
 from google.protobuf import struct_pb2
 from replicator.agent.policy import PolicyFile
 from replicator.backends.kafka_connect.connector import unreadable
+from replicator.backends.kafka_connect.deployed import read_record
 from replicator.backends.kafka_connect.mirror.driver import open_mirror
 from replicator.backends.kafka_connect.mirror.group_sync import group_finding
-from replicator.backends.kafka_connect.mirror.stream_reader import read_record
 from replicator.backends.kafka_connect.record import HEADER, StreamRecord
 from replicator.backends.settings import ConnectConfig
 from replicator.backends.sqlite.driver import SqliteDriver
@@ -207,7 +207,7 @@ async def _(lab: Lab) -> None:
         **StreamRecord(stream=lab.stream()).keys("kafka-mirror"),
         HEADER: '{"version": 3, "backend": "kafka-mirror"}',
     }
-    read_record(replace(unreadable("orders", ""), config=config))
+    read_record(replace(unreadable("orders", ""), config=config), "kafka-mirror")
 
 
 @raises("RPL-CONFIG-INVALID")

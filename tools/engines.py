@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, Python looks in tools/ alone
 from tests.engines import EngineMissing, EngineNotReady
 from tools.gobuild import BuildError, say
-from tools.kafka.keeper import end, keep
+from tools.kafka.pair_daemon import end, keep
 
 FOLDER = Path(__file__).resolve().parents[1] / "build" / "engines"
 

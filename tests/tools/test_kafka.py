@@ -35,8 +35,8 @@ from tests.kafka import (
 from tools.gobuild import BuildError
 from tools.kafka.cluster import SCRAM, Broker, Login, Worker, add_user
 from tools.kafka.jars import NAMES, POMS, checksums, collect, verify
-from tools.kafka.keeper import end, keep, running
 from tools.kafka.pair import Pair
+from tools.kafka.pair_daemon import end, keep, running
 from tools.kafka.process import find_jars, find_java
 from tools.kafka.tls import make_tls
 
@@ -137,7 +137,7 @@ class TestKeeper:
             assert keep(folder, users) == pair
             assert len(processes_of(folder / "run")) == 4
 
-            # A keeper that is killed takes its brokers with it, and the next one starts anew.
+            # A daemon that is killed takes its brokers with it, and the next one starts anew.
             os.kill(int((folder / "lock").read_text()), signal.SIGKILL)
             wait_until(lambda: not processes_of(folder / "run"), what="no broker is left")
             assert not running(folder)

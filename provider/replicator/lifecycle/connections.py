@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pkgutil import resolve_name
 
 from replicator.backends import REGISTRY, stream_id
 from replicator.backends.settings import BackendConfig
+from replicator.backends.shared.single_flight import SingleFlight
 from replicator.errors import InvalidStream
 from replicator.lifecycle.config import ProviderConfig
 from replicator.model import Stream
@@ -45,31 +45,6 @@ class StreamId:
         return f"{self.backend}/{self.region}/{self.name}"
 
 
-class _Listing:
-    """All streams of one Replicator, fetched once for everybody who asks within `max_age` seconds.
-
-    :param ask: `describe` or `overview`.
-    """
-
-    def __init__(self, ask: Callable[[], Awaitable[list[Description]]]) -> None:
-        self._ask = ask
-        self._fetch: asyncio.Task[dict[str, Description]] | None = None
-        self._started = 0.0
-
-    async def get(self, max_age: float) -> dict[str, Description]:
-        fetch = self._fetch
-        if fetch is None or time.monotonic() - self._started > max_age or (fetch.done() and fetch.exception()):
-            self._started = time.monotonic()
-            fetch = self._fetch = asyncio.create_task(self._all())
-        return await asyncio.shield(fetch)
-
-    async def _all(self) -> dict[str, Description]:
-        return {item.name: item for item in await self._ask()}
-
-    def forget(self) -> None:
-        self._fetch = None
-
-
 class _Opened:
     """A Replicator with its shared listings.
 
@@ -79,8 +54,12 @@ class _Opened:
 
     def __init__(self, replicator: Replicator) -> None:
         self.replicator = replicator
-        self.measured = _Listing(replicator.describe)
-        self.listed = _Listing(replicator.overview)
+        self.measured = SingleFlight(partial(_by_name, replicator.describe), 0.0, keep_errors=False)
+        self.listed = SingleFlight(partial(_by_name, replicator.overview), 0.0, keep_errors=False)
+
+
+async def _by_name(ask: Callable[[], Awaitable[list[Description]]]) -> dict[str, Description]:
+    return {item.name: item for item in await ask()}
 
 
 Connect = Callable[[str, str], Replicator]

@@ -1,4 +1,4 @@
-"""The operations of the seam as one table. Server, client and the OpenAPI document all read it.
+"""The operations of the seam as one table. It is the contract: server and client both read it.
 
 A path holds `{kind}` and those arguments that name something; every other argument is a field of the body.
 """
@@ -72,14 +72,12 @@ class Operation(Generic[T]):
     :param path: the path, with `{…}` where an argument goes; `{key:path}` may hold slashes.
     :param result: the type of the answer.
     :param body: the arguments that are not in the path; `None` where all of them are.
-    :param summary: one sentence for the OpenAPI document.
     """
 
     method: str
     verb: str
     path: str
     result: type[T]
-    summary: str
     body: type[Model] | None = None
 
     @cached_property
@@ -174,15 +172,12 @@ class Info(Model):
 
 _STREAM = "/v1/{kind}/streams/{name}"
 
-UPSERT_STREAM: Operation[None] = Operation(
-    "upsert_stream", "PUT", "/v1/{kind}/streams", type(None), "Make a stream, or make it as given.", StreamBody
-)
+UPSERT_STREAM: Operation[None] = Operation("upsert_stream", "PUT", "/v1/{kind}/streams", type(None), StreamBody)
 ADOPT_STREAM: Operation[Adoption] = Operation(
     "adopt_stream",
     "POST",
     "/v1/{kind}/adoptions",
     Adoption,
-    "Make a stream over what another manager of the engine left.",
     AdoptBody,
 )
 DELETE_STREAM: Operation[bool] = Operation(
@@ -190,41 +185,51 @@ DELETE_STREAM: Operation[bool] = Operation(
     "DELETE",
     _STREAM,
     bool,
-    "Remove a stream and its replication state; false where the owner's token is stale, and nothing was touched.",
     DeleteBody,
 )
 LIST_STREAMS: Operation[list[Stream]] = Operation(
-    "list_streams", "GET", "/v1/{kind}/streams", list[Stream], "Every stream that is on record."
+    "list_streams",
+    "GET",
+    "/v1/{kind}/streams",
+    list[Stream],
 )
 GET_STATUS: Operation[StreamStatus] = Operation(
-    "get_status", "GET", f"{_STREAM}/status", StreamStatus, "The status of one stream, measured now."
+    "get_status",
+    "GET",
+    f"{_STREAM}/status",
+    StreamStatus,
 )
 PAUSE: Operation[None] = Operation(
-    "pause", "POST", f"{_STREAM}/pause", type(None), "Stop moving data and keep the checkpoint."
+    "pause",
+    "POST",
+    f"{_STREAM}/pause",
+    type(None),
 )
 RESUME: Operation[None] = Operation(
-    "resume", "POST", f"{_STREAM}/resume", type(None), "Go on from the checkpoint and lose nothing, or refuse."
+    "resume",
+    "POST",
+    f"{_STREAM}/resume",
+    type(None),
 )
 REPLAY: Operation[ReplayProgress] = Operation(
     "replay",
     "POST",
     f"{_STREAM}/replays",
     ReplayProgress,
-    "Start a replay, or return the one with this key.",
     ReplayBody,
 )
 GET_REPLAY: Operation[ReplayProgress] = Operation(
-    "get_replay", "GET", f"{_STREAM}/replays/{{key:path}}", ReplayProgress, "The record of a replay."
+    "get_replay",
+    "GET",
+    f"{_STREAM}/replays/{{key:path}}",
+    ReplayProgress,
 )
-PLAN_REPLAY: Operation[ReplayPlan] = Operation(
-    "plan_replay", "POST", f"{_STREAM}/replay-plan", ReplayPlan, "What a replay would do; changes nothing.", PlanBody
-)
+PLAN_REPLAY: Operation[ReplayPlan] = Operation("plan_replay", "POST", f"{_STREAM}/replay-plan", ReplayPlan, PlanBody)
 PREFLIGHT: Operation[list[Finding]] = Operation(
     "preflight",
     "POST",
     "/v1/{kind}/preflight",
     list[Finding],
-    "Look at the live source and destination; changes nothing.",
     StreamBody,
 )
 DESCRIBE: Operation[list[Description]] = Operation(
@@ -232,7 +237,6 @@ DESCRIBE: Operation[list[Description]] = Operation(
     "POST",
     "/v1/{kind}/describe",
     list[Description],
-    "Declaration, status and objects of the named streams, in one listing.",
     DescribeBody,
 )
 OVERVIEW: Operation[list[Description]] = Operation(
@@ -240,7 +244,6 @@ OVERVIEW: Operation[list[Description]] = Operation(
     "GET",
     "/v1/{kind}/overview",
     list[Description],
-    "Every stream by the engine's own listing alone: what takes a question about each stream is null.",
 )
 
 IDENTITY: Operation[str | None] = Operation(
@@ -248,7 +251,6 @@ IDENTITY: Operation[str | None] = Operation(
     "GET",
     "/v1/{kind}/identity",
     str | None,  # type: ignore[arg-type]
-    "What tells this engine from another one at the same address; null where nothing does.",
 )
 
 OPERATIONS: tuple[Operation[Any], ...] = (

@@ -18,7 +18,7 @@ from replicator.backends.kafka.admin import RECENT
 from replicator.backends.kafka_connect.cluster import ConnectCluster
 from replicator.backends.kafka_connect.mirror.driver import KafkaMirror
 from replicator.backends.kafka_connect.mirror.peer_clusters import HOLDS, PeerClusters
-from replicator.backends.kafka_connect.mirror.reservations import PendingChanges
+from replicator.backends.kafka_connect.reservations import PendingChanges
 from replicator.backends.kafka_connect.rest import Access, ConnectRest
 from replicator.backends.settings import DEFAULT_ALIASES
 from replicator.model import Checkpoint, Stream, StreamState, StreamStatus, token_digest

@@ -27,7 +27,7 @@ class Careless(Surroundings):
 async def create(address: str, stream: Stream, *, careless: bool) -> str:
     driver = open_mirror(address, ConnectConfig(address=address))
     if careless:
-        driver._surroundings.__class__ = Careless
+        driver._recipe._surroundings.__class__ = Careless  # type: ignore[attr-defined]
     try:
         await driver.upsert_stream(stream)
     except ReplicatorError as error:

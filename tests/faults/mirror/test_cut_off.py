@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from replicator.backends.kafka_connect.cluster import ConnectCluster
-from replicator.backends.kafka_connect.mirror.connectors import Side
-from replicator.backends.kafka_connect.mirror.creating import Creating
+from replicator.backends.kafka_connect.creating import Creating
 from replicator.backends.kafka_connect.mirror.driver import KafkaMirror
 from replicator.backends.kafka_connect.record import StreamRecord
 
@@ -49,8 +48,8 @@ async def test_converges(fault: str, subject: str, mirror_matrix: Matrix) -> Non
 class RunsAtOnce(Creating):
     """Creates a connector that runs before its start is set."""
 
-    async def _create_first(self, record: StreamRecord, side: Side) -> bool:
-        created = await super()._create_first(record, side)
+    async def _create_first(self, record: StreamRecord, facts: Any) -> bool:
+        created = await super()._create_first(record, facts)
         await self._cluster.resume(record.stream.name, 30)
         return created
 
@@ -60,7 +59,7 @@ class StartsAtOnce(KafkaMirror):
 
     def __init__(self, cluster: ConnectCluster, address: str, **rest: Any) -> None:
         super().__init__(cluster, address, **rest)
-        self._creating = RunsAtOnce(cluster, self._streams, self._starts, self._surroundings, self._aliases)
+        self._creating = RunsAtOnce(cluster, self._streams, self._recipe)
 
 
 async def test_the_matrix_finds_a_stream_that_runs_before_its_start_is_set(shared: MirrorEnv) -> None:

@@ -37,6 +37,7 @@ from replicator.backends.kafka_connect.validation import (
     read_validation,
 )
 from replicator.backends.shared.poller import Poller
+from replicator.backends.shared.single_flight import SingleFlight
 from replicator.errors import EngineRefused, EngineUnavailable, NotOurs, ReplicatorError, StreamNotFound, WaitTimeout
 
 __all__ = [
@@ -58,6 +59,9 @@ CHANGES = 16
 
 READS = 16
 """Positions asked for at the same time: more are answered no sooner."""
+
+RECENT = 1.0
+"""Seconds for which an answer about the whole cluster holds."""
 
 PATIENCE = 15.0
 """Seconds in which a call is tried again; a worker restarts in 7."""
@@ -87,6 +91,7 @@ class ConnectCluster:
     Errors of `ConnectRest.call` may come from each method; they are not repeated there.
 
     :param patience: seconds after the start of a call in which it may be tried again.
+    :ivar recent_identity: what `identity` has answered within `RECENT` seconds.
     """
 
     def __init__(self, rest: ConnectRest, *, patience: float = PATIENCE) -> None:
@@ -97,6 +102,7 @@ class ConnectCluster:
         self._looks = Poller(self._listing.connectors, _TOGETHER)
         self._free = asyncio.Semaphore(CHANGES)
         self._free_to_read = asyncio.Semaphore(READS)
+        self.recent_identity = SingleFlight(self.identity, RECENT)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def aclose(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError
 
 from replicator.backends.kafka.positions import Offsets, read
-from replicator.errors import RecordUnreadable
+from replicator.errors import RecordUnreadable, ReplayRefused
 from replicator.model import OF_THE_PROGRAM, Checkpoint, Model, Stream
 from replicator.replicator import ReplayProgress
 
@@ -33,6 +33,7 @@ KEPT_REPLAYS = 20
 CONFIG_LIMIT = 512 * 1024
 """Bytes of a connector's configuration, as Connect writes it. Its producer takes 1 MiB, and the configuration of a task
 is one record too, which names each partition besides."""
+UNFINISHED = "it is half made: where it begins is not set yet, which pulumi up does"
 _LONG_START = 256  # characters of a start that is kept as it is
 
 
@@ -176,6 +177,12 @@ class StreamRecord(Model):
         later = {name: wire["stream"].pop(name) for name in _SINCE_2 if name in wire["stream"]}
         header = Header(version=VERSION, backend=backend, stream=later, starts=self.starts)
         return {KEY: _text(wire), HEADER: _text(header.wire())}
+
+
+def refuse_unfinished(record: StreamRecord) -> None:
+    """Raise `ReplayRefused` where the start of the stream is not set yet."""
+    if record.creating:
+        raise ReplayRefused(UNFINISHED, stream=record.stream.name, fix="run pulumi up, which finishes it")
 
 
 def _size(config: Mapping[str, str]) -> int:

@@ -1,8 +1,9 @@
-"""One question for everybody who asks at the same time: an `up` of a hundred streams asks the same of a cluster."""
+"""One question for all who ask at the same time: an `up` of a hundred streams asks the same of a cluster."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import Context
@@ -14,28 +15,38 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """The answer to one question, or the error that it raised, as long as it is recent.
+    """The answer to one question, kept while it is recent.
 
     :param ask: the question.
-    :param max_age: seconds, counted from when it was asked; from the error where there was one, since a time-out may
-        take longer than that.
+    :param max_age: seconds for which an answer is recent, from when it was asked for.
+    :param keep_errors: keep an error as long as an answer, from when it was raised, since a time-out may take longer
+        than that. Without it, only those who wait for the answer get the error.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[T]], max_age: float) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[T]], max_age: float, *, keep_errors: bool = True) -> None:
         self._ask = ask
         self._max_age = max_age
-        self._good_until = 0.0
+        self._keep_errors = keep_errors
+        self._asked = 0.0
         self._answer: asyncio.Task[T] | None = None
 
-    async def get(self) -> T:
-        """The answer. A caller that is cancelled does not take it from the others."""
-        if self._answer is None or time.monotonic() > self._good_until:
-            self._good_until = time.monotonic() + self._max_age
+    async def get(self, max_age: float | None = None) -> T:
+        """Return the answer. A caller that is cancelled does not take it from the others.
+
+        :param max_age: seconds, for this caller.
+        """
+        age = time.monotonic() - self._asked
+        if self._answer is None or age > (self._max_age if max_age is None else max_age):
+            self._asked = time.monotonic()
             self._answer = asyncio.create_task(self._whole(), context=Context())  # all callers share it
         return await asyncio.shield(self._answer)
 
+    def forget(self) -> None:
+        """Discard the last answer, so that the next caller asks again."""
+        self._answer = None
+
     def forget_error(self) -> None:
-        """Discard the last answer if it was an error, so that the next caller asks again."""
+        """Discard the last answer if it was an error."""
         answer = self._answer
         if answer is not None and answer.done() and (answer.cancelled() or answer.exception() is not None):
             self._answer = None
@@ -43,6 +54,9 @@ class SingleFlight(Generic[T]):
     async def _whole(self) -> T:
         try:
             return await self._ask()
-        except ReplicatorError:
-            self._good_until = time.monotonic() + self._max_age
+        except Exception as error:
+            if not self._keep_errors:
+                self._asked = -math.inf
+            elif isinstance(error, ReplicatorError):
+                self._asked = time.monotonic()
             raise

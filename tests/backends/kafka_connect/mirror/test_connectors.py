@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from replicator.backends.kafka_connect.mirror.connectors import BACKEND, Parts, Side, build, part_names
+from replicator.backends.kafka_connect.deployed import Parts
+from replicator.backends.kafka_connect.mirror.connectors import BACKEND, Side, build, part_names
 from replicator.backends.kafka_connect.record import KEY, PART_OF, StreamRecord
 from replicator.backends.settings import DEFAULT_ALIASES
 from replicator.errors import Unsupported
@@ -37,12 +38,12 @@ WEST_LOGIN = (
 
 
 def built(side: Side = Side.DESTINATION, **changes: Any) -> Parts:
-    return build(StreamRecord(stream=declare(**changes)), side, DEFAULT_ALIASES)
+    return build(StreamRecord(stream=declare(**changes), side=side.value), DEFAULT_ALIASES)
 
 
 def test_a_mirror_is_one_connector_that_copies_bytes_and_holds_the_record() -> None:
     record = StreamRecord(stream=declare(exclude=["a.*"]), source_cluster="id")
-    parts = build(record, Side.DESTINATION, DEFAULT_ALIASES)
+    parts = build(record, DEFAULT_ALIASES)
     assert parts.others == {}
     expected = {
         "connector.class": "org.apache.kafka.connect.mirror.MirrorSourceConnector",
@@ -57,12 +58,10 @@ def test_a_mirror_is_one_connector_that_copies_bytes_and_holds_the_record() -> N
         "emit.offset-syncs.enabled": "false",
         "heartbeats.replication.enabled": "false",
     }
-    assert expected.items() <= parts.source.items()
-    assert parts.source["topics.exclude"].split(",")[-1] == r"a\.[^.]*"
-    assert StreamRecord.read(parts.source, BACKEND) == StreamRecord(
-        stream=record.stream.recorded(), source_cluster="id"
-    )
-    assert not [key for key in parts.source if key.startswith("producer.override.")]
+    assert expected.items() <= parts.main.items()
+    assert parts.main["topics.exclude"].split(",")[-1] == r"a\.[^.]*"
+    assert StreamRecord.read(parts.main, BACKEND) == StreamRecord(stream=record.stream.recorded(), source_cluster="id")
+    assert not [key for key in parts.main if key.startswith("producer.override.")]
 
 
 @pytest.mark.parametrize(
@@ -81,8 +80,8 @@ def test_a_mirror_is_one_connector_that_copies_bytes_and_holds_the_record() -> N
 def test_options_are_passed_on_and_our_own_is_not(changes: dict[str, Any], expected: dict[str, str]) -> None:
     options = {**changes.get("options", {}), "worker.cluster": "destination"}
     parts = built(**{**changes, "options": options})
-    assert expected.items() <= parts.source.items()
-    assert "worker.cluster" not in parts.source
+    assert expected.items() <= parts.main.items()
+    assert "worker.cluster" not in parts.main
 
 
 @pytest.mark.parametrize("side", Side)
@@ -94,8 +93,8 @@ def test_group_offsets_and_heartbeats_are_connectors_beside_it_that_name_it(side
     for config in parts.others.values():
         assert config[PART_OF] == "orders"
         assert KEY not in config
-    assert "emit.offset-syncs.enabled" not in parts.source
-    for config in (parts.source, parts.others[checkpoint]):
+    assert "emit.offset-syncs.enabled" not in parts.main
+    for config in (parts.main, parts.others[checkpoint]):
         assert config["offset-syncs.topic.location"] == "target"
 
 
@@ -106,13 +105,13 @@ def test_only_what_is_asked_for_is_there(option: dict[str, Any], names: list[int
 
 def test_settings_of_syncs_go_where_there_are_syncs() -> None:
     factor = {"offset-syncs.topic.replication.factor": 1}
-    assert not [key for key in built(options=factor).source if key.startswith("offset-syncs.")]
-    assert built(options=factor | GROUPS).source["offset-syncs.topic.replication.factor"] == "1"
+    assert not [key for key in built(options=factor).main if key.startswith("offset-syncs.")]
+    assert built(options=factor | GROUPS).main["offset-syncs.topic.replication.factor"] == "1"
 
 
 def test_on_the_sources_cluster_every_connector_writes_to_the_destination() -> None:
     parts = built(Side.SOURCE, options=EVERYTHING, **SECURE)
-    for config in (parts.source, *parts.others.values()):
+    for config in (parts.main, *parts.others.values()):
         overrides = {key: value for key, value in config.items() if key.startswith("producer.override.")}
         assert overrides == {
             "producer.override.bootstrap.servers": "west:9093",
@@ -125,19 +124,19 @@ def test_on_the_sources_cluster_every_connector_writes_to_the_destination() -> N
 @pytest.mark.parametrize("side", Side)
 def test_logins_are_placeholders_of_the_mirrors_own_role(side: Side) -> None:
     parts = built(side, options=EVERYTHING, **SECURE)
-    for config in (parts.source, *parts.others.values()):
+    for config in (parts.main, *parts.others.values()):
         assert config["source.cluster.security.protocol"] == "SASL_SSL"
         assert config["source.cluster.ssl.truststore.location"] == "/etc/east.pem"
         assert config["source.cluster.sasl.jaas.config"] == EAST_LOGIN
         assert config["target.cluster.sasl.jaas.config"] == WEST_LOGIN
         logins = {key for key, value in config.items() if "${" in value}
         assert {key.rpartition(".")[0].rpartition(".")[2] for key in logins} == {"jaas"}
-    assert "$" not in parts.source[KEY]
+    assert "$" not in parts.main[KEY]
 
 
 def test_an_alias_of_the_worker_takes_the_place_of_the_usual_one() -> None:
-    parts = build(StreamRecord(stream=declare(**SECURE)), Side.DESTINATION, {**DEFAULT_ALIASES, "env": "vars"})
-    assert '"${vars:EAST_PASSWORD}"' in parts.source["source.cluster.sasl.jaas.config"]
+    parts = build(StreamRecord(stream=declare(**SECURE)), {**DEFAULT_ALIASES, "env": "vars"})
+    assert '"${vars:EAST_PASSWORD}"' in parts.main["source.cluster.sasl.jaas.config"]
 
 
 @pytest.mark.parametrize(

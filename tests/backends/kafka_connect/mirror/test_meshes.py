@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from replicator.backends.kafka_connect.deployed import Listed
 from replicator.backends.kafka_connect.mirror import surroundings
 from replicator.backends.kafka_connect.mirror.foreign_mirrors import ForeignMirrors
 from replicator.backends.kafka_connect.mirror.globs import common
 from replicator.backends.kafka_connect.mirror.peer_clusters import Look
-from replicator.backends.kafka_connect.mirror.reservations import PendingChanges
 from replicator.backends.kafka_connect.mirror.routes import ClusterIdentity, Route, _Search, refuse_circle
-from replicator.backends.kafka_connect.mirror.stream_reader import Listed
 from replicator.backends.kafka_connect.record import StreamRecord
+from replicator.backends.kafka_connect.reservations import PendingChanges
 from replicator.errors import InvalidStream
 
 from tests.backends.kafka_connect.mirror.builders import IDENTITY, declare

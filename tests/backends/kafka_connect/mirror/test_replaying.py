@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from replicator.backends.kafka_connect import record
 from replicator.backends.kafka_connect.cluster import ConnectCluster
-from replicator.backends.kafka_connect.mirror.replay_executor import ReplayExecutor
+from replicator.backends.kafka_connect.replay_executor import ReplayExecutor
 from replicator.errors import (
     EngineRefused,
     EngineUnavailable,

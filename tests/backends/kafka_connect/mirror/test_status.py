@@ -10,11 +10,12 @@ import pytest
 from replicator.backends.kafka.admin import Found, Topic
 from replicator.backends.kafka.positions import Partition, write
 from replicator.backends.kafka_connect.connector import Offset
+from replicator.backends.kafka_connect.deployed import DeployedStream
+from replicator.backends.kafka_connect.failures import HOUR, Failures
 from replicator.backends.kafka_connect.mirror.copies import Copies
-from replicator.backends.kafka_connect.mirror.driver import _moves
-from replicator.backends.kafka_connect.mirror.failures import HOUR, Failures
+from replicator.backends.kafka_connect.mirror.recipe import moves
 from replicator.backends.kafka_connect.mirror.source_view import SourceView, lag_of
-from replicator.backends.kafka_connect.mirror.status import DeployedStream, Seen, gaps, is_done, next_offsets, status_of
+from replicator.backends.kafka_connect.mirror.status import Seen, gaps, is_done, next_offsets, status_of
 from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord
 from replicator.errors import DestinationDenied, EngineRefused
 from replicator.model import StreamState
@@ -144,6 +145,8 @@ def test_the_state_is_that_of_the_worst_part(
 
 COPY = "source.orders"
 ALL = StreamRecord(stream=declare(), topics={"orders": "orders"}, starts="")
+FROM_THE_END = StreamRecord(stream=declare(mode="cdc"))
+TRANSFORMED = StreamRecord(stream=declare(options={"transforms": "x"}))
 
 
 def copies(ends: str, *, partitions: int | None = None, **rest: Any) -> Copies:
@@ -175,8 +178,8 @@ ADMIN = StreamRecord(stream=declare(source={"adminAuthRef": "env://ADMIN_*", "au
         (ALL, "orders=5", seen("orders=5"), copies("", hidden={COPY}), RUNNING, None),
         (ALL, "orders=5", seen("orders=5"), None, RUNNING, None),
         (ALL.model_copy(update={"starts": "orders=5"}), "orders=5", seen("orders=5"), copies("0"), RUNNING, None),
-        (StreamRecord(stream=declare(mode="cdc")), "orders=5", seen("orders=5"), copies("0"), RUNNING, None),  # start unknown
-        (StreamRecord(stream=declare(options={"transforms": "x"})), "orders=5", seen("orders=5"), copies("0"), RUNNING, None),
+        (FROM_THE_END, "orders=5", seen("orders=5"), copies("0"), RUNNING, None),  # where it began is unknown
+        (TRANSFORMED, "orders=5", seen("orders=5"), copies("0"), RUNNING, None),
         (ALL, "", seen("", hidden={"orders"}), copies(""), FAILED, "may not read orders at the source (or it does not"),
         (ALL, "orders=5", replace(seen("orders=5"), topics=UNREADABLE), copies("5"), FAILED, "may not read orders at"),
         (ADMIN, "orders=5", seen("", hidden={"orders"}), copies(""), CATCHING_UP, "adminAuthRef may not read orders"),
@@ -339,7 +342,7 @@ OTHER = "kafka://other:9092"
 
 
 @pytest.mark.parametrize(
-    ("change", "clusters", "moves"),
+    ("change", "clusters", "elsewhere"),
     [
         ({}, ("e", "w"), False),
         ({"exclude": ["x"]}, ("e", "w"), False),
@@ -359,15 +362,15 @@ OTHER = "kafka://other:9092"
     ],
 )
 def test_positions_hold_only_for_the_same_topics_at_both_ends(
-    change: dict[str, Any], clusters: tuple[str | None, str | None], moves: bool
+    change: dict[str, Any], clusters: tuple[str | None, str | None], elsewhere: bool
 ) -> None:
     old = StreamRecord(stream=declare(), source_cluster="e", destination_cluster="w")
     new = StreamRecord(stream=declare(**change), source_cluster=clusters[0], destination_cluster=clusters[1])
-    assert _moves(old, new) is moves
+    assert moves(old, new) is elsewhere
 
 
 @pytest.mark.parametrize("end", ["source", "destination"])
 def test_positions_of_clusters_that_were_never_seen_hold_for_one_address_only(end: str) -> None:
     old = StreamRecord(stream=declare())
-    assert not _moves(old, StreamRecord(stream=declare(exclude=["x"])))
-    assert _moves(old, StreamRecord(stream=declare(**{end: {"uri": OTHER}})))
+    assert not moves(old, StreamRecord(stream=declare(exclude=["x"])))
+    assert moves(old, StreamRecord(stream=declare(**{end: {"uri": OTHER}})))

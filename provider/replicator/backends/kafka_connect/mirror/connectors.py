@@ -8,13 +8,13 @@ their own. Seen on MirrorMaker 2 4.3: records go where the worker's producer wri
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 from replicator.backends.kafka.endpoint import KafkaEndpoint, kafka_endpoint
+from replicator.backends.kafka_connect.deployed import Parts
 from replicator.backends.kafka_connect.mirror.topics import Naming, exclude_patterns, include_patterns
 from replicator.backends.kafka_connect.placeholders import placeholders
-from replicator.backends.kafka_connect.record import PART_OF, RECORD_KEYS, StreamRecord
+from replicator.backends.kafka_connect.record import PART_OF, StreamRecord
 from replicator.model import Stream
 
 BACKEND = "kafka-mirror"
@@ -42,33 +42,16 @@ class Side(StrEnum):
     DESTINATION = "destination"
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The connectors of a stream.
-
-    :param source: the configuration of the one that holds the record.
-    :param others: those beside it, by name.
-    """
-
-    source: dict[str, str]
-    others: dict[str, dict[str, str]]
-
-    def with_record_of(self, config: Mapping[str, str]) -> Parts:
-        """Return the parts with the record as it stands in a configuration, be it of an earlier release."""
-        own = {key: value for key, value in self.source.items() if key not in RECORD_KEYS}
-        return Parts({**own, **{key: config[key] for key in RECORD_KEYS & config.keys()}}, self.others)
-
-
-def build(record: StreamRecord, side: Side, aliases: Mapping[str, str]) -> Parts:
+def build(record: StreamRecord, aliases: Mapping[str, str]) -> Parts:
     """The configurations of a stream's connectors.
 
     :param aliases: names of the worker's ConfigProviders, by scheme of reference.
     """
     stream = record.stream
-    common = _common(stream, side, aliases)
+    common = _common(stream, Side(record.side), aliases)
     groups, heartbeats = is_on(stream, GROUPS), is_on(stream, HEARTBEATS)
     own = common if groups else {key: value for key, value in common.items() if not key.startswith(_SYNC_SETTINGS)}
-    source = {
+    main = {
         **own,
         "connector.class": SOURCE_CLASS,
         "topics": ",".join(include_patterns(stream.include)),
@@ -85,7 +68,7 @@ def build(record: StreamRecord, side: Side, aliases: Mapping[str, str]) -> Parts
         others[checkpoint] = _part(stream, common, CHECKPOINT_CLASS)
     if heartbeats:
         others[heartbeat] = _part(stream, common, HEARTBEAT_CLASS)
-    return Parts(source, others)
+    return Parts(main, others)
 
 
 def part_names(name: str) -> tuple[str, str]:

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from replicator.backends.kafka_connect.cluster import ConnectCluster
+from replicator.backends.kafka_connect.deployed import Listed, sort
+from replicator.backends.kafka_connect.mirror.connectors import BACKEND
 from replicator.backends.kafka_connect.mirror.foreign_mirrors import ForeignMirrorReader, ForeignMirrors, is_mirror
 from replicator.backends.kafka_connect.mirror.routes import Route
-from replicator.backends.kafka_connect.mirror.stream_reader import Listed, sort
 from replicator.backends.shared.poller import Poller
 from replicator.backends.shared.single_flight import SingleFlight
 from replicator.errors import ReplicatorError
@@ -66,7 +67,7 @@ class Mirrors:
 
     async def _look(self) -> Look:
         connectors = await self._cluster.listing()
-        listed = sort(connectors.values())
+        listed = sort(connectors.values(), BACKEND)
         others = [item for item in connectors.values() if is_mirror(item) and item.name not in listed.streams]
         foreign = ForeignMirrors((), {})
         if others:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from replicator.backends.kafka.admin import KafkaAdmin
 from replicator.backends.kafka.positions import Offsets, Partition, checkpoint, read, write
 from replicator.backends.kafka_connect.mirror.source_view import SourceView
-from replicator.backends.kafka_connect.mirror.status import UNFINISHED, describe_gaps, gaps, is_new
+from replicator.backends.kafka_connect.mirror.status import describe_gaps, gaps, is_new
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.capabilities import KAFKA_MIRROR, No
 from replicator.errors import ReplayNotRetained, ReplayRefused, Unsupported
@@ -89,12 +89,6 @@ async def resolve(
     made_again = {topic for topic in ids if is_new(source.topics[topic], record.topics.get(topic))}
     plan = _plan(source, stored, moved, until, made_again, start, chosen, name)
     return Start(plan, moved, until, ids)
-
-
-def refuse_unfinished(record: StreamRecord) -> None:
-    """Raise `ReplayRefused` where the start of the stream is not set yet."""
-    if record.creating:
-        raise ReplayRefused(UNFINISHED, stream=record.stream.name, fix="run pulumi up, which finishes it")
 
 
 def refuse_gaps(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from replicator.backends.kafka.positions import Offsets, Partition, write
 from replicator.backends.kafka_connect.cluster import ConnectCluster
+from replicator.backends.kafka_connect.connector_states import SEEN_WITHIN
 from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterClients
-from replicator.backends.kafka_connect.mirror.connector_states import SEEN_WITHIN
 from replicator.backends.kafka_connect.mirror.connectors import WORKER_CLUSTER
 from replicator.backends.kafka_connect.mirror.declarations import begins_at_the_beginning
 from replicator.backends.kafka_connect.mirror.replay_planner import resolve
@@ -52,10 +52,6 @@ class StartPositions:
             raise
         return {**end, **found.offsets}
 
-    async def kept(self, stream: Stream) -> Offsets:
-        """Return the offsets that Connect kept for a mirror that is created and stopped."""
-        return await self._streams.positions(stream)
-
     async def earliest(self, stream: Stream) -> Offsets | None:
         """Return the oldest offsets that the source retains of what a mirror takes; `None` where it cannot be seen."""
         try:
@@ -74,7 +70,7 @@ class StartPositions:
         again. Those of partitions that the destination lacks are forgotten where the mirror begins at the beginning.
         Raise `ReplayNotRetained` where the source retains no longer what comes after the others.
 
-        :param kept: what `kept` gives.
+        :param kept: what Connect has stored for the name.
         """
         stream = record.stream
         if kept and stream.start_from is not None:

@@ -8,45 +8,19 @@ from datetime import UTC, datetime
 
 from replicator.backends.kafka.admin import Topic
 from replicator.backends.kafka.positions import Offsets, Partition, checkpoint, read, write
-from replicator.backends.kafka_connect.cluster import Connector, Offset
+from replicator.backends.kafka_connect.cluster import Offset
+from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.mirror.cluster_identity import AGAIN
-from replicator.backends.kafka_connect.mirror.connectors import BACKEND, Side
+from replicator.backends.kafka_connect.mirror.connectors import BACKEND
 from replicator.backends.kafka_connect.mirror.copies import Copies, lacking, lost, replay_start
 from replicator.backends.kafka_connect.mirror.source_view import READ_WITHIN, SourceView, copied_until, lag_of
 from replicator.backends.kafka_connect.mirror.topics import Naming, some
-from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord
+from replicator.backends.kafka_connect.record import UNFINISHED, ReplayRecord, StreamRecord
 from replicator.errors import DestinationDenied
 from replicator.model import Checkpoint, StreamState, StreamStatus
 
 _LSN_SHOWN = 400
 """Characters of a start that a text has room for."""
-UNFINISHED = "it is half made: where it begins is not set yet, which pulumi up does"
-
-
-@dataclass(frozen=True, slots=True)
-class DeployedStream:
-    """A stream as the Connect cluster holds it.
-
-    :param others: its connectors beside the one that has the record.
-    """
-
-    connector: Connector
-    record: StreamRecord
-    others: tuple[Connector, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return self.record.stream.name
-
-    @property
-    def side(self) -> Side:
-        """Where the worker stands. Somebody may have taken out the override, without which a mirror loops."""
-        return Side(self.record.side)
-
-    @property
-    def all(self) -> tuple[Connector, ...]:
-        """Every connector of the stream."""
-        return (self.connector, *self.others)
 
 
 def next_offsets(offsets: Sequence[Offset], alias: str) -> dict[Partition, int]:
@@ -88,13 +62,10 @@ class Seen:
     rebuilt: str | None = None
 
 
-def status_of(
-    deployed: DeployedStream, stored: Offsets, seen: Seen, now: datetime, failures: int | None = None
-) -> StreamStatus:
+def status_of(deployed: DeployedStream, stored: Offsets, seen: Seen, now: datetime) -> StreamStatus:
     """The status of one stream.
 
     :param stored: next offsets, for every partition of which something was copied.
-    :param failures: how many failures of its connectors and tasks were seen within the last hour.
     """
     source = None if seen.rebuilt else seen.source
     lag = lag_of(stored, source) if source and not source.hidden and not source.untold else None
@@ -114,7 +85,6 @@ def status_of(
         lag_seconds=_age(behind, source, now),
         lag_events=behind,
         events_replicated=replicated(deployed.record, stored),
-        errors_last_hour=failures,
         last_error=error or "; ".join([*_waits(deployed, source, absent, lag), *seen.unseen]) or None,
     )
 
@@ -125,8 +95,8 @@ def outline_of(deployed: DeployedStream, refused: str | None = None, unanswered:
     :param refused: why Connect does not tell its positions.
     :param unanswered: why it is not known whether Connect tells them, which is no failure of the stream.
     """
-    error = _trace(deployed, {}, None) or refused
-    state = StreamState.FAILED if error else _running_state(deployed)
+    error = deployed.trace or refused
+    state = StreamState.FAILED if error else deployed.state
     return StreamStatus(name=deployed.name, state=state, last_error=error or unanswered)
 
 
@@ -180,11 +150,9 @@ def replicated(record: StreamRecord, stored: Offsets) -> int | None:
 
 def _trace(deployed: DeployedStream, stored: Offsets, lag: Mapping[Partition, int] | None) -> str | None:
     """Why a connector failed, and which topics wait for it."""
-    failed = (connector for connector in deployed.all if connector.failed)
-    trace = next((one.trace or "the connector failed, and Connect gives no reason" for one in failed), None)
-    if trace is None or not lag:
-        return trace
-    return f"{trace}; not copied: {some([f'{at} from offset {stored.get(at, 0)}' for at in sorted(lag)])}"
+    if deployed.trace is None or not lag:
+        return deployed.trace
+    return f"{deployed.trace}; not copied: {some([f'{at} from offset {stored.get(at, 0)}' for at in sorted(lag)])}"
 
 
 def _faults(deployed: DeployedStream, stored: Offsets, source: SourceView, copies: Copies | None) -> list[str]:
@@ -258,23 +226,6 @@ def _checkpoint(stored: Offsets, source: SourceView | None) -> Checkpoint | None
     return found and found.model_copy(update={"wall": _time(until or 0)})
 
 
-def standstill(deployed: DeployedStream) -> str | None:
-    """Why a replay that is under way does not go on."""
-    state = _running_state(deployed)
-    if state is StreamState.PAUSED:
-        return "the stream is paused; the replay runs when it is resumed"
-    return (error := _trace(deployed, {}, None)) and f"the stream failed: {error}"
-
-
-def _running_state(deployed: DeployedStream) -> StreamState:
-    """The state as far as the connectors tell it."""
-    if any(connector.state in ("PAUSED", "STOPPED") or connector.pausing for connector in deployed.all):
-        return StreamState.PAUSED
-    if not deployed.connector.running or not all(other.running or other.idle for other in deployed.others):
-        return StreamState.CATCHING_UP
-    return StreamState.RUNNING
-
-
 def _state(
     deployed: DeployedStream,
     stored: Offsets,
@@ -282,7 +233,7 @@ def _state(
     lag: Mapping[Partition, int] | None,
     absent: Mapping[str, str],
 ) -> StreamState:
-    if (state := _running_state(deployed)) is not StreamState.RUNNING:
+    if (state := deployed.state) is not StreamState.RUNNING:
         return state
     nothing = source is not None and (lag is None or not source.topics)
     if absent or nothing or any(at not in stored for at in lag or ()):

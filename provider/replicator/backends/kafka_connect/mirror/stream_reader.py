@@ -1,26 +1,25 @@
-"""The mirrors that a Connect cluster holds: found by their records, and measured."""
+"""What Connect and both ends say of mirrors: positions, status, objects, findings."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from replicator.backends.kafka.endpoint import End, kafka_endpoint
 from replicator.backends.kafka.positions import Offsets, Partition
-from replicator.backends.kafka_connect.cluster import ConnectCluster, Connector
+from replicator.backends.kafka_connect.cluster import ConnectCluster
+from replicator.backends.kafka_connect.deployed import DeployedStream, differing
 from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterClients, look, rebuilt
-from replicator.backends.kafka_connect.mirror.connectors import BACKEND, Side, build, option_of, part_names
+from replicator.backends.kafka_connect.mirror.connectors import build, option_of
 from replicator.backends.kafka_connect.mirror.copies import Copies, look_at_copies
-from replicator.backends.kafka_connect.mirror.failures import Failures
 from replicator.backends.kafka_connect.mirror.group_sync import group_findings
 from replicator.backends.kafka_connect.mirror.source_view import SourceView, reached, view
 from replicator.backends.kafka_connect.mirror.status import (
-    DeployedStream,
     Seen,
     by_part,
     next_offsets,
@@ -28,22 +27,20 @@ from replicator.backends.kafka_connect.mirror.status import (
     status_of,
 )
 from replicator.backends.kafka_connect.mirror.topics import Naming, exclude_patterns_of_0_1, some
-from replicator.backends.kafka_connect.record import PART_OF, RECORD_KEYS, StreamRecord, recorded_backend
+from replicator.backends.kafka_connect.record import PART_OF, RECORD_KEYS, StreamRecord
 from replicator.errors import (
     EngineRefused,
     EngineUnavailable,
-    NotOurs,
-    RecordUnreadable,
     ReplicatorError,
     SourceMissing,
     StreamNotFound,
 )
-from replicator.model import Stream, StreamState, StreamStatus, format_time
+from replicator.model import Stream, format_time
 from replicator.replicator import Description, Finding, Severity
 
 
 class StreamReader:
-    """Looks at the mirrors of one Connect cluster, and changes nothing.
+    """Measures mirrors of one Connect cluster, and changes nothing.
 
     :param aliases: names of the worker's ConfigProviders, by scheme of reference.
     """
@@ -52,56 +49,12 @@ class StreamReader:
         self._cluster = cluster
         self._ends = ends
         self._aliases = aliases
-        self._failures = Failures()
-        self._busy: dict[str, str] = {}
 
-    @contextmanager
-    def busy(self, name: str, what: str) -> Iterator[None]:
-        """Let a status in this block say what is done to the stream, rather than that it is paused."""
-        self._busy[name] = what
-        try:
-            yield
-        finally:
-            self._busy.pop(name, None)
+    def outline(self, deployed: DeployedStream, error: ReplicatorError | None = None) -> Description:
+        """Return what a listing alone tells of a stream.
 
-    # --- finding -----------------------------------------------------------------------------------------------------
-
-    async def listing(self) -> Listed:
-        """Return all streams, in one call."""
-        return sort((await self._cluster.listing()).values())
-
-    async def get(self, name: str) -> DeployedStream | None:
-        """Return the stream; raise `NotOurs` where a connector of the name has no record, or `RecordUnreadable`."""
-        connector = await self._cluster.look(name)
-        if connector is None:
-            return None
-        record = read_record(connector)
-        names = build(record, Side.DESTINATION, self._aliases).others
-        return DeployedStream(connector, record, await self._beside(name, names))
-
-    async def found(self, name: str) -> DeployedStream:
-        """The same, where there is one; else raise `StreamNotFound`."""
-        deployed = await self.get(name)
-        if deployed is None:
-            raise not_found(name)
-        return deployed
-
-    async def parts(self, stream: str) -> tuple[Connector, ...]:
-        """What there is of all that a stream can have beside the connector with the record."""
-        return await self._beside(stream, part_names(stream))
-
-    async def _beside(self, stream: str, names: Iterable[str]) -> tuple[Connector, ...]:
-        found = await asyncio.gather(*map(self._cluster.look, names))
-        return tuple(part for part in found if part is not None and part.config.get(PART_OF) == stream)
-
-    # --- measuring ---------------------------------------------------------------------------------------------------
-
-    async def overview(self) -> list[Description]:
-        """What one listing tells of all."""
-        listed = await self.listing()
-        return [self._outline(deployed) for deployed in listed.streams.values()] + listed.failures()
-
-    def _outline(self, deployed: DeployedStream, error: ReplicatorError | None = None) -> Description:
+        :param error: why its positions cannot be read.
+        """
         why = f"its positions cannot be read: {error.message}" if error else None
         refused = isinstance(error, EngineRefused)
         status = outline_of(deployed, refused=why if refused else None, unanswered=None if refused else why)
@@ -125,20 +78,14 @@ class StreamReader:
         return [
             Description(
                 stream=self.as_found(deployed),
-                status=self._status(deployed, stored, _seen(source, copy, other), now),
+                status=status_of(deployed, stored, _seen(source, copy, other), now),
                 engine_objects=_objects(deployed, source),
                 source_end=by_part(source.latest) if isinstance(source, SourceView) else {},
                 reached=by_part(reached(stored, source)) if isinstance(source, SourceView) else {},
                 findings=(*_of_gone(source), *found),
             )
             for (deployed, stored, other), source, copy, found in zip(there, sources, copies, findings, strict=True)
-        ] + [self._outline(deployed, error) for deployed, error, _ in answered if isinstance(error, ReplicatorError)]
-
-    def _status(self, deployed: DeployedStream, stored: Offsets, seen: Seen, now: datetime) -> StreamStatus:
-        status = status_of(deployed, stored, seen, now, self._failures.count(deployed))
-        if status.state is StreamState.PAUSED and (what := self._busy.get(deployed.name)):
-            return status.model_copy(update={"state": StreamState.CATCHING_UP, "last_error": what})
-        return status
+        ] + [self.outline(deployed, error) for deployed, error, _ in answered if isinstance(error, ReplicatorError)]
 
     async def positions(self, stream: Stream) -> dict[Partition, int]:
         """The next offset to copy, by partition; raise `StreamNotFound` where it is gone."""
@@ -227,12 +174,11 @@ class StreamReader:
         await asyncio.gather(*(one(streams[index]) for index, *_ in _by_end(streams, "source")))
 
     def as_found(self, deployed: DeployedStream) -> Stream:
-        """The declaration; what somebody else changed in the configuration shows as `options`, so that it is drift."""
+        """Return the declaration, with what somebody changed in the configuration as `options`, so that it is drift."""
         stream = deployed.record.stream
-        side = deployed.side
-        parts, there = build(deployed.record, side, self._aliases), {other.name: other for other in deployed.others}
+        parts, there = build(deployed.record, self._aliases), {other.name: other for other in deployed.others}
         found: dict[str, str] = {}
-        for name, config in {deployed.name: parts.source, **parts.others}.items():
+        for name, config in {deployed.name: parts.main, **parts.others}.items():
             connector = deployed.connector if name == deployed.name else there.get(name)
             if connector is None:
                 found[option_of(name)] = "false"
@@ -252,73 +198,6 @@ class Unseen:
     """
 
     why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """The mirrors of a Connect cluster, by name.
-
-    :param unreadable: why a record cannot be read.
-    """
-
-    streams: dict[str, DeployedStream]
-    unreadable: dict[str, RecordUnreadable]
-
-    def failures(self, names: Container[str] | None = None) -> list[Description]:
-        """Return the descriptions of those whose record cannot be read."""
-        return [
-            Description.unreadable(name, error)
-            for name, error in self.unreadable.items()
-            if names is None or name in names
-        ]
-
-
-def sort(connectors: Iterable[Connector]) -> Listed:
-    """Return the mirrors among the connectors of a cluster. Streams of other backends are left out."""
-    ordered = sorted(connectors, key=lambda connector: connector.name)
-    parts: dict[str, list[Connector]] = {}
-    for connector in ordered:
-        if (of := connector.config.get(PART_OF)) is not None:
-            parts.setdefault(of, []).append(connector)
-    found = Listed({}, {})
-    for connector in ordered:
-        try:
-            record = StreamRecord.read(connector.config, BACKEND)
-        except RecordUnreadable as error:
-            if recorded_backend(connector.config) in (BACKEND, None):
-                found.unreadable[connector.name] = error
-            continue
-        if record is not None:
-            found.streams[connector.name] = DeployedStream(connector, record, tuple(parts.get(connector.name, ())))
-    return found
-
-
-def not_found(name: str) -> StreamNotFound:
-    """What is said where there is no such stream."""
-    return StreamNotFound("the Connect cluster has no such stream", stream=name)
-
-
-def read_record(connector: Connector) -> StreamRecord:
-    """The record that a stream's connector carries; raise `NotOurs` where there is none, `RecordUnreadable` as read."""
-    try:
-        record = StreamRecord.read(connector.config, BACKEND)
-    except RecordUnreadable as error:
-        error.stream = connector.name
-        raise
-    if record is None:
-        raise NotOurs(
-            f"the Connect cluster has a connector of this name, of {connector.config.get('connector.class')}, and "
-            "no stream made it",
-            stream=connector.name,
-            fix="choose another name, or delete that connector",
-        )
-    return record
-
-
-def differing(connector: Connector, config: Mapping[str, str]) -> set[str]:
-    """The keys of which a connector has another value than it should."""
-    there = {key: value for key, value in connector.config.items() if key != "name"}
-    return {key for key in there.keys() | config.keys() if there.get(key) != config.get(key)}
 
 
 def _of_gone(source: SourceView | Unseen) -> list[Finding]:

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from replicator.backends.kafka_connect.mirror.foreign_mirrors import ForeignMirrors
 from replicator.backends.kafka_connect.mirror.peer_clusters import Look, Mirrors, PeerClusters
-from replicator.backends.kafka_connect.mirror.reservations import PendingChanges
 from replicator.backends.kafka_connect.mirror.routes import Route, refuse_circle, refuse_overlap
 from replicator.backends.kafka_connect.record import StreamRecord
+from replicator.backends.kafka_connect.reservations import PendingChanges
 from replicator.errors import DestinationInUse, EngineUnavailable, InvalidStream
 from replicator.model import Stream
 from replicator.progress import tell

@@ -1,18 +1,27 @@
-"""Replays of one Connect cluster's mirrors: begun, gone on with after a crash, and settled."""
+"""Replays of streams: begun, finished after a crash, and settled.
+
+The record of a replay is in the connector's configuration before the positions are set back, and says that it was
+applied before the connector runs again. So a crash at any point is finished by the next call with the same key, and no
+key is applied twice.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
-from replicator.backends.kafka.positions import Offsets, Partition, read, write
 from replicator.backends.kafka_connect.cluster import ConnectorState
-from replicator.backends.kafka_connect.mirror.cluster_identity import AGAIN, ClusterClients
-from replicator.backends.kafka_connect.mirror.connector_states import ConnectorStates
-from replicator.backends.kafka_connect.mirror.connectors import BACKEND
-from replicator.backends.kafka_connect.mirror.replay_planner import Start, refuse_unfinished, resolve
-from replicator.backends.kafka_connect.mirror.status import DeployedStream, is_done, standstill
-from replicator.backends.kafka_connect.mirror.stream_reader import StreamReader
-from replicator.backends.kafka_connect.record import CONFIG_LIMIT, KEPT_REPLAYS, ReplayRecord, StreamRecord
+from replicator.backends.kafka_connect.connector_states import ConnectorStates
+from replicator.backends.kafka_connect.deployed import DeployedStream
+from replicator.backends.kafka_connect.recipe import Positions, Recipe, ResolvedReplay
+from replicator.backends.kafka_connect.record import (
+    CONFIG_LIMIT,
+    KEPT_REPLAYS,
+    ReplayRecord,
+    StreamRecord,
+    refuse_unfinished,
+)
+from replicator.backends.kafka_connect.stream_store import StreamStore
 from replicator.errors import ReplayKeyReused, ReplayNotFound, ReplayRefused, ReplicatorError
 from replicator.model import Checkpoint, DesiredState
 from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
@@ -22,12 +31,12 @@ _RESUMED = "the connector was resumed by somebody else before the offsets were s
 
 
 class ReplayExecutor:
-    """Sets mirrors back. The caller has the turn to change the stream."""
+    """Replays streams. The caller holds the stream's slot."""
 
-    def __init__(self, ends: ClusterClients, streams: StreamReader, running: ConnectorStates) -> None:
-        self._ends = ends
+    def __init__(self, streams: StreamStore, states: ConnectorStates, recipe: Recipe[Any, Any, Any]) -> None:
         self._streams = streams
-        self._states = running
+        self._states = states
+        self._recipe = recipe
         self._finished: dict[tuple[str, str], datetime] = {}
 
     async def replay(
@@ -49,18 +58,18 @@ class ReplayExecutor:
         """How far the replay with a key is; raise `ReplayNotFound` where there is none."""
         if deployed.record.replay_record(key) is None:
             raise ReplayNotFound(f"no replay has the key {key!r}", stream=deployed.name)
-        record = self.settled(deployed, await self._streams.positions(deployed.record.stream))
+        record = self.settled(deployed, await self._recipe.positions(deployed.record.stream))
         replay_record = record.replay_record(key)
         assert replay_record is not None
-        if replay_record.progress.finished_at is not None or not (why := standstill(deployed)):
+        if replay_record.progress.finished_at is not None or not (why := deployed.standstill):
             return replay_record.progress
         return replay_record.progress.model_copy(update={"error": why})
 
-    def settled(self, deployed: DeployedStream, stored: Offsets) -> StreamRecord:
+    def settled(self, deployed: DeployedStream, stored: Positions) -> StreamRecord:
         """The record with the replays that are done by now. No read writes it: that would restart the connector."""
         record = deployed.record
         for replay_record in record.replays:
-            if replay_record.progress.finished_at is None and is_done(replay_record, stored):
+            if replay_record.progress.finished_at is None and self._recipe.is_done(replay_record, stored):
                 at = self._finished.setdefault((deployed.name, replay_record.progress.key), _now())
                 done = replay_record.progress.model_copy(update={"state": ReplayState.DONE, "finished_at": at})
                 record = record.with_replay(replay_record.model_copy(update={"progress": done}))
@@ -68,17 +77,10 @@ class ReplayExecutor:
 
     async def resolve(
         self, deployed: DeployedStream, start: Checkpoint, method: ReplayMethod, target: str | None
-    ) -> tuple[Start, dict[Partition, int]]:
-        """What a replay would do now, and the stored positions that this was said of."""
+    ) -> tuple[ResolvedReplay, Any]:
+        """Return what a replay would do now, and the stored positions that this is said of."""
         refuse_unfinished(deployed.record)
-        if told := await self._streams.rebuilt(deployed.record):
-            raise ReplayRefused(told, stream=deployed.name, fix=AGAIN)
-        stored = await self._streams.positions(deployed.record.stream)
-        brokers = await self._ends.brokers(deployed.record.stream, "source")
-        named = {at.topic for at in read(start.lsn)} if start.lsn else set()
-        kept = named.intersection(at.topic for at in stored)  # of a topic that was taken before and may be again
-        source = await self._streams.source(deployed.record, stored, also=kept)
-        return await resolve(brokers, deployed.record, source, stored, start, method=method, target=target), stored
+        return await self._recipe.resolve(deployed, start, method, target)
 
     async def plan(
         self, deployed: DeployedStream, start: Checkpoint, method: ReplayMethod, target: str | None
@@ -113,7 +115,7 @@ class ReplayExecutor:
             raise
 
     def _recorded(
-        self, deployed: DeployedStream, resolved: Start, stored: Offsets, key: str, start: Checkpoint
+        self, deployed: DeployedStream, resolved: ResolvedReplay, stored: Positions, key: str, start: Checkpoint
     ) -> StreamRecord:
         """The record with one replay more; raise `ReplayRefused` where Connect could not write it."""
         progress = ReplayProgress(
@@ -127,17 +129,15 @@ class ReplayExecutor:
             events=resolved.plan.events,
             started_at=_now(),
         )
-        replay_record = ReplayRecord(
-            progress=progress, start=write(resolved.offsets) or "", until=write(resolved.until) or ""
-        )
+        replay_record = ReplayRecord(progress=progress, start=resolved.start, until=resolved.until)
         record = self.settled(deployed, stored)
         kept = (*record.replays, replay_record)[-KEPT_REPLAYS:]
         topics = {**record.topics, **resolved.topics}
         longer = record.model_copy(update={"replays": kept, "topics": topics})
-        fitted = longer.fitted(deployed.connector.config, BACKEND)
+        fitted = longer.fitted(deployed.connector.config, self._recipe.kind)
         if fitted is None:
             raise ReplayRefused(
-                f"the record of this replay, of {len(resolved.offsets)} partitions, and of those that have not ended "
+                f"the record of this replay, of {resolved.extent}, and of those that have not ended "
                 f"is longer than the {CONFIG_LIMIT >> 10} kB that Kafka Connect can keep of a connector",
                 stream=deployed.name,
                 property="start",
@@ -147,7 +147,7 @@ class ReplayExecutor:
 
     async def _go_on(self, deployed: DeployedStream, key: str) -> DeployedStream:
         """Apply a replay that is recorded, and let the mirror run. What is done already is left."""
-        replay_record = self.settled(deployed, await self._streams.positions(deployed.record.stream)).replay_record(key)
+        replay_record = self.settled(deployed, await self._recipe.positions(deployed.record.stream)).replay_record(key)
         assert replay_record is not None
         if replay_record.progress.finished_at is not None:
             return deployed

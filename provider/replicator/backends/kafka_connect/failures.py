@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 
 from replicator.backends.kafka_connect.connector import Connector, ConnectorState
-from replicator.backends.kafka_connect.mirror.status import DeployedStream
+from replicator.backends.kafka_connect.deployed import DeployedStream
 
 HOUR = 3600.0
 

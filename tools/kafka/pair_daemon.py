@@ -1,11 +1,11 @@
 """Keeps one pair of Kafka clusters running for several processes.
 
-`keep` starts a keeper process where there is none, and gives the pair's addresses. The keeper, `python keeper.py
+`keep` starts a daemon process where there is none, and gives the pair's addresses. The daemon, `python pair_daemon.py
 FOLDER [--users FILE]`, ends the pair when it is told to, by SIGTERM, or when nobody has a shared lock on FILE any more.
-The kernel drops a lock when its holder dies, so a run that is killed leaves no keeper; and no keeper leaves a broker.
+The kernel drops a lock when its holder dies, so a run that is killed leaves no daemon; and no daemon leaves a broker.
 
-In FOLDER are: `lock`, which the keeper holds and which has its process id; `pair.json`, the addresses, once all runs;
-`keeper.log`; and `run`, the files of brokers and workers, which the next keeper removes.
+In FOLDER are: `lock`, which the daemon holds and which has its process id; `pair.json`, the addresses, once all runs;
+`daemon.log`; and `run`, the files of brokers and workers, which the next daemon removes.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _PAIR: TypeAdapter[Pair] = TypeAdapter(Pair)
 
 
 def keep(folder: Path, users: Path | None = None) -> Pair:
-    """The pair that a keeper in `folder` holds, started if there is none.
+    """The pair that a daemon in `folder` holds, started if there is none.
 
-    :param users: the keeper ends when nobody has a shared lock on this file; the caller has one. None: only by `end`.
+    :param users: the daemon ends when nobody has a shared lock on this file; the caller has one. None: only by `end`.
 
     Raises EngineMissing, BuildError and EngineNotReady.
     """
@@ -51,7 +51,7 @@ def keep(folder: Path, users: Path | None = None) -> Pair:
             if running(folder) and time.monotonic() < deadline:
                 time.sleep(0.05)  # it starts, or ends since its last user is gone
             elif spawned or running(folder):
-                tail = (folder / "keeper.log").read_text(errors="replace")[-2000:]
+                tail = (folder / "daemon.log").read_text(errors="replace")[-2000:]
                 raise EngineNotReady(f"the Kafka clusters did not start:\n{tail}")
             else:
                 described.unlink(missing_ok=True)
@@ -61,7 +61,7 @@ def keep(folder: Path, users: Path | None = None) -> Pair:
 
 
 def running(folder: Path) -> bool:
-    """Whether there is a keeper in `folder`."""
+    """Whether there is a daemon in `folder`."""
     try:
         with (folder / "lock").open() as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -73,7 +73,7 @@ def running(folder: Path) -> bool:
 
 
 def end(folder: Path, timeout: float = 30.0) -> bool:
-    """End the keeper in `folder` with its pair, and wait for that; False where there was none."""
+    """End the daemon in `folder` with its pair, and wait for that; False where there was none."""
     if not running(folder):
         return False
     os.kill(int((folder / "lock").read_text()), signal.SIGTERM)
@@ -91,8 +91,14 @@ def held(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[IO[str]]:
 
 
 def _spawn(folder: Path, users: Path | None) -> None:
-    command = [sys.executable, "-m", "tools.kafka.keeper", str(folder), *(["--users", str(users)] if users else [])]
-    with (folder / "keeper.log").open("wb") as log:
+    command = [
+        sys.executable,
+        "-m",
+        "tools.kafka.pair_daemon",
+        str(folder),
+        *(["--users", str(users)] if users else []),
+    ]
+    with (folder / "daemon.log").open("wb") as log:
         subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
 
 
@@ -102,7 +108,7 @@ def _serve(folder: Path, users: Path | None) -> None:
     with held(folder / "lock") as lock:
         if os.fork() > 0:
             os._exit(0)
-        os.setsid()  # an interrupt at the terminal is for the run, whose end the keeper notices
+        os.setsid()  # an interrupt at the terminal is for the run, whose end the daemon notices
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -114,7 +120,7 @@ def _serve(folder: Path, users: Path | None) -> None:
             if users is None:
                 while True:
                     signal.pause()
-            # Who comes now waits for this lock, and then finds neither the pair nor, soon, its keeper.
+            # Who comes now waits for this lock, and then finds neither the pair nor, soon, its daemon.
             with held(users):
                 described.unlink(missing_ok=True)
 

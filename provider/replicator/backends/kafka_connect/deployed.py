@@ -1,0 +1,142 @@
+"""Streams as a Connect cluster holds them: connectors with a record, and those that belong to them."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+
+from replicator.backends.kafka_connect.connector import Connector
+from replicator.backends.kafka_connect.record import PART_OF, RECORD_KEYS, StreamRecord, recorded_backend
+from replicator.errors import NotOurs, RecordUnreadable, StreamNotFound
+from replicator.model import StreamState
+from replicator.replicator import Description
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The connectors of a stream, as configurations.
+
+    :param main: of the connector that holds the record; it has the stream's name.
+    :param others: of its other connectors, by name.
+    """
+
+    main: dict[str, str]
+    others: dict[str, dict[str, str]]
+
+    def with_record_of(self, config: Mapping[str, str]) -> Parts:
+        """Return the parts with the record as it stands in a configuration, be it of an earlier release."""
+        own = {key: value for key, value in self.main.items() if key not in RECORD_KEYS}
+        return Parts({**own, **{key: config[key] for key in RECORD_KEYS & config.keys()}}, self.others)
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedStream:
+    """A stream as the Connect cluster holds it.
+
+    :param others: its connectors beside the one that has the record.
+    """
+
+    connector: Connector
+    record: StreamRecord
+    others: tuple[Connector, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.record.stream.name
+
+    @property
+    def all(self) -> tuple[Connector, ...]:
+        """Every connector of the stream."""
+        return (self.connector, *self.others)
+
+    @property
+    def trace(self) -> str | None:
+        """The trace of the first connector that failed; `None` where none has."""
+        failed = (connector for connector in self.all if connector.failed)
+        return next((one.trace or "the connector failed, and Connect gives no reason" for one in failed), None)
+
+    @property
+    def state(self) -> StreamState:
+        """The state as far as the connectors tell it."""
+        if any(connector.state in ("PAUSED", "STOPPED") or connector.pausing for connector in self.all):
+            return StreamState.PAUSED
+        if not self.connector.running or not all(other.running or other.idle for other in self.others):
+            return StreamState.CATCHING_UP
+        return StreamState.RUNNING
+
+    @property
+    def standstill(self) -> str | None:
+        """Why a replay that is under way makes no progress; `None` where nothing holds it back."""
+        if self.state is StreamState.PAUSED:
+            return "the stream is paused; the replay runs when it is resumed"
+        return (error := self.trace) and f"the stream failed: {error}"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The streams of one backend in a Connect cluster, by name.
+
+    :param unreadable: why a record cannot be read.
+    """
+
+    streams: dict[str, DeployedStream]
+    unreadable: dict[str, RecordUnreadable]
+
+    def failures(self, names: Container[str] | None = None) -> list[Description]:
+        """Return the descriptions of those whose record cannot be read."""
+        return [
+            Description.unreadable(name, error)
+            for name, error in self.unreadable.items()
+            if names is None or name in names
+        ]
+
+
+def sort(connectors: Iterable[Connector], backend: str) -> Listed:
+    """Return a backend's streams among the connectors of a cluster."""
+    ordered = sorted(connectors, key=lambda connector: connector.name)
+    parts: dict[str, list[Connector]] = {}
+    for connector in ordered:
+        if (of := connector.config.get(PART_OF)) is not None:
+            parts.setdefault(of, []).append(connector)
+    found = Listed({}, {})
+    for connector in ordered:
+        try:
+            record = StreamRecord.read(connector.config, backend)
+        except RecordUnreadable as error:
+            if recorded_backend(connector.config) in (backend, None):
+                found.unreadable[connector.name] = error
+            continue
+        if record is not None:
+            found.streams[connector.name] = DeployedStream(connector, record, tuple(parts.get(connector.name, ())))
+    return found
+
+
+def read_record(connector: Connector, backend: str) -> StreamRecord:
+    """Return the record of a stream's connector.
+
+    Raise `NotOurs` where it has none, and `RecordUnreadable` where it is damaged or another backend's.
+    """
+    try:
+        record = StreamRecord.read(connector.config, backend)
+    except RecordUnreadable as error:
+        error.stream = connector.name
+        raise
+    if record is None:
+        raise NotOurs(
+            f"the Connect cluster has a connector of this name, of {connector.config.get('connector.class')}, and "
+            "no stream made it",
+            stream=connector.name,
+            fix="choose another name, or delete that connector",
+        )
+    return record
+
+
+def not_found(name: str) -> StreamNotFound:
+    """Return the error for a stream that does not exist."""
+    return StreamNotFound("the Connect cluster has no such stream", stream=name)
+
+
+def differing(connector: Connector, config: Mapping[str, str]) -> set[str]:
+    """Return the keys of which a connector has another value than it should."""
+    there = {key: value for key, value in connector.config.items() if key != "name"}
+    return {key for key in there.keys() | config.keys() if there.get(key) != config.get(key)}

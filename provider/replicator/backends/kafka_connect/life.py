@@ -1,0 +1,310 @@
+"""The life of streams that connectors of a Connect cluster carry: the same for every backend of the family."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Generic
+
+from replicator.backends.kafka_connect.cluster import ConnectCluster, ConnectorState
+from replicator.backends.kafka_connect.connector_states import SEEN_WITHIN, ConnectorStates
+from replicator.backends.kafka_connect.creating import Creating
+from replicator.backends.kafka_connect.deployed import DeployedStream, Parts, differing, not_found, read_record
+from replicator.backends.kafka_connect.failures import Failures
+from replicator.backends.kafka_connect.recipe import Facts, Positions, Recipe, Start
+from replicator.backends.kafka_connect.record import StreamRecord
+from replicator.backends.kafka_connect.replay_executor import ReplayExecutor, given_up_all
+from replicator.backends.kafka_connect.reservations import PendingChanges
+from replicator.backends.kafka_connect.stream_store import StreamStore
+from replicator.backends.shared.declarations import canonical, with_canonical_options
+from replicator.backends.shared.ownership import may_remove, refuse_elsewhere, settle_owner
+from replicator.errors import RecordUnreadable, ReplicatorError
+from replicator.model import Checkpoint, DesiredState, Owner, Stream, StreamState, StreamStatus
+from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
+
+
+class ConnectorLife(Generic[Facts, Start, Positions]):
+    """A Replicator over one Connect cluster.
+
+    :param address: the Connect cluster's.
+    :param recipe: what is the backend's own.
+    :param claims: what this process changes, here and elsewhere.
+    :param previewed: what this process has looked at before a change.
+    """
+
+    def __init__(
+        self,
+        cluster: ConnectCluster,
+        address: str,
+        recipe: Recipe[Facts, Start, Positions],
+        *,
+        claims: PendingChanges,
+        previewed: PendingChanges,
+    ) -> None:
+        self.kind = recipe.kind
+        self._cluster = cluster
+        self._address = address
+        self._recipe = recipe
+        self._streams = StreamStore(cluster, recipe.kind, recipe.part_names, recipe.parts)
+        self._states = ConnectorStates(cluster, self._streams, recipe)
+        self._creating = Creating(cluster, self._streams, recipe)
+        self._replays = ReplayExecutor(self._streams, self._states, recipe)
+        self._failures = Failures()
+        self._busy: dict[str, str] = {}
+        self._claims = claims
+        self._previewed = previewed
+
+    # --- creating and changing ---------------------------------------------------------------------------------------
+
+    async def upsert_stream(self, stream: Stream) -> None:
+        stream = with_canonical_options(stream.model_copy(update={"backend": self.kind}))
+        async with self._cluster.slot(stream.name):
+            self._recipe.forget_errors()
+            self._cluster.recent_identity.forget_error()
+            deployed = None if await self._seems_new(stream) else await self._streams.get(stream.name)
+            while not await self._upsert(stream, deployed):
+                deployed = await self._streams.get(stream.name)
+
+    async def _seems_new(self, stream: Stream) -> bool:
+        """Tell whether a recent listing has no such stream. Connect itself refuses a name that is taken."""
+        updated = stream.owner is not None and stream.owner.claim
+        listed = await self._recipe.recent()
+        return not updated and stream.name not in listed.streams and stream.name not in listed.unreadable
+
+    async def _upsert(self, stream: Stream, deployed: DeployedStream | None) -> bool:
+        """Create or change a stream; False, with nothing done, where there is one that `deployed` does not know."""
+        if deployed is None:
+            refuse_elsewhere(stream.name, stream.owner, await self.identity())
+        owner = settle_owner(deployed.record.stream if deployed else None, stream)
+        wanted = stream.model_copy(update={"owner": owner, "backend": self.kind})
+        claim = await self._recipe.claim(wanted, deployed)
+        if deployed is not None and not deployed.record.creating and self._is_as_declared(deployed.record, claim):
+            declared = deployed.record.stream.model_copy(update={"owner": wanted.recorded().owner})
+            await self._reconcile(deployed, deployed.record.model_copy(update={"stream": declared}))
+            return True
+        with self._claims.claim(self._address, claim) as claimed:
+            return await self._change(wanted, deployed, claimed)
+
+    def _is_as_declared(self, record: StreamRecord, claim: StreamRecord) -> bool:
+        """Tell whether a record is of the same declaration, and of clusters that still answer at its addresses."""
+        declared, wanted = (
+            canonical(item.stream.recorded()).model_copy(update={"owner": None}) for item in (record, claim)
+        )
+        return declared == wanted and not self._recipe.moves(record, claim)
+
+    async def _change(self, wanted: Stream, deployed: DeployedStream | None, claimed: Sequence[StreamRecord]) -> bool:
+        """Create a stream, or give it another declaration; False as `Creating.create` says it.
+
+        :param claimed: other streams that are changed meanwhile.
+        """
+        facts = await self._recipe.look(wanted, claimed, deployed)
+        if deployed is not None:  # a creation begins with the worker's checks
+            await self._recipe.validate(wanted, facts)
+        record = await self._recipe.record(wanted, facts, deployed)
+        if deployed is None or deployed.record.creating:
+            with self._busy_with(wanted.name, "it is being created: its connectors are not started yet"):
+                return await self._creating.create(record, facts, deployed)
+        if self._recipe.moves(deployed.record, record):
+            settled = self._replays.settled(deployed, await self._recipe.positions(deployed.record.stream))
+            ended = given_up_all(settled, "the stream was moved meanwhile")
+            fresh = await self._recipe.moved(await self._recipe.record(wanted, facts, None))
+            record = fresh.model_copy(update={"replays": ended.replays})
+            await self._states.stop(deployed)
+            await self._cluster.reset_offsets(wanted.name)
+        else:
+            await self._states.before_change(deployed, wanted)
+            await self._states.pause_first(deployed, wanted)
+        await self._apply(deployed, self._recipe.parts(record))
+        await self._states.set_state(wanted)
+        return True
+
+    async def _reconcile(self, deployed: DeployedStream, record: StreamRecord) -> None:
+        """Correct what the engine's side has otherwise than the same declaration, and nothing else."""
+        await self._states.before_change(deployed, record.stream)
+        parts = self._recipe.parts(record)
+        if record == deployed.record:
+            parts = parts.with_record_of(deployed.connector.config)
+        await self._states.pause_first(deployed, record.stream)
+        await self._apply(deployed, parts)
+        for connector in deployed.all:
+            if connector.failed and record.stream.desired_state is DesiredState.RUNNING:
+                await self._cluster.restart_failed(connector.name)
+        await self._states.set_state(record.stream)
+
+    async def _apply(self, deployed: DeployedStream, parts: Parts) -> None:
+        """Write the configurations that differ."""
+        there = {connector.name: connector for connector in deployed.all}
+        for name in there.keys() - parts.others.keys() - {deployed.name}:
+            await self._cluster.delete(name, SEEN_WITHIN)
+        for name, config in {deployed.name: parts.main, **parts.others}.items():
+            if name not in there:
+                await self._creating.create_part(name, config)
+            elif differing(there[name], config):
+                await self._cluster.put_config(name, config, SEEN_WITHIN)
+
+    async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
+        known = await self._streams.get(stream.name) is not None
+        if not known and not dry_run:
+            await self.upsert_stream(stream.model_copy(update={"owner": None}))
+        elif not known:
+            await self._recipe.validate(stream, await self._recipe.look(stream, (), None))
+        return Adoption(known=known)
+
+    # --- removing ----------------------------------------------------------------------------------------------------
+
+    async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
+        async with self._cluster.slot(name):
+            connector, parts = await asyncio.gather(self._cluster.look(name), self._streams.parts(name))
+            deployed = None
+            if connector is None:
+                refuse_elsewhere(name, owner, await self.identity())
+            else:
+                deployed = DeployedStream(connector, read_record(connector, self.kind), parts)
+                if not may_remove(deployed.record.stream, owner):
+                    return False
+            for part in parts:  # also those that somebody left who deleted the one with the record
+                await self._cluster.delete(part.name, SEEN_WITHIN)
+            token = None
+            if deployed is not None:
+                await self._remove(deployed)
+                token = deployed.record.stream.owner.token if deployed.record.stream.owner else None
+            self._claims.drop(self._address, name, token)
+            return True
+
+    async def _remove(self, deployed: DeployedStream) -> None:
+        """Remove the connector with the record.
+
+        What a cut leaves has no offsets, and would begin at the engine's default. So a stream that begins elsewhere is
+        marked first as one whose start is to be set.
+        """
+        if self._recipe.needs_start(deployed.record.stream):
+            await self._cluster.stop(deployed.name, SEEN_WITHIN)
+            await self._states.put_record(deployed, deployed.record.model_copy(update={"creating": True}))
+        await self._cluster.delete(deployed.name, SEEN_WITHIN)
+
+    # --- pausing -----------------------------------------------------------------------------------------------------
+
+    async def pause(self, name: str) -> None:
+        async with self._cluster.slot(name):
+            await self._states.pause(await self._streams.found(name))
+
+    async def resume(self, name: str) -> None:
+        async with self._cluster.slot(name):
+            await self._states.resume(await self._streams.found(name))
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    async def list_streams(self) -> list[Stream]:
+        return [self._recipe.as_found(deployed) for deployed in (await self._streams.listing()).streams.values()]
+
+    async def get_status(self, name: str) -> StreamStatus:
+        found = await self.describe([name])
+        if not found:
+            raise not_found(name)
+        return found[0].status
+
+    async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
+        return await self._identified(await self._described(names))
+
+    async def _described(self, names: Sequence[str] | None) -> list[Description]:
+        if names is not None and len(names) == 1:
+            try:
+                deployed = await self._streams.get(names[0])
+            except RecordUnreadable as error:
+                return [Description.unreadable(names[0], error)]
+            return await self._measured([deployed] if deployed else [])
+        listed = await self._streams.listing()
+        wanted = [deployed for name, deployed in listed.streams.items() if names is None or name in names]
+        return await self._measured(wanted) + listed.failures(names)
+
+    async def _measured(self, streams: Sequence[DeployedStream]) -> list[Description]:
+        counts = {deployed.name: self._failures.count(deployed) for deployed in streams}
+        return [
+            item.model_copy(update={"status": self._with_operation(item.status, counts[item.status.name])})
+            for item in await self._recipe.measure(streams)
+        ]
+
+    def _with_operation(self, status: StreamStatus, failures: int | None) -> StreamStatus:
+        """Add the failures of the last hour, and what an operation does to a stream that is only stopped for it."""
+        changes: dict[str, object] = {"errors_last_hour": failures}
+        if status.state is StreamState.PAUSED and (what := self._busy.get(status.name)):
+            changes |= {"state": StreamState.CATCHING_UP, "last_error": what}
+        return status.model_copy(update=changes)
+
+    @contextmanager
+    def _busy_with(self, name: str, what: str) -> Iterator[None]:
+        """Let a status in this block say what is done to the stream, rather than that it is paused."""
+        self._busy[name] = what
+        try:
+            yield
+        finally:
+            self._busy.pop(name, None)
+
+    async def _identified(self, found: list[Description]) -> list[Description]:
+        """Name the Connect cluster, by which a state knows an address that leads elsewhere."""
+        own = {"connectCluster": await self.identity()}
+        return [item.model_copy(update={"engine_objects": {**item.engine_objects, **own}}) for item in found]
+
+    async def overview(self) -> list[Description]:
+        listed = await self._streams.listing()
+        outlines = [self._recipe.outline(deployed) for deployed in listed.streams.values()]
+        return await self._identified(outlines + listed.failures())
+
+    async def identity(self) -> str | None:
+        return (await self._cluster.recent_identity.get()).kafka_cluster_id
+
+    async def preflight(self, stream: Stream) -> list[Finding]:
+        stream = with_canonical_options(stream.model_copy(update={"backend": self.kind}))
+        await self._cluster.identity()  # a worker that is away is no finding about the stream
+        deployed = None
+        try:
+            deployed = await self._streams.get(stream.name)
+            if deployed is None:
+                refuse_elsewhere(stream.name, stream.owner, await self.identity())
+            settle_owner(deployed.record.stream if deployed else None, stream)
+            claim = await self._recipe.claim(stream, deployed)
+            with self._previewed.claim(self._address, claim) as previewed:
+                claimed = [*previewed, *self._claims.of_others(self._address, stream.name)]
+                facts = await self._recipe.look(stream, claimed, deployed)
+                await self._recipe.validate(stream, facts)
+            if deployed is None:
+                await self._recipe.find_start(stream)
+            elif not deployed.record.creating and not self._recipe.moves(deployed.record, claim):
+                await self._states.refuse_change(deployed, stream)
+        except ReplicatorError as error:
+            return [Finding.of(error, Severity.ERROR)]
+        return await self._recipe.warnings(stream, facts, claim, deployed)
+
+    # --- replaying ---------------------------------------------------------------------------------------------------
+
+    async def replay(
+        self,
+        name: str,
+        start: Checkpoint,
+        *,
+        key: str,
+        method: ReplayMethod = ReplayMethod.AUTO,
+        target: str | None = None,
+    ) -> ReplayProgress:
+        async with self._cluster.slot(name):
+            deployed = await self._streams.found(name)
+            runs = deployed.connector.state is ConnectorState.RUNNING
+            with self._busy_with(name, "a replay sets its offsets back") if runs else nullcontext():
+                return await self._replays.replay(deployed, start, key, method, target)
+
+    async def get_replay(self, name: str, key: str) -> ReplayProgress:
+        return await self._replays.progress(await self._streams.found(name), key)
+
+    async def plan_replay(
+        self,
+        name: str,
+        start: Checkpoint,
+        *,
+        method: ReplayMethod = ReplayMethod.AUTO,
+        target: str | None = None,
+    ) -> ReplayPlan:
+        return await self._replays.plan(await self._streams.found(name), start, method, target)
+
+    async def aclose(self) -> None:
+        await self._recipe.aclose()
