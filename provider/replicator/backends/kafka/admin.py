@@ -138,7 +138,7 @@ class KafkaAdmin:
         return await self._cluster.get()
 
     async def topics(self) -> dict[str, int]:
-        """How many partitions each topic has, of now or of a second ago."""
+        """Return how many partitions each topic has, of now or of a second ago."""
         return await self._topics.get()
 
     async def groups(self) -> list[str]:
@@ -162,7 +162,7 @@ class KafkaAdmin:
         return {name: len(topic.partitions) for name, topic in found.topics.items() if topic.error is None}
 
     async def describe(self, names: Collection[str]) -> dict[str, Topic]:
-        """The named topics, less those that are not there or may not be described."""
+        """Return the named topics, less those that are not there or may not be described."""
         return dict((await self.look_up(names)).topics)
 
     async def look_up(self, names: Collection[str]) -> Described:
@@ -196,25 +196,25 @@ class KafkaAdmin:
         }
 
     async def earliest(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """The first offset that is retained."""
+        """Return the first offset that is retained."""
         return {at: found.offset for at, found in (await self._offsets(partitions, OffsetSpec.earliest())).items()}
 
     async def latest(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """The offset of the record that comes next."""
+        """Return the offset of the record that comes next."""
         return {at: found.offset for at, found in (await self._offsets(partitions, OffsetSpec.latest())).items()}
 
     async def newest(self, partitions: Iterable[Partition]) -> dict[Partition, Found]:
-        """The record with the latest time; without those of empty partitions."""
+        """Return the record with the latest time; without those of empty partitions."""
         found = await self._offsets(partitions, OffsetSpec.max_timestamp())
         return {at: item for at, item in found.items() if item.offset >= 0}
 
     async def at_time(self, partitions: Iterable[Partition], time: int) -> dict[Partition, Found]:
-        """The first record of this time or later; without partitions that have none."""
+        """Return the first record of this time or later; without partitions that have none."""
         found = await self._offsets(partitions, OffsetSpec.for_timestamp(time))
         return {at: item for at, item in found.items() if item.offset >= 0}
 
     async def retention(self, names: Collection[str]) -> dict[str, int | None]:
-        """How many milliseconds a topic keeps its records; `None` where it keeps them for ever."""
+        """Return how many milliseconds a topic keeps its records; `None` where it keeps them for ever."""
         return {name: _retention(entries) for name, entries in (await self._configs(names)).items()}
 
     async def compacted(self, names: Collection[str]) -> list[str]:
@@ -232,7 +232,7 @@ class KafkaAdmin:
     async def times(
         self, offsets: Mapping[Partition, int], earliest: Mapping[Partition, int], within: float
     ) -> dict[Partition, Around]:
-        """The times of the records beside each offset, as far as they can be read in `within` seconds.
+        """Return the times of the records beside each offset, as far as they can be read in `within` seconds.
 
         What takes up offsets where there is no record are the marks of transactions.
 
@@ -241,7 +241,7 @@ class KafkaAdmin:
         return await _in_thread(times_around, self._config, offsets, earliest, within) if offsets else {}
 
     async def keys(self, partitions: Collection[Partition], within: float) -> dict[Partition, list[bytes | None]]:
-        """The keys of the first records of partitions, as far as they can be read in `within` seconds."""
+        """Return the keys of the first records of partitions, as far as they can be read in `within` seconds."""
         return await _in_thread(first_keys, self._config, partitions, within) if partitions else {}
 
     async def _offsets(self, partitions: Iterable[Partition], spec: OffsetSpec) -> dict[Partition, Found]:
@@ -253,7 +253,7 @@ class KafkaAdmin:
         return {at: Found(item.offset, item.timestamp if item.timestamp >= 0 else None) for at, item in found.items()}
 
     async def _each(self, futures: Mapping[Any, Future[Any]]) -> dict[Any, Any]:
-        """The answers, without those that say that the thing is gone, or may not be seen any more."""
+        """Return the answers, without those that say that the thing is gone, or may not be seen any more."""
         return (await self._split(futures))[0]
 
     async def _split(self, futures: Mapping[Any, Future[Any]]) -> tuple[dict[Any, Any], list[Any]]:
@@ -265,7 +265,7 @@ class KafkaAdmin:
         return found, [key for key, error in errors.items() if error.code() in _HIDDEN]
 
     async def _sorted(self, futures: Mapping[Any, Future[Any]]) -> tuple[dict[Any, Any], dict[Any, KafkaError]]:
-        """The answers, and the errors, each of which is about one thing; raise what is about the cluster."""
+        """Return the answers, and the errors, each of which is about one thing; raise what is about the cluster."""
         found, errors = {}, {}
         for key, future in futures.items():
             try:

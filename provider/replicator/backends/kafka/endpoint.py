@@ -48,7 +48,7 @@ class KafkaEndpoint:
     ref: AuthRef | None = None
 
     def worker_properties(self, placeholders: Mapping[str, str]) -> dict[str, str]:
-        """What a Java client of this cluster is configured with.
+        """Return what a Java client of this cluster is configured with.
 
         :param placeholders: what stands for `username` and `password`.
         """

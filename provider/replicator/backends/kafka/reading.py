@@ -91,7 +91,7 @@ def _reading(config: Mapping[str, Any], offsets: Mapping[Partition, int]) -> Ite
 
 
 def _messages(consumer: Consumer, left: set[Partition], within: float) -> Iterator[tuple[Partition, Message]]:
-    """What comes of the partitions that are left, until none is or the time is over."""
+    """Yield what comes of the partitions that are left, until none is or the time is over."""
     end = time.monotonic() + within
     while left and (wait := end - time.monotonic()) > 0:
         message = consumer.poll(wait)

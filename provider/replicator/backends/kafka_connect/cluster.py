@@ -130,18 +130,18 @@ class ConnectCluster:
         return self._rest.read(answer, lambda body: Identity(body["version"], body["kafka_cluster_id"]))
 
     async def listing(self) -> dict[str, Connector]:
-        """All connectors, in one call. One of which the engine tells nothing is failed, and hides no other.
+        """Return all connectors, in one call. One of which the engine tells nothing is failed, and hides no other.
 
         A name that is not in it is not gone: a new connector is not listed before it has a status. Ask `get`.
         """
         return await self._listing.connectors()
 
     async def get(self, name: str) -> Connector | None:
-        """One connector; None only where the engine says that there is none."""
+        """Return one connector; None only where the engine says that there is none."""
         return await self._listing.get(name)
 
     async def look(self, name: str) -> Connector | None:
-        """The same, in one listing for all who ask at the same time.
+        """Return the same, in one listing for all who ask at the same time.
 
         A worker answers `get` only between two rebalances, and a listing at any time. (Seen on Kafka 4.3.)
         """
@@ -294,7 +294,7 @@ class ConnectCluster:
     # --- Offsets -----------------------------------------------------------------------------------------------------
 
     async def offsets(self, name: str) -> list[Offset]:
-        """How far a connector has come, by partition of its source; empty before its first record."""
+        """Return how far a connector has come, by partition of its source; empty before its first record."""
         async with self._free_to_read:
             answer = await self._ask_of(name, "GET", "offsets")
         return self._rest.read(answer, read_offsets)
@@ -327,7 +327,7 @@ class ConnectCluster:
     # --- Validation --------------------------------------------------------------------------------------------------
 
     async def validate(self, connector_class: str, config: Mapping[str, str]) -> Validation:
-        """What the workers say of a configuration, by field.
+        """Return what the workers say of a configuration, by field.
 
         :raises EngineRefused: the class is not known, or a placeholder cannot be read.
         """
@@ -345,7 +345,7 @@ class ConnectCluster:
         return Validation(tuple(FieldError(item.field, self._rest.quote(item.message)) for item in found.errors))
 
     async def resolves(self, placeholders: Sequence[str], connector_class: str) -> dict[str, Problem | None]:
-        """Whether a worker can resolve placeholders such as `${env:NAME}`; what they stand for is dropped at once.
+        """Tell whether a worker can resolve placeholders such as `${env:NAME}`; what they stand for is dropped at once.
 
         :param connector_class: one of MirrorMaker's.
         """
@@ -375,7 +375,7 @@ class ConnectCluster:
             raise EngineRefused(f"Kafka Connect refuses the configuration of connector {name!r}: {told}")
 
     async def _explained(self, name: str, config: Mapping[str, str], refusal: EngineRefused) -> EngineRefused:
-        """A refusal of a configuration, without the engine's text where that may show what a placeholder stands for.
+        """Return a refusal of a configuration, without the engine's text where that may show a placeholder's value.
 
         It is called outside of the handler of the refusal, which would else be shown as the context of this one.
         """

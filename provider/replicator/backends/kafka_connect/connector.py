@@ -70,46 +70,46 @@ class Status:
 
     @property
     def running(self) -> bool:
-        """Whether it and each task runs. Without tasks it does nothing, so that is not running."""
+        """Tell whether it and each task runs. Without tasks it does nothing, so that is not running."""
         return self._all(ConnectorState.RUNNING) and bool(self.tasks)
 
     @property
     def idle(self) -> bool:
-        """Whether it runs and has no tasks: it has found nothing to do, or has not begun yet."""
+        """Tell whether it runs and has no tasks: it has found nothing to do, or has not begun yet."""
         return self.state is ConnectorState.RUNNING and not self.tasks
 
     @property
     def paused(self) -> bool:
-        """Whether it and each task is paused."""
+        """Tell whether it and each task is paused."""
         return self._all(ConnectorState.PAUSED)
 
     @property
     def pausing(self) -> bool:
-        """Whether its tasks are paused, and it starts itself, in which it does not pause before a source answers."""
+        """Tell whether its tasks are paused while it still starts, and so does not pause before a source answers."""
         return self.state is ConnectorState.UNASSIGNED and {task.state for task in self.tasks} == {
             ConnectorState.PAUSED
         }
 
     @property
     def at_work(self) -> bool:
-        """Whether a task runs, and the connector is not on its way to be stopped."""
+        """Tell whether a task runs, and the connector is not on its way to be stopped."""
         return self.state is not ConnectorState.STOPPED and any(
             task.state is ConnectorState.RUNNING for task in self.tasks
         )
 
     @property
     def stopped(self) -> bool:
-        """Whether it is stopped, and no task is left."""
+        """Tell whether it is stopped, and no task is left."""
         return self.state is ConnectorState.STOPPED and not self.tasks
 
     @property
     def failed(self) -> bool:
-        """Whether it or a task failed."""
+        """Tell whether it or a task failed."""
         return ConnectorState.FAILED in (self.state, *(task.state for task in self.tasks))
 
     @property
     def trace(self) -> str | None:
-        """Why it failed: its own trace, or that of the first task that failed."""
+        """Return why it failed: its own trace, or that of the first task that failed."""
         return self.fault or next((task.trace for task in self.tasks if task.state is ConnectorState.FAILED), None)
 
     @property
@@ -143,7 +143,7 @@ class Offset:
 def read_status(
     body: Mapping[str, Any], redact: Callable[[str], str], config: Mapping[str, str] | None = None
 ) -> Status:
-    """The answer of `/connectors/NAME/status`.
+    """Return the answer of `/connectors/NAME/status`.
 
     :param config: of the connector, where it is known. Traces may hold what its placeholders stand for.
     """
@@ -187,7 +187,7 @@ def reduced(trace: str, settings: Collection[str]) -> str:
 def read_connector(
     info: Mapping[str, Any], status: Mapping[str, Any] | None, redact: Callable[[str], str]
 ) -> Connector:
-    """The answers of `/connectors/NAME` and of its status; that is None for some moments after it was created."""
+    """Return the answers of `/connectors/NAME` and of its status, which is None for some moments after a creation."""
     if status is None:
         status = {"connector": {"state": ConnectorState.UNASSIGNED}, "tasks": []}
     config = read_config(info)
@@ -197,7 +197,7 @@ def read_connector(
 
 
 def read_config(info: Mapping[str, Any]) -> dict[str, str]:
-    """The configuration in the answer of `/connectors/NAME`. A setting that is null is none."""
+    """Return the configuration in the answer of `/connectors/NAME`. A setting that is null is none."""
     config = {key: value for key, value in info["config"].items() if value is not None}
     if not all(isinstance(value, str) for value in config.values()):
         raise TypeError("a setting is no text")
@@ -205,17 +205,17 @@ def read_config(info: Mapping[str, Any]) -> dict[str, str]:
 
 
 def unreadable(name: str, why: str, config: Mapping[str, str] | None = None) -> Connector:
-    """A connector of which the engine tells nothing but an error, and perhaps its configuration."""
+    """Return a connector of which the engine tells nothing but an error, and perhaps its configuration."""
     return Connector(name, "unknown", ConnectorState.FAILED, None, why, (), config or {})
 
 
 def read_offsets(body: Mapping[str, Any]) -> list[Offset]:
-    """The answer of `/connectors/NAME/offsets`."""
+    """Return the answer of `/connectors/NAME/offsets`."""
     return [Offset(dict(item["partition"]), _copied(item["offset"])) for item in body["offsets"]]
 
 
 def write_offsets(offsets: Sequence[Offset]) -> dict[str, Any]:
-    """What `/connectors/NAME/offsets` takes."""
+    """Return what `/connectors/NAME/offsets` takes."""
     return {"offsets": [{"partition": dict(item.partition), "offset": _copied(item.offset)} for item in offsets]}
 
 
@@ -224,7 +224,7 @@ def _copied(offset: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _trimmed(trace: str | None, redact: Callable[[str], str]) -> str | None:
-    """What a Java stack trace says, without its frames."""
+    """Return what a Java stack trace says, without its frames."""
     if not trace:
         return None
     lines = (line.strip() for line in redact(trace).splitlines())

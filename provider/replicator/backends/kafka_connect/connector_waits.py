@@ -31,7 +31,7 @@ class ConnectorWaits:
     async def until(
         self, name: str, reached: Callable[[Status], bool], goal: str, within: float, gone: Exception
     ) -> Status:
-        """The connector when `reached` says so.
+        """Return the connector when `reached` says so.
 
         :param goal: the state that is waited for, for a person.
         :param gone: raised where the connector is not there.

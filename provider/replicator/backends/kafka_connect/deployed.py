@@ -46,18 +46,18 @@ class DeployedStream:
 
     @property
     def all(self) -> tuple[Connector, ...]:
-        """Every connector of the stream."""
+        """Return every connector of the stream."""
         return (self.connector, *self.others)
 
     @property
     def trace(self) -> str | None:
-        """The trace of the first connector that failed; `None` where none has."""
+        """Return the trace of the first connector that failed; `None` where none has."""
         failed = (connector for connector in self.all if connector.failed)
         return next((one.trace or "the connector failed, and Connect gives no reason" for one in failed), None)
 
     @property
     def state(self) -> StreamState:
-        """The state as far as the connectors tell it."""
+        """Return the state as far as the connectors tell it."""
         if any(connector.state in ("PAUSED", "STOPPED") or connector.pausing for connector in self.all):
             return StreamState.PAUSED
         if not self.connector.running or not all(other.running or other.idle for other in self.others):
@@ -66,7 +66,7 @@ class DeployedStream:
 
     @property
     def standstill(self) -> str | None:
-        """Why a replay that is under way makes no progress; `None` where nothing holds it back."""
+        """Return why a replay that is under way makes no progress; `None` where nothing holds it back."""
         if self.state is StreamState.PAUSED:
             return "the stream is paused; the replay runs when it is resumed"
         return (error := self.trace) and f"the stream failed: {error}"

@@ -36,7 +36,7 @@ class Listing:
         self._ready: tuple[str, float] | None = None
 
     async def connectors(self) -> dict[str, Connector]:
-        """All connectors, in one call. One of which the engine tells nothing is failed, and hides no other."""
+        """Return all connectors, in one call. One of which the engine tells nothing is failed, and hides no other."""
         try:
             answer = await self._list("status", "info")
         except EngineRefused:
@@ -50,7 +50,7 @@ class Listing:
         return self._rest.read(answer, read)
 
     def _read(self, name: str, item: Mapping[str, Any]) -> Connector | None:
-        """One connector of a listing. What is malformed in it says nothing about the others."""
+        """Return one connector of a listing. What is malformed in it says nothing about the others."""
         try:
             if item["info"] is None:
                 return None
@@ -59,7 +59,7 @@ class Listing:
             return unreadable(name, _MALFORMED, _config_of(item))
 
     async def statuses(self) -> Mapping[str, Status]:
-        """How all connectors are, in one call that costs a worker half as much."""
+        """Return how all connectors are, in one call that costs a worker half as much."""
         try:
             answer = await self._list("status")
         except EngineRefused:
@@ -77,7 +77,7 @@ class Listing:
             return unreadable(name, _MALFORMED)
 
     async def get(self, name: str) -> Connector | None:
-        """One connector; None only where the engine says that there is none."""
+        """Return one connector; None only where the engine says that there is none."""
         return await self._get(name, self._patience)
 
     async def _get(self, name: str, patience: float) -> Connector | None:
@@ -104,7 +104,7 @@ class Listing:
             return unreadable(name, error.message)
 
     async def _list(self, *expand: str) -> Answer:
-        """A listing that can be believed.
+        """Return a listing that can be believed.
 
         For about a second after a restart, a worker lists what is in that part of its log that it has read, with names
         that were deleted long ago. `/health` does not answer before the whole is read, so it is asked first, of the
@@ -133,7 +133,7 @@ class Listing:
                 raise error
 
     async def _ready_worker(self) -> str:
-        """A worker that has read its whole log."""
+        """Return a worker that has read its whole log."""
         if self._ready is not None and time.monotonic() - self._ready[1] < _FRESH_FOR:
             return self._ready[0]
         answer = await self._rest.call("GET", "/health", repeat=Repeat.SAFE, patience=self._patience)

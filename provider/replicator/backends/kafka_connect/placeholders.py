@@ -12,7 +12,7 @@ from replicator.errors import Unsupported
 
 
 def placeholder(ref: AuthRef, field: str, aliases: Mapping[str, str], property: str) -> str:
-    """What stands for one field (`username`, `password`) of a secret.
+    """Return what stands for one field (`username`, `password`) of a secret.
 
     Raise `Unsupported` where a placeholder cannot say it: the transformer splits at `:` and ends at `}`.
     """

@@ -131,11 +131,11 @@ class StreamRecord(Model):
         return read(self.starts) if self.starts else {}
 
     def replay_record(self, key: str) -> ReplayRecord | None:
-        """The replay that has this key."""
+        """Return the replay that has this key."""
         return next((replay_record for replay_record in self.replays if replay_record.progress.key == key), None)
 
     def with_replay(self, changed: ReplayRecord) -> Self:
-        """The record with another version of one replay."""
+        """Return the record with another version of one replay."""
         key = changed.progress.key
         replays = tuple(
             changed if replay_record.progress.key == key else replay_record for replay_record in self.replays
@@ -160,7 +160,7 @@ class StreamRecord(Model):
         return fitting
 
     def cut_off(self) -> ReplayRecord | None:
-        """The replay that is recorded, and neither applied nor given up."""
+        """Return the replay that is recorded, and neither applied nor given up."""
         open_ = (
             replay_record
             for replay_record in self.replays

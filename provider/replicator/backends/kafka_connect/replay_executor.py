@@ -55,7 +55,7 @@ class ReplayExecutor:
         return await self.progress(await self._go_on(deployed, key), key)
 
     async def progress(self, deployed: DeployedStream, key: str) -> ReplayProgress:
-        """How far the replay with a key is; raise `ReplayNotFound` where there is none."""
+        """Return how far the replay with a key is; raise `ReplayNotFound` where there is none."""
         if deployed.record.replay_record(key) is None:
             raise ReplayNotFound(f"no replay has the key {key!r}", stream=deployed.name)
         record = self.settled(deployed, await self._recipe.positions(deployed.record.stream))
@@ -66,7 +66,7 @@ class ReplayExecutor:
         return replay_record.progress.model_copy(update={"error": why})
 
     def settled(self, deployed: DeployedStream, stored: Positions) -> StreamRecord:
-        """The record with the replays that are done by now. No read writes it: that would restart the connector."""
+        """Return the record with finished replays marked. No read writes it: that would restart the connector."""
         record = deployed.record
         for replay_record in record.replays:
             if replay_record.progress.finished_at is None and self._recipe.is_done(replay_record, stored):
@@ -85,7 +85,7 @@ class ReplayExecutor:
     async def plan(
         self, deployed: DeployedStream, start: Checkpoint, method: ReplayMethod, target: str | None
     ) -> ReplayPlan:
-        """What a replay would do; raise what it would raise."""
+        """Return what a replay would do; raise what it would raise."""
         resolved, stored = await self.resolve(deployed, start, method, target)
         self._recorded(deployed, resolved, stored, _SOME_KEY, start)
         return resolved.plan
@@ -117,7 +117,7 @@ class ReplayExecutor:
     def _recorded(
         self, deployed: DeployedStream, resolved: ResolvedReplay, stored: Positions, key: str, start: Checkpoint
     ) -> StreamRecord:
-        """The record with one replay more; raise `ReplayRefused` where Connect could not write it."""
+        """Return the record with one replay more; raise `ReplayRefused` where Connect could not write it."""
         progress = ReplayProgress(
             key=key,
             stream=deployed.name,
@@ -171,7 +171,7 @@ def _given_up(replay_record: ReplayRecord, why: str) -> ReplayRecord:
 
 
 def given_up_all(record: StreamRecord, why: str) -> StreamRecord:
-    """The record, in which no replay is under way."""
+    """Return the record, in which no replay is under way."""
     replays = [item if item.progress.finished_at is not None else _given_up(item, why) for item in record.replays]
     return record.model_copy(update={"replays": tuple(replays)})
 

@@ -27,7 +27,7 @@ class PendingChanges:
         self._removed: set[str] = set()
 
     def of_others(self, at: str, name: str) -> list[StreamRecord]:
-        """What all but one stream claim now.
+        """Return what all but one stream claim now.
 
         :param at: the address of its Connect cluster.
         """
@@ -64,7 +64,7 @@ class PendingChanges:
             self._removed.add(token)
 
     def is_removed(self, owner: Owner | None) -> bool:
-        """Whether a stream that a listing has was removed since.
+        """Tell whether a stream that a listing has was removed since.
 
         :param owner: as its record has it.
         """

@@ -112,34 +112,34 @@ class Answer:
 
     @property
     def done(self) -> bool:
-        """Whether the worker did what was asked."""
+        """Tell whether the worker did what was asked."""
         return httpx.codes.is_success(self.status)
 
     @property
     def spoken(self) -> bool:
-        """Whether Connect itself says what is wrong; else it is a worker that starts or stops, or a proxy."""
+        """Tell whether Connect itself says what is wrong; else it is a worker that starts or stops, or a proxy."""
         return isinstance(self.body, dict) and "error_code" in self.body
 
     @property
     def rebalancing(self) -> bool:
-        """Whether the workers only have to agree first; a change of offsets says it as a 500. (Seen on Kafka 4.3.)"""
+        """Tell whether a rebalance must end first; a change of offsets says it as a 500. (Seen on Kafka 4.3.)"""
         if self.status == httpx.codes.CONFLICT:
             return True
         return httpx.codes.is_server_error(self.status) and "rebalance is expected" in self.text
 
     @property
     def unforwarded(self) -> bool:
-        """Whether the worker could not pass the call on to the leader of its cluster."""
+        """Tell whether the worker could not pass the call on to the leader of its cluster."""
         return httpx.codes.is_server_error(self.status) and self.text.startswith(_NOT_FORWARDED)
 
     @property
     def missing(self) -> bool:
-        """Whether Connect says that there is no such thing."""
+        """Tell whether Connect says that there is no such thing."""
         return self.status == httpx.codes.NOT_FOUND and self.spoken
 
     @property
     def text(self) -> str:
-        """What Connect says is wrong."""
+        """Return what Connect says is wrong."""
         return str(self.body["message"]) if self.spoken and self.body.get("message") else ""
 
 
@@ -160,12 +160,12 @@ class Turns:
         return True
 
     async def again_after_fault(self) -> bool:
-        """The same after a 500, which may be said of the request itself."""
+        """Return the same after a 500, which may be said of the request itself."""
         return await self.again(_FAULTS_FOR)
 
 
 def path_of(*segments: str) -> str:
-    """The path of an object, whatever characters its name has."""
+    """Return the path of an object, whatever characters its name has."""
     # Dots are encoded too, since `.` and `..` would be steps of the path.
     return "".join("/" + quote(segment, safe="").replace(".", "%2E") for segment in segments)
 
@@ -184,7 +184,7 @@ class ConnectRest:
 
     @property
     def address(self) -> str:
-        """The workers' URLs, for a person."""
+        """Return the workers' URLs, for a person."""
         return ", ".join(_shown(url) for url in self._access.urls)
 
     async def call(
@@ -197,7 +197,7 @@ class ConnectRest:
         repeat: Repeat,
         patience: float,
     ) -> Answer:
-        """The answer: a success, or a 404 of Connect itself; with `Repeat.NEVER` any other but 401 and 403 too.
+        """Return the answer: a success, or a 404 of Connect itself; with `Repeat.NEVER` any other but 401 and 403 too.
 
         :param path: made with `path_of`.
         :param patience: seconds after the start in which another attempt may begin.
@@ -246,7 +246,7 @@ class ConnectRest:
         return await rebalance.again()
 
     def error(self, answer: Answer) -> ReplicatorError:
-        """What an answer that is no success means, whoever gave it."""
+        """Return what an answer that is no success means, whoever gave it."""
         told = f": {self.quote(answer.text)}" if answer.text else ""
         if answer.status == httpx.codes.CONFLICT:
             return EngineUnavailable(
@@ -266,12 +266,12 @@ class ConnectRest:
         return EngineRefused(f"Kafka Connect {'says' if told else 'gives no reason'}{told} (HTTP {answer.status})")
 
     def quote(self, text: str) -> str:
-        """The engine's text on one line, without secrets."""
+        """Return the engine's text on one line, without secrets."""
         line = " ".join(self.redact(text).split())
         return line if len(line) <= _TEXT_LIMIT else f"{line[:_TEXT_LIMIT]}…"
 
     def read(self, answer: Answer, shape: Callable[[Any], T]) -> T:
-        """What `shape` makes of the body.
+        """Return what `shape` makes of the body.
 
         :raises EngineRefused: the body is not what Connect answers.
         """
@@ -287,7 +287,7 @@ class ConnectRest:
             await client.aclose()
 
     async def _send(self, verb: str, path: str, body: object, params: Any) -> Answer:
-        """One attempt, at the worker that answered last, or at another one where no connection is made.
+        """Return one attempt, at the worker that answered last, or at another one where no connection is made.
 
         :raises EngineRefused: the answer is none of Kafka Connect.
         """
@@ -430,7 +430,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether one side of a TLS connection does not accept the other; not merely its end."""
+    """Tell whether one side of a TLS connection does not accept the other; not merely its end."""
     return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
@@ -458,5 +458,5 @@ def _tls(access: Access) -> ssl.SSLContext:
 
 
 def _shown(url: str) -> str:
-    """The URL without a user or a password that somebody may have written into it."""
+    """Return the URL without a user or a password that somebody may have written into it."""
     return str(httpx.URL(url).copy_with(userinfo=b""))

@@ -45,12 +45,12 @@ class Problem(Enum):
 
 
 def holds_placeholder(config: Mapping[str, str]) -> bool:
-    """Whether the worker may resolve something in it."""
+    """Tell whether the worker may resolve something in it."""
     return any(PLACEHOLDER in value for value in config.values())
 
 
 def read_validation(body: Mapping[str, Any], sent: Mapping[str, str]) -> Validation:
-    """The errors in the answer of `/connector-plugins/CLASS/config/validate`."""
+    """Return the errors in the answer of `/connector-plugins/CLASS/config/validate`."""
     values = [item["value"] for item in body["configs"]]
     secret = {
         echo: text
@@ -63,13 +63,13 @@ def read_validation(body: Mapping[str, Any], sent: Mapping[str, str]) -> Validat
 
 
 def echo_of(field: str, body: Mapping[str, Any]) -> str:
-    """What the worker takes a field for."""
+    """Return what the worker takes a field for."""
     echo: str = next(item["value"]["value"] for item in body["configs"] if item["value"]["name"] == field)
     return echo
 
 
 def problem_of(placeholder: str, echo: str) -> Problem | None:
-    """What is wrong with a placeholder that a worker echoes so."""
+    """Return what is wrong with a placeholder that a worker echoes so."""
     if echo == placeholder:
         return Problem.UNRESOLVED
     if not echo:

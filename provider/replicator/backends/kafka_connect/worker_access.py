@@ -13,7 +13,7 @@ from replicator.errors import ReplicatorError
 
 
 def access(address: str, settings: ConnectConfig, redactor: Redactor, environ: Mapping[str, str]) -> Access:
-    """How the workers are reached. A secret is read here, and goes nowhere else.
+    """Return how the workers are reached. A secret is read here, and goes nowhere else.
 
     :param address: that of `settings` which is meant.
 

@@ -20,7 +20,7 @@ class Occupant(Protocol):
 
     @property
     def places(self) -> Iterable[Identity]:
-        """All of them."""
+        """Return all of them."""
         ...
 
 

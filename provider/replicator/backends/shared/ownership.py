@@ -115,7 +115,7 @@ def refuse_elsewhere(stream: str, caller: Owner | None, here: str | None) -> Non
 
 
 def _data(stream: Stream) -> tuple[object, ...]:
-    """What a stream reads and where it writes that."""
+    """Return what a stream reads and where it writes that."""
     declared = canonical(stream)
     return (declared.source.uri, declared.destination.uri, declared.include, declared.exclude)
 

@@ -48,7 +48,7 @@ class Footprint:
 
     @property
     def name(self) -> str:
-        """The stream's name."""
+        """Return the stream's name."""
         return self.ends.name
 
     @property

@@ -37,7 +37,7 @@ class ClusterClients:
         self._connect_topics: dict[KafkaEndpoint, ConnectTopics] = {}
 
     async def brokers(self, stream: Stream, end: End) -> KafkaAdmin:
-        """The client; raise `SecretNotFound` where the credentials cannot be read here."""
+        """Return the client; raise `SecretNotFound` where the credentials cannot be read here."""
         at = kafka_endpoint(stream.source if end == "source" else stream.destination, end, admin=True)
         if at not in self._clients:
             self._clients[at] = KafkaAdmin(at, await self._credentials(at))
@@ -78,17 +78,17 @@ class ClusterPair:
     recorded: Mapping[End, str] = field(default_factory=dict)
 
     def id(self, end: End) -> str | None:
-        """The id of an end's cluster, as far as it is seen."""
+        """Return the id of an end's cluster, as far as it is seen."""
         found = self.source if end == "source" else self.destination
         return found.id if isinstance(found, Cluster) else None
 
     def known_id(self, end: End) -> str | None:
-        """The id of an end's cluster, as it is seen or else recorded."""
+        """Return the id of an end's cluster, as it is seen or else recorded."""
         return self.id(end) or self.recorded.get(end)
 
     @property
     def unseen(self) -> dict[End, ReplicatorError]:
-        """Why an end cannot be seen from here."""
+        """Return why an end cannot be seen from here."""
         found: dict[End, ReplicatorError] = {}
         if isinstance(self.source, ReplicatorError):
             found["source"] = self.source
@@ -162,7 +162,7 @@ AGAIN = (
 
 
 def side_of(stream: Stream, view: ClusterPair, worker: str) -> Side:
-    """Where the worker stands.
+    """Return where the worker stands.
 
     Raise `InvalidStream` where the mirror would loop or write to the wrong cluster, or where that cannot be seen and
     `worker.cluster` in `options` does not say.

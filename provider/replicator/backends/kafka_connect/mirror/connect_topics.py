@@ -75,7 +75,7 @@ def what_keeps(keys: Iterable[bytes | None]) -> str | None:
 
 
 def _is_position(word: str) -> bool:
-    """Whether a key is `["CONNECTOR", {…}]`."""
+    """Tell whether a key is `["CONNECTOR", {…}]`."""
     try:
         found = json.loads(word)
     except ValueError:

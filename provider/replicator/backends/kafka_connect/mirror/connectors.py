@@ -43,7 +43,7 @@ class Side(StrEnum):
 
 
 def build(record: StreamRecord, aliases: Mapping[str, str]) -> Parts:
-    """The configurations of a stream's connectors.
+    """Return the configurations of a stream's connectors.
 
     :param aliases: names of the worker's ConfigProviders, by scheme of reference.
     """
@@ -72,12 +72,12 @@ def build(record: StreamRecord, aliases: Mapping[str, str]) -> Parts:
 
 
 def part_names(name: str) -> tuple[str, str]:
-    """What a stream's connectors for group offsets and for heartbeats are called. No stream's name has a dot."""
+    """Return what a stream's connectors for group offsets and for heartbeats are called. No stream's name has a dot."""
     return f"{name}.checkpoint", f"{name}.heartbeat"
 
 
 def option_of(part: str) -> str:
-    """The option that asks for a connector beside the stream's own."""
+    """Return the option that asks for a connector beside the stream's own."""
     return GROUPS if part.endswith(".checkpoint") else HEARTBEATS
 
 
@@ -114,12 +114,12 @@ def replication_factor(stream: Stream) -> int:
 
 
 def is_on(stream: Stream, option: str) -> bool:
-    """Whether an option that is off by default is on."""
+    """Tell whether an option that is off by default is on."""
     return _text(stream.options.get(option, "false")) == "true"
 
 
 def _text(value: object) -> str:
-    """An option as Connect's flat configuration holds it. Pulumi's numbers are all floating."""
+    """Return an option as Connect's flat configuration holds it. Pulumi's numbers are all floating."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).lower() if isinstance(value, bool) else str(value)

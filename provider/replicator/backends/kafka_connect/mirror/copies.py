@@ -178,7 +178,7 @@ async def _thin(
     brokers: KafkaAdmin,
     source: KafkaAdmin,
 ) -> frozenset[Partition]:
-    """The partitions of copies that have less than half of what was copied, and not its first record.
+    """Return the partitions of copies that have less than half of what was copied, and not its first record.
 
     Half, since each transaction has a record for its mark. Marks of transactions without records, and compaction before
     the copy, leave fewer records too, but then the first one is there. A copy that has lost records by its own
@@ -208,7 +208,7 @@ async def _thin(
 
 
 def _is_later(copy: Found | None, source: Around | None) -> bool:
-    """Whether a copy begins with a later record than what was copied to it; False where that is not known."""
+    """Tell whether a copy begins with a later record than what was copied to it; False where that is not known."""
     if copy is None or copy.time is None or source is None or source.after is None:
         return False
     return copy.time > source.after

@@ -82,7 +82,7 @@ class ForeignMirrorReader:
 
 
 async def _ask_id(bootstrap: str) -> str | None:
-    """Which cluster answers who does not log in; `None` where none does."""
+    """Return which cluster answers who does not log in; `None` where none does."""
     try:
         return (await KafkaAdmin(KafkaEndpoint("source", bootstrap), {}).cluster()).id
     except ReplicatorError:
@@ -119,7 +119,7 @@ def route_of(name: str, config: Mapping[str, str], worker: str) -> Route:
 
 
 def _expressions(config: Mapping[str, str], key: str, default: str) -> list[str]:
-    """The regular expressions of a list, each without alternatives."""
+    """Return the regular expressions of a list, each without alternatives."""
     found = [word for item in config.get(key, default).split(",") for word in item.strip().split("|") if word]
     if len(read_patterns(found)) < len(found):
         raise Unreadable(f"its {key} {config[key]!r} holds more than names, . [] * and +")

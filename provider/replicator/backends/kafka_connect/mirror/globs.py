@@ -89,7 +89,7 @@ class Names:
 
     @cached_property
     def chars(self) -> frozenset[str]:
-        """The characters that some pattern tells from others."""
+        """Return the characters that some pattern tells from others."""
         return frozenset(char for token in _tokens(self.include + self.exclude) for char in token.chars)
 
     def has(self, name: str) -> bool:
@@ -129,7 +129,7 @@ class _State(NamedTuple):
 
     @property
     def heads(self) -> frozenset[str] | None:
-        """The characters that may come next; `None` where they are not listed."""
+        """Return the characters that may come next; `None` where they are not listed."""
         include = self.names.include
         nexts = [include[index][at] for index, at in self.included if at < len(include[index])]
         return None if any(token.negated for token in nexts) else frozenset(_chars(nexts))

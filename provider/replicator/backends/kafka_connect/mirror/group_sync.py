@@ -67,7 +67,7 @@ def group_finding(
 
 
 async def _groups(ends: ClusterClients, stream: Stream) -> list[str] | None:
-    """The groups that MirrorMaker 2 follows; `None` where its expressions are none of ours."""
+    """Return the groups that MirrorMaker 2 follows; `None` where its expressions are none of ours."""
     try:
         wanted, left_out = (_expression(stream, option) for option in (_GROUPS, _EXCLUDED))
     except re.error:
@@ -91,7 +91,7 @@ async def _last_checkpoint(ends: ClusterClients, stream: Stream) -> datetime | N
 
 
 def _connector(stream: Stream) -> str:
-    """The name of the connector that writes the checkpoints."""
+    """Return the name of the connector that writes the checkpoints."""
     return part_names(stream.name)[0]
 
 

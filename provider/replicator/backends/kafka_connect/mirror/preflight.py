@@ -52,7 +52,7 @@ async def check(
     aliases: Mapping[str, str],
     recorded: Mapping[End, str],
 ) -> tuple[Side, ClusterPair]:
-    """What would make the mirror do harm or not start, but for the worker's validation; raise the first of it.
+    """Return what would make the mirror do harm or not start, but for the worker's validation; raise the first of it.
 
     :param worker: id of the Kafka cluster that the workers keep their topics on.
     :param others: the other mirrors that are known, of this Connect cluster and of others.
@@ -205,7 +205,7 @@ def _refuse_factor(stream: Stream, view: ClusterPair) -> None:
 
 
 async def _cost_of_pause(ends: ClusterClients, stream: Stream, topics: Collection[str]) -> list[Finding]:
-    """How long a pause may last before something is lost, as far as the source tells it."""
+    """Return how long a pause may last before something is lost, as far as the source tells it."""
     if stream.desired_state is not DesiredState.PAUSED:
         return []
     try:

@@ -47,7 +47,7 @@ async def resolve(
     method: ReplayMethod,
     target: str | None,
 ) -> Start:
-    """What a replay from `start` would do; raise what it would raise."""
+    """Return what a replay from `start` would do; raise what it would raise."""
     name = record.stream.name
     chosen = ReplayMethod.LOG_REWIND if method is ReplayMethod.AUTO else method
     if isinstance(cell := KAFKA_MIRROR.replay[chosen], No):

@@ -81,12 +81,12 @@ class Route:
 
     @property
     def prefix(self) -> str:
-        """What is put before the name of each topic."""
+        """Return what is put before the name of each topic."""
         return self.naming.at_destination("")
 
     @property
     def told(self) -> str:
-        """What an error calls it."""
+        """Return what an error calls it."""
         if not self.declared:
             return f"connector {self.name!r}, without a record that can be read,"
         return f"stream {self.name!r}" if self.settled else f"stream {self.name!r}, whose creation has not ended,"
@@ -146,7 +146,7 @@ def refuse_own_copies(mine: Route, globs: Iterable[str], topics: Iterable[str] |
 
 
 def _shared(mine: Route, other: Route) -> _Asked | None:
-    """What both write, as a question for the topics that this one takes; `None` where there is nothing."""
+    """Return what both write, as a question for the topics that this one takes; `None` where there is nothing."""
     if mine.prefix.startswith(other.prefix):
         asked: _Asked = (("", mine.names), (mine.prefix.removeprefix(other.prefix), other.names))
     elif other.prefix.startswith(mine.prefix):
@@ -201,7 +201,7 @@ class _Search:
         return None
 
     def _copied(self, one: _Copies) -> Iterator[_Copies]:
-        """What the other mirrors make of copies."""
+        """Yield what the other mirrors make of copies."""
         for other in self._leaving(one.here):
             prefix = other.prefix + one.prefix
             if len(prefix) < _LONGEST:
@@ -239,7 +239,7 @@ class _Search:
 
 
 def _split(asked: _Asked) -> list[_Asked]:
-    """The same question for each topic, where the topics are listed; nothing where there is none."""
+    """Return the same question for each topic, where the topics are listed; nothing where there is none."""
     words = listed(asked)
     if words is None:
         asked = tuple(dict.fromkeys(asked))
@@ -248,7 +248,7 @@ def _split(asked: _Asked) -> list[_Asked]:
 
 
 def _example(asked: _Asked, topics: Iterable[str] | None) -> str:
-    """A topic for which the answer is yes: one that is there, if any is. As the first of `asked` calls it."""
+    """Return a topic for which the answer is yes: one that is there, if any is. As the first of `asked` calls it."""
     first = asked[0][0]
     for topic in sorted(topics or ()):
         if topic.startswith(first) and all(known.has(before + topic.removeprefix(first)) for before, known in asked):
@@ -257,7 +257,7 @@ def _example(asked: _Asked, topics: Iterable[str] | None) -> str:
 
 
 def _or_delete(way: Iterable[Route]) -> str:
-    """What else ends it: a connector may be deleted, and a creation that was cut off be ended."""
+    """Return what else ends it: a connector may be deleted, and a creation that was cut off be ended."""
     for other in way:
         if not other.declared:
             return f", or delete the connector {other.name!r}"

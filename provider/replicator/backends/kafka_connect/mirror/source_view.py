@@ -50,7 +50,7 @@ class SourceView:
 
     @property
     def unreadable(self) -> list[str]:
-        """The topics that the credentials may not read, sorted."""
+        """Return the topics that the credentials may not read, sorted."""
         return sorted({*self.hidden, *(name for name, topic in self.topics.items() if not topic.readable)})
 
 
@@ -87,7 +87,7 @@ def copied_until(stored: Offsets, source: SourceView) -> int | None:
 async def view(
     brokers: KafkaAdmin, streams: Sequence[tuple[StreamRecord, Offsets]], also: Collection[str] = ()
 ) -> list[SourceView]:
-    """What the brokers of one source say, for several of its streams, each with its stored offsets.
+    """Return what the brokers of one source say, for several of its streams, each with its stored offsets.
 
     :param also: topics besides those that the streams take.
     """
@@ -146,7 +146,7 @@ def taken_before(record: StreamRecord, stored: Offsets) -> set[str]:
 async def _times(
     brokers: KafkaAdmin, asked: Sequence[tuple[Partition, int]], earliest: Offsets
 ) -> dict[tuple[Partition, int], Around]:
-    """The times around these offsets. That of the first record that is retained needs no consumer."""
+    """Return the times around these offsets. That of the first record that is retained needs no consumer."""
     first = await brokers.at_time((at for at, offset in asked if offset == earliest.get(at)), 0)
     times = {(at, found.offset): Around(None, found.time) for at, found in first.items() if found.time is not None}
     turns: list[dict[Partition, int]] = []  # each asks for one offset of a partition

@@ -87,7 +87,7 @@ class StartPositions:
         return {**kept, **first}
 
     async def _lost_copies(self, stream: Stream, kept: Offsets) -> list[Partition]:
-        """The partitions whose copies are empty or gone at the destination, although something was copied."""
+        """Return the partitions whose copies are empty or gone at the destination, although something was copied."""
         topics = set(matching_topics(stream, {at.topic for at in kept}))
         if not topics:
             return []

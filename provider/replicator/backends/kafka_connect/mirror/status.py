@@ -24,7 +24,7 @@ _LSN_SHOWN = 400
 
 
 def next_offsets(offsets: Sequence[Offset], alias: str) -> dict[Partition, int]:
-    """What a mirror's stored offsets say; MirrorMaker 2 stores the last offset that it copied.
+    """Return what a mirror's stored offsets say; MirrorMaker 2 stores the last offset that it copied.
 
     :param alias: of the source. Connect keeps what a connector of the name stored under another one.
     """
@@ -63,7 +63,7 @@ class Seen:
 
 
 def status_of(deployed: DeployedStream, stored: Offsets, seen: Seen, now: datetime) -> StreamStatus:
-    """The status of one stream.
+    """Return the status of one stream.
 
     :param stored: next offsets, for every partition of which something was copied.
     """
@@ -90,7 +90,7 @@ def status_of(deployed: DeployedStream, stored: Offsets, seen: Seen, now: dateti
 
 
 def outline_of(deployed: DeployedStream, refused: str | None = None, unanswered: str | None = None) -> StreamStatus:
-    """What a listing alone says of one stream; where it is unknown how far it has come, running is the word.
+    """Return what a listing alone says of one stream; where it is unknown how far it has come, running is the word.
 
     :param refused: why Connect does not tell its positions.
     :param unanswered: why it is not known whether Connect tells them, which is no failure of the stream.
@@ -124,12 +124,12 @@ def gaps(record: StreamRecord, stored: Offsets, source: SourceView) -> dict[Part
 
 
 def is_new(topic: Topic, known: str | None) -> bool:
-    """Whether another topic of the name was there before."""
+    """Tell whether another topic of the name was there before."""
     return known is not None and known != topic.id
 
 
 def describe_gaps(lost: Mapping[Partition, str]) -> str:
-    """What is lost, each clause once."""
+    """Return what is lost, each clause once."""
     return "; ".join(dict.fromkeys(lost.values()))
 
 
@@ -149,14 +149,14 @@ def replicated(record: StreamRecord, stored: Offsets) -> int | None:
 
 
 def _trace(deployed: DeployedStream, stored: Offsets, lag: Mapping[Partition, int] | None) -> str | None:
-    """Why a connector failed, and which topics wait for it."""
+    """Return why a connector failed, and which topics wait for it."""
     if deployed.trace is None or not lag:
         return deployed.trace
     return f"{deployed.trace}; not copied: {some([f'{at} from offset {stored.get(at, 0)}' for at in sorted(lag)])}"
 
 
 def _faults(deployed: DeployedStream, stored: Offsets, source: SourceView, copies: Copies | None) -> list[str]:
-    """What the two ends say that a person has to put right."""
+    """Return what the two ends say that a person has to put right."""
     found = [describe_gaps(gaps(deployed.record, stored, source))]
     stream = deployed.record.stream
     if source.unreadable and stream.source.admin_auth_ref is None:
@@ -184,7 +184,7 @@ def _faults(deployed: DeployedStream, stored: Offsets, source: SourceView, copie
 
 
 def _replay_of(deployed: DeployedStream, partitions: Collection[Partition], source: SourceView) -> str:
-    """How to copy partitions once more."""
+    """Return how to copy partitions once more."""
     lsn = write(replay_start(deployed.record, source, partitions)) or ""
     start = f'--lsn "{lsn}"' if len(lsn) <= _LSN_SHOWN else "--lsn with the offsets to begin at"
     return (
@@ -196,7 +196,7 @@ def _replay_of(deployed: DeployedStream, partitions: Collection[Partition], sour
 def _waits(
     deployed: DeployedStream, source: SourceView | None, absent: Mapping[str, str], lag: Mapping[Partition, int] | None
 ) -> list[str]:
-    """What a stream that has not failed waits for, and what is not known of it."""
+    """Return what a stream that has not failed waits for, and what is not known of it."""
     if deployed.record.creating:
         return [UNFINISHED]
     if source is None:
@@ -244,7 +244,7 @@ def _state(
 
 
 def is_done(replay_record: ReplayRecord, stored: Offsets) -> bool:
-    """Whether a replay has passed the positions at which it was asked for, or has ended otherwise."""
+    """Tell whether a replay has passed the positions at which it was asked for, or has ended otherwise."""
     if replay_record.progress.finished_at is not None:
         return True
     until = read(replay_record.until) if replay_record.until else {}

@@ -61,7 +61,7 @@ class StreamReader:
         return Description(stream=self.as_found(deployed), status=status, engine_objects=_objects(deployed, None))
 
     async def describe(self, streams: Sequence[DeployedStream]) -> list[Description]:
-        """What is known of streams, less those that are removed meanwhile."""
+        """Return what is known of streams, less those that are removed meanwhile."""
         now = datetime.now(UTC)
         asked, others, _ = await asyncio.gather(  # at once, since a cluster that is down takes long to say nothing
             asyncio.gather(*(self._positions_or_error(deployed.record.stream) for deployed in streams)),
@@ -88,7 +88,7 @@ class StreamReader:
         ] + [self.outline(deployed, error) for deployed, error, _ in answered if isinstance(error, ReplicatorError)]
 
     async def positions(self, stream: Stream) -> dict[Partition, int]:
-        """The next offset to copy, by partition; raise `StreamNotFound` where it is gone."""
+        """Return the next offset to copy, by partition; raise `StreamNotFound` where it is gone."""
         stored = await self._cluster.offsets(stream.name)
         try:
             return next_offsets(stored, Naming.of(stream).source)
@@ -109,7 +109,7 @@ class StreamReader:
             return error
 
     async def sources(self, streams: Sequence[DeployedStream], stored: Sequence[Offsets]) -> list[SourceView | Unseen]:
-        """What the sources' brokers say, asked once a source; or why one cannot be seen from here."""
+        """Return what the sources' brokers say, asked once a source; or why one cannot be seen from here."""
         found: dict[int, SourceView | Unseen] = {}
 
         async def one(indices: Sequence[int]) -> None:
@@ -127,7 +127,7 @@ class StreamReader:
     async def _copies(
         self, streams: Sequence[DeployedStream], stored: Sequence[Offsets], sources: Sequence[SourceView | Unseen]
     ) -> list[Copies | Unseen | None]:
-        """The same of the destinations; `None` for streams whose source is not seen."""
+        """Return the same of the destinations; `None` for streams whose source is not seen."""
         found: dict[int, Copies | Unseen] = {}
 
         async def one(indices: Sequence[int]) -> None:
@@ -153,7 +153,7 @@ class StreamReader:
         return Unseen(f"{what}: {error.message}" + (f" (since {format_time(since)})" if since else ""))
 
     async def source(self, record: StreamRecord, stored: Offsets, *, also: Collection[str] = ()) -> SourceView:
-        """The same of one stream; raise what keeps it from being seen.
+        """Return the same of one stream; raise what keeps it from being seen.
 
         :param also: topics that the stream does not take.
         """
@@ -229,7 +229,7 @@ def _objects(deployed: DeployedStream, source: SourceView | Unseen | None) -> di
 
 
 def _by_end(streams: Sequence[DeployedStream], end: End) -> list[list[int]]:
-    """The indices of streams one of whose ends is the same."""
+    """Return the indices of streams one of whose ends is the same."""
     groups: dict[Any, list[int]] = {}
     for index, deployed in enumerate(streams):
         stream = deployed.record.stream

@@ -84,7 +84,7 @@ class Surroundings:
             await asyncio.sleep(_EVERY)
 
     async def _now(self, stream: Stream) -> tuple[list[Route], frozenset[str]]:
-        """The other mirrors, and all connectors here, in a listing that has this one."""
+        """Return the other mirrors, and all connectors here, in a listing that has this one."""
         until = time.monotonic() + _LISTED_WITHIN
         tell(f"waiting for connector {stream.name!r} to be listed")
         while stream.name not in (look := await self._here.next()).connectors:
@@ -116,7 +116,7 @@ def _doubts(mine: Route, foreign: ForeignMirrors) -> list[str]:
 
 
 def _others(stream: Stream, here: Look, elsewhere: Iterable[Look]) -> list[Route]:
-    """All routes but the stream's own. A neighbour has that too where its address is another one of this cluster."""
+    """Return all routes but the stream's own, which a peer has too where its address is of this cluster."""
     found = [route for route in (*here.routes, *here.foreign.routes) if route.name != stream.name]
     known: dict[str, list[Route]] = {}
     for route in found:
@@ -130,6 +130,6 @@ def _others(stream: Stream, here: Look, elsewhere: Iterable[Look]) -> list[Route
 
 
 def _is_the_same(other: Route, stream: Stream) -> bool:
-    """Whether a neighbour's mirror is this one: both addresses are of one Connect cluster, or it moves from there."""
+    """Tell whether a peer's mirror is this one: both addresses are of one Connect cluster, or it moves from there."""
     urns = [owner.urn if owner else None for owner in (other.owner, stream.owner)]
     return other.declared and other.name == stream.name and urns[0] == urns[1]

@@ -49,15 +49,15 @@ class Naming:
         )
 
     def at_destination(self, topic: str) -> str:
-        """The name of a topic's copy."""
+        """Return the name of a topic's copy."""
         return f"{self.source}{self.separator}{topic}" if self.prefixed else topic
 
     def came_from(self, topic: str, alias: str) -> bool:
-        """Whether a topic is named as the copy of one of another cluster."""
+        """Tell whether a topic is named as the copy of one of another cluster."""
         return self.prefixed and topic.startswith(f"{alias}{self.separator}")
 
     def came_through(self, topic: str, alias: str) -> bool:
-        """Whether it is named as a copy, or as the copy of a copy, that passed another cluster.
+        """Tell whether it is named as a copy, or as the copy of a copy, that passed another cluster.
 
         MirrorMaker 2 takes each part of a name before the last one for a cluster.
         """
@@ -180,7 +180,7 @@ def exclude_patterns(globs: Iterable[str], include: Collection[str]) -> list[str
 
 
 def exclude_patterns_of_0_1(globs: Iterable[str]) -> list[str]:
-    """The same as release 0.1 wrote it, which did not leave out Connect's own topics."""
+    """Return the same as release 0.1 wrote it, which did not leave out Connect's own topics."""
     return [*_INTERNAL, *(_regex(glob, "exclude") for glob in globs)]
 
 
@@ -188,7 +188,7 @@ _WORDS = {"*": r"[^.]*", "?": r"[^.]"}
 
 
 def _regex(glob: str, property: str) -> str:
-    """A glob as a regular expression that Java and Python read alike, without the comma that separates Java's list."""
+    """Return a glob as a regular expression that Java and Python read alike, without a comma, Java's separator."""
     if not re.fullmatch(r"[A-Za-z0-9._*?-]+", glob):
         raise InvalidStream(
             f"{glob!r} can match no topic",
