@@ -19,16 +19,16 @@ import pytest
 from replicator.agent import supervisor as supervisor_module
 from replicator.agent.supervisor import (
     AlreadySupervised,
-    Backoff,
     ChildState,
     LineLog,
+    Restarts,
     Supervisor,
     SupervisorError,
 )
 
 from tests.engines import wait_until
 
-QUICK = Backoff(first=0.05, most=0.2, healthy_after=5.0)
+QUICK = Restarts(first=0.05, most=0.2, healthy_after=5.0)
 FOREVER = "import time, sys\nprint('up', flush=True)\nwhile True: time.sleep(60)"
 Make = Callable[..., Supervisor]
 
@@ -78,7 +78,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
             pid_file=tmp_path / f"{name}.pid",
             marker=str(script),
             on_start=on_start,
-            backoff=QUICK,
+            restarts=QUICK,
             stop_timeout=stop_timeout,
         )
         made.append((supervisor, log))
@@ -241,7 +241,7 @@ async def test_a_cancelled_stop_leaves_no_child(make: Make, tmp_path: Path) -> N
 
 async def test_stop_does_not_wait_for_the_next_start(make: Make) -> None:
     supervisor = make("raise SystemExit(1)")
-    supervisor._backoff = Backoff(first=60)
+    supervisor._restarts = Restarts(first=60)
     await supervisor.start()
     await eventually(lambda: supervisor.state is ChildState.WAITING)
     async with asyncio.timeout(2):
@@ -270,7 +270,7 @@ async def test_a_second_supervisor_is_refused_while_the_first_lives(make: Make) 
 
 async def test_a_second_supervisor_is_refused_between_two_children_of_the_first(make: Make) -> None:
     first, second = make("raise SystemExit(1)"), make("raise SystemExit(1)")
-    first._backoff = Backoff(first=60)
+    first._restarts = Restarts(first=60)
     await first.start()
     await eventually(lambda: first.state is ChildState.WAITING)
     with pytest.raises(AlreadySupervised):

@@ -26,6 +26,7 @@ from enum import Enum
 from pathlib import Path
 
 from replicator.agent.private_log import PrivateRotatingFile
+from replicator.backoff import Backoff
 from replicator.lockfile import open_private
 from replicator.pdeathsig import die_with_parent
 
@@ -53,7 +54,7 @@ class ChildState(Enum):
 
 
 @dataclass(frozen=True)
-class Backoff:
+class Restarts:
     """Delays between starts, in seconds: doubled each time, and the first again after a run of `healthy_after`."""
 
     first: float = 0.5
@@ -107,7 +108,7 @@ class Supervisor:
         marker: str,
         on_start: Callable[[], Awaitable[None]],
         before_start: Callable[[], Awaitable[None]] | None = None,
-        backoff: Backoff | None = None,
+        restarts: Restarts | None = None,
         stop_timeout: float = 15.0,
     ) -> None:
         """`argv[0]` is an absolute path; `env` is the child's whole environment.
@@ -125,7 +126,7 @@ class Supervisor:
         self._marker = marker
         self._on_start = on_start
         self._before_start = before_start
-        self._backoff = backoff or Backoff()
+        self._restarts = restarts or Restarts()
         self._stop_timeout = stop_timeout
         self._lock: int | None = None
         self._task: asyncio.Task[None] | None = None
@@ -175,7 +176,7 @@ class Supervisor:
             await self._become(ChildState.STOPPED)
 
     async def _supervise(self, lock: int) -> None:
-        delay = self._backoff.first
+        backoff = Backoff(self._restarts.first, self._restarts.most)
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
@@ -186,13 +187,13 @@ class Supervisor:
                 self._failed(str(error))
             if self._stopping.is_set():
                 return
-            if time.monotonic() - began >= self._backoff.healthy_after:
-                delay = self._backoff.first
+            if time.monotonic() - began >= self._restarts.healthy_after:
+                backoff.reset()
             await self._become(ChildState.WAITING)
+            delay = backoff.grow()
             _log.warning("%s ended with %s; next start in %.1f s", self._argv[0], self.last_exit, delay)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
-            delay = min(delay * 2, self._backoff.most)
 
     async def _call_before_start(self) -> bool:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from replicator.agent.child import Child
 from replicator.agent.registry import FileStore
-from replicator.agent.supervisor import Backoff, LineLog
+from replicator.agent.supervisor import LineLog, Restarts
 from replicator.authref import Redactor
 from replicator.backends.sqlite.daemon_pool import Supervised
 from replicator.backends.sqlite.database import content_hash
@@ -87,7 +87,7 @@ class Agent:
             env,
             log=LineLog(folder / "litestream.log", redact=self.redactor),
             pid_file=folder / "pid",
-            backoff=Backoff(first=0.05, most=0.2),  # tests kill it more often than it dies by itself
+            restarts=Restarts(first=0.05, most=0.2),  # tests kill it more often than it dies by itself
             **rest,
         )
         self.children.append(child)

@@ -26,6 +26,7 @@ from urllib.parse import quote
 
 import httpx
 
+from replicator.backoff import Backoff
 from replicator.errors import EngineDenied, EngineRefused, EngineUnavailable, InvalidConfig, ReplicatorError
 from replicator.progress import tell
 
@@ -149,14 +150,13 @@ class Turns:
     def __init__(self, within: float) -> None:
         self._start = time.monotonic()
         self._within = within
-        self._pause = _FIRST_PAUSE
+        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
 
     async def again(self, within: float = math.inf) -> bool:
         """Wait a little; False, and at once, where another attempt would begin after `within` seconds."""
-        if time.monotonic() + self._pause > self._start + min(self._within, within):
+        if time.monotonic() + self._backoff.delay > self._start + min(self._within, within):
             return False
-        await asyncio.sleep(self._pause)
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        await asyncio.sleep(self._backoff.grow())
         return True
 
     async def again_after_fault(self) -> bool:
