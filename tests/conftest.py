@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from hypothesis import settings
-from replicator.lifecycle.config import SETTINGS
+from replicator.lifecycle.config import all_settings
 
 if TYPE_CHECKING:
     from tools.kafka.pair import Pair
@@ -48,7 +48,7 @@ LONGEST_FIRST = (
 )
 """Modules that take minutes. Begun last, one of them would be waited for by every other process."""
 
-for setting in SETTINGS.values():
+for setting in all_settings().values():
     os.environ.pop(setting.variable, None)  # a developer's own agent is no concern of a test
 
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)

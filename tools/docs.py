@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from replicator.backends import REGISTRY
-from replicator.capabilities import TABLE, Capabilities, Cell, Verdict, Yes
+from replicator.capabilities import TABLE, Capabilities, Cell, Route, Verdict, Yes
 from replicator.cli import app
 from replicator.cli.exits import Exit, help_text
 from replicator.errors import BY_CODE, ReplicatorError
@@ -44,23 +43,29 @@ def _cell(cell: Cell) -> str:
     return f"no: {cell.reason}"
 
 
-def _too_low(row: Capabilities) -> str:
-    return f"at most {row.lag_resolution.total_seconds():g} s" if row.lag_resolution else "never"
+def _too_low(route: Route) -> str:
+    return f"at most {route.lag_resolution.total_seconds():g} s" if route.lag_resolution else "never"
 
 
-def _pairs(row: Capabilities) -> str:
+def _pairs(row: Route) -> str:
     if len(row.pairs) == len(EndpointKind) ** 2:
         return "any → any"
     return ", ".join(sorted(f"{source} → {destination}" for source, destination in row.pairs))
+
+
+def _of(row: Capabilities, route: Route) -> str:
+    """Return what tells a route from the others of its backend."""
+    return f": {_pairs(route)}" if len(row.routes) > 1 else ""
 
 
 def short_table() -> str:
     """The README's table."""
     lines = ["| backend | moves | modes | replay | in this release |", "|---|---|---|---|---|"]
     for row in TABLE.values():
-        modes = ", ".join(mode for mode, cell in row.modes.items() if isinstance(cell, Yes))
-        replays = ", ".join(method for method, cell in row.replay.items() if isinstance(cell, Yes))
-        lines.append(f"| {row.backend} | {_pairs(row)} | {modes} | {replays} | yes |")
+        for route in row.routes:
+            modes = ", ".join(mode for mode, cell in route.modes.items() if isinstance(cell, Yes))
+            replays = ", ".join(method for method, cell in route.replay.items() if isinstance(cell, Yes))
+            lines.append(f"| {row.backend} | {_pairs(route)} | {modes} | {replays} | yes |")
     lines += [f"| {name} | {moves} | | | planned |" for name, moves in PLANNED.items()]
     return "\n".join(lines)
 
@@ -80,34 +85,34 @@ def capabilities_page() -> str:
         "This page is made from the table by which a preview refuses and warns, and which the tests read. What a",
         "backend does not support is refused in `pulumi preview`, with the reason below.",
     ]
-    for row in TABLE.values():
+    for row, route in ((each, route) for each in TABLE.values() for route in each.routes):
         lines += [
-            f"\n## {row.backend}\n",
-            f"- It moves {_pairs(row)}.",
-            f"- Without `checkpointInterval` the engine uses {row.default_interval}.",
-            f"- One of `lagEvents` is one {row.lag_unit}.",
-            f"- `lagSeconds` is {_too_low(row)} too low.",
-            f"- While a stream is paused, {row.pause_cost}.",
-            f"- After a delete, {row.removal}.",
+            f"\n## {row.backend}{_of(row, route)}\n",
+            f"- It moves {_pairs(route)}.",
+            f"- Without `checkpointInterval` the engine uses {route.default_interval}.",
+            f"- One of `lagEvents` is one {route.lag_unit}.",
+            f"- `lagSeconds` is {_too_low(route)} too low.",
+            f"- While a stream is paused, {route.pause_cost}.",
+            f"- After a delete, {route.removal}.",
         ]
-        lines += _section("mode", {str(key): cell for key, cell in row.modes.items()})
-        lines += _section("conflict", {str(key): cell for key, cell in row.conflicts.items()})
-        lines += _section("startFrom", {str(key): cell for key, cell in row.start_from.items()})
-        lines += _section("replay methods", {str(key): cell for key, cell in row.replay.items()})
-        lines += _section("other properties", {str(key): cell for key, cell in row.features.items()})
+        lines += _section("mode", {str(key): cell for key, cell in route.modes.items()})
+        lines += _section("conflict", {str(key): cell for key, cell in route.conflicts.items()})
+        lines += _section("startFrom", {str(key): cell for key, cell in route.start_from.items()})
+        lines += _section("replay methods", {str(key): cell for key, cell in route.replay.items()})
+        lines += _section("other properties", {str(key): cell for key, cell in route.features.items()})
         if row.options is not None:
             listed = ", ".join(f"`{option}` ({type})" for option, type in sorted(row.options.items()))
             lines.append(f"\n`options` takes {listed}. Text that spells such a value means that value.")
         lines += ["\n### what a change does\n", "| change of | verdict | what happens |", "|---|---|---|"]
         lines += [
             f"| `{path}` | {effect.verdict.value} | {effect.text} |"
-            for path, effect in row.changes.items()
+            for path, effect in route.changes.items()
             if effect.verdict is not Verdict.SAFE
         ]
-        if row.access is not None:
-            lines.append(f"| `uri`, of the same place | {row.access.verdict.value} | {row.access.text} |")
-        safe = ", ".join(f"`{path}`" for path, effect in row.changes.items() if effect.verdict is Verdict.SAFE)
-        region = f"{REGISTRY[row.backend].managed_at}.region"
+        if route.access is not None:
+            lines.append(f"| `uri`, of the same place | {route.access.verdict.value} | {route.access.text} |")
+        safe = ", ".join(f"`{path}`" for path, effect in route.changes.items() if effect.verdict is Verdict.SAFE)
+        region = f"{route.managed_at}.region"
         lines.append(f"\nHarmless: {safe}. Another `name`, `backend` or `{region}` replaces the stream.")
     return "\n".join(lines) + "\n"
 

@@ -7,11 +7,12 @@ what would work.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, StrEnum
+from typing import Literal
 
-from replicator.model import Conflict, EndpointKind, Mode
+from replicator.model import Conflict, EndpointKind, Mode, Stream
 from replicator.option_types import OptionType
 from replicator.replicator import ReplayMethod
 
@@ -31,6 +32,7 @@ class No:
 
 
 Cell = Yes | No
+End = Literal["source", "destination"]
 
 
 class Feature(StrEnum):
@@ -74,22 +76,21 @@ class Effect:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """One backend's row.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """What a backend can do between some kinds of endpoints.
 
-    :param pairs: the (source kind, destination kind) pairs that it serves.
+    :param pairs: the (source kind, destination kind) pairs that this holds for.
+    :param managed_at: the end of the stream whose region says which agent or cluster manages it.
     :param default_interval: the engine's own checkpoint interval, as people would write it.
     :param lag_unit: what one of `lagEvents` is.
     :param lag_resolution: how much less than the age of the oldest change that waits `lagSeconds` may be.
     :param changes: what changing a property in place does, by property path.
     :param access: what another `uri` of the same place does, where it only says how the place is reached.
-    :param options: keys that `options` may hold, with their types; `None` where every key is passed on.
     :param removal: what a delete leaves at the destination.
     :param pause_cost: what a pause costs while it lasts.
     """
 
-    backend: str
     pairs: frozenset[tuple[EndpointKind, EndpointKind]]
     modes: Mapping[Mode, Cell]
     conflicts: Mapping[Conflict, Cell]
@@ -101,13 +102,15 @@ class Capabilities:
     changes: Mapping[str, Effect]
     removal: str
     pause_cost: str
+    managed_at: End = "source"
     lag_resolution: timedelta = timedelta()
     access: Effect | None = None
-    options: Mapping[str, OptionType] | None = None
-    automatic: bool = field(default=True)
 
     def cells(self) -> Iterator[tuple[str, str | None, Cell]]:
-        """Every cell with the property that asks for it and the value, `None` for any; `method` is that of a replay."""
+        """Yield every cell with the property that asks for it and its value, `None` for any.
+
+        `method` is the property of a replay.
+        """
         for property, cells in (
             ("mode", self.modes),
             ("conflict", self.conflicts),
@@ -118,6 +121,34 @@ class Capabilities:
         for feature, cell in self.features.items():
             words, _, value = feature.partition(": ")
             yield from ((property, value or None, cell) for property in words.split("/"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """One backend's row.
+
+    :param routes: what it can do, by kinds of endpoints; no pair is in two of them.
+    :param options: keys that `options` may hold, with their types; `None` where every key is passed on.
+    :param automatic: it may be chosen where a stream names no backend.
+    """
+
+    backend: str
+    routes: tuple[Route, ...]
+    options: Mapping[str, OptionType] | None = None
+    automatic: bool = True
+
+    @property
+    def pairs(self) -> frozenset[tuple[EndpointKind, EndpointKind]]:
+        """The pairs of kinds that the backend serves."""
+        return frozenset().union(*(route.pairs for route in self.routes))
+
+    def find(self, source: str, destination: str) -> Route | None:
+        """Return the route between two kinds; `None` where the backend does not serve them."""
+        return next((route for route in self.routes if (source, destination) in route.pairs), None)
+
+    def route(self, stream: Stream) -> Route:
+        """Return the route of a stream; the first one for a stream that no release should have accepted."""
+        return self.find(stream.source.kind, stream.destination.kind) or self.routes[0]
 
     def canonical_options(self, options: Mapping[str, object]) -> dict[str, object]:
         """Return options with each value in the form of its type, and without those that are null.
@@ -143,9 +174,7 @@ _SAFE_CHANGES = {
     "drainBeforeDelete": Effect(Verdict.SAFE, ""),
 }
 
-MEMORY = Capabilities(
-    backend="memory",
-    automatic=False,
+_ANY_TO_ANY = Route(
     pairs=_EVERY_PAIR,
     modes={mode: Yes() for mode in Mode},
     conflicts={conflict: Yes() for conflict in Conflict},
@@ -168,7 +197,6 @@ MEMORY = Capabilities(
         Feature.WAIT_CAUGHT_UP: Yes(),
         Feature.OPTIONS: Yes('`fail: "text"` makes the stream report that failure'),
     },
-    options={"fail": OptionType.TEXT},
     default_interval="0s",
     lag_unit="event",
     removal="the events that it delivered stay until the process ends",
@@ -196,14 +224,20 @@ MEMORY = Capabilities(
     },
 )
 
+MEMORY = Capabilities(
+    backend="memory",
+    routes=(_ANY_TO_ANY,),
+    options={"fail": OptionType.TEXT},
+    automatic=False,
+)
+
 _PAGES = "litestream ships pages of the database file, not rows"
 _RESTART = (
     "its litestream process starts again; nothing is lost, the lag grows for some seconds. If the application restarts "
     "its WAL in that moment, the whole database is uploaded again"
 )
 
-LITESTREAM = Capabilities(
-    backend="litestream",
+_SQLITE_TO_S3 = Route(
     pairs=frozenset({(EndpointKind.SQLITE, EndpointKind.S3)}),
     modes={
         Mode.SNAPSHOT_THEN_CDC: Yes(),
@@ -248,13 +282,6 @@ LITESTREAM = Capabilities(
     pause_cost="the replica stands still, and what is written meanwhile is in no backup until the stream resumes; if "
     "the application restarts its WAL meanwhile, the resume uploads the whole database again",
     removal="the replica stays and can be restored; the side directory beside the database is removed",
-    options={
-        "monitor-interval": OptionType.DURATION,
-        "checkpoint-interval": OptionType.DURATION,
-        "busy-timeout": OptionType.DURATION,
-        "min-checkpoint-page-count": OptionType.NUMBER,
-        "truncate-page-n": OptionType.NUMBER,
-    },
     access=Effect(Verdict.RESTARTS, f"it is the same place, reached in another way; {_RESTART}"),
     changes={
         **_SAFE_CHANGES,
@@ -278,12 +305,24 @@ LITESTREAM = Capabilities(
     },
 )
 
+LITESTREAM = Capabilities(
+    backend="litestream",
+    routes=(_SQLITE_TO_S3,),
+    options={
+        "monitor-interval": OptionType.DURATION,
+        "checkpoint-interval": OptionType.DURATION,
+        "busy-timeout": OptionType.DURATION,
+        "min-checkpoint-page-count": OptionType.NUMBER,
+        "truncate-page-n": OptionType.NUMBER,
+    },
+)
+
 _RECORDS = "MirrorMaker 2 copies every record of a topic as it is"
 _REWRITE = "the mirror stops and goes on from its checkpoint; nothing is lost, the lag grows for some seconds"
 _OTHER_NAMES = "the topics at the destination get other names, and are filled from the beginning; the old ones stay"
 
-KAFKA_MIRROR = Capabilities(
-    backend="kafka-mirror",
+_KAFKA_TO_KAFKA = Route(
+    managed_at="destination",
     pairs=frozenset({(EndpointKind.KAFKA, EndpointKind.KAFKA)}),
     modes={
         Mode.SNAPSHOT_THEN_CDC: Yes("from the first record that the source retains, unless startFrom says otherwise"),
@@ -332,6 +371,38 @@ KAFKA_MIRROR = Capabilities(
     lag_unit="offset, most often one record",
     pause_cost="the source's retention runs on, and what it deletes before the stream resumes is lost to the mirror",
     removal="the topics at the destination stay; the stored offsets are removed, so the same stream begins anew",
+    changes={
+        **_SAFE_CHANGES,
+        "ownerUrn": Effect(Verdict.RESTARTS, f"the record in its connector names the resource; {_REWRITE}"),
+        "source.uri": Effect(
+            Verdict.RE_SNAPSHOTS,
+            "topics of another cluster are copied from the beginning, beside what is there; other brokers of the same "
+            "cluster go on from the checkpoint",
+        ),
+        "destination.uri": Effect(
+            Verdict.RE_SNAPSHOTS,
+            "another cluster is filled from the beginning, and the old topics stay where they are; other brokers of "
+            "the same cluster go on from the checkpoint",
+        ),
+        "source.region": Effect(Verdict.RE_SNAPSHOTS, _OTHER_NAMES),
+        "mode": Effect(Verdict.SAFE, ""),
+        "include": Effect(Verdict.RESTARTS, f"topics that are new in it are copied from the beginning; {_REWRITE}"),
+        "exclude": Effect(Verdict.RESTARTS, _REWRITE),
+        "source.authRef": Effect(Verdict.RESTARTS, _REWRITE),
+        "destination.authRef": Effect(Verdict.RESTARTS, _REWRITE),
+        "source.adminAuthRef": Effect(Verdict.SAFE, ""),
+        "destination.adminAuthRef": Effect(Verdict.SAFE, ""),
+        "startFrom": Effect(Verdict.SAFE, ""),
+        "options": Effect(Verdict.RESTARTS, _REWRITE),
+        'options["source.cluster.alias"]': Effect(Verdict.RE_SNAPSHOTS, _OTHER_NAMES),
+        'options["replication.policy.class"]': Effect(Verdict.RE_SNAPSHOTS, _OTHER_NAMES),
+        'options["replication.policy.separator"]': Effect(Verdict.RE_SNAPSHOTS, _OTHER_NAMES),
+    },
+)
+
+KAFKA_MIRROR = Capabilities(
+    backend="kafka-mirror",
+    routes=(_KAFKA_TO_KAFKA,),
     options={
         "worker.cluster": OptionType.TEXT,
         "source.cluster.alias": OptionType.TEXT,
@@ -367,33 +438,12 @@ KAFKA_MIRROR = Capabilities(
         "producer.override.linger.ms": OptionType.NUMBER,
         "producer.override.max.request.size": OptionType.NUMBER,
     },
-    changes={
-        **_SAFE_CHANGES,
-        "ownerUrn": Effect(Verdict.RESTARTS, f"the record in its connector names the resource; {_REWRITE}"),
-        "source.uri": Effect(
-            Verdict.RE_SNAPSHOTS,
-            "topics of another cluster are copied from the beginning, beside what is there; other brokers of the same "
-            "cluster go on from the checkpoint",
-        ),
-        "destination.uri": Effect(
-            Verdict.RE_SNAPSHOTS,
-            "another cluster is filled from the beginning, and the old topics stay where they are; other brokers of "
-            "the same cluster go on from the checkpoint",
-        ),
-        "source.region": Effect(Verdict.RE_SNAPSHOTS, _OTHER_NAMES),
-        "mode": Effect(Verdict.SAFE, ""),
-        "include": Effect(Verdict.RESTARTS, f"topics that are new in it are copied from the beginning; {_REWRITE}"),
-        "exclude": Effect(Verdict.RESTARTS, _REWRITE),
-        "source.authRef": Effect(Verdict.RESTARTS, _REWRITE),
-        "destination.authRef": Effect(Verdict.RESTARTS, _REWRITE),
-        "source.adminAuthRef": Effect(Verdict.SAFE, ""),
-        "destination.adminAuthRef": Effect(Verdict.SAFE, ""),
-        "startFrom": Effect(Verdict.SAFE, ""),
-        "options": Effect(Verdict.RESTARTS, _REWRITE),
-        'options["source.cluster.alias"]': Effect(Verdict.RE_SNAPSHOTS, _OTHER_NAMES),
-        'options["replication.policy.class"]': Effect(Verdict.RE_SNAPSHOTS, _OTHER_NAMES),
-        'options["replication.policy.separator"]': Effect(Verdict.RE_SNAPSHOTS, _OTHER_NAMES),
-    },
 )
 
 TABLE: Mapping[str, Capabilities] = {row.backend: row for row in (LITESTREAM, KAFKA_MIRROR, MEMORY)}
+
+
+def route_of(stream: Stream) -> Route | None:
+    """Return what a stream's backend can do between its endpoints; `None` for a backend of another release."""
+    row = TABLE.get(stream.backend or "")
+    return row.route(stream) if row else None

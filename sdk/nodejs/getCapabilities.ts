@@ -43,7 +43,7 @@ export interface GetCapabilitiesArgs {
  */
 export interface GetCapabilitiesResult {
     /**
-     * One entry a backend.
+     * One entry a backend; more where it can do other things between other kinds of endpoints.
      */
     readonly backends: outputs.BackendCapabilities[];
 }

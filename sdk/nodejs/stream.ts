@@ -239,7 +239,7 @@ export interface StreamArgs {
     /**
      * The engine's backend; left out, the only one that fits. A change replaces the stream.
      */
-    backend?: pulumi.Input<string | undefined>;
+    backend?: pulumi.Input<string | enums.Backend | undefined>;
     /**
      * Time between checkpoints, such as `"10s"`; left out, the engine's own.
      */

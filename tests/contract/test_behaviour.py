@@ -348,7 +348,9 @@ async def test_a_replay_runs_once_for_its_key(given: Given) -> None:
 async def test_methods_that_the_table_refuses_are_refused_with_its_reason(given: Given) -> None:
     await given.made()
     start = await given.replicated("orders")
-    refused = {method: cell for method, cell in TABLE[given.replicator.kind].replay.items() if isinstance(cell, No)}
+    refused = {
+        method: cell for method, cell in TABLE[given.replicator.kind].routes[0].replay.items() if isinstance(cell, No)
+    }
     assert refused
     for method, cell in refused.items():
         with pytest.raises(Unsupported) as error:

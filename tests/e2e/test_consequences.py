@@ -37,18 +37,18 @@ CHANGES: Mapping[str, tuple[Mapping[str, Any], list[str], list[str]]] = {
         [
             "purgeDestination: deletes data: from now on a delete of this stream also deletes what it wrote to the"
             " destination",
-            f"source.uri: re-snapshots: {MEMORY.changes['source.uri'].text}",
+            f"source.uri: re-snapshots: {MEMORY.routes[0].changes['source.uri'].text}",
         ],
     ),
     "another name": (
         {"name": "consequences-renamed"},
         ["delete-replaced", "replace", "create-replacement"],
-        [f"name: forces replacement: re-snapshots: {REMADE}; {MEMORY.removal}"],
+        [f"name: forces replacement: re-snapshots: {REMADE}; {MEMORY.routes[0].removal}"],
     ),
     "another region": (
         {"source": {"kind": "postgres", "uri": "postgres://db.example/shop", "region": "eu-fra"}},
         ["delete-replaced", "replace", "create-replacement"],
-        [f"source.region: forces replacement: re-snapshots: {REMADE}; {MEMORY.removal}"],
+        [f"source.region: forces replacement: re-snapshots: {REMADE}; {MEMORY.routes[0].removal}"],
     ),
 }
 
@@ -69,7 +69,7 @@ def test_preview_says_what_a_pause_costs(project: Project, memory: Memory) -> No
     project.write_yaml(yaml_program(memory.address, stream(project, desiredState="paused")))
     ran = project.preview()
     assert ran.said("warning") == []
-    assert f"desiredState: while it is paused, {MEMORY.pause_cost}" in ran.text
+    assert f"desiredState: while it is paused, {MEMORY.routes[0].pause_cost}" in ran.text
 
 
 def test_deletion_protection(memory: Memory, make_project: Make) -> None:

@@ -66,7 +66,7 @@ def test_life_cycle(here: World, make_project: Make) -> None:
 
     here.write(project, {**inputs, "desiredState": "paused"}, variables=NOW, outputs=NUMBERS)
     planned = project.preview()
-    assert f"desiredState: while it is paused, {KAFKA_MIRROR.pause_cost}" in planned.text
+    assert f"desiredState: while it is paused, {KAFKA_MIRROR.routes[0].pause_cost}" in planned.text
     project.up(SKIP)
     assert here.connectors("m-life") == {"m-life": "PAUSED"}
     here.produce(topic, orders(3, 10))
@@ -141,12 +141,12 @@ FIRST, ALL = orders(0, 3), orders(0, 6)
 ELSEWHERE = orders(100, 103)
 FACTOR = {"replication.factor": 1}
 IDENTITY = "org.apache.kafka.connect.mirror.IdentityReplicationPolicy"
-RENAMED = KAFKA_MIRROR.changes['options["replication.policy.class"]'].text
+RENAMED = KAFKA_MIRROR.routes[0].changes['options["replication.policy.class"]'].text
 REMADE = "the stream is removed and made again, which begins with a new snapshot"
 
 
 def verdict(path: str, word: str) -> str:
-    return f"{path}: {word}: {KAFKA_MIRROR.changes[path].text}"
+    return f"{path}: {word}: {KAFKA_MIRROR.routes[0].changes[path].text}"
 
 
 CASES: Mapping[str, Case] = {
@@ -194,7 +194,7 @@ CASES: Mapping[str, Case] = {
     ),
     "place": Case(
         change={"destination": {"region": "us-central"}},
-        warnings=[f"destination.region: forces replacement: re-snapshots: {REMADE}; {KAFKA_MIRROR.removal}"],
+        warnings=[f"destination.region: forces replacement: re-snapshots: {REMADE}; {KAFKA_MIRROR.routes[0].removal}"],
         copies={("west", "us-east.place.a"): [*FIRST, *ALL]},
         steps=["delete-replaced", "replace", "create-replacement"],
     ),
@@ -400,7 +400,7 @@ def test_the_command(here: World, make_project: Make, tmp_path: Path) -> None:
     assert line == ["m-command", "running", "snapshot_then_cdc", *ends, "-"]
 
     first, last = here.command("pause", "m-command").splitlines()
-    assert first == f"m-command is paused. While it is: {KAFKA_MIRROR.pause_cost}."
+    assert first == f"m-command is paused. While it is: {KAFKA_MIRROR.routes[0].pause_cost}."
     where = ["--backend", "kafka-mirror", "--address", here.address]
     assert last.split() == ["Go", "on", "with:", "replicator", "resume", "m-command", *where]
     here.produce(topic, orders(10, 15))

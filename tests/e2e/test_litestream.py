@@ -81,7 +81,9 @@ def test_life_cycle(here: World, make_project: Make) -> None:
     here.write(project, moved, variables=NOW, outputs=NUMBERS)
     transactions = here.keys("life/0000")  # litestream compacts them by itself, into other levels
     planned = project.preview()
-    assert planned.said("warning") == [f"destination.uri: re-snapshots: {LITESTREAM.changes['destination.uri'].text}"]
+    assert planned.said("warning") == [
+        f"destination.uri: re-snapshots: {LITESTREAM.routes[0].changes['destination.uri'].text}"
+    ]
     assert (here.keys("life/0000"), here.keys("moved")) == (transactions, [])
     project.up(SKIP)
     before = here.content("life")

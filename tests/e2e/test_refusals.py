@@ -74,8 +74,8 @@ REFUSALS = {
     "what litestream cannot do": Refusal(
         {"backend": "litestream", "source": SQLITE, "destination": S3, "mode": "cdc", "filter": "total > 10"},
         (
-            f"mode: {reason(LITESTREAM.modes[Mode.CDC])} [RPL-CAP-UNSUPPORTED]",
-            f"filter: {reason(LITESTREAM.features[Feature.FILTER])} [RPL-CAP-UNSUPPORTED]",
+            f"mode: {reason(LITESTREAM.routes[0].modes[Mode.CDC])} [RPL-CAP-UNSUPPORTED]",
+            f"filter: {reason(LITESTREAM.routes[0].features[Feature.FILTER])} [RPL-CAP-UNSUPPORTED]",
         ),
     ),
     "a pair that litestream does not move": Refusal(

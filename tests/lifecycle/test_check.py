@@ -160,13 +160,8 @@ def test_a_backend_in_the_state_stays_and_is_told_what_it_cannot_do() -> None:
 def test_several_backends_that_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from replicator import backends
-    from replicator.lifecycle import check, connections
-
-    twin = replace(TABLE["litestream"], backend="twin")
-    monkeypatch.setattr(check, "TABLE", {**TABLE, "twin": twin})
-    for module in (backends, check, connections):
-        monkeypatch.setattr(module, "REGISTRY", {**REGISTRY, "twin": replace(REGISTRY["litestream"], kind="twin")})
+    monkeypatch.setitem(TABLE, "twin", replace(TABLE["litestream"], backend="twin"))
+    monkeypatch.setitem(REGISTRY, "twin", replace(REGISTRY["litestream"], kind="twin"))
     (failure,) = checked(inputs(), configured=ProviderConfig()).failures
     assert failure.reason == "litestream and twin can each move sqlite to s3; choose one"
     assert checked(inputs(backend="twin")).failures == []
@@ -200,7 +195,8 @@ ASKS: dict[Feature, list[tuple[str, Any]]] = {
 
 
 def cells(backend: str) -> list[Any]:
-    row = TABLE[backend]
+    (row,) = TABLE[backend].routes
+    options = TABLE[backend].options
     asked: list[tuple[str, Any, Any]] = [("mode", mode.value, cell) for mode, cell in row.modes.items()]
     asked += [("conflict", conflict.value, cell) for conflict, cell in row.conflicts.items()]
     asked += [("startFrom", STARTS[start], cell) for start, cell in row.start_from.items()]
@@ -208,7 +204,7 @@ def cells(backend: str) -> list[Any]:
         (path, value, cell)
         for feature, cell in row.features.items()
         for path, value in ASKS[feature]
-        if not (feature is Feature.OPTIONS and row.options is not None and not value.keys() <= row.options.keys())
+        if not (feature is Feature.OPTIONS and options is not None and not value.keys() <= options.keys())
     ]
     return [pytest.param(backend, *cell, id=f"{backend}-{cell[0]}-{cell[1]}") for cell in asked]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from replicator.backends import REGISTRY
 from replicator.errors import InvalidConfig
-from replicator.lifecycle.config import SETTINGS, Preflight, ProviderConfig, configured, parse_config
+from replicator.lifecycle.config import Preflight, ProviderConfig, all_settings, configured, parse_config
 from replicator.lifecycle.config_diff import changes
 from replicator.property_values import Secret
 from replicator.remote.address import default_address
@@ -193,7 +193,7 @@ def test_the_way_out_leads_to_where_the_setting_was_written(where: dict[str, Any
 
 
 def test_each_setting_has_a_variable() -> None:
-    names = {key: setting.variable for key, setting in SETTINGS.items()}
+    names = {key: setting.variable for key, setting in all_settings().items()}
     assert names == {
         "kafkaMirror": "REPLICATOR_KAFKA_MIRROR",
         "litestream": "REPLICATOR_LITESTREAM",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from replicator.capabilities import TABLE, Feature, No, Verdict
+from replicator.capabilities import TABLE, Feature, No, Route, Verdict
 from replicator.lifecycle.consequence import Consequence, consequences
 from replicator.lifecycle.diff import Change, Kind, diff, replacing
 from replicator.model import Endpoint, Stream
@@ -86,7 +86,7 @@ VERDICTS: dict[str, dict[str, Verdict | None]] = {
 
 def verdict(backend: str, path: str, *, old: dict[str, Any] | None = None, purges: bool = False) -> Verdict | None:
     before = Stream.model_validate({**stream(**(old or {})).wire(), "backend": backend})
-    found = consequences(before, [Change(path, Kind.UPDATE, path in replacing(backend))], purges=purges)
+    found = consequences(before, [Change(path, Kind.UPDATE, path in replaced(backend))], purges=purges)
     assert len(found) <= 1
     return found[0].verdict if found else None
 
@@ -113,9 +113,18 @@ def fields(model: type[Stream] | type[Endpoint]) -> list[tuple[str, Any]]:
     return list(model.model_fields.items())
 
 
+def route(backend: str) -> Route:
+    (only,) = TABLE[backend].routes
+    return only
+
+
+def replaced(backend: str) -> frozenset[str]:
+    return replacing(stream().model_copy(update={"backend": backend}))
+
+
 def refused(backend: str) -> set[str]:
     """Properties that the table leaves at most one value, so that no change of them can be planned."""
-    row = TABLE[backend]
+    row = route(backend)
     found = {
         f"{end}.kind" for place, end in enumerate(("source", "destination")) if len({p[place] for p in row.pairs}) == 1
     }
@@ -139,28 +148,28 @@ def refused(backend: str) -> set[str]:
 @pytest.mark.parametrize("backend", TABLE)
 def test_no_property_is_left_out(backend: str) -> None:
     """Each one has an effect, or replaces the stream, or has one value only: exactly one of the three."""
-    effects, one_value = set(TABLE[backend].changes), refused(backend)
+    effects, one_value = set(route(backend).changes), refused(backend)
     quoted = {path for path in effects if "[" in path}
-    assert (effects - quoted) | one_value | replacing(backend) == every_path()
+    assert (effects - quoted) | one_value | replaced(backend) == every_path()
     assert not effects & one_value
-    assert not effects & replacing(backend)
+    assert not effects & replaced(backend)
     assert effects == set(VERDICTS[backend])
 
 
 @pytest.mark.parametrize("backend", TABLE)
 def test_harmful_effects_have_a_sentence(backend: str) -> None:
-    for path, effect in TABLE[backend].changes.items():
+    for path, effect in route(backend).changes.items():
         assert (effect.verdict is Verdict.SAFE) == (effect.text == ""), path
 
 
-@pytest.mark.parametrize(("backend", "path"), [(row, path) for row in TABLE for path in sorted(replacing(row))])
+@pytest.mark.parametrize(("backend", "path"), [(row, path) for row in TABLE for path in sorted(replaced(row))])
 def test_a_replacement(backend: str, path: str) -> None:
     assert verdict(backend, path) is RE_SNAPSHOTS
     assert verdict(backend, path, old={"purgeDestination": True}) is DELETES
     assert verdict(backend, path, purges=True) is RE_SNAPSHOTS  # the old stream is removed as it was declared
     before = stream().model_copy(update={"backend": backend})
     (told,) = consequences(before, [Change(path, Kind.UPDATE, replaces=True)], purges=False)
-    assert TABLE[backend].removal in told.text
+    assert route(backend).removal in told.text
 
 
 @pytest.mark.parametrize("backend", TABLE)

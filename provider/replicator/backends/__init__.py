@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from replicator.backends.settings import BackendConfig, ConnectConfig
+from replicator.capabilities import TABLE
 from replicator.model import Stream
 
 
@@ -22,7 +23,6 @@ class Backend:
     :param example: an address, for a person who has to give one; `elsewhere` is that of another region.
     :param default_address: without an address in the configuration, this machine's own agent is used.
     :param identified_by: the engine object that holds the identity of what manages the stream, if the backend has one.
-    :param managed_at: the end of the stream whose region says which agent or cluster manages it.
     :param served_by: the command that serves it, where the driver needs more than its class; else `replicator serve`.
     :param declarations: import path of a module with the functions of `declarations.DeclarationRules`.
     :param started_by: the command that a person types where no agent serves it; takes `--socket`.
@@ -33,7 +33,6 @@ class Backend:
     driver: str
     via_agent: bool
     default_address: bool
-    managed_at: str = "source"
     identified_by: str | None = None
     served_by: str | None = None
     started_by: str | None = None
@@ -62,7 +61,6 @@ REGISTRY: Mapping[str, Backend] = {
             driver="replicator.backends.kafka_connect.mirror.driver:open_mirror",
             via_agent=False,
             default_address=False,
-            managed_at="destination",
             declarations="replicator.backends.kafka_connect.mirror.declarations",
             identified_by="connectCluster",
             settings=ConnectConfig,
@@ -83,8 +81,8 @@ REGISTRY: Mapping[str, Backend] = {
 
 def region_of(stream: Stream) -> str | None:
     """The region that says which agent or cluster manages a stream."""
-    backend = REGISTRY[stream.backend or ""]
-    return (stream.source if backend.managed_at == "source" else stream.destination).region
+    route = TABLE[stream.backend or ""].route(stream)
+    return (stream.source if route.managed_at == "source" else stream.destination).region
 
 
 def stream_id(stream: Stream) -> str:

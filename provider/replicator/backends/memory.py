@@ -188,7 +188,7 @@ class MemoryReplicator:
     ) -> ReplayPlan:
         record = self._record(name)
         chosen = ReplayMethod.LOG_REWIND if method is ReplayMethod.AUTO else method
-        cell = MEMORY.replay[chosen]
+        cell = MEMORY.routes[0].replay[chosen]
         if isinstance(cell, No):
             raise Unsupported(cell.reason, stream=name, property="method")
         self._settle(record)

@@ -40,11 +40,11 @@ def block_of(backend: str, given: str | None) -> BackendConfig:
 
     from replicator.backends import REGISTRY
     from replicator.errors import InvalidConfig
-    from replicator.lifecycle.config import SETTINGS, configured, parse_config
+    from replicator.lifecycle.config import all_settings, configured, parse_config
     from replicator.remote.address import default_address, parse_address
 
     at = REGISTRY[backend]
-    variable = SETTINGS[at.config_key].variable
+    variable = all_settings()[at.config_key].variable
     ignored = given is not None and at.via_agent  # of an agent, the address is all that there is to say
     environ = {variable: text} if (text := os.environ.get(variable)) and not ignored else {}
     config = configured({}, environ=environ)

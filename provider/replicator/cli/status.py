@@ -72,15 +72,17 @@ def pause(name: NameArgument, backend: BackendOption = DEFAULT_BACKEND, address:
     """Stop moving data and keep the checkpoint. The next refresh in Pulumi shows it."""
     import asyncio
 
-    from replicator.capabilities import TABLE
+    from replicator.capabilities import route_of
 
-    async def body() -> None:
+    async def body() -> list[Description]:
         async with connected(backend, address) as client:
             await client.pause(name)
+            return await client.describe([name])
 
     with showing(f"pausing {name}"):
-        asyncio.run(body())
-    say(f"{name} is paused. While it is: {TABLE[backend].pause_cost}.")
+        found = asyncio.run(body())
+    routes = [route_of(item.declaration) for item in found if item.declaration is not None]
+    say(f"{name} is paused." + "".join(f" While it is: {route.pause_cost}." for route in routes if route))
     say(f"Go on with: replicator resume {name}{again(backend, address)}")
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from threading import Lock, Thread
 from typing import Any, TypeVar
 
-from replicator.lifecycle.config import SETTINGS, ProviderConfig, configured
+from replicator.lifecycle.config import ProviderConfig, all_settings, configured
 from replicator.lifecycle.config_source import PACKAGE
 from replicator.lifecycle.connections import Connections
 
@@ -47,7 +47,7 @@ def connections(setting: Callable[[str], Any]) -> Connections:
 
     :param setting: gives the value of `replicator:<key>`, else `None`.
     """
-    given = {key: value for key in SETTINGS if (value := setting(f"{PACKAGE}:{key}")) is not None}
+    given = {key: value for key in all_settings() if (value := setting(f"{PACKAGE}:{key}")) is not None}
     with _first:
         return _connections(configured(given, environ=os.environ).model_dump_json())
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from replicator import authref
 from replicator.backends import REGISTRY
 from replicator.backends.shared.declarations import refusals, with_canonical_options
-from replicator.capabilities import TABLE, Capabilities, Cell, Feature, No, StartKind
+from replicator.capabilities import TABLE, Capabilities, Cell, Feature, No, Route, StartKind
 from replicator.errors import InvalidConfig, InvalidStream, ReplicatorError, Unsupported
 from replicator.lifecycle.config import ProviderConfig
 from replicator.lifecycle.connections import StreamId
@@ -206,7 +206,7 @@ def _address_failures(stream: Stream, config: ProviderConfig) -> Iterable[Failur
     try:
         config.address(backend, at.region)
     except InvalidConfig as error:
-        path = "backend" if at.region == "default" else f"{backend.managed_at}.region"
+        path = "backend" if at.region == "default" else f"{TABLE[at.backend].route(stream).managed_at}.region"
         yield Failure(path, error.message, error.code, error.fix)
 
 
@@ -244,7 +244,8 @@ def _capability_failures(inputs: Mapping[str, Any], unknown: frozenset[str]) -> 
         yield Failure(
             "backend", f"{backend} does not move {source} to {destination}; it moves {pairs}", Unsupported.code
         )
-    for path, cell in _asked(inputs, row):
+    route = row.find(source or "", destination or "") or (row.routes[0] if len(row.routes) == 1 else None)
+    for path, cell in _asked(inputs, route) if route else ():
         if isinstance(cell, No):
             yield Failure(path, cell.reason, Unsupported.code)
     options = inputs.get("options")
@@ -252,15 +253,15 @@ def _capability_failures(inputs: Mapping[str, Any], unknown: frozenset[str]) -> 
         yield from _option_failures(options, row)
 
 
-def _asked(inputs: Mapping[str, Any], row: Capabilities) -> Iterable[tuple[str, Cell]]:
+def _asked(inputs: Mapping[str, Any], route: Route) -> Iterable[tuple[str, Cell]]:
     """The cells of the table that these inputs make use of, with the property that does."""
-    modes = {str(mode): cell for mode, cell in row.modes.items()}
-    conflicts = {str(conflict): cell for conflict, cell in row.conflicts.items()}
+    modes = {str(mode): cell for mode, cell in route.modes.items()}
+    conflicts = {str(conflict): cell for conflict, cell in route.conflicts.items()}
     for path, cells in (("mode", modes), ("conflict", conflicts)):
         if isinstance(word := inputs.get(path), str) and word in cells:
             yield path, cells[word]
     if (start := _start_kind(inputs.get("startFrom"))) is not None:
-        yield "startFrom", row.start_from[start]
+        yield "startFrom", route.start_from[start]
     for path, feature in (
         ("include", Feature.INCLUDE_EXCLUDE),
         ("exclude", Feature.INCLUDE_EXCLUDE),
@@ -270,11 +271,11 @@ def _asked(inputs: Mapping[str, Any], row: Capabilities) -> Iterable[tuple[str, 
         ("options", Feature.OPTIONS),
     ):
         if inputs.get(path):
-            yield path, row.features[feature]
+            yield path, route.features[feature]
     if inputs.get("waitFor") == "caught_up":
-        yield "waitFor", row.features[Feature.WAIT_CAUGHT_UP]
+        yield "waitFor", route.features[Feature.WAIT_CAUGHT_UP]
     if (drain := inputs.get("drainBeforeDelete")) in tuple(Drain):
-        yield "drainBeforeDelete", row.features[Feature(f"drainBeforeDelete: {drain}")]
+        yield "drainBeforeDelete", route.features[Feature(f"drainBeforeDelete: {drain}")]
 
 
 def _start_kind(value: Any) -> StartKind | None:

@@ -129,11 +129,11 @@ class Setting:
         return variable_of(self.key)
 
 
-SETTINGS: Mapping[str, Setting] = {
-    **{key: Setting(key, kind) for key, kind in sorted((each.config_key, each.kind) for each in REGISTRY.values())},
-    "preflight": Setting("preflight"),
-}
-"""Every setting by its key."""
+def all_settings() -> Mapping[str, Setting]:
+    """Return every setting by its key."""
+    blocks = sorted((backend.config_key, backend.kind) for backend in REGISTRY.values())
+    return {**{key: Setting(key, kind) for key, kind in blocks}, "preflight": Setting("preflight")}
+
 
 _RESERVED = frozenset({"version", "pluginDownloadURL"})
 
@@ -154,13 +154,14 @@ def parse_config(
     """
     ours = {key: value for key, value in inputs.items() if key not in _RESERVED and not key.startswith("__")}
     given = {key: value for key, value in ours.items() if strip(value) is not None}
-    found = {key: (environ or {}).get(setting.variable) for key, setting in SETTINGS.items() if key not in given}
+    settings = all_settings()
+    found = {key: (environ or {}).get(setting.variable) for key, setting in settings.items() if key not in given}
     variables = {key: text for key, text in found.items() if text}
     secrets = frozenset(key for key, value in given.items() if secret_paths(value))
     origin = ConfigSource(resource=resource, variables=frozenset(variables), secrets=secrets)
     values, failures = {}, []
     for key, value in {**variables, **strip(given)}.items():
-        if key not in SETTINGS:
+        if key not in settings:
             failures.append(_unknown(key, origin))
             continue
         try:
@@ -169,15 +170,15 @@ def parse_config(
             reason = f"is not JSON: {error.msg} at character {error.pos + 1}"
             failures.append(_failure(key, key, reason, origin, value))
     blocks: dict[str, BackendConfig] = {}
-    for key in [key for key in values if SETTINGS[key].backend]:
-        backend = REGISTRY[SETTINGS[key].backend or ""]
+    for key in [key for key in values if settings[key].backend]:
+        backend = REGISTRY[settings[key].backend or ""]
         try:
             blocks[backend.kind] = _model(backend).model_validate(values[key])
         except ValidationError as error:
             for failure in failures_of(error, _model(backend), InvalidConfig.code):
                 path = ".".join(filter(None, [key, failure.path]))
                 failures.append(_failure(key, path, failure.reason, origin, values[key]))
-    others = {key: value for key, value in values.items() if SETTINGS[key].backend is None}
+    others = {key: value for key, value in values.items() if settings[key].backend is None}
     try:
         config = ProviderConfig.model_validate({"backends": blocks, "origin": origin, **others})
     except ValidationError as error:
@@ -201,8 +202,10 @@ def configured(
 
 
 def _unknown(key: str, origin: ConfigSource) -> Failure:
-    meant = closest(key, SETTINGS)
-    reason = f"is not a setting of this provider; {f'did you mean {meant}?' if meant else f'it has {_LISTED}'}"
+    known = all_settings()
+    meant = closest(key, known)
+    hint = f"did you mean {meant}?" if meant else f"it has {', '.join(known)}"
+    reason = f"is not a setting of this provider; {hint}"
     fix = origin.removal(key) + (f"; then {origin.hint(meant, _example(meant, None))}" if meant else "")
     return Failure(key, reason, InvalidConfig.code, fix)
 
@@ -213,7 +216,7 @@ def _failure(key: str, path: str, reason: str, origin: ConfigSource, value: Any)
 
 def _example(key: str, value: Any) -> Any:
     """What is right in the place of a wrong value, with the regions that it names."""
-    kind = SETTINGS[key].backend
+    kind = all_settings()[key].backend
     if kind is None:
         return closest(str(value), list(Preflight)) or Preflight.STRICT
     block = value if isinstance(value, Mapping) else {}
@@ -221,6 +224,3 @@ def _example(key: str, value: Any) -> Any:
     names = [name for name in regions if re.fullmatch(REGION, name)] if isinstance(regions, Mapping) else []
     address = {"address": REGISTRY[kind].example} if "address" in block or not names else {}
     return address | ({"regions": dict.fromkeys(names, REGISTRY[kind].elsewhere)} if names else {})
-
-
-_LISTED = ", ".join(SETTINGS)

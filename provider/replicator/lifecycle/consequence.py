@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from replicator.capabilities import TABLE, Effect, Verdict
+from replicator.capabilities import Effect, Verdict, route_of
 from replicator.lifecycle.diff import Change
 from replicator.model import Stream
 
@@ -29,7 +29,7 @@ def consequences(old: Stream, changes: Iterable[Change], *, purges: bool) -> lis
 
     :param purges: whether the stream as it will be has `purgeDestination`.
     """
-    row = TABLE.get(old.backend or "")
+    route = route_of(old)
     found: dict[str, Consequence] = {}
     for change in changes:
         if change.replaces:
@@ -39,10 +39,10 @@ def consequences(old: Stream, changes: Iterable[Change], *, purges: bool) -> lis
                 text = "from now on a delete of this stream also deletes what it wrote to the destination"
                 found[change.property] = Consequence(change.property, Verdict.DELETES_DATA, text)
         else:
-            own = row.changes.get(change.path) if row else None
-            if row and row.access and change.access:
-                own = row.access
-            effect = own or (_effect(change.property, row.changes) if row else None)
+            own = route.changes.get(change.path) if route else None
+            if route and route.access and change.access:
+                own = route.access
+            effect = own or (_effect(change.property, route.changes) if route else None)
             if effect and effect.verdict is not Verdict.SAFE:
                 name = _plain(change.path) if own else change.property
                 found[name] = Consequence(name, effect.verdict, effect.text)
@@ -66,5 +66,5 @@ def _replacement(old: Stream, path: str) -> Consequence:
     made_of = "the stream is removed and made again, which begins with a new snapshot"
     if old.purge_destination:
         return Consequence(path, Verdict.DELETES_DATA, f"{made_of}; purgeDestination deletes what the old one wrote")
-    row = TABLE.get(old.backend or "")
-    return Consequence(path, Verdict.RE_SNAPSHOTS, f"{made_of}; {row.removal}" if row else made_of)
+    route = route_of(old)
+    return Consequence(path, Verdict.RE_SNAPSHOTS, f"{made_of}; {route.removal}" if route else made_of)

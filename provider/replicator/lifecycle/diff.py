@@ -8,21 +8,21 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from replicator.backends import REGISTRY
 from replicator.backends.shared.declarations import End, canonical, is_same_place
+from replicator.capabilities import route_of
 from replicator.model import Stream
 
 _ENDS: Mapping[str, End] = {"source.uri": "source", "destination.uri": "destination"}
 _SETS = frozenset({"include", "exclude"})
 
 
-def replacing(backend: str | None) -> frozenset[str]:
+def replacing(stream: Stream) -> frozenset[str]:
     """The paths whose change makes another stream: another name or backend, and another agent or cluster.
 
     Everything else is changed in place.
     """
-    row = REGISTRY.get(backend or "")
-    return frozenset({"name", "backend", f"{row.managed_at if row else 'source'}.region"})
+    route = route_of(stream)
+    return frozenset({"name", "backend", f"{route.managed_at if route else 'source'}.region"})
 
 
 class Kind(Enum):
@@ -67,7 +67,7 @@ def diff(old: Stream, new: Mapping[str, Any] | Stream, unknown: Iterable[str] = 
     in another spelling, is no change. Unknown paths are changes.
     """
     before = _comparable(old)
-    holes, replaced = frozenset(unknown), replacing(old.backend)
+    holes, replaced = frozenset(unknown), replacing(old)
     after = _comparable(new if isinstance(new, Stream) else _normal(new, old, holes))
     found = walk(before, after, replaced=replaced)
     changes = [change for change in found if not {change.path, change.property} & holes]

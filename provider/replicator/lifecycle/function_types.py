@@ -173,7 +173,7 @@ class ChangeConsequence(Model):
 
 
 class BackendCapabilities(Model):
-    """What one backend can do.
+    """What one backend can do between some kinds of endpoints.
 
     :param backend: its name.
     :param capabilities: what a stream and a replay may ask for.
@@ -202,7 +202,7 @@ class BackendCapabilities(Model):
 class AllCapabilities(Model):
     """What each backend of this release can do.
 
-    :param backends: one entry a backend.
+    :param backends: one entry a backend; more where it can do other things between other kinds of endpoints.
     """
 
     backends: tuple[BackendCapabilities, ...]

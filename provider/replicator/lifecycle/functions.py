@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from replicator.capabilities import TABLE, Capabilities, Cell, No, Yes
+from replicator.capabilities import TABLE, Capabilities, Cell, No, Route, Yes
 from replicator.errors import InvalidStream, ReplicatorError, StreamNotFound
 from replicator.lifecycle.connections import Connections, StreamId
 from replicator.lifecycle.function_types import (
@@ -106,23 +106,27 @@ def _listed(stream: Stream, status: StreamStatus) -> ListedStream:
 async def get_capabilities(args: GetCapabilitiesArgs) -> AllCapabilities:
     """The capability table. Asks no engine."""
     kinds = list(TABLE) if args.backend is None else [_backend(args.backend)]
-    return AllCapabilities(backends=tuple(_capabilities(TABLE[kind]) for kind in kinds))
+    return AllCapabilities(
+        backends=tuple(_capabilities(TABLE[kind], route) for kind in kinds for route in TABLE[kind].routes)
+    )
 
 
-def _capabilities(row: Capabilities) -> BackendCapabilities:
+def _capabilities(row: Capabilities, route: Route) -> BackendCapabilities:
     return BackendCapabilities(
         backend=row.backend,
-        pairs=tuple(EndpointPair(source=source, destination=destination) for source, destination in sorted(row.pairs)),
+        pairs=tuple(
+            EndpointPair(source=source, destination=destination) for source, destination in sorted(route.pairs)
+        ),
         automatic=row.automatic,
-        capabilities=tuple(_capability(property, value, cell) for property, value, cell in row.cells()),
+        capabilities=tuple(_capability(property, value, cell) for property, value, cell in route.cells()),
         changes=tuple(
             ChangeConsequence(property=path, verdict=effect.verdict.value, text=effect.text or None)
-            for path, effect in sorted(row.changes.items())
+            for path, effect in sorted(route.changes.items())
         ),
-        default_interval=row.default_interval,
-        lag_unit=row.lag_unit,
-        pause_cost=row.pause_cost,
-        removal=row.removal,
+        default_interval=route.default_interval,
+        lag_unit=route.lag_unit,
+        pause_cost=route.pause_cost,
+        removal=route.removal,
         options=None if row.options is None else tuple(sorted(row.options)),
     )
 

@@ -145,7 +145,7 @@ class StreamResource:
             checked.inputs.get("desiredState") == DesiredState.PAUSED
         ):
             await self._messages().info(
-                f"desiredState: while it is paused, {TABLE[before.backend or ''].pause_cost}", urn
+                f"desiredState: while it is paused, {TABLE[before.backend or ''].route(before).pause_cost}", urn
             )
         owner = _owner_of(urn, old)
         if not changes:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from replicator.backends import REGISTRY, Backend
-from replicator.lifecycle.config import SETTINGS, ProviderConfig, Setting
+from replicator.capabilities import TABLE
+from replicator.lifecycle.config import ProviderConfig, Setting, all_settings
 from replicator.lifecycle.function_types import (
     AllCapabilities,
     GetCapabilitiesArgs,
@@ -28,7 +29,7 @@ from replicator.lifecycle.function_types import (
     StreamReport,
     StreamStatuses,
 )
-from replicator.model import Model, Stream, StreamStatus
+from replicator.model import EndpointKind, Model, Stream, StreamStatus
 from replicator.plugin.schema_examples import example
 from replicator.plugin.schema_types import Types, docs_of
 from replicator.replicator import ReplayPlan
@@ -241,6 +242,11 @@ def _resource(types: Types, name: str, row: Resource) -> dict[str, Any]:
     inputs = types.properties(row.inputs, hidden=row.hidden, defaults=True)
     for replacing in row.replacing & inputs.keys():
         inputs[replacing]["willReplaceOnChanges"] = True
+    if "backend" in inputs:
+        inputs["backend"] = {
+            **types.known_words("Backend", "The backends of this release.", _backends()),
+            **{key: value for key, value in inputs["backend"].items() if key != "type"},
+        }
     outputs = types.properties(row.outputs, hidden=row.hidden)
     for secret in row.secret:
         outputs[secret]["secret"] = True
@@ -251,6 +257,16 @@ def _resource(types: Types, name: str, row: Resource) -> dict[str, Any]:
         "inputProperties": inputs,
         "requiredInputs": sorted(set(types.needed(row.inputs)) - row.filled),
     }
+
+
+def _backends() -> dict[str, str]:
+    """Return the backends, each with what it moves."""
+    found = {}
+    for row in TABLE.values():
+        every = len(row.pairs) == len(EndpointKind) ** 2
+        moves = ["any kind to any other"] if every else sorted(f"{one} to {other}" for one, other in row.pairs)
+        found[row.backend] = f"Moves {', '.join(moves)}." + ("" if row.automatic else " It is chosen by name alone.")
+    return found
 
 
 def _function(types: Types, name: str, row: Function) -> dict[str, Any]:
@@ -280,8 +296,10 @@ def _configuration(types: Types) -> dict[str, Any]:
     preflight = types.properties(ProviderConfig, hidden=frozenset({"backends", "origin"}))
     found = dict(sorted((blocks | preflight).items()))
     for key, item in found.items():
-        item["description"] += f" Left out, it is read from the environment variable `{SETTINGS[key].variable}`"
-        item["description"] += f"; without both it is {default}." if (default := _default_of(SETTINGS[key])) else "."
+        item["description"] += f" Left out, it is read from the environment variable `{all_settings()[key].variable}`"
+        item["description"] += (
+            f"; without both it is {default}." if (default := _default_of(all_settings()[key])) else "."
+        )
     return found
 
 
@@ -305,7 +323,7 @@ def _as_text(properties: Mapping[str, Any], types: Mapping[str, Any]) -> dict[st
             found[name] = {
                 "type": "string",
                 "description": f"{item['description']} One of {words}.",
-                "defaultInfo": {"environment": [SETTINGS[name].variable]},
+                "defaultInfo": {"environment": [all_settings()[name].variable]},
             }
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
@@ -107,6 +107,20 @@ class Types:
             for member in cls
         ]
         return {"description": docs.text, "type": "string", "enum": values}
+
+    def known_words(self, name: str, text: str, words: Mapping[str, str]) -> dict[str, Any]:
+        """Return the type of a string with known values, which may be another one too; SDKs have constants for them.
+
+        :param name: of the enum that lists them.
+        :param words: the values, with their descriptions.
+        """
+        token = f"{self._package}:index:{name}"
+        values = [
+            {"name": _pascal(word.replace("-", "_")), "value": word, "description": about}
+            for word, about in words.items()
+        ]
+        self._found[token] = {"description": text, "type": "string", "enum": values}
+        return {"oneOf": [{"type": "string"}, {"type": "string", "$ref": f"#/types/{token}"}]}
 
     def _object(self, cls: type[Model]) -> dict[str, Any]:
         return {

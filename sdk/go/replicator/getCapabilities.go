@@ -54,7 +54,7 @@ type GetCapabilitiesArgs struct {
 
 // What each backend of this release can do.
 type GetCapabilitiesResult struct {
-	// One entry a backend.
+	// One entry a backend; more where it can do other things between other kinds of endpoints.
 	Backends []BackendCapabilities `pulumi:"backends"`
 }
 
@@ -87,7 +87,7 @@ func (o GetCapabilitiesResultOutput) ToGetCapabilitiesResultOutputWithContext(ct
 	return o
 }
 
-// One entry a backend.
+// One entry a backend; more where it can do other things between other kinds of endpoints.
 func (o GetCapabilitiesResultOutput) Backends() BackendCapabilitiesArrayOutput {
 	return o.ApplyT(func(v GetCapabilitiesResult) []BackendCapabilities { return v.Backends }).(BackendCapabilitiesArrayOutput)
 }

@@ -10,6 +10,177 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
+// The backends of this release.
+type Backend string
+
+const (
+	// Moves sqlite to s3.
+	BackendLitestream = Backend("litestream")
+	// Moves kafka to kafka.
+	BackendKafkaMirror = Backend("kafka-mirror")
+	// Moves any kind to any other. It is chosen by name alone.
+	BackendMemory = Backend("memory")
+)
+
+func (Backend) ElementType() reflect.Type {
+	return reflect.TypeOf((*Backend)(nil)).Elem()
+}
+
+func (e Backend) ToBackendOutput() BackendOutput {
+	return pulumi.ToOutput(e).(BackendOutput)
+}
+
+func (e Backend) ToBackendOutputWithContext(ctx context.Context) BackendOutput {
+	return pulumi.ToOutputWithContext(ctx, e).(BackendOutput)
+}
+
+func (e Backend) ToBackendPtrOutput() BackendPtrOutput {
+	return e.ToBackendPtrOutputWithContext(context.Background())
+}
+
+func (e Backend) ToBackendPtrOutputWithContext(ctx context.Context) BackendPtrOutput {
+	return Backend(e).ToBackendOutputWithContext(ctx).ToBackendPtrOutputWithContext(ctx)
+}
+
+func (e Backend) ToStringOutput() pulumi.StringOutput {
+	return pulumi.ToOutput(pulumi.String(e)).(pulumi.StringOutput)
+}
+
+func (e Backend) ToStringOutputWithContext(ctx context.Context) pulumi.StringOutput {
+	return pulumi.ToOutputWithContext(ctx, pulumi.String(e)).(pulumi.StringOutput)
+}
+
+func (e Backend) ToStringPtrOutput() pulumi.StringPtrOutput {
+	return pulumi.String(e).ToStringPtrOutputWithContext(context.Background())
+}
+
+func (e Backend) ToStringPtrOutputWithContext(ctx context.Context) pulumi.StringPtrOutput {
+	return pulumi.String(e).ToStringOutputWithContext(ctx).ToStringPtrOutputWithContext(ctx)
+}
+
+type BackendOutput struct{ *pulumi.OutputState }
+
+func (BackendOutput) ElementType() reflect.Type {
+	return reflect.TypeOf((*Backend)(nil)).Elem()
+}
+
+func (o BackendOutput) ToBackendOutput() BackendOutput {
+	return o
+}
+
+func (o BackendOutput) ToBackendOutputWithContext(ctx context.Context) BackendOutput {
+	return o
+}
+
+func (o BackendOutput) ToBackendPtrOutput() BackendPtrOutput {
+	return o.ToBackendPtrOutputWithContext(context.Background())
+}
+
+func (o BackendOutput) ToBackendPtrOutputWithContext(ctx context.Context) BackendPtrOutput {
+	return o.ApplyTWithContext(ctx, func(_ context.Context, v Backend) *Backend {
+		return &v
+	}).(BackendPtrOutput)
+}
+
+func (o BackendOutput) ToStringOutput() pulumi.StringOutput {
+	return o.ToStringOutputWithContext(context.Background())
+}
+
+func (o BackendOutput) ToStringOutputWithContext(ctx context.Context) pulumi.StringOutput {
+	return o.ApplyTWithContext(ctx, func(_ context.Context, e Backend) string {
+		return string(e)
+	}).(pulumi.StringOutput)
+}
+
+func (o BackendOutput) ToStringPtrOutput() pulumi.StringPtrOutput {
+	return o.ToStringPtrOutputWithContext(context.Background())
+}
+
+func (o BackendOutput) ToStringPtrOutputWithContext(ctx context.Context) pulumi.StringPtrOutput {
+	return o.ApplyTWithContext(ctx, func(_ context.Context, e Backend) *string {
+		v := string(e)
+		return &v
+	}).(pulumi.StringPtrOutput)
+}
+
+type BackendPtrOutput struct{ *pulumi.OutputState }
+
+func (BackendPtrOutput) ElementType() reflect.Type {
+	return reflect.TypeOf((**Backend)(nil)).Elem()
+}
+
+func (o BackendPtrOutput) ToBackendPtrOutput() BackendPtrOutput {
+	return o
+}
+
+func (o BackendPtrOutput) ToBackendPtrOutputWithContext(ctx context.Context) BackendPtrOutput {
+	return o
+}
+
+func (o BackendPtrOutput) Elem() BackendOutput {
+	return o.ApplyT(func(v *Backend) Backend {
+		if v != nil {
+			return *v
+		}
+		var ret Backend
+		return ret
+	}).(BackendOutput)
+}
+
+func (o BackendPtrOutput) ToStringPtrOutput() pulumi.StringPtrOutput {
+	return o.ToStringPtrOutputWithContext(context.Background())
+}
+
+func (o BackendPtrOutput) ToStringPtrOutputWithContext(ctx context.Context) pulumi.StringPtrOutput {
+	return o.ApplyTWithContext(ctx, func(_ context.Context, e *Backend) *string {
+		if e == nil {
+			return nil
+		}
+		v := string(*e)
+		return &v
+	}).(pulumi.StringPtrOutput)
+}
+
+// BackendInput is an input type that accepts values of the Backend enum
+// A concrete instance of `BackendInput` can be one of the following:
+//
+//	BackendLitestream
+//	BackendKafkaMirror
+//	BackendMemory
+type BackendInput interface {
+	pulumi.Input
+
+	ToBackendOutput() BackendOutput
+	ToBackendOutputWithContext(context.Context) BackendOutput
+}
+
+var backendPtrType = reflect.TypeOf((**Backend)(nil)).Elem()
+
+type BackendPtrInput interface {
+	pulumi.Input
+
+	ToBackendPtrOutput() BackendPtrOutput
+	ToBackendPtrOutputWithContext(context.Context) BackendPtrOutput
+}
+
+type backendPtr string
+
+func BackendPtr(v string) BackendPtrInput {
+	return (*backendPtr)(&v)
+}
+
+func (*backendPtr) ElementType() reflect.Type {
+	return backendPtrType
+}
+
+func (in *backendPtr) ToBackendPtrOutput() BackendPtrOutput {
+	return pulumi.ToOutput(in).(BackendPtrOutput)
+}
+
+func (in *backendPtr) ToBackendPtrOutputWithContext(ctx context.Context) BackendPtrOutput {
+	return pulumi.ToOutputWithContext(ctx, in).(BackendPtrOutput)
+}
+
 // Which side wins where both hold a version of the same record.
 type Conflict string
 
@@ -1783,6 +1954,8 @@ func (in *waitForPtr) ToWaitForPtrOutputWithContext(ctx context.Context) WaitFor
 }
 
 func init() {
+	pulumi.RegisterInputType(reflect.TypeOf((*BackendInput)(nil)).Elem(), Backend("litestream"))
+	pulumi.RegisterInputType(reflect.TypeOf((*BackendPtrInput)(nil)).Elem(), Backend("litestream"))
 	pulumi.RegisterInputType(reflect.TypeOf((*ConflictInput)(nil)).Elem(), Conflict("last_writer_wins"))
 	pulumi.RegisterInputType(reflect.TypeOf((*ConflictPtrInput)(nil)).Elem(), Conflict("last_writer_wins"))
 	pulumi.RegisterInputType(reflect.TypeOf((*DesiredStateInput)(nil)).Elem(), DesiredState("running"))
@@ -1799,6 +1972,8 @@ func init() {
 	pulumi.RegisterInputType(reflect.TypeOf((*ReplayMethodPtrInput)(nil)).Elem(), ReplayMethod("auto"))
 	pulumi.RegisterInputType(reflect.TypeOf((*WaitForInput)(nil)).Elem(), WaitFor("none"))
 	pulumi.RegisterInputType(reflect.TypeOf((*WaitForPtrInput)(nil)).Elem(), WaitFor("none"))
+	pulumi.RegisterOutputType(BackendOutput{})
+	pulumi.RegisterOutputType(BackendPtrOutput{})
 	pulumi.RegisterOutputType(ConflictOutput{})
 	pulumi.RegisterOutputType(ConflictPtrOutput{})
 	pulumi.RegisterOutputType(DesiredStateOutput{})

@@ -13,7 +13,7 @@ import (
 
 var _ = internal.GetEnvOrDefault
 
-// What one backend can do.
+// What one backend can do between some kinds of endpoints.
 type BackendCapabilities struct {
 	// Whether it is chosen where a stream names no backend.
 	Automatic bool `pulumi:"automatic"`
@@ -37,7 +37,7 @@ type BackendCapabilities struct {
 	Removal string `pulumi:"removal"`
 }
 
-// What one backend can do.
+// What one backend can do between some kinds of endpoints.
 type BackendCapabilitiesOutput struct{ *pulumi.OutputState }
 
 func (BackendCapabilitiesOutput) ElementType() reflect.Type {

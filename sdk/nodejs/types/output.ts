@@ -7,7 +7,7 @@ import * as outputs from "../types/output";
 import * as enums from "../types/enums";
 
 /**
- * What one backend can do.
+ * What one backend can do between some kinds of endpoints.
  */
 export interface BackendCapabilities {
     /**

@@ -7,6 +7,7 @@ import pulumi
 from enum import Enum
 
 __all__ = [
+    'Backend',
     'Conflict',
     'DesiredState',
     'Drain',
@@ -20,6 +21,25 @@ __all__ = [
     'StreamState',
     'WaitFor',
 ]
+
+
+@pulumi.type_token("replicator:index:Backend")
+class Backend(_builtins.str, Enum):
+    """
+    The backends of this release.
+    """
+    LITESTREAM = "litestream"
+    """
+    Moves sqlite to s3.
+    """
+    KAFKA_MIRROR = "kafka-mirror"
+    """
+    Moves kafka to kafka.
+    """
+    MEMORY = "memory"
+    """
+    Moves any kind to any other. It is chosen by name alone.
+    """
 
 
 @pulumi.type_token("replicator:index:Conflict")

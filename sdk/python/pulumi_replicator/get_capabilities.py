@@ -37,7 +37,7 @@ class GetCapabilitiesResult:
     @pulumi.getter
     def backends(self) -> Sequence['outputs.BackendCapabilities']:
         """
-        One entry a backend.
+        One entry a backend; more where it can do other things between other kinds of endpoints.
         """
         return pulumi.get(self, "backends")
 

@@ -35,7 +35,7 @@ __all__ = [
 @pulumi.output_type
 class BackendCapabilities(dict):
     """
-    What one backend can do.
+    What one backend can do between some kinds of endpoints.
     """
     def __init__(__self__, *,
                  automatic: _builtins.bool,
@@ -49,7 +49,7 @@ class BackendCapabilities(dict):
                  removal: _builtins.str,
                  options: Optional[Sequence[_builtins.str]] = None):
         """
-        What one backend can do.
+        What one backend can do between some kinds of endpoints.
 
         :param _builtins.bool automatic: Whether it is chosen where a stream names no backend.
         :param _builtins.str backend: Its name.

@@ -24,7 +24,7 @@ class StreamArgs:
     def __init__(__self__, *,
                  destination: pulumi.Input['EndpointArgs'],
                  source: pulumi.Input['EndpointArgs'],
-                 backend: pulumi.Input[Optional[_builtins.str]] = None,
+                 backend: pulumi.Input[Optional[Union[_builtins.str, 'Backend']]] = None,
                  checkpoint_interval: pulumi.Input[Optional[_builtins.str]] = None,
                  conflict: pulumi.Input[Optional['Conflict']] = None,
                  deletion_protection: pulumi.Input[Optional[_builtins.bool]] = None,
@@ -44,7 +44,7 @@ class StreamArgs:
 
         :param pulumi.Input['EndpointArgs'] destination: Where it goes. One stream writes there, and nothing else.
         :param pulumi.Input['EndpointArgs'] source: Where the data comes from.
-        :param pulumi.Input[_builtins.str] backend: The engine's backend; left out, the only one that fits. A change replaces the stream.
+        :param pulumi.Input[Union[_builtins.str, 'Backend']] backend: The engine's backend; left out, the only one that fits. A change replaces the stream.
         :param pulumi.Input[_builtins.str] checkpoint_interval: Time between checkpoints, such as `"10s"`; left out, the engine's own.
         :param pulumi.Input['Conflict'] conflict: Which side wins where both hold a version of a record. Default: `source_wins`.
         :param pulumi.Input[_builtins.bool] deletion_protection: Refuse to delete it. Default: `false`.
@@ -119,14 +119,14 @@ class StreamArgs:
 
     @_builtins.property
     @pulumi.getter
-    def backend(self) -> pulumi.Input[Optional[_builtins.str]]:
+    def backend(self) -> pulumi.Input[Optional[Union[_builtins.str, 'Backend']]]:
         """
         The engine's backend; left out, the only one that fits. A change replaces the stream.
         """
         return pulumi.get(self, "backend")
 
     @backend.setter
-    def backend(self, value: pulumi.Input[Optional[_builtins.str]]):
+    def backend(self, value: pulumi.Input[Optional[Union[_builtins.str, 'Backend']]]):
         pulumi.set(self, "backend", value)
 
     @_builtins.property
@@ -304,7 +304,7 @@ class Stream(pulumi.CustomResource):
     def __init__(__self__,
                  resource_name: str,
                  opts: Optional[pulumi.ResourceOptions] = None,
-                 backend: pulumi.Input[Optional[_builtins.str]] = None,
+                 backend: pulumi.Input[Optional[Union[_builtins.str, 'Backend']]] = None,
                  checkpoint_interval: pulumi.Input[Optional[_builtins.str]] = None,
                  conflict: pulumi.Input[Optional['Conflict']] = None,
                  deletion_protection: pulumi.Input[Optional[_builtins.bool]] = None,
@@ -358,7 +358,7 @@ class Stream(pulumi.CustomResource):
 
         :param str resource_name: The name of the resource.
         :param pulumi.ResourceOptions opts: Options for the resource.
-        :param pulumi.Input[_builtins.str] backend: The engine's backend; left out, the only one that fits. A change replaces the stream.
+        :param pulumi.Input[Union[_builtins.str, 'Backend']] backend: The engine's backend; left out, the only one that fits. A change replaces the stream.
         :param pulumi.Input[_builtins.str] checkpoint_interval: Time between checkpoints, such as `"10s"`; left out, the engine's own.
         :param pulumi.Input['Conflict'] conflict: Which side wins where both hold a version of a record. Default: `source_wins`.
         :param pulumi.Input[_builtins.bool] deletion_protection: Refuse to delete it. Default: `false`.
@@ -431,7 +431,7 @@ class Stream(pulumi.CustomResource):
     def _internal_init(__self__,
                  resource_name: str,
                  opts: Optional[pulumi.ResourceOptions] = None,
-                 backend: pulumi.Input[Optional[_builtins.str]] = None,
+                 backend: pulumi.Input[Optional[Union[_builtins.str, 'Backend']]] = None,
                  checkpoint_interval: pulumi.Input[Optional[_builtins.str]] = None,
                  conflict: pulumi.Input[Optional['Conflict']] = None,
                  deletion_protection: pulumi.Input[Optional[_builtins.bool]] = None,

@@ -36,7 +36,7 @@ from tests.link import Link, link_to
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
-RESOLUTION = TABLE["litestream"].lag_resolution.total_seconds()
+RESOLUTION = TABLE["litestream"].routes[0].lag_resolution.total_seconds()
 BUCKET = "lab"
 WIDE = 50_000_000  # bytes a second
 BEDS = pytest.mark.parametrize(

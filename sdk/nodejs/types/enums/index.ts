@@ -2,6 +2,26 @@
 // *** Do not edit by hand unless you're certain you know what you are doing! ***
 
 
+export const Backend = {
+    /**
+     * Moves sqlite to s3.
+     */
+    Litestream: "litestream",
+    /**
+     * Moves kafka to kafka.
+     */
+    KafkaMirror: "kafka-mirror",
+    /**
+     * Moves any kind to any other. It is chosen by name alone.
+     */
+    Memory: "memory",
+} as const;
+
+/**
+ * The backends of this release.
+ */
+export type Backend = (typeof Backend)[keyof typeof Backend];
+
 export const Conflict = {
     /**
      * The version that was written later.

@@ -56,7 +56,7 @@ from tools.kafka.tls import make_tls
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
 
-RESOLUTION = TABLE["kafka-mirror"].lag_resolution.total_seconds()
+RESOLUTION = TABLE["kafka-mirror"].routes[0].lag_resolution.total_seconds()
 PARTITIONS = 2
 FLUSH = 1.0
 """Seconds: how often the workers of the tests store how far their connectors are."""

@@ -91,7 +91,7 @@ async def test_another_one_is_refused_with_what_would_do(
 
 
 async def test_methods_and_targets_that_a_mirror_has_not_are_refused() -> None:
-    cells = {method: cell for method, cell in KAFKA_MIRROR.replay.items() if isinstance(cell, No)}
+    cells = {method: cell for method, cell in KAFKA_MIRROR.routes[0].replay.items() if isinstance(cell, No)}
     assert cells
     for method, cell in cells.items():
         with pytest.raises(Unsupported) as refused:
