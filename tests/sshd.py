@@ -14,12 +14,17 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.engines import EngineMissing, EngineNotReady, free_ports, wait_until
+
+OURS = Path(__file__).resolve().parents[1] / "provider"
+"""Where this version of the package is."""
 
 _UID = 61_234  # nobody's on any system
 _WRAPPERS = ("/usr/lib/*/libnss_wrapper.so", "/usr/lib64/libnss_wrapper.so")
@@ -57,10 +62,17 @@ class Sshd:
     :param alias: the name of the host in the client's configuration `config`.
     :param options: lines of sshd_config that come first, so they win.
     :param key_options: what stands before the key in authorized_keys.
+    :param package: where the package is that the host's `replicator` runs; `None` where the host has no such program.
     """
 
     def __init__(
-        self, folder: Path, alias: str = "db.example", *, options: Sequence[str] = (), key_options: str = ""
+        self,
+        folder: Path,
+        alias: str = "db.example",
+        *,
+        options: Sequence[str] = (),
+        key_options: str = "",
+        package: Path | None = OURS,
     ) -> None:
         self.folder = folder
         self.alias = alias
@@ -72,7 +84,10 @@ class Sshd:
         self._program = _find_sshd()
         self._wrapper = _find_wrapper() if self.login.made_up else None
         self._process: subprocess.Popen[bytes] | None = None
+        self.dials = package == OURS
         self._prepare(options, key_options)
+        if package is not None:
+            self._install(package)
 
     @property
     def pid(self) -> int:
@@ -83,6 +98,13 @@ class Sshd:
     def log(self) -> str:
         """What sshd said."""
         return (self.folder / "sshd.log").read_text(errors="replace")
+
+    def commands(self) -> list[int]:
+        """The processes of the logins that run `replicator agent dial-stdio`."""
+        listed = subprocess.run(["ps", "-axwwo", "pid=,args="], check=True, stdout=subprocess.PIPE, text=True)
+        rows = [line.split(None, 1) for line in listed.stdout.splitlines()]
+        ours = {int(pid) for pid, args in rows if "import main" in args and "dial-stdio" in args}
+        return [pid for pid in _descendants(self.pid) if pid in ours]
 
     def logins(self) -> int:
         """How many logins it let in."""
@@ -198,19 +220,48 @@ class Sshd:
             "StrictModes no",
             "AllowTcpForwarding local",
             "AllowStreamLocalForwarding yes",
-            f"SetEnv XDG_RUNTIME_DIR={self.runtime}",
+            f"SetEnv XDG_RUNTIME_DIR={self.runtime} PATH={folder / 'bin'}:/usr/bin:/bin",
         ]
         (folder / "sshd_config").write_text("\n".join(lines) + "\n")
         self.configure()
 
+    def _install(self, package: Path) -> None:
+        program = self.folder / "bin" / "replicator"
+        program.parent.mkdir()
+        places = [str(package), sysconfig.get_path("purelib")]
+        program.write_text(
+            f"#!/bin/sh\nPYTHONPATH={os.pathsep.join(places)} exec {self._find_python()} "
+            "-c 'from replicator.cli import main; main()' \"$@\"\n"
+        )
+        program.chmod(0o755)
+
+    def _find_python(self) -> str:
+        """A Python of our version that the login may run."""
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        for python in (sys.executable, f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"):
+            if not self.login.made_up or _everybody_may_run(Path(python)):
+                return python
+        raise EngineMissing(f"a Python {version} that every user may run is not installed")
+
+
+def _everybody_may_run(program: Path) -> bool:
+    real = Path(os.path.realpath(program))
+    return real.exists() and all(path.stat().st_mode & 0o001 for path in (real, *real.parents))
+
 
 @contextlib.contextmanager
-def sshd(alias: str = "db.example", *, options: Sequence[str] = (), key_options: str = "") -> Iterator[Sshd]:
+def sshd(
+    alias: str = "db.example",
+    *,
+    options: Sequence[str] = (),
+    key_options: str = "",
+    package: Path | None = OURS,
+) -> Iterator[Sshd]:
     """A host that takes logins inside the block."""
     folder = Path(tempfile.mkdtemp(prefix="rpl-"))
     folder.chmod(0o755)
     try:
-        made = Sshd(folder, alias, options=options, key_options=key_options)
+        made = Sshd(folder, alias, options=options, key_options=key_options, package=package)
         try:
             made.start()
             yield made

@@ -16,7 +16,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from replicator import __version__
-from replicator.cli import app
+from replicator.cli.commands import app
 from typer.main import get_command
 
 ROOT = Path(__file__).resolve().parents[1]

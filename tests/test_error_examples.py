@@ -57,7 +57,7 @@ from tests.backends.sqlite.agents import Agent, caught_up, declare, finished
 from tests.engines import S3Identity, S3Server, free_ports, make_database, s3_server
 from tests.lifecycle.builders import OTHER_URN, S3, URN, checked, config, inputs
 from tests.remote.support import Recorder, serving
-from tests.sshd import Sshd, sshd
+from tests.sshd import OURS, Sshd, sshd
 from tools.dist import LAUNCHER
 from tools.docs import OF_THE_PLUGIN
 
@@ -132,9 +132,9 @@ class Lab:
         self.environ["SHOP_ACCESS_KEY_ID"] = identity.access_key_id
         self.environ["SHOP_SECRET_ACCESS_KEY"] = identity.secret_access_key
 
-    def host(self, *lines: str, options: Sequence[str] = ()) -> Sshd:
+    def host(self, *lines: str, options: Sequence[str] = (), package: Path | None = OURS) -> Sshd:
         """A host that takes logins; `lines` are in the client's configuration."""
-        made = self.stack.enter_context(sshd("db1.example", options=options))
+        made = self.stack.enter_context(sshd("db1.example", options=options, package=package))
         made.configure(*lines)
         self.use(made.config)
         self.tidy |= {f" -F {made.config}": "", f"{made.folder}": "/home/deploy/.ssh", f"{made.login.user}@": "deploy@"}
@@ -474,7 +474,7 @@ async def _(lab: Lab) -> None:
 
 @raises("RPL-SSH-FORWARDING")
 async def _(lab: Lab) -> None:
-    host = lab.host(options=["AllowStreamLocalForwarding no"])
+    host = lab.host(options=["AllowStreamLocalForwarding no"], package=None)
     lab.tidy = {str(host.folder): "/run/replicator"}
     async with serving(build_app({"litestream": Recorder()}), host.folder / "agent.sock", mode=0o666):
         await lab.call(f"ssh://db1.example{host.folder}/agent.sock")

@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 from replicator.capabilities import TABLE, Capabilities, Cell, Route, Verdict, Yes
-from replicator.cli import app
+from replicator.cli.commands import app
 from replicator.cli.exits import Exit, help_text
 from replicator.errors import BY_CODE, ReplicatorError
 from replicator.model import EndpointKind

@@ -36,7 +36,7 @@ ReplicatorError
 │   ├── HostKeyUnknown       RPL-SSH-KEYUNKNOWN     the host's key is not known here
 │   ├── HostKeyChanged       RPL-SSH-KEYCHANGED     the host shows another key than before
 │   ├── LoginRefused         RPL-SSH-LOGIN          the host refuses the login
-│   ├── ForwardingRefused    RPL-SSH-FORWARDING     the host lets the login forward no socket
+│   ├── ForwardingRefused    RPL-SSH-FORWARDING     the host has no command for ssh, and forwards no socket
 │   ├── SshMissing           RPL-SSH-MISSING        this host has no ssh program
 │   └── SshFailed            RPL-SSH-FAILED         ssh failed; its own words are quoted
 ├── AgentVersion             RPL-AGENT-VERSION      the agent speaks another protocol
@@ -447,9 +447,10 @@ class LoginRefused(AgentUnreachable):
 
 
 class ForwardingRefused(AgentUnreachable):
-    """The agent listens, and the host's sshd does not let the login forward to its socket.
+    """The host has no `replicator agent dial-stdio`, and its sshd does not let the login forward to the agent's socket.
 
-    Allow it in the host's `sshd_config`, or for the key in `authorized_keys`; the page on the agent has the lines.
+    Install this version there, with `replicator` on the PATH of ssh's commands. Until then allow forwarding in the
+    host's `sshd_config`, or for the key in `authorized_keys`; the page on the agent has the lines.
     """
 
     code = "RPL-SSH-FORWARDING"

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a Unix socket: one request, one answer, and connections that are kept for the next one.
+"""HTTP/1.1 to an agent: one request, one answer, and connections that are kept for the next one.
 
 A general HTTP client takes longer to import than a plugin to start, and several milliseconds for each call.
 """
@@ -6,7 +6,7 @@ A general HTTP client takes longer to import than a plugin to start, and several
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -44,11 +44,15 @@ class Transport(Protocol):
         """Close what is open."""
 
 
-class UnixTransport:
-    """Requests to a Unix socket, each on a connection of its own while it runs. Belongs to one event loop."""
+Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+"""Makes a connection; raises `OSError`."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+
+class LineExchange:
+    """Requests, each on a connection of its own while it runs. Belongs to one event loop."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
         self._idle: list[_Connection] = []
 
     async def request(self, verb: str, path: str, headers: Mapping[str, str], content: bytes) -> Response:
@@ -81,10 +85,17 @@ class UnixTransport:
                 return line
             line.close()
         try:
-            reader, writer = await asyncio.open_unix_connection(str(self._path))
+            reader, writer = await self._connect()
         except OSError as error:
             raise ConnectError(str(error)) from error
         return _Connection(reader, writer)
+
+
+class UnixTransport(LineExchange):
+    """Requests to a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(lambda: asyncio.open_unix_connection(str(path)))
 
 
 class _Connection:

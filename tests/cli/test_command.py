@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from replicator.cli import app
+from replicator.cli.commands import app
 from replicator.cli.exits import Exit
 from typer.main import get_command
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,87 +25,26 @@ from replicator.errors import (
     SshFailed,
     SshMissing,
 )
+from replicator.model import Stream
 from replicator.remote import app as app_module
-from replicator.remote.client import RemoteReplicator
 from replicator.remote.connection import RETRY_FOR
-from replicator.remote.server import build_app
-from replicator.remote.ssh import ask, command, transport, tunnel
+from replicator.remote.ssh import command, transport
+from replicator.remote.ssh import process as ssh_process
 from replicator.remote.ssh.command import CONFIG_VARIABLE
 
 from tests.engines import wait_until
-from tests.remote.support import HINT, STATUS, Recorder, serving
-from tests.sshd import Sshd, sshd
+from tests.remote.ssh_client import agent, client_of, folders, now, processes, use
+from tests.remote.support import HINT, STATUS, Recorder, make_stream
+from tests.sshd import OURS, Sshd, sshd
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("configured")]
 
 
-@pytest.fixture(scope="module")
-def host() -> Iterator[Sshd]:
-    with sshd() as made:
+@pytest.fixture(scope="module", params=[OURS, None], ids=["dial", "fallback"])
+def host(request: pytest.FixtureRequest) -> Iterator[Sshd]:
+    """A host of this version, and one without a program `replicator`, which is reached by forwarding."""
+    with sshd(package=request.param) as made:
         yield made
-
-
-@pytest.fixture
-def path(host: Sshd) -> Iterator[Path]:
-    """A socket of an agent on the host, which the login may use."""
-    made = Path(tempfile.mkdtemp(prefix="a", dir=host.folder))
-    made.chmod(0o755)
-    yield made / "s"
-    assert not list(made.glob("s"))
-
-
-@pytest.fixture(autouse=True)
-def configured(host: Sshd, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The client knows the host, has a temporary folder of its own, and at the end leaves nothing in it."""
-    use(host, monkeypatch)
-    tmp_path_factory.getbasetemp()  # pytest's own, made on first use, stays where it was
-    with tempfile.TemporaryDirectory(prefix="rpl-") as ours:
-        Path(ours).chmod(0o755)  # a second host's login has to get through
-        monkeypatch.setattr(tempfile, "tempdir", ours)
-        monkeypatch.setenv("TMPDIR", ours)
-        yield
-        wait_until(lambda: not processes(), what="no ssh is left")
-        assert not list(Path(ours).iterdir())
-
-
-def use(host: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's configuration is the one for this host."""
-    host.configure()
-    monkeypatch.setenv(CONFIG_VARIABLE, str(host.config))
-
-
-def processes(parent: int | None = None) -> list[int]:
-    """The ssh processes that a process has started; this one unless told otherwise."""
-    listed = subprocess.run(["ps", "-axwwo", "pid=,ppid=,args="], check=True, stdout=subprocess.PIPE, text=True)
-    rows = (line.split(None, 2) for line in listed.stdout.splitlines())
-    of = parent or os.getpid()
-    return [int(pid) for pid, above, args in rows if int(above) == of and "BatchMode=yes" in args]
-
-
-def folders() -> list[Path]:
-    """What there is of sockets on our side."""
-    return list(Path(tempfile.gettempdir()).glob("replicator-ssh-*"))
-
-
-@contextlib.asynccontextmanager
-async def agent(path: Path, recorder: Recorder | None = None, mode: int = 0o666) -> AsyncIterator[Recorder]:
-    """An agent on the host."""
-    recorder = recorder or Recorder()
-    async with serving(build_app({"recorder": recorder}), path, mode=mode):
-        yield recorder
-
-
-@contextlib.asynccontextmanager
-async def client_of(address: str) -> AsyncIterator[RemoteReplicator]:
-    client = RemoteReplicator("recorder", address, start_hint=HINT, timeout=timedelta(seconds=60))
-    try:
-        yield client
-    finally:
-        await client.aclose()
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 # --- what works ------------------------------------------------------------------------------------------------------
@@ -119,10 +56,11 @@ async def test_a_call_arrives_and_what_was_opened_is_closed(host: Sshd, path: Pa
             assert (processes(), folders()) == ([], [])  # before the first call
             assert await client.get_status("orders") == STATUS
             [process] = processes()
-            [folder] = folders()
             assert os.getpgid(process) == process  # ^C is for us, and we end it
-            assert folder.stat().st_mode & 0o777 == 0o700
-            assert (folder / "socket").stat().st_mode & 0o777 == 0o600
+            assert len(folders()) == (0 if host.dials else 1)
+            for folder in folders():
+                assert folder.stat().st_mode & 0o777 == 0o700
+                assert (folder / "socket").stat().st_mode & 0o777 == 0o600
             assert (await client.info()).kinds == ["recorder"]
             assert processes() == [process]
         assert (processes(), folders()) == ([], [])
@@ -138,7 +76,7 @@ async def test_everybody_shares_one_ssh(host: Sshd, path: Path) -> None:
         assert len(processes()) == 1
         await one.aclose()
         assert await two.get_status("orders") == STATUS
-    assert host.logins() == before + 1
+    assert host.logins() == before + (1 if host.dials else 2)  # the fallback tries the command first
     assert len(recorder.calls) == 41
 
 
@@ -155,7 +93,7 @@ async def test_a_jump_host(host: Sshd, path: Path) -> None:
         host.config.write_text(host.config.read_text() + bastion.config.read_text())
         async with agent(path), client_of(host.address(path)) as client:
             assert await client.get_status("orders") == STATUS
-        assert bastion.logins() == 1
+        assert bastion.logins() == (1 if host.dials else 2)
     error = await refused(host.address(path), HostUnreachable)
     assert f"connect to host 127.0.0.1 port {bastion.port}: Connection refused" in error.message
 
@@ -213,7 +151,7 @@ async def test_without_a_path_the_host_is_asked_for_the_agent_of_the_login(host:
 
 
 FORWARDING_ALONE = 'restrict,port-forwarding,command="/bin/false"'
-"""What docs/agent.md writes before a key that is for us alone."""
+"""What docs/agent.md of 0.1.0 wrote before a key that is for us alone."""
 
 
 async def test_a_host_that_says_no_path_needs_one_in_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +197,7 @@ async def test_an_unknown_host_key(host: Sshd, path: Path) -> None:
 @pytest.mark.parametrize("checking", ["ask", "no"])
 async def test_another_host_key_than_before(path: Path, checking: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `StrictHostKeyChecking no` ssh goes on, but forwards nothing: it never gets a socket."""
-    monkeypatch.setattr(tunnel, "OPEN_WITHIN", 5.0)
+    monkeypatch.setattr(ssh_process, "OPEN_WITHIN", 5.0)
     with sshd() as host:
         host.new_host_key()
         host.stop()
@@ -311,12 +249,9 @@ async def test_a_host_that_accepts_and_says_nothing(
     host: Sshd, path: Path, taken_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.configure(f"Port {taken_port}")
-    monkeypatch.setattr(tunnel, "OPEN_WITHIN", 1.0)
+    monkeypatch.setattr(ssh_process, "OPEN_WITHIN", 1.0)
     error = await refused(host.address(path), HostUnreachable)
     assert error.message == "db.example let nobody in within 1 s"
-    monkeypatch.setattr(ask, "ANSWER_WITHIN", 1.0)
-    error = await refused(host.address(), HostUnreachable)
-    assert error.message == "db.example did not answer within 1 s"
 
 
 @pytest.mark.parametrize(
@@ -331,7 +266,7 @@ async def test_a_host_that_accepts_and_says_nothing(
     ],
 )
 async def test_forwarding_is_not_allowed(option: str, key_options: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with sshd(options=[option], key_options=key_options) as host:
+    with sshd(options=[option], key_options=key_options, package=None) as host:
         use(host, monkeypatch)
         path = host.folder / "s"
         async with agent(path) as recorder, client_of(host.address(path)) as client:
@@ -343,9 +278,10 @@ async def test_forwarding_is_not_allowed(option: str, key_options: str, monkeypa
 async def test_no_socket_at_the_other_end_is_told_at_once(host: Sshd, path: Path) -> None:
     before = host.logins()
     error = await refused(host.address(path), AgentUnreachable)
-    assert error.message == f"no agent runs on db.example: there is no socket {path}"
-    assert error.fix == HINT
-    assert host.logins() == before + 2  # the tunnel, and the question
+    assert error.message.startswith(f"no agent runs on db.example: there is no socket {path}")
+    assert str(error.fix).endswith(HINT)
+    assert ("the login finds no program replicator" in error.message) == (not host.dials)
+    assert host.logins() == before + (1 if host.dials else 3)  # the command; the tunnel, and the question
 
 
 async def test_a_dead_socket_at_the_other_end(host: Sshd, path: Path) -> None:
@@ -356,7 +292,7 @@ async def test_a_dead_socket_at_the_other_end(host: Sshd, path: Path) -> None:
     error = await refused(host.address(path), AgentUnreachable)
     assert error.message == f"no agent runs on db.example: the socket {path} is there, but nothing listens"
     assert error.fix == HINT
-    assert host.logins() == before + 2
+    assert host.logins() == before + (1 if host.dials else 3)
     path.unlink()
 
 
@@ -416,7 +352,9 @@ async def test_a_failure_counts_for_everybody_for_a_while(
         assert {type(error) for error in found} == {LoginRefused}
         with pytest.raises(LoginRefused):
             await client.get_status("orders")
-        assert host.log.count("Connection closed by authenticating user") == before + 1
+        seen = "Connection closed by authenticating user"
+        await asyncio.to_thread(wait_until, lambda: host.log.count(seen) > before, what="sshd has logged it")
+        assert host.log.count(seen) == before + 1
         host.configure()
         monkeypatch.setattr(transport, "REMEMBER", 0.0)
         async with agent(path):
@@ -437,7 +375,8 @@ async def test_ssh_that_was_killed_is_started_again(host: Sshd, path: Path) -> N
                 host.end_logins()
             assert await client.get_status("orders") == STATUS
             assert processes() != [process]
-            assert len(folders()) == len(processes()) == 1
+            assert len(processes()) == 1
+            assert len(folders()) == (0 if host.dials else 1)
 
 
 async def test_a_network_that_swallows_everything_is_noticed(
@@ -486,8 +425,23 @@ async def test_an_agent_that_stays_away_is_told(host: Sshd, path: Path) -> None:
         before = now()
         with pytest.raises(AgentUnreachable, match="there is no socket") as caught:
             await client.get_status("orders")
-        assert caught.value.fix == HINT
+        assert str(caught.value.fix).endswith(HINT)
         assert now() - before > RETRY_FOR.total_seconds() / 2
+
+
+async def test_a_host_that_goes_away_during_a_call_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(gate=asyncio.Event())
+    with sshd() as host:
+        use(host, monkeypatch)
+        async with agent(host.folder / "s", recorder), client_of(host.address(host.folder / "s")) as client:
+            call = asyncio.create_task(client.get_status("orders"))
+            await recorder.entered.wait()
+            host.stop()
+            with pytest.raises(HostUnreachable, match="Connection refused") as caught:
+                await call
+            assert caught.value.unfinished  # it may have happened
+            assert recorder._gate is not None
+            recorder._gate.set()
 
 
 async def test_a_host_that_goes_away_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -513,6 +467,35 @@ async def test_a_call_that_is_cancelled_while_ssh_starts_leaves_nothing(
         assert (processes(), folders()) == ([], [])
 
 
+async def test_a_cancelled_call_closes_its_connection_alone(host: Sshd, path: Path) -> None:
+    gate = asyncio.Event()
+    async with agent(path, Recorder(gate=gate)) as recorder, client_of(host.address(path)) as client:
+        calls = [asyncio.create_task(client.get_status("orders")) for _ in range(3)]
+        while len(recorder.calls) < 3:
+            await asyncio.sleep(0.02)
+        calls[0].cancel()
+        await asyncio.wait(calls[:1])
+        gate.set()
+        assert await asyncio.gather(*calls[1:]) == [STATUS] * 2
+        assert len(processes()) == 1
+
+
+async def test_large_answers_and_requests_come_through_beside_small_ones(host: Sshd, path: Path) -> None:
+    large = make_stream(options={"large": "x" * 900_000})
+
+    class Large(Recorder):
+        async def list_streams(self) -> list[Stream]:
+            return [large] * 8
+
+    async with agent(path, Large()) as recorder, client_of(host.address(path)) as client:
+        lists = [asyncio.create_task(client.list_streams()) for _ in range(4)]
+        writes = [asyncio.create_task(client.upsert_stream(large)) for _ in range(4)]
+        assert await asyncio.gather(*[client.get_status("orders") for _ in range(20)]) == [STATUS] * 20
+        assert await asyncio.gather(*lists) == [[large] * 8] * 4
+        await asyncio.gather(*writes)
+        assert [call[1]["stream"] for call in recorder.calls if call[0] == "upsert_stream"] == [large] * 4
+
+
 CHILD = """
 import asyncio, sys
 from replicator.remote.client import RemoteReplicator
@@ -535,7 +518,8 @@ async def test_ssh_does_not_outlive_a_process_that_is_killed(host: Sshd, path: P
         assert child.stdout is not None
         assert await child.stdout.readline() == b"through\n"
         [process] = processes(child.pid)
-        [left] = folders()
+        left = folders()
+        assert len(left) == (0 if host.dials else 1)
         child.kill()
         await child.wait()
 
@@ -545,8 +529,9 @@ async def test_ssh_does_not_outlive_a_process_that_is_killed(host: Sshd, path: P
         await asyncio.to_thread(wait_until, is_gone, what="ssh ends")
         async with client_of(host.address(path)) as client:
             assert await client.get_status("orders") == STATUS
-            assert left not in folders()  # the next one puts things in order
-            assert len(folders()) == 1
+            assert not set(left) & set(folders())  # the next one puts things in order
+            assert len(folders()) == len(left)
+    await asyncio.to_thread(wait_until, lambda: not host.commands(), what="no command is left on the host")
 
 
 # --- another version -------------------------------------------------------------------------------------------------

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import typer
-
-from replicator.cli.adopt import adopt
-from replicator.cli.agent import agent
-from replicator.cli.doctor import doctor
-from replicator.cli.exits import help_text
-from replicator.cli.import_ import import_streams
-from replicator.cli.init import init
-from replicator.cli.list import list_streams
-from replicator.cli.output import errors_for_people
-from replicator.cli.replay import replay
-from replicator.cli.serve import serve
-from replicator.cli.status import pause, resume, status
-
-app = typer.Typer(
-    name="replicator",
-    help="Replication streams: list, see, pause, resume and replay them; run an agent; find what is wrong.",
-    epilog=help_text(),
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain text, in half the time
-)
-
-app.command("list")(list_streams)
-app.command("import")(import_streams)
-for command in (status, doctor, pause, resume, replay, serve):
-    app.command()(command)
-agent.command()(init)
-agent.command()(adopt)
-app.add_typer(agent)
+import sys
 
 
 def main() -> None:
     """The console script. `replicator.cli.exits` has its exit codes."""
+    if sys.argv[1:3] == ["agent", "dial-stdio"]:
+        # Each login through ssh waits for it, and the imports of the other commands take ten times as long.
+        from replicator.cli.dial import fast
+
+        fast(sys.argv[3:])
+    from replicator.cli.commands import app
+    from replicator.cli.output import errors_for_people
+
     with errors_for_people():
         app()

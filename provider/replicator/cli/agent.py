@@ -88,6 +88,13 @@ PolicyOption = Annotated[
         show_default="/etc/replicator/agent.toml for root, else below $XDG_CONFIG_HOME or ~/.config",
     ),
 ]
+MultiplexOption = Annotated[
+    bool,
+    typer.Option(
+        "--multiplex",
+        help="Carry many connections, in frames, until stdin ends. An address ssh://… asks for it.",
+    ),
+]
 FileOption = Annotated[
     Path | None,
     typer.Option(
@@ -241,6 +248,17 @@ def agent_status(socket: SocketOption = None, state: LookOption = None, as_json:
         _show(address, seen)
     if seen is None:
         raise typer.Exit(Exit.NO_AGENT)
+
+
+@agent.command("dial-stdio")
+def dial_stdio(socket: SocketOption = None, multiplex: MultiplexOption = False) -> None:
+    """Connect stdin and stdout to the agent's socket. This is what ssh runs.
+
+    It ends when stdin ends and when the agent closes. It may do what its user may do, and nothing else.
+    """
+    from replicator.cli.dial import run
+
+    raise typer.Exit(run(socket, multiplex=multiplex))
 
 
 def _state_folder(state: Path | None) -> StateFolder:

@@ -6,6 +6,7 @@ import asyncio
 import grp
 import stat
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -104,6 +105,12 @@ class Connection:
                     failure = self._explain(error)
                     failure.unfinished = broken
                     raise failure from error
+            except AgentUnreachable as error:
+                if not broken:
+                    raise
+                failure = copy(error)  # others are given the same error for calls of theirs
+                failure.unfinished = True
+                raise failure from error
             else:
                 shared.answered = True
                 return reply
@@ -145,24 +152,30 @@ class Connection:
         cause = error.__cause__
         if isinstance(cause, AgentUnreachable):
             return cause
-        if isinstance(cause, PermissionError):
-            return AgentUnreachable(
-                f"no permission on the agent's socket at {self.address}{_describe(self._at)}",
-                fix="run as the owner of the socket, or start the agent with a --socket-group that you are in",
-            )
-        if isinstance(cause, FileNotFoundError | NotADirectoryError):
-            return AgentUnreachable(f"no agent runs at {self.address}: the socket is not there", fix=self._start_hint)
-        if isinstance(cause, ConnectionRefusedError):
-            return AgentUnreachable(
-                f"no agent runs at {self.address}: the socket is there, but nothing listens", fix=self._start_hint
-            )
         if isinstance(error, ConnectError):
-            return AgentUnreachable(f"cannot connect to the agent at {self.address}: {error}", fix=self._start_hint)
+            return no_connection(cause if isinstance(cause, OSError) else error, self.address, self._start_hint)
         return AgentUnreachable(
             f"the agent at {self.address} broke the connection before it answered ({error}); "
             "the call may have happened",
             fix="do the same again, which is safe; if it stays so, read the agent's log",
         )
+
+
+def no_connection(error: Exception, address: str, start_hint: str) -> AgentUnreachable:
+    """The error behind a socket of this host that could not be connected to.
+
+    :param error: what the system said.
+    """
+    if isinstance(error, PermissionError):
+        return AgentUnreachable(
+            f"no permission on the agent's socket at {address}{_describe(parse_address(address))}",
+            fix="run as the owner of the socket, or start the agent with a --socket-group that you are in",
+        )
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return AgentUnreachable(f"no agent runs at {address}: the socket is not there", fix=start_hint)
+    if isinstance(error, ConnectionRefusedError):
+        return AgentUnreachable(f"no agent runs at {address}: the socket is there, but nothing listens", fix=start_hint)
+    return AgentUnreachable(f"cannot connect to the agent at {address}: {error}", fix=start_hint)
 
 
 def _may_pass(error: ConnectError | BrokenError, answered: bool) -> bool:

@@ -1,5 +1,6 @@
-"""Questions to a host, each one POSIX shell command: where an agent listens, and why a socket does not answer.
+"""A part of the fallback: questions to a host, each one a POSIX shell command.
 
+They ask where an agent listens, and why a socket does not answer.
 The login's own shell reads the command first, whatever it is, so the scripts have no quotes, `!` or `\\` in them.
 """
 
@@ -8,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import re
 from asyncio.subprocess import DEVNULL, PIPE
-from enum import StrEnum
 
 from replicator.errors import HostUnreachable
 from replicator.remote.address import SshAddress
 from replicator.remote.ssh.command import run
+from replicator.remote.ssh.frames import Why
+from replicator.remote.ssh.process import SSH_FAILED
 from replicator.remote.ssh.stderr import explain
 
 ANSWER_WITHIN = 20.0
 """Seconds for logging in and answering."""
-
-_SSH_FAILED = 255
 
 WHERE = (
     'if [ "$(id -u)" = 0 ]; then s=/run/replicator/agent.sock; else '
@@ -42,16 +42,6 @@ WHY = (
     'echo "replicator=$w"'
 )
 """Prints a `Why` for the socket `$1`. In `/proc/net/unix`, flag 0x10000 is on sockets that listen."""
-
-
-class Why(StrEnum):
-    """What a host knows about a socket."""
-
-    MISSING = "missing"
-    DENIED = "denied"
-    DEAD = "dead"
-    LISTENS = "listens"
-    UNKNOWN = "unknown"
 
 
 async def where(address: SshAddress) -> str | None:
@@ -80,7 +70,7 @@ async def _ask(address: SshAddress, command: str) -> str | None:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    if process.returncode == _SSH_FAILED:
+    if process.returncode == SSH_FAILED:
         raise explain(address, err.decode(errors="replace"))
     found = re.search(r"^replicator=(.+)$", out.decode(errors="replace"), re.MULTILINE)
     return found[1] if found else None

@@ -12,6 +12,9 @@ from replicator.errors import SshMissing
 from replicator.pdeathsig import die_with_parent
 from replicator.remote.address import SshAddress
 
+DIAL = ("replicator", "agent", "dial-stdio", "--multiplex")
+"""The command that is run on the host. The login's own shell reads it, whatever it is."""
+
 CONFIG_VARIABLE = "REPLICATOR_SSH_CONFIG"
 """The environment variable that names a configuration file to use in place of `~/.ssh/config` and `/etc/ssh`."""
 
@@ -38,6 +41,11 @@ def forward(address: SshAddress, local: Path, socket: str) -> list[str]:
     """Forward `local` to the socket on the host until it is ended; raise `SshMissing`."""
     options = [*_options((*_ALWAYS, *_FORWARDING)), "-N", "-T", "-L", f"{local}:{socket}"]
     return _ssh(address, options, ())
+
+
+def dial(address: SshAddress) -> list[str]:
+    """Run `replicator agent dial-stdio --multiplex` on the host, for the socket of the address; raise `SshMissing`."""
+    return run(address, " ".join([*DIAL, *(["--socket", address.socket] if address.socket else [])]))
 
 
 def run(address: SshAddress, command: str) -> list[str]:

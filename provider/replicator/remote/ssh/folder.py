@@ -1,4 +1,7 @@
-"""A folder for the socket of one tunnel: nobody else may enter it, and what a killed process left is removed."""
+"""A part of the fallback: a folder for the socket of one tunnel.
+
+Nobody else may enter it, and what a killed process left is removed.
+"""
 
 from __future__ import annotations
 

@@ -12,9 +12,7 @@ from replicator.errors import (
 )
 from replicator.remote.address import SshAddress
 from replicator.remote.ssh.command import login
-
-OPEN_FAILED = "open failed:"
-"""Is in the line that ssh logs when the host did not connect a forwarded connection. Why, it never says."""
+from replicator.remote.ssh.frames import Why
 
 _CHANGED = ("REMOTE HOST IDENTIFICATION HAS CHANGED", "REVOKED HOST KEY", "revoked by file")
 _UNKNOWN = ("Host key verification failed", "host key is known for")
@@ -34,14 +32,19 @@ _LINES = 4
 _LONGEST_QUOTE = 300
 
 
+def is_another_key(said: str) -> bool:
+    """Whether the host has shown another key than the one on record."""
+    return any(word in said for word in _CHANGED)
+
+
 def explain(address: SshAddress, said: str) -> AgentUnreachable:
-    """The error behind the text of an ssh that ended, or that made no socket."""
+    """The error behind the text of an ssh that ended, or that does not do what it was asked for."""
 
     def holds(words: tuple[str, ...]) -> bool:
         return any(word in said for word in words)
 
     host = address.host
-    if holds(_CHANGED):
+    if is_another_key(said):
         return HostKeyChanged(
             f"the host key of {host} is not the one on record, or was revoked: {_quote(said, 'Offending', 'revoked')}",
             fix="ask who runs the host whether its key was changed; only then remove the old one with ssh-keygen -R",
@@ -63,6 +66,32 @@ def explain(address: SshAddress, said: str) -> AgentUnreachable:
             fix=f"see that the host runs, and that this works: {login(address)}",
         )
     return SshFailed(f"ssh to {host} failed: {_quote(said)}", fix=f"see that this works: {login(address)}")
+
+
+def no_connection(host: str, socket: str, why: Why, start_hint: str) -> AgentUnreachable:
+    """The error behind a socket on the host that cannot be connected to, as far as the host knows why."""
+    match why:
+        case Why.MISSING:
+            return AgentUnreachable(f"no agent runs on {host}: there is no socket {socket}", fix=start_hint)
+        case Why.DENIED:
+            return AgentUnreachable(
+                f"the login has no permission on the agent's socket {socket} on {host}",
+                fix="log in as its owner, or start the agent with a --socket-group that the login is in",
+            )
+        case Why.DEAD:
+            return AgentUnreachable(
+                f"no agent runs on {host}: the socket {socket} is there, but nothing listens", fix=start_hint
+            )
+        case _:
+            return AgentUnreachable(
+                f"{host} makes no connection to {socket}, and does not say why",
+                fix=f"see whether an agent runs there ({start_hint}), and whether the login may use its socket",
+            )
+
+
+def may_pass(why: Why, *, answered: bool) -> bool:
+    """Whether waiting may help. The socket of an agent that starts again is away for a moment."""
+    return why is not Why.DENIED and (answered or why is not Why.MISSING)
 
 
 def _quote(said: str, *words: str) -> str:

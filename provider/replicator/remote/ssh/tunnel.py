@@ -1,39 +1,25 @@
-"""One ssh process that forwards an agent's socket to one of ours."""
+"""A part of the fallback: one ssh process that forwards an agent's socket to one of ours."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
-from asyncio.subprocess import DEVNULL, Process
-from contextlib import ExitStack, suppress
-from pathlib import Path
-from typing import IO
+from contextlib import ExitStack
 
-from replicator.errors import AgentUnreachable, HostUnreachable
 from replicator.remote.address import SshAddress
+from replicator.remote.ssh import process as ssh
 from replicator.remote.ssh.command import forward
 from replicator.remote.ssh.folder import Folder
-from replicator.remote.ssh.stderr import explain
-
-OPEN_WITHIN = 20.0
-"""Seconds for connecting, logging in, and making the socket."""
 
 _POLL = 0.02
-_END_WITHIN = 3.0
-_TAIL = 65_536
 
 
 class Tunnel:
     """A forwarded socket. Whoever opens it closes it."""
 
-    def __init__(self, address: SshAddress, socket: Path, process: Process, log: IO[bytes], undo: ExitStack) -> None:
-        self.socket = socket
-        self._address = address
-        self._process = process
-        self._log = log
+    def __init__(self, folder: Folder, process: ssh.SshProcess, undo: ExitStack) -> None:
+        self.socket = folder.socket
+        self.process = process
         self._undo = undo
-        self._last_words = ""
 
     @classmethod
     async def open(cls, address: SshAddress, socket: str) -> Tunnel:
@@ -44,15 +30,8 @@ class Tunnel:
         with ExitStack() as undo:
             folder = Folder()
             undo.callback(folder.remove)
-            log = undo.enter_context(tempfile.TemporaryFile())
-            process = await asyncio.create_subprocess_exec(
-                *forward(address, folder.socket, socket),
-                stdin=DEVNULL,
-                stdout=DEVNULL,
-                stderr=log,
-                start_new_session=True,
-            )
-            tunnel = cls(address, folder.socket, process, log, undo.pop_all())
+            process = await ssh.SshProcess.start(address, forward(address, folder.socket, socket))
+            tunnel = cls(folder, process, undo.pop_all())
         try:
             await tunnel._until_open()
         except BaseException:
@@ -62,52 +41,14 @@ class Tunnel:
 
     async def _until_open(self) -> None:
         try:
-            async with asyncio.timeout(OPEN_WITHIN):
+            async with asyncio.timeout(ssh.OPEN_WITHIN):
                 while not self.socket.exists():
-                    if await self.ended(_POLL):
-                        raise self.fault()
+                    if await self.process.ended(_POLL):
+                        raise self.process.fault()
         except TimeoutError as error:
-            if self.said():
-                raise self.fault() from error
-            raise HostUnreachable(
-                f"{self._address.host} let nobody in within {OPEN_WITHIN:g} s",
-                fix="see that the host runs, and try again",
-            ) from error
-
-    @property
-    def alive(self) -> bool:
-        """Whether ssh runs."""
-        return self._process.returncode is None
-
-    async def ended(self, within: float) -> bool:
-        """Whether ssh ends within some seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                await self._process.wait()
-        return not self.alive
-
-    def mark(self) -> int:
-        """How many bytes ssh has said on stderr."""
-        return os.fstat(self._log.fileno()).st_size
-
-    def said(self, since: int | None = None) -> str:
-        """What it said from a byte on, or at last."""
-        if self._log.closed:
-            return self._last_words
-        start = max(self.mark() - _TAIL, 0) if since is None else since
-        return os.pread(self._log.fileno(), _TAIL, start).decode(errors="replace")
-
-    def fault(self) -> AgentUnreachable:
-        """Why ssh ended."""
-        return explain(self._address, self.said())
+            raise self.process.late() from error
 
     async def aclose(self) -> None:
         """End ssh, and remove its socket."""
-        if self.alive:
-            with suppress(ProcessLookupError):
-                self._process.terminate()
-            if not await self.ended(_END_WITHIN):
-                self._process.kill()
-                await self._process.wait()
-        self._last_words = self.said()
+        await self.process.aclose()
         self._undo.close()

@@ -1,0 +1,33 @@
+"""All commands, as typer knows them."""
+
+from __future__ import annotations
+
+import typer
+
+from replicator.cli.adopt import adopt
+from replicator.cli.agent import agent
+from replicator.cli.doctor import doctor
+from replicator.cli.exits import help_text
+from replicator.cli.import_ import import_streams
+from replicator.cli.init import init
+from replicator.cli.list import list_streams
+from replicator.cli.replay import replay
+from replicator.cli.serve import serve
+from replicator.cli.status import pause, resume, status
+
+app = typer.Typer(
+    name="replicator",
+    help="Replication streams: list, see, pause, resume and replay them; run an agent; find what is wrong.",
+    epilog=help_text(),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain text, in half the time
+)
+
+app.command("list")(list_streams)
+app.command("import")(import_streams)
+for command in (status, doctor, pause, resume, replay, serve):
+    app.command()(command)
+agent.command()(init)
+agent.command()(adopt)
+app.add_typer(agent)

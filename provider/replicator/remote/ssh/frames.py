@@ -1,0 +1,78 @@
+"""What a client and `replicator agent dial-stdio --multiplex` send each other: connections in frames.
+
+The host begins with a greeting, which names the agent's socket. All that follows is frames: a byte for the kind, four
+for the number of the connection, four for the length of the content, and the content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum, StrEnum
+from struct import Struct
+
+GREETING = b"replicator dial-stdio: "
+"""What the line begins with that comes before the frames. A login shell may have printed something before it."""
+
+LARGEST = 65_536
+"""Bytes of content in a frame, at most."""
+
+_HEAD = Struct(">BII")
+
+
+class Kind(IntEnum):
+    """What a frame does."""
+
+    OPEN = 1  # the client wants a connection
+    DATA = 2
+    CLOSE = 3  # the connection ends; so does one that the other side closes at the same time
+    REFUSED = 4  # the host made no connection; the content is a `Why` and the system's words
+
+
+_KINDS = frozenset(Kind)
+
+
+class Why(StrEnum):
+    """What a host knows about a socket."""
+
+    MISSING = "missing"
+    DENIED = "denied"
+    DEAD = "dead"
+    LISTENS = "listens"
+    UNKNOWN = "unknown"
+
+
+class FrameError(Exception):
+    """What came is no frame."""
+
+
+def frame(kind: Kind, connection: int, content: bytes = b"") -> bytes:
+    """One frame; `content` is within `LARGEST`."""
+    return _HEAD.pack(kind, connection, len(content)) + content
+
+
+def data(connection: int, content: bytes) -> bytes:
+    """Content of any length."""
+    parts = (content[start : start + LARGEST] for start in range(0, len(content), LARGEST))
+    return b"".join(frame(Kind.DATA, connection, part) for part in parts)
+
+
+class Frames:
+    """Finds frames in what arrives."""
+
+    def __init__(self) -> None:
+        self._left = bytearray()
+
+    def feed(self, received: bytes) -> Iterator[tuple[Kind, int, bytes]]:
+        """Take bytes, and give the frames that are whole: kind, connection, content. Raise `FrameError`."""
+        self._left += received
+        start = 0
+        while len(self._left) - start >= _HEAD.size:
+            kind, connection, length = _HEAD.unpack_from(self._left, start)
+            if length > LARGEST or kind not in _KINDS:
+                raise FrameError(f"a frame of kind {kind} with {length} bytes")
+            end = start + _HEAD.size + length
+            if len(self._left) < end:
+                break
+            yield Kind(kind), connection, bytes(self._left[start + _HEAD.size : end])
+            start = end
+        del self._left[:start]
