@@ -161,10 +161,12 @@ def test_several_backends_that_fit_are_named(monkeypatch: pytest.MonkeyPatch) ->
     from dataclasses import replace
 
     from replicator import backends
+    from replicator.backends import supported
     from replicator.lifecycle import check, connections
 
     twin = replace(TABLE["litestream"], backend="twin")
-    monkeypatch.setattr(check, "TABLE", {**TABLE, "twin": twin})
+    for module in (check, supported):
+        monkeypatch.setattr(module, "TABLE", {**TABLE, "twin": twin})
     for module in (backends, check, connections):
         monkeypatch.setattr(module, "REGISTRY", {**REGISTRY, "twin": replace(REGISTRY["litestream"], kind="twin")})
     (failure,) = checked(inputs(), configured=ProviderConfig()).failures
