@@ -42,7 +42,7 @@ _SECRET_WORDS = (
 
 _PLANNED = ("k8s", "kms", "infisical", "vault", "awssecrets", "gcpsecrets", "azurekeyvault", "sops")
 _GRAMMAR = re.compile(r"(?:ref\+)?(?P<scheme>\w+)://(?P<path>[^?#]*)(?:\?(?P<params>[^#]*))?(?:#/?(?P<key>.*))?")
-_EXAMPLES = "env://SHOP_*, env://PG_PASSWORD, file:///run/secrets/s3.json or file:///run/secrets/pg.json#password"
+EXAMPLES = "env://SHOP_*, env://PG_PASSWORD, file:///run/secrets/s3.json or file:///run/secrets/pg.json#password"
 _MARK = "[redacted]"
 _MAX_FILE = 1 << 20
 _MIN_VALUE = 4
@@ -143,7 +143,7 @@ def _exposed(name: str) -> SecretExposed:
 
 
 def _refused(problem: str) -> SecretSyntax:
-    return SecretSyntax(f"the reference {problem}", fix=f"name the secret, as in {_EXAMPLES}; never write it here")
+    return SecretSyntax(f"the reference {problem}", fix=f"name the secret, as in {EXAMPLES}; never write it here")
 
 
 def _listed(words: Sequence[str] | Mapping[str, object]) -> str:

@@ -7,15 +7,17 @@ import fcntl
 import os
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 _MODE = 0o600
 _POLL = 0.02  # seconds
 _PID_BYTES = 32
+_LOCKS = Path("/proc/locks")
 
 
 class LockHeld(Exception):
-    """Another process holds the lock; the text says which, as far as it has written that into the file."""
+    """Another process holds the lock; the text says which, as far as that can be seen."""
 
     def __init__(self, pid: int | None) -> None:
         super().__init__(f"process {pid}" if pid else "a process that is not known")
@@ -60,7 +62,7 @@ def lock(path: Path, *, within: float, text: str = "") -> int:
     try:
         while not _try(handle):
             if time.monotonic() > deadline:
-                raise LockHeld(read_pid(handle))
+                raise LockHeld(holder_of(handle))
             time.sleep(_POLL)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n{text}\n".encode(), 0)
@@ -70,10 +72,38 @@ def lock(path: Path, *, within: float, text: str = "") -> int:
     return handle
 
 
+def holder_of(handle: int) -> int | None:
+    """Return the process that has locked an open file; `None` where that cannot be seen.
+
+    The file names the process that wrote its id last. That one may have ended, or the holder may not have written yet.
+    """
+    file = os.fstat(handle)
+    at = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    with suppress(OSError, ValueError):
+        for line in _LOCKS.read_text().splitlines():
+            kind, _, access, pid, place = line.split()[1:6]
+            if (kind, access, place) == ("FLOCK", "WRITE", at):
+                return int(pid) if Path(f"/proc/{pid}").exists() else None  # its child may have it, and names nobody
+    written = read_pid(handle)
+    return written if written is not None and has_open(written, file) else None
+
+
 def read_pid(handle: int) -> int | None:
     """Return the process id in an open lock file; `None` where there is none, as in the moment of locking."""
     first = os.pread(handle, _PID_BYTES, 0).split(b"\n")[0]
     return int(first) if first.isdigit() else None
+
+
+def has_open(pid: int, file: os.stat_result) -> bool:
+    """Whether a process has a file open, as far as this system shows it."""
+    if not Path("/proc/self/fd").exists():
+        return True
+    with suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if os.path.samestat(link.stat(), file):
+                    return True
+    return False
 
 
 def _try(handle: int) -> bool:

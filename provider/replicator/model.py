@@ -281,7 +281,7 @@ _SHAPES = {
     "file": r"file:///[^/?#]",
     "base": r"base:///.",
 }
-_EXAMPLES = {
+URI_EXAMPLES = {
     "sqlite": "sqlite:///var/lib/app/app.db (an absolute path)",
     "s3": "s3://bucket/prefix?region=eu-central-1 (a prefix of its own in the bucket)",
     "file": "file:///var/backups/app (an absolute path)",
@@ -312,7 +312,9 @@ class Endpoint(Model):
         allowed = SCHEMES[self.kind]
         if not separator or scheme not in allowed:
             if self.kind is EndpointKind.S3 and scheme in ("http", "https"):
-                raise ValueError(f"uri: is a web address; write {_EXAMPLES['s3']}, with another store's as endpoint=")
+                raise ValueError(
+                    f"uri: is a web address; write {URI_EXAMPLES['s3']}, with another store's as endpoint="
+                )
             expected = " or ".join(f"{word}://…" for word in allowed)
             raise ValueError(f"uri: an endpoint of kind {self.kind} has a uri such as {expected}")
         try:
@@ -327,7 +329,7 @@ class Endpoint(Model):
         if (shape := _SHAPES.get(scheme)) and not re.match(shape, self.uri):
             names_no_prefix = scheme == "s3" and bool(parts.netloc) and not parts.path.strip("/")
             problem = "names a bucket and no prefix; write" if names_no_prefix else "must look like"
-            raise ValueError(f"uri: {problem} {_EXAMPLES[scheme]}")
+            raise ValueError(f"uri: {problem} {URI_EXAMPLES[scheme]}")
         return self
 
 

@@ -17,6 +17,36 @@ from tests.engines import wait_until
 pytestmark = pytest.mark.engine
 
 
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("agent", "status"), "the agent's socket"),
+        (("agent", "status", "--socket", "/nowhere/a.sock"), "the state folder"),
+        (("agent", "run", "--socket", "/nowhere/a.sock", "--state", "/nowhere/state"), "the policy file"),
+        (("agent", "init"), "the policy file"),
+        (("list",), "the agent's socket"),
+        (("agent", "start"), "the agent's socket"),
+        (("doctor",), "the state folder"),
+    ],
+)
+def test_a_user_without_a_home_folder_is_told_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], what: str
+) -> None:
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for name in ("HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "PULUMI_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    _, out, err = call(*arguments)
+    said = out + err
+    assert f"this user has no home folder, below which {what} would be" in said
+    assert "RPL-CONFIG-INVALID" in said
+    assert "or HOME" in said
+    assert "Traceback" not in said
+
+
 def test_start_status_stop(host: Host) -> None:
     socket = ("--socket", str(host.socket))
     started = command("agent", "start", *host.places, "--replay-window", "90m", "--log-level", "debug")

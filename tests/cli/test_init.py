@@ -218,3 +218,24 @@ def test_a_start_without_a_policy_says_so(host: Host, tmp_path: Path) -> None:
         assert (started.returncode, started.stderr) == (0, "")
     finally:
         command("agent", "stop", "--socket", str(host.socket), env=environ)
+
+
+@pytest.mark.engine
+def test_a_policy_that_the_running_agent_does_not_read_is_told(host: Host) -> None:
+    _, read = host.grant_all()
+    host.start("--policy", read)
+    state = ("--state", str(host.state))
+    other = host.folder / "other.toml"
+    for more in (("--dry-run",), ()):
+        code, out, err = call("agent", "init", *state, "--policy", str(other), *more)
+        assert code == 0
+        assert f"reads {read}, and not {other}" in err
+        assert f"replicator agent init --policy {read}" in err
+        assert "the agent reads it" not in out
+    code, out, err = call("agent", "init", *state, "--policy", read, "--force")
+    assert (code, err) == (0, "")
+    assert "the agent reads it before the next thing that it does" in out
+    host.end()
+    other.unlink()
+    code, out, err = call("agent", "init", *state, "--policy", str(other))
+    assert (code, err) == (0, "")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from replicator import lockfile
 from replicator.errors import AgentFault, AgentUnreachable, InvalidConfig
 from replicator.remote import listen, server
 from replicator.remote.server import build_app, serve
@@ -109,10 +110,15 @@ async def test_a_lock_that_is_held_is_an_error_in_time_that_says_who_holds_it(
     monkeypatch.setattr(listen, "_LOCK_WITHIN", 0.3)
     beside = socket_path.with_name("a.sock.lock")
     with locked(beside, os.O_CREAT):
-        with pytest.raises(AgentFault, match=rf"a process that is not known has held the lock {beside} for 0\.3 s"):
+        for written in ("", "1\n", "4194305\n"):  # by who held it before
+            beside.write_text(written)
+            with pytest.raises(AgentFault, match=rf"process {os.getpid()} has held the lock {beside} for 0\.3 s"):
+                await serve(build_app({}), socket_path)
+        monkeypatch.setattr(lockfile, "_LOCKS", beside.with_name("none"))  # as on a system that does not tell
+        with pytest.raises(AgentFault, match="a process that is not known has held"):
             await serve(build_app({}), socket_path)
-        beside.write_text("4711\n")
-        with pytest.raises(AgentFault, match="process 4711 has held"):
+        beside.write_text(f"{os.getpid()}\n")
+        with pytest.raises(AgentFault, match=f"process {os.getpid()} has held"):
             await serve(build_app({}), socket_path)
     assert not socket_path.exists()
     async with serving(build_app({}), socket_path) as task:
@@ -292,3 +298,25 @@ async def test_servers_that_end_in_any_order_give_the_signals_back(socket_path: 
         await asyncio.wait({first})
         assert signal.getsignal(signal.SIGTERM) != handler
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_group_in_which_the_agent_is_not_is_told_as_that(socket_path: Path, made: bool) -> None:
+    mine = {os.getegid(), *os.getgroups(), 65534}
+    group = next(item for item in grp.getgrall() if item.gr_gid not in mine)
+    path = socket_path if made else socket_path.with_name("folder") / "a.sock"
+    before = socket_path.parent.stat().st_mode
+    socket_path.parent.chmod(0o777)
+    if root := os.geteuid() == 0:
+        os.setegid(65534)
+        os.seteuid(65534)
+    try:
+        with pytest.raises(InvalidConfig, match="cannot be given to the group") as refused:
+            listen.listen(path, mode=0o660, group=group.gr_name)
+    finally:
+        if root:
+            os.seteuid(0)
+            os.setegid(0)
+        socket_path.parent.chmod(before & 0o7777)
+    assert f"make this user a member of {group.gr_name}" in str(refused.value.fix)
+    assert not path.exists()

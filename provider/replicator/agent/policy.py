@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from replicator.backends.sqlite.handles import Untrusted, opened, read_trusted
 from replicator.backends.sqlite.policy import Policy
 from replicator.errors import InvalidConfig, PolicyUnusable
+from replicator.home import home
 
 _LIMIT = 1 << 20  # bytes
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR)
@@ -42,8 +43,10 @@ def default_policy() -> Path:
     """`/etc/replicator/agent.toml` for root, else `replicator/agent.toml` below `$XDG_CONFIG_HOME` or `~/.config`."""
     if os.geteuid() == 0:
         return Path("/etc/replicator/agent.toml")
-    home = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(home) if home else Path.home() / ".config") / "replicator" / "agent.toml"
+    configured = os.environ.get("XDG_CONFIG_HOME")
+    if not configured:
+        return home("the policy file", "--policy or XDG_CONFIG_HOME") / ".config" / "replicator" / "agent.toml"
+    return Path(configured) / "replicator" / "agent.toml"
 
 
 @dataclass(frozen=True, slots=True)

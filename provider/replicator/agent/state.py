@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replicator.errors import AgentFault, InvalidConfig
-from replicator.lockfile import LockHeld, lock, read_pid
+from replicator.home import home
+from replicator.lockfile import LockHeld, has_open, lock, read_pid
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _LOCK_BYTES = 200  # a process id, and the path of a socket
@@ -27,8 +28,10 @@ def default_state() -> Path:
     """`/var/lib/replicator` for root, else `replicator` below `$XDG_STATE_HOME` or `~/.local/state`."""
     if os.geteuid() == 0:
         return Path("/var/lib/replicator")
-    home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "replicator"
+    configured = os.environ.get("XDG_STATE_HOME")
+    if not configured:
+        return home("the state folder", "--state or XDG_STATE_HOME") / ".local" / "state" / "replicator"
+    return Path(configured) / "replicator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,16 @@ class StateFolder:
         held = self._look()
         if held is None or held[0] is None or held[1] != str(socket):
             return None
-        return held[0] if _has_open(held[0], self.lock) else None
+        with suppress(OSError):
+            return held[0] if has_open(held[0], self.lock.stat()) else None
+        return None
+
+    def address(self) -> Path | None:
+        """The socket of the agent that uses the folder; `None` where none does, or that cannot be seen."""
+        with suppress(AgentFault):
+            held = self._look()
+            return Path(held[1]) if held is not None and held[1] else None
+        return None
 
     def _look(self) -> tuple[int | None, str] | None:
         try:
@@ -153,17 +165,3 @@ def _refuse_shared(folder: Path) -> None:
             f"the folder {folder} has mode {stat.S_IMODE(found.st_mode):04o}: other users may replace what is in it",
             fix=f"look at what is in it, and then: chmod 700 {at}",
         )
-
-
-def _has_open(pid: int, path: Path) -> bool:
-    """Whether a process has a file open, as far as this system shows it."""
-    files = Path(f"/proc/{pid}/fd")
-    if not Path("/proc/self/fd").exists():
-        return True
-    with suppress(OSError):
-        wanted = path.stat()
-        for file in files.iterdir():
-            with suppress(OSError):
-                if os.path.samestat(file.stat(), wanted):
-                    return True
-    return False

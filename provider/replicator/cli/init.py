@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from replicator.cli.agent import PolicyOption, StateOption
+from replicator.cli.clients import agent_client, find_agent
 from replicator.cli.output import counted, say
 
 if TYPE_CHECKING:
     from replicator.agent.state import StateFolder
     from replicator.backends.sqlite.record import StreamRecord
+    from replicator.remote.routes import Info
 
 
 def init(
@@ -39,11 +42,43 @@ def init(
     records = _records(folder)
     targets = [Path(replay.target) for record in records for replay in record.replays.values() if replay.target]
     lines = lines_for(Policy(), [record.stream for record in records], targets)
+    other = _read_instead(folder, path)
     if dry_run:
         _show(lines)
-        return
-    _show([PolicyFile(path).create(lines, group=_group_of_agent(folder), over=force)])
-    say(f"wrote {path}, from {counted(len(records), 'stream')}; the agent reads it before the next thing that it does")
+    else:
+        _show([PolicyFile(path).create(lines, group=_group_of_agent(folder), over=force)])
+        then = "" if other else "; the agent reads it before the next thing that it does"
+        say(f"wrote {path}, from {counted(len(records), 'stream')}{then}")
+    if other:
+        print(f"warning: {other}", file=sys.stderr)
+
+
+def _read_instead(folder: StateFolder, path: Path) -> str | None:
+    """Say where the agent that runs reads another file; `None` where none runs, or does not tell."""
+    import asyncio
+    from contextlib import aclosing
+
+    from replicator.errors import ReplicatorError
+
+    if (socket := folder.address()) is None:
+        return None
+
+    async def ask() -> Info | None:
+        async with aclosing(agent_client(f"unix://{socket}")) as client:
+            return await find_agent(client)
+
+    try:
+        found = asyncio.run(ask())
+    except ReplicatorError:
+        return None
+    read = (found.model_extra or {}).get("policy") if found is not None else None
+    if found is None or read in (None, str(path)):
+        return None
+    return (
+        f"the agent that runs (process {found.pid}) reads {read}, and not {path}\n"
+        f"  → write that file: replicator agent init --policy {shlex.quote(read)}; or start the agent again with "
+        f"--policy {shlex.quote(str(path))}"
+    )
 
 
 def _records(folder: StateFolder) -> Sequence[StreamRecord]:

@@ -11,21 +11,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from replicator import authref
 from replicator.backends import REGISTRY
 from replicator.backends.shared.declarations import refusals, with_canonical_options
-from replicator.capabilities import TABLE, Capabilities, Cell, Feature, No, Route, StartKind
-from replicator.errors import InvalidConfig, InvalidStream, ReplicatorError, Unsupported
+from replicator.backends.shared.supported import kind_of, serves, unsupported
+from replicator.capabilities import TABLE
+from replicator.errors import InvalidConfig, InvalidStream, Unsupported
 from replicator.lifecycle.config import ProviderConfig
 from replicator.lifecycle.connections import StreamId
 from replicator.lifecycle.failure import Failure, failures_of
-from replicator.model import NAME_LIMIT, STREAM_NAME, Drain, EndpointKind, Stream
-
-_MODELLED_OPTIONS = frozenset({"path", "url", "uri", "type", "replica", "replicas", "name", "sync-interval"})
-_KINDS = frozenset(EndpointKind)
-_SECRET_OPTION = re.compile(
-    r"(?i)(pass(word|wd|phrase)|pwd|secret|token|(access|api|private)[-_.]?key|credential|\bage\b)"
-)
+from replicator.model import NAME_LIMIT, STREAM_NAME, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +137,7 @@ def check(
         failures += [f for f in failures_of(error, Stream, InvalidStream.code) if not _explained(f.path, unknown)]
     if "owner" in filled:
         failures.append(Failure("owner", "is not known here", InvalidStream.code))
-    failures += _auth_failures(filled)
-    failures += _capability_failures(filled, unknown)
+    failures += _unsupported(filled, unknown)
     if stream is not None and not failures:
         failures += _address_failures(stream, config)
         failures += () if unknown else _declaration_failures(stream, config)
@@ -168,13 +161,13 @@ def _choose_backend(
 ) -> tuple[str | None, Failure | None]:
     if known := old_inputs.get("backend"):
         return known, None
-    source, destination = _kind(inputs, "source"), _kind(inputs, "destination")
+    source, destination = kind_of(inputs, "source"), kind_of(inputs, "destination")
     if source is None or destination is None:
         return None, None
     candidates = [
         row for row in TABLE.values() if row.automatic and (not config.backends or row.backend in config.backends)
     ]
-    fitting = [row.backend for row in candidates if _serves(row, source, destination)]
+    fitting = [row.backend for row in candidates if serves(row, source, destination)]
     if len(fitting) == 1:
         return fitting[0], None
     if fitting:
@@ -187,16 +180,6 @@ def _choose_backend(
         whose = "those configured move" if config.backends else "this release moves"
         reason = f"no backend moves {source} to {destination}; {whose} {', '.join(pairs)}"
     return None, Failure("backend", reason, Unsupported.code)
-
-
-def _kind(inputs: Mapping[str, Any], end: str) -> str | None:
-    endpoint = inputs.get(end)
-    kind = endpoint.get("kind") if isinstance(endpoint, Mapping) else None
-    return kind if isinstance(kind, str) and kind in _KINDS else None
-
-
-def _serves(row: Capabilities, source: str, destination: str) -> bool:
-    return any((a, b) == (source, destination) for a, b in row.pairs)
 
 
 def _address_failures(stream: Stream, config: ProviderConfig) -> Iterable[Failure]:
@@ -217,85 +200,8 @@ def _declaration_failures(stream: Stream, config: ProviderConfig) -> Iterable[Fa
         yield Failure(error.property or "", error.message, error.code, error.fix)
 
 
-def _auth_failures(inputs: Mapping[str, Any]) -> Iterable[Failure]:
-    for end in ("source", "destination"):
-        endpoint = inputs.get(end)
-        for key in ("authRef", "adminAuthRef"):
-            text = endpoint.get(key) if isinstance(endpoint, Mapping) else None
-            if isinstance(text, str):
-                try:
-                    authref.parse(text)
-                except ReplicatorError as error:
-                    yield Failure(f"{end}.{key}", f"{error.message}; {error.fix}", error.code)
-
-
-def _capability_failures(inputs: Mapping[str, Any], unknown: frozenset[str]) -> Iterable[Failure]:
-    """Everything that the backend's row of the capability table refuses."""
-    backend = inputs.get("backend")
-    if not isinstance(backend, str):
-        return
-    row = TABLE.get(backend)
-    if row is None:
-        yield Failure("backend", f"{backend!r} is not in this release; it has {', '.join(TABLE)}", Unsupported.code)
-        return
-    source, destination = _kind(inputs, "source"), _kind(inputs, "destination")
-    if source and destination and not _serves(row, source, destination):
-        pairs = ", ".join(sorted(f"{a} → {b}" for a, b in row.pairs))
-        yield Failure(
-            "backend", f"{backend} does not move {source} to {destination}; it moves {pairs}", Unsupported.code
-        )
-    route = row.find(source or "", destination or "") or (row.routes[0] if len(row.routes) == 1 else None)
-    for path, cell in _asked(inputs, route) if route else ():
-        if isinstance(cell, No):
-            yield Failure(path, cell.reason, Unsupported.code)
-    options = inputs.get("options")
-    if isinstance(options, Mapping) and "options" not in unknown:
-        yield from _option_failures(options, row)
-
-
-def _asked(inputs: Mapping[str, Any], route: Route) -> Iterable[tuple[str, Cell]]:
-    """The cells of the table that these inputs make use of, with the property that does."""
-    modes = {str(mode): cell for mode, cell in route.modes.items()}
-    conflicts = {str(conflict): cell for conflict, cell in route.conflicts.items()}
-    for path, cells in (("mode", modes), ("conflict", conflicts)):
-        if isinstance(word := inputs.get(path), str) and word in cells:
-            yield path, cells[word]
-    if (start := _start_kind(inputs.get("startFrom"))) is not None:
-        yield "startFrom", route.start_from[start]
-    for path, feature in (
-        ("include", Feature.INCLUDE_EXCLUDE),
-        ("exclude", Feature.INCLUDE_EXCLUDE),
-        ("filter", Feature.FILTER),
-        ("checkpointInterval", Feature.CHECKPOINT_INTERVAL),
-        ("purgeDestination", Feature.PURGE_DESTINATION),
-        ("options", Feature.OPTIONS),
-    ):
-        if inputs.get(path):
-            yield path, route.features[feature]
-    if inputs.get("waitFor") == "caught_up":
-        yield "waitFor", route.features[Feature.WAIT_CAUGHT_UP]
-    if (drain := inputs.get("drainBeforeDelete")) in tuple(Drain):
-        yield "drainBeforeDelete", route.features[Feature(f"drainBeforeDelete: {drain}")]
-
-
-def _start_kind(value: Any) -> StartKind | None:
-    if isinstance(value, Mapping):
-        return StartKind.LSN if value.get("lsn") else StartKind.WALL
-    return StartKind(value) if value in ("earliest", "latest") else None
-
-
-def _option_failures(options: Mapping[str, Any], row: Capabilities) -> Iterable[Failure]:
-    for key, value in options.items():
-        path = f"options.{key}"
-        if key in _MODELLED_OPTIONS:
-            yield Failure(path, "is set through the stream's own properties", InvalidStream.code)
-        elif _SECRET_OPTION.search(key):
-            yield Failure(path, "looks like a secret, which would stand in the state; use authRef", InvalidStream.code)
-        elif row.options is not None and key not in row.options:
-            known = ", ".join(sorted(row.options))
-            yield Failure(path, f"is not an option of {row.backend}; it takes {known}", Unsupported.code)
-        elif row.options is not None and value is not None:
-            try:
-                row.options[key].read(value)
-            except ValueError as error:
-                yield Failure(path, str(error), InvalidStream.code)
+def _unsupported(inputs: Mapping[str, Any], unknown: frozenset[str]) -> Iterable[Failure]:
+    """What the backend's engine cannot do, and references that cannot be read."""
+    for error in unsupported(inputs, unknown):
+        reason = f"{error.message}; {error.fix}" if error.fix else error.message
+        yield Failure(error.property or "", reason, error.code)

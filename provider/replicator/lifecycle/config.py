@@ -81,8 +81,9 @@ class ProviderConfig(Model):
     def find(self, backend: Backend, region: str) -> str | None:
         """The address that manages streams of `region`; `None` where none is configured."""
         block = self.block(backend)
-        own = default_address() if backend.default_address and not block.regions else None
-        return block.regions.get(region) or block.address or own
+        if configured := block.regions.get(region) or block.address:
+            return configured
+        return default_address() if backend.default_address and not block.regions else None
 
     def address(self, backend: Backend, region: str) -> str:
         """The address that manages streams of `region`; raise `InvalidConfig` where none is configured."""

@@ -13,7 +13,7 @@ from replicator.backends.shared.single_flight import SingleFlight
 from replicator.errors import InvalidStream
 from replicator.lifecycle.config import ProviderConfig
 from replicator.model import Stream
-from replicator.remote.address import SshAddress, default_address, parse_address
+from replicator.remote.address import SshAddress, is_default, parse_address
 from replicator.replicator import Description, Replicator
 
 
@@ -135,7 +135,7 @@ def start_hint(kind: str, address: str) -> str:
     if isinstance(at, SshAddress):
         host, socket = f" on {at.host}", at.socket
     else:
-        own = backend.default_address and address == default_address()
+        own = backend.default_address and is_default(address)
         host, socket = "", None if own else str(at.path)
     return f"start it{host}: {backend.started_by}{f' --socket {socket}' if socket else ''}"
 

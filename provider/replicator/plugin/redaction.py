@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
+from replicator import authref
 from replicator.authref import Redactor
 from replicator.lifecycle.config import from_text
+from replicator.model import URI_EXAMPLES
 from replicator.property_values import Secret
 
+_KNOWN_HOSTS = frozenset({"bucket", "localhost", "127.0.0.1"})
+_TOP = ("", "data", "etc", "home", "mnt", "opt", "root", "run", "srv", "tmp", "usr", "var")
+_KNOWN_FOLDERS = frozenset(f"/{name}" for name in (*_TOP, "var/backups", "var/data", "var/lib", "var/tmp"))
+"""Parts that tell nothing, and stand in other texts and in ordinary words."""
+
+_OF_FILES = frozenset({"sqlite", "base", "file"})
+_EXAMPLES = re.compile("(" + "|".join(map(re.escape, (*URI_EXAMPLES.values(), authref.EXAMPLES))) + ")")
 _PLAIN = frozenset({"state", "backend", "desiredState", "mode"})
 """Words of ours, which alerts and policies read."""
 
@@ -24,6 +35,12 @@ def redactor_of(values: Any, known: Redactor | None = None) -> Redactor:
     for text in _secrets(values, hidden=False):
         redactor.add(text)
     return redactor
+
+
+def redacted(text: str, redactor: Redactor) -> str:
+    """Return a message without what is secret. Our own examples stay: they say the same whatever the secret is."""
+    pieces = _EXAMPLES.split(text)
+    return "".join(piece if place % 2 else redactor(piece) for place, piece in enumerate(pieces))
 
 
 def sealed(outputs: Any, redactor: Redactor) -> Any:
@@ -53,12 +70,29 @@ def _secrets(value: Any, *, hidden: bool) -> Iterator[str]:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """What messages name of an address, or of one in a list."""
-    for address in text.split(","):
+    """What messages and objects name of an address, or of one in a list."""
+    if "://" not in text:
+        return
+    for address in map(str.strip, text.split(",")):
         try:
-            found = urlsplit(address.strip())
+            found = urlsplit(address if "://" in address else f"//{address}")
+            settings = parse_qsl(found.query)
         except ValueError:
             continue
-        if found.scheme:
-            yield from filter(None, (address.strip(), found.netloc, found.path, found.hostname))
-            yield f"{found.username}@{found.hostname}"
+        yield address
+        yield f"{found.username}@{found.hostname}"
+        yield from {found.netloc, found.hostname or ""} - _KNOWN_HOSTS
+        yield from _parts_of_path(found.netloc, found.path, is_file=found.scheme in _OF_FILES)
+        for _, value in settings:
+            if "://" in value:
+                yield from (value, value.rstrip("/"), *_parts(value))
+
+
+def _parts_of_path(store: str, path: str, *, is_file: bool) -> Iterator[str]:
+    yield path
+    plain = PurePosixPath("/" + unquote(path).strip("/"))  # as the agent writes it
+    if plain.name:
+        yield f"{store}{plain}"
+        if is_file:
+            yield str(plain.with_name(f".{plain.name}-"))  # how the folder of litestream beside a database begins
+            yield from {str(plain.parent)} - _KNOWN_FOLDERS

@@ -115,7 +115,11 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     def redact(self, text: str) -> str:
         """The plugin resolves no secret; those that it knows stand in its configuration, and in inputs."""
-        return text if self._redactor is None else self._redactor(text)
+        if self._redactor is None:
+            return text
+        from replicator.plugin.redaction import redacted
+
+        return redacted(text, self._redactor)
 
     def _inputs(self, properties: Any) -> dict[str, Any]:
         """A resource's inputs. What is secret in them is kept out of texts from now on."""

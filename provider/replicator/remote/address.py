@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replicator.errors import InvalidConfig
+from replicator.home import home
 
 SOCKET_PATH_LIMIT = 104
 """Bytes that the path of a Unix socket has to be shorter than, on every system."""
@@ -108,10 +109,19 @@ def default_socket() -> Path:
     if os.geteuid() == 0:
         return Path("/run/replicator/agent.sock")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(runtime) / "replicator" if runtime else Path.home() / ".replicator"
-    return folder / "agent.sock"
+    if not runtime:
+        return home("the agent's socket", "its address, --socket or XDG_RUNTIME_DIR") / ".replicator" / "agent.sock"
+    return Path(runtime) / "replicator" / "agent.sock"
 
 
 def default_address() -> str:
     """The same as an address that a client takes."""
     return f"unix://{default_socket()}"
+
+
+def is_default(address: str) -> bool:
+    """Return whether an address is that of this user's own agent. A user without a home folder may have none."""
+    try:
+        return address == default_address()
+    except InvalidConfig:
+        return False

@@ -45,6 +45,7 @@ from replicator.remote.routes import (
     is_older,
     is_spoken,
 )
+from replicator.remote.texts import refuse_controls
 from replicator.remote.wire_errors import STATUS, invalid, to_wire
 from replicator.replicator import Replicator
 
@@ -107,6 +108,7 @@ def build_app(
             stream = arguments.get("name")
             try:
                 _check_lengths(request.path_params)
+                refuse_controls(request.path_params)
                 replicator = _choose(replicators, request.path_params["kind"])
                 arguments |= _read_body(operation, content, stream)
                 older = _spoken(request.headers) != str(PROTOCOL)
@@ -223,6 +225,7 @@ def _read_body(operation: Operation[Any], content: bytes, stream: str | None) ->
         body = operation.body.model_validate_json(content or b"{}")
     except ValidationError as error:
         raise invalid(error, stream) from None
+    refuse_controls(body.wire(), stream)
     return {name: getattr(body, name) for name in type(body).model_fields}
 
 

@@ -9,7 +9,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,16 +59,16 @@ def listen(path: Path, *, mode: int, group: str | None) -> Listener:
     Raise `AgentFault` where another server answers, `InvalidConfig` where the path or the group cannot be used.
     """
     path = path.absolute()
-    group_id = _find_group(group)
+    owners = _find_group(group)
     try:
         if not path.parent.exists():
             path.parent.mkdir(parents=True, mode=0o700)
-            if group_id is not None:
-                os.chown(path.parent, -1, group_id)
+            if owners is not None:
+                _give(path.parent, owners)
                 path.parent.chmod(0o710)
         with _alone(path):
             _clear(path)
-            return _bind(path, mode, group_id)
+            return _bind(path, mode, owners)
     except OSError as error:
         if "too long" in str(error):
             raise InvalidConfig(
@@ -80,13 +80,13 @@ def listen(path: Path, *, mode: int, group: str | None) -> Listener:
         ) from error
 
 
-def _bind(path: Path, mode: int, group_id: int | None) -> Listener:
+def _bind(path: Path, mode: int, group: grp.struct_group | None) -> Listener:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(str(path))
         # Until listen() every connection is refused, whatever the umask left in the mode.
-        if group_id is not None:
-            os.chown(path, -1, group_id)
+        if group is not None:
+            _give(path, group)
         path.chmod(mode)
         sock.listen(_BACKLOG)
         sock.setblocking(False)
@@ -117,11 +117,23 @@ def _answers(path: Path) -> bool:
         return probe.connect_ex(str(path)) != errno.ECONNREFUSED
 
 
-def _find_group(group: str | None) -> int | None:
+def _give(path: Path, group: grp.struct_group) -> None:
+    try:
+        os.chown(path, -1, group.gr_gid)
+    except PermissionError as error:
+        with suppress(OSError):
+            path.rmdir() if path.is_dir() else path.unlink()
+        raise InvalidConfig(
+            f"{path} cannot be given to the group {group.gr_name!r}, in which this user is not: {error.strerror}",
+            fix=f"make this user a member of {group.gr_name}, and log in anew; or choose another --socket-group",
+        ) from error
+
+
+def _find_group(group: str | None) -> grp.struct_group | None:
     if group is None:
         return None
     try:
-        return grp.getgrnam(group).gr_gid
+        return grp.getgrnam(group)
     except KeyError:
         raise InvalidConfig(f"this host has no group {group!r}", fix="choose another --socket-group") from None
 

@@ -7,16 +7,21 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from replicator.backends.sqlite import copies
+from replicator.agent.policy import PolicyFile
+from replicator.backends.sqlite import copies, litestream_errors
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.handles import Untrusted, opened
 from replicator.backends.sqlite.layout import purge_folder
-from replicator.backends.sqlite.litestream import CommandLine
+from replicator.backends.sqlite.litestream import Binary, CommandLine
+from replicator.backends.sqlite.policy import Policy
 from replicator.backends.sqlite.replica import CredentialsRefused, FolderLocation
-from replicator.errors import DestinationDenied, ReplayRefused, SourceFormat
+from replicator.errors import DestinationDenied, PolicyRefused, ReplayRefused, SourceFormat
 from replicator.model import Checkpoint, Drain
 from replicator.replicator import ReplayProgress, ReplayState, Severity
 
@@ -133,6 +138,114 @@ async def test_a_sticky_folder_gets_a_copy_whatever_was_planted(agent: Agent, po
     assert not (lab / "nothing").exists()
     assert {path.name for path in folder.iterdir()} == {"copy.db", "planted.db", f"{prefix}0000", f"{prefix}1111"}
     assert await content_hash(target) == await content_hash(lab / "shop.db")
+
+
+async def test_a_link_of_another_user_decides_not_where_a_copy_goes(
+    agent: Agent, point: Checkpoint, lab: Path, shared: Path
+) -> None:
+    """Neither in what is asked for, nor in what is granted."""
+    (lab / "copies").mkdir()
+    (lab / "way-in").symlink_to(lab / "copies")
+    with as_other():
+        (shared / "theirs").symlink_to(lab / "copies")
+    for attempt in (agent.driver.plan_replay, partial(agent.driver.replay, key="theirs")):
+        with pytest.raises(ReplayRefused, match="another user may write to the folder"):
+            await attempt("orders", point, target=f"{shared}/theirs/copy.db")
+    plan = await agent.driver.plan_replay(
+        "orders", point, target=f"{lab}/way-in/copy.db"
+    )  # the control: a link of ours
+    assert plan.target == f"{lab}/copies/copy.db"
+    granted = Policy.model_validate({"replay": [{"folder": f"{shared}/theirs"}]})
+    assert not granted.grants_copy(lab / "copies" / "copy.db")
+    granted = Policy.model_validate({"replay": [{"folder": f"{lab}/way-in"}]})
+    assert granted.grants_copy(lab / "copies" / "copy.db")
+    assert not granted.grants_copy(shared / "theirs" / "copy.db")
+
+
+async def test_what_a_policy_does_not_grant_is_not_told_of(
+    binary: Binary, short_folder: Path, lab: Path, shared: Path
+) -> None:
+    with as_other():
+        (shared / "theirs").symlink_to(lab)
+    agent = await restricted(binary, short_folder, lab)
+    try:
+        await replicating(agent, lab)
+        start = Checkpoint(wall=datetime.now(UTC))
+        for target in (f"{shared}/theirs/copies/x.db", f"{lab}/nowhere/x.db", f"{lab}/copies/../shop.db"):
+            with pytest.raises(PolicyRefused):
+                await agent.driver.plan_replay("orders", start, target=target)
+    finally:
+        await agent.stop()
+
+
+async def test_a_grant_that_is_taken_back_while_a_copy_is_written_counts(
+    binary: Binary, short_folder: Path, lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await restricted(binary, short_folder, lab)
+    policy, restore = short_folder / "policy.toml", CommandLine.restore
+
+    async def meanwhile(*arguments: Any, **given: Any) -> Any:
+        restored = await restore(*arguments, **given)
+        policy.write_text(policy.read_text().replace(f'folder = "{lab}/copies"', 'folder = "/nowhere"'))
+        return restored
+
+    monkeypatch.setattr(CommandLine, "restore", meanwhile)
+    try:
+        point = await replicating(agent, lab)
+        ended = await copy(agent, point, lab / "copies" / "copy.db")
+        assert (ended.state, "the agent's policy grants no copy at" in str(ended.error)) == (ReplayState.FAILED, True)
+        assert list((lab / "copies").iterdir()) == []
+    finally:
+        await agent.stop()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("ending", ["-wal", "-journal"])
+async def test_what_comes_beside_a_copy_in_a_sticky_folder_makes_it_fail(
+    agent: Agent, point: Checkpoint, lab: Path, monkeypatch: pytest.MonkeyPatch, ending: str, when: str
+) -> None:
+    """SQLite would read the changes of another user into the copy."""
+    folder = lab / "tmp"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    link = os.link
+
+    def plant(*arguments: Any, **given: Any) -> None:
+        def theirs() -> None:
+            with as_other():
+                (folder / f"copy.db{ending}").write_text("planted")
+
+        if when == "before":
+            theirs()
+        link(*arguments, **given)
+        if when == "after":
+            theirs()
+
+    monkeypatch.setattr(os, "link", plant)
+    ended = await copy(agent, point, folder / "copy.db")
+    assert ended.state is ReplayState.FAILED
+    assert "SQLite would read it into the copy" in str(ended.error)
+    assert [path.name for path in folder.iterdir()] == [f"copy.db{ending}"]
+
+
+async def restricted(binary: Binary, folder: Path, lab: Path) -> Agent:
+    """An agent that runs, and whose policy grants copies below `copies` alone."""
+    (lab / "copies").mkdir()
+    policy = folder / "policy.toml"
+    tables = [("source", "folder", lab), ("destination", "uri", f"file://{lab}"), ("replay", "folder", lab / "copies")]
+    policy.write_text("\n".join(f'[[{table}]]\n{key} = "{value}"' for table, key, value in tables))
+    agent = Agent(binary.path, folder, {}, PolicyFile(policy))
+    await agent.start()
+    return agent
+
+
+async def replicating(agent: Agent, lab: Path) -> Checkpoint:
+    """The newest position of the stream `orders`, which is made."""
+    database = make_database(lab / "shop.db", rows=20)
+    await agent.driver.upsert_stream(declare("orders", database, f"file://{lab}/replica"))
+    found = (await caught_up(agent.driver, "orders")).last_checkpoint
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(("mode", "owner"), [(0o600, 0), (0o640, OTHER), (0o660, OTHER), (0o644, 0)])
@@ -255,6 +368,35 @@ async def test_a_purge_removes_the_engines_names_and_names_the_rest(
     assert left == {"photos/2026/a.ltx", "ltx/0/notes.txt", "0000000000000001-0000000000000001.ltx", "ltx/3"}
     assert outside.exists()
     assert all(name in caplog.text for name in left)
+
+
+async def test_a_replica_behind_a_link_of_others_is_refused_with_the_uri_to_write(
+    agent: Agent, lab: Path, shared: Path
+) -> None:
+    """As after an upgrade: an older release followed the link."""
+    database = make_database(lab / "shop.db", rows=5)
+    (lab / "disk").mkdir()
+    with as_other():
+        (shared / "backups").symlink_to(lab / "disk")
+    linked = declare("orders", database, f"file://{shared}/backups/orders")
+    (found,) = [item for item in await agent.driver.preflight(linked) if item.severity is Severity.ERROR]
+    with pytest.raises(DestinationDenied) as refused:
+        await agent.driver.upsert_stream(linked)
+    for error in (refused.value, found.error("orders")):
+        assert error.property == "destination.uri"
+        assert "is a symbolic link, and another user may write to its folder" in error.message
+        assert error.fix == f"write file://{lab}/disk/orders, if this is the folder that is meant"
+    await agent.driver.upsert_stream(declare("orders", database, f"file://{lab}/disk/orders"))
+    await caught_up(agent.driver, "orders")
+
+
+async def test_a_folder_that_may_not_be_written_is_told_as_one(lab: Path) -> None:
+    (lab / "closed").mkdir(mode=0o755)
+    with as_other(), pytest.raises(CredentialsRefused) as refused:
+        await FolderLocation(lab / "closed" / "orders").create_object("claim.json", b"{}", None)
+    told = litestream_errors.of_replica(refused.value, "orders")
+    assert told.property == "destination.uri"
+    assert "key" not in str(told)
 
 
 async def test_a_claim_follows_no_link_of_others(lab: Path, shared: Path) -> None:

@@ -78,9 +78,16 @@ async def test_a_plan_changes_nothing(agent: Agent, history: list[tuple[Checkpoi
 async def test_targets_that_are_refused(agent: Agent, history: list[tuple[Checkpoint, str]], tmp_path: Path) -> None:
     (tmp_path / "taken.db").write_text("somebody's")
     (tmp_path / "link").symlink_to(tmp_path)
+    make_database(tmp_path / "other.db")
     refused = {
         "shop.db": ReplayRefused,
         "shop.db-wal": ReplayRefused,
+        "shop.db-journal": ReplayRefused,
+        "link/shop.db-journal": ReplayRefused,
+        "other.db-wal": ReplayRefused,
+        "other.db-journal": ReplayRefused,
+        "to-come.db-shm": ReplayRefused,
+        "..": InvalidStream,
         "link/shop.db": ReplayRefused,
         ".shop.db-litestream/copy.db": ReplayRefused,
         "taken.db": ReplayRefused,
@@ -89,6 +96,9 @@ async def test_targets_that_are_refused(agent: Agent, history: list[tuple[Checkp
     for name, error in refused.items():
         with pytest.raises(error):
             await agent.driver.replay("orders", history[0][0], key=name, target=f"{tmp_path}/{name}")
+    for own in ("copy.db", "registry/streams/copy.json"):
+        with pytest.raises(ReplayRefused, match="is in the agent's state folder"):
+            await agent.driver.replay("orders", history[0][0], key="k", target=f"{agent.folder}/{own}")
     for target in (None, "copy.db"):
         with pytest.raises(InvalidStream):
             await agent.driver.replay("orders", history[0][0], key="k", target=target)

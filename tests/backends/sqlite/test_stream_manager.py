@@ -143,7 +143,7 @@ async def test_an_option_that_litestream_refuses(
     agent: Agent, database: Path, place: str, command_line: CommandLine
 ) -> None:
     """A create leaves only what it has uploaded, for its owner; a change leaves the stream as it was, and it runs."""
-    wrong = declare("orders", database, place, options={"monitor-interval": "often"})
+    wrong = declare("orders", database, place, options={"min-checkpoint-page-count": 10**18 * 99})
     with pytest.raises(EngineRefused, match="its log in own-"):
         await agent.driver.upsert_stream(wrong)
     assert await agent.driver.list_streams() == []
@@ -452,3 +452,19 @@ def _as(who: str, stream: Stream) -> Stream:
     return stream.model_copy(
         update={"destination": stream.destination.model_copy(update={"auth_ref": f"env://{who}_*"})}
     )
+
+
+async def test_a_record_with_an_option_that_is_none_starts_nothing(agent: Agent, database: Path, place: str) -> None:
+    """An older agent wrote into litestream's YAML whatever came through its socket."""
+    await agent.driver.upsert_stream(declare("orders", database, place))
+    (record,) = agent.store.records()
+    planted = record.stream.model_copy(update={"options": {"meta-path": str(database.parent / "elsewhere")}})
+    await agent.store.put(record.model_copy(update={"stream": planted}))
+    await agent.stop()
+    await agent.start()
+    status = await agent.driver.get_status("orders")
+    assert "is not an option of litestream" in str(status.last_error)
+    assert not (database.parent / "elsewhere").exists()
+    assert agent.pids == []
+    await agent.driver.upsert_stream(declare("orders", database, place))
+    await caught_up(agent.driver, "orders")

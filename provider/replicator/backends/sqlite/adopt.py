@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from replicator.backends.sqlite.lock_owners import holders, still_running
-from replicator.backends.sqlite.places import check_ends, parse_location, same_place, source_path
+from replicator.backends.sqlite.places import parse_location, same_place, source_path
 from replicator.backends.sqlite.positions import Position
 from replicator.backends.sqlite.preflight import contents
 from replicator.backends.sqlite.record import FORMAT, Phase, StreamRecord
@@ -29,7 +29,6 @@ async def look(manager: StreamManager, stream: Stream, record: StreamRecord | No
             stream=stream.name,
             fix="choose another name",
         )
-    check_ends(stream)
     await manager.reservations.check(stream)
     await manager.guards.claims.check(stream)
     await manager.inspect(stream)

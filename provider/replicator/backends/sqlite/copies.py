@@ -9,17 +9,19 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 
-from replicator.backends.sqlite.handles import Untrusted, names_in, opened
-from replicator.errors import EngineRefused, ReplayRefused, SourceMissing
+from replicator.backends.sqlite.handles import Untrusted, names_in, opened, path_of
+from replicator.errors import EngineRefused, InvalidStream, ReplayRefused, SourceMissing
 
 NAME = "copy.db"
 """The name of the database in the folder in which it is written."""
+
+Admit = Callable[[Path], None]
 
 _PRIVATE = 0o600
 _MAGIC = b"SQLite format 3\0"
@@ -31,12 +33,14 @@ class Work:
 
     :param parent: the descriptor of the target's folder.
     :param handle: the descriptor of the fresh one.
+    :param admit: raises where the policy does not grant a copy at a path.
     """
 
     target: Path
     parent: int
     handle: int
     stream: str
+    admit: Admit
 
     @property
     def path(self) -> Path:
@@ -52,6 +56,7 @@ class Work:
             self._clear()
             return False
         if (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino):
+            self._see_alone(ours)
             return True
         self._clear()
         return False
@@ -66,10 +71,10 @@ class Work:
                 raise EngineRefused(f"what litestream wrote for {self.target} is no database", stream=self.stream)
             _take_after(file, source)
             os.fsync(file)
+            self.admit(path_of(self.parent) / self.target.name)
+            _refuse_beside(self.target, self.parent, self.stream)
             self._link()
-            named = os.stat(self.target.name, dir_fd=self.parent, follow_symlinks=False)
-            if (named.st_dev, named.st_ino) != (info.st_dev, info.st_ino):
-                raise ReplayRefused(f"{self.target} was replaced while it was made", stream=self.stream)
+            self._see_alone(info)
             os.fsync(self.parent)
         finally:
             os.close(file)
@@ -85,18 +90,33 @@ class Work:
         except OSError as error:
             raise EngineRefused(f"{self.target} cannot be made: {error.strerror}", stream=self.stream) from None
 
+    def _see_alone(self, ours: os.stat_result) -> None:
+        """Take the name back where something came beside the copy while it got it, which SQLite would read into it."""
+        named = os.stat(self.target.name, dir_fd=self.parent, follow_symlinks=False)
+        if (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino):
+            raise ReplayRefused(f"{self.target} was replaced while it was made", stream=self.stream)
+        try:
+            _refuse_beside(self.target, self.parent, self.stream)
+        except ReplayRefused:
+            os.unlink(self.target.name, dir_fd=self.parent)
+            raise
+
     def _clear(self) -> None:
         for name in names_in(self.handle):
             os.unlink(name, dir_fd=self.handle)
 
 
 @contextmanager
-def work_folder(target: Path, key: str, stream: str) -> Iterator[Work]:
+def work_folder(target: Path, key: str, stream: str, admit: Admit = lambda _: None) -> Iterator[Work]:
     """Open the folder in which a replay's copy is written; it stays until `tidy`. Blocks for moments.
 
     Raise `ReplayRefused` where another user may write to the target's folder, `SourceMissing` where it is not there.
+
+    :param admit: raises where the policy does not grant a copy at a path. It is asked now, and once more before the
+        copy gets its name.
     """
     with _folder_of(target, stream) as parent:
+        admit(path_of(parent) / target.name)
         name = next(_left(parent, target, key), None)
         if name is None:
             name = f"{_prefix(target, key)}{secrets.token_hex(4)}"
@@ -111,15 +131,25 @@ def work_folder(target: Path, key: str, stream: str) -> Iterator[Work]:
             info = os.fstat(handle)
             if info.st_uid != os.geteuid() or info.st_mode & 0o077:
                 raise ReplayRefused(f"the folder {target.parent / name} is another user's", stream=stream)
-            yield Work(target, parent, handle, stream)
+            yield Work(target, parent, handle, stream, admit)
         finally:
             os.close(handle)
 
 
-def refuse_shared_folder(target: Path, stream: str) -> None:
-    """Raise `ReplayRefused` where another user may write to the folder of a target, or to one above it."""
-    with _folder_of(target, stream):
-        pass
+def refuse_occupied(target: Path, stream: str) -> None:
+    """Raise `ReplayRefused` where a copy cannot get its name, or would not be alone there.
+
+    Another user may write to its folder or to one above it, the name is taken, or a file of SQLite's is beside it.
+    """
+    with _folder_of(target, stream) as parent:
+        try:
+            if _is_there(target.name, parent):
+                raise _occupied(f"{target} exists, and a replay writes over nothing", stream)
+            _refuse_beside(target, parent, stream)
+        except OSError as error:
+            raise InvalidStream(
+                f"no file can have this name: {error.strerror}", stream=stream, property="target"
+            ) from None
 
 
 def tidy(target: Path, key: str) -> None:
@@ -127,6 +157,24 @@ def tidy(target: Path, key: str) -> None:
     with suppress(OSError), opened(target.parent, alone=True) as parent:  # the folder may be gone
         for name in list(_left(parent, target, key)):
             rmtree(name, dir_fd=parent)
+
+
+def _refuse_beside(target: Path, parent: int, stream: str) -> None:
+    for ending in ("-wal", "-shm", "-journal"):
+        if _is_there(f"{target.name}{ending}", parent):
+            raise _occupied(f"{target}{ending} exists, and SQLite would read it into the copy", stream)
+
+
+def _is_there(name: str, folder: int) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _occupied(why: str, stream: str) -> ReplayRefused:
+    return ReplayRefused(why, stream=stream, property="target", fix="remove it first, or name another path")
 
 
 @contextmanager

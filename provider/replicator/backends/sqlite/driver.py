@@ -9,19 +9,19 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from replicator import authref
-from replicator.backends.shared.declarations import refusals, with_canonical_options
 from replicator.backends.shared.ownership import is_replaced, may_remove, settle_owner
+from replicator.backends.shared.supported import checked, refused
 from replicator.backends.sqlite import adopt, preflight, replays
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite.daemon_pool import Launch
 from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.litestream import EngineError
 from replicator.backends.sqlite.places import (
-    check_ends,
     location_of,
     parse_location,
     same_place,
@@ -32,6 +32,7 @@ from replicator.backends.sqlite.policy import Policies
 from replicator.backends.sqlite.record import FileId, Phase, Store, StreamRecord, unreadable_record
 from replicator.backends.sqlite.status import ASK_WITHIN, Answer, ask, status_of
 from replicator.backends.sqlite.stream_manager import StreamManager, engine_settings
+from replicator.backends.sqlite.targets import check_target, target_path
 from replicator.errors import Category, EngineUnavailable, RecordUnreadable, ReplicatorError
 from replicator.model import Checkpoint, Mode, Owner, Stream, StreamStatus
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
@@ -78,12 +79,13 @@ class SqliteDriver:
         policies: Policies | None = None,
     ) -> None:
         self._folder = folder
+        self._state = state or folder
         self._manager = StreamManager(
             binary,
             folder,
             store,
             launch,
-            state=state or folder,
+            state=self._state,
             replay_window=replay_window,
             redactor=redactor or authref.Redactor(),
             environ=environ,
@@ -164,9 +166,7 @@ class SqliteDriver:
                 await self._manager.remove(record)
                 record = None
             owner = settle_owner(record.stream if record else None, stream)
-            declared = stream.model_copy(update={"owner": owner, "backend": self.kind})
-            stored = with_canonical_options(declared).recorded()
-            check_ends(stored)
+            stored = checked(stream.model_copy(update={"owner": owner, "backend": self.kind}))
             async with self._manager.reservations.hold(stored):
                 if record is None or record.phase is Phase.CREATING:
                     await self._manager.make(stored, record)
@@ -174,8 +174,7 @@ class SqliteDriver:
                     await self._manager.change(record, stored)
 
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
-        declared = stream.model_copy(update={"owner": None, "backend": self.kind})
-        adopted = with_canonical_options(declared).recorded()
+        adopted = checked(stream.model_copy(update={"owner": None, "backend": self.kind}))
         if dry_run:
             return await adopt.look(self._manager, adopted, self._manager.store.get(stream.name))
         return await self._whole(self._adopt(adopted))
@@ -255,8 +254,8 @@ class SqliteDriver:
 
     async def preflight(self, stream: Stream) -> list[Finding]:
         stream = stream.model_copy(update={"backend": self.kind})
-        if refused := refusals(stream):
-            return [Finding.of(error, Severity.ERROR) for error in refused]
+        if errors := refused(stream):
+            return [Finding.of(error, Severity.ERROR) for error in errors]
         try:
             record = self._manager.store.get(stream.name)
         except RecordUnreadable as error:
@@ -319,7 +318,7 @@ class SqliteDriver:
         method: ReplayMethod = ReplayMethod.AUTO,
         target: str | None = None,
     ) -> ReplayProgress:
-        path = None if target is None else str(await asyncio.to_thread(replays.target_path, target))
+        path = None if target is None else str(await asyncio.to_thread(target_path, target))
         if (known := replays.known(self._manager.record(name), start, key, method, path)) is not None:
             if known.finished_at is None:
                 self._spawn(self._run_replay(name, key))
@@ -402,11 +401,10 @@ class SqliteDriver:
 
     async def _replay_sources(self, record: StreamRecord) -> replays.Sources:
         job = await self._manager.job(record)
-        base = parse_location(record.stream)
         return replays.Sources(
             command=self._manager.daemons.command_line(job.credentials),
-            base=base,
-            databases=tuple(source_path(other.stream) for other in self._manager.store.records()),
+            base=parse_location(record.stream),
+            check_target=partial(check_target, gate=self._manager.gate, state=self._state),
             gate=self._manager.gate,
         )
 

@@ -45,6 +45,22 @@ def path_of(folder: int) -> Path:
     return Path(os.path.realpath(f"/proc/self/fd/{folder}"))
 
 
+def settled(path: Path) -> Path:
+    """Return an absolute path with its links resolved, as far as it exists and may be entered.
+
+    Raise `Untrusted` for a link that another user could have put there.
+    """
+    folder, rest = path, Path()
+    while True:
+        try:
+            with opened(folder) as handle:
+                return Path(os.path.normpath(path_of(handle) / rest))
+        except Untrusted:
+            raise
+        except OSError:
+            folder, rest = folder.parent, folder.name / rest
+
+
 def writable_by_others(info: os.stat_result) -> bool:
     """Return whether a user who is neither root nor ours may change a file, or rename what is in a folder.
 

@@ -1,9 +1,10 @@
-"""Host names of S3 URLs that litestream reads as a bucket and its store, where boto3 takes them for a bucket's name."""
+"""Names in S3 URLs: hosts that litestream reads in another way than boto3, and what boto3 takes for none."""
 
 from __future__ import annotations
 
 import re
-from urllib.parse import urlencode
+from ipaddress import ip_address
+from urllib.parse import urlencode, urlsplit
 
 # As in litestream 0.5.17, an unescaped dot included: it stands for any character.
 _STORES: tuple[tuple[re.Pattern[str], str | None], ...] = (
@@ -20,6 +21,11 @@ _STORES: tuple[tuple[re.Pattern[str], str | None], ...] = (
     (re.compile(r"(?:(?P<bucket>.+)\.)?s3.(?P<region>[^.]+)\.scw\.cloud"), "https://s3.{region}.scw.cloud"),
 )
 
+_URL = re.compile(r"(?i)https?://[^\s?#\\\x00-\x20\x7f]+")
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+_LONGEST_HOST = 255
+_REGION = re.compile(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+
 
 def form_to_write(host: str, prefix: str) -> str | None:
     """Return the URL that names the same bucket and store for both; `None` where both take the host for a bucket."""
@@ -31,6 +37,28 @@ def form_to_write(host: str, prefix: str) -> str | None:
             region = match["region"]
             return _url(match["bucket"], prefix, endpoint and endpoint.format(region=region), region)
     return None
+
+
+def is_address(endpoint: str) -> bool:
+    """Return whether requests can be sent there, as the S3 client sees it."""
+    if not _URL.fullmatch(endpoint):
+        return False
+    try:
+        address = urlsplit(endpoint)
+        host, port = address.hostname or "", address.port
+        if ":" in host:
+            ip_address(host)
+    except ValueError:  # it has a bracket too many, or a port that is no number
+        return False
+    is_host = ":" in host or (
+        len(host) <= _LONGEST_HOST and all(map(_LABEL.fullmatch, host.removesuffix(".").split(".")))
+    )
+    return is_host and "@" not in address.netloc and port != 0
+
+
+def is_region(name: str) -> bool:
+    """Return whether the S3 client takes a name as that of a region."""
+    return _REGION.fullmatch(name) is not None
 
 
 def _url(bucket: str | None, prefix: str, endpoint: str | None, region: str | None) -> str:

@@ -85,6 +85,11 @@ _REPLICA: dict[type[replica.ReplicaError], tuple[type[ReplicatorError], str, str
         "destination.authRef",
         "check the access key that authRef names, and that it may list, read, write and delete below the prefix",
     ),
+    replica.FolderRefused: (
+        DestinationDenied,
+        "destination.uri",
+        "give the agent's user read and write permission on the folder, and a way through all above it",
+    ),
     replica.ReplicaUnreachable: (EngineUnavailable, "destination.uri", "try again when the store answers"),
     replica.PurgeRefused: (EngineRefused, "purgeDestination", "set it to false and delete the replica by hand"),
 }
@@ -93,4 +98,7 @@ _REPLICA: dict[type[replica.ReplicaError], tuple[type[ReplicatorError], str, str
 def of_replica(error: replica.ReplicaError, stream: str) -> ReplicatorError:
     """The error of ours for a fault of the destination."""
     kind, property, fix = _REPLICA.get(type(error), (EngineRefused, "destination.uri", "look at the store"))
+    if isinstance(error, replica.LinkRefused):
+        kind, property = DestinationDenied, "destination.uri"
+        fix = f"write file://{error.leads_to}, if this is the folder that is meant"
     return kind(str(error), stream=stream, property=property, fix=fix)

@@ -69,12 +69,6 @@ def parse_location(stream: Stream) -> ReplicaLocation:
         raise InvalidStream(str(error), stream=stream.name, property="destination.uri") from None
 
 
-def check_ends(stream: Stream) -> None:
-    """Raise `InvalidStream` where litestream cannot read the source or write to the destination, offline."""
-    check_source_path(stream)
-    parse_location(stream)
-
-
 def place_of(stream: Stream, generation: int) -> ReplicaLocation:
     """Return where a generation of a stream writes."""
     place = parse_location(stream)

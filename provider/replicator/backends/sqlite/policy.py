@@ -21,6 +21,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from replicator import authref
 from replicator.backends.shared.identity import Look
 from replicator.backends.sqlite.declarations import canonical_endpoint
+from replicator.backends.sqlite.handles import Untrusted, settled
 from replicator.backends.sqlite.places import source_path
 from replicator.backends.sqlite.replica import FolderLocation, ReplicaLocation, S3Location, parse_replica
 from replicator.errors import PolicyMissing, PolicyRefused, PolicyUnusable, ReplicatorError, SecretExposed
@@ -89,8 +90,9 @@ class Policy(Model):
         return _is_below(database, self.source)
 
     def grants_copy(self, target: Path) -> bool:
-        """Whether a replay may write this file."""
-        return _is_below(target, self.replay)
+        """Whether a replay may write this file. A link of another user decides nothing."""
+        asked = _settled(target)
+        return any(asked.is_relative_to(_settled(Path(grant.folder))) for grant in self.replay)
 
     def grants_destination(self, uri: str, auth_ref: str | None) -> bool:
         """Whether a replica may be at a place with an identity."""
@@ -117,7 +119,7 @@ class Gate:
 
     def __init__(self, policies: Policies | None, declared: Callable[[], Iterable[Stream]]) -> None:
         self._policies = policies
-        self._declared = declared
+        self.declared = declared
 
     async def admit(self, check: Callable[[Stream], None], stream: Stream) -> None:
         """Run a check of this gate, in a thread where it looks at more than the file of the policy."""
@@ -149,9 +151,9 @@ class Gate:
         raise self._refused(stream.name, *found, destination_lines(end.uri, end.auth_ref))
 
     def check_copy(self, stream: str, target: Path) -> None:
-        """Raise `PolicyRefused` where no copy may be written to a path, whose folder has no links."""
+        """Raise `PolicyRefused` where no copy may be written to a path."""
         if (policy := self._current()) is not None and not policy.grants_copy(target):
-            raise self._refused(stream, "target", f"no copy at {target}", replay_lines(_real(target).parent))
+            raise self._refused(stream, "target", f"no copy at {target}", replay_lines(_settled(target).parent))
 
     def findings(self) -> list[Finding]:
         """Return a warning where nobody has said what the agent may do."""
@@ -180,7 +182,7 @@ class Gate:
         if not sends_in_clear(uri):
             return
         endpoint = _endpoint_of(_parse(uri))
-        for other in self._declared():
+        for other in self.declared():
             with suppress(ValueError):  # a record may hold what this release refuses
                 if _endpoint_of(_parse(other.destination.uri)) == endpoint:
                     return
@@ -244,7 +246,7 @@ def _lacking(policy: Policy, streams: Iterable[Stream], targets: Iterable[Path])
             yield destination_lines(stream.destination.uri, stream.destination.auth_ref)
     for target in targets:
         if not policy.grants_copy(target):
-            yield replay_lines(_real(target).parent)
+            yield replay_lines(_settled(target).parent)
 
 
 def _lines(table: str, **values: str) -> str:
@@ -261,6 +263,13 @@ def _text(value: str) -> str:
 
 def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
+
+
+def _settled(path: Path) -> Path:
+    try:
+        return settled(path)
+    except Untrusted:
+        return Path(os.path.normpath(path))
 
 
 def _is_below(path: Path, grants: Iterable[FolderGrant]) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from replicator import authref
 from replicator.backends.shared.reservations import Ends
+from replicator.backends.shared.supported import refused_options
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite import litestream_errors, preflight, wal
 from replicator.backends.sqlite.daemon_pool import DaemonPool, DaemonProcess, Launch, ReplicationJob
@@ -24,6 +25,7 @@ from replicator.backends.sqlite.replica import ReplicaError, S3Location
 from replicator.backends.sqlite.reserved import SqliteReservations
 from replicator.backends.sqlite.status import ASK_WITHIN, age_of, stale_after
 from replicator.backends.sqlite.tombstones import Tombstones
+from replicator.capabilities import LITESTREAM as CAPABILITIES
 from replicator.errors import (
     DestinationMissing,
     EngineRefused,
@@ -100,6 +102,7 @@ class Reconciler:
 
     async def _admitted(self, record: StreamRecord) -> StreamRecord:
         try:
+            _refuse_options(record)
             return await self.guards.admit(record)
         except ReplicatorError as error:
             self.health_of(record.name).failed(f"{error.message}; {error.fix}")
@@ -325,6 +328,13 @@ class Reconciler:
 
 def _with_fix(error: ReplicatorError) -> str:
     return f"{error.message}; {error.fix}"
+
+
+def _refuse_options(record: StreamRecord) -> None:
+    """Raise for a record of an older release, or one that was changed by hand: options stand in litestream's YAML."""
+    for error in refused_options(record.stream.options, CAPABILITIES):
+        error.stream, error.fix = record.name, "declare it without this option, and run pulumi up"
+        raise error
 
 
 async def _reach(job: ReplicationJob) -> None:

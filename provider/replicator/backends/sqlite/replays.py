@@ -7,15 +7,14 @@ re-seed ignores the position and writes the database as it is now.
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from replicator.backends.sqlite import copies, litestream_errors
-from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.litestream import CommandLine, EngineError, LtxFile
 from replicator.backends.sqlite.places import source_path
 from replicator.backends.sqlite.policy import Gate
@@ -30,7 +29,6 @@ from replicator.errors import (
     ReplayNotFound,
     ReplayNotRetained,
     ReplayRefused,
-    SourceMissing,
     Unsupported,
 )
 from replicator.model import Checkpoint, Mode
@@ -44,13 +42,13 @@ class Sources:
     """What a replay reads from.
 
     :param base: the place of the first generation.
-    :param databases: every live database of the agent; none is ever written over.
+    :param check_target: returns where a copy goes, for a stream and what it names; raises where it may not be written.
     :param gate: what is granted.
     """
 
     command: CommandLine
     base: ReplicaLocation
-    databases: Sequence[Path]
+    check_target: Callable[[str, str | None], Path]
     gate: Gate
 
     def url(self, generation: int) -> str:
@@ -105,7 +103,7 @@ async def plan(
     if method is ReplayMethod.RESEED:
         refuse_paused(record)
         return _plan_reseed(record, start, target)
-    path = await asyncio.to_thread(_check_target, record, sources, target)
+    path = await asyncio.to_thread(sources.check_target, record.name, target)
     kept, txid, size = await _resolve(record, sources, start)
     points = kept.points
     at = next(file for file in points if file.max_txid == txid)
@@ -146,50 +144,6 @@ def refuse_paused(record: StreamRecord) -> None:
     """A re-seed is the first upload under the new prefix, and a paused stream uploads nothing."""
     if record.paused and record.stream.mode is not Mode.SNAPSHOT:
         raise ReplayRefused("it is paused", stream=record.name, fix="resume it first")
-
-
-def target_path(target: str) -> Path:
-    """The path that a target names, which is absolute or refused later. Symbolic links of its folder are resolved."""
-    path = Path(target.removeprefix("sqlite://"))
-    return path.parent.resolve() / path.name if path.is_absolute() else path
-
-
-def _check_target(record: StreamRecord, sources: Sources, target: str | None) -> Path:
-    if target is None:
-        raise InvalidStream("a copy needs a path on the agent's host", stream=record.name, property="target")
-    path = target_path(target)
-    if not path.is_absolute():
-        raise InvalidStream("must be an absolute path on the agent's host", stream=record.name, property="target")
-    sources.gate.check_copy(record.name, path)
-    for database in sources.databases:
-        live = database.parent.resolve() / database.name
-        side = LITESTREAM.side_folder_of(live)
-        if path in (live, Path(f"{live}-wal"), Path(f"{live}-shm")) or path.is_relative_to(side):
-            raise ReplayRefused(
-                f"{path} belongs to the live database {live}",
-                stream=record.name,
-                property="target",
-                fix="write elsewhere",
-            )
-    if not path.parent.is_dir():
-        raise SourceMissing(f"the folder {path.parent} is not there", stream=record.name, property="target")
-    copies.refuse_shared_folder(path, record.name)
-    if os.path.lexists(path):
-        raise ReplayRefused(
-            f"{path} exists, and a replay writes over nothing",
-            stream=record.name,
-            property="target",
-            fix="remove it first, or name another path",
-        )
-    for ending in ("-wal", "-shm", "-journal"):
-        if os.path.lexists(beside := f"{path}{ending}"):
-            raise ReplayRefused(
-                f"{beside} exists, and SQLite would read it into the copy",
-                stream=record.name,
-                property="target",
-                fix="remove it first, or name another path",
-            )
-    return path
 
 
 async def _resolve(record: StreamRecord, sources: Sources, start: Checkpoint) -> tuple[_Kept, int, int]:
@@ -278,7 +232,7 @@ def known(
 ) -> ReplayProgress | None:
     """The replay that ran or runs under this key; raise `ReplayKeyReused` where it was another one.
 
-    :param target: as `target_path` gives it.
+    :param target: as `targets.target_path` gives it.
     """
     replay = record.replays.get(key)
     if replay is None:
@@ -347,9 +301,8 @@ async def copy(record: StreamRecord, sources: Sources, replay: ReplayProgress) -
     """Write the copy, whole or not at all. Run again after a crash, it finds what it has done."""
     assert replay.resolved is not None and replay.resolved.lsn is not None and replay.target is not None
     position = Position.parse(replay.resolved.lsn, record.name)
-    target = Path(replay.target)
-    await asyncio.to_thread(sources.gate.check_copy, record.name, target)
-    with copies.work_folder(target, replay.key, record.name) as work:
+    target, admit = Path(replay.target), partial(sources.gate.check_copy, record.name)
+    with copies.work_folder(target, replay.key, record.name, admit) as work:
         if not await asyncio.to_thread(work.is_published):
             try:
                 await sources.command.restore(

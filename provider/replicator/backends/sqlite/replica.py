@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from replicator.backends.sqlite import objects
-from replicator.backends.sqlite.handles import opened, path_of
-from replicator.backends.sqlite.hosts import form_to_write
+from replicator.backends.sqlite.handles import Untrusted, opened, path_of
+from replicator.backends.sqlite.hosts import form_to_write, is_address, is_region
 from replicator.backends.sqlite.layout import (
     CLAIM,
     STARTS_IN_BUCKET,
@@ -34,6 +34,7 @@ from replicator.backends.sqlite.layout import (
     level_in_folder,
     purge_folder,
 )
+from replicator.home import known_home
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -76,6 +77,21 @@ class BucketMissing(ReplicaError):
 
 class CredentialsRefused(ReplicaError):
     """The server does not know the key, the signature is wrong, or the identity may not do this."""
+
+
+class FolderRefused(CredentialsRefused):
+    """The agent's user may not do this in the folder."""
+
+
+class LinkRefused(FolderRefused):
+    """The way to the folder leads through a link that another user could have made.
+
+    :ivar leads_to: where the folder is now.
+    """
+
+    def __init__(self, location: FolderLocation, text: str) -> None:
+        super().__init__(location, text)
+        self.leads_to = Path(os.path.realpath(location.folder))
 
 
 class ReplicaUnreachable(ReplicaError):
@@ -284,27 +300,28 @@ class S3Location(ReplicaLocation):
         from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
         from botocore.session import Session
 
-        core = Session()
-        core.register_component("data_loader", _service_models())
-        if credentials is None:  # the host's role or files; a key pair in our environment is for somebody else
-            core.get_component("credential_provider").remove("env")
-        client = boto3.session.Session(botocore_session=core).client(
-            "s3",
-            endpoint_url=self.endpoint,
-            region_name=self.region or DEFAULT_REGION,
-            aws_access_key_id=credentials.access_key_id if credentials else None,
-            aws_secret_access_key=credentials.secret_access_key if credentials else None,
-            # The engine's trust store. Left out, boto3 would open the file that AWS_CA_BUNDLE names.
-            verify=ssl.get_default_verify_paths().cafile or True,
-            config=Config(
-                connect_timeout=3,
-                read_timeout=8,
-                retries={"total_max_attempts": 2, "mode": "standard"},
-                request_checksum_calculation="when_required",  # not every store knows the newer checksums
-                s3={"addressing_style": "path" if self.endpoint else "auto"},
-            ),
-        )
+        client: S3Client | None = None
         try:
+            core = Session()
+            core.register_component("data_loader", _service_models())
+            if credentials is None:  # the host's role or files; a key pair in our environment is for somebody else
+                core.get_component("credential_provider").remove("env")
+            client = boto3.session.Session(botocore_session=core).client(
+                "s3",
+                endpoint_url=self.endpoint,
+                region_name=self.region or DEFAULT_REGION,
+                aws_access_key_id=credentials.access_key_id if credentials else None,
+                aws_secret_access_key=credentials.secret_access_key if credentials else None,
+                # The engine's trust store. Left out, boto3 would open the file that AWS_CA_BUNDLE names.
+                verify=ssl.get_default_verify_paths().cafile or True,
+                config=Config(
+                    connect_timeout=3,
+                    read_timeout=8,
+                    retries={"total_max_attempts": 2, "mode": "standard"},
+                    request_checksum_calculation="when_required",  # not every store knows the newer checksums
+                    s3={"addressing_style": "path" if self.endpoint else "auto"},
+                ),
+            )
             yield client
         except ClientError as error:
             raise self._refusal(error.response) from error
@@ -315,7 +332,8 @@ class S3Location(ReplicaLocation):
         except BotoCoreError as error:
             raise CredentialsRefused(self, str(error)) from error
         finally:
-            client.close()
+            if client is not None:
+                client.close()
 
     def _refusal(self, response: Mapping[str, Any]) -> ReplicaError:
         code = response["Error"].get("Code", "")
@@ -424,7 +442,7 @@ class FolderLocation(ReplicaLocation):
             return purged
 
     def _refuse_purge(self, folder: Path) -> None:
-        if Path.home().resolve().is_relative_to(folder):
+        if (home := known_home()) is not None and home.resolve().is_relative_to(folder):
             raise PurgeRefused(self, "it is the file system's root, a home folder, or a folder that holds one")
         if len(folder.parts) < 3:
             raise PurgeRefused(self, "a folder at the top of the file system is too much to delete")
@@ -437,8 +455,10 @@ class FolderLocation(ReplicaLocation):
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except Untrusted as error:
+            raise LinkRefused(self, str(error.strerror)) from error
         except PermissionError as error:
-            raise CredentialsRefused(self, f"{error.strerror}: {error.filename}") from error
+            raise FolderRefused(self, f"{error.strerror}: {error.filename}") from error
         except OSError as error:
             raise ReplicaError(self, f"{error.strerror}: {error.filename}") from error
 
@@ -478,19 +498,13 @@ def _parse_s3(bucket: str, path: str, query: str) -> S3Location:
         )
     endpoint = settings.get("endpoint")
     if endpoint is not None:
-        if not _is_address(endpoint):
+        if not is_address(endpoint):
             raise ValueError("an endpoint is http://host:port or https://host")
         endpoint = endpoint.rstrip("/")
-    return S3Location(bucket, "/".join(_segments(path)), endpoint, settings.get("region") or None)
-
-
-def _is_address(endpoint: str) -> bool:
-    try:
-        address = urlsplit(endpoint)
-        port = address.port
-    except ValueError:  # it has a bracket too many, or a port that is no number
-        return False
-    return address.scheme in ("http", "https") and bool(address.hostname) and "@" not in address.netloc and port != 0
+    region = settings.get("region") or None
+    if region is not None and not is_region(region):
+        raise ValueError("a region is made of letters, digits and hyphens, as in eu-central-1")
+    return S3Location(bucket, "/".join(_segments(path)), endpoint, region)
 
 
 def _segments(path: str) -> list[str]:

@@ -131,6 +131,6 @@ def _look_at_policy(address: str, found: Info) -> list[Look]:
 
 
 def _socket(address: str) -> str:
-    from replicator.remote.address import default_address
+    from replicator.remote.address import is_default
 
-    return "" if address == default_address() else f" --socket {address.removeprefix('unix://')}"
+    return "" if is_default(address) else f" --socket {address.removeprefix('unix://')}"

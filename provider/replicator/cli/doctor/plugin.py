@@ -17,6 +17,7 @@ from typing import Any
 
 from replicator import __version__
 from replicator.cli.doctor.look import Look
+from replicator.home import known_home
 
 BINARY = "pulumi-resource-replicator"
 _PROJECT_FILES = ("Pulumi.yaml", "Pulumi.yml", "Pulumi.json")
@@ -147,15 +148,19 @@ def _on_path(environ: Mapping[str, str]) -> Iterator[_Plugin]:
 
 
 def _installed(environ: Mapping[str, str]) -> Iterator[_Plugin]:
-    folders = sorted(_plugin_home(environ).glob("resource-replicator-v*"), key=_version_of, reverse=True)
+    if (home := _plugin_home(environ)) is None:
+        return
+    folders = sorted(home.glob("resource-replicator-v*"), key=_version_of, reverse=True)
     for folder in folders:
         if _is_program(path := folder / BINARY):
             yield _Plugin(path, "pulumi plugin install")
 
 
-def _plugin_home(environ: Mapping[str, str]) -> Path:
-    home = environ.get("PULUMI_HOME")
-    return (Path(home) if home else Path.home() / ".pulumi") / "plugins"
+def _plugin_home(environ: Mapping[str, str]) -> Path | None:
+    if home := environ.get("PULUMI_HOME"):
+        return Path(home) / "plugins"
+    own = known_home()
+    return own and own / ".pulumi" / "plugins"
 
 
 def _version_of(folder: Path) -> tuple[int, ...]:

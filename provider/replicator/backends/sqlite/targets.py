@@ -1,0 +1,73 @@
+"""Where a copy may be written: a path as it is named, followed through no link of another user."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from replicator.backends.sqlite import copies
+from replicator.backends.sqlite.dialect import LITESTREAM
+from replicator.backends.sqlite.handles import Untrusted, settled
+from replicator.backends.sqlite.places import parse_location, source_path
+from replicator.backends.sqlite.policy import Gate
+from replicator.backends.sqlite.replica import FolderLocation
+from replicator.errors import InvalidStream, ReplayRefused
+from replicator.model import Stream
+
+_PART_OF_A_DATABASE = ("-wal", "-shm", "-journal")
+
+
+def target_path(target: str) -> Path:
+    """Return the path that a target names, which is absolute or refused later.
+
+    Links of its folder are resolved, except where one is another user's: then it stays as it is named.
+    """
+    path = Path(target.removeprefix("sqlite://"))
+    if not path.is_absolute():
+        return path
+    try:
+        return settled(path.parent) / path.name
+    except Untrusted:
+        return Path(os.path.normpath(path))
+
+
+def check_target(stream: str, target: str | None, *, gate: Gate, state: Path) -> Path:
+    """Return where a copy goes; raise where it may not be written. Blocks on the disk.
+
+    :param gate: says what is granted, and which streams' databases and folders are never written to.
+    :param state: the agent's folder.
+    """
+    if target is None:
+        raise InvalidStream("a copy needs a path on the agent's host", stream=stream, property="target")
+    path = target_path(target)
+    if not path.is_absolute() or path.name in ("", ".."):
+        raise InvalidStream("must be the absolute path of a file on the agent's host", stream=stream, property="target")
+    gate.check_copy(stream, path)
+    for ending in _PART_OF_A_DATABASE:
+        if path.name.endswith(ending):
+            database = path.with_name(path.name.removesuffix(ending))
+            raise _refused(
+                f"SQLite takes a file of this name for a part of {database}", stream, "give it another ending"
+            )
+    if path.is_relative_to(state.resolve()):
+        raise _refused(f"{path} is in the agent's state folder", stream, "write elsewhere")
+    for other in gate.declared():
+        _refuse_places_of(other, path, stream)
+    copies.refuse_occupied(path, stream)
+    return path
+
+
+def _refuse_places_of(other: Stream, path: Path, stream: str) -> None:
+    database = source_path(other)
+    live = database.parent.resolve() / database.name
+    if path == live or path.is_relative_to(LITESTREAM.side_folder_of(live)):
+        raise _refused(f"{path} belongs to the live database {live}", stream, "write elsewhere")
+    with suppress(InvalidStream):  # a record may hold what this release refuses
+        place = parse_location(other)
+        if isinstance(place, FolderLocation) and path.is_relative_to(place.folder.resolve()):
+            raise _refused(f"{path} is in the replica of stream {other.name!r}", stream, "write elsewhere")
+
+
+def _refused(why: str, stream: str, fix: str) -> ReplayRefused:
+    return ReplayRefused(why, stream=stream, property="target", fix=fix)
