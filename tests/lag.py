@@ -136,7 +136,10 @@ async def samples_during(
     count: int,
     counts: bool,
 ) -> list[Sample]:
-    """Take samples while one disturbance follows the other; the last one has ended on return."""
+    """Take samples while one disturbance follows the other; the last one has ended on return.
+
+    Where most disturbances in a row make the lag unknown, more samples are taken, so that some have one.
+    """
     found: list[Sample] = []
     enough = asyncio.Event()
 
@@ -150,7 +153,11 @@ async def samples_during(
 
     disturbing = asyncio.create_task(disturbances())
     states: Counter[str] = Counter()
-    while len(found) < count and not disturbing.done():
+
+    def enough_known() -> bool:
+        return len(found) >= 4 * count or sum(sample.seconds is not None for sample in found) > count / 4
+
+    while (len(found) < count or not enough_known()) and not disturbing.done():
         sample, status = await one_sample(ask, counts=counts)
         states[status.state if status else "no answer"] += 1
         found.append(sample)

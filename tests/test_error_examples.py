@@ -350,11 +350,11 @@ async def _(lab: Lab) -> str:
 _EMPTY = """
 import asyncio, sys
 from pathlib import Path
-from replicator.backends.sqlite import database, faults
+from replicator.backends.sqlite import database, litestream_errors
 try:
     asyncio.run(database.checkpoint_truncate(Path(sys.argv[1])))
 except database.DatabaseError as error:
-    print(faults.of_database(error, "orders"))
+    print(litestream_errors.of_database(error, "orders"))
 """
 
 

@@ -43,8 +43,7 @@ BEDS = pytest.mark.parametrize(
     ("where", "samples"),
     [
         ("folder", 40),
-        # A lag that is too low was seen in one of some runs, after a store that was away and refused. It is open.
-        pytest.param("S3", 40, marks=pytest.mark.proof),
+        ("S3", 40),
         pytest.param("folder", 300, marks=pytest.mark.proof),
         pytest.param("S3", 300, marks=pytest.mark.proof),
     ],
@@ -100,11 +99,13 @@ class Arrivals:
     :param listed: the highest transaction that is there now.
     :ivar seen: for each highest transaction, in order: the start of the last look that did not show it.
     :ivar down: from when to when the store was not there, so that nothing arrived.
+    :ivar began: the start of the last look.
     """
 
     listed: Callable[[], int]
     seen: list[tuple[int, float]] = field(default_factory=list)
     down: list[tuple[float, float]] = field(default_factory=list)
+    began: float = 0.0
 
     @contextlib.asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
@@ -116,15 +117,23 @@ class Arrivals:
             await asyncio.wait([looking])
 
     async def _look_on(self) -> None:
-        before = 0.0
         while True:
             began = time.time()
             with contextlib.suppress(Exception):  # the store is away
                 highest = await asyncio.to_thread(self.listed)
-                if highest > (self.seen[-1][0] if self.seen else 0):
-                    self.seen.append((highest, before))
-                before = began
+                last = self.seen[-1][0] if self.seen else 0
+                if highest > last:
+                    self.seen.append((highest, self.began))
+                if highest >= last:  # what a store lists while it comes up may be less than it has
+                    self.began = began
             await asyncio.sleep(0.02)
+
+    async def of_now(self) -> None:
+        """Wait for a look that begins from now on; on a machine that is busy one takes its time."""
+        now = time.time()
+        async with asyncio.timeout(30):
+            while self.began < now:
+                await asyncio.sleep(0.02)
 
 
 @dataclass(frozen=True)
@@ -346,10 +355,10 @@ async def test_the_lag_is_never_said_to_be_less_than_it_is(tmp_path: Path, where
             )
             bed.load.end()
             await caught_up(bed.client, "orders", timeout=60)
-            await asyncio.sleep(0.1)
+            await bed.arrivals.of_now()
         changes = await bed.changes(found)
     assert all(change.absent < float("inf") for change in changes), "all of it has arrived"
     wrong = too_low(found, changes, RESOLUTION)
     assert not wrong, "\n".join(wrong)
-    assert sum(sample.seconds is not None for sample in found) > samples / 5
+    assert sum(sample.seconds is not None for sample in found) > samples / 5, "most of it is unknown"
     assert too_low(age_of_the_newest(found), changes, RESOLUTION), "the control: the age of the newest file passes"

@@ -59,19 +59,19 @@ async def test_numbers_where_they_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt_since", "lag"),
-    [(-60.0, 2.0), (-2.0, 2.0), (-1.9, 90.0), (None, 90.0)],
-    ids=["a look each second", "just so", "taken over since", "being taken over"],
+    ("looked", "lag"),
+    [(-2.5, 2.0), (-3.0, 2.0), (-3.1, 2.1), (-60.0, 59.0), (-120.0, 90.0), (None, 90.0)],
+    ids=["a look each second", "just so", "a late look", "no look for a while", "not since the file before", "unseen"],
 )
-async def test_what_a_takeover_has_found_may_be_as_old_as_what_came_before(
-    tmp_path: Path, prompt_since: float | None, lag: float
+async def test_a_file_may_hold_all_that_was_written_since_the_look_before(
+    tmp_path: Path, looked: float | None, lag: float
 ) -> None:
     database = tmp_path / "orders.db"
-    since = None if prompt_since is None else NOW + timedelta(seconds=prompt_since)
-    heard = replace(answer(1, 9, 7), prompt_since=since)
+    until = None if looked is None else NOW + timedelta(seconds=looked)
+    heard = replace(answer(1, 9, 7), taken_until=until)
     make_transaction(database, 8, age=2)
     unknown = await status_of(record(), Health("orders"), database, heard, NOW, moving=False)
-    if lag > 2:
+    if looked is None:
         assert (unknown.state, unknown.lag_events, unknown.lag_seconds) == ("catching_up", 2, None)
     make_transaction(database, 7, age=90)
     found = await status_of(record(), Health("orders"), database, heard, NOW, moving=False)

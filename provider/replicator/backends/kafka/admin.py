@@ -6,8 +6,11 @@ Times are milliseconds since the epoch, as Kafka has them.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +45,8 @@ RECENT = 1.0
 """Seconds for which an answer about the whole cluster holds."""
 PATIENCE = 5.0
 """Seconds that a question to the brokers may take."""
+SILENT_FOR = 30.0
+"""Seconds for which brokers that did not answer are taken to be silent by looks that come again."""
 
 _THREADS = ThreadPoolExecutor(64, thread_name_prefix="kafka")
 """For blocking calls to brokers. Calls to clusters that are down would occupy all of asyncio's default threads."""
@@ -121,17 +126,39 @@ class KafkaAdmin:
 
     :param credentials: `username` and `password`; empty where nobody logs in.
     :ivar silent_since: when a question first went without an answer; `None` since the last answer.
+    :ivar without_records: partitions that were read and have nothing but marks of transactions: the topic's id, and the
+        first and the last offset of which that is known.
     """
 
     def __init__(self, kafka_endpoint: KafkaEndpoint, credentials: Mapping[str, str]) -> None:
         self._place = kafka_endpoint
         self._config = _configuration(kafka_endpoint, credentials)
         self._refused: KafkaError | None = None
+        self._silence: KafkaError | None = None
+        self._silent_at = 0.0
+        self._again: asyncio.Task[None] | None = None
         self.silent_since: datetime | None = None
+        self.without_records: dict[Partition, tuple[str, int, int]] = {}
         self._client: AdminClient | None = None
         self._cluster = SingleFlight(self._ask_cluster, RECENT)
         self._topics = SingleFlight(self._ask_topics, RECENT)
         self._groups = SingleFlight(self._ask_groups, RECENT)
+
+    def refuse_silence(self) -> None:
+        """Raise at once what a question would after `PATIENCE`, where a moment ago there was no answer.
+
+        They are asked again in the background, whose answer the next look goes by.
+        """
+        quiet = time.monotonic() - self._silent_at
+        if self._silence is None or quiet > SILENT_FOR:
+            return
+        if quiet > RECENT and (self._again is None or self._again.done()):
+            self._again = asyncio.create_task(self._ask_again(), context=Context())
+        raise self._unavailable(self._silence)
+
+    async def _ask_again(self) -> None:
+        with suppress(ReplicatorError):
+            await self._topics.get()
 
     async def cluster(self) -> Cluster:
         """Id and size of the cluster, of now or of a second ago."""
@@ -287,7 +314,7 @@ class KafkaAdmin:
         return found
 
     def _note_answer(self) -> None:
-        self.silent_since, self._refused = None, None
+        self.silent_since, self._refused, self._silence = None, None, None
 
     async def _call(self, question: Callable[[AdminClient], T]) -> T:
         """In a thread: librdkafka's calls wait for metadata."""
@@ -314,11 +341,8 @@ class KafkaAdmin:
         code, property = error.code(), f"{self._place.end}.uri"
         if code in _AWAY and self._refused is None:
             self.silent_since = self.silent_since or datetime.now(UTC)
-            return EngineUnavailable(
-                f"the brokers at {self._place.bootstrap} did not answer: {error.str()}",
-                property=property,
-                fix="see that they run, and that this host reaches them",
-            )
+            self._silence, self._silent_at = error, time.monotonic()
+            return self._unavailable(error)
         if code in _DENIED or self._refused is not None:
             denied = SourceDenied if self._place.end == "source" else DestinationDenied
             return denied(
@@ -327,6 +351,13 @@ class KafkaAdmin:
                 fix="see that the credentials are right, and grant them what docs/kafka-mirror.md lists",
             )
         return EngineRefused(f"the brokers at {self._place.bootstrap}: {error.str()}", property=property)
+
+    def _unavailable(self, error: KafkaError) -> EngineUnavailable:
+        return EngineUnavailable(
+            f"the brokers at {self._place.bootstrap} did not answer: {error.str()}",
+            property=f"{self._place.end}.uri",
+            fix="see that they run, and that this host reaches them",
+        )
 
 
 async def _in_thread(call: Callable[..., T], *given: object) -> T:

@@ -27,10 +27,12 @@ class Around:
 
     :param before: of the last record below it; `None` where that one is not retained.
     :param after: of the first record at it or later; `None` where there is none.
+    :param end: the offset up to which there is none.
     """
 
     before: int | None
     after: int | None
+    end: int | None = None
 
 
 def times_around(
@@ -49,7 +51,9 @@ def times_around(
             if is_record and int(message.offset() or 0) < offsets[at]:
                 before[at] = stamp
             elif is_record or _is_end(message):
-                found[at] = Around(before.get(at), stamp if is_record else None)
+                found[at] = (
+                    Around(before.get(at), stamp) if is_record else Around(before.get(at), None, message.offset())
+                )
                 _leave(consumer, at, left)
     return found
 
@@ -80,6 +84,7 @@ def _reading(config: Mapping[str, Any], offsets: Mapping[Partition, int]) -> Ite
             "enable.partition.eof": True,
             "isolation.level": "read_uncommitted",  # as MirrorMaker 2 reads
             "fetch.wait.max.ms": 50,
+            "queued.min.messages": 1,  # what comes after the first records is not fetched ahead
         },
         logger=SILENT,
     )

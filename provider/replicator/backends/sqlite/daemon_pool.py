@@ -401,7 +401,7 @@ class DaemonPool:
             daemon.jobs[job.name] = job
 
         async def before_start() -> None:
-            daemon.watched_since.clear()
+            daemon.looks.clear()
             await asyncio.to_thread(settings.socket.unlink, missing_ok=True)
             if job.alone:
                 await self._before_alone(daemon, job.name)
@@ -429,6 +429,7 @@ class DaemonPool:
         except BaseException:
             await self._close(daemon)
             raise
+        daemon.watching = asyncio.create_task(daemon.watch())
         return daemon
 
     async def _before_alone(self, daemon: DaemonProcess, name: str) -> None:

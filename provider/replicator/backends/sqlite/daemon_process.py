@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from replicator.backends.sqlite.litestream import (
     reading,
     whole_number,
 )
+from replicator.backends.sqlite.looks import Looks, whole_look
 from replicator.backends.sqlite.positions import transaction_file
 from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3Credentials
 from replicator.backends.sqlite.traffic import Traffic
@@ -28,6 +30,7 @@ from replicator.backends.sqlite.uploads import Arrivals, Upload, newest_upload, 
 _POLL = 0.05
 _LONGEST_POLL = 1.0
 _ASK_WITHIN = 2.0  # seconds
+_WATCH_EVERY = 1.0  # seconds; as often as the engine looks
 _TAKE_WITHIN = 10.0  # seconds; to take a large WAL is more than to answer
 _ENDLESS = 7 * 86_400.0  # seconds; what moves no data is ended before
 _WRITES_WITHIN = 5.0
@@ -141,7 +144,7 @@ class DaemonProcess:
     :ivar attempts: how often the process of a single job was about to be started.
     :ivar starts: how often the process came up; what was registered before the last time is forgotten.
     :ivar entered: the start in which each job was taken over.
-    :ivar watched_since: since when the process that runs now looks at each database by itself.
+    :ivar looks: when the process has looked at each database.
     :ivar offered: what was registered since the process came up; it may hold that, also where no answer came.
     :ivar taken: what each job's database had beside it when the process had taken it over.
     :ivar failure: why the only job of a process could not be taken over.
@@ -157,7 +160,7 @@ class DaemonProcess:
         self.attempts = 0
         self.starts = 0
         self.entered: dict[str, int] = {}
-        self.watched_since: dict[str, datetime] = {}
+        self.looks: dict[str, Looks] = {}
         self.offered: set[Path] = set()
         self.failure: Exception | None = None
         self.failed = asyncio.Event()
@@ -169,6 +172,7 @@ class DaemonProcess:
         self._arrivals: dict[str, Arrivals] = {}
         self._arrived: dict[str, str] = {}
         self.taking: asyncio.Task[None] | None = None
+        self.watching: asyncio.Task[None] | None = None
         self._listed: dict[Path, ListedDatabase] = {}
         self._asking: asyncio.Task[dict[Path, ListedDatabase]] | None = None
         self._asked = 0.0
@@ -192,15 +196,26 @@ class DaemonProcess:
             return {}
         return self._listed
 
+    async def watch(self) -> None:
+        """Note the looks of the process at its databases, one question for all of them."""
+        while True:
+            await asyncio.sleep(_WATCH_EVERY)
+            with suppress(EngineError):
+                found = await self.control.sync_status(timeout=_ASK_WITHIN)
+                for job in self.jobs.values():
+                    activity, looks = found.get(job.database), self.looks.get(job.name)
+                    if activity and looks and (look := whole_look(activity)):
+                        looks.note(*look)
+
     def enter(self, job: ReplicationJob, start: int) -> None:
         """A database was taken over by the process that came up as number `start`."""
         self.entered[job.name] = start
-        self.watched_since[job.name] = datetime.now(UTC)
+        self.looks[job.name] = Looks()
         self._arrivals[job.name] = Arrivals()
 
     def leave(self, name: str) -> None:
         """Forget a stream."""
-        for known in (self.jobs, self.entered, self.watched_since, self.taken, self._arrivals, self._arrived):
+        for known in (self.jobs, self.entered, self.looks, self.taken, self._arrivals, self._arrived):
             known.pop(name, None)
 
     async def gets_on(self, job: ReplicationJob, *, quiet_for: float = 0.0) -> bool:
@@ -231,9 +246,13 @@ class DaemonProcess:
         """
         newest = await asyncio.to_thread(wal.newest_file, job.database)
         if newest is None or newest.size <= _LARGE:
-            return await self.control.progress(job.database, timeout=timeout)
+            began, looks = datetime.now(UTC), self.looks.get(job.name)
+            synced = await self.control.progress(job.database, timeout=timeout)
+            if looks and synced.txid is not None:
+                looks.note(began, synced.txid)
+            return synced
         arrived = await self._has_arrived(job, newest.txid, timeout)
-        return Synced(changed=False, txid=newest.txid, replicated_txid=newest.txid if arrived else None)
+        return Synced(changed=False, txid=newest.txid, replicated_txid=newest.txid if arrived else None, looked=False)
 
     async def _has_arrived(self, job: ReplicationJob, txid: int, timeout: float) -> bool:
         """Whether the destination holds a transaction file; False where it does not tell within `timeout` seconds."""
@@ -317,7 +336,7 @@ class DaemonProcess:
 
     async def close(self) -> None:
         """End the process."""
-        for task in (self.taking, self.copy):
+        for task in (self.taking, self.watching, self.copy):
             if task is not None:
                 task.cancel()
         try:

@@ -111,12 +111,14 @@ class Synced:
     """`txid` is the local transaction, `replicated_txid` the one at the destination.
 
     Both count the engine's batches, not commits. None is unknown: the engine says 0 before the first upload, and also
-    after an upload to a place that had worked has failed.
+    after an upload to a place that had worked has failed. `looked` says that the answer holds all that was committed
+    before the question, because the engine has looked at the WAL for it.
     """
 
     changed: bool
     txid: int | None
     replicated_txid: int | None
+    looked: bool = True
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,14 @@ from replicator.backends.sqlite.litestream import EngineError, EngineTimeout, Li
 from replicator.backends.sqlite.positions import Position, batch_time
 from replicator.backends.sqlite.record import Phase, StreamRecord
 from replicator.backends.sqlite.uploads import Upload
-from replicator.model import Checkpoint, StreamState, StreamStatus, format_time, parse_duration
+from replicator.model import Checkpoint, StreamState, StreamStatus, format_time
 
 ASK_WITHIN = 2.0
 """Seconds that a process has for an answer."""
 
 _DEFAULT_INTERVAL = timedelta(seconds=1)
+_RESOLUTION = timedelta(seconds=1)
+"""How much too low a lag may be, as the table of capabilities states it: the engine looks each second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +29,8 @@ class Answer:
 
     :param upload: the file that is on its way, where the last upload is no longer fresh.
     :param gets_on: that file moves.
-    :param prompt_since: a transaction file that is made from then on holds no change that was written before the
-        engine's last look. An earlier one may hold all that was written while no process looked; `None` where every
-        one may.
+    :param taken_until: until when all that was committed is in the files up to the last one that has arrived, as the
+        engine's looks tell; `None` where it was not seen to look.
     """
 
     listed: ListedDatabase | None = None
@@ -37,7 +38,7 @@ class Answer:
     error: str | None = None
     upload: Upload | None = None
     gets_on: bool = False
-    prompt_since: datetime | None = None
+    taken_until: datetime | None = None
 
 
 async def ask(daemon: DaemonProcess, job: ReplicationJob, listed: ListedDatabase | None, now: datetime) -> Answer:
@@ -50,21 +51,14 @@ async def ask(daemon: DaemonProcess, job: ReplicationJob, listed: ListedDatabase
         return Answer(listed, gets_on=daemon.moves())
     except EngineError as error:
         return Answer(listed, error=error.text)
-    watched_since = daemon.watched_since.get(job.name)
-    prompt_since = watched_since + _looks_every(job) if watched_since is not None else None
+    looks, replicated = daemon.looks.get(job.name), synced.replicated_txid
+    taken_until = looks.until(replicated) if looks and replicated is not None else None
     age = age_of(listed, now)
     if listed is None or (age is not None and age <= stale_after(job.interval)):
-        return Answer(listed, synced, prompt_since=prompt_since)
-    upload = await daemon.upload(job, synced.replicated_txid)
+        return Answer(listed, synced, taken_until=taken_until)
+    upload = await daemon.upload(job, replicated)
     gets_on = await daemon.gets_on(job, quiet_for=age.total_seconds() if age else 0.0)
-    return Answer(listed, synced, upload=upload, gets_on=gets_on, prompt_since=prompt_since)
-
-
-def _looks_every(job: ReplicationJob) -> timedelta:
-    """How often litestream looks at the WAL."""
-    if (told := job.options.get("monitor-interval")) is not None:
-        return parse_duration(str(told))
-    return min(job.interval or _DEFAULT_INTERVAL, _DEFAULT_INTERVAL)
+    return Answer(listed, synced, upload=upload, gets_on=gets_on, taken_until=taken_until)
 
 
 def age_of(listed: ListedDatabase | None, now: datetime) -> timedelta | None:
@@ -97,18 +91,15 @@ async def status_of(
     txid = answer.synced.txid if answer and answer.synced else None
     replicated = answer.synced.replicated_txid if answer and answer.synced else None
     made, seen, waiting = await asyncio.to_thread(_times, database, replicated, txid)
-    if waiting is not None and (answer is None or answer.prompt_since is None or waiting < answer.prompt_since):
-        waiting = made
     state, error = _state(record, health, answer, now, moving)
     if store_away_since is not None and state in (StreamState.RUNNING, StreamState.CATCHING_UP):
         state = StreamState.FAILED
         error = health.stalled or f"its store has not answered since {format_time(store_away_since)}"
     lag_events = txid - replicated if txid is not None and replicated is not None else None
     lag_seconds = None
-    if lag_events == 0:
-        lag_seconds = 0.0
-    elif waiting is not None:
-        lag_seconds = round(max((now - waiting).total_seconds(), 0.0), 3)
+    if answer and answer.synced and lag_events is not None:
+        oldest = now if lag_events == 0 and answer.synced.looked else _oldest(made, waiting, answer.taken_until)
+        lag_seconds = round(max((now - oldest).total_seconds(), 0.0), 3) if oldest else None
     if state is StreamState.RUNNING and lag_seconds is None:
         state = StreamState.CATCHING_UP
     reached = record.reached if record.paused else None
@@ -143,6 +134,19 @@ def _times(
     seen = batch_time(database, txid) if txid else None
     behind = replicated is not None and txid is not None and txid > replicated
     return made, seen, batch_time(database, replicated + 1) if behind and replicated is not None else None
+
+
+def _oldest(made: datetime | None, waiting: datetime | None, taken_until: datetime | None) -> datetime | None:
+    """Return a time before which, but for the resolution, no change was written that waits; `None` where none is known.
+
+    A file holds what was written since the look before it. Where that one was not seen, it was the one that made the
+    last file at the destination, or a later one.
+
+    :param made: when that file was made.
+    :param waiting: when the first file after it was made.
+    """
+    known = [time for time in (taken_until and taken_until + _RESOLUTION, made) if time is not None]
+    return min(filter(None, [max(known), waiting])) if known else None
 
 
 def _state(

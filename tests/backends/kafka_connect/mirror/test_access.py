@@ -9,11 +9,20 @@ from dataclasses import dataclass
 
 import pytest
 from confluent_kafka.admin import AclOperation, ResourceType
+from replicator.backends.kafka.admin import KafkaAdmin
 from replicator.errors import DestinationDenied, ReplicatorError, SecretNotFound, SourceDenied
 from replicator.model import StreamState
 
 from tests.backends.kafka_connect.mirror.conftest import OpenBed
-from tests.backends.kafka_connect.mirror.mirror_env import FOLLOWED, commit, committed, delete_topic, records, settings
+from tests.backends.kafka_connect.mirror.mirror_env import (
+    FOLLOWED,
+    MirrorEnv,
+    commit,
+    committed,
+    delete_topic,
+    records,
+    settings,
+)
 from tests.backends.sqlite.agents import state_is, until
 from tests.kafka import allow, forbid, unique
 from tools.kafka.cluster import Worker, add_user
@@ -250,6 +259,27 @@ async def test_a_right_to_read_that_is_taken_away_is_told_and_no_lag_is(
 
 
 @pytest.mark.usefixtures("own_login")
+async def test_a_right_that_comes_back_between_two_questions_hides_no_lag(
+    bed: MirrorEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listing is of before, as it may be for a second, and the topic is asked for by its name after."""
+    topic = bed.topic()
+    bed.produce(topic, records(0, 5))
+    stream = await bed.made(topic)
+    await bed.caught_up(stream.name)
+    await bed.driver.pause(stream.name)
+    bed.produce(topic, records(5, 8))
+    listing = KafkaAdmin.topics
+
+    async def before(brokers: KafkaAdmin) -> dict[str, int]:
+        return {name: count for name, count in (await listing(brokers)).items() if name != topic}
+
+    monkeypatch.setattr(KafkaAdmin, "topics", before)
+    status = await bed.driver.get_status(stream.name)
+    assert status.lag_events == 3
+    assert status.lag_seconds
+
+
 async def test_without_the_right_to_create_topics_it_is_refused_and_a_later_topic_fails(
     kafka: Pair, open_bed: OpenBed, user: User
 ) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
+import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,8 +15,8 @@ from typing import Any
 
 import pytest
 from replicator.authref import Redactor
-from replicator.backends.kafka.admin import PATIENCE
-from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterClients
+from replicator.backends.kafka.admin import PATIENCE, RECENT
+from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterClients, RespondingClients
 from replicator.errors import EngineUnavailable, ReplicatorError
 from replicator.model import DesiredState, Stream, StreamState, WaitFor
 from replicator.replicator import Severity
@@ -115,6 +118,46 @@ async def test_what_has_to_see_the_source_is_refused_before_anything_is_changed(
     await bed.caught_up(stream.name)
 
 
+async def test_a_source_that_hangs_is_waited_for_once(kafka: Pair, open_bed: OpenBed, third: Broker) -> None:
+    """It takes connections, and answers nothing."""
+    bed = open_bed(kafka.east, kafka.west, kafka.west.connect)
+    topic = make_topic(plain(third.bootstrap), unique("t"))
+    source = {"uri": f"kafka://{third.bootstrap}"}
+    streams = [await bed.made(topic, name=unique("m"), source=source, options=options(n)) for n in range(3)]
+    names = [stream.name for stream in streams]
+    for name in names:
+        await bed.caught_up(name)
+    assert third.pid is not None
+    os.kill(third.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        await bed.driver.get_status(names[0])
+        assert time.monotonic() - began < 1.6 * PATIENCE
+        for _ in range(3):
+            began = time.monotonic()
+            found = await bed.driver.describe(names)
+            assert time.monotonic() - began < 1, "it was silent a moment ago"
+            for one in found:
+                assert (one.status.lag_seconds, one.status.lag_events) == (None, None)
+                assert "did not answer" in str(one.status.last_error)
+                assert "(since " in str(one.status.last_error)
+            await asyncio.sleep(1.5)
+        # What is done to a stream asks for itself.
+        began = time.monotonic()
+        wider = streams[0].model_copy(update={"include": (topic, unique("more"))})
+        assert "cannot be seen" in (await refused(bed, wider)).message
+        assert time.monotonic() - began > 1
+    finally:
+        os.kill(third.pid, signal.SIGCONT)
+    for name in names:
+        assert (await bed.caught_up(name)).last_error is None
+
+
+def options(number: int) -> dict[str, Any]:
+    """What lets several mirrors of one topic be beside each other."""
+    return {"source.cluster.alias": f"{unique('a')}{number}"}
+
+
 @pytest.fixture
 def own(kafka: Pair, tmp_path: Path) -> Iterator[Worker]:
     """A worker of the west that a test may restart."""
@@ -138,6 +181,32 @@ async def test_a_stream_is_paused_also_where_its_worker_has_restarted_since(
     await bed.another().upsert_stream(paused)
     assert (await bed.another().get_status(stream.name)).state is StreamState.PAUSED
     await asyncio.to_thread(third.start)
+
+
+async def test_twenty_clusters_that_hang_cost_their_next_looks_nothing() -> None:
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(20)]  # the kernel takes the connections
+    ports = [server.getsockname()[1] for server in servers]
+    hung = [declare(source={"uri": f"kafka://127.0.0.1:{port}"}) for port in ports]
+    ends = ClusterClients({}, Redactor())
+    responding = RespondingClients(ends)
+
+    async def look(stream: Stream) -> None:
+        with pytest.raises(EngineUnavailable, match=f"{stream.source.uri[8:]} did not answer"):
+            await (await responding.brokers(stream, "source")).topics()
+
+    try:
+        began = time.monotonic()
+        await asyncio.gather(*map(look, hung))
+        assert time.monotonic() - began < 2 * PATIENCE
+        for _ in range(4):
+            await asyncio.sleep(RECENT + 0.1)
+            began = time.monotonic()
+            await asyncio.gather(*map(look, hung))
+            assert time.monotonic() - began < 0.5
+            assert (await ends.brokers(hung[0], "source")).silent_since is not None
+    finally:
+        for server in servers:
+            server.close()
 
 
 async def test_many_clusters_that_are_down_are_waited_for_at_the_same_time() -> None:

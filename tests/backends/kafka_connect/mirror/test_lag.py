@@ -292,7 +292,7 @@ async def test_the_lag_is_never_said_to_be_less_than_it_is(clusters: Clusters, s
     if samples >= 300:  # how long a worker takes to store a position depends on the machine
         inexact = too_many(exact, changes)
         assert not inexact, "\n".join(inexact)
-    assert sum(sample.seconds is not None for sample in found) > samples / 5
+    assert sum(sample.seconds is not None for sample in found) > samples / 5, "most of it is unknown"
     assert too_low(zero_for_unknown(found), changes, RESOLUTION), "the control: 0 for unknown passes"
     assert too_low(of_an_earlier_end(found), changes, RESOLUTION), "the control: an earlier end passes"
 

@@ -307,6 +307,13 @@ def test_numbers_are_exact_or_null(
     assert (found.bytes_replicated, found.events_replicated, found.errors_last_hour) == (None, None, None)
 
 
+def test_the_age_is_unknown_where_a_record_that_may_be_the_oldest_was_not_read() -> None:
+    source = seen("orders=5,5", **waiting(1.5), unread=frozenset({SECOND}))
+    found = status_of(deployed(MARKER), at("orders=3,4"), Seen(source), NOON)
+    assert (found.lag_events, found.lag_seconds) == (3, None)
+    assert found.last_error == "the age of what waits is not known: no record of orders/1 was read within 2 s"
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from confluent_kafka import Producer
 from replicator.lifecycle.wait import Limits, wait_for_stream
+from replicator.model import StreamState
 
-from tests.backends.kafka_connect.mirror.mirror_env import MirrorEnv
+from tests.backends.kafka_connect.mirror.mirror_env import MirrorEnv, prune
 from tests.kafka import plain, unique
 
 pytestmark = pytest.mark.engine
@@ -42,6 +44,31 @@ async def test_the_mark_of_a_transaction_is_no_lag(bed: MirrorEnv) -> None:
     await bed.driver.resume(stream.name)
     assert (await bed.caught_up(stream.name)).lag_events == 0
     assert [record.key for record in bed.copied(topic)] == [b"a", b"b", b"c"]
+
+
+async def test_a_partition_of_which_only_the_mark_of_a_transaction_is_left_is_no_lag(bed: MirrorEnv) -> None:
+    """Nothing was ever copied of it, so that no position of MirrorMaker 2 tells that there is nothing to copy."""
+    topic = bed.topic()
+    await asyncio.to_thread(transact, bed, topic, "a", "b")  # offsets 0 and 1; 2 is the mark
+    await asyncio.to_thread(prune, bed.source, topic, 2)
+    stream = await bed.made(topic)
+    status = await bed.caught_up(stream.name)
+    assert (status.state, status.lag_events, status.lag_seconds) == (StreamState.RUNNING, 0, 0)
+    assert (status.last_checkpoint, status.last_error) == (None, None)
+
+    for _ in range(3):
+        began = time.monotonic()
+        assert (await bed.driver.get_status(stream.name)).lag_events == 0
+        assert time.monotonic() - began < 2, "it is read once"
+    await bed.driver.pause(stream.name)
+    await asyncio.to_thread(transact, bed, topic, "c")  # offset 3; 4 is its mark
+    status = await bed.driver.get_status(stream.name)
+    assert status.lag_events == 3
+    assert status.lag_seconds is not None
+    assert status.lag_seconds < 60, "the age is that of the record, not of the mark before it"
+    await bed.driver.resume(stream.name)
+    await bed.caught_up(stream.name)
+    assert [record.key for record in bed.copied(topic)] == [b"c"]
 
 
 async def test_records_of_an_aborted_transaction_are_copied_as_mirrormaker_does(bed: MirrorEnv) -> None:

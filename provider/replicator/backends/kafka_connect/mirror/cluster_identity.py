@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from replicator import authref
 from replicator.authref import Redactor
@@ -66,6 +67,29 @@ class ClusterClients:
         return found
 
 
+class Clients(Protocol):
+    """Who gives the client of a cluster."""
+
+    async def brokers(self, stream: Stream, end: End) -> KafkaAdmin:
+        """The client; raise what keeps from having one."""
+
+
+class RespondingClients:
+    """Clients of the clusters that have answered lately: for looks that are repeated.
+
+    A change of a stream asks every cluster, since one that was silent may be back.
+    """
+
+    def __init__(self, ends: ClusterClients) -> None:
+        self._ends = ends
+
+    async def brokers(self, stream: Stream, end: End) -> KafkaAdmin:
+        """The client; raise `EngineUnavailable` where its cluster was silent a moment ago."""
+        found = await self._ends.brokers(stream, end)
+        found.refuse_silence()
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterPair:
     """The two clusters, or why one cannot be seen from here.
@@ -120,7 +144,7 @@ def recorded_ids(record: StreamRecord | None, stream: Stream) -> dict[End, str]:
     return {end: known for end, _, _, known in ends if known is not None}
 
 
-async def look(ends: ClusterClients, stream: Stream, recorded: Mapping[End, str] | None = None) -> ClusterPair:
+async def look(ends: Clients, stream: Stream, recorded: Mapping[End, str] | None = None) -> ClusterPair:
     """Ask both clusters who they are.
 
     :param recorded: what `recorded_ids` gives.

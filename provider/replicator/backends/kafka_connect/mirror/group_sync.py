@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from replicator.backends.kafka.positions import Partition
 from replicator.backends.kafka_connect.deployed import DeployedStream
-from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterClients
+from replicator.backends.kafka_connect.mirror.cluster_identity import Clients
 from replicator.backends.kafka_connect.mirror.connectors import GROUPS, is_on, part_names
 from replicator.backends.kafka_connect.mirror.topics import Naming
 from replicator.errors import GroupsNotSynced, ReplicatorError
@@ -21,12 +21,12 @@ _DEFAULTS = {_GROUPS: ".*", _EXCLUDED: "console-consumer-.*, connect-.*, __.*"}
 """Of MirrorMaker 2 4.3."""
 
 
-async def group_findings(ends: ClusterClients, streams: Sequence[DeployedStream]) -> list[list[Finding]]:
+async def group_findings(ends: Clients, streams: Sequence[DeployedStream]) -> list[list[Finding]]:
     """Return for each stream what is seen of the groups that it follows; nothing where it follows none."""
     return await asyncio.gather(*(_findings(ends, deployed) for deployed in streams))
 
 
-async def _findings(ends: ClusterClients, deployed: DeployedStream) -> list[Finding]:
+async def _findings(ends: Clients, deployed: DeployedStream) -> list[Finding]:
     stream = deployed.record.stream
     if not is_on(stream, GROUPS):
         return []
@@ -66,7 +66,7 @@ def group_finding(
     )
 
 
-async def _groups(ends: ClusterClients, stream: Stream) -> list[str] | None:
+async def _groups(ends: Clients, stream: Stream) -> list[str] | None:
     """Return the groups that MirrorMaker 2 follows; `None` where its expressions are none of ours."""
     try:
         wanted, left_out = (_expression(stream, option) for option in (_GROUPS, _EXCLUDED))
@@ -81,7 +81,7 @@ def _expression(stream: Stream, option: str) -> re.Pattern[str]:
     return re.compile("|".join(part.strip() for part in given.split(",")))
 
 
-async def _last_checkpoint(ends: ClusterClients, stream: Stream) -> datetime | None:
+async def _last_checkpoint(ends: Clients, stream: Stream) -> datetime | None:
     at = Partition(_checkpoints(stream), 0)
     brokers = await ends.brokers(stream, "destination")
     if at.topic not in (await brokers.look_up([at.topic])).topics:

@@ -29,6 +29,7 @@ class SourceView:
     :param topics: by name.
     :param newest: the record with the latest time.
     :param waiting: the time of the oldest record that is not copied, in milliseconds; where it was read.
+    :param unread: partitions whose oldest record that waits was to be read, and was not.
     :param copied: the time of the record before that, in milliseconds; where it was read.
     :param ended: partitions with nothing but marks of transactions after what is copied. They take up offsets too.
     :param hidden: topics that the stream takes and that the credentials may not describe. Kafka does not tell whether
@@ -42,6 +43,7 @@ class SourceView:
     latest: Offsets
     newest: Mapping[Partition, Found] = field(default_factory=dict)
     waiting: Mapping[Partition, int] = field(default_factory=dict)
+    unread: frozenset[Partition] = frozenset()
     copied: Mapping[Partition, int] = field(default_factory=dict)
     ended: frozenset[Partition] = frozenset()
     hidden: frozenset[str] = frozenset()
@@ -97,6 +99,11 @@ async def view(
     missing = [{*named(record.stream), *had} - counts.keys() for (record, _), had in zip(streams, before, strict=True)]
     found = await brokers.look_up({name for names in (*wanted, *missing) for name in names})
     topics = found.topics
+    # A right that was given back since the listing shows a topic by its name.
+    wanted = [
+        sorted({*names, *matching_topics(record.stream, absent & topics.keys())})
+        for names, absent, (record, _) in zip(wanted, missing, streams, strict=True)
+    ]
     partitions = [Partition(name, number) for name, topic in topics.items() for number in range(topic.partitions)]
     earliest, latest, newest = await asyncio.gather(
         brokers.earliest(partitions), brokers.latest(partitions), brokers.newest(partitions)
@@ -125,11 +132,13 @@ async def view(
     }
     furthest = sorted(waiting, key=lambda item: (waiting[item], item), reverse=True)
     read = [*furthest[:MOST_TIMES], *(item for item in furthest[MOST_TIMES:] if waiting[item] == 1)]
-    times = await _times(brokers, read, earliest)
+    beyond = waiting.keys() - read
+    times = await _times(brokers, read, topics, earliest, latest)
     return [
         replace(
             item,
             waiting={at: time for at, around in known.items() if (time := around.after) is not None},
+            unread=frozenset(at for at, first in of.items() if (at, first) not in times and (at, first) not in beyond),
             copied={at: time for at, around in known.items() if at in stored and (time := around.before) is not None},
             ended=frozenset(at for at, around in known.items() if around.after is None),
         )
@@ -144,22 +153,37 @@ def taken_before(record: StreamRecord, stored: Offsets) -> set[str]:
 
 
 async def _times(
-    brokers: KafkaAdmin, asked: Sequence[tuple[Partition, int]], earliest: Offsets
+    brokers: KafkaAdmin,
+    asked: Sequence[tuple[Partition, int]],
+    topics: Mapping[str, Topic],
+    earliest: Offsets,
+    end: Offsets,
 ) -> dict[tuple[Partition, int], Around]:
-    """Return the times around these offsets. That of the first record that is retained needs no consumer."""
-    first = await brokers.at_time((at for at, offset in asked if offset == earliest.get(at)), 0)
-    times = {(at, found.offset): Around(None, found.time) for at, found in first.items() if found.time is not None}
+    """Return the times around these offsets. A transaction mark has a time too; only a reader tells it from a record.
+
+    A partition that was read and has nothing but marks is not read again until its end moves.
+
+    :param end: the offsets of the records that come next.
+    """
+    times: dict[tuple[Partition, int], Around] = {}
     turns: list[dict[Partition, int]] = []  # each asks for one offset of a partition
     for at, offset in asked:
-        if (at, offset) not in times:
-            turn = next((turn for turn in turns if at not in turn), None)
-            if turn is None:
-                turns.append(turn := {})
-            turn[at] = offset
+        if offset == earliest.get(at) and brokers.without_records.get(at) == (topics[at.topic].id, offset, end[at]):
+            times[at, offset] = Around(None, None, end[at])
+            continue
+        turn = next((turn for turn in turns if at not in turn), None)
+        if turn is None:
+            turns.append(turn := {})
+        turn[at] = offset
     for turn, found in zip(
         turns, await asyncio.gather(*(brokers.times(turn, earliest, READ_WITHIN) for turn in turns)), strict=True
     ):
-        times |= {(at, turn[at]): around for at, around in found.items()}
+        for at, around in found.items():
+            if around.after is None and (around.end is None or around.end < end[at]):
+                continue  # the reader has met another end than the one that is asked about
+            times[at, turn[at]] = around
+            if around.after is None:
+                brokers.without_records[at] = (topics[at.topic].id, turn[at], end[at])
     return times
 
 

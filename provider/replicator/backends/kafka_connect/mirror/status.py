@@ -206,8 +206,9 @@ def _waits(
         found.append(f"its lag is not known: adminAuthRef may not read {some(source.unreadable)} at the source")
     elif source.untold:
         found.append(f"its lag is not known: the source did not tell the offsets of {some(sorted(source.untold))}")
-    elif lag and not source.waiting:
-        found.append(f"the age of what waits is not known: no record was read within {READ_WITHIN:g} s")
+    elif lag and (source.unread or not source.waiting):
+        of = f" of {some(sorted(map(str, source.unread)))}" if source.unread and source.waiting else ""
+        found.append(f"the age of what waits is not known: no record{of} was read within {READ_WITHIN:g} s")
     elif not source.topics:
         found.append(
             "no topic of the source matches include yet, so nothing is mirrored; topics that the credentials may not "
@@ -256,7 +257,7 @@ def _age(behind: int | None, source: SourceView | None, now: datetime) -> float 
         return None
     if behind == 0:
         return 0.0
-    if not source.waiting:
+    if source.unread or not source.waiting:
         return None
     return max(0.0, round(now.timestamp() - min(source.waiting.values()) / 1000, 3))
 

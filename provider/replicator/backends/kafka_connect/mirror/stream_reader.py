@@ -14,7 +14,13 @@ from replicator.backends.kafka.endpoint import End, kafka_endpoint
 from replicator.backends.kafka.positions import Offsets, Partition
 from replicator.backends.kafka_connect.cluster import ConnectCluster
 from replicator.backends.kafka_connect.deployed import DeployedStream, differing
-from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterClients, look, rebuilt
+from replicator.backends.kafka_connect.mirror.cluster_identity import (
+    Clients,
+    ClusterClients,
+    RespondingClients,
+    look,
+    rebuilt,
+)
 from replicator.backends.kafka_connect.mirror.connectors import build, option_of
 from replicator.backends.kafka_connect.mirror.copies import Copies, look_at_copies
 from replicator.backends.kafka_connect.mirror.group_sync import group_findings
@@ -48,6 +54,7 @@ class StreamReader:
     def __init__(self, cluster: ConnectCluster, ends: ClusterClients, aliases: Mapping[str, str]) -> None:
         self._cluster = cluster
         self._ends = ends
+        self._responding = RespondingClients(ends)
         self._aliases = aliases
 
     def outline(self, deployed: DeployedStream, error: ReplicatorError | None = None) -> Description:
@@ -65,15 +72,15 @@ class StreamReader:
         now = datetime.now(UTC)
         asked, others, _ = await asyncio.gather(  # at once, since a cluster that is down takes long to say nothing
             asyncio.gather(*(self._positions_or_error(deployed.record.stream) for deployed in streams)),
-            asyncio.gather(*(self.rebuilt(deployed.record) for deployed in streams)),
+            asyncio.gather(*(self._rebuilt(self._responding, deployed.record) for deployed in streams)),
             self._look_ahead(streams),
         )
         answered = list(zip(streams, asked, others, strict=True))
         there = [(deployed, stored, other) for deployed, stored, other in answered if isinstance(stored, Mapping)]
         held_there, stored_there = [deployed for deployed, *_ in there], [stored for _, stored, _ in there]
-        sources = await self.sources(held_there, stored_there)
+        sources = await self.sources(held_there, stored_there, self._responding)
         copies, findings = await asyncio.gather(
-            self._copies(held_there, stored_there, sources), group_findings(self._ends, held_there)
+            self._copies(held_there, stored_there, sources), group_findings(self._responding, held_there)
         )
         return [
             Description(
@@ -108,14 +115,20 @@ class StreamReader:
         except (EngineRefused, EngineUnavailable) as error:
             return error
 
-    async def sources(self, streams: Sequence[DeployedStream], stored: Sequence[Offsets]) -> list[SourceView | Unseen]:
-        """Return what the sources' brokers say, asked once a source; or why one cannot be seen from here."""
+    async def sources(
+        self, streams: Sequence[DeployedStream], stored: Sequence[Offsets], clients: Clients | None = None
+    ) -> list[SourceView | Unseen]:
+        """Return what the sources' brokers say, asked once a source; or why one cannot be seen from here.
+
+        :param clients: of the sources, where not all of them are asked.
+        """
         found: dict[int, SourceView | Unseen] = {}
+        ends = clients or self._ends
 
         async def one(indices: Sequence[int]) -> None:
             views: Sequence[SourceView | Unseen]
             try:
-                brokers = await self._ends.brokers(streams[indices[0]].record.stream, "source")
+                brokers = await ends.brokers(streams[indices[0]].record.stream, "source")
                 views = await view(brokers, [(streams[index].record, stored[index]) for index in indices])
             except ReplicatorError as error:
                 views = [await self._unseen(streams[index], "source", error) for index in indices]
@@ -134,7 +147,7 @@ class StreamReader:
             asked = [(index, source) for index in indices if isinstance(source := sources[index], SourceView)]
             copies: Sequence[Copies | Unseen]
             try:
-                brokers = await self._ends.brokers(streams[indices[0]].record.stream, "destination")
+                brokers = await self._responding.brokers(streams[indices[0]].record.stream, "destination")
                 items = [(streams[index].record, stored[index], source) for index, source in asked]
                 of = [await self._ends.brokers(streams[index].record.stream, "source") for index, _ in asked]
                 copies = await look_at_copies(brokers, items, of)
@@ -162,14 +175,17 @@ class StreamReader:
 
     async def rebuilt(self, record: StreamRecord) -> str | None:
         """Return what is wrong where another cluster answers at an end's address; `None` where none is seen."""
-        return rebuilt(record, await look(self._ends, record.stream))
+        return await self._rebuilt(self._ends, record)
+
+    async def _rebuilt(self, ends: Clients, record: StreamRecord) -> str | None:
+        return rebuilt(record, await look(ends, record.stream))
 
     async def _look_ahead(self, streams: Sequence[DeployedStream]) -> None:
         """Ask for the topics of the sources while positions are read, so that they are known when these are."""
 
         async def one(deployed: DeployedStream) -> None:
             with suppress(ReplicatorError):  # it comes again
-                await (await self._ends.brokers(deployed.record.stream, "source")).topics()
+                await (await self._responding.brokers(deployed.record.stream, "source")).topics()
 
         await asyncio.gather(*(one(streams[index]) for index, *_ in _by_end(streams, "source")))
 
