@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from replicator.backends.shared.ownership import may_remove, settle_owner
+from replicator.backends.shared.replay_keys import refuse_reuse
 from replicator.backends.shared.reservations import Reservations
 from replicator.capabilities import MEMORY, No
 from replicator.errors import (
     InvalidStream,
-    ReplayKeyReused,
     ReplayNotFound,
     ReplayNotRetained,
     ReplicatorError,
@@ -147,12 +147,7 @@ class MemoryReplicator:
     ) -> ReplayProgress:
         record = self._record(name)
         if (known := record.replays.get(key)) is not None:
-            if known.start != start or known.target != target:
-                raise ReplayKeyReused(
-                    f"key {key!r} was used for a replay from {_words(known.start)}",
-                    stream=name,
-                    fix="use another idempotencyKey for another replay",
-                )
+            refuse_reuse(known, start, method, target)
             return known
         plan = await self.plan_replay(name, start, method=method, target=target)
         self._settle(record)

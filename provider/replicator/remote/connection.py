@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from replicator.backoff import Backoff
 from replicator.errors import AgentUnreachable, EngineUnavailable
 from replicator.http_unix import BrokenError, ConnectError, Response, Transport, UnixTransport
 from replicator.remote.address import Address, SshAddress, parse_address
@@ -83,7 +84,7 @@ class Connection:
             "Content-Type": "application/json",
         }
         now = asyncio.get_running_loop().time
-        pause, last_start, broken = _FIRST_PAUSE, None, False
+        backoff, last_start, broken = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), None, False
         while True:
             try:
                 # A turn first: the time of the calls before it is not the time of this one.
@@ -101,7 +102,7 @@ class Connection:
                 last_start = last_start or now() + RETRY_FOR.total_seconds()
                 broken = broken or isinstance(error, BrokenError)
                 shared.protocol = PROTOCOL  # the agent may be upgraded when it is back
-                if now() + pause > last_start or not _may_pass(error, shared.answered):
+                if now() + backoff.delay > last_start or not _may_pass(error, shared.answered):
                     failure = self._explain(error)
                     failure.unfinished = broken
                     raise failure from error
@@ -114,8 +115,7 @@ class Connection:
             else:
                 shared.answered = True
                 return reply
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(backoff.grow())
 
     async def aclose(self) -> None:
         """Give back the connections of the running event loop; the last user closes them."""

@@ -22,7 +22,8 @@ from replicator.backends.kafka_connect.record import (
     refuse_unfinished,
 )
 from replicator.backends.kafka_connect.stream_store import StreamStore
-from replicator.errors import ReplayKeyReused, ReplayNotFound, ReplayRefused, ReplicatorError
+from replicator.backends.shared.replay_keys import refuse_reuse
+from replicator.errors import ReplayNotFound, ReplayRefused, ReplicatorError
 from replicator.model import Checkpoint, DesiredState
 from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
 
@@ -46,12 +47,8 @@ class ReplayExecutor:
         known = deployed.record.replay_record(key)
         if known is None:
             deployed = await self._begin(deployed, start, key, method, target)
-        elif not known.began_at(start) or known.progress.target != target:
-            raise ReplayKeyReused(
-                f"key {key!r} was used for a replay from {known.progress.start.wire()}",
-                stream=deployed.name,
-                fix="use another idempotencyKey for another replay",
-            )
+        else:
+            refuse_reuse(known.progress, start, method, target, began_there=known.began_at(start))
         return await self.progress(await self._go_on(deployed, key), key)
 
     async def progress(self, deployed: DeployedStream, key: str) -> ReplayProgress:

@@ -41,6 +41,11 @@ class SingleFlight(Generic[T]):
             self._answer = asyncio.create_task(self._whole(), context=Context())  # all callers share it
         return await asyncio.shield(self._answer)
 
+    async def settled(self) -> None:
+        """Wait until no question is open."""
+        if self._answer is not None:
+            await asyncio.wait([self._answer])
+
     def forget(self) -> None:
         """Discard the last answer, so that the next caller asks again."""
         self._answer = None

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+from replicator.backends.shared.single_flight import SingleFlight
 from replicator.backends.sqlite import wal
 from replicator.backends.sqlite.database import DatabaseError
 from replicator.backends.sqlite.litestream import (
@@ -26,10 +27,12 @@ from replicator.backends.sqlite.positions import transaction_file
 from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3Credentials
 from replicator.backends.sqlite.traffic import Traffic
 from replicator.backends.sqlite.uploads import Arrivals, Upload, newest_upload, next_file, next_upload
+from replicator.backoff import Backoff
 
 _POLL = 0.05
 _LONGEST_POLL = 1.0
-_ASK_WITHIN = 2.0  # seconds
+ASK_WITHIN = 2.0
+"""Seconds that an answer of the process may take, for a look that is repeated."""
 _WATCH_EVERY = 1.0  # seconds; as often as the engine looks
 _TAKE_WITHIN = 10.0  # seconds; to take a large WAL is more than to answer
 _ENDLESS = 7 * 86_400.0  # seconds; what moves no data is ended before
@@ -174,22 +177,18 @@ class DaemonProcess:
         self.taking: asyncio.Task[None] | None = None
         self.watching: asyncio.Task[None] | None = None
         self._listed: dict[Path, ListedDatabase] = {}
-        self._asking: asyncio.Task[dict[Path, ListedDatabase]] | None = None
-        self._asked = 0.0
+        self._listing = SingleFlight(self._list, 0.0)
 
-    async def listing(self, timeout: float, *, max_age: float = 0.0) -> dict[Path, ListedDatabase]:
-        """What the process says of its databases; what it said last, while it waits for a store; else nothing.
+    async def listing(self, max_age: float = 0.0) -> dict[Path, ListedDatabase]:
+        """Return what the process says of its databases; its last answer while it waits for a store; else nothing.
 
-        :param max_age: seconds; everybody who takes such an old answer shares one.
+        :param max_age: seconds; all callers who accept such an old answer share one.
         """
-        now = asyncio.get_running_loop().time()
-        if self._asking is None or now - self._asked > max_age:
-            self._asked, self._asking = now, asyncio.create_task(self._list(timeout))
-        return await asyncio.shield(self._asking)
+        return await self._listing.get(max_age)
 
-    async def _list(self, timeout: float) -> dict[Path, ListedDatabase]:
+    async def _list(self) -> dict[Path, ListedDatabase]:
         try:
-            self._listed = {item.path: item for item in await self.control.list_databases(timeout=timeout)}
+            self._listed = {item.path: item for item in await self.control.list_databases(timeout=ASK_WITHIN)}
         except EngineTimeout:
             return self._listed
         except EngineError:
@@ -201,7 +200,7 @@ class DaemonProcess:
         while True:
             await asyncio.sleep(_WATCH_EVERY)
             with suppress(EngineError):
-                found = await self.control.sync_status(timeout=_ASK_WITHIN)
+                found = await self.control.sync_status(timeout=ASK_WITHIN)
                 for job in self.jobs.values():
                     activity, looks = found.get(job.database), self.looks.get(job.name)
                     if activity and looks and (look := whole_look(activity)):
@@ -229,7 +228,7 @@ class DaemonProcess:
         if await asyncio.to_thread(wal.newest_size, job.database) > _LARGE:
             return self.moves()
         try:
-            replicated = (await self.control.progress(job.database, timeout=_ASK_WITHIN)).replicated_txid
+            replicated = (await self.control.progress(job.database, timeout=ASK_WITHIN)).replicated_txid
         except EngineTimeout:  # it takes a large transaction from the WAL
             return self.moves()
         except EngineError:
@@ -237,7 +236,7 @@ class DaemonProcess:
         waiting = await asyncio.to_thread(next_file, job.database, replicated)
         return arrivals is not None and arrivals.get_on(replicated, waiting, self.moves(), quiet_for)
 
-    async def progress(self, job: ReplicationJob, *, timeout: float = _ASK_WITHIN) -> Synced:
+    async def progress(self, job: ReplicationJob, *, timeout: float = ASK_WITHIN) -> Synced:
         """How far the uploads are; takes what is in the WAL, unless the last transaction file is large.
 
         The engine reads that file whole whenever it is asked, which for gigabytes takes longer than an answer may. Then
@@ -270,7 +269,7 @@ class DaemonProcess:
 
     async def uploaded(self, job: ReplicationJob, *, timeout: float) -> bool:
         """Wait until all that is committed now is at the destination; False if it is not within `timeout` seconds."""
-        deadline, pause = asyncio.get_running_loop().time() + timeout, _POLL
+        deadline, backoff = asyncio.get_running_loop().time() + timeout, Backoff(_POLL, _LONGEST_POLL, factor=1.2)
         target = (await self.progress(job, timeout=_TAKE_WITHIN)).txid
         while True:
             reached = (await self.progress(job, timeout=_TAKE_WITHIN)).replicated_txid
@@ -278,8 +277,7 @@ class DaemonProcess:
                 return True
             if asyncio.get_running_loop().time() > deadline:
                 return False
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.2, _LONGEST_POLL)
+            await asyncio.sleep(backoff.grow())
 
     async def take(self, job: ReplicationJob, *, within: float, reached: bool) -> None:
         """Wait until the engine has read the WAL and keeps it from being restarted. The caller holds it until then.
@@ -343,6 +341,5 @@ class DaemonProcess:
             await self.process.stop()
         finally:
             await self.held.release()
-            if self._asking is not None:
-                await asyncio.wait([self._asking])  # the end of the process is an answer
+            await self._listing.settled()  # the end of the process is an answer
             await self.control.aclose()

@@ -30,7 +30,7 @@ from replicator.backends.sqlite.places import (
 )
 from replicator.backends.sqlite.policy import Policies
 from replicator.backends.sqlite.record import FileId, Phase, Store, StreamRecord, unreadable_record
-from replicator.backends.sqlite.status import ASK_WITHIN, Answer, ask, status_of
+from replicator.backends.sqlite.status import Answer, ask, status_of
 from replicator.backends.sqlite.stream_manager import StreamManager, engine_settings
 from replicator.backends.sqlite.targets import check_target, target_path
 from replicator.errors import Category, EngineUnavailable, RecordUnreadable, ReplicatorError
@@ -366,7 +366,7 @@ class SqliteDriver:
         moving_now = {record.name for record in records if self._manager.daemons.moving(record.name)}
         made_now = set(self._upserts)
         daemons = {id(daemon): daemon for record in records if (daemon := self._manager.daemons.of(record.name))}
-        listings = await asyncio.gather(*(daemon.listing(ASK_WITHIN) for daemon in daemons.values()))
+        listings = await asyncio.gather(*(daemon.listing() for daemon in daemons.values()))
         listed = dict(zip(daemons, listings, strict=True))
         gate = asyncio.Semaphore(_ASK_AT_ONCE)
 

@@ -7,6 +7,8 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
+from replicator.backoff import Backoff
+
 _HOUR = 3600.0
 _LONGEST_DELAY = 30.0
 
@@ -31,14 +33,14 @@ class Health:
     by_person: bool = False
     retry_at: float = 0.0
     attached_at: float | None = None
-    _delay: float = 1.0
+    _backoff: Backoff = field(default_factory=lambda: Backoff(1.0, _LONGEST_DELAY))
     _answers_since: float | None = None
     _failures: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
 
     def well(self) -> None:
         """It replicates."""
-        self.error, self.stalled, self.by_person, self._delay = None, None, False, 1.0
-        self._answers_since = None
+        self.error, self.stalled, self.by_person, self._answers_since = None, None, False, None
+        self._backoff.reset()
 
     def attached(self) -> None:
         """It was taken up just now."""
@@ -52,17 +54,15 @@ class Health:
         if text != self.error:
             _log.warning("stream %s: failed: %s", self.name, text)
         self.error, self.by_person = text, by_person
-        delay = self._delay
-        self._note(text)
-        if passing:
-            self._delay = delay
+        self._note(text, passing=passing)
 
     def flows(self) -> None:
         """Its uploads arrive."""
         if self.stalled is not None:
             _log.info("stream %s: uploads again", self.name)
         if self.stalled is not None or self._answers_since is not None:
-            self.stalled, self._answers_since, self._delay = None, None, 1.0
+            self.stalled, self._answers_since = None, None
+            self._backoff.reset()
 
     def answers(self) -> None:
         """Nothing is uploaded, though the store answers. That is a failure, of which the engine says nothing."""
@@ -83,11 +83,10 @@ class Health:
         self.stalled, self._answers_since = text, None
         self._note(text)
 
-    def _note(self, text: str) -> None:
+    def _note(self, text: str, *, passing: bool = False) -> None:
         self.last_error = text
         self._failures.append(time.monotonic())
-        self.retry_at = time.monotonic() + self._delay
-        self._delay = min(self._delay * 2, _LONGEST_DELAY)
+        self.retry_at = time.monotonic() + (self._backoff.delay if passing else self._backoff.grow())
 
     @property
     def errors_last_hour(self) -> int:

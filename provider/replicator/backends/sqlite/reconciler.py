@@ -23,7 +23,7 @@ from replicator.backends.sqlite.positions import position_at
 from replicator.backends.sqlite.record import FileId, Phase, Store, StreamRecord
 from replicator.backends.sqlite.replica import ReplicaError, S3Location
 from replicator.backends.sqlite.reserved import SqliteReservations
-from replicator.backends.sqlite.status import ASK_WITHIN, age_of, stale_after
+from replicator.backends.sqlite.status import age_of, stale_after
 from replicator.backends.sqlite.tombstones import Tombstones
 from replicator.capabilities import LITESTREAM as CAPABILITIES
 from replicator.errors import (
@@ -225,7 +225,7 @@ class Reconciler:
     async def _look_at_uploads(self, record: StreamRecord, daemon: DaemonProcess, health: Health) -> None:
         """Where nothing was uploaded for too long, ask why. To ask is to try, before the engine would by itself."""
         path = source_path(record.stream)
-        listed = (await daemon.listing(ASK_WITHIN, max_age=_LISTING_AGE)).get(path)
+        listed = (await daemon.listing(_LISTING_AGE)).get(path)
         limit = stale_after(record.stream.checkpoint_interval)
         age = age_of(listed, datetime.now(UTC))
         fresh = age is not None and age <= limit

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from replicator.backends.shared.replay_keys import refuse_reuse
 from replicator.backends.sqlite import copies, litestream_errors
 from replicator.backends.sqlite.litestream import CommandLine, EngineError, LtxFile
 from replicator.backends.sqlite.places import source_path
@@ -25,7 +26,6 @@ from replicator.capabilities import LITESTREAM as CAPABILITIES
 from replicator.capabilities import No
 from replicator.errors import (
     InvalidStream,
-    ReplayKeyReused,
     ReplayNotFound,
     ReplayNotRetained,
     ReplayRefused,
@@ -235,15 +235,8 @@ def known(
     :param target: as `targets.target_path` gives it.
     """
     replay = record.replays.get(key)
-    if replay is None:
-        return None
-    if replay.start != start or method not in (ReplayMethod.AUTO, replay.method) or replay.target != target:
-        raise ReplayKeyReused(
-            f"key {key!r} was used for another replay, started {replay.started_at:%Y-%m-%dT%H:%M:%SZ}",
-            stream=record.name,
-            property="idempotencyKey",
-            fix="use another key for another replay",
-        )
+    if replay is not None:
+        refuse_reuse(replay, start, method, target)
     return replay
 
 

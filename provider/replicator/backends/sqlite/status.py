@@ -15,9 +15,6 @@ from replicator.backends.sqlite.record import Phase, StreamRecord
 from replicator.backends.sqlite.uploads import Upload
 from replicator.model import Checkpoint, StreamState, StreamStatus, format_time
 
-ASK_WITHIN = 2.0
-"""Seconds that a process has for an answer."""
-
 _DEFAULT_INTERVAL = timedelta(seconds=1)
 _RESOLUTION = timedelta(seconds=1)
 """How much too low a lag may be, as the table of capabilities states it: the engine looks each second."""
@@ -46,7 +43,7 @@ async def ask(daemon: DaemonProcess, job: ReplicationJob, listed: ListedDatabase
     if daemon.copy is not None:
         return Answer(upload=await daemon.upload(job, None), gets_on=True)
     try:
-        synced = await daemon.progress(job, timeout=ASK_WITHIN)
+        synced = await daemon.progress(job)
     except EngineTimeout:  # it takes a large transaction from the WAL
         return Answer(listed, gets_on=daemon.moves())
     except EngineError as error:
