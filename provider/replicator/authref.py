@@ -285,41 +285,22 @@ def _decoded(raw: bytes) -> str | None:
 
 
 def _entries(raw: bytes) -> dict[str, str] | None:
-    """None rather than an exception: the decoders' exceptions carry the whole content."""
+    """None rather than an exception: the decoders' exceptions carry the whole content.
+
+    Kafka's FileConfigProvider reads the same file as java.util.Properties.
+    """
+    import javaproperties
+
     try:
         text = raw.decode("utf-8-sig")
-        if not text.lstrip().startswith("{"):
-            return dict(_properties(text))
-        data = json.loads(text)
+        if text.lstrip().startswith("{"):
+            data = json.loads(text)
+        else:
+            data = javaproperties.loads(text)
+            "".join(data.values()).encode()  # raises where half of a surrogate pair is escaped
     except (ValueError, RecursionError):
         return None
     return {key: value for key, value in data.items() if isinstance(value, str)}
-
-
-_LINE = re.compile(r"[ \t\f]*(?:[#!][^\r\n]*|(?P<entry>(?:\\(?:\r\n|[\s\S])|[^\\\r\n])+\\?))?(?:\r\n|[\r\n]|\Z)")
-_CONTINUED = re.compile(r"(\\[^\r\n])|\\(?:\r\n|[\r\n]|\Z)[ \t\f]*")
-_PAIR = re.compile(r"((?:\\.|[^\\=: \t\f])*)[ \t\f]*[=:]?[ \t\f]*(.*)", re.DOTALL)
-_ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
-_SHORT_ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
-
-
-def _properties(text: str) -> Iterator[tuple[str, str]]:
-    """What java.util.Properties reads, since Kafka's FileConfigProvider resolves the same file with it."""
-    for line in _LINE.finditer(text):
-        if line["entry"] and (pair := _PAIR.fullmatch(_CONTINUED.sub(lambda match: match[1] or "", line["entry"]))):
-            yield _unescape(pair[1]), _unescape(pair[2])
-
-
-def _unescape(text: str) -> str:
-    def one(match: re.Match[str]) -> str:
-        if match[1]:
-            return chr(int(match[1], 16))
-        if match[2] == "u":
-            raise ValueError
-        return _SHORT_ESCAPES.get(match[2], match[2])
-
-    units = _ESCAPE.sub(one, text)
-    return units.encode("utf-16", "surrogatepass").decode("utf-16")  # joins the two halves of an escaped pair
 
 
 _SCHEMES: dict[str, _Scheme] = {
