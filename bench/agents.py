@@ -23,7 +23,8 @@ from replicator.remote.client import RemoteReplicator
 
 from bench.goals import GOALS
 from bench.measure import Result, in_turn, judge
-from tests.engines import find_engine, make_database, wait_until
+from tests.engines import find_engine, make_database
+from tests.waiting import wait_until
 
 AT_ONCE = 8
 _LIMIT = 60.0  # seconds for one call

@@ -17,7 +17,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,20 +68,6 @@ def free_ports(count: int) -> list[int]:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         return [probe.getsockname()[1] for probe in probes]
-
-
-def wait_until(
-    condition: Callable[[], object], *, timeout: float = 10.0, interval: float = 0.02, what: str = "condition"
-) -> None:
-    """Poll `condition` each `interval` seconds until it is true.
-
-    Raises TimeoutError after `timeout` seconds.
-    """
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not true after {timeout:g} s")
-        time.sleep(interval)
 
 
 class S3Server:

@@ -22,7 +22,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from tests.engines import wait_until
+from tests.waiting import wait_until
 from tools.kafka.cluster import SCRAM
 from tools.kafka.pair import Side
 

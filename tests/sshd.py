@@ -21,7 +21,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.engines import EngineMissing, EngineNotReady, free_ports, wait_until
+from tests.engines import EngineMissing, EngineNotReady, free_ports
+from tests.waiting import wait_until
 
 OURS = Path(__file__).resolve().parents[1] / "provider"
 """Where this version of the package is."""

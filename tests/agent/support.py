@@ -25,7 +25,8 @@ from replicator.cli import main
 from replicator.model import Stream, StreamState, StreamStatus
 from replicator.remote.client import RemoteReplicator
 
-from tests.engines import add_rows, find_engine, make_database, wait_until
+from tests.engines import add_rows, find_engine, make_database
+from tests.waiting import wait_until
 
 COMMAND = str(Path(sys.executable).with_name("replicator"))
 

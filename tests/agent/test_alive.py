@@ -20,7 +20,8 @@ from replicator.errors import AgentFault, InvalidConfig
 from replicator.remote.server import LOOK_EVERY
 
 from tests.agent.support import Host, call, caught_up, command
-from tests.engines import make_database, wait_until
+from tests.engines import make_database
+from tests.waiting import wait_until
 
 HALF_HEAD = b"GET /v1/litestream/streams HTTP/1.1\r\nHost: "
 HALF_BODY = b"PUT /v1/litestream/streams HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n{"

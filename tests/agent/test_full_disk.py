@@ -14,8 +14,8 @@ from replicator.errors import ReplicatorError, SourceFull
 from replicator.model import StreamState
 
 from tests.agent.support import Host, caught_up, host
-from tests.backends.sqlite.agents import until
 from tests.engines import add_rows, make_database
+from tests.waiting import until
 
 pytestmark = pytest.mark.engine
 FULL_DISK = str(Path(__file__).parents[1] / "full_disk.py")

@@ -17,7 +17,8 @@ from replicator.model import Checkpoint, Stream, StreamState
 from replicator.replicator import Finding, Severity
 
 from tests.agent.support import Host, caught_up, command
-from tests.engines import add_rows, make_database, wait_until
+from tests.engines import add_rows, make_database
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
 

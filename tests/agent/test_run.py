@@ -30,7 +30,8 @@ from replicator.model import StreamState
 from replicator.remote.server import build_app
 
 from tests.agent.support import Host, caught_up, command, restart_wal
-from tests.engines import add_rows, free_ports, make_database, wait_until
+from tests.engines import add_rows, free_ports, make_database
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
 

@@ -26,7 +26,7 @@ from replicator.agent.supervisor import (
     SupervisorError,
 )
 
-from tests.engines import wait_until
+from tests.waiting import wait_until
 
 QUICK = Restarts(first=0.05, most=0.2, healthy_after=5.0)
 FOREVER = "import time, sys\nprint('up', flush=True)\nwhile True: time.sleep(60)"

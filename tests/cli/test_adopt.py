@@ -15,7 +15,8 @@ import pytest
 from replicator.backends.sqlite.database import content_hash
 
 from tests.agent.support import Host, call, caught_up
-from tests.engines import add_rows, find_engine, make_database, wait_until
+from tests.engines import add_rows, find_engine, make_database
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
 

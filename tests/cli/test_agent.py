@@ -12,7 +12,7 @@ import pytest
 from replicator.agent.state import StateFolder
 
 from tests.agent.support import COMMAND, Host, call, command
-from tests.engines import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
 

@@ -13,7 +13,8 @@ from replicator.cli.status import _cells, _show
 from replicator.model import Checkpoint, StreamState, StreamStatus, format_size
 
 from tests.agent.support import Host, call, caught_up
-from tests.engines import add_rows, make_database, wait_until
+from tests.engines import add_rows, make_database
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
 

@@ -32,10 +32,11 @@ from replicator.model import Checkpoint, Owner, Stream, StreamState, WaitFor, to
 from replicator.remote.server import build_app
 from replicator.replicator import ReplayMethod, Replicator
 
-from tests.backends.sqlite.agents import Agent, until
+from tests.backends.sqlite.agents import Agent
 from tests.contract.endpoints import Files, Places, Topics, Touch
 from tests.kafka import unique
 from tests.remote.support import connected, serving
+from tests.waiting import until
 from tools.kafka.cluster import Worker
 from tools.kafka.pair import Pair
 

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 
 from tests.agent.support import command
-from tests.e2e.memory import until
 from tests.kafka import Patient, Record, consume, make_topic, plain, produce
 from tests.pulumi import Project
+from tests.waiting import wait_until
 from tools.kafka.pair import Pair, Side
 
 REGION, OTHER = "us-east", "us-west"
@@ -119,7 +119,7 @@ class World:
             found.update(self.status(name))
             return (found["state"], found["lagEvents"]) == ("running", 0)
 
-        until(reached, f"{name} is caught up", 40)
+        wait_until(reached, f"{name} is caught up", timeout=40)
         return found
 
     # --- the data ----------------------------------------------------------------------------------------------------
@@ -145,4 +145,6 @@ class World:
 
 def arrives(bootstrap: str, topic: str, records: Sequence[Record]) -> None:
     """Wait until a topic has these records, and no others."""
-    until(lambda: consume(plain(bootstrap), topic) == list(records), f"{topic} has {len(records)} records", 30)
+    wait_until(
+        lambda: consume(plain(bootstrap), topic) == list(records), f"{topic} has {len(records)} records", timeout=30
+    )

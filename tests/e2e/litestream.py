@@ -20,9 +20,9 @@ from replicator.replicator import Description
 
 from tests.agent.support import Host, command
 from tests.agent.support import host as make_host
-from tests.e2e.memory import until
 from tests.engines import S3Server, find_engine, make_database
 from tests.pulumi import Project
+from tests.waiting import wait_until
 
 BUCKET = "replicas"
 T = TypeVar("T")
@@ -144,7 +144,7 @@ class World:
             status = self.status(name)
             return status.state is StreamState.RUNNING and status.lag_events == 0
 
-        until(reached, f"{name} is caught up", 40)
+        wait_until(reached, f"{name} is caught up", timeout=40)
         return status
 
     # --- the data ----------------------------------------------------------------------------------------------------

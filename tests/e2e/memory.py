@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,11 +103,3 @@ def serving(command: Sequence[str] = SERVE, arguments: Sequence[str] = ()) -> It
                 process.kill()
                 process.wait()
             process.stdout.close()
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
-    """Poll until the condition holds; fail the test where it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)

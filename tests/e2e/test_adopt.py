@@ -17,9 +17,9 @@ from replicator.backends.sqlite.replica import S3Credentials, engine_environment
 from tests.agent.support import command
 from tests.e2e.conftest import Make
 from tests.e2e.litestream import BUCKET, World
-from tests.e2e.memory import until
 from tests.engines import add_rows, find_engine
 from tests.pulumi import SCRIPTS
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -52,12 +52,12 @@ def test_a_stack_takes_over_what_a_service_has_replicated(here: World, make_proj
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: here.keys("old/theirs"), "the service replicates")
+        wait_until(lambda: here.keys("old/theirs"), "the service replicates")
         add_rows(database, 10)
     finally:
         service.terminate()  # a last upload, and the end
         service.wait(30)
-    until(lambda: _is_still(here), "a busy store lists the last upload")
+    wait_until(lambda: _is_still(here), "a busy store lists the last upload")
     old, last = here.content("theirs"), max(map(_transaction, here.keys("old/theirs")))
     assert restored(here, tmp_path / "before.db", last) == old
     add_rows(database, 10)

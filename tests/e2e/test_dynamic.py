@@ -11,10 +11,11 @@ import pytest
 from replicator.model import token_digest
 
 from tests.e2e.conftest import Make
-from tests.e2e.memory import Memory, until
+from tests.e2e.memory import Memory
 from tests.e2e.programs import DYNAMIC, Dynamic, stream
 from tests.e2e.test_life_cycle import live
 from tests.pulumi import SCRIPTS, Project
+from tests.waiting import wait_until
 
 TYPE = "pulumi-python:dynamic/replicator:Stream"
 SECRET = "env://KANARIE_*"
@@ -221,7 +222,7 @@ def test_replay(make: Make, memory: Memory) -> None:
     write(project)
     project.up("--skip-preview")
     name = project.resources()["main"]["inputs"]["name"]
-    until(lambda: (memory.status(name).events_replicated or 0) >= 5, "five events")
+    wait_until(lambda: (memory.status(name).events_replicated or 0) >= 5, "five events")
 
     write(project, REPLAY.format(lsn="0", key="first"))
     effects = memory.effects()

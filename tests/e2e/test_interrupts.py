@@ -13,9 +13,10 @@ import pytest
 from replicator.model import StreamState, token_digest
 
 from tests.e2e.conftest import Make
-from tests.e2e.memory import SERVE_BEHIND, Memory, serving, until
+from tests.e2e.memory import SERVE_BEHIND, Memory, serving
 from tests.e2e.programs import stream, yaml_program
 from tests.pulumi import Project, is_running, kill_plugins, plugins_of
+from tests.waiting import wait_until
 
 SLOW = 1.2  # seconds before the backend does anything
 UP = ("up", "--skip-preview")
@@ -39,7 +40,7 @@ def start_change(project: Project, memory: Memory) -> subprocess.Popen[str]:
     """Begin an `up`, and return when the backend was asked for the change."""
     before = memory.calls()["upsert_stream"]
     process = project.start(*UP)
-    until(lambda: memory.calls()["upsert_stream"] > before, "the backend was asked")
+    wait_until(lambda: memory.calls()["upsert_stream"] > before, "the backend was asked")
     return process
 
 
@@ -70,7 +71,7 @@ def test_plugin_killed_in_create_then_cli_killed_in_update(slow: Memory, make_pr
     text = finish(process)
     assert process.returncode == 1, text
     assert "main" not in project.resources()
-    until(lambda: [name for name in slow.names() if "killed" in name], "the backend went on")
+    wait_until(lambda: [name for name in slow.names() if "killed" in name], "the backend went on")
 
     project.up("--skip-preview")
     name = project.resources()["main"]["inputs"]["name"]
@@ -82,7 +83,7 @@ def test_plugin_killed_in_create_then_cli_killed_in_update(slow: Memory, make_pr
     assert plugins
     process.kill()
     finish(process)
-    until(lambda: not [plugin for plugin in plugins if is_running(plugin)], "the plugins have ended", 5)
+    wait_until(lambda: not [plugin for plugin in plugins if is_running(plugin)], "the plugins have ended", timeout=5)
     project.run("cancel", "--yes", "--stack", project.stack)
     project.up("--skip-preview")
     found = slow.find(name)
@@ -99,7 +100,7 @@ def test_a_lost_create_is_adopted_with_the_same_data_only(slow: Memory, make_pro
     kill_plugins(process.pid)
     finish(process)
     assert "main" not in project.resources()
-    until(lambda: "lost-answer" in slow.names(), "the backend went on")
+    wait_until(lambda: "lost-answer" in slow.names(), "the backend went on")
     made = slow.find("lost-answer")
 
     other = {"kind": "postgres", "uri": "postgres://db.example/other"}
@@ -164,7 +165,7 @@ def kill_plugins_at(call: str, project: Project, memory: Memory, *words: str) ->
     """Run an operation, and kill its plugins when the backend gets a call."""
     before = memory.calls()[call]
     process = project.start(*words)
-    until(lambda: memory.calls()[call] > before, f"{call} came")
+    wait_until(lambda: memory.calls()[call] > before, f"{call} came")
     kill_plugins(process.pid)
     text = finish(process)
     assert process.returncode == 1, text
@@ -190,7 +191,7 @@ def test_waits_end_on_time_out_and_interrupt(tmp_path: Path, make_project: Make)
         project.write_yaml(yaml_program(behind.address, {**inputs, "mode": "cdc"}))
         polls = behind.calls()["describe"]
         process = project.start(*UP)
-        until(lambda: behind.calls()["describe"] >= polls + 2, "it waits")
+        wait_until(lambda: behind.calls()["describe"] >= polls + 2, "it waits")
         asked = time.monotonic()
         process.send_signal(signal.SIGINT)
         text = finish(process)

@@ -10,10 +10,10 @@ import pytest
 
 from tests.e2e.conftest import Make
 from tests.e2e.kafka import World, orders
-from tests.e2e.memory import until
 from tests.e2e.test_interrupts import finish
 from tests.kafka import unique
 from tests.pulumi import Project
+from tests.waiting import wait_until
 from tools.kafka.cluster import Worker
 from tools.kafka.pair import Pair
 
@@ -52,7 +52,7 @@ def test_a_worker_that_is_killed_in_an_up_of_ten(here: World, worker: Worker, ma
         here.topic(f"{name}.orders", orders(0, 3))
     declare(here, project, names)
     process = project.start("up", SKIP)
-    until(lambda: len(here.connectors("m-killed")) >= 3, "three are made", 60)
+    wait_until(lambda: len(here.connectors("m-killed")) >= 3, "three are made", timeout=60)
     worker.kill()
     text = finish(process, 120)
     assert process.returncode == 1, text

@@ -16,10 +16,10 @@ from replicator.model import Stream, StreamState
 
 from tests.e2e.conftest import Make
 from tests.e2e.litestream import BUCKET, World, Writer
-from tests.e2e.memory import until
 from tests.e2e.test_interrupts import finish
 from tests.engines import add_rows
 from tests.pulumi import Project, kill_plugins
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -297,13 +297,13 @@ def test_plugin_killed_in_create(here: World, make_project: Make) -> None:
     asked = here.ask(lambda agent: agent.info()).calls["upsert_stream"]
     with here.s3.frozen():
         process = project.start("up", SKIP)
-        until(lambda: here.ask(lambda agent: agent.info()).calls["upsert_stream"] > asked, "the agent was asked")
+        wait_until(lambda: here.ask(lambda agent: agent.info()).calls["upsert_stream"] > asked, "the agent was asked")
         kill_plugins(process.pid)
         text = finish(process)
     assert process.returncode == 1, text
     assert "main" not in project.resources()
-    until(lambda: "killed" in here.names(), "the agent went on by itself")
-    until(lambda: here.status("killed").state is StreamState.RUNNING, "it runs")
+    wait_until(lambda: "killed" in here.names(), "the agent went on by itself")
+    wait_until(lambda: here.status("killed").state is StreamState.RUNNING, "it runs")
     add_rows(database, 3)
 
     project.up(SKIP)
@@ -323,7 +323,7 @@ def test_agent_killed_in_create(goes_on: bool, here: World, make_project: Make) 
     here.write(project, here.inputs(name))
     record = here.host.state / "registry" / "streams" / f"{name}.json"
     process = project.start("up", SKIP)
-    until(record.exists, "the agent has recorded the stream")
+    wait_until(record.exists, "the agent has recorded the stream")
     here.host.end(signal.SIGKILL)
     try:
         text = finish(process)

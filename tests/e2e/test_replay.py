@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tests.e2e.conftest import Make
-from tests.e2e.memory import Memory, serving, until
+from tests.e2e.memory import Memory, serving
 from tests.e2e.programs import invoke, stream, yaml_program
 from tests.e2e.test_interrupts import finish
 from tests.pulumi import Project, kill_plugins
+from tests.waiting import wait_until
 
 
 def write(project: Project, memory: Memory, key: str, lsn: str) -> None:
@@ -23,7 +24,7 @@ def test_replay(memory: Memory, make_project: Make) -> None:
     project.write_yaml(yaml_program(memory.address, stream(project)))
     project.up("--skip-preview")
     name = project.resources()["main"]["inputs"]["name"]
-    until(lambda: (memory.status(name).events_replicated or 0) >= 5, "five events")
+    wait_until(lambda: (memory.status(name).events_replicated or 0) >= 5, "five events")
 
     write(project, memory, "first", "0")
     effects = memory.effects()
@@ -85,7 +86,7 @@ def test_replay_as_a_resource(memory: Memory, make_project: Make) -> None:
     project.write_yaml(yaml_program(memory.address, stream(project)))
     project.up("--skip-preview")
     name = project.resources()["main"]["inputs"]["name"]
-    until(lambda: (memory.status(name).events_replicated or 0) >= 5, "five events")
+    wait_until(lambda: (memory.status(name).events_replicated or 0) >= 5, "five events")
 
     write_run(project, memory, "0", "first")
     effects = memory.effects()
@@ -123,12 +124,12 @@ def test_a_replay_that_a_crash_cut_off_is_joined(make_project: Make) -> None:
         name = project.resources()["main"]["inputs"]["name"]
         write_run(project, memory, "0", "first")
         process = project.start("up", "--skip-preview")
-        until(lambda: memory.calls().get("replay", 0) > 0, "the replay was asked for")
+        wait_until(lambda: memory.calls().get("replay", 0) > 0, "the replay was asked for")
         kill_plugins(process.pid)
         text = finish(process)
         assert process.returncode == 1, text
         assert "rerun" not in project.resources()
-        until(lambda: delivered_again(memory, name) > 0, "the engine went on by itself")
+        wait_until(lambda: delivered_again(memory, name) > 0, "the engine went on by itself")
         before = delivered_again(memory, name)
 
         assert "this replay has begun before and is done; it is joined" in project.preview().text

@@ -14,10 +14,10 @@ from replicator.model import StreamState
 
 from tests.e2e.conftest import Make
 from tests.e2e.litestream import World
-from tests.e2e.memory import until
 from tests.e2e.test_interrupts import finish
 from tests.link import Link, link_to
 from tests.pulumi import Project
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -70,7 +70,7 @@ def test_a_first_copy_shows_how_far_it_is(
     declare(here, link, project, name, {}, **changes)
     running = project.start("up", SKIP)
     try:
-        until(lambda: " of 16." in here.command("status"), "the command shows the upload", 60)
+        wait_until(lambda: " of 16." in here.command("status"), "the command shows the upload", timeout=60)
         assert re.search(f"^{name} +snapshot, .* of 16\\.", here.command("status"), re.MULTILINE)
     finally:
         text = finish(running, 120)

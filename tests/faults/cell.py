@@ -12,8 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +26,7 @@ from replicator.replicator import ReplayProgress
 
 from tests.engines import add_rows, find_engine, make_database
 from tests.faults.processes import is_alive, litestreams
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 APPLICATION = Path(__file__).with_name("application.py")
@@ -62,17 +62,6 @@ class Nursery:
         """End it; the process ids of agents that still lived until now."""
         left, _ = self._process.communicate(timeout=30)
         return [int(pid) for pid in json.loads(left)]
-
-
-async def until(
-    condition: Callable[[], Awaitable[T | None]], what: str, *, within: float = 90.0, every: float = 0.15
-) -> T:
-    """Poll until the condition gives something true, and return that; fail where it does not in time."""
-    deadline = time.monotonic() + within
-    while not (found := await condition()):
-        assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
-        await asyncio.sleep(every)
-    return found
 
 
 class Cell:

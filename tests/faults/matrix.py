@@ -1,68 +1,53 @@
-"""All cells of the matrix, side by side: most of the time they wait for the engine's second."""
+"""Fault matrices: each operation is run once for each place at which a fault can strike, and must converge."""
 
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 
-from tests.faults.cell import Nursery, cell
-from tests.faults.subjects import SUBJECTS, VICTIMS, Effects, run_whole
-
-AT_ONCE = 16
+Cells = dict[str, Callable[[], Awaitable[None]]]
+"""What is run, by the place of the fault in words."""
 
 
-class Matrix:
-    """Runs cells in the order in which they are asked for.
+class Matrix(ABC):
+    """Runs cells in the order in which they are asked for, some at a time.
 
-    :param folder: an empty folder with a short path.
+    :param at_once: how many.
     """
 
-    def __init__(self, folder: Path, nursery: Nursery) -> None:
-        self._folder = folder
-        self._nursery = nursery
-        self._gate = asyncio.Semaphore(AT_ONCE)
-        self._effects: dict[str, asyncio.Task[Effects]] = {}
+    def __init__(self, at_once: int) -> None:
+        self.gate = asyncio.Semaphore(at_once)
         self._failures: dict[tuple[str, str], asyncio.Task[list[str]]] = {}
 
-    def begin(self, victim: str, subject: str) -> None:
-        """Run an operation once for each place at which the victim can be killed."""
-        if subject not in self._effects:
-            self._effects[subject] = asyncio.create_task(self._effects_of(subject))
-        self._failures[victim, subject] = asyncio.create_task(self._failures_of(victim, subject))
+    @abstractmethod
+    async def cells(self, fault: str, subject: str) -> Cells:
+        """Return the cells of one operation and one kind of fault."""
 
-    async def failures(self, victim: str, subject: str) -> list[str]:
-        """The places at which it did not converge, and why."""
-        return await self._failures[victim, subject]
+    def begin(self, fault: str, subject: str) -> None:
+        """Run an operation once for each place of a fault."""
+        self._failures[fault, subject] = asyncio.create_task(self._failures_of(fault, subject))
+
+    async def failures(self, fault: str, subject: str) -> list[str]:
+        """Return the places at which it did not converge, and why."""
+        return await self._failures[fault, subject]
 
     async def aclose(self) -> None:
         """Cancel what still runs."""
-        tasks = [*self._failures.values(), *self._effects.values()]
-        for task in tasks:
+        for task in self._failures.values():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._failures.values(), return_exceptions=True)
 
-    async def _effects_of(self, subject: str) -> Effects:
-        async with self._gate, cell(self._folder / subject, self._nursery) as made:
-            effects = await run_whole(made, SUBJECTS[subject])
-        assert SUBJECTS[subject].effects <= {name for name, _ in effects}, effects
-        return effects
+    async def _failures_of(self, fault: str, subject: str) -> list[str]:
+        cells = await self.cells(fault, subject)
+        assert cells
+        found = await asyncio.gather(*map(self._failure, cells.values()))
+        return [f"{place}: {failure}" for place, failure in zip(cells, found, strict=True) if failure]
 
-    async def _failures_of(self, victim: str, subject: str) -> list[str]:
-        effects = await self._effects[subject]
-        places = VICTIMS[victim].places(effects)
-        assert places, effects
-        found = await asyncio.gather(*(self._failure(victim, subject, *place) for place in places))
-        return [
-            f"{when} {effects[at - 1][0]} ({at} of {len(effects)}): {failure}"
-            for (at, when), failure in zip(places, found, strict=True)
-            if failure
-        ]
-
-    async def _failure(self, victim: str, subject: str, at: int, when: str) -> str | None:
-        async with self._gate:
+    async def _failure(self, run: Callable[[], Awaitable[None]]) -> str | None:
+        async with self.gate:
             try:
-                async with cell(self._folder / f"{subject}-{victim}-{at}-{when}", self._nursery) as made:
-                    await VICTIMS[victim].run(made, SUBJECTS[subject], at, when)
+                await run()
             except Exception as error:
                 return f"{type(error).__name__}: {error}"
             return None

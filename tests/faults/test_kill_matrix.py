@@ -13,10 +13,11 @@ import pytest
 import pytest_asyncio
 from replicator.errors import DestinationInUse
 
-from tests.faults.cell import Nursery, cell, until
-from tests.faults.matrix import Matrix
+from tests.faults.agent_matrix import AgentMatrix
+from tests.faults.cell import Nursery, cell
 from tests.faults.processes import litestreams
 from tests.faults.subjects import SUBJECTS, run_cut_off, run_whole, running
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(600)  # the first one waits for most cells of all
 
@@ -24,10 +25,10 @@ WITHOUT_ENGINE = {"create-copy"}  # a command makes the copy
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def matrix(nursery: Nursery, request: pytest.FixtureRequest) -> AsyncIterator[Matrix]:
+async def matrix(nursery: Nursery, request: pytest.FixtureRequest) -> AsyncIterator[AgentMatrix]:
     """All cells of the tests that were chosen, in their order; they begin together."""
     with tempfile.TemporaryDirectory(prefix="rpl-") as name:
-        made = Matrix(Path(name), nursery)
+        made = AgentMatrix(Path(name), nursery)
         for item in request.session.items:
             if isinstance(item, pytest.Function) and "matrix" in item.fixturenames:
                 made.begin(**item.callspec.params)  # type: ignore[arg-type]
@@ -48,7 +49,7 @@ async def _none_in(folder: Path) -> bool:
         *(("litestream", subject) for subject in SUBJECTS if subject not in WITHOUT_ENGINE),
     ],
 )
-async def test_killed_at_each_effect(victim: str, subject: str, matrix: Matrix) -> None:
+async def test_killed_at_each_effect(victim: str, subject: str, matrix: AgentMatrix) -> None:
     failures = await matrix.failures(victim, subject)
     assert not failures, "\n".join(failures)
 

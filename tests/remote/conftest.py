@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines import wait_until
 from tests.remote.ssh_client import processes, use
 from tests.sshd import Sshd
+from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -32,10 +32,10 @@ from replicator.remote.ssh import command, transport
 from replicator.remote.ssh import process as ssh_process
 from replicator.remote.ssh.command import CONFIG_VARIABLE
 
-from tests.engines import wait_until
 from tests.remote.ssh_client import agent, client_of, folders, now, processes, use
 from tests.remote.support import HINT, STATUS, Recorder, make_stream
 from tests.sshd import OURS, Sshd, sshd
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("configured")]
 

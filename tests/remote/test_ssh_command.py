@@ -12,10 +12,10 @@ import pytest
 from replicator.errors import AgentUnreachable, SshFailed
 
 from tests import releases
-from tests.engines import wait_until
 from tests.remote.ssh_client import agent, client_of, folders, processes, use
 from tests.remote.support import STATUS, Recorder
 from tests.sshd import Sshd, sshd
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("configured")]
 

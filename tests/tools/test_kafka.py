@@ -18,7 +18,7 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AclOperation, AdminClient, ResourceType
 
-from tests.engines import EngineMissing, wait_until
+from tests.engines import EngineMissing
 from tests.kafka import (
     Client,
     Record,
@@ -32,6 +32,7 @@ from tests.kafka import (
     unique,
     wait_running,
 )
+from tests.waiting import wait_until
 from tools.gobuild import BuildError
 from tools.kafka.cluster import SCRAM, Broker, Login, Worker, add_user
 from tools.kafka.jars import NAMES, POMS, checksums, collect, verify

@@ -25,7 +25,8 @@ from typing import IO
 
 from pydantic import TypeAdapter
 
-from tests.engines import EngineNotReady, wait_until
+from tests.engines import EngineNotReady
+from tests.waiting import wait_until
 from tools.kafka.pair import Pair, running_pair
 from tools.kafka.process import find_jars, find_java
 

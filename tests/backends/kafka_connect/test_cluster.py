@@ -20,8 +20,8 @@ from replicator.errors import EngineRefused, EngineUnavailable, NotOurs, StreamN
 
 from tests.backends.kafka_connect.conftest import MARKER, Config, OpenCluster
 from tests.backends.kafka_connect.proxy import LOST, NEVER_ARRIVED, NOT_READY, STOPPING, Fault, Proxy, said
-from tests.backends.sqlite.agents import until
 from tests.kafka import make_topic, plain, unique
+from tests.waiting import until
 from tools.kafka.pair import Pair
 
 pytestmark = pytest.mark.engine

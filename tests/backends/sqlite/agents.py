@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,22 +20,9 @@ from replicator.backends.sqlite.replica import parse_replica
 from replicator.model import Stream, StreamState, StreamStatus
 from replicator.replicator import ReplayProgress, Replicator
 
+from tests.waiting import until
+
 URN = "urn:pulumi:dev::shop::replicator:index:Stream::orders"
-
-
-async def until(
-    condition: Callable[[], Awaitable[object]],
-    *,
-    timeout: float = 15.0,
-    interval: float = 0.05,
-    what: str = "condition",
-) -> None:
-    """Poll until `condition` is true; raise TimeoutError after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not await condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not true after {timeout:g} s")
-        await asyncio.sleep(interval)
 
 
 class Agent:

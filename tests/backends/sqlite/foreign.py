@@ -12,8 +12,8 @@ from pathlib import Path
 from replicator.backends.sqlite.daemon_process import Control
 from replicator.backends.sqlite.litestream import EngineUnreachable
 
-from tests.backends.sqlite.agents import until
 from tests.engines import find_engine
+from tests.waiting import until
 
 
 @dataclass

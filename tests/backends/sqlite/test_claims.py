@@ -23,11 +23,12 @@ from replicator.errors import DestinationInUse, SourceLocked
 from replicator.model import Owner, Stream, StreamState
 from replicator.replicator import Severity
 
-from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, replica_url, restored_hash, state_is, until
+from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, replica_url, restored_hash, state_is
 from tests.backends.sqlite.claimer import Claimer
 from tests.backends.sqlite.conftest import BUCKET, TwoOwners
 from tests.backends.sqlite.writer import Writer
 from tests.engines import add_rows, make_database
+from tests.waiting import until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 

@@ -17,7 +17,8 @@ from replicator.backends.sqlite.litestream import CommandLine, find_binary
 from replicator.errors import DestinationInUse, InvalidStream, SourceDenied, SourceFormat, SourceLocked, SourceMissing
 from replicator.model import Owner, Stream, StreamState
 
-from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, replica_url, until
+from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, replica_url
+from tests.waiting import until
 
 pytestmark = pytest.mark.engine
 

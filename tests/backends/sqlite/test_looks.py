@@ -20,8 +20,9 @@ from replicator.backends.sqlite.looks import Looks, whole_look
 from replicator.capabilities import TABLE
 from replicator.model import StreamStatus
 
-from tests.backends.sqlite.agents import Agent, caught_up, declare, until
+from tests.backends.sqlite.agents import Agent, caught_up, declare
 from tests.engines import make_database
+from tests.waiting import until
 
 RESOLUTION = TABLE["litestream"].routes[0].lag_resolution.total_seconds()
 STOPPED_FOR = 4.0

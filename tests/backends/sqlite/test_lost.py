@@ -17,11 +17,12 @@ from replicator.backends.sqlite.replica import S3Credentials, parse_replica
 from replicator.errors import DestinationInUse
 from replicator.model import DesiredState, Owner, Stream, StreamState, StreamStatus
 
-from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, replica_url, restored_hash, state_is, until
+from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, replica_url, restored_hash, state_is
 from tests.backends.sqlite.conftest import TwoOwners
 from tests.backends.sqlite.foreign import foreign_daemon
 from tests.backends.sqlite.writer import Writer
 from tests.engines import S3Server, add_rows, make_database
+from tests.waiting import until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 

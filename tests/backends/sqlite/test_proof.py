@@ -25,11 +25,12 @@ from replicator.backends.sqlite.positions import Position
 from replicator.errors import EngineUnavailable, ReplicatorError
 from replicator.model import Stream
 
-from tests.backends.sqlite.agents import Agent, caught_up, declare, replica_url, restored_hash, until
+from tests.backends.sqlite.agents import Agent, caught_up, declare, replica_url, restored_hash
 from tests.backends.sqlite.conftest import BUCKET, StartDaemon
 from tests.backends.sqlite.syncing import sync
 from tests.backends.sqlite.writer import Writer
 from tests.engines import S3Server, make_database
+from tests.waiting import until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 

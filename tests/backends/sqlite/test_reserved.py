@@ -20,11 +20,12 @@ from replicator.errors import DestinationInUse, InvalidStream, ReplicatorError
 from replicator.model import Stream, StreamState
 from replicator.remote.server import build_app
 
-from tests.backends.sqlite.agents import Agent, declare, until
+from tests.backends.sqlite.agents import Agent, declare
 from tests.backends.sqlite.conftest import BUCKET, TwoOwners
 from tests.backends.sqlite.starter import Starter
 from tests.engines import make_database
 from tests.remote.support import serving
+from tests.waiting import until
 
 pytestmark = pytest.mark.engine
 

@@ -16,9 +16,10 @@ from replicator.backends.sqlite.litestream import CommandLine
 from replicator.backends.sqlite.replica import parse_replica
 from replicator.replicator import Severity
 
-from tests.backends.sqlite.agents import Agent, caught_up, declare, restored_hash, until
+from tests.backends.sqlite.agents import Agent, caught_up, declare, restored_hash
 from tests.backends.sqlite.conftest import BUCKET
 from tests.engines import S3Server, add_rows, make_database
+from tests.waiting import until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 

@@ -18,10 +18,11 @@ from replicator.backends.sqlite.positions import transaction_file
 from replicator.backends.sqlite.replica import parse_replica
 from replicator.model import Owner, StreamState
 
-from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, restored_hash, state_is, until
+from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, restored_hash, state_is
 from tests.backends.sqlite.conftest import BUCKET, TwoOwners
 from tests.engines import make_database
 from tests.link import Link, link_to
+from tests.waiting import until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 

@@ -11,8 +11,9 @@ from replicator.backends.sqlite.replica import S3Credentials, S3Location, parse_
 from replicator.model import Owner
 from replicator.replicator import Severity
 
-from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, replica_url, restored_hash, until
+from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, replica_url, restored_hash
 from tests.engines import add_rows, make_database
+from tests.waiting import until
 
 pytestmark = pytest.mark.engine
 

@@ -25,11 +25,12 @@ from replicator.errors import (
 )
 from replicator.model import Owner, Stream, StreamState
 
-from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, replica_url, restored_hash, state_is, until
+from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, replica_url, restored_hash, state_is
 from tests.backends.sqlite.conftest import BUCKET, SECRET, StartDaemon, TwoOwners
 from tests.backends.sqlite.syncing import sync
 from tests.backends.sqlite.writer import Writer
 from tests.engines import S3Identity, add_rows, free_ports, make_database
+from tests.waiting import until
 
 pytestmark = pytest.mark.engine
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,6 +25,7 @@ from replicator.replicator import Description, ReplayProgress
 
 from tests.faults.mirror.breaking_proxy import Line, line_to
 from tests.kafka import AsyncPatient, Record, consume, make_topic, plain, produce, unique
+from tests.waiting import until
 
 PARTITIONS = 2
 URN = "urn:pulumi:dev::shop::replicator:index:Stream::orders"
@@ -45,25 +45,6 @@ class MirrorEnv:
     source: str
     destination: str
     connect: str
-
-
-async def until(
-    condition: Callable[[], Awaitable[T | None]],
-    what: str,
-    *,
-    within: float = 60.0,
-    every: float = 0.2,
-    told: Callable[[], object] = str,
-) -> T:
-    """Poll until the condition gives something true, and return that; fail where it does not in time.
-
-    :param told: what is so instead.
-    """
-    deadline = time.monotonic() + within
-    while not (found := await condition()):
-        assert time.monotonic() < deadline, f"not within {within:g} s: {what}; {told()}"
-        await asyncio.sleep(every)
-    return found
 
 
 class Cell:

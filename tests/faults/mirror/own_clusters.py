@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.mirror.cell import MirrorEnv, until
+from tests.faults.mirror.cell import MirrorEnv
+from tests.waiting import until
 from tools.kafka.cluster import Broker, Worker
 from tools.kafka.process import Server
 
@@ -56,4 +57,4 @@ async def begin(server: Server) -> None:
     async def answers() -> bool:
         return await asyncio.to_thread(server.answers)
 
-    await until(answers, f"{server.name} answers", within=90)
+    await until(answers, f"{server.name} answers", timeout=90)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.faults.mirror.breaking_proxy import after
-from tests.faults.mirror.cell import Cell, MirrorEnv, cell, until
+from tests.faults.mirror.cell import Cell, MirrorEnv, cell
+from tests.waiting import until
 
 Step = Callable[[Cell], Coroutine[Any, Any, None]]
 KEY = "once"

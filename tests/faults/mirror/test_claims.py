@@ -15,8 +15,8 @@ from replicator.errors import DestinationInUse, EngineUnavailable
 from replicator.model import Stream
 
 from tests.backends.kafka_connect.mirror.mirror_env import MirrorEnv, records
-from tests.backends.sqlite.agents import until
 from tests.kafka import unique
+from tests.waiting import until
 from tools.kafka.pair import Pair
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]

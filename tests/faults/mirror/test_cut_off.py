@@ -14,17 +14,18 @@ from replicator.backends.kafka_connect.mirror.driver import KafkaMirror
 from replicator.backends.kafka_connect.record import StreamRecord
 
 from tests.faults.mirror.breaking_proxy import after
-from tests.faults.mirror.cell import MirrorEnv, cell, until
-from tests.faults.mirror.matrix import Matrix
+from tests.faults.mirror.cell import MirrorEnv, cell
+from tests.faults.mirror.matrix import MirrorMatrix
 from tests.faults.mirror.subjects import SUBJECTS, copies_from_start, create_parts, replayed_once, running
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(600)  # the first one waits for most cells of all
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def mirror_matrix(shared: MirrorEnv, request: pytest.FixtureRequest) -> AsyncIterator[Matrix]:
+async def mirror_matrix(shared: MirrorEnv, request: pytest.FixtureRequest) -> AsyncIterator[MirrorMatrix]:
     """All cells of the tests that were chosen, in their order; they begin together."""
-    made = Matrix(shared)
+    made = MirrorMatrix(shared)
     for item in request.session.items:
         if isinstance(item, pytest.Function) and "mirror_matrix" in item.fixturenames:
             made.begin(**item.callspec.params)  # type: ignore[arg-type]
@@ -40,7 +41,7 @@ async def mirror_matrix(shared: MirrorEnv, request: pytest.FixtureRequest) -> As
         *(("unheard", name) for name, subject in SUBJECTS.items() if subject.again is None),
     ],
 )
-async def test_converges(fault: str, subject: str, mirror_matrix: Matrix) -> None:
+async def test_converges(fault: str, subject: str, mirror_matrix: MirrorMatrix) -> None:
     failures = await mirror_matrix.failures(fault, subject)
     assert not failures, "\n".join(failures)
 

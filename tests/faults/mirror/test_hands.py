@@ -19,9 +19,10 @@ from confluent_kafka.admin import (
 from replicator.errors import NotOurs, RecordUnreadable, ReplayNotRetained, ReplicatorError
 from replicator.model import StreamState
 
-from tests.faults.mirror.cell import PARTITIONS, Cell, MirrorEnv, cell, until
+from tests.faults.mirror.cell import PARTITIONS, Cell, MirrorEnv, cell
 from tests.faults.mirror.subjects import PARTS, cut_off, running, runs
 from tests.kafka import TIMEOUT, make_topic, plain
+from tests.waiting import until
 
 Hand = Callable[[httpx.AsyncClient, Cell], Awaitable[httpx.Response]]
 

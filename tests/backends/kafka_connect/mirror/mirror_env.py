@@ -16,9 +16,9 @@ from replicator.backends.settings import ConnectConfig
 from replicator.model import Stream, StreamStatus
 
 from tests.backends.kafka_connect.mirror.builders import URN
-from tests.backends.sqlite.agents import caught_up, until
-from tests.engines import wait_until
+from tests.backends.sqlite.agents import caught_up
 from tests.kafka import TIMEOUT, Patient, Record, consume, make_topic, plain, produce, unique
+from tests.waiting import until, wait_until
 from tools.kafka.pair import Side
 
 HEADERS = (("trace", b"\x00\xff\n"), ("trace", b"again"), ("empty", b""), ("none", None))

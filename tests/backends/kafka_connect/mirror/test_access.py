@@ -23,8 +23,9 @@ from tests.backends.kafka_connect.mirror.mirror_env import (
     records,
     settings,
 )
-from tests.backends.sqlite.agents import state_is, until
+from tests.backends.sqlite.agents import state_is
 from tests.kafka import allow, forbid, unique
+from tests.waiting import until
 from tools.kafka.cluster import Worker, add_user
 from tools.kafka.pair import Pair, Side
 

@@ -11,7 +11,7 @@ from replicator.model import Checkpoint, Stream, StreamState
 from replicator.replicator import Severity
 
 from tests.backends.kafka_connect.mirror.mirror_env import MirrorEnv, delete_topic, prune, records
-from tests.engines import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
 

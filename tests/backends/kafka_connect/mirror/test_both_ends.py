@@ -11,8 +11,9 @@ from confluent_kafka import Producer
 from replicator.model import Checkpoint, StreamState, StreamStatus
 
 from tests.backends.kafka_connect.mirror.mirror_env import START, MirrorEnv, delete_topic, end_of, records
-from tests.backends.sqlite.agents import state_is, until
+from tests.backends.sqlite.agents import state_is
 from tests.kafka import Record, make_topic, plain
+from tests.waiting import until
 
 pytestmark = pytest.mark.engine
 

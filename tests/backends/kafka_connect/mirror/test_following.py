@@ -19,8 +19,8 @@ from tests.backends.kafka_connect.mirror.mirror_env import (
     settings,
     topics,
 )
-from tests.backends.sqlite.agents import until
 from tests.kafka import TIMEOUT, make_topic, plain, unique
+from tests.waiting import until
 from tools.kafka.pair import Side
 
 pytestmark = pytest.mark.engine

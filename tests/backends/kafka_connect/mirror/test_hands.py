@@ -12,8 +12,8 @@ from replicator.replicator import Severity
 from tests.backends.kafka_connect.mirror.builders import URN
 from tests.backends.kafka_connect.mirror.mirror_env import MirrorEnv, records
 from tests.backends.sqlite.agents import state_is
-from tests.engines import wait_until
 from tests.kafka import mirror_config, wait_running
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
 

@@ -24,7 +24,8 @@ from replicator.replicator import Severity
 
 from tests.backends.kafka_connect.mirror.builders import IDENTITY, URN
 from tests.backends.kafka_connect.mirror.mirror_env import START, MirrorEnv, delete_topic, prune, records, topics
-from tests.backends.sqlite.agents import state_is, until
+from tests.backends.sqlite.agents import state_is
+from tests.waiting import until
 
 pytestmark = pytest.mark.engine
 

@@ -17,8 +17,9 @@ from replicator.replicator import Severity
 from tests.backends.kafka_connect.mirror.builders import IDENTITY
 from tests.backends.kafka_connect.mirror.conftest import OpenBed
 from tests.backends.kafka_connect.mirror.mirror_env import MirrorEnv, end_of, longest_pause, records
-from tests.engines import free_ports, wait_until
+from tests.engines import free_ports
 from tests.kafka import Patient, consume, mirror_config, plain, unique, wait_running
+from tests.waiting import wait_until
 from tools.kafka.cluster import Broker, Worker
 from tools.kafka.pair import Pair
 

@@ -13,8 +13,8 @@ from replicator.replicator import Severity
 from tests.backends.kafka_connect.mirror.conftest import OpenBed
 from tests.backends.kafka_connect.mirror.mirror_env import records
 from tests.backends.sqlite.agents import state_is
-from tests.engines import wait_until
 from tests.kafka import consume, make_topic, plain, produce
+from tests.waiting import wait_until
 from tools.kafka.cluster import Broker, new_cluster_id
 from tools.kafka.pair import Pair
 
