@@ -5,7 +5,7 @@ ends it: `die_with_parent` puts a short start-up script before the program, whic
 (PR_SET_PDEATHSIG) and then becomes the program, with the same process id. A script, not `preexec_fn`, because Python
 code between fork and exec can deadlock in a process with threads.
 
-The kernel watches the *thread* that forked, so start leashed programs from a thread that lives as long as the process:
+The kernel watches the *thread* that forked, so start such programs from a thread that lives as long as the process:
 asyncio does it from the loop's thread. Elsewhere than on Linux nothing watches, and `die_with_parent` changes nothing.
 """
 
@@ -23,7 +23,7 @@ _SIGKILL = 9  # `signal` is slow to import
 
 
 def die_with_parent(argv: Sequence[str]) -> list[str]:
-    """The command line that runs `argv` on a leash held by this process. `argv[0]` is an absolute path."""
+    """Return the command line that runs `argv` so that it dies with this process. `argv[0]` is an absolute path."""
     if sys.platform != "linux":
         return list(argv)
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *argv]

@@ -296,9 +296,9 @@ AGENT = """
     import asyncio, sys
     from pathlib import Path
     from replicator.agent import supervisor
-    folder, script, leash = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    if leash == "off":
-        supervisor.leashed = list
+    folder, script, pdeathsig = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    if pdeathsig == "off":
+        supervisor.die_with_parent = list
     async def nothing(): pass
     async def main():
         log = supervisor.LineLog(folder / "agent.log")
@@ -312,10 +312,10 @@ AGENT = """
 """
 
 
-def killed_agent(tmp_path: Path, *, leash: str) -> int:
+def killed_agent(tmp_path: Path, *, pdeathsig: str) -> int:
     """Run an agent, kill it with SIGKILL, and give the process id of its child."""
     (tmp_path / "child.py").write_text(FOREVER)
-    command = [sys.executable, "-c", textwrap.dedent(AGENT), str(tmp_path), str(tmp_path / "child.py"), leash]
+    command = [sys.executable, "-c", textwrap.dedent(AGENT), str(tmp_path), str(tmp_path / "child.py"), pdeathsig]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as agent:
         assert agent.stdout is not None
         child = int(agent.stdout.readline())
@@ -325,15 +325,15 @@ def killed_agent(tmp_path: Path, *, leash: str) -> int:
     return child
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the leash is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="it is Linux's")
 def test_the_child_dies_with_a_killed_agent(tmp_path: Path) -> None:
-    child = killed_agent(tmp_path, leash="on")
+    child = killed_agent(tmp_path, pdeathsig="on")
     wait_until(lambda: not alive(child), timeout=2, what="the child is dead")
 
 
 async def test_an_orphan_is_ended_before_the_next_child_starts(make: Make, tmp_path: Path) -> None:
-    orphan = killed_agent(tmp_path, leash="off")
-    assert alive(orphan)  # without the leash it lives on
+    orphan = killed_agent(tmp_path, pdeathsig="off")
+    assert alive(orphan)  # without it, the child lives on
     supervisor = make(FOREVER)
     await supervisor.start()
     assert not alive(orphan)

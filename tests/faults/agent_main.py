@@ -36,8 +36,8 @@ from tests.faults.processes import litestreams
 EFFECTS: tuple[tuple[Any, str], ...] = (
     (FileStore, "put"),
     (FileStore, "remove"),
-    (FileStore, "bury"),
-    (FileStore, "exhume"),
+    (FileStore, "save_tombstone"),
+    (FileStore, "delete_tombstone"),
     (Child, "start"),
     (Child, "stop"),
     (Control, "register"),

@@ -242,14 +242,14 @@ SUBJECTS = {
     "create": Subject(nothing, create, replicates_unmoved, {"put", "start", "register"}),
     "create-alone": Subject(nothing, create_alone, replicates_unmoved, {"put", "start", "replicate_once"}),
     "create-copy": Subject(nothing, create_copy, copied, {"put", "replicate_once"}),
-    "create-again": Subject(removed, create, replicates_unmoved, {"put", "register", "exhume"}),
-    "move": Subject(running, move, moved, {"bury", "put", "unregister", "reset", "register", "stop"}),
+    "create-again": Subject(removed, create, replicates_unmoved, {"put", "register", "delete_tombstone"}),
+    "move": Subject(running, move, moved, {"save_tombstone", "put", "unregister", "reset", "register", "stop"}),
     "interval": Subject(running, change_interval, replicates_unmoved, {"put", "unregister", "stop", "replicate_once"}),
     "pause": Subject(running, pause, stands_still, {"put", "unregister", "stop"}),
     "resume": Subject(paused, resume, replicates_unmoved, {"put", "start", "checkpoint_truncate", "register"}),
     "replay-copy": Subject(two_points, copy, copy_made_once, {"put", "restore", "publish", "tidy"}),
     "replay-reseed": Subject(two_points, reseed, reseeded_once, {"put", "unregister", "reset", "register"}),
-    "delete": Subject(running, delete, gone, {"put", "unregister", "bury", "rmtree", "remove"}, writes=False),
+    "delete": Subject(running, delete, gone, {"put", "unregister", "save_tombstone", "rmtree", "remove"}, writes=False),
     "delete-purge": Subject(to_purge, delete, gone_with_replica, {"put", "purge_prefix", "rmtree", "remove"}),
 }
 

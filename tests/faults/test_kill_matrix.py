@@ -43,14 +43,14 @@ async def _none_in(folder: Path) -> bool:
 
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize(
-    ("victim", "subject"),
+    ("fault", "subject"),
     [
         *(("agent", subject) for subject in SUBJECTS),
         *(("litestream", subject) for subject in SUBJECTS if subject not in WITHOUT_ENGINE),
     ],
 )
-async def test_killed_at_each_effect(victim: str, subject: str, matrix: AgentMatrix) -> None:
-    failures = await matrix.failures(victim, subject)
+async def test_killed_at_each_effect(fault: str, subject: str, matrix: AgentMatrix) -> None:
+    failures = await matrix.failures(fault, subject)
     assert not failures, "\n".join(failures)
 
 
