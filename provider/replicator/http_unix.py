@@ -14,6 +14,9 @@ from typing import Protocol
 import h11
 
 _CHUNK = 65_536
+SOCKET_PATH_LIMIT = 107
+"""Bytes of a Unix socket's path that the kernel takes."""
+
 _BODY_LIMIT = 64 * 1024 * 1024  # bytes of an answer; a description of a stream has about 1 kB
 
 

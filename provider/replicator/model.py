@@ -84,6 +84,16 @@ def format_time(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def slug(text: str, prefix: str, limit: int | None = None) -> str:
+    """Return a text as part of a stream's name.
+
+    :param prefix: what is put before one that does not begin with a letter.
+    :param limit: characters, without the prefix.
+    """
+    words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:limit].rstrip("-")
+    return words if words[:1].isalpha() else f"{prefix}-{words}".rstrip("-")
+
+
 def format_size(count: int) -> str:
     """A number of bytes: `1.4 MB`."""
     value, units = float(count), ["B", "kB", "MB", "GB"]

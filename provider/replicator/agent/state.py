@@ -15,12 +15,12 @@ from pathlib import Path
 
 from replicator.errors import AgentFault, InvalidConfig
 from replicator.home import home
+from replicator.http_unix import SOCKET_PATH_LIMIT
 from replicator.lockfile import LockHeld, has_open, lock, read_pid
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _LOCK_BYTES = 200  # a process id, and the path of a socket
 _LOCK_WITHIN = 1.0  # seconds; somebody may only be looking who holds it
-_SOCKET_LIMIT = 107  # bytes of a Unix socket's path that the kernel takes
 _LONGEST_SOCKET = "all-0123456789/socket"  # what a litestream process adds to `daemons`
 
 
@@ -65,7 +65,7 @@ class StateFolder:
 
     def make(self) -> None:
         """Make the folder; raise `InvalidConfig` where it cannot be one, or other users may write to it."""
-        if len(os.fsencode(self.daemons / _LONGEST_SOCKET)) > _SOCKET_LIMIT:
+        if len(os.fsencode(self.daemons / _LONGEST_SOCKET)) > SOCKET_PATH_LIMIT:
             raise InvalidConfig(
                 f"the path of the state folder is too long for the sockets below it: {self.path}",
                 fix="choose a shorter --state",

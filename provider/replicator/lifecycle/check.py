@@ -19,7 +19,7 @@ from replicator.errors import InvalidConfig, InvalidStream, Unsupported
 from replicator.lifecycle.config import ProviderConfig
 from replicator.lifecycle.connections import StreamId
 from replicator.lifecycle.failure import Failure, failures_of
-from replicator.model import NAME_LIMIT, STREAM_NAME, Stream
+from replicator.model import NAME_LIMIT, STREAM_NAME, Stream, slug
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +81,18 @@ class NameRule:
                 f"pulumi:autonaming enforces {self.proposed!r}, and a stream's name must match {STREAM_NAME}",
                 fix="write name in the program, or change pulumi:autonaming",
             )
-        slug = _slug(self.proposed)
-        return slug if len(slug) <= NAME_LIMIT else _with_digest(slug, identity)
+        words = slug(self.proposed, "s")
+        return words if len(words) <= NAME_LIMIT else _with_digest(words, identity)
 
 
 def stream_name(identity: Identity) -> str:
     """A name for a stream that has none: the same for the same URN, so that a lost reply finds its stream again."""
-    return _with_digest(_slug("-".join((identity.project, identity.stack, identity.name))), identity)
+    return _with_digest(slug("-".join((identity.project, identity.stack, identity.name)), "s"), identity)
 
 
-def _slug(words: str) -> str:
-    slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
-    return slug if slug[:1].isalpha() else f"s-{slug}"
-
-
-def _with_digest(slug: str, identity: Identity) -> str:
+def _with_digest(words: str, identity: Identity) -> str:
     digest = hashlib.sha256(identity.urn.encode()).hexdigest()[:7]
-    return f"{slug[: NAME_LIMIT - 8].rstrip('-')}-{digest}"
+    return f"{words[: NAME_LIMIT - 8].rstrip('-')}-{digest}"
 
 
 def check(

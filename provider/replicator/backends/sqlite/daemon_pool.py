@@ -38,7 +38,7 @@ from replicator.backends.sqlite.litestream import (
     EngineUnreachable,
 )
 from replicator.backends.sqlite.replica import ReplicaError, S3Credentials, S3Location, engine_environment
-from replicator.backends.sqlite.room import refuse_a_copy, remove_a_part
+from replicator.backends.sqlite.room import file_size, refuse_a_copy, remove_a_part
 from replicator.backends.sqlite.uploads import newest_upload
 from replicator.lockfile import open_private
 from replicator.model import format_upload
@@ -236,7 +236,7 @@ class DaemonPool:
 
     async def _take(self, daemon: DaemonProcess, job: ReplicationJob, reached: bool) -> None:
         """Wait until litestream has read the WAL and keeps it from being restarted. The caller holds it until then."""
-        within = TAKE_WITHIN + await asyncio.to_thread(_size, job.database) / _BYTES_PER_SECOND
+        within = TAKE_WITHIN + await asyncio.to_thread(file_size, job.database) / _BYTES_PER_SECOND
         await daemon.take(job, within=within, reached=reached)
 
     async def _let_go(self, daemon: DaemonProcess, job: ReplicationJob, timeout: float) -> Released:
@@ -336,7 +336,7 @@ class DaemonPool:
         """Start the process. Its first upload may go on when this returns."""
         key = self._key(job)
         daemon = await self._open(key, job)
-        size = await asyncio.to_thread(_size, job.database)
+        size = await asyncio.to_thread(file_size, job.database)
         deadline = asyncio.get_running_loop().time() + READY_WITHIN + 2 * TAKE_WITHIN + size / _BYTES_PER_SECOND
         ready = asyncio.create_task(daemon.process.wait_ready(None))
         failed = asyncio.create_task(daemon.failed.wait())
@@ -519,13 +519,6 @@ async def _tell_upload(job: ReplicationJob) -> None:
 def _not_started(daemon: DaemonProcess) -> EngineError:
     why = daemon.process.last_error or f"it does not run; its log in {daemon.key} of the agent's folder says why"
     return EngineError("start", None, why)
-
-
-def _size(database: Path) -> int:
-    try:
-        return database.stat().st_size
-    except OSError:
-        return 0
 
 
 def _digest(*parts: str) -> str:

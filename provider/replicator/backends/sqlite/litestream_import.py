@@ -23,7 +23,7 @@ from replicator.backends.sqlite.litestream_yaml import Setting
 from replicator.backends.sqlite.replica import parse_replica
 from replicator.capabilities import LITESTREAM
 from replicator.errors import InvalidConfig, ReplicatorError, Unsupported
-from replicator.model import Endpoint, EndpointKind, Stream, format_duration, parse_duration
+from replicator.model import Endpoint, EndpointKind, Stream, format_duration, parse_duration, slug
 from replicator.option_types import OptionValue
 
 _OPTIONS = LITESTREAM.options or {}
@@ -308,7 +308,7 @@ class _Reader:
         if (known := self._wanted.names.get(path)) is not None:
             return known
         digest = hashlib.sha256(str(path).encode()).hexdigest()[:7]
-        stem, folder = _slug(path.stem), _slug(path.parent.name)
+        stem, folder = (slug(text, "db", 40) for text in (path.stem, path.parent.name))
         for name in (stem, f"{folder[: 47 - len(stem)]}-{stem}", f"{stem[:40]}-{digest}"):
             if name not in self._names and re.fullmatch(r"[a-z][a-z0-9-]{0,47}", name):
                 self._names.add(name)
@@ -443,8 +443,3 @@ def _reference(key_id: str, secret: str) -> str | None:
 
 def _is_true(text: str) -> bool:
     return text.lower() in ("true", "yes", "on")
-
-
-def _slug(text: str) -> str:
-    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].rstrip("-")
-    return slug if slug[:1].isalpha() else f"db-{slug}".rstrip("-")

@@ -70,7 +70,7 @@ async def size_of(database: Path) -> int:
 
 
 def _size_of(database: Path) -> int:
-    return sum(_size(database.with_name(f"{database.name}{ending}")) for ending in ("", "-wal"))
+    return sum(file_size(database.with_name(f"{database.name}{ending}")) for ending in ("", "-wal"))
 
 
 def _room_for(database: Path, location: ReplicaLocation) -> Room:
@@ -84,7 +84,8 @@ def _remove_a_part(database: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _size(path: Path) -> int:
+def file_size(path: Path) -> int:
+    """Return the bytes of a file; 0 where it does not exist."""
     with suppress(OSError):
         return path.stat().st_size
     return 0
