@@ -28,7 +28,7 @@ class Child(Supervisor):
 
 
 def launcher(redact: Callable[[str], str]) -> Launch:
-    """What starts processes for a driver. All that they say is in `litestream.log` in their folder, after `redact`."""
+    """Return what starts processes for a driver. All that they say is in `litestream.log` in their folder, after `redact`."""
 
     def launch(
         argv: list[str],

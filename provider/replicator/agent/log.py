@@ -34,13 +34,13 @@ class LineFormatter(logging.Formatter):
         self._redact = redact
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        """The time of the event, in UTC with milliseconds."""
+        """Return the time of the event, in UTC with milliseconds."""
         del datefmt
         made = datetime.fromtimestamp(record.created, UTC)
         return made.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line. Secrets are looked for before its parts are joined, since a value may have several lines."""
+        """Return the line. Secrets are looked for before its parts are joined, since a value may have several lines."""
         return " | ".join(self._redact(super().format(record)).splitlines())
 
 

@@ -73,7 +73,7 @@ class PolicyFile:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Return the file."""
         return self._path
 
     def current(self) -> Policy | None:

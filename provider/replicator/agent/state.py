@@ -45,7 +45,7 @@ class StateFolder:
 
     @property
     def registry(self) -> Path:
-        """The records of streams. Nothing else here has to survive the agent."""
+        """Return the records of streams. Nothing else here has to survive the agent."""
         return self.path / "registry"
 
     @property
@@ -55,7 +55,7 @@ class StateFolder:
 
     @property
     def log(self) -> Path:
-        """What an agent in the background says."""
+        """Return what an agent in the background says."""
         return self.path / "agent.log"
 
     @property
@@ -105,7 +105,7 @@ class StateFolder:
             os.close(held)
 
     def holder(self) -> int | None:
-        """The process id of the agent that uses the folder; `None` where none does.
+        """Return the process id of the agent that uses the folder; `None` where none does.
 
         Raise `AgentFault` where that cannot be seen.
         """
@@ -113,7 +113,7 @@ class StateFolder:
         return None if held is None else held[0]
 
     def holder_at(self, socket: Path) -> int | None:
-        """The process id of the agent that uses the folder and was told to listen at `socket`.
+        """Return the process id of the agent that uses the folder and was told to listen at `socket`.
 
         `None` where none does, and where that process has not opened the lock, as the host of a container sees it.
         """
@@ -125,7 +125,7 @@ class StateFolder:
         return None
 
     def address(self) -> Path | None:
-        """The socket of the agent that uses the folder; `None` where none does, or that cannot be seen."""
+        """Return the socket of the agent that uses the folder; `None` where none does, or that cannot be seen."""
         with suppress(AgentFault):
             held = self._look()
             return Path(held[1]) if held is not None and held[1] else None

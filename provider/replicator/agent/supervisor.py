@@ -87,7 +87,7 @@ class LineLog:
         self._file.handle(logging.makeLogRecord({"msg": text}))
 
     def tail(self, count: int = 20) -> list[str]:
-        """The last `count` lines, oldest first."""
+        """Return the last `count` lines, oldest first."""
         return list(self._recent)[-count:]
 
     def close(self) -> None:

@@ -56,7 +56,7 @@ _FORMS = (
 
 
 def parse_address(address: str) -> Address:
-    """The parts of an address; raise `InvalidConfig` for what is none."""
+    """Return the parts of an address; raise `InvalidConfig` for what is none."""
     scheme, _, rest = address.partition("://")
     if scheme == "unix" and rest.startswith("/"):
         return UnixAddress(Path(rest))
@@ -66,7 +66,7 @@ def parse_address(address: str) -> Address:
 
 
 def parse_unix(address: str) -> Path:
-    """The socket of an address on this host; raise `InvalidConfig` for any other."""
+    """Return the socket of an address on this host; raise `InvalidConfig` for any other."""
     parsed = parse_address(address)
     if isinstance(parsed, SshAddress):
         raise InvalidConfig(
@@ -76,7 +76,7 @@ def parse_unix(address: str) -> Path:
 
 
 def is_socket_path(text: str) -> bool:
-    """Whether ssh can forward to this path."""
+    """Tell whether ssh can forward to this path."""
     return _SOCKET.fullmatch(text) is not None and len(text) < SOCKET_PATH_LIMIT
 
 
@@ -100,12 +100,12 @@ def _parse_ssh(address: str) -> SshAddress:
 
 
 def _invalid(message: str, fix: str = _FORMS) -> InvalidConfig:
-    """The address itself stands in no message: it may be a secret."""
+    """Return the address itself stands in no message: it may be a secret."""
     return InvalidConfig(message, property="address", fix=fix)
 
 
 def default_socket() -> Path:
-    """The agent's socket: `/run/replicator/agent.sock` for root, else below `$XDG_RUNTIME_DIR` or `~/.replicator`."""
+    """Return the agent's socket: `/run/replicator/agent.sock` for root, else below `$XDG_RUNTIME_DIR` or `~/.replicator`."""
     if os.geteuid() == 0:
         return Path("/run/replicator/agent.sock")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
@@ -115,7 +115,7 @@ def default_socket() -> Path:
 
 
 def default_address() -> str:
-    """The same as an address that a client takes."""
+    """Return the same as an address that a client takes."""
     return f"unix://{default_socket()}"
 
 

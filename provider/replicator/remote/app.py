@@ -59,7 +59,7 @@ def build_app(
     latency: timedelta = timedelta(),
     on_call: Callable[[str], None] | None = None,
 ) -> Starlette:
-    """The ASGI application that serves some replicators, each under its kind.
+    """Return the ASGI application that serves some replicators, each under its kind.
 
     It never calls `aclose` on them. A call goes on when its client goes away.
 

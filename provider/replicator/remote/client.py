@@ -113,7 +113,7 @@ class RemoteReplicator:
         return None if self._speaks_older else await self._call(routes.IDENTITY)
 
     async def info(self) -> Info:
-        """Who answers at the address."""
+        """Return who answers at the address."""
         reply = await self._send("GET", routes.INFO_PATH, lambda: b"")
         try:
             return Info.model_validate_json(reply.content)

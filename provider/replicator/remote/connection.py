@@ -64,7 +64,7 @@ class Connection:
 
     @property
     def protocol(self) -> int:
-        """The protocol that the peer is known to speak; ours until it says otherwise."""
+        """Return the protocol that the peer is known to speak; ours until it says otherwise."""
         return self._lease().protocol
 
     @protocol.setter
@@ -72,7 +72,7 @@ class Connection:
         self._lease().protocol = spoken
 
     async def send(self, verb: str, path: str, content: bytes = b"") -> Response:
-        """The answer, whatever its status.
+        """Return the answer, whatever its status.
 
         Raise `AgentUnreachable` where nothing answers, `EngineUnavailable` where the answer takes too long.
         """
@@ -162,7 +162,7 @@ class Connection:
 
 
 def no_connection(error: Exception, address: str, start_hint: str) -> AgentUnreachable:
-    """The error behind a socket of this host that could not be connected to.
+    """Return the error behind a socket of this host that could not be connected to.
 
     :param error: what the system said.
     """
@@ -179,7 +179,7 @@ def no_connection(error: Exception, address: str, start_hint: str) -> AgentUnrea
 
 
 def _may_pass(error: ConnectError | BrokenError, answered: bool) -> bool:
-    """Whether waiting may help. An agent that answered before may be starting again while its socket is away."""
+    """Tell whether waiting may help. An agent that answered before may be starting again while its socket is away."""
     cause = error.__cause__
     if isinstance(cause, PermissionError):
         return False

@@ -21,7 +21,7 @@ _CHUNK = 65_536
 
 
 def find_socket() -> Path:
-    """Where an agent of this login listens unless told otherwise.
+    """Return where an agent of this login listens unless told otherwise.
 
     A login through ssh may have `$XDG_RUNTIME_DIR` where the agent had none: then it is the one in the home folder.
     """
@@ -32,7 +32,7 @@ def find_socket() -> Path:
 
 
 def why(error: OSError) -> Why:
-    """What an error of `connect` says about the socket."""
+    """Return what an error of `connect` says about the socket."""
     if isinstance(error, PermissionError):
         return Why.DENIED
     if isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -144,7 +144,7 @@ class _Wire:
         poller.register(made, selectors.EVENT_READ, self)
 
     def receive(self) -> bytes:
-        """What has come; nothing where the agent has closed it."""
+        """Return what has come; nothing where the agent has closed it."""
         try:
             return self._socket.recv(_CHUNK)
         except OSError:

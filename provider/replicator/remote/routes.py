@@ -47,7 +47,7 @@ BODY_LIMIT = 1024 * 1024
 
 
 def is_older(spoken: str) -> bool:
-    """Whether a peer that speaks another protocol is older than we are; what is no number comes from later."""
+    """Tell whether a peer that speaks another protocol is older than we are; what is no number comes from later."""
     return _number(spoken) < PROTOCOL
 
 

@@ -20,7 +20,7 @@ _LATER_GENERATIONS = "r2"  # the sub-prefix of an agent's first re-seed; no lite
 
 
 async def look(manager: StreamManager, stream: Stream, record: StreamRecord | None) -> Adoption:
-    """What would be taken over. Raise where the source, the store or the data there do not allow it."""
+    """Return what would be taken over. Raise where the source, the store or the data there do not allow it."""
     if record is not None and record.phase is Phase.ACTIVE:
         if source_path(record.stream) == source_path(stream) and await same_place(record.stream, stream):
             return Adoption(known=True)
@@ -55,7 +55,7 @@ async def take_over(manager: StreamManager, stream: Stream, unfinished: StreamRe
 
 
 async def _contents(manager: StreamManager, stream: Stream) -> PrefixContents:
-    """What is at the destination; raise `DestinationInUse` where it is not what litestream 0.5 left."""
+    """Return what is at the destination; raise `DestinationInUse` where it is not what litestream 0.5 left."""
     place, credentials = parse_location(stream), await manager.identities.of(stream)
     found = await contents(stream, place, credentials)
     if (await contents(stream, place.child(_LATER_GENERATIONS), credentials)).objects:

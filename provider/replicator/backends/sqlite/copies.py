@@ -44,11 +44,11 @@ class Work:
 
     @property
     def path(self) -> Path:
-        """The folder, for a child that is started in it, whatever its name leads to by then."""
+        """Return the folder, for a child that is started in it, whatever its name leads to by then."""
         return Path(f"/proc/self/fd/{self.handle}")
 
     def is_published(self) -> bool:
-        """Whether an earlier run, which was cut off, has given the target its name."""
+        """Tell whether an earlier run, which was cut off, has given the target its name."""
         try:
             ours = os.stat(NAME, dir_fd=self.handle, follow_symlinks=False)
             theirs = os.stat(self.target.name, dir_fd=self.parent, follow_symlinks=False)

@@ -45,7 +45,7 @@ class DaemonSettings:
 
 
 def shared_daemon(settings: DaemonSettings) -> str:
-    """The YAML of a daemon for databases that are registered later.
+    """Return the YAML of a daemon for databases that are registered later.
 
     Raises ValueError for a socket path that is too long.
     """
@@ -60,7 +60,7 @@ def single_daemon(
     *,
     options: Mapping[str, Any] | None = None,
 ) -> str:
-    """The YAML of a daemon for one `database`, uploaded each `upload_interval`.
+    """Return the YAML of a daemon for one `database`, uploaded each `upload_interval`.
 
     `options` are the engine's own settings of a database, as they stand in its YAML.
 
@@ -80,7 +80,7 @@ def single_daemon(
 
 
 def daemon_argv(binary: Path, config: Path) -> list[str]:
-    """The command line of a daemon whose YAML is in the file `config`."""
+    """Return the command line of a daemon whose YAML is in the file `config`."""
     return [str(binary), "replicate", "-config", str(config), "-no-expand-env"]
 
 
@@ -108,5 +108,5 @@ def _render(config: dict[str, Any]) -> str:
 
 
 def _duration(value: timedelta) -> str:
-    """A duration in the engine's notation (Go's), exact to the microsecond."""
+    """Return a duration in the engine's notation (Go's), exact to the microsecond."""
     return f"{value // timedelta(microseconds=1)}us"

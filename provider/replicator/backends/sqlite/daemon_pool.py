@@ -93,15 +93,15 @@ class DaemonPool:
         self._filled: set[Path] = set()
 
     def of(self, name: str) -> DaemonProcess | None:
-        """The process that replicates a stream; `None` where none does."""
+        """Return the process that replicates a stream; `None` where none does."""
         return self._daemons.get(self._of.get(name, ""))
 
     def moving(self, name: str) -> bool:
-        """Whether the stream is being taken over or let go just now."""
+        """Tell whether the stream is being taken over or let go just now."""
         return self._turn(name).locked()
 
     def command_line(self, credentials: S3Credentials | None) -> CommandLine:
-        """The engine's commands with an identity."""
+        """Return the engine's commands with an identity."""
         return CommandLine(self._binary, engine_environment(credentials))
 
     async def filled(self, database: Path) -> None:
@@ -308,7 +308,7 @@ class DaemonPool:
         )
 
     async def _goes_on(self, held: wal.Hold, job: ReplicationJob) -> bool:
-        """Whether the engine can go on without a copy, because the WAL holds all that it has not seen."""
+        """Tell whether the engine can go on without a copy, because the WAL holds all that it has not seen."""
         try:
             held.salts = await wal.grown(job.database)
             if held.salts is not None:
@@ -319,7 +319,7 @@ class DaemonPool:
         return held.salts is not None
 
     async def _is_fresh(self, held: wal.Hold, job: ReplicationJob) -> bool:
-        """Whether the engine begins with a copy of the whole database, because there is nothing to go on from."""
+        """Tell whether the engine begins with a copy of the whole database, because there is nothing to go on from."""
         try:
             if await asyncio.to_thread(wal.newest_transaction, job.database) is not None:
                 return False
@@ -382,7 +382,7 @@ class DaemonPool:
         return f"all-{_digest(*identity, *store)}"
 
     async def _open(self, key: str, job: ReplicationJob) -> DaemonProcess:
-        """A process that was told to start."""
+        """Return a process that was told to start."""
         folder = self._folder / key
         config = folder / "litestream.yml"
         try:

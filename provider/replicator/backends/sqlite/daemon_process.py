@@ -81,7 +81,7 @@ class ReplicationJob:
 
     @property
     def alone(self) -> bool:
-        """Whether it needs a process of its own."""
+        """Tell whether it needs a process of its own."""
         return self.interval is not None or bool(self.options)
 
 
@@ -178,7 +178,7 @@ class DaemonProcess:
         self._asked = 0.0
 
     async def listing(self, timeout: float, *, max_age: float = 0.0) -> dict[Path, ListedDatabase]:
-        """What the process says of its databases; what it said last, while it waits for a store; else nothing.
+        """Return what the process says of its databases; what it said last, while it waits for a store; else nothing.
 
         :param max_age: seconds; everybody who takes such an old answer shares one.
         """
@@ -219,7 +219,7 @@ class DaemonProcess:
             known.pop(name, None)
 
     async def gets_on(self, job: ReplicationJob, *, quiet_for: float = 0.0) -> bool:
-        """Whether an upload is under way that moves; a slow link and a large database take their time.
+        """Tell whether an upload is under way that moves; a slow link and a large database take their time.
 
         :param quiet_for: seconds since the engine's last upload.
         """
@@ -238,7 +238,7 @@ class DaemonProcess:
         return arrivals is not None and arrivals.get_on(replicated, waiting, self.moves(), quiet_for)
 
     async def progress(self, job: ReplicationJob, *, timeout: float = _ASK_WITHIN) -> Synced:
-        """How far the uploads are; takes what is in the WAL, unless the last transaction file is large.
+        """Return how far the uploads are; takes what is in the WAL, unless the last transaction file is large.
 
         The engine reads that file whole whenever it is asked, which for gigabytes takes longer than an answer may. Then
         the destination tells whether the file has arrived, and `replicated_txid` is unknown until then. The time of the
@@ -255,7 +255,7 @@ class DaemonProcess:
         return Synced(changed=False, txid=newest.txid, replicated_txid=newest.txid if arrived else None, looked=False)
 
     async def _has_arrived(self, job: ReplicationJob, txid: int, timeout: float) -> bool:
-        """Whether the destination holds a transaction file; False where it does not tell within `timeout` seconds."""
+        """Tell whether the destination holds a transaction file; False where it does not tell within `timeout` seconds."""
         name = transaction_file(job.database, txid).name
         whole = f"{job.location}/{name}"
         if self._arrived.get(job.name) != whole:
@@ -302,7 +302,7 @@ class DaemonProcess:
             asked.cancel()
 
     def moves(self) -> bool:
-        """Whether the process moves data, whosever it is."""
+        """Tell whether the process moves data, whosever it is."""
         return self._traffic.moves(self.process.pid)
 
     async def upload(self, job: ReplicationJob, replicated: int | None) -> Upload | None:
@@ -320,7 +320,7 @@ class DaemonProcess:
         self.taken[job.name] = Taken((await self.control.info()).pid, found)
 
     async def lost_side_files(self, job: ReplicationJob) -> bool:
-        """Whether the WAL or its index was removed under the process: SQLite keeps both while a connection is open."""
+        """Tell whether the WAL or its index was removed under the process: SQLite keeps both while a connection is open."""
         taken = self.taken.get(job.name)
         if taken is None or taken.side_files <= await asyncio.to_thread(wal.side_files, job.database):
             return False

@@ -105,7 +105,7 @@ async def use_wal(path: Path) -> None:
 
 
 async def content_hash(path: Path) -> str:
-    """A SHA-256, in hex, of schema and rows: equal for databases that a reader cannot tell apart.
+    """Return a SHA-256, in hex, of schema and rows: equal for databases that a reader cannot tell apart.
 
     Tables come in the order of their names, rows in the order of their keys; where pages lie does not matter. The
     engine's own tables are left out. Raises DatabaseError's kinds.
@@ -252,7 +252,7 @@ def _connection(path: Path, *, mode: str, busy_timeout: float) -> Iterator[sqlit
 
 
 def translated(path: Path, error: sqlite3.Error) -> DatabaseError:
-    """The error of ours for one of SQLite."""
+    """Return the error of ours for one of SQLite."""
     extended = getattr(error, "sqlite_errorcode", 0)
     code = extended & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

@@ -24,11 +24,11 @@ class Dialect:
     own_tables: str
 
     def side_folder_of(self, database: Path) -> Path:
-        """The folder that the engine keeps beside `database`."""
+        """Return the folder that the engine keeps beside `database`."""
         return database.with_name(self.side_folder.format(name=database.name))
 
     def transactions_of(self, database: Path) -> Path:
-        """The folder in which the engine keeps single transactions beside `database` for a while."""
+        """Return the folder in which the engine keeps single transactions beside `database` for a while."""
         return self.side_folder_of(database) / "ltx" / "0"
 
 

@@ -74,7 +74,7 @@ async def _see_uploaded(daemon: DaemonProcess, record: StreamRecord) -> None:
 
 
 async def _has_more(attachment: Reconciler, record: StreamRecord) -> bool:
-    """Whether there may be changes that the delete must not leave behind. A file that is gone has none."""
+    """Tell whether there may be changes that the delete must not leave behind. A file that is gone has none."""
     if record.phase is not Phase.ACTIVE or record.stream.purge_destination:
         return False
     with suppress(SourceMissing, SourceFormat):

@@ -448,7 +448,7 @@ class SqliteDriver:
         await self._finish_replay(name, key, {"state": "done"})
 
     async def _try_reseed(self, name: str, key: str) -> bool:
-        """Whether the snapshot is made; false where the engine, the store or the database was not to be had."""
+        """Tell whether the snapshot is made; false where the engine, the store or the database was not to be had."""
         async with self._lock(name):
             record = self._manager.record(name)
             if not replays.reseed_begun(record, key):

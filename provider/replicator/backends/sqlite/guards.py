@@ -154,7 +154,7 @@ class Guards:
         self._unanswered.pop(store, None)
 
     async def _starts(self, record: StreamRecord) -> bool | None:
-        """Whether a restore finds a file to begin with; `None` where that is unknown, or another replica is due."""
+        """Tell whether a restore finds a file to begin with; `None` where that is unknown, or another replica is due."""
         if record.reset_due:
             return None
         try:
@@ -175,5 +175,5 @@ def _store_of(record: StreamRecord) -> str:
 
 
 def _is_lost(record: StreamRecord, starts: bool | None) -> bool:
-    """Whether a restore found a file to begin with once, and finds none now."""
+    """Tell whether a restore found a file to begin with once, and finds none now."""
     return starts is False and record.arrived == record.generation

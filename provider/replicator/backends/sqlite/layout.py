@@ -23,12 +23,12 @@ _FIRST = f"{1:016x}-"
 
 
 def level_in_bucket(level: int) -> str:
-    """What precedes the files of a level, below the prefix of a bucket."""
+    """Return what precedes the files of a level, below the prefix of a bucket."""
     return f"{level:04x}"
 
 
 def level_in_folder(level: int) -> str:
-    """The same below a folder."""
+    """Return the same below a folder."""
     return f"ltx/{level}"
 
 
@@ -64,7 +64,7 @@ class Purged:
 
 
 def in_bucket(name: str) -> bool:
-    """Whether the engine writes this name, relative to the prefix, in a bucket."""
+    """Tell whether the engine writes this name, relative to the prefix, in a bucket."""
     return _IN_BUCKET.fullmatch(name) is not None
 
 

@@ -80,7 +80,7 @@ def reading(operation: str) -> Iterator[None]:
 
 
 def whole_number(value: Any) -> int | None:
-    """A number of an answer; None where there is none, or 0. Raises ValueError for what is no number of 63 bits."""
+    """Return a number of an answer; None where there is none, or 0. Raises ValueError for what is no number of 63 bits."""
     if value is not None and (type(value) is not int or not 0 <= value < 1 << 63):
         raise ValueError("it is no number of 63 bits")
     return value or None
@@ -232,13 +232,13 @@ class ControlClient:
             return Unregistered(Path(answer["path"]), already=already, txid=whole_number(answer.get("txid")))
 
     async def txid(self, path: Path, *, timeout: float = 5.0) -> int | None:
-        """The last local transaction, None before the first."""
+        """Return the last local transaction, None before the first."""
         answer = await self._get("/txid", {"path": str(path)}, timeout)
         with reading("GET /txid"):
             return whole_number(answer["txid"])
 
     async def list_databases(self, *, timeout: float = 5.0) -> list[ListedDatabase]:
-        """All databases, in the order of their registration.
+        """Return all databases, in the order of their registration.
 
         The engine gives no answer (EngineTimeout) as long as any one database waits for the first contact with a
         destination that is away; `sync_status`, `info`, `txid` and syncs of others go on. One of which it says what
@@ -249,7 +249,7 @@ class ControlClient:
             return _readable(answer["databases"], _listed)
 
     async def info(self, *, timeout: float = 5.0) -> DaemonInfo:
-        """Which daemon this is."""
+        """Return which daemon this is."""
         answer = await self._get("/info", {}, timeout)
         with reading("GET /info"):
             pid, started_at = whole_number(answer["pid"]), _time(answer["started_at"])
@@ -258,7 +258,7 @@ class ControlClient:
             return DaemonInfo(str(answer["version"]), pid, started_at, whole_number(answer["database_count"]) or 0)
 
     async def sync_status(self, path: Path | None = None, *, timeout: float = 5.0) -> dict[Path, SyncActivity]:
-        """What the syncs are doing, of one database or of all."""
+        """Return what the syncs are doing, of one database or of all."""
         answer = await self._get("/debug/sync-status", {"path": str(path)} if path else {}, timeout)
         with reading("GET /debug/sync-status"):
             return {activity.path: activity for activity in _readable(answer["databases"], _activity)}
@@ -299,7 +299,7 @@ def _error_text(reply: Response) -> str:
 
 
 def _readable(items: Any, read: Callable[[Any], T]) -> list[T]:
-    """What can be read: what is malformed of one database says nothing about the others."""
+    """Return what can be read: what is malformed of one database says nothing about the others."""
     found = []
     for item in items:
         with contextlib.suppress(*_MALFORMED):
@@ -345,7 +345,7 @@ class Binary:
 
 
 async def find_binary(dialect: Dialect = LITESTREAM) -> Binary:
-    """The engine's program: beside the running interpreter, else on PATH.
+    """Return the engine's program: beside the running interpreter, else on PATH.
 
     Raises EngineMissing if there is none, or if its version is not in the minor series that we know.
     """
@@ -377,7 +377,7 @@ class CommandLine:
         self._env = env
 
     async def ltx(self, replica_url: str) -> list[LtxFile]:
-        """All files of a replica on all levels; empty if there is no replica."""
+        """Return all files of a replica on all levels; empty if there is no replica."""
         text = await self._transfer(["ltx", "-level", "all", "-json", replica_url], Traffic(received=True))
         with reading("ltx"):
             return [_ltx_file(item) for item in json.loads(text) or []]
@@ -385,7 +385,7 @@ class CommandLine:
     async def plan_restore(
         self, replica_url: str, *, txid: int | None = None, timestamp: datetime | None = None
     ) -> RestorePlan:
-        """What `restore` would read. The engine refuses a transaction or a time that is not retained (EngineError)."""
+        """Return what `restore` would read. The engine refuses a transaction or a time that is not retained (EngineError)."""
         # The plan needs the name of an output; the engine neither makes it nor looks at it.
         point = _point(txid, timestamp)
         arguments = ["restore", "-dry-run", "-json", *point, "-o", "plan", replica_url]
@@ -437,7 +437,7 @@ class CommandLine:
 
 
 def checked_path(database: Path) -> str:
-    """The path of a database as the engine takes it.
+    """Return the path of a database as the engine takes it.
 
     Raises ValueError for a relative path, and for '?', '#' and '%': the engine puts the path into a SQLite URI as it
     is, and would then open, change and even make another file.
@@ -452,7 +452,7 @@ def checked_path(database: Path) -> str:
 
 
 def format_txid(txid: int) -> str:
-    """A transaction id as the engine prints it: 16 hex digits."""
+    """Return a transaction id as the engine prints it: 16 hex digits."""
     return f"{txid:016x}"
 
 

@@ -126,7 +126,7 @@ class _Refusal:
 
     @property
     def key(self) -> str:
-        """The setting, wherever it stands: `snapshot.retention`, `part-size`."""
+        """Return the setting, wherever it stands: `snapshot.retention`, `part-size`."""
         return re.sub(r"^(dbs\[\d+\]\.)?(replicas?(\[\d+\])?\.)?", "", self.setting.path)
 
 
@@ -284,7 +284,7 @@ class _Reader:
         return Path(normpath(text))
 
     def _replica(self, entry: Setting, keys: Mapping[str, Setting]) -> dict[str, Setting] | None:
-        """The settings of the one replica, with those of the whole file where it has none of its own."""
+        """Return the settings of the one replica, with those of the whole file where it has none of its own."""
         several = keys["replicas"].items() if "replicas" in keys else []
         if ("replica" in keys) + len(several) != 1:
             self._refuse(keys.get("replicas", entry), "needs exactly one replica: a stream has one destination")
@@ -304,7 +304,7 @@ class _Reader:
             raise setting.invalid(str(error)) from None
 
     def _name(self, path: Path) -> str:
-        """The agent's name for a database that it has, else one made from the file's."""
+        """Return the agent's name for a database that it has, else one made from the file's."""
         if (known := self._wanted.names.get(path)) is not None:
             return known
         digest = hashlib.sha256(str(path).encode()).hexdigest()[:7]
@@ -377,7 +377,7 @@ class _Reader:
         )
 
     def _identity(self, keys: Mapping[str, Setting]) -> str | None:
-        """The reference to the key pair; a value that stands in the file is refused."""
+        """Return the reference to the key pair; a value that stands in the file is refused."""
         if self._wanted.auth_ref is not None:
             return self._wanted.auth_ref
         pair = [keys[key] for key in ("access-key-id", "secret-access-key") if key in keys]

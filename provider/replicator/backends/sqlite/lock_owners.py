@@ -58,7 +58,7 @@ class Holders:
 
 
 def holders(databases: Iterable[Path], *, but: Path) -> list[str]:
-    """Who replicates one of the databases now, one clause each.
+    """Return who replicates one of the databases now, one clause each.
 
     :param but: processes that have something of this folder among their arguments are ours.
     """
@@ -75,7 +75,7 @@ def holders(databases: Iterable[Path], *, but: Path) -> list[str]:
 
 
 def daemons(config: Path, databases: Iterable[Path], *, but: Path) -> list[str]:
-    """Which daemons were started with a configuration, or with one of the databases, one clause each."""
+    """Return which daemons were started with a configuration, or with one of the databases, one clause each."""
     wanted = {str(path) for path in databases}
     found = []
     for pid in _pids():
@@ -90,7 +90,7 @@ def daemons(config: Path, databases: Iterable[Path], *, but: Path) -> list[str]:
 
 
 def _inodes_of_others(but: Path) -> frozenset[int]:
-    """What litestream processes that are not ours have locks on."""
+    """Return what litestream processes that are not ours have locks on."""
     locks = list(_locks())
     theirs = {pid for pid in {pid for pid, _ in locks} if _is_litestream(pid) and not _is_ours(pid, but)}
     return frozenset(inode for pid, inode in locks if pid in theirs)
@@ -157,7 +157,7 @@ def _is_ours(pid: int, folder: Path) -> bool:
 
 
 def _config_of(pid: int, words: list[str]) -> Path:
-    """The configuration that a daemon was started with; relative to a folder that only its user and root may see."""
+    """Return the configuration that a daemon was started with; relative to a folder that only its user and root may see."""
     given = None
     for place, word in enumerate(words):
         option, equals, value = word.partition("=")

@@ -26,18 +26,18 @@ _KEY_ID = re.compile(r"[A-Za-z0-9._@~+-]{1,128}")
 
 
 def source_path(stream: Stream) -> Path:
-    """The database file of a stream."""
+    """Return the database file of a stream."""
     return file_of(stream.source.uri)
 
 
 @lru_cache(maxsize=4096)
 def file_of(uri: str) -> Path:
-    """The file that a URI names, without `.` and repeated slashes. What `..` means depends on links, so it stays."""
+    """Return the file that a URI names, without `.` and repeated slashes. What `..` means depends on links, so it stays."""
     return Path("/" + unquote(urlsplit(uri).path).lstrip("/"))
 
 
 def named_file(uri: str) -> Path:
-    """The file that a URI names; raise ValueError where it names none."""
+    """Return the file that a URI names; raise ValueError where it names none."""
     path = file_of(uri)
     if not path.name or b"\0" in os.fsencode(path):  # which raises where a character is none
         raise ValueError("it names no file")
@@ -45,7 +45,7 @@ def named_file(uri: str) -> Path:
 
 
 def check_source_path(stream: Stream) -> Path:
-    """The database file of a stream; raise `InvalidStream` where litestream would open another one."""
+    """Return the database file of a stream; raise `InvalidStream` where litestream would open another one."""
     try:
         path = named_file(stream.source.uri)
         checked_path(path)
@@ -57,12 +57,12 @@ def check_source_path(stream: Stream) -> Path:
 
 
 def side_folder(stream: Stream) -> Path:
-    """The folder that litestream keeps beside the database."""
+    """Return the folder that litestream keeps beside the database."""
     return LITESTREAM.side_folder_of(source_path(stream))
 
 
 def parse_location(stream: Stream) -> ReplicaLocation:
-    """The destination of a stream; raise `InvalidStream` where it cannot be one."""
+    """Return the destination of a stream; raise `InvalidStream` where it cannot be one."""
     try:
         return parse_replica(stream.destination.uri)
     except ValueError as error:
@@ -76,7 +76,7 @@ def place_of(stream: Stream, generation: int) -> ReplicaLocation:
 
 
 def location_of(record: StreamRecord) -> ReplicaLocation:
-    """Where the stream writes now."""
+    """Return where the stream writes now."""
     return place_of(record.stream, record.generation)
 
 
@@ -106,7 +106,7 @@ class Identities:
         self._admit = admit
 
     async def of(self, stream: Stream) -> S3Credentials | None:
-        """The identity of a stream; `None` for the host's own role. Raises what `authref.resolve` raises.
+        """Return the identity of a stream; `None` for the host's own role. Raises what `authref.resolve` raises.
 
         Whoever touches a destination asks this first, so what the agent does not grant is refused here.
         """

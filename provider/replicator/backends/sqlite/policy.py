@@ -86,16 +86,16 @@ class Policy(Model):
     replay: list[FolderGrant] = Field(default_factory=list)
 
     def grants_source(self, database: Path) -> bool:
-        """Whether a stream may read and write this file."""
+        """Tell whether a stream may read and write this file."""
         return _is_below(database, self.source)
 
     def grants_copy(self, target: Path) -> bool:
-        """Whether a replay may write this file. A link of another user decides nothing."""
+        """Tell whether a replay may write this file. A link of another user decides nothing."""
         asked = _settled(target)
         return any(asked.is_relative_to(_settled(Path(grant.folder))) for grant in self.replay)
 
     def grants_destination(self, uri: str, auth_ref: str | None) -> bool:
-        """Whether a replica may be at a place with an identity."""
+        """Tell whether a replica may be at a place with an identity."""
         return any(_covers(grant, uri) and _same_reference(grant.auth_ref, auth_ref) for grant in self.destination)
 
 
@@ -104,7 +104,7 @@ class Policies(Protocol):
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Return the file."""
 
     def current(self) -> Policy | None:
         """Return the policy as it stands now; `None` where there is no file. Raise `PolicyUnusable`."""
@@ -206,7 +206,7 @@ def missing(path: Path) -> PolicyMissing:
 
 
 def sends_in_clear(uri: str) -> bool:
-    """Whether a destination is reached over http on another host."""
+    """Tell whether a destination is reached over http on another host."""
     location = _parse(uri)
     endpoint = location.endpoint if isinstance(location, S3Location) else None
     parts = urlsplit(endpoint or "")

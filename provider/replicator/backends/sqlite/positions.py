@@ -67,5 +67,5 @@ def batch_time(database: Path, txid: int) -> datetime | None:
 
 
 def position_at(generation: int, database: Path, txid: int) -> Checkpoint:
-    """A transaction of a generation as a checkpoint, with its time where that is still known."""
+    """Return a transaction of a generation as a checkpoint, with its time where that is still known."""
     return Checkpoint(lsn=str(Position(generation, txid)), wall=batch_time(database, txid))

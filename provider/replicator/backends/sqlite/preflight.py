@@ -17,7 +17,7 @@ from replicator.replicator import Finding, Severity
 
 
 async def inspect(path: Path) -> FileId:
-    """Which file it is; raise `DatabaseError` where litestream could not replicate it."""
+    """Return which file it is; raise `DatabaseError` where litestream could not replicate it."""
     facts = await db.inspect(path)
     if not facts.readable:
         raise db.DatabaseForbidden(path, "the agent may not read it")
@@ -31,7 +31,7 @@ async def inspect(path: Path) -> FileId:
 
 
 async def contents(stream: Stream, location: ReplicaLocation, credentials: S3Credentials | None) -> PrefixContents:
-    """What is stored at a place of a stream."""
+    """Return what is stored at a place of a stream."""
     try:
         return await location.list_prefix(credentials)
     except ReplicaError as error:
@@ -55,7 +55,7 @@ def refuse_objects(stream: Stream, location: ReplicaLocation, found: PrefixConte
 
 
 async def room(stream: Stream) -> list[Finding]:
-    """What is to be known of the room for a whole copy: it does not fit, or fits only if it compresses."""
+    """Return what is to be known of the room for a whole copy: it does not fit, or fits only if it compresses."""
     path = source_path(stream)
     try:
         found = await room_for(path, parse_location(stream))
@@ -68,7 +68,7 @@ async def room(stream: Stream) -> list[Finding]:
 
 
 async def copies_again(record: StreamRecord, stream: Stream, file: FileId, *, restarts: bool) -> list[Finding]:
-    """What a change of a stream that stays at its place may upload besides what is new.
+    """Return what a change of a stream that stays at its place may upload besides what is new.
 
     :param file: which file the database is now.
     :param restarts: litestream has to be started with other settings.

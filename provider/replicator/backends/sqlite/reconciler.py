@@ -109,7 +109,7 @@ class Reconciler:
             raise
 
     async def _first_upload(self, name: str, job: ReplicationJob) -> bool:
-        """Whether everything is at the destination. What is uploaded in parts goes on when this returns."""
+        """Tell whether everything is at the destination. What is uploaded in parts goes on when this returns."""
         daemon = self.daemons.of(name)
         if daemon is None:
             raise EngineError("sync", None, "its litestream process has ended")
@@ -133,7 +133,7 @@ class Reconciler:
             raise litestream_errors.of_replica(error, record.name) from error
 
     async def copy_once(self, record: StreamRecord) -> StreamRecord:
-        """The one copy of mode snapshot."""
+        """Return the one copy of mode snapshot."""
         async with self._attached.hold(record.stream):
             return await self._copy_once(await self._admitted(record))
 

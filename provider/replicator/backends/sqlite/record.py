@@ -101,7 +101,7 @@ class StreamRecord(Stored):
 
     @property
     def name(self) -> str:
-        """The stream's name."""
+        """Return the stream's name."""
         return self.stream.name
 
     def upgraded(self) -> Self:
@@ -148,11 +148,11 @@ class Store(Protocol):
 
     @property
     def agent_id(self) -> str:
-        """A random name of the agent whose store this is."""
+        """Return a random name of the agent whose store this is."""
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """Which file holds a record that cannot be read, and why, by the stream's name."""
+        """Return which file holds a record that cannot be read, and why, by the stream's name."""
 
     def records(self) -> Sequence[StreamRecord]:
         """Return every record that can be read."""

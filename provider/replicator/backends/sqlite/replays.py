@@ -52,7 +52,7 @@ class Sources:
     gate: Gate
 
     def url(self, generation: int) -> str:
-        """The engine's URL of one generation."""
+        """Return the engine's URL of one generation."""
         place = self.base if generation == 1 else self.base.child(f"r{generation}")
         return place.url_for_engine()
 
@@ -70,13 +70,13 @@ class _Kept:
 
     @property
     def points(self) -> list[LtxFile]:
-        """One file for each end that a restore can reach, oldest first."""
+        """Return one file for each end that a restore can reach, oldest first."""
         first = min((file.max_txid for file in self.files if file.min_txid == 1), default=None)
         ends = {file.max_txid: file for file in self.files if first is not None and file.max_txid >= first}
         return [ends[txid] for txid in sorted(ends)]
 
     def checkpoint(self, file: LtxFile) -> Checkpoint:
-        """A point with its time: to the millisecond where that is known here, else to the second."""
+        """Return a point with its time: to the millisecond where that is known here, else to the second."""
         here = batch_time(self.database, file.max_txid) if self.database else None
         return Checkpoint(lsn=str(Position(self.generation, file.max_txid)), wall=here or file.created)
 
@@ -147,7 +147,7 @@ def refuse_paused(record: StreamRecord) -> None:
 
 
 async def _resolve(record: StreamRecord, sources: Sources, start: Checkpoint) -> tuple[_Kept, int, int]:
-    """The generation, the last transaction, and the bytes that a restore to `start` reads."""
+    """Return the generation, the last transaction, and the bytes that a restore to `start` reads."""
     if start.lsn is not None:
         position = Position.parse(start.lsn, record.name)
         if position.generation > record.generation:
@@ -220,7 +220,7 @@ def _not_retained(record: StreamRecord, start: Checkpoint, kept: _Kept) -> Repla
 
 
 def find(record: StreamRecord, key: str) -> ReplayProgress:
-    """The replay with this key; raise `ReplayNotFound` where there is none."""
+    """Return the replay with this key; raise `ReplayNotFound` where there is none."""
     try:
         return record.replays[key]
     except KeyError:
@@ -230,7 +230,7 @@ def find(record: StreamRecord, key: str) -> ReplayProgress:
 def known(
     record: StreamRecord, start: Checkpoint, key: str, method: ReplayMethod, target: str | None
 ) -> ReplayProgress | None:
-    """The replay that ran or runs under this key; raise `ReplayKeyReused` where it was another one.
+    """Return the replay that ran or runs under this key; raise `ReplayKeyReused` where it was another one.
 
     :param target: as `targets.target_path` gives it.
     """
@@ -248,7 +248,7 @@ def known(
 
 
 def begun(record: StreamRecord, plan: ReplayPlan, key: str) -> StreamRecord:
-    """The record with a replay that is about to run."""
+    """Return the record with a replay that is about to run."""
     replay = ReplayProgress(
         key=key,
         stream=record.name,
@@ -265,7 +265,7 @@ def begun(record: StreamRecord, plan: ReplayPlan, key: str) -> StreamRecord:
 
 
 def finished(record: StreamRecord, key: str, changes: dict[str, Any]) -> StreamRecord:
-    """The record with a replay that has ended."""
+    """Return the record with a replay that has ended."""
     ended = ReplayProgress.model_validate({**record.replays[key].wire(), "finishedAt": datetime.now(UTC), **changes})
     return record.model_copy(update={"replays": {**record.replays, key: ended}})
 
@@ -275,20 +275,20 @@ def _next_mark(record: StreamRecord) -> str:
 
 
 def reseed_begun(record: StreamRecord, key: str) -> bool:
-    """Whether the new generation of this re-seed is recorded already."""
+    """Tell whether the new generation of this re-seed is recorded already."""
     resolved = record.replays[key].resolved
     return resolved is not None and resolved.lsn == str(Position(record.generation, 1))
 
 
 def new_generation(record: StreamRecord) -> StreamRecord:
-    """The record as it writes to a fresh prefix: local state is dropped, so that the first upload is a snapshot."""
+    """Return the record as it writes to a fresh prefix: local state is dropped, so that the first upload is a snapshot."""
     return record.model_copy(
         update={"generation": record.generation + 1, "reset_due": True, "reseed_due": False, "reached": None}
     )
 
 
 def next_generation(record: StreamRecord, key: str) -> StreamRecord:
-    """The record with the new generation of a re-seed, and the position at which that begins."""
+    """Return the record with the new generation of a re-seed, and the position at which that begins."""
     resolved = Checkpoint(lsn=_next_mark(record))
     replay = record.replays[key].model_copy(update={"resolved": resolved})
     return new_generation(record).model_copy(update={"replays": {**record.replays, key: replay}})

@@ -127,11 +127,11 @@ class ReplicaLocation(ABC):
 
     @abstractmethod
     def url_for_engine(self) -> str:
-        """The URL for `/register`, YAML and commands; the same for the same place."""
+        """Return the URL for `/register`, YAML and commands; the same for the same place."""
 
     @abstractmethod
     def child(self, name: str) -> ReplicaLocation:
-        """The place `name` below this one. Raises ValueError."""
+        """Return the place `name` below this one. Raises ValueError."""
 
     @abstractmethod
     async def list_prefix(self, credentials: S3Credentials | None) -> PrefixContents:
@@ -162,7 +162,7 @@ class ReplicaLocation(ABC):
     @property
     @abstractmethod
     def store(self) -> str:
-        """A name for what keeps its objects, the same for every place there."""
+        """Return a name for what keeps its objects, the same for every place there."""
 
     @abstractmethod
     async def read_object(self, name: str, credentials: S3Credentials | None) -> bytes | None:
@@ -465,14 +465,14 @@ class FolderLocation(ReplicaLocation):
 
 @cache
 def _service_models() -> Any:
-    """The descriptions of AWS services, read once: they are most of the time and memory of a client."""
+    """Return the descriptions of AWS services, read once: they are most of the time and memory of a client."""
     from botocore.loaders import create_loader
 
     return create_loader()
 
 
 def engine_environment(credentials: S3Credentials | None, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The whole environment of an engine's process, made from a few names of `inherited` and the credentials.
+    """Return the whole environment of an engine's process, made from a few names of `inherited` and the credentials.
 
     Without credentials the engine finds the host's own role (instance metadata, a shared file, a container's token),
     as `list_prefix` does. AWS_CA_BUNDLE is never passed on: it makes the engine's S3 client fail; SSL_CERT_FILE works.

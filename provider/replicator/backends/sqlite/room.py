@@ -31,12 +31,12 @@ class Room:
 
     @property
     def is_too_small(self) -> bool:
-        """Whether even a database that compresses well does not fit."""
+        """Tell whether even a database that compresses well does not fit."""
         return self.free < self.most / _AT_BEST
 
     @property
     def may_be_too_small(self) -> bool:
-        """Whether it fits only if it compresses."""
+        """Tell whether it fits only if it compresses."""
         return self.free < self.most
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ def _size(path: Path) -> int:
 
 
 def _disk(folder: Path) -> int:
-    """The device of a folder, or of the nearest one above it that exists."""
+    """Return the device of a folder, or of the nearest one above it that exists."""
     while not folder.exists():
         folder = folder.parent
     return folder.stat().st_dev

@@ -62,13 +62,13 @@ async def ask(daemon: DaemonProcess, job: ReplicationJob, listed: ListedDatabase
 
 
 def age_of(listed: ListedDatabase | None, now: datetime) -> timedelta | None:
-    """How long ago the last upload ended; `None` before the first."""
+    """Return how long ago the last upload ended; `None` before the first."""
     last = listed.last_sync_at if listed else None
     return None if last is None else now - last.astimezone(UTC)
 
 
 def stale_after(interval: timedelta | None) -> timedelta:
-    """How old the last upload of a healthy stream can be: litestream notes one each interval, also when idle."""
+    """Return how old the last upload of a healthy stream can be: litestream notes one each interval, also when idle."""
     return 3 * (interval or _DEFAULT_INTERVAL) + timedelta(seconds=5)
 
 

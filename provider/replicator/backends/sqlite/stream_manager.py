@@ -270,7 +270,7 @@ class StreamManager(Reconciler):
         return record
 
     async def _inspect_alone(self, stream: Stream) -> FileId:
-        """Which file it is; refused where another stream's record has it, by whatever path."""
+        """Return which file it is; refused where another stream's record has it, by whatever path."""
         file = await self.inspect(stream)
         for other in self.store.records():
             if other.name != stream.name and other.file == file:
@@ -289,7 +289,7 @@ def _remove_folder(folder: Path) -> None:
 
 
 def engine_settings(stream: Stream) -> tuple[object, ...]:
-    """What the engine's process has to be started with."""
+    """Return what the engine's process has to be started with."""
     declared = canonical(stream)
     return (
         declared.destination.uri,

@@ -35,7 +35,7 @@ class Upload:
 
     @property
     def in_parts(self) -> bool:
-        """Whether it is more than one request."""
+        """Tell whether it is more than one request."""
         return self.total > PART
 
 

@@ -57,7 +57,7 @@ class Hold:
 
     @property
     def held(self) -> bool:
-        """Whether there was a WAL to hold."""
+        """Tell whether there was a WAL to hold."""
         return self._connection is not None
 
     async def release(self) -> None:
@@ -104,7 +104,7 @@ async def confirm(database: Path, salts: bytes | None) -> None:
 
 
 def side_files(database: Path) -> frozenset[tuple[str, int]]:
-    """Which files SQLite has beside a database now: their endings and inodes."""
+    """Return which files SQLite has beside a database now: their endings and inodes."""
     found = set()
     for ending in ("-wal", "-shm"):
         with suppress(OSError):
@@ -196,7 +196,7 @@ def _confirm(database: Path, salts: bytes | None) -> None:
 
 
 def _start_of_wal(database: Path) -> tuple[bytes, int]:
-    """The salts, empty where there is no WAL, and the length of the file."""
+    """Return the salts, empty where there is no WAL, and the length of the file."""
     try:
         with database.with_name(f"{database.name}-wal").open("rb") as wal:
             return wal.read(_WAL_HEADER)[16:24], wal.seek(0, 2)

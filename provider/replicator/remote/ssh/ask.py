@@ -45,12 +45,12 @@ WHY = (
 
 
 async def where(address: SshAddress) -> str | None:
-    """The path where an agent of this login listens unless told otherwise; `None` where the host does not say."""
+    """Return the path where an agent of this login listens unless told otherwise; `None` where the host does not say."""
     return await _ask(address, f"sh -c '{WHERE}'")
 
 
 async def why(address: SshAddress, socket: str) -> Why:
-    """What is the matter with a socket; `UNKNOWN` where the host does not say."""
+    """Return what is the matter with a socket; `UNKNOWN` where the host does not say."""
     answer = await _ask(address, f"sh -c '{WHY}' sh {socket}")
     return Why(answer) if answer in list(Why) else Why.UNKNOWN
 

@@ -54,7 +54,7 @@ def run(address: SshAddress, command: str) -> list[str]:
 
 
 def login(address: SshAddress) -> str:
-    """What a person types to log in the same way."""
+    """Return what a person types to log in the same way."""
     return shlex.join(["ssh", *_way(address)])
 
 

@@ -51,7 +51,7 @@ class Forwarding:
 
     @property
     def alive(self) -> bool:
-        """Whether ssh runs."""
+        """Tell whether ssh runs."""
         return self._tunnel.process.alive
 
     async def request(
@@ -80,7 +80,7 @@ class Forwarding:
         await self._tunnel.aclose()
 
     async def _explain(self, *, answered: bool) -> AgentUnreachable:
-        """The error behind a connection that the host did not make. Raised where waiting cannot resolve it."""
+        """Return the error behind a connection that the host did not make. Raised where waiting cannot resolve it."""
         reason = await self._ask()
         if reason is Why.LISTENS and not answered:
             return ForwardingRefused(

@@ -46,7 +46,7 @@ class FrameError(Exception):
 
 
 def frame(kind: Kind, connection: int, content: bytes = b"") -> bytes:
-    """One frame; `content` is within `LARGEST`."""
+    """Return one frame; `content` is within `LARGEST`."""
     return _HEAD.pack(kind, connection, len(content)) + content
 
 

@@ -48,33 +48,33 @@ class SshProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether ssh runs."""
+        """Tell whether ssh runs."""
         return self.process.returncode is None
 
     async def ended(self, within: float) -> bool:
-        """Whether ssh ends within some seconds."""
+        """Tell whether ssh ends within some seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 await self.process.wait()
         return not self.alive
 
     def mark(self) -> int:
-        """How many bytes ssh has said on stderr."""
+        """Return how many bytes ssh has said on stderr."""
         return os.fstat(self._log.fileno()).st_size
 
     def said(self, since: int | None = None) -> str:
-        """What it said from a byte on, or at last."""
+        """Return what it said from a byte on, or at last."""
         if self._log.closed:
             return self._last_words
         start = max(self.mark() - _TAIL, 0) if since is None else since
         return os.pread(self._log.fileno(), _TAIL, start).decode(errors="replace")
 
     def fault(self) -> AgentUnreachable:
-        """Why ssh ended, or does not do what it was asked for."""
+        """Return why ssh ended, or does not do what it was asked for."""
         return explain(self._address, self.said())
 
     def late(self) -> AgentUnreachable:
-        """Why ssh has given no sign in time."""
+        """Return why ssh has given no sign in time."""
         if self.said():
             return self.fault()
         return HostUnreachable(

@@ -78,7 +78,7 @@ class Session:
 
     @property
     def alive(self) -> bool:
-        """Whether the host can still be asked."""
+        """Tell whether the host can still be asked."""
         return self._ssh.alive and self._reading is not None and not self._reading.done()
 
     async def request(
@@ -133,7 +133,7 @@ class Session:
         raise NoCommandError(code)
 
     def _fault(self) -> AgentUnreachable:
-        """Why the host can no longer be asked."""
+        """Return why the host can no longer be asked."""
         command = f"`{' '.join(DIAL)}` on {self._host}"
         if not self._readable:
             return SshFailed(
@@ -223,7 +223,7 @@ class _Channel(asyncio.Transport):
             self._session.send(frames.data(self._number, bytes(data)))
 
     def is_closing(self) -> bool:
-        """Whether nothing more can be sent."""
+        """Tell whether nothing more can be sent."""
         return self._closed
 
     def close(self) -> None:
