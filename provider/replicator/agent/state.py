@@ -60,7 +60,7 @@ class StateFolder:
 
     @property
     def lock(self) -> Path:
-        """Return the lock file. An agent holds its lock; it contains the agent's process id and the path of its socket."""
+        """Return the lock file. The agent that holds its lock writes its process id and its socket's path to it."""
         return self.path / "agent.lock"
 
     def make(self) -> None:

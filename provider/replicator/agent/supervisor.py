@@ -45,7 +45,7 @@ class AlreadySupervised(SupervisorError):
 
 
 class ChildState(Enum):
-    """The state of a child. `STARTING` lasts until `on_start` succeeds; `WAITING` is the delay before the next start."""
+    """A child's state. `STARTING` lasts until `on_start` succeeds; `WAITING` is the delay before the next start."""
 
     STOPPED = "stopped"
     STARTING = "starting"
