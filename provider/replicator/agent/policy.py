@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 def default_policy() -> Path:
-    """Return `/etc/replicator/agent.toml` for root, else `replicator/agent.toml` in `$XDG_CONFIG_HOME` (`~/.config`)."""
+    """Return `/etc/replicator/agent.toml` for root, else `replicator/agent.toml` in the user's configuration folder."""
     if os.geteuid() == 0:
         return Path("/etc/replicator/agent.toml")
     configured = os.environ.get("XDG_CONFIG_HOME")

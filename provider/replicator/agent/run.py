@@ -138,7 +138,7 @@ class _Agent:
         try:
             await self._driver.start()
         except Exception:
-            _log.exception("the streams cannot be taken up")
+            _log.exception("the streams cannot be attached")
             assert self._serving is not None
             self._serving.cancel()
             raise

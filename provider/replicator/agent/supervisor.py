@@ -299,7 +299,7 @@ async def _take_over(pid_file: Path, marker: str) -> int:
             if time.monotonic() > deadline:
                 raise AlreadySupervised(f"process {supervisor} supervises the child of {pid_file}")
             if child is not None and _parent(child) != supervisor and marker in _command_line(child):
-                _log.warning("ending process %d, whose supervisor %d is gone", child, supervisor)
+                _log.warning("ending process %d, whose supervisor %d has ended", child, supervisor)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
             await asyncio.sleep(0.02)

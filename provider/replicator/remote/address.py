@@ -105,7 +105,7 @@ def _invalid(message: str, fix: str = _FORMS) -> InvalidConfig:
 
 
 def default_socket() -> Path:
-    """Return the default socket: `/run/replicator/agent.sock` for root, else in `$XDG_RUNTIME_DIR` or `~/.replicator`."""
+    """Return the agent's default socket, for root in `/run/replicator`, else in `$XDG_RUNTIME_DIR` or `~/.replicator`."""
     if os.geteuid() == 0:
         return Path("/run/replicator/agent.sock")
     runtime = os.environ.get("XDG_RUNTIME_DIR")

@@ -79,7 +79,7 @@ class Health:
     def stalls(self, text: str) -> None:
         """Note that nothing is uploaded while the engine keeps trying. Count it, and ask again later."""
         if text != self.stalled:
-            _log.warning("stream %s: uploads nothing: %s", self.name, text)
+            _log.warning("stream %s: nothing is uploaded: %s", self.name, text)
         self.stalled, self._answers_since = text, None
         self._note(text)
 
