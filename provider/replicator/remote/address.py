@@ -105,7 +105,7 @@ def _invalid(message: str, fix: str = _FORMS) -> InvalidConfig:
 
 
 def default_socket() -> Path:
-    """Return the agent's default socket, for root in `/run/replicator`, else in `$XDG_RUNTIME_DIR` or `~/.replicator`."""
+    """Return the default socket of this user's agent: in `/run/replicator` for root, else in a folder of the user."""
     if os.geteuid() == 0:
         return Path("/run/replicator/agent.sock")
     runtime = os.environ.get("XDG_RUNTIME_DIR")

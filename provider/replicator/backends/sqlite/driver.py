@@ -138,7 +138,7 @@ class SqliteDriver:
             else:
                 await replays.tidy(replay)
 
-    # --- the seam ------------------------------------------------------------------------------------------------
+    # --- the interface -------------------------------------------------------------------------------------------
 
     async def upsert_stream(self, stream: Stream) -> None:
         work = self._upserts[stream.name] = self._spawn(self._upsert(stream))

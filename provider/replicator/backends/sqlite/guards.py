@@ -68,7 +68,7 @@ class Guards:
     async def admit(self, record: StreamRecord) -> StreamRecord:
         """Return the record for a takeover of the database, with a new generation if one is due.
 
-        Raise where another process replicates the database, or another agent has claimed the place.
+        Raise where another process replicates the database, or another agent has claimed the destination.
         """
         self._due("claim", record.name, CLAIM_EVERY)
         try:

@@ -62,7 +62,7 @@ class FolderGrant(_Grant):
 
 
 class DestinationGrant(_Grant):
-    """A place to write to, all below it, and the identity that may be used there.
+    """A destination, all below it, and the identity that may be used there.
 
     :param uri: `s3://bucket/prefix?endpoint=…`, `s3://bucket` for all of a bucket, or `file:///folder`.
     :param auth_ref: the reference, as programs write it; `file:///folder/*` or `dir:///folder/*` for all below a
@@ -95,7 +95,7 @@ class Policy(Model):
         return any(asked.is_relative_to(_settled(Path(grant.folder))) for grant in self.replay)
 
     def grants_destination(self, uri: str, auth_ref: str | None) -> bool:
-        """Tell whether a replica may be at a place with an identity."""
+        """Tell whether a stream may use a destination with an identity."""
         return any(_covers(grant, uri) and _same_reference(grant.auth_ref, auth_ref) for grant in self.destination)
 
 
@@ -135,7 +135,7 @@ class Gate:
             raise self._refused(stream.name, "source.uri", f"no database at {where}", source_lines(where.parent))
 
     def check_destination(self, stream: Stream) -> None:
-        """Raise `PolicyRefused` where the place or the identity is not granted, `SecretExposed` for a key in clear."""
+        """Raise `PolicyRefused` if the destination or the identity is not granted, `SecretExposed` for a key in clear."""
         end, policy = stream.destination, self._current()
         if policy is None:
             self._refuse_new_in_clear(stream)
