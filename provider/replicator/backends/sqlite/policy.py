@@ -135,7 +135,7 @@ class Gate:
             raise self._refused(stream.name, "source.uri", f"no database at {where}", source_lines(where.parent))
 
     def check_destination(self, stream: Stream) -> None:
-        """Raise `PolicyRefused` if the destination or the identity is not granted, `SecretExposed` for a key in clear."""
+        """Raise `PolicyRefused` if destination or identity is not granted, `SecretExposed` for a key in clear."""
         end, policy = stream.destination, self._current()
         if policy is None:
             self._refuse_new_in_clear(stream)
