@@ -141,7 +141,7 @@ class Supervisor:
     async def start(self) -> None:
         """Begin to supervise. Return at once: see `wait_ready`.
 
-        Raises SupervisorError if the program does not exist, AlreadySupervised if another process has this child.
+        Raise SupervisorError if the program does not exist, AlreadySupervised if another process has this child.
         """
         if self._task is not None:
             return
@@ -152,7 +152,7 @@ class Supervisor:
         self._task = asyncio.create_task(self._supervise(self._lock))
 
     async def wait_ready(self, timeout: float | None) -> None:
-        """Wait until the child is ready. Raises TimeoutError after `timeout` seconds; None means no limit."""
+        """Wait until the child is ready. Raise TimeoutError after `timeout` seconds; None means no limit."""
         async with asyncio.timeout(timeout), self._changed:
             await self._changed.wait_for(lambda: self.state is ChildState.READY)
 

@@ -40,7 +40,7 @@ async def look(manager: StreamManager, stream: Stream, record: StreamRecord | No
 
 
 async def take_over(manager: StreamManager, stream: Stream, unfinished: StreamRecord | None, *, ours: Path) -> None:
-    """Create the stream. Save a tombstone for its data first, so that a retry after a crash is not refused.
+    """Create the stream. Save a tombstone for existing data first, so that a retry after a crash is not refused.
 
     :param ours: the folder of the agent's own litestream processes.
     """

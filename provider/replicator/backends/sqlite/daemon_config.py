@@ -47,7 +47,7 @@ class DaemonSettings:
 def shared_daemon(settings: DaemonSettings) -> str:
     """Return the YAML of a daemon whose databases are registered later.
 
-    Raises ValueError for a socket path that is too long.
+    Raise ValueError for a socket path that is too long.
     """
     return _render(_common(settings))
 
@@ -64,7 +64,7 @@ def single_daemon(
 
     `options` are the engine's own settings of a database, as in its YAML.
 
-    Raises ValueError for an interval that is not positive, a socket path that is too long, or a database's path that
+    Raise ValueError for an interval that is not positive, a socket path that is too long, or a database's path that
     the engine would misread.
     """
     if upload_interval <= timedelta(0):

@@ -112,7 +112,7 @@ class DaemonPool:
     async def attach(self, job: ReplicationJob, *, reached: bool) -> None:
         """Begin to replicate. When it returns, litestream holds the WAL; the upload continues in the background.
 
-        Raises EngineError or DatabaseError; the database is released then.
+        Raise EngineError or DatabaseError; the database is released then.
 
         :param reached: the store has just answered, so litestream can be told to begin at once. It then waits for the
             store without a limit; otherwise it begins by itself within a second.

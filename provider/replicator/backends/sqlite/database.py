@@ -84,7 +84,7 @@ class DatabaseFacts:
 async def inspect(path: Path) -> DatabaseFacts:
     """Return the facts about a file.
 
-    Raises DatabaseMissing, DatabaseLinked if its last name is a link, NotADatabase if it is not a regular file, or
+    Raise DatabaseMissing, DatabaseLinked if its last name is a link, NotADatabase if it is not a regular file, or
     DatabaseForbidden if it cannot be reached.
     """
     return await asyncio.to_thread(_inspect, path)
@@ -94,13 +94,13 @@ async def checkpoint_truncate(path: Path, *, within: float = 5.0) -> bool:
     """Move the whole WAL into the database and empty it; return False if readers or writers prevented that.
 
     It retries for `within` seconds and never blocks: a checkpoint that waits for a reader blocks every writer.
-    Return True for a database without a WAL. Raises DatabaseError's kinds.
+    Return True for a database without a WAL. Raise DatabaseError.
     """
     return await asyncio.to_thread(_checkpoint_truncate, path, within)
 
 
 async def use_wal(path: Path) -> None:
-    """Switch a database to a WAL, as litestream does. Raises DatabaseError's kinds."""
+    """Switch a database to a WAL, as litestream does. Raise DatabaseError."""
     await asyncio.to_thread(_use_wal, path)
 
 
@@ -108,7 +108,7 @@ async def content_hash(path: Path) -> str:
     """Return a SHA-256, in hex, of schema and rows: equal for databases with the same content.
 
     Tables are ordered by name, rows by key; the location of pages does not matter. The
-    engine's own tables are left out. Raises DatabaseError's kinds.
+    engine's own tables are left out. Raise DatabaseError.
     """
     return await asyncio.to_thread(_content_hash, path)
 

@@ -80,7 +80,7 @@ def reading(operation: str) -> Iterator[None]:
 
 
 def whole_number(value: Any) -> int | None:
-    """Return a number of an answer; None for 0 or none. Raises ValueError for anything but a 63-bit number."""
+    """Return a number of an answer; None for 0 or none. Raise ValueError for anything but a 63-bit number."""
     if value is not None and (type(value) is not int or not 0 <= value < 1 << 63):
         raise ValueError("it is no number of 63 bits")
     return value or None
@@ -216,7 +216,7 @@ class ControlClient:
     async def register(self, path: Path, replica_url: str, *, timeout: float = 10.0) -> Registered:
         """Start replicating `path`. The engine checks neither the file nor the destination; its first sync does.
 
-        A registered database is uploaded each second, regardless of the daemon's configuration. Raises ValueError for a
+        A registered database is uploaded each second, regardless of the daemon's configuration. Raise ValueError for a
         path that the engine would misread.
         """
         body = {"path": checked_path(path), "replica_url": replica_url}
@@ -347,7 +347,7 @@ class Binary:
 async def find_binary(dialect: Dialect = LITESTREAM) -> Binary:
     """Return the engine's program: beside the running interpreter, else on PATH.
 
-    Raises EngineMissing if there is none, or if its version is not in the supported minor series.
+    Raise EngineMissing if there is none, or if its version is not in the supported minor series.
     """
     beside = Path(sys.executable).parent / dialect.binary
     found = str(beside) if beside.exists() else shutil.which(dialect.binary)
@@ -439,7 +439,7 @@ class CommandLine:
 def checked_path(database: Path) -> str:
     """Return the path of a database in the form that the engine reads.
 
-    Raises ValueError for a relative path, and for '?', '#' and '%': the engine puts the path into a SQLite URI without
+    Raise ValueError for a relative path, and for '?', '#' and '%': the engine puts the path into a SQLite URI without
     escapes, and would then open, change or even create another file.
     """
     text = str(database)

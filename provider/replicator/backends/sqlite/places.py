@@ -106,7 +106,7 @@ class Identities:
         self._admit = admit
 
     async def of(self, stream: Stream) -> S3Credentials | None:
-        """Return the identity of a stream; `None` for the host's own role. Raises what `authref.resolve` raises.
+        """Return the identity of a stream; `None` for the host's own role. Raise what `authref.resolve` raises.
 
         Every access to a destination calls this first, so whatever the agent does not grant is refused here.
         """

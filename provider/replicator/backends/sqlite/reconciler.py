@@ -338,6 +338,6 @@ def _refuse_options(record: StreamRecord) -> None:
 
 
 async def _reach(job: ReplicationJob) -> None:
-    """Ask the store for an object that does not exist; raise ReplicaError's kinds if it does not answer."""
+    """Ask the store for an object that does not exist; raise ReplicaError if it does not answer."""
     if isinstance(job.location, S3Location):
         await job.location.child("reached").list_prefix(job.credentials)

@@ -131,17 +131,17 @@ class ReplicaLocation(ABC):
 
     @abstractmethod
     def child(self, name: str) -> ReplicaLocation:
-        """Return the location `name` below this one. Raises ValueError."""
+        """Return the location `name` below this one. Raise ValueError."""
 
     @abstractmethod
     async def list_prefix(self, credentials: S3Credentials | None) -> PrefixContents:
-        """Return the content of the prefix. Raises ReplicaError's kinds."""
+        """Return the content of the prefix. Raise ReplicaError."""
 
     @abstractmethod
     async def purge_prefix(self, credentials: S3Credentials | None) -> Purged:
         """Delete only what the engine wrote below the prefix.
 
-        Raises ReplicaError's kinds, and PurgeRefused for a location that no replica owns alone.
+        Raise ReplicaError, and PurgeRefused for a location that no replica owns alone.
         """
 
     @abstractmethod
@@ -152,12 +152,12 @@ class ReplicaLocation(ABC):
     async def arrived(self, name: str, credentials: S3Credentials | None) -> int | None:
         """Return the bytes that have arrived of the named transaction file, which the engine is writing.
 
-        Return None if no such write is under way. Raises ReplicaError's kinds.
+        Return None if no such write is under way. Raise ReplicaError.
         """
 
     @abstractmethod
     async def holds(self, name: str, credentials: S3Credentials | None) -> bool:
-        """Tell whether the named transaction file is complete. Raises ReplicaError's kinds."""
+        """Tell whether the named transaction file is complete. Raise ReplicaError."""
 
     @property
     @abstractmethod
@@ -170,7 +170,7 @@ class ReplicaLocation(ABC):
 
     @abstractmethod
     async def create_object(self, name: str, content: bytes, credentials: S3Credentials | None) -> bool:
-        """Create an object atomically; return False if it exists. Raises NotConditional if the store cannot."""
+        """Create an object atomically; return False if it exists. Raise NotConditional if the store cannot."""
 
     @abstractmethod
     async def write_object(self, name: str, content: bytes, credentials: S3Credentials | None) -> None:
@@ -185,7 +185,7 @@ class ReplicaLocation(ABC):
 def parse_replica(uri: str) -> ReplicaLocation:
     """Parse `s3://bucket/prefix?endpoint=…&region=…` or `file:///dir`.
 
-    Raises ValueError with the fault; the text repeats nothing that could be a secret.
+    Raise ValueError with the fault; the text repeats nothing that could be a secret.
     """
     if any(ord(char) <= 32 or ord(char) == 127 for char in uri):  # urlsplit drops some silently
         raise ValueError("a destination's URI holds no spaces or control characters")

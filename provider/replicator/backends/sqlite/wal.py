@@ -68,7 +68,7 @@ class Hold:
 
 
 async def hold(database: Path) -> Hold:
-    """Begin a read transaction; without a WAL, hold nothing. Raises DatabaseError's kinds."""
+    """Begin a read transaction; without a WAL, hold nothing. Raise DatabaseError."""
     return Hold(await asyncio.to_thread(_begin, database))
 
 
