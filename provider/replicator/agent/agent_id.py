@@ -1,4 +1,4 @@
-"""The agent's name for other agents: random, made once, and kept with its registry."""
+"""The agent's id for other agents: random, created once, and stored with its registry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from replicator.errors import AgentFault
 
 
 def agent_id(registry: Path) -> str:
-    """Return the id; make it where there is none. Raise `AgentFault` where it cannot be read."""
+    """Return the id; create it if it does not exist. Raise `AgentFault` where it cannot be read."""
     path = registry / "agent-id"
     if not os.path.lexists(path):
         files.write(path, uuid.uuid4().hex)

@@ -1,4 +1,4 @@
-"""How the agent runs a litestream process: supervised, with a log of its own."""
+"""A litestream process as the agent runs it: supervised, with a log of its own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from replicator.backends.sqlite.litestream import EngineError
 
 
 class Child(Supervisor):
-    """A supervisor that speaks the family's errors, and closes its log when it stops."""
+    """A supervisor that raises the backend's errors, and closes its log when it stops."""
 
     async def start(self) -> None:
-        """Begin to supervise; raise `EngineError` where that cannot be."""
+        """Begin to supervise; raise `EngineError` where that fails."""
         try:
             await super().start()
         except (SupervisorError, OSError) as error:
@@ -28,7 +28,7 @@ class Child(Supervisor):
 
 
 def launcher(redact: Callable[[str], str]) -> Launch:
-    """What starts processes for a driver. All that they say is in `litestream.log` in their folder, after `redact`."""
+    """Return a launcher of a driver's processes. It logs their redacted output to `litestream.log` in their folder."""
 
     def launch(
         argv: list[str],

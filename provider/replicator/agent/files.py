@@ -1,4 +1,4 @@
-"""Small files of the registry: read whole, and written so that a crash or a full disk leaves the old one."""
+"""Small files of the registry: read whole, and written atomically, so that a crash or a full disk keeps the old one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from replicator.errors import AgentFault
 from replicator.lockfile import open_private
 
-_MOST = 64 * 1024 * 1024  # bytes of a file; a record has some kilobytes
+_MOST = 64 * 1024 * 1024  # bytes; the size limit of a file; a record has some kilobytes
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for this user alone, where it is missing; raise `AgentFault` where there cannot be one."""
+    """Create a private folder if it does not exist; raise `AgentFault` where that fails."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -27,7 +27,7 @@ def make_folder(path: Path) -> None:
 
 
 def listed(folder: Path) -> Sequence[Path]:
-    """Return the JSON files of a folder, in order. What cannot be listed is never taken for empty."""
+    """Return the JSON files of a folder, in order. Raise for an unreadable folder: it must not seem empty."""
     try:
         found = sorted(folder.iterdir())
     except OSError as error:
@@ -36,7 +36,7 @@ def listed(folder: Path) -> Sequence[Path]:
 
 
 def read(path: Path) -> bytes:
-    """Return the content of a file; raise OSError where it is none that can be read."""
+    """Return the content of a regular file; raise OSError where it cannot be read."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would block
     with os.fdopen(handle, "rb") as file:
         found = os.fstat(handle)
@@ -50,15 +50,15 @@ def read(path: Path) -> bytes:
 
 
 def write(path: Path, text: str, stream: str | None = None) -> None:
-    """Write beside, flush to the disk, and rename over: the name always holds one whole version.
+    """Write a file atomically: write a temporary file, flush it to the disk, and rename it.
 
-    Raise `AgentFault` where that fails, for example on a full disk; the old version stays, and nothing beside it.
+    Raise `AgentFault` where that fails, for example on a full disk; only the old version stays.
 
-    :param stream: whose file it is, for the error.
+    :param stream: the file's stream, for the error.
     """
     beside = path.with_suffix(".tmp")
     try:
-        beside.unlink(missing_ok=True)  # a crash left it
+        beside.unlink(missing_ok=True)  # left by a crash
         with os.fdopen(open_private(beside, os.O_EXCL), "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
@@ -72,7 +72,7 @@ def write(path: Path, text: str, stream: str | None = None) -> None:
 
 
 def remove(path: Path, stream: str | None) -> None:
-    """Remove a file, where it is there; raise `AgentFault` where that fails."""
+    """Remove a file if it exists; raise `AgentFault` where that fails."""
     try:
         path.unlink(missing_ok=True)
         _flush_folder(path.parent)

@@ -1,4 +1,4 @@
-"""The agent's own log: one line an event, without secrets."""
+"""The agent's own log: one line per event, without secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_BYTES = 10_000_000
 
 
 class Level(StrEnum):
-    """How much is said."""
+    """The verbosity of the log."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -24,9 +24,9 @@ class Level(StrEnum):
 
 
 class LineFormatter(logging.Formatter):
-    """`2026-01-31T12:00:00.000Z INFO replicator.agent.run: text`, a traceback in the same line.
+    """A formatter: `2026-01-31T12:00:00.000Z INFO replicator.agent.run: text`, with a traceback in the same line.
 
-    :param redact: takes secret values out of the finished line.
+    :param redact: removes secret values from the finished line.
     """
 
     def __init__(self, redact: Callable[[str], str]) -> None:
@@ -34,20 +34,20 @@ class LineFormatter(logging.Formatter):
         self._redact = redact
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        """The time of the event, in UTC with milliseconds."""
+        """Return the time of the event, in UTC with milliseconds."""
         del datefmt
         made = datetime.fromtimestamp(record.created, UTC)
         return made.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line. Secrets are looked for before its parts are joined, since a value may have several lines."""
+        """Return the line. Redact secrets before joining its parts, since a value may have several lines."""
         return " | ".join(self._redact(super().format(record)).splitlines())
 
 
 def start_logging(level: Level, redact: Callable[[str], str], file: Path | None = None) -> None:
-    """Let this process log; libraries say warnings only, because their details hold requests.
+    """Configure this process's log. Libraries log warnings only, because their details contain requests.
 
-    :param file: log there, and keep two older files of the same size; else to stderr.
+    :param file: the log file, kept with two older ones of the same size; without it, log to stderr.
     """
     handler: logging.Handler
     if file is None:

@@ -1,4 +1,4 @@
-"""The agent's policy file: where it is, who may have written it, and what it says now."""
+"""The agent's policy file: its path, its allowed writers, and its current content."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 def default_policy() -> Path:
-    """`/etc/replicator/agent.toml` for root, else `replicator/agent.toml` below `$XDG_CONFIG_HOME` or `~/.config`."""
+    """Return `/etc/replicator/agent.toml` for root, else `replicator/agent.toml` in the user's configuration folder."""
     if os.geteuid() == 0:
         return Path("/etc/replicator/agent.toml")
     configured = os.environ.get("XDG_CONFIG_HOME")
@@ -51,7 +51,7 @@ def default_policy() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What was read, and of which version of the file."""
+    """The parsed content, and the version of the file that it comes from."""
 
     version: tuple[int, ...]
     policy: Policy | PolicyUnusable
@@ -61,7 +61,7 @@ class PolicyFile:
     """A policy file, read again whenever it has changed. It may be shared between threads.
 
     :param path: absolute.
-    :param required: the file has to be there. It has to from its first use on in any case: one that is being replaced
+    :param required: the file must exist. After its first use it always must: while it is being replaced, the agent
         grants nothing rather than everything.
     """
 
@@ -73,11 +73,11 @@ class PolicyFile:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Return the path of the file."""
         return self._path
 
     def current(self) -> Policy | None:
-        """Return the policy as it stands now; `None` where there is no file. Raise `PolicyUnusable`."""
+        """Return the current policy, or `None` without a file. Raise `PolicyUnusable`."""
         last = self._last
         try:
             version = _version(self._path.stat())
@@ -94,7 +94,7 @@ class PolicyFile:
         return last.policy
 
     def add(self, lines: Sequence[str]) -> str:
-        """Append tables to the file, in one step, and return what it held. Raise `InvalidConfig`."""
+        """Append tables to the file atomically, and return the old text. Raise `InvalidConfig`."""
         try:
             content, info = read_trusted(self._path, _LIMIT)
         except OSError as error:
@@ -104,15 +104,15 @@ class PolicyFile:
         return before
 
     def put_back(self, text: str) -> None:
-        """Write what `add` has returned. Raise `InvalidConfig`."""
+        """Restore the text that `add` returned. Raise `InvalidConfig`."""
         info = self._path.stat()
         self._write(text, info.st_mode & 0o777, info.st_uid, info.st_gid)
 
     def create(self, lines: Sequence[str], *, group: int | None = None, over: bool = False) -> str:
         """Write the file, and return its text. Raise `InvalidConfig`.
 
-        :param group: who may read it too; its mode is 0640 then, else 0600.
-        :param over: also over one that is there.
+        :param group: a group that may read it; its mode is then 0640, else 0600.
+        :param over: replace an existing file.
         """
         if self._path.exists() and not over:
             raise InvalidConfig(
@@ -120,7 +120,7 @@ class PolicyFile:
                 fix="see replicator agent init --dry-run for what it would hold, or write it anew with --force",
             )
         text = _HEAD + ("".join(f"\n{line}\n" for line in lines) or _EXAMPLE)
-        with suppress(OSError):  # what is wrong with it, the write says
+        with suppress(OSError):  # the write reports the fault
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._write(text, 0o600 if group is None else 0o640, -1, -1 if group is None else group)
         return text

@@ -1,4 +1,4 @@
-"""The agent's registry of streams: one file each, written whole, so that a crash leaves the old one or the new one."""
+"""The agent's registry of streams, with one file each. Writes are atomic: a crash leaves the old or the new file."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _log = logging.getLogger(__name__)
 
 
 class FileStore:
-    """Records and tombstones below one folder, which only this process writes.
+    """A store of records and tombstones in one folder, which only this process writes.
 
-    A file that cannot be read is logged and left as it is, and bars the way to what it may be the record of.
+    A file that cannot be read is logged and left unchanged; requests for the record that it may hold raise.
 
-    :param folder: made, with mode 0700, where it is missing.
-    :param backend: whose records these are.
+    :param folder: created with mode 0700 if it does not exist.
+    :param backend: the backend that the records belong to.
     """
 
     def __init__(self, folder: Path, backend: str = LITESTREAM.kind) -> None:
@@ -122,7 +122,7 @@ class FileStore:
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do it also where the caller is cancelled, and only then let it go: a thread that writes cannot be stopped."""
+    """Finish the work even if the caller is cancelled, then cancel: a thread that writes cannot be stopped."""
     task = asyncio.create_task(work)
     try:
         await asyncio.shield(task)
@@ -132,7 +132,7 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _load(folder: Path, kind: type[S], backend: str) -> tuple[dict[Path, S], dict[Path, str]]:
-    """Read every file; return what they hold, and why the others cannot be read."""
+    """Read every file; return the content of each, and the reasons for those that cannot be read."""
     found: dict[Path, S] = {}
     unreadable: dict[Path, str] = {}
     for path in files.listed(folder):
@@ -146,7 +146,7 @@ def _load(folder: Path, kind: type[S], backend: str) -> tuple[dict[Path, S], dic
 
 
 def _ends(path: Path) -> Ends:
-    """Return what a damaged record still tells."""
+    """Return the ends of a damaged record, as far as readable."""
     with suppress(OSError, ValueError, AttributeError, RecursionError):
         stream = json.loads(files.read(path)).get("stream")
         return ends_of(path.stem, _uri(stream, "source"), _uri(stream, "destination"))

@@ -1,4 +1,4 @@
-"""The agent: litestream supervised beside the databases, and the seam on a Unix socket."""
+"""The agent: it supervises litestream beside the databases, and serves the `Replicator` interface on a Unix socket."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """How an agent runs.
+    """The settings of an agent.
 
-    :param socket: where it listens.
-    :param state: its folder, which it shares with no other agent.
-    :param socket_group: the group that may use the socket too; without it, only the agent's own user.
+    :param socket: the socket on which it listens.
+    :param state: its folder, not shared with another agent.
+    :param socket_group: a group that may use the socket; without it, only the agent's own user may.
     :param replay_window: how long each single transaction stays restorable.
-    :param log_file: where it logs, in place of stderr.
-    :param policy: its policy file, which has to be there then; without it, the default place, if there is one.
+    :param log_file: the log file, instead of stderr.
+    :param policy: its policy file, which must exist; without it, the default file, if that exists.
     """
 
     socket: Path
@@ -56,12 +56,12 @@ class AgentSettings:
 
 
 async def run(settings: AgentSettings, *, ready: Callable[[], None] | None = None) -> None:
-    """Run an agent until SIGTERM, SIGINT or cancellation; then finish calls and upload what is left.
+    """Run an agent until SIGTERM, SIGINT or cancellation; then finish calls and upload remaining changes.
 
-    Raise `AgentFault` where another agent has the folder or the socket, `InvalidConfig` where one of them cannot be
-    used, `PolicyUnusable` for its policy file, `EngineUnavailable` where litestream is missing.
+    Raise `AgentFault` if another agent uses the folder or the socket, `InvalidConfig` if one of them cannot be
+    used, `PolicyUnusable` for its policy file, `EngineUnavailable` if litestream is missing.
 
-    :param ready: is called when the first call would be answered. Streams are taken up again after that.
+    :param ready: called when the agent answers calls. Streams are attached after that.
     """
     redactor = Redactor()
     start_logging(settings.log_level, redactor, settings.log_file)
@@ -91,7 +91,7 @@ async def run(settings: AgentSettings, *, ready: Callable[[], None] | None = Non
 
 
 class _Agent:
-    """A driver on a socket. The driver starts when the socket is ours, and ends after the last call."""
+    """A driver on a socket. The driver starts when the agent has the socket, and stops after the last call."""
 
     def __init__(self, driver: SqliteDriver, settings: AgentSettings, info: dict[str, Any]) -> None:
         self._driver = driver
@@ -138,7 +138,7 @@ class _Agent:
         try:
             await self._driver.start()
         except Exception:
-            _log.exception("the streams cannot be taken up")
+            _log.exception("the streams cannot be attached")
             assert self._serving is not None
             self._serving.cancel()
             raise
@@ -159,7 +159,7 @@ class _Agent:
 
 
 class WaitForStart:
-    """Lets calls wait for `started`; who asks only who we are is answered at once."""
+    """Middleware that delays calls until `started`; a request for the agent's identity is answered at once."""
 
     def __init__(self, app: ASGIApp, started: asyncio.Event) -> None:
         self._app = app
@@ -173,7 +173,7 @@ class WaitForStart:
 
 
 def _see(policies: PolicyFile) -> None:
-    """Say where nothing is refused; raise `PolicyUnusable` for a file that cannot be used."""
+    """Log a warning if there is no policy; raise `PolicyUnusable` for a file that cannot be used."""
     if policies.current() is None:
         error = missing(policies.path)
         _log.warning("%s [%s]; %s", error.message, error.code, error.fix)
@@ -187,16 +187,16 @@ async def _find_litestream() -> Binary:
 
 
 def _raise_file_limit() -> None:
-    """Allow as many open files as the system lets us: litestream has five or six open for each database."""
+    """Raise the limit of open files to the system's maximum: litestream has five or six open for each database."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # some systems name a limit that they do not grant
+    with suppress(ValueError, OSError):  # some systems report a limit that they do not grant
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         _log.debug("limit of open files: %d, was %d", hard, soft)
 
 
 @contextmanager
 def _deaf_to_sigterm() -> Iterator[None]:
-    """A second SIGTERM does not cut off the last uploads, which take bounded time."""
+    """Ignore further SIGTERMs within the block: the last uploads take bounded time, and must not be interrupted."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The folder in which an agent keeps everything, and the lock that keeps it to one agent."""
+"""The state folder of an agent, and the lock that restricts it to one agent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST_SOCKET = "all-0123456789/socket"  # what a litestream process adds to `
 
 
 def default_state() -> Path:
-    """`/var/lib/replicator` for root, else `replicator` below `$XDG_STATE_HOME` or `~/.local/state`."""
+    """Return `/var/lib/replicator` for root, else `replicator` in `$XDG_STATE_HOME` or `~/.local/state`."""
     if os.geteuid() == 0:
         return Path("/var/lib/replicator")
     configured = os.environ.get("XDG_STATE_HOME")
@@ -36,31 +36,31 @@ def default_state() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class StateFolder:
-    """Where things are; `path` is absolute.
+    """The paths in a state folder; `path` is absolute.
 
-    :param path: of the folder, which only its owner may enter.
+    :param path: the folder, which only its owner may enter.
     """
 
     path: Path
 
     @property
     def registry(self) -> Path:
-        """The records of streams. Nothing else here has to survive the agent."""
+        """Return the folder of the streams' records. Nothing else here has to outlive the agent."""
         return self.path / "registry"
 
     @property
     def daemons(self) -> Path:
-        """Configurations, sockets and logs of litestream processes."""
+        """Return the folder of configurations, sockets and logs of litestream processes."""
         return self.path / "daemons"
 
     @property
     def log(self) -> Path:
-        """What an agent in the background says."""
+        """Return the log file of an agent in the background."""
         return self.path / "agent.log"
 
     @property
     def lock(self) -> Path:
-        """Locked as long as an agent uses the folder; holds its process id and the path of its socket."""
+        """Return the lock file. The agent that holds its lock writes its process id and its socket's path to it."""
         return self.path / "agent.lock"
 
     def make(self) -> None:
@@ -82,9 +82,9 @@ class StateFolder:
 
     @asynccontextmanager
     async def locked(self, socket: Path | None = None) -> AsyncIterator[None]:
-        """Hold the folder; raise `AgentFault` where another process does, `InvalidConfig` where it cannot be used.
+        """Lock the folder; raise `AgentFault` if another process holds it, `InvalidConfig` if it cannot be used.
 
-        :param socket: where the agent listens, for who finds the lock and not the socket.
+        :param socket: the agent's socket, for processes that find the lock but not the socket.
         """
         await asyncio.to_thread(self.make)
         try:
@@ -105,17 +105,17 @@ class StateFolder:
             os.close(held)
 
     def holder(self) -> int | None:
-        """The process id of the agent that uses the folder; `None` where none does.
+        """Return the process id of the agent that uses the folder, or `None`.
 
-        Raise `AgentFault` where that cannot be seen.
+        Raise `AgentFault` if that is unknown.
         """
         held = self._look()
         return None if held is None else held[0]
 
     def holder_at(self, socket: Path) -> int | None:
-        """The process id of the agent that uses the folder and was told to listen at `socket`.
+        """Return the process id of the agent that uses the folder and is configured to listen at `socket`.
 
-        `None` where none does, and where that process has not opened the lock, as the host of a container sees it.
+        Return `None` without one, and if that process does not have the lock open, as seen from a container's host.
         """
         held = self._look()
         if held is None or held[0] is None or held[1] != str(socket):
@@ -125,7 +125,7 @@ class StateFolder:
         return None
 
     def address(self) -> Path | None:
-        """The socket of the agent that uses the folder; `None` where none does, or that cannot be seen."""
+        """Return the socket of the agent that uses the folder, or `None` without one or if unknown."""
         with suppress(AgentFault):
             held = self._look()
             return Path(held[1]) if held is not None and held[1] else None
@@ -152,7 +152,7 @@ class StateFolder:
 
 
 def _refuse_shared(folder: Path) -> None:
-    """Raise `InvalidConfig` where another user may put files into a folder, or replace those in it."""
+    """Raise `InvalidConfig` where another user may create or replace files in a folder."""
     found = folder.stat()
     at = shlex.quote(str(folder))
     if found.st_uid != os.geteuid():

@@ -1,12 +1,12 @@
-"""Keep one child process running.
+"""A supervisor that keeps one child process running.
 
-A `Supervisor` starts a program in an explicit environment, reads what it says line by line, starts it again with
-growing delays when it ends, and ends it on `stop`. The program counts as ready only after `on_start` has succeeded,
-which is called after each start.
+A `Supervisor` starts a program in an explicit environment, reads its output line by line, restarts it with growing
+delays when it ends, and ends it on `stop`. `on_start` is called after each start; the program is ready when it has
+succeeded.
 
-At most one such child lives for a pid file, even when supervisors are killed. Three things see to it. The child dies
-with its parent (`replicator.pdeathsig`). The pid file is locked, and the child inherits the lock, which is held as long
-as either lives. Who finds a child without its supervisor behind the lock ends it, if its command line is ours.
+At most one child lives per pid file, even when supervisors are killed. Three mechanisms ensure this. The child dies
+with its parent (`replicator.pdeathsig`). The pid file is locked, and the child inherits the lock, which is held while
+either lives. A supervisor that finds an orphaned child behind the lock ends it, if the command line matches.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from replicator.lockfile import open_private
 from replicator.pdeathsig import die_with_parent
 
 _log = logging.getLogger(__name__)
-_CHUNK = 65536  # bytes read at once, and the most that one line may have before its rest is dropped
-_TAKE_OVER = 3.0  # seconds that a lock is waited for
-_LINE = 4000  # characters of a line that are kept
+_CHUNK = 65536  # bytes read at once, and the limit of a line before its rest is dropped
+_TAKE_OVER = 3.0  # seconds to wait for the lock
+_LINE = 4000  # characters kept of a line
 
 
 class SupervisorError(Exception):
-    """The child cannot be started; the text says why."""
+    """A failure to start the child; the text tells why."""
 
 
 class AlreadySupervised(SupervisorError):
@@ -45,7 +45,7 @@ class AlreadySupervised(SupervisorError):
 
 
 class ChildState(Enum):
-    """`STARTING` lasts until `on_start` has succeeded; `WAITING` is the delay before the next start."""
+    """A child's state. `STARTING` lasts until `on_start` succeeds; `WAITING` is the delay before the next start."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -55,7 +55,7 @@ class ChildState(Enum):
 
 @dataclass(frozen=True)
 class Restarts:
-    """Delays between starts, in seconds: doubled each time, and the first again after a run of `healthy_after`."""
+    """Delays between starts, in seconds: doubled each time, and reset after a run of `healthy_after`."""
 
     first: float = 0.5
     most: float = 30.0
@@ -63,7 +63,7 @@ class Restarts:
 
 
 class LineLog:
-    """The last lines in memory, all lines in a rotating file of mode 0600; both only after `redact`."""
+    """A log with the last lines in memory, and all lines in a rotating file of mode 0600; both are redacted."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class LineLog:
         self._file = PrivateRotatingFile(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
 
     def write(self, line: str) -> None:
-        """Add one line; what is longer than 4,000 characters is cut."""
+        """Add one line; cut it after 4,000 characters."""
         text = self._redact(line)  # before the cut, which could leave half a secret
         if len(text) > _LINE:
             text = text[:_LINE] + "…"
@@ -87,7 +87,7 @@ class LineLog:
         self._file.handle(logging.makeLogRecord({"msg": text}))
 
     def tail(self, count: int = 20) -> list[str]:
-        """The last `count` lines, oldest first."""
+        """Return the last `count` lines, oldest first."""
         return list(self._recent)[-count:]
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class LineLog:
 
 
 class Supervisor:
-    """One supervised child. `start` and `stop` may be called again and again, `start` on the loop's own thread."""
+    """One supervised child. `start` and `stop` may be called repeatedly, `start` only on the loop's own thread."""
 
     def __init__(
         self,
@@ -111,10 +111,10 @@ class Supervisor:
         restarts: Restarts | None = None,
         stop_timeout: float = 15.0,
     ) -> None:
-        """`argv[0]` is an absolute path; `env` is the child's whole environment.
+        """Create a supervisor. `argv[0]` is an absolute path; `env` is the child's complete environment.
 
-        `before_start` is awaited before each start; where it fails, that start has failed.
-        `marker` is a part of the command line that only our child has, such as the path of its configuration.
+        `before_start` is awaited before each start; if it fails, the start fails.
+        `marker` is a part of the command line that only this child has, such as the path of its configuration.
         `stop_timeout` is the time in seconds between SIGTERM and SIGKILL.
         """
         if not any(marker in argument for argument in argv):
@@ -134,14 +134,14 @@ class Supervisor:
         self._changed = asyncio.Condition()
         self.state = ChildState.STOPPED
         self.pid: int | None = None
-        self.starts = 0  # how often the child was started
+        self.starts = 0  # the number of the child's starts
         self.last_exit: int | None = None  # its last exit code, negative for a signal
         self.last_error: str | None = None  # why the last start failed, None after a good one
 
     async def start(self) -> None:
-        """Begin to supervise. Returns at once: see `wait_ready`.
+        """Begin to supervise. Return at once: see `wait_ready`.
 
-        Raises SupervisorError if there is no such program, AlreadySupervised if another process has this child.
+        Raise SupervisorError if the program does not exist, AlreadySupervised if another process has this child.
         """
         if self._task is not None:
             return
@@ -152,12 +152,12 @@ class Supervisor:
         self._task = asyncio.create_task(self._supervise(self._lock))
 
     async def wait_ready(self, timeout: float | None) -> None:
-        """Wait until the child is ready. Raises TimeoutError after `timeout` seconds, never if that is None."""
+        """Wait until the child is ready. Raise TimeoutError after `timeout` seconds; None means no limit."""
         async with asyncio.timeout(timeout), self._changed:
             await self._changed.wait_for(lambda: self.state is ChildState.READY)
 
     async def stop(self) -> None:
-        """End the child: SIGTERM, then SIGKILL. Also when cancelled, the child is dead afterwards."""
+        """End the child: SIGTERM, then SIGKILL. The child is dead afterwards, even after a cancellation."""
         if self._task is None:
             return
         self._stopping.set()
@@ -170,7 +170,7 @@ class Supervisor:
             raise
         finally:
             if self._lock is not None:
-                os.ftruncate(self._lock, 0)  # the file stays: who waits for its lock has it open
+                os.ftruncate(self._lock, 0)  # the file stays: a process that waits for its lock has it open
                 os.close(self._lock)
                 self._lock = None
             await self._become(ChildState.STOPPED)
@@ -199,7 +199,7 @@ class Supervisor:
         try:
             if self._before_start is not None:
                 await self._before_start()
-        except Exception as error:  # whatever it is, the child must not run
+        except Exception as error:  # on any error, the child must not run
             self._failed(f"{type(error).__name__}: {error}")
             return False
         return True
@@ -212,7 +212,7 @@ class Supervisor:
             stderr=asyncio.subprocess.STDOUT,
             env=self._env,
             pass_fds=[lock],
-            start_new_session=True,  # a ^C in our terminal is for us; we end the child in order
+            start_new_session=True,  # a ^C in the terminal is for this process, which ends the child in order
         )
         self.pid = process.pid
         self.starts += 1
@@ -238,13 +238,13 @@ class Supervisor:
                         process.kill()
                 self.last_exit = await exited
                 self.pid = None
-                await asyncio.wait([reading], timeout=2.0)  # what it said last
+                await asyncio.wait([reading], timeout=2.0)  # its last output
                 reading.cancel()
 
     async def _call_on_start(self) -> bool:
         try:
             await self._on_start()
-        except Exception as error:  # whatever it is, the child is not usable
+        except Exception as error:  # on any error, the child is not usable
             self._failed(f"{type(error).__name__}: {error}")
             return False
         self.last_error = None
@@ -286,7 +286,7 @@ class Supervisor:
 
 
 async def _take_over(pid_file: Path, marker: str) -> int:
-    """Lock `pid_file`, and end the child that was left behind the lock. Gives the descriptor that holds the lock."""
+    """Lock `pid_file`, and end an orphaned child that holds the lock. Return the descriptor of the lock."""
     lock = open_private(pid_file)
     deadline = time.monotonic() + _TAKE_OVER
     try:
@@ -295,11 +295,11 @@ async def _take_over(pid_file: Path, marker: str) -> int:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return lock
             child, supervisor = _read_pids(lock)
-            # A supervisor that was killed a moment ago may still look alive, so only the deadline decides.
+            # A supervisor that has just been killed may still look alive, so only the deadline decides.
             if time.monotonic() > deadline:
                 raise AlreadySupervised(f"process {supervisor} supervises the child of {pid_file}")
             if child is not None and _parent(child) != supervisor and marker in _command_line(child):
-                _log.warning("ending process %d, whose supervisor %d is gone", child, supervisor)
+                _log.warning("ending process %d, whose supervisor %d has ended", child, supervisor)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
             await asyncio.sleep(0.02)
@@ -313,7 +313,7 @@ def _read_pids(lock: int) -> tuple[int | None, int | None]:
         record = json.loads(os.pread(lock, 1000, 0))
         return int(record["child"]), int(record["supervisor"])
     except (ValueError, KeyError, TypeError):
-        return None, None  # no child was started yet
+        return None, None  # no child has been started yet
 
 
 def _write_pid(lock: int, child: int) -> None:

@@ -1,1 +1,1 @@
-"""Any Replicator over HTTP on a Unix socket: `server` gives one, `client` is one."""
+"""A Replicator over HTTP on a Unix socket: `server` serves one, `client` is one."""

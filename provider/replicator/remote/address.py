@@ -1,4 +1,4 @@
-"""Addresses of agents: a Unix socket here, or one on another host through ssh."""
+"""Addresses of agents: a Unix socket on this host, or on another host through ssh."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from replicator.errors import InvalidConfig
 from replicator.home import home
 
 SOCKET_PATH_LIMIT = 104
-"""Bytes that the path of a Unix socket has to be shorter than, on every system."""
+"""The limit of a Unix socket's path on every system, in bytes; the path must be shorter."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """`unix:///path/of/socket`."""
+    """The address `unix:///path/of/socket`."""
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class SshAddress:
-    """`ssh://user@host:port/path/of/socket`; the host may be an alias of ssh's configuration.
+    """The address `ssh://user@host:port/path/of/socket`; the host may be an alias of ssh's configuration.
 
     :param user: `None` for the one that ssh's configuration names.
     :param host: without the brackets of an IPv6 address.
@@ -39,7 +39,7 @@ class SshAddress:
 
 Address = UnixAddress | SshAddress
 
-# ssh and the host's shell get these as they stand, so nothing in them may mean something: no option, token or quote.
+# ssh and the host's shell get these verbatim, so they must not contain an option, a token or a quote.
 _SOCKET = re.compile(r"/[A-Za-z0-9_.,+=@/-]*[A-Za-z0-9_.,+=@-]")
 _SSH = re.compile(
     r"""ssh://
@@ -56,7 +56,7 @@ _FORMS = (
 
 
 def parse_address(address: str) -> Address:
-    """The parts of an address; raise `InvalidConfig` for what is none."""
+    """Return the parts of an address; raise `InvalidConfig` if it is invalid."""
     scheme, _, rest = address.partition("://")
     if scheme == "unix" and rest.startswith("/"):
         return UnixAddress(Path(rest))
@@ -66,7 +66,7 @@ def parse_address(address: str) -> Address:
 
 
 def parse_unix(address: str) -> Path:
-    """The socket of an address on this host; raise `InvalidConfig` for any other."""
+    """Return the socket of a local address; raise `InvalidConfig` for any other."""
     parsed = parse_address(address)
     if isinstance(parsed, SshAddress):
         raise InvalidConfig(
@@ -76,7 +76,7 @@ def parse_unix(address: str) -> Path:
 
 
 def is_socket_path(text: str) -> bool:
-    """Whether ssh can forward to this path."""
+    """Tell whether ssh can forward to this path."""
     return _SOCKET.fullmatch(text) is not None and len(text) < SOCKET_PATH_LIMIT
 
 
@@ -100,12 +100,12 @@ def _parse_ssh(address: str) -> SshAddress:
 
 
 def _invalid(message: str, fix: str = _FORMS) -> InvalidConfig:
-    """The address itself stands in no message: it may be a secret."""
+    """Return the error for an invalid address. It does not hold the address, which may be a secret."""
     return InvalidConfig(message, property="address", fix=fix)
 
 
 def default_socket() -> Path:
-    """The agent's socket: `/run/replicator/agent.sock` for root, else below `$XDG_RUNTIME_DIR` or `~/.replicator`."""
+    """Return the default socket of this user's agent: in `/run/replicator` for root, else in a folder of the user."""
     if os.geteuid() == 0:
         return Path("/run/replicator/agent.sock")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
@@ -115,12 +115,12 @@ def default_socket() -> Path:
 
 
 def default_address() -> str:
-    """The same as an address that a client takes."""
+    """Return the agent's default socket as a client's address."""
     return f"unix://{default_socket()}"
 
 
 def is_default(address: str) -> bool:
-    """Return whether an address is that of this user's own agent. A user without a home folder may have none."""
+    """Tell whether an address is that of this user's own agent. A user without a home folder may have none."""
     try:
         return address == default_address()
     except InvalidConfig:

@@ -1,4 +1,4 @@
-"""Replicators of this process as an ASGI application."""
+"""An ASGI application that serves the replicators of this process."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def build_app(
     latency: timedelta = timedelta(),
     on_call: Callable[[str], None] | None = None,
 ) -> Starlette:
-    """The ASGI application that serves some replicators, each under its kind.
+    """Return the ASGI application that serves replicators, each under its kind.
 
-    It never calls `aclose` on them. A call goes on when its client goes away.
+    It never calls `aclose` on them. A call continues when its client disconnects.
 
     :param info: more fields for `GET /v1/info`.
-    :param latency: a wait before each operation, to imitate an engine that is far away.
-    :param on_call: is told the method of each operation before it begins.
+    :param latency: a delay before each operation, to simulate a remote engine.
+    :param on_call: called with the method of each operation before it begins.
     """
     pending = Pending()
     calls = {operation.method: 0 for operation in OPERATIONS}
@@ -158,7 +158,7 @@ def _spoken(headers: Headers) -> str:
 
 
 class _Handshake:
-    """Puts the protocol on every answer: the client's, where both speak it; else the client is refused."""
+    """Middleware that sets the protocol of every answer: the client's, if both speak it; else it refuses the client."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -187,11 +187,11 @@ class _Handshake:
 
 
 class _TooLarge(Exception):
-    """A body has more than `BODY_LIMIT` bytes."""
+    """The body has more than `BODY_LIMIT` bytes."""
 
 
 async def _read_content(request: Request) -> bytes:
-    """Return the body. One that says itself that it is too large is not read."""
+    """Return the body. Do not read one whose declared length is too large."""
     if int(request.headers.get("Content-Length", "0")) > BODY_LIMIT:
         raise _TooLarge
     content = bytearray()
@@ -246,7 +246,7 @@ def _refuse_body() -> Response:
 
 
 def refuse_garbage() -> Response:
-    """Return the answer to what is no request."""
+    """Return the answer to a malformed request."""
     error = InvalidStream(f"this is no HTTP request, or its head has more than {HEAD_LIMIT} bytes")
     return _refuse(error, HTTPStatus.BAD_REQUEST, Connection="close", **{PROTOCOL_HEADER: str(PROTOCOL)})
 

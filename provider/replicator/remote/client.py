@@ -1,4 +1,4 @@
-"""A Replicator that is somewhere else."""
+"""The client of a remote Replicator."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NO_TEXT = re.compile(r"[\x00-\x1f\ud800-\udfff]")  # control characters, and what is no character
+_NO_TEXT = re.compile(r"[\x00-\x1f\ud800-\udfff]")  # control characters and lone surrogates
 _FIRST_ERROR = 300
 
 
 class RemoteReplicator:
     """The backend `kind` of the agent at `address`, as a Replicator.
 
-    Nothing connects before the first call. Clients of one address share their connections. Beside the errors of the
+    It connects on the first call. Clients of one address share a pool of connections. In addition to the errors of the
     backend itself, every call raises `AgentUnreachable`, `AgentVersion`, `AgentFault` or `EngineUnavailable`.
 
     :param address: `unix:///absolute/path` or `ssh://user@host:port/path`; raise `InvalidConfig` for anything else.
-    :param start_hint: what a person does where no agent runs.
-    :param timeout: how long to wait for one answer, which may be that the operation goes on.
-    :param transport: stands in for the socket, as in `httpx.ASGITransport(app)`.
+    :param start_hint: the fix for the user if no agent runs.
+    :param timeout: how long to wait for one answer, which may be that the operation is still running.
+    :param transport: replaces the socket, as in `httpx.ASGITransport(app)`.
     """
 
     def __init__(
@@ -109,11 +109,11 @@ class RemoteReplicator:
         return await self._call(routes.OVERVIEW)
 
     async def identity(self) -> str | None:
-        await self.info()  # says which protocol it speaks
+        await self.info()  # learns the agent's protocol
         return None if self._speaks_older else await self._call(routes.IDENTITY)
 
     async def info(self) -> Info:
-        """Who answers at the address."""
+        """Return the identity of the agent at the address."""
         reply = await self._send("GET", routes.INFO_PATH, lambda: b"")
         try:
             return Info.model_validate_json(reply.content)
@@ -121,7 +121,7 @@ class RemoteReplicator:
             raise self._unreadable("info") from error
 
     async def aclose(self) -> None:
-        """Give back the connections of the running event loop. A later call opens new ones."""
+        """Release the connections of the running event loop. A later call opens new ones."""
         await self._connection.aclose()
 
     async def _call(self, operation: Operation[T], **arguments: Any) -> T:
@@ -155,7 +155,7 @@ class RemoteReplicator:
         return content
 
     async def _send(self, verb: str, path: str, body: Callable[[], bytes]) -> Response:
-        """Return the answer. A peer that refuses our protocol has done nothing yet, and is asked again in its own."""
+        """Return the answer. A peer that refuses the protocol has done nothing: repeat the request in its own."""
         reply = await self._connection.send(verb, path, body())
         while reply.status == routes.ACCEPTED:
             reply = await self._ask_again(reply, verb, path, body())
@@ -167,7 +167,7 @@ class RemoteReplicator:
         return reply
 
     async def _ask_again(self, reply: Response, verb: str, path: str, body: bytes) -> Response:
-        """Return the next answer to an operation that goes on. An agent that has forgotten it is told it again."""
+        """Return the next answer to a running operation. Repeat the request if the agent has forgotten it."""
         try:
             goes_on = routes.Accepted.model_validate_json(reply.content)
         except ValidationError as error:
@@ -184,7 +184,7 @@ class RemoteReplicator:
         return reply
 
     def _check(self, reply: Response) -> None:
-        """Raise what the answer says, after a look at who gave it."""
+        """Raise the error in the answer, after a check of its sender."""
         spoken = reply.headers.get(PROTOCOL_HEADER.lower())
         if spoken is None:
             raise AgentVersion(
@@ -224,6 +224,6 @@ def _fill(path: str, name: str, value: str) -> str:
         raise InvalidStream(f"it has {len(value)} characters; {TEXT_LIMIT} is the most", property=name)
     if not value or (not slashes and "/" in value) or _NO_TEXT.search(value):
         raise InvalidStream(f"{value!r} cannot be a {name}", property=name)
-    # Dots are encoded too, since `.` and `..` would be steps of the path.
+    # Dots are encoded too, since `.` and `..` would be path segments.
     encoded = quote(value, safe="").replace(".", "%2E")
     return path.replace(f"{{{name}:path}}" if slashes else f"{{{name}}}", encoded)

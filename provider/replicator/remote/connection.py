@@ -1,4 +1,4 @@
-"""One way to an agent: the address, connections that are shared, and what is tried again."""
+"""The connection to an agent: its address, a shared pool, and retries."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     import httpx
 
 RETRY_FOR = timedelta(seconds=2.5)
-"""How long after a first failure another attempt may begin: an agent that restarts is back by then."""
+"""How long after a first failure a retry may begin: a restarting agent is back by then."""
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.4
 _CONNECTIONS = 64
-_WAIT_FOR = 10  # seconds after which the agent tells that an operation goes on
+_WAIT_FOR = 10  # seconds after which the agent answers that an operation is still running
 
 
 @dataclass(eq=False)
 class _Shared:
-    """The connections to one address in one event loop."""
+    """The connection pool of one address in one event loop."""
 
     exchange: Transport
     protocol: int = PROTOCOL
@@ -44,13 +44,13 @@ _shared: dict[asyncio.AbstractEventLoop, dict[str, _Shared]] = {}
 
 
 class Connection:
-    """Sends requests to one address, and again after a failure that a restart of the agent explains.
+    """A connection that sends requests to one address, and retries after failures that a restart can cause.
 
-    Every operation of the seam is idempotent, so a request whose answer was lost is sent again.
+    Every operation of the `Replicator` interface is idempotent, so a request without an answer is sent again.
 
     :param timeout: how long to wait for an answer.
-    :param start_hint: what a person does where no agent runs.
-    :param transport: stands in for the socket; it is not shared.
+    :param start_hint: the fix for the user if no agent runs.
+    :param transport: replaces the socket; it is not shared.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Connection:
 
     @property
     def protocol(self) -> int:
-        """The protocol that the peer is known to speak; ours until it says otherwise."""
+        """Return the protocol of the peer; this side's own until the peer answers."""
         return self._lease().protocol
 
     @protocol.setter
@@ -73,9 +73,9 @@ class Connection:
         self._lease().protocol = spoken
 
     async def send(self, verb: str, path: str, content: bytes = b"") -> Response:
-        """The answer, whatever its status.
+        """Send a request, and return the answer with any status.
 
-        Raise `AgentUnreachable` where nothing answers, `EngineUnavailable` where the answer takes too long.
+        Raise `AgentUnreachable` without an answer, `EngineUnavailable` if it takes too long.
         """
         shared = self._lease()
         headers = {
@@ -87,7 +87,7 @@ class Connection:
         backoff, last_start, broken = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), None, False
         while True:
             try:
-                # A turn first: the time of the calls before it is not the time of this one.
+                # Wait for a free connection first: time in the queue does not count.
                 async with shared.free, asyncio.timeout(self._timeout):
                     reply = await shared.exchange.request(verb, path, headers, content)
             except TimeoutError as error:
@@ -109,7 +109,7 @@ class Connection:
             except AgentUnreachable as error:
                 if not broken:
                     raise
-                failure = copy(error)  # others are given the same error for calls of theirs
+                failure = copy(error)  # other calls get the same error object
                 failure.unfinished = True
                 raise failure from error
             else:
@@ -118,7 +118,7 @@ class Connection:
             await asyncio.sleep(backoff.grow())
 
     async def aclose(self) -> None:
-        """Give back the connections of the running event loop; the last user closes them."""
+        """Release the connections of the running event loop; the last user closes them."""
         here = _shared.get(asyncio.get_running_loop(), {})
         shared = here.get(self._key)
         if shared is None:
@@ -162,9 +162,9 @@ class Connection:
 
 
 def no_connection(error: Exception, address: str, start_hint: str) -> AgentUnreachable:
-    """The error behind a socket of this host that could not be connected to.
+    """Return the error for a failed connection to a socket of this host.
 
-    :param error: what the system said.
+    :param error: the system's error.
     """
     if isinstance(error, PermissionError):
         return AgentUnreachable(
@@ -179,7 +179,7 @@ def no_connection(error: Exception, address: str, start_hint: str) -> AgentUnrea
 
 
 def _may_pass(error: ConnectError | BrokenError, answered: bool) -> bool:
-    """Whether waiting may help. An agent that answered before may be starting again while its socket is away."""
+    """Tell whether a retry may help. An agent that answered before may be restarting while its socket is missing."""
     cause = error.__cause__
     if isinstance(cause, PermissionError):
         return False
@@ -187,7 +187,7 @@ def _may_pass(error: ConnectError | BrokenError, answered: bool) -> bool:
 
 
 def _describe(at: Address) -> str:
-    """Mode and group of a socket, in words, as far as we may see them."""
+    """Return mode and group of a socket, in words, as far as this user may see them."""
     if isinstance(at, SshAddress):
         return ""
     try:
@@ -199,7 +199,7 @@ def _describe(at: Address) -> str:
 
 
 class _HttpxTransport:
-    """Requests through a transport of httpx, such as `httpx.ASGITransport(app)`."""
+    """A transport of httpx, such as `httpx.ASGITransport(app)`."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport

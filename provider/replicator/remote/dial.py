@@ -1,7 +1,7 @@
-"""The far end of ssh: stdin and stdout are connected to the agent's socket.
+"""The remote end of ssh: it connects stdin and stdout to the agent's socket.
 
-Each login waits for this, so it imports little. Stdin and stdout stay blocking, since others may share them, and they
-may be anything: sshd gives one socket for both.
+Each login waits for this, so it imports little. Stdin and stdout stay blocking, since other processes may share them,
+and they may be of any type: sshd uses one socket for both.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _CHUNK = 65_536
 
 
 def find_socket() -> Path:
-    """Where an agent of this login listens unless told otherwise.
+    """Return the default socket of an agent of this login.
 
-    A login through ssh may have `$XDG_RUNTIME_DIR` where the agent had none: then it is the one in the home folder.
+    A login through ssh may have `$XDG_RUNTIME_DIR` when the agent had none; its socket is then in the home folder.
     """
     from replicator.remote.address import default_socket
 
@@ -32,7 +32,7 @@ def find_socket() -> Path:
 
 
 def why(error: OSError) -> Why:
-    """What an error of `connect` says about the socket."""
+    """Return the meaning of an error of `connect`."""
     if isinstance(error, PermissionError):
         return Why.DENIED
     if isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -41,7 +41,7 @@ def why(error: OSError) -> Why:
 
 
 def carry(path: Path) -> None:
-    """Carry one connection until stdin ends or the agent closes it. Raise `OSError` where there is none."""
+    """Carry one connection until stdin ends or the agent closes it. Raise `OSError` if it cannot be made."""
     wires = _Wires()
     wire = wires.open(path)
     with suppress(_ClientGoneError):
@@ -65,7 +65,7 @@ def carry_many(path: Path) -> None:
 
 
 class _Many:
-    """The connections of one client, by its numbers."""
+    """The connections of one client, by their numbers."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -74,7 +74,7 @@ class _Many:
         self._open: dict[int, _Wire] = {}
 
     def step(self) -> None:
-        """Wait, and carry what has come."""
+        """Wait for data, and forward it."""
         numbers = {wire: number for number, wire in self._open.items()}
         for wire in self._wires.ready():
             if wire is None:
@@ -106,10 +106,10 @@ class _Many:
 
 
 class _Wires:
-    """Waits for stdin and for connections to the agent."""
+    """A poller of stdin and of connections to the agent."""
 
     def __init__(self) -> None:
-        self._poller = selectors.PollSelector()  # epoll takes no files
+        self._poller = selectors.PollSelector()  # epoll does not support files
         self._poller.register(_STDIN, selectors.EVENT_READ)
 
     def open(self, path: Path) -> _Wire:
@@ -124,7 +124,7 @@ class _Wires:
         return _Wire(self._poller, made)
 
     def ready(self) -> list[_Wire | None]:
-        """Wait, send what can be sent, and return what can be read; `None` is stdin."""
+        """Wait, send pending data, and return the readable connections; `None` is stdin."""
         found: list[_Wire | None] = []
         for key, events in self._poller.select():
             if events & selectors.EVENT_WRITE:
@@ -144,26 +144,26 @@ class _Wire:
         poller.register(made, selectors.EVENT_READ, self)
 
     def receive(self) -> bytes:
-        """What has come; nothing where the agent has closed it."""
+        """Return received data; empty if the agent has closed the connection."""
         try:
             return self._socket.recv(_CHUNK)
         except OSError:
             return b""
 
     def send(self, content: bytes) -> None:
-        """Send what the agent takes now, and the rest when it takes more. Nobody else waits for that."""
+        """Send what the agent accepts now, and the rest later, without delaying other connections."""
         self._unsent += content
         try:
             del self._unsent[: self._socket.send(self._unsent)]
         except BlockingIOError:
             pass
         except OSError:
-            self._unsent.clear()  # it is closed, which `receive` finds out
+            self._unsent.clear()  # it is closed; `receive` reports that
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
         self._poller.modify(self._socket, wanted, self)
 
     def close(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
         self._poller.unregister(self._socket)
         self._socket.close()
 
@@ -176,7 +176,7 @@ def _is_socket(path: Path) -> bool:
 
 
 class _ClientGoneError(Exception):
-    """Stdin has ended, or nobody reads stdout."""
+    """Stdin has ended, or stdout has no reader."""
 
 
 def _read() -> bytes:

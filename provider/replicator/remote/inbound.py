@@ -1,9 +1,9 @@
-"""Connections to a server: how many there may be, and for how long a client may keep one waiting.
+"""Connections to a server: their maximum number, and the time for which a client may keep one waiting.
 
-Whoever may use the socket can open connections and send nothing, or half a request. uvicorn waits for that without
-end, and asyncio logs an error hundreds of times a second when no descriptor is left. So connections are accepted here,
-never more than the limit, and what waits for its client the longest makes room for the next one. A connection whose
-request has arrived whole is never closed for another.
+Any client of the socket can open connections and send nothing, or half a request. uvicorn waits for that without a
+limit, and asyncio logs an error hundreds of times a second when no descriptor is left. So connections are accepted
+here, up to a limit. At the limit, the connection that has waited longest for its client is closed for the next one. A
+connection with a complete request is never closed for another.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _MOST = 512  # connections; each client opens 64 at most
-_SHARE = 4  # of the descriptors of this process, one in so many is for connections
+_SHARE = 4  # one in this many of the process's descriptors is for connections
 _LEAST = 4
-_PAUSE = 0.25  # seconds until the next attempt to accept where the system has no descriptor left
-_SPARED = 0.2  # seconds for which a client may keep the server waiting however many connections there are
+_PAUSE = 0.25  # seconds until the next accept after the system ran out of descriptors
+_SPARED = 0.2  # seconds for which a client may always keep the server waiting
 _SILENT_FOR = 60.0  # seconds after a line in the log
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class Waiting(Enum):
-    """What the server waits for."""
+    """The event that the server waits for."""
 
     HEAD = "the first request, or the rest of the head of one"
     BODY = "the rest of a body"
@@ -48,7 +48,7 @@ WITHIN: dict[Waiting, float] = {Waiting.HEAD: 10.0, Waiting.BODY: 30.0, Waiting.
 
 
 def most_connections() -> int:
-    """Return how many connections there may be at once under the limit of open files."""
+    """Return the maximum number of connections under the limit of open files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return _MOST
@@ -56,17 +56,17 @@ def most_connections() -> int:
 
 
 class Inbound(H11Protocol):
-    """One connection. It ends where the client keeps the server waiting for too long.
+    """One connection. It is closed if the client keeps the server waiting for too long.
 
-    :ivar waiting: what it waits for; `None` while a request that has arrived whole is worked on.
-    :ivar since: the time since then, by `time.monotonic`.
+    :ivar waiting: what it waits for; `None` while the server handles a complete request.
+    :ivar since: when the wait began, by `time.monotonic`.
     """
 
     def __init__(self, *, changed: Callable[[], None], refuse: Callable[[], Response], **settings: Any) -> None:
-        """Make one.
+        """Create a connection.
 
-        :param changed: is told that it waits for something else, or has ended.
-        :param refuse: the answer to what is no request.
+        :param changed: called when it waits for something else, or has ended.
+        :param refuse: returns the answer to a malformed request.
         """
         super().__init__(**settings)
         self._changed = changed
@@ -88,7 +88,7 @@ class Inbound(H11Protocol):
         self._changed()
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sends."""
+        """Receive data from the client."""
         super().data_received(data)
         self._look()
 
@@ -103,12 +103,12 @@ class Inbound(H11Protocol):
         self._wait(Waiting.READER, object())
 
     def resume_writing(self) -> None:
-        """Go on with the answer."""
+        """Continue the answer."""
         super().resume_writing()
         self._look()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, or too long a head, as every other refusal is answered."""
+        """Answer malformed HTTP, or too long a head, in the format of other refusals."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             refusal = self._refuse()
             answer = h11.Response(status_code=refusal.status_code, headers=refusal.raw_headers)
@@ -117,7 +117,7 @@ class Inbound(H11Protocol):
         self.transport.close()
 
     def _look(self) -> None:
-        """See what is waited for now. The same wait goes on, so that a byte a second does not keep a connection."""
+        """Update the current wait. The same wait continues: one byte a second must not keep a connection open."""
         if self.flow.write_paused:
             return
         if self.conn.our_state is h11.ERROR or self.conn.their_state is h11.ERROR:
@@ -132,9 +132,9 @@ class Inbound(H11Protocol):
             self._wait(Waiting.NEXT, self.cycle)
 
     def _wait(self, waiting: Waiting | None, subject: object) -> None:
-        """Begin to wait, unless it is what was waited for before.
+        """Begin a wait, unless the same wait is already running.
 
-        :param subject: tells one request from the next.
+        :param subject: distinguishes one request from the next.
         """
         if (waiting, subject) == (self.waiting, self._subject):
             return
@@ -150,13 +150,13 @@ class Inbound(H11Protocol):
 
 
 class Acceptor:
-    """Accepts the connections of a listening socket, which it closes at the end.
+    """An acceptor of connections on a listening socket, which it closes at the end.
 
-    It stands in the place of an `asyncio.Server`, with the two methods that uvicorn calls.
+    It replaces an `asyncio.Server`, with the two methods that uvicorn calls.
 
-    :param make: makes the protocol of a connection.
-    :param open_now: the connections there are.
-    :param most: how many there may be.
+    :param make: creates the protocol of a connection.
+    :param open_now: the open connections.
+    :param most: their maximum number.
     """
 
     def __init__(self, listening: socket.socket, make: Callable[[], Inbound], open_now: set[Any], *, most: int) -> None:
@@ -169,23 +169,23 @@ class Acceptor:
         self._task = asyncio.create_task(self._accept())
 
     def changed(self) -> None:
-        """Take note that a connection waits for something else, or has ended."""
+        """Note that a connection waits for something else, or has ended."""
         self._changed.set()
 
     async def replace(self, listening: socket.socket) -> None:
-        """Go on with another socket; the connections there are stay."""
+        """Continue with another socket; open connections stay."""
         self.close()
         await self.wait_closed()
         self._listening = listening
         self._task = asyncio.create_task(self._accept())
 
     def close(self) -> None:
-        """Accept no more."""
+        """Stop accepting connections."""
         self._task.cancel()
         self._listening.close()
 
     async def wait_closed(self) -> None:
-        """Wait until nothing is accepted any more."""
+        """Wait until accepting has stopped."""
         await asyncio.wait([self._task])
 
     async def _accept(self) -> None:
@@ -216,7 +216,7 @@ class Acceptor:
     def _close_one(self) -> None:
         """Close the connection that has waited for its client the longest. It is gone in the next turn of the loop.
 
-        A new one is spared for a moment, since its request may be there and not read yet.
+        A new one is spared for a moment, since its request may have arrived but not been read yet.
         """
         before = time.monotonic() - _SPARED
         waiting = [each for each in self._open if each.waiting is not None and each.since < before]
@@ -224,7 +224,7 @@ class Acceptor:
             min(waiting, key=lambda each: each.since).transport.abort()
 
     def _tell(self, text: str) -> None:
-        """Log it, once a minute."""
+        """Log a warning, at most once a minute."""
         if time.monotonic() > self._silent_until:
             self._silent_until = time.monotonic() + _SILENT_FOR
             _log.warning("%s; those that wait for their client the longest are closed", text)

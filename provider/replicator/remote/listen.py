@@ -1,4 +1,4 @@
-"""A Unix socket of our own: nobody connects before it has its mode and group, and no two servers share a path."""
+"""A server's Unix socket: it accepts no client before its mode and group are set, and servers never share a path."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from replicator.errors import AgentFault, InvalidConfig
 from replicator.lockfile import LockHeld, lock
 
 _BACKLOG = 1024
-_LOCK_WITHIN = 5.0  # seconds; others hold the lock for moments
+_LOCK_WITHIN = 5.0  # seconds; other servers hold the lock only briefly
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A socket that listens.
+    """A listening socket.
 
-    :param identity: device, inode and change time of its file, which tell it from a later one at the same path.
+    :param identity: device, inode and change time of its file, which distinguish it from a later one at the path.
     """
 
     path: Path
@@ -34,28 +34,28 @@ class Listener:
     identity: tuple[int, int, int]
 
     def is_there(self) -> bool:
-        """Tell whether clients can find it at its path."""
+        """Tell whether clients can find the socket at its path."""
         try:
             return _identify(self.path)[:2] == self.identity[:2]  # a chmod changes the time
         except OSError:
             return False
 
     def remove(self) -> None:
-        """Remove the file, unless another server has taken the path since. Blocks for some seconds at most."""
+        """Remove the file, unless another server has taken the path. Blocks for some seconds at most."""
         try:
             with _alone(self.path):
                 if _identify(self.path) == self.identity:
                     self.path.unlink()
         except FileNotFoundError:
             return
-        except (OSError, AgentFault) as error:  # nobody listens there, which the next server sees
+        except (OSError, AgentFault) as error:  # the next server sees that nothing listens there
             _log.warning("the socket %s was left behind: %s", self.path, error)
 
 
 def listen(path: Path, *, mode: int, group: str | None) -> Listener:
-    """Listen at `path`, taking the place of a socket that nothing answers on. Blocks for some seconds at most.
+    """Listen at `path`, and replace a socket that nothing answers on. Blocks for some seconds at most.
 
-    A folder that is missing is made for the owner alone, and for passing through by the group.
+    A missing folder is created for the owner alone; the group may only pass through it.
     Raise `AgentFault` where another server answers, `InvalidConfig` where the path or the group cannot be used.
     """
     path = path.absolute()
@@ -84,7 +84,7 @@ def _bind(path: Path, mode: int, group: grp.struct_group | None) -> Listener:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(str(path))
-        # Until listen() every connection is refused, whatever the umask left in the mode.
+        # Until listen() every connection is refused, regardless of the mode that the umask left.
         if group is not None:
             _give(path, group)
         path.chmod(mode)
@@ -113,7 +113,7 @@ def _clear(path: Path) -> None:
 def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
-        # A full backlog (EAGAIN) is an answer too, and so is whatever we cannot explain.
+        # A full backlog (EAGAIN) counts as an answer too, and so does any unknown error.
         return probe.connect_ex(str(path)) != errno.ECONNREFUSED
 
 
@@ -145,9 +145,9 @@ def _identify(path: Path) -> tuple[int, int, int]:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Keep other servers from judging and replacing the socket meanwhile.
+    """Prevent other servers from probing and replacing the socket within the block.
 
-    The lock is on a file of this user beside it: a folder can be locked by everybody who may read it.
+    The lock is on a file of this user beside it: any user who may read a folder can lock it.
     """
     beside = path.with_name(f"{path.name}.lock")
     try:

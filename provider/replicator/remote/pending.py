@@ -1,6 +1,6 @@
-"""Operations that outlast the wait of their request: it is answered with an id, under which the client asks again.
+"""Operations that outlast their request: the server answers with an id, under which the client asks again.
 
-So no connection has to live as long as an upload, and the client hears what goes on (`progress`).
+So no connection has to last as long as an upload, and the client learns the progress (`progress`).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from replicator.progress import told_to
 from replicator.remote.routes import ACCEPTED, GONE, PREFER_HEADER, Accepted
 
 KEPT_FOR = 600.0
-"""Seconds for which an answer that nobody has fetched is kept."""
+"""Seconds for which an unfetched answer is kept."""
 
 MOST = 1000
-"""Operations that may go on, or whose answer is kept, at once."""
+"""The maximum number of operations that run, or whose answer is kept."""
 
 _LONGEST = 30.0  # seconds that a request may wait
 _WAIT = re.compile(r"\bwait=(\d{1,3})\b")
 
 
 def wait_of(headers: Headers) -> float | None:
-    """Return the seconds that a request is ready to wait; `None` where it waits for the answer, however long."""
+    """Return the seconds that a request is ready to wait; `None` for no limit."""
     preferred = headers.get(PREFER_HEADER, "")
     found = _WAIT.search(preferred)
     return min(float(found[1]), _LONGEST) if found and "respond-async" in preferred else None
@@ -50,16 +50,16 @@ class _Pending:
 
 
 class Pending:
-    """The operations of one server that somebody still has to ask for."""
+    """The operations of one server whose answers have not been fetched."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._by_id: dict[str, _Pending] = {}
 
     async def begin(self, work: Coroutine[None, None, Response], wait: float) -> Response:
-        """Run an operation. Return its answer, or after `wait` seconds where to ask for it.
+        """Run an operation. Return its answer, or after `wait` seconds the id under which to ask for it.
 
-        Raise `AgentFault` where too many go on already; nothing has been done then.
+        Raise `AgentFault` if too many operations run; nothing has been done then.
         """
         self._sweep()
         if len(self._by_id) >= MOST:
@@ -72,7 +72,7 @@ class Pending:
         return await self._answer(secrets.token_hex(16), pending, wait)
 
     async def ask(self, id: str, wait: float) -> Response:
-        """Return the answer to an operation, or what goes on after `wait` seconds, or when that changes."""
+        """Return the answer to an operation, or its progress after `wait` seconds or when that changes."""
         pending = self._by_id.get(id)
         if pending is None:
             return Response(status_code=GONE)
@@ -97,7 +97,7 @@ class Pending:
         )
 
     def _sweep(self) -> None:
-        """Forget answers that nobody has fetched: old ones, and all where there are too many."""
+        """Forget unfetched answers: old ones, and all if there are too many."""
         now, full = self._clock(), len(self._by_id) >= MOST
         for id, pending in list(self._by_id.items()):
             if pending.ended_at is not None and (full or now - pending.ended_at > KEPT_FOR):

@@ -1,6 +1,6 @@
-"""The operations of the seam as one table. It is the contract: server and client both read it.
+"""The operations of the `Replicator` interface as one table. It is the contract that server and client share.
 
-A path holds `{kind}` and those arguments that name something; every other argument is a field of the body.
+A path contains `{kind}` and the arguments that are names; every other argument is a field of the body.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ PROTOCOL = 2
 """The version of this table."""
 
 OLDEST = 1
-"""The oldest version that both sides still speak; `versions` translates. Older and later peers are refused."""
+"""The oldest supported version; `versions` translates. Older and later peers are refused."""
 
 PROTOCOL_HEADER = "Replicator-Protocol"
 
 INFO_PATH = "/v1/info"
 
 OPERATION_PATH = "/v1/operations/{operation}"
-"""Where a client asks for the answer to an operation that outlasted its request."""
+"""The path at which a client asks for the answer to an operation that outlasted its request."""
 
 PREFER_HEADER = "Prefer"
-"""Of RFC 7240: `respond-async, wait=10` lets the agent answer after 10 s that an operation goes on."""
+"""The header of RFC 7240: `respond-async, wait=10` lets the agent answer after 10 s that an operation still runs."""
 
 ACCEPTED = 202
 """The status of that answer."""
 
 GONE = 410
-"""The status where the agent does not know the operation: it was restarted, and the client sends its request again."""
+"""The status for an operation that the agent does not know after a restart: the client repeats its request."""
 
 
 HEAD_LIMIT = 64 * 1024
-"""Bytes that the head of a request may have."""
+"""The limit of a request's head, in bytes."""
 
 BODY_LIMIT = 1024 * 1024
-"""Bytes that the body of a request may have."""
+"""The limit of a request's body, in bytes."""
 
 
 def is_older(spoken: str) -> bool:
-    """Whether a peer that speaks another protocol is older than we are; what is no number comes from later."""
+    """Tell whether a peer's protocol is older than this one; one that is not a number is later."""
     return _number(spoken) < PROTOCOL
 
 
 def is_spoken(spoken: str) -> bool:
-    """Return whether this side speaks a peer's version of the protocol."""
+    """Tell whether this side speaks a peer's version of the protocol."""
     return OLDEST <= _number(spoken) <= PROTOCOL
 
 
@@ -65,9 +65,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Operation(Generic[T]):
-    """One row.
+    """One row of the table.
 
-    :param method: the method of the seam.
+    :param method: the method of the interface.
     :param verb: the HTTP verb.
     :param path: the path, with `{…}` where an argument goes; `{key:path}` may hold slashes.
     :param result: the type of the answer.
@@ -82,35 +82,35 @@ class Operation(Generic[T]):
 
     @cached_property
     def adapter(self) -> TypeAdapter[T]:
-        """Reads and writes the answer."""
+        """Return the adapter that parses and serializes the answer."""
         return TypeAdapter(self.result)
 
     @cached_property
     def in_path(self) -> frozenset[str]:
-        """The names of the arguments that the path holds."""
+        """Return the names of the arguments in the path."""
         return frozenset(re.findall(r"{(\w+)", self.path)) - {"kind"}
 
 
 class StreamBody(Model):
-    """A whole stream."""
+    """A complete stream."""
 
     stream: Stream
 
 
 class AdoptBody(StreamBody):
-    """A whole stream, and whether only to look."""
+    """A complete stream, and whether the call is a dry run."""
 
     dry_run: bool = False
 
 
 class DeleteBody(Model):
-    """Who deletes."""
+    """The owner that deletes."""
 
     owner: Owner | None = None
 
 
 class PlanBody(Model):
-    """Where a replay starts, and how it is done."""
+    """The start of a replay, and its method."""
 
     start: Checkpoint
     method: ReplayMethod = ReplayMethod.AUTO
@@ -118,13 +118,13 @@ class PlanBody(Model):
 
 
 class ReplayBody(PlanBody):
-    """A replay and its idempotency key, which a path has to hold later."""
+    """A replay and its idempotency key, which later appears in a path."""
 
     key: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$", max_length=TEXT_LIMIT)]
 
 
 class DescribeBody(Model):
-    """The streams to describe; all of them, if left out."""
+    """The streams to describe; all if left out."""
 
     names: list[Text] | None = None
 
@@ -140,10 +140,10 @@ class Fault(Model):
 
 
 class Accepted(Model):
-    """An operation goes on.
+    """An operation that is still running.
 
     :param operation: its id.
-    :param progress: what it does now, for a person; empty where it does not tell.
+    :param progress: the current step, for people; empty if unknown.
     """
 
     operation: str
@@ -151,13 +151,13 @@ class Accepted(Model):
 
 
 class Info(Model):
-    """Who answers at an address.
+    """The identity of the agent at an address.
 
     :param protocol: the version of the protocol.
     :param version: the version of the package.
-    :param kinds: the backends that are served.
+    :param kinds: the served backends.
     :param started_at: when the server was built.
-    :param calls: how often each operation was called since then, by the name of its method.
+    :param calls: the number of calls of each operation since then, by method.
     """
 
     model_config = ConfigDict(extra="allow")

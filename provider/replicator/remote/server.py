@@ -1,4 +1,4 @@
-"""The life of a server: from the socket to the last answer."""
+"""The lifecycle of a server: from the socket to the last answer."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from replicator.remote.routes import HEAD_LIMIT
 __all__ = ["build_app", "serve"]
 
 GRACE_SECONDS = 10
-"""How long calls that are under way may take after a stop was asked for."""
+"""How long running calls may take after a stop request."""
 
 LOOK_EVERY = 2.0
-"""Seconds between two looks whether the socket is still there."""
+"""Seconds between two checks that the socket still exists."""
 
 _KEEP_ALIVE_SECONDS = 60
 _CUT_OFF_SECONDS = 1
@@ -46,13 +46,13 @@ async def serve(
 ) -> None:
     """Serve `app` on a Unix socket until SIGTERM, SIGINT or cancellation, then finish calls and remove the socket.
 
-    A socket that somebody removes is made again. A second SIGINT does not wait for the calls. The signal handlers of
-    the caller are put back at the end.
-    Raise `AgentFault` where another server runs there, `InvalidConfig` where the path cannot be used.
+    A removed socket is created again. A second SIGINT does not wait for the calls. The signal handlers of
+    the caller are restored at the end.
+    Raise `AgentFault` if another server runs there, `InvalidConfig` if the path cannot be used.
 
-    :param mode: of the socket; whoever may write to it may do everything.
+    :param mode: the mode of the socket; a user who may write to it has full access.
     :param group: the group of the socket; without it, the process's own.
-    :param ready: is called when the first call would be answered.
+    :param ready: called when the server answers calls.
     """
     make = functools.partial(listen, socket_path, mode=mode, group=group)
     listener = await _listen(make)
@@ -76,7 +76,7 @@ async def serve(
 
 
 async def _listen(make: Callable[[], Listener]) -> Listener:
-    """Call `make` in a thread. What it has made when the caller is cancelled is removed again."""
+    """Call `make` in a thread. Remove the listener if the caller is cancelled meanwhile."""
     task = asyncio.create_task(asyncio.to_thread(make))
     try:
         return await asyncio.shield(task)
@@ -89,7 +89,7 @@ async def _listen(make: Callable[[], Listener]) -> Listener:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn without its own ideas of signals, which would end the process before the socket is removed.
+    """Uvicorn without its own signal handling, which would end the process before the socket is removed.
 
     :ivar listener: the socket that it listens on now.
     """
@@ -102,7 +102,7 @@ class _Server(uvicorn.Server):
                 ws="none",
                 lifespan="off",
                 log_config=None,
-                log_level="error",  # it has a warning for each request that is none
+                log_level="error",  # uvicorn warns about each malformed request
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
@@ -141,7 +141,7 @@ class _Server(uvicorn.Server):
         )
 
     async def keep_listening(self, make: Callable[[], Listener]) -> None:
-        """Listen again where the socket was removed, which nobody could connect to any more."""
+        """Listen again if the socket was removed, since no client could connect any more."""
         told = False
         while True:
             await asyncio.sleep(LOOK_EVERY)
@@ -161,7 +161,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
-        # Calls that outlived the grace, or that nobody waits for any more, still answer that they were cut off.
+        # Calls that outlived the grace period, or lost their client, still answer that they were cancelled.
         if tasks := self.server_state.tasks.copy():
             for task in tasks:
                 task.cancel()
@@ -178,7 +178,7 @@ _before: dict[signal.Signals, Any] = {}
 
 @contextlib.contextmanager
 def _stop_on_signals(server: _Server) -> Generator[None, None, None]:
-    """Stop `server` on SIGTERM and SIGINT. The last server that ends puts the handlers of before back."""
+    """Stop `server` on SIGTERM and SIGINT. The last server to end restores the previous handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

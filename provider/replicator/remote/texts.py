@@ -1,4 +1,4 @@
-"""What no text of a request may hold: control characters, which end a path or a line where nobody sees it."""
+"""The check of a request's texts for control characters, which can end a path or a line unseen."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from replicator.errors import InvalidStream
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _IN_PROSE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _PROSE = ("stream", "filter")
-"""The text of several lines."""
+"""The property whose text may have several lines."""
 
 
 def refuse_controls(values: Mapping[str, Any], stream: str | None = None) -> None:
-    """Raise `InvalidStream` where a text holds a control character; the error does not repeat it.
+    """Raise `InvalidStream` if a text contains a control character; the error does not repeat it.
 
     :param values: arguments of a call as plain JSON values.
     """

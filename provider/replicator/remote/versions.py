@@ -1,7 +1,7 @@
-"""The protocol of release 0.1, which an agent or a client may still speak: what its models do not know.
+"""The translation to and from protocol 1, of release 0.1, which an agent or a client may still speak.
 
 Protocol 1 has no `issue` in an owner, no findings, no description without a declaration, and no answer to a delete. Its
-agents make the owner's token, tell it in clear, and keep `waitFor` and `deletionProtection` in the record.
+agents create the owner's token, send it in clear, and keep `waitFor` and `deletionProtection` in the record.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _SINCE_2: dict[str, Any] = {"drain_before_delete": Drain.FLUSH}
 """Properties of a stream that protocol 1 refuses, with their defaults."""
 
 _STATUS_SINCE_2: dict[str, Any] = {"uploaded_bytes": None, "upload_total_bytes": None}
-"""The same of a status."""
+"""Properties of a status that protocol 1 refuses, with their defaults."""
 
 
 def to_agent(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call without what only the program needs, so that no record holds it."""
+    """Return the arguments of a call without those that only the program needs, so that no record holds them."""
     stream = arguments.get("stream")
     if not isinstance(stream, Stream):
         return arguments
@@ -33,7 +33,7 @@ def to_agent(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_older_agent(arguments: dict[str, Any], address: str) -> dict[str, Any]:
-    """Return the arguments of a call as protocol 1 takes them; raise `AgentVersion` where it cannot say them."""
+    """Return the arguments of a call for protocol 1; raise `AgentVersion` if it cannot express them."""
     changed = dict(arguments)
     if isinstance(stream := arguments.get("stream"), Stream):
         for name, default in _SINCE_2.items():
@@ -55,12 +55,12 @@ def _for_older_agent(owner: Owner | None) -> Owner | None:
 
 
 def from_older_agent(operation: Operation[T], content: bytes) -> bytes:
-    """Return the answer of an agent of protocol 1 as this one has it."""
+    """Return the answer of an agent of protocol 1 in the current form."""
     return b"true" if operation.method == DELETE_STREAM.method else content
 
 
 def from_older_client(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call of protocol 1, with the token that such a client leaves to the agent."""
+    """Return the arguments of a call of protocol 1, with the token that such a client expects the agent to create."""
     stream = arguments.get("stream")
     if not isinstance(stream, Stream) or stream.owner is None or stream.owner.token is not None:
         return arguments
@@ -69,11 +69,11 @@ def from_older_client(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_older_client(operation: Operation[Any], result: Any, names: Sequence[str] | None) -> bytes:
-    """Return an answer as protocol 1 has it. A listing leaves out what has no declaration.
+    """Return an answer for protocol 1. A listing omits streams without a declaration.
 
-    Raise what is wrong with that where it is asked for by its name: such a client takes a missing stream for gone.
+    Raise the finding of such a stream if it is requested by name: the client takes a missing stream for removed.
 
-    :param names: the streams that were asked for.
+    :param names: the requested streams.
     """
     if operation.method == DELETE_STREAM.method:
         return b"null"

@@ -1,4 +1,4 @@
-"""Errors on the wire: the same class, stream, property and fix on both sides."""
+"""Errors in the protocol, with the same class, stream, property and fix on both sides."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ STATUS: dict[Category, int] = {
 
 
 def to_wire(error: ReplicatorError) -> Fault:
-    """The parts of an error."""
+    """Return the parts of an error."""
     return Fault(code=error.code, message=error.message, stream=error.stream, property=error.property, fix=error.fix)
 
 
 def from_wire(content: bytes, status: int) -> ReplicatorError:
-    """The error that an answer holds; `AgentFault` where it holds none that we know.
+    """Return the error in an answer; `AgentFault` if it holds no known one.
 
     :param status: the HTTP status of the answer, for the text.
     """
@@ -39,7 +39,7 @@ def from_wire(content: bytes, status: int) -> ReplicatorError:
 
 
 def invalid(error: ValidationError, stream: str | None) -> InvalidStream:
-    """What a model refuses, without the value, which may be a secret."""
+    """Return the error for a model's validation error, without the value, which may be a secret."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     first = problems[0]
     place = [str(part) for part in first["loc"]]

@@ -1,4 +1,4 @@
-"""Taking over a database that a litestream of somebody else has replicated: its prefix stays, and is gone on with."""
+"""Adoption of a database that another litestream has replicated. The stream continues the existing prefix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LATER_GENERATIONS = "r2"  # the sub-prefix of an agent's first re-seed; no lite
 
 
 async def look(manager: StreamManager, stream: Stream, record: StreamRecord | None) -> Adoption:
-    """What would be taken over. Raise where the source, the store or the data there do not allow it."""
+    """Return what an adoption would take over. Raise where the source, the store or its data do not allow it."""
     if record is not None and record.phase is Phase.ACTIVE:
         if source_path(record.stream) == source_path(stream) and await same_place(record.stream, stream):
             return Adoption(known=True)
@@ -40,7 +40,7 @@ async def look(manager: StreamManager, stream: Stream, record: StreamRecord | No
 
 
 async def take_over(manager: StreamManager, stream: Stream, unfinished: StreamRecord | None, *, ours: Path) -> None:
-    """Make the stream. The destination is recorded as ours first, so that a crash leaves nothing that bars the way.
+    """Create the stream. Save a tombstone for existing data first, so that a retry after a crash is not refused.
 
     :param ours: the folder of the agent's own litestream processes.
     """
@@ -55,7 +55,7 @@ async def take_over(manager: StreamManager, stream: Stream, unfinished: StreamRe
 
 
 async def _contents(manager: StreamManager, stream: Stream) -> PrefixContents:
-    """What is at the destination; raise `DestinationInUse` where it is not what litestream 0.5 left."""
+    """Return what is at the destination; raise `DestinationInUse` where it is not what litestream 0.5 left."""
     place, credentials = parse_location(stream), await manager.identities.of(stream)
     found = await contents(stream, place, credentials)
     if (await contents(stream, place.child(_LATER_GENERATIONS), credentials)).objects:

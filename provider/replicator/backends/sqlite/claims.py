@@ -1,8 +1,8 @@
-"""The claim on a replica's place: an object beside the data that says which agent writes there.
+"""The claim on a destination: an object beside the data that names the agent that writes there.
 
-A registry tells an agent about its own streams alone. The claim tells other agents. The store creates it in one step,
-so of two agents that begin at the same moment one has it. It never expires: a purge removes it, a create that is undone
-does, or a person.
+An agent's registry holds only its own streams; the claim informs other agents. The store creates it atomically, so
+only one of two agents that start at the same moment gets it. It never expires. A purge, a create that is undone, or a
+person removes it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from replicator.errors import DestinationInUse
 from replicator.model import Instant, Model, Stream
 from replicator.replicator import Finding, Severity
 
-_TRIES = 3  # another agent may remove its claim between a create that is refused and the look at it
+_TRIES = 3  # another agent may remove its claim between the refused create and the read
 _log = logging.getLogger(__name__)
 
 
 class Claim(Model):
-    """Who writes to a place.
+    """The writer of a destination.
 
     :param agent: the random id of an agent's registry.
     :param owner: the URN of the resource that manages the stream; `None` where none does.
@@ -55,7 +55,7 @@ class Claims:
         self._conditional: dict[str, bool] = {}
 
     async def take(self, stream: Stream) -> bool:
-        """Claim the destination; return whether the claim is new. Raise `DestinationInUse` where another has it."""
+        """Claim the destination; tell whether the claim is new. Raise `DestinationInUse` if another agent holds it."""
         place, credentials = parse_location(stream), await self._identify(stream)
         owner = stream.owner.urn if stream.owner else None
         wanted = Claim(agent=self._agent, host=socket.gethostname(), stream=stream.name, owner=owner)
@@ -92,7 +92,7 @@ class Claims:
             self._refuse_other(held, place, stream)
 
     async def release(self, stream: Stream) -> None:
-        """Remove the claim, where it is this agent's."""
+        """Remove the claim if this agent holds it."""
         place, credentials = parse_location(stream), await self._identify(stream)
         try:
             held = await self._read(place, credentials, stream)
@@ -102,7 +102,7 @@ class Claims:
             raise litestream_errors.of_replica(error, stream.name) from error
 
     def findings(self, stream: Stream) -> list[Finding]:
-        """Return a warning where the store was seen to create one object twice."""
+        """Return a warning where the store has created the same object twice."""
         place = parse_location(stream)
         if self._conditional.get(place.store, True):
             return []
@@ -138,7 +138,7 @@ class Claims:
         return created
 
     async def _probe(self, place: ReplicaLocation, credentials: S3Credentials | None, wanted: Claim) -> None:
-        """Once a store: see that it refuses to create the claim, which is there, a second time."""
+        """Check once per store that it refuses to create the existing claim again."""
         if place.store not in self._conditional:
             try:
                 created = await place.create_object(CLAIM, _content(wanted), credentials)

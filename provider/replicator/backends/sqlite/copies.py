@@ -1,6 +1,6 @@
-"""Writing a restored database where others may look on: in a folder of its own first, then under its name.
+"""Publication of a restored database: it is written in a private folder first, then linked to its name.
 
-Names are looked up once; what is done afterwards goes through descriptors.
+Names are resolved once; every later step uses descriptors.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _MAGIC = b"SQLite format 3\0"
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A fresh folder with mode 0700 beside a target.
+    """A new folder with mode 0700 beside a target.
 
     :param parent: the descriptor of the target's folder.
-    :param handle: the descriptor of the fresh one.
+    :param handle: the descriptor of the new folder.
     :param admit: raises where the policy does not grant a copy at a path.
     """
 
@@ -44,11 +44,11 @@ class Work:
 
     @property
     def path(self) -> Path:
-        """The folder, for a child that is started in it, whatever its name leads to by then."""
+        """Return the folder through its descriptor, so that a child can start in it even if the name is swapped."""
         return Path(f"/proc/self/fd/{self.handle}")
 
     def is_published(self) -> bool:
-        """Whether an earlier run, which was cut off, has given the target its name."""
+        """Tell whether an earlier, interrupted run has already linked the target."""
         try:
             ours = os.stat(NAME, dir_fd=self.handle, follow_symlinks=False)
             theirs = os.stat(self.target.name, dir_fd=self.parent, follow_symlinks=False)
@@ -62,7 +62,7 @@ class Work:
         return False
 
     def publish(self, source: Path) -> None:
-        """Give the copy the mode and the owner of its source, and its name, which nothing may have."""
+        """Give the copy the mode and owner of its source, then link it to its name, which must be free."""
         file = os.open(NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.handle)
         try:
             info = os.fstat(file)
@@ -80,7 +80,7 @@ class Work:
             os.close(file)
 
     def _link(self) -> None:
-        """A second name follows no link and writes over nothing, as a rename would; `tidy` removes the first."""
+        """Add the final name: unlike a rename, a link replaces nothing. `tidy` removes the first name."""
         try:
             os.link(NAME, self.target.name, src_dir_fd=self.handle, dst_dir_fd=self.parent, follow_symlinks=False)
         except FileExistsError:
@@ -91,7 +91,7 @@ class Work:
             raise EngineRefused(f"{self.target} cannot be made: {error.strerror}", stream=self.stream) from None
 
     def _see_alone(self, ours: os.stat_result) -> None:
-        """Take the name back where something came beside the copy while it got it, which SQLite would read into it."""
+        """Remove the name again if a file appeared beside the copy meanwhile: SQLite would read it into the copy."""
         named = os.stat(self.target.name, dir_fd=self.parent, follow_symlinks=False)
         if (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino):
             raise ReplayRefused(f"{self.target} was replaced while it was made", stream=self.stream)
@@ -108,12 +108,12 @@ class Work:
 
 @contextmanager
 def work_folder(target: Path, key: str, stream: str, admit: Admit = lambda _: None) -> Iterator[Work]:
-    """Open the folder in which a replay's copy is written; it stays until `tidy`. Blocks for moments.
+    """Open the folder in which a replay's copy is written; it stays until `tidy`. Blocks briefly.
 
-    Raise `ReplayRefused` where another user may write to the target's folder, `SourceMissing` where it is not there.
+    Raise `ReplayRefused` where another user may write to the target's folder, `SourceMissing` where it does not exist.
 
-    :param admit: raises where the policy does not grant a copy at a path. It is asked now, and once more before the
-        copy gets its name.
+    :param admit: raises where the policy does not grant a copy at a path. It is called now, and again before the copy
+        gets its name.
     """
     with _folder_of(target, stream) as parent:
         admit(path_of(parent) / target.name)
@@ -139,7 +139,7 @@ def work_folder(target: Path, key: str, stream: str, admit: Admit = lambda _: No
 def refuse_occupied(target: Path, stream: str) -> None:
     """Raise `ReplayRefused` where a copy cannot get its name, or would not be alone there.
 
-    Another user may write to its folder or to one above it, the name is taken, or a file of SQLite's is beside it.
+    Another user may write to its folder or to one above it, the name is taken, or a SQLite side file exists.
     """
     with _folder_of(target, stream) as parent:
         try:
@@ -197,7 +197,7 @@ def _folder_of(target: Path, stream: str) -> Iterator[int]:
 
 
 def _left(parent: int, target: Path, key: str) -> Iterator[str]:
-    """Yield the folders of our user that an earlier run of the same replay has left."""
+    """Yield the folders of this user that an earlier run of the same replay left."""
     for name in names_in(parent):
         if name.startswith(_prefix(target, key)):
             info = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -211,7 +211,7 @@ def _prefix(target: Path, key: str) -> str:
 
 
 def _take_after(file: int, source: Path) -> None:
-    """Give a file the mode and the owner of its source; where they cannot be had, it is for our user alone."""
+    """Give a file the mode and owner of its source; where that is not allowed, keep it private to this user."""
     os.fchmod(file, _PRIVATE)
     try:
         info = source.lstat()

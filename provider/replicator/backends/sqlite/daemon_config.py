@@ -1,11 +1,11 @@
-"""How a litestream daemon is configured. Text in, text out: nothing here starts or writes anything.
+"""The configuration of a litestream daemon, as text. Nothing here starts or writes anything.
 
-There are two shapes. A *shared* daemon has no database of its own; databases are registered over its control socket,
+There are two kinds. A *shared* daemon has no database of its own; databases are registered over its control socket,
 and each is uploaded once a second. A *single* daemon has one database with an upload interval of its own, which
 `/register` cannot set; it has a control socket too, for `/sync`, `/list` and `/txid`.
 
 No configuration holds a secret or a placeholder for one: a daemon has one identity, and gets it in its environment
-(`replica.engine_environment`). So `daemon_argv` switches the engine's expansion of `$` off, and a path may hold one.
+(`replica.engine_environment`). So `daemon_argv` turns off the engine's expansion of `$`, and a path may contain one.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _MONITOR = timedelta(seconds=1)  # how often the engine looks at the WAL unless 
 
 @dataclass(frozen=True)
 class DaemonSettings:
-    """What both shapes share.
+    """Settings of both kinds.
 
-    `replay_window` is how long each single transaction stays restorable (the engine's `l0-retention`); after it only
-    the ends of compacted ranges are. `snapshot_retention` bounds how far back one can go at all. `shutdown_timeout` is
-    how long the engine tries to upload the rest of one database when it ends; it ends them one after the other, so with
-    a dead destination this adds up. It bounds `/unregister` too. `metrics_port` opens Prometheus metrics on
-    127.0.0.1.
+    `replay_window` is how long each single transaction stays restorable (the engine's `l0-retention`); afterwards only
+    the ends of compacted ranges are. `snapshot_retention` limits how far back a restore can go. `shutdown_timeout` is
+    how long the engine tries to upload the rest of one database when it stops; it stops them one after the other, so
+    with an unreachable destination this adds up. It also limits `/unregister`. `metrics_port` serves Prometheus metrics
+    on 127.0.0.1.
     """
 
     socket: Path
@@ -45,9 +45,9 @@ class DaemonSettings:
 
 
 def shared_daemon(settings: DaemonSettings) -> str:
-    """The YAML of a daemon for databases that are registered later.
+    """Return the YAML of a daemon whose databases are registered later.
 
-    Raises ValueError for a socket path that is too long.
+    Raise ValueError for a socket path that is too long.
     """
     return _render(_common(settings))
 
@@ -60,18 +60,18 @@ def single_daemon(
     *,
     options: Mapping[str, Any] | None = None,
 ) -> str:
-    """The YAML of a daemon for one `database`, uploaded each `upload_interval`.
+    """Return the YAML of a daemon for one `database`, uploaded each `upload_interval`.
 
-    `options` are the engine's own settings of a database, as they stand in its YAML.
+    `options` are the engine's own settings of a database, as in its YAML.
 
-    Raises ValueError for an interval that is not positive, a socket path that is too long, or a database's path that
+    Raise ValueError for an interval that is not positive, a socket path that is too long, or a database's path that
     the engine would misread.
     """
     if upload_interval <= timedelta(0):
         raise ValueError(f"an upload interval is longer than 0 s, not {upload_interval}")
     entry = {
         "path": checked_path(database),
-        # Uploads carry what the monitor has taken from the WAL, so it must look at least as often.
+        # An upload carries what the monitor has read from the WAL, so the monitor must run at least as often.
         "monitor-interval": _duration(min(_MONITOR, upload_interval)),
         **(options or {}),
         "replica": {"url": replica.url_for_engine(), "sync-interval": _duration(upload_interval)},
@@ -80,7 +80,7 @@ def single_daemon(
 
 
 def daemon_argv(binary: Path, config: Path) -> list[str]:
-    """The command line of a daemon whose YAML is in the file `config`."""
+    """Return the command line of a daemon whose YAML is in the file `config`."""
     return [str(binary), "replicate", "-config", str(config), "-no-expand-env"]
 
 
@@ -108,5 +108,5 @@ def _render(config: dict[str, Any]) -> str:
 
 
 def _duration(value: timedelta) -> str:
-    """A duration in the engine's notation (Go's), exact to the microsecond."""
+    """Return a duration in the engine's notation (Go's), exact to the microsecond."""
     return f"{value // timedelta(microseconds=1)}us"

@@ -1,10 +1,10 @@
-"""The litestream processes of one agent, and which database is replicated by which of them.
+"""The pool of one agent's litestream processes, and the assignment of databases to them.
 
-Streams without settings of their own share one process for each identity and store: a process has one identity, and
-one that waits for a store that is away does not even list its databases. A stream with its own interval or options has
-a process of its own, because `/register` cannot carry them.
+Streams without settings of their own share one process per identity and store: a process has one identity, and while
+it waits for an unreachable store it does not even list its databases. A stream with its own interval or options has a
+process of its own, because `/register` cannot set them.
 
-Every way into replication goes through `_prepare`, which sees to it that litestream cannot miss a change (`wal.py`).
+Every attach goes through `_prepare`, which ensures that litestream cannot miss a change (`wal.py`).
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ READY_WITHIN = 15.0
 """Seconds that a litestream process has to answer on its control socket."""
 
 DETACH_WITHIN = 15.0
-"""Seconds for uploading what is left when a database is let go; a store that is down takes them all."""
+"""Seconds for the last upload when a database is released; with an unreachable store, all of them pass."""
 
 COPY_WITHIN = 10.0
-"""Seconds after which the first upload of a process of its own goes on in the background."""
+"""Seconds after which the first upload of a stream's own process continues in the background."""
 
 TAKE_WITHIN = 10.0
-"""Seconds for the first contact with the store and the first look at the WAL; more for a large database."""
+"""Seconds for the first contact with the store and the first check of the WAL; more for a large database."""
 
 _BYTES_PER_SECOND = 50e6  # a slow disk's, for the first copy of a whole database
 _AT_ONCE = 32
-_TELL_EVERY = 2.0  # seconds; each look asks the store
+_TELL_EVERY = 2.0  # seconds; each check queries the store
 
 
 class DaemonPool:
     """All litestream processes of an agent.
 
     :param folder: for configurations, sockets, pid files and logs.
-    :param on_change: told when a database was taken up again after its process had died (`None`), or why it was not.
+    :param on_change: called after a process died: with `None` when a database is attached again, else with the error.
     """
 
     def __init__(
@@ -93,39 +93,39 @@ class DaemonPool:
         self._filled: set[Path] = set()
 
     def of(self, name: str) -> DaemonProcess | None:
-        """The process that replicates a stream; `None` where none does."""
+        """Return the process that replicates a stream, or `None`."""
         return self._daemons.get(self._of.get(name, ""))
 
     def moving(self, name: str) -> bool:
-        """Whether the stream is being taken over or let go just now."""
+        """Tell whether the stream is being attached or detached now."""
         return self._turn(name).locked()
 
     def command_line(self, credentials: S3Credentials | None) -> CommandLine:
-        """The engine's commands with an identity."""
+        """Return the engine's commands with an identity."""
         return CommandLine(self._binary, engine_environment(credentials))
 
     async def filled(self, database: Path) -> None:
-        """Remember that a copy has filled the disk, and remove what it left half written."""
+        """Remember that a copy has filled the disk, and remove the incomplete file."""
         self._filled.add(database)
         await remove_a_part(database)
 
     async def attach(self, job: ReplicationJob, *, reached: bool) -> None:
-        """Begin to replicate. When it returns, litestream keeps the WAL; the upload goes on in the background.
+        """Begin to replicate. When it returns, litestream holds the WAL; the upload continues in the background.
 
-        Raises EngineError or DatabaseError; the database is let go then.
+        Raise EngineError or DatabaseError; the database is released then.
 
-        :param reached: the store answered a moment ago, so that litestream can be asked to begin at once. It waits for
-            the store without an end then; otherwise it begins by itself within a second.
+        :param reached: the store has just answered, so litestream can be told to begin at once. It then waits for the
+            store without a limit; otherwise it begins by itself within a second.
         """
         async with self._turn(job.name):
             await (self._attach_alone(job) if job.alone else self._attach_shared(job, reached))
         self._filled.discard(job.database)
 
     async def detach(self, name: str, *, timeout: float = DETACH_WITHIN, patient: bool = False) -> Released:
-        """Upload what is left, and let the database go, also when the upload fails.
+        """Upload what is left, and release the database, even if the upload fails.
 
-        :param timeout: seconds for that.
-        :param patient: rather than that, as long as data moves, where the stream has a process of its own.
+        :param timeout: seconds for the upload.
+        :param patient: for a stream with its own process, wait as long as data moves instead.
         """
         async with self._turn(name):
             daemon = self.of(name)
@@ -144,7 +144,7 @@ class DaemonPool:
                 await self._close_if_empty(daemon)
 
     async def snapshot_once(self, job: ReplicationJob) -> None:
-        """One full copy, with no process left behind."""
+        """Upload one full copy, and leave no process behind."""
         async with self._turn(job.name):
             held = await self._prepare(job)
             try:
@@ -161,7 +161,7 @@ class DaemonPool:
             telling.cancel()
 
     async def aclose(self) -> None:
-        """End every process. The streams' records say what to start again."""
+        """End every process. The streams' records tell what to start again."""
         self._daemons, self._of = {}, {}
         async with AsyncExitStack() as stack:
             for daemon in list(self._alive):
@@ -171,9 +171,9 @@ class DaemonPool:
 
     @asynccontextmanager
     async def kept(self, database: Path) -> AsyncIterator[None]:
-        """Keep the WAL while one process lets a database go and another takes it over, so that nothing is copied again.
+        """Hold the WAL while one process releases a database and another takes it over, so that no new copy is needed.
 
-        Without this the end of the last connection removes it.
+        Otherwise SQLite removes the WAL with the last connection.
         """
         held = await wal.hold_if_possible(database)
         self._kept[database] = held
@@ -193,7 +193,7 @@ class DaemonPool:
             if daemon is None:
                 daemon = await self._open(key, job)
                 self._daemons[key] = daemon
-            daemon.jobs[job.name] = job  # from here on the process is in use
+            daemon.jobs[job.name] = job  # from now on the process is in use
         try:
             try:
                 await daemon.process.wait_ready(READY_WITHIN)
@@ -235,7 +235,7 @@ class DaemonPool:
         daemon.enter(job, start)
 
     async def _take(self, daemon: DaemonProcess, job: ReplicationJob, reached: bool) -> None:
-        """Wait until litestream has read the WAL and keeps it from being restarted. The caller holds it until then."""
+        """Wait until litestream has read the WAL and prevents its restart. The caller holds it until then."""
         within = TAKE_WITHIN + await asyncio.to_thread(file_size, job.database) / _BYTES_PER_SECOND
         await daemon.take(job, within=within, reached=reached)
 
@@ -243,12 +243,12 @@ class DaemonPool:
         """Unregister. Raise EngineUnreachable where the process is gone, EngineTimeout where it had to be ended."""
         if daemon not in self._alive:
             raise EngineUnreachable("unregister", None, "its litestream process was ended")
-        # The engine ends its own transaction before it looks at the WAL for the last time.
+        # The engine ends its own transaction before it reads the WAL for the last time.
         held = await wal.hold_if_possible(job.database)
         try:
             released = Released(txid=(await daemon.control.unregister(job.database, timeout=timeout)).txid)
         except EngineTimeout as error:
-            await self._give_up(daemon)  # it may still hold the database, and nothing else would tell
+            await self._give_up(daemon)  # it may still hold the database, and nothing else would show that
             raise EngineTimeout("unregister", None, f"{error.text}; its process was ended") from error
         except EngineUnreachable:
             raise
@@ -260,7 +260,7 @@ class DaemonPool:
         return released
 
     async def _let_go_alone(self, daemon: DaemonProcess, job: ReplicationJob) -> Released:
-        """End the process, and upload what it left. To unregister would give that a fixed time."""
+        """End the process, and upload what it left. Unregistering would limit the upload to a fixed time."""
         held = await wal.hold(job.database)
         try:
             self._daemons.pop(daemon.key, None)
@@ -271,7 +271,7 @@ class DaemonPool:
             await held.release()
 
     async def _give_up(self, daemon: DaemonProcess) -> None:
-        """End a process that does not answer. Its other databases are taken up again by who watches them."""
+        """End a process that does not answer. The watcher attaches its other databases again."""
         if self._daemons.get(daemon.key) is daemon:
             del self._daemons[daemon.key]
         for name in list(daemon.jobs):
@@ -280,9 +280,9 @@ class DaemonPool:
         await self._close(daemon)
 
     async def _prepare(self, job: ReplicationJob) -> wal.Hold:
-        """Make local state and WAL such that the engine cannot miss a change, and hold them so.
+        """Bring local state and WAL into a state in which the engine cannot miss a change, and hold them there.
 
-        It has to be confirmed when the engine has taken the database over.
+        The caller confirms the hold when the engine has taken the database over.
         """
         side = LITESTREAM.side_folder_of(job.database)
         if job.reset_due and await asyncio.to_thread(side.exists):
@@ -308,7 +308,7 @@ class DaemonPool:
         )
 
     async def _goes_on(self, held: wal.Hold, job: ReplicationJob) -> bool:
-        """Whether the engine can go on without a copy, because the WAL holds all that it has not seen."""
+        """Tell whether the engine can continue without a copy, because the WAL holds all that it has not read."""
         try:
             held.salts = await wal.grown(job.database)
             if held.salts is not None:
@@ -319,7 +319,7 @@ class DaemonPool:
         return held.salts is not None
 
     async def _is_fresh(self, held: wal.Hold, job: ReplicationJob) -> bool:
-        """Whether the engine begins with a copy of the whole database, because there is nothing to go on from."""
+        """Tell whether the engine begins with a full copy, because it has no transaction file to continue from."""
         try:
             if await asyncio.to_thread(wal.newest_transaction, job.database) is not None:
                 return False
@@ -333,7 +333,7 @@ class DaemonPool:
     # --- processes -------------------------------------------------------------------------------------------------
 
     async def _attach_alone(self, job: ReplicationJob) -> None:
-        """Start the process. Its first upload may go on when this returns."""
+        """Start the process. Its first upload may still run when this returns."""
         key = self._key(job)
         daemon = await self._open(key, job)
         size = await asyncio.to_thread(file_size, job.database)
@@ -359,7 +359,7 @@ class DaemonPool:
         self._of[job.name] = key
 
     async def _close_if_empty(self, daemon: DaemonProcess) -> None:
-        """A process without databases would keep an identity that nobody uses any more."""
+        """Close a process without databases, which would keep an identity that no stream uses."""
         async with self._opening.setdefault(daemon.key, asyncio.Lock()):
             if daemon in self._alive and not daemon.jobs:
                 if self._daemons.get(daemon.key) is daemon:
@@ -382,7 +382,7 @@ class DaemonPool:
         return f"all-{_digest(*identity, *store)}"
 
     async def _open(self, key: str, job: ReplicationJob) -> DaemonProcess:
-        """A process that was told to start."""
+        """Return a process that has been started, but may not be ready."""
         folder = self._folder / key
         config = folder / "litestream.yml"
         try:
@@ -440,13 +440,13 @@ class DaemonPool:
         try:
             job = daemon.jobs[name]
             daemon.held = await self._prepare(job)
-            if not daemon.copied:  # the daemon's first upload would come after one interval
+            if not daemon.copied:  # else the daemon's first upload comes after one interval
                 await self._copy(daemon, job)
                 await wal.confirm(job.database, daemon.held.salts)
                 if not await self._goes_on(daemon.held, job):
                     raise wal.WalRestarted(job.database)
         except wal.WalRestarted:
-            daemon.attempts -= 1  # the next one begins with a copy
+            daemon.attempts -= 1  # the next attempt begins with a copy
             raise
         except Exception as error:
             self._lost(daemon, name, error)
@@ -490,7 +490,7 @@ class DaemonPool:
             self._on_change(name, error)
 
     async def _take_up_again(self, daemon: DaemonProcess) -> None:
-        """A process that died has forgotten its databases."""
+        """Register the databases again after a process died: it has forgotten them."""
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def one(job: ReplicationJob) -> None:
@@ -499,7 +499,7 @@ class DaemonPool:
                     return
                 try:
                     await self._enter(daemon, job, reached=False)
-                except (EngineError, DatabaseError, OSError) as error:  # one must not hold up the others
+                except (EngineError, DatabaseError, OSError) as error:  # one must not delay the others
                     daemon.jobs.pop(job.name, None)
                     self._of.pop(job.name, None)
                     self._on_change(job.name, error)

@@ -1,4 +1,4 @@
-"""One litestream process, and what is replicated in it."""
+"""One litestream process, and the databases that it replicates."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _WATCH_EVERY = 1.0  # seconds; as often as the engine looks
 _TAKE_WITHIN = 10.0  # seconds; to take a large WAL is more than to answer
 _ENDLESS = 7 * 86_400.0  # seconds; what moves no data is ended before
 _WRITES_WITHIN = 5.0
-_LARGE = 64 * 1024 * 1024  # bytes that the engine reads in some tenths of a second
+_LARGE = 64 * 1024 * 1024  # bytes; the engine reads them in some tenths of a second
 
 
 class Supervised(Protocol):
-    """A child process that is started again when it dies. After `stop` it is done with."""
+    """A child process that is restarted when it dies. After `stop` it cannot be used again."""
 
     last_error: str | None
     pid: int | None
@@ -52,7 +52,7 @@ class Supervised(Protocol):
 
 
 class Launch(Protocol):
-    """How the agent starts a child; `before_start` and `on_start` are awaited around each start."""
+    """The agent's way to start a child; it awaits `before_start` and `on_start` around each start."""
 
     def __call__(
         self,
@@ -68,7 +68,7 @@ class Launch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReplicationJob:
-    """What is to be replicated, and how.
+    """A database to replicate, and the settings for it.
 
     :param interval: the stream's own upload interval; `None` for the engine's second.
     :param reset_due: forget the local replication state first.
@@ -84,21 +84,21 @@ class ReplicationJob:
 
     @property
     def alone(self) -> bool:
-        """Whether it needs a process of its own."""
+        """Tell whether the job needs a process of its own."""
         return self.interval is not None or bool(self.options)
 
 
 class Control(ControlClient):
-    """The control socket, without the calls that make the engine lose changes.
+    """The control socket, restricted to calls that do not make the engine lose changes.
 
-    litestream binds the read transaction that keeps the WAL from being restarted to the request that happens to begin
-    it: the first `/sync` of a database does, and any later one that checkpoints. A request with a time-out ends it on
-    its return, and `wait` implies one. From then on an application's checkpoint takes changes away before the engine
-    has read them. So nothing here asks for a time-out or waits in the engine.
+    litestream binds the read transaction that prevents a restart of the WAL to the request that begins it: the first
+    `/sync` of a database, and any later one that checkpoints. A request with a time-out ends the transaction on its
+    return, and `wait` implies a time-out. From then on an application's checkpoint can remove changes before the engine
+    has read them. So no request here sets a time-out or waits in the engine.
     """
 
     async def progress(self, path: Path, *, timeout: float) -> Synced:
-        """Take what is in the WAL, and tell how far the uploads are."""
+        """Read the WAL, and return the progress of the uploads."""
         answer = await self._post("/sync", {"path": str(path), "wait": False}, timeout, limit=None)
         with reading("POST /sync"):
             return Synced(
@@ -108,7 +108,7 @@ class Control(ControlClient):
             )
 
     async def first_look(self, path: Path, *, timeout: float) -> None:
-        """Wait until the engine's own look at a database, which comes within a second, has succeeded."""
+        """Wait until the engine's own check of a database, which runs each second, has succeeded."""
         deadline = asyncio.get_running_loop().time() + timeout
         while True:
             activity = (await self.sync_status(path)).get(path)
@@ -123,10 +123,10 @@ class Control(ControlClient):
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A database that was let go.
+    """A released database.
 
     :param txid: its last transaction, where all are uploaded.
-    :param error: why they are not.
+    :param error: why not all are uploaded.
     """
 
     txid: int | None = None
@@ -144,15 +144,15 @@ class Taken:
 class DaemonProcess:
     """One litestream process and the jobs in it.
 
-    :ivar attempts: how often the process of a single job was about to be started.
-    :ivar starts: how often the process came up; what was registered before the last time is forgotten.
+    :ivar attempts: how many starts of a single job's process were attempted.
+    :ivar starts: how often the process came up; it forgets registrations from before its last start.
     :ivar entered: the start in which each job was taken over.
-    :ivar looks: when the process has looked at each database.
-    :ivar offered: what was registered since the process came up; it may hold that, also where no answer came.
-    :ivar taken: what each job's database had beside it when the process had taken it over.
+    :ivar looks: when the process checked each database.
+    :ivar offered: what was registered since the process came up, including registrations without an answer.
+    :ivar taken: the side files of each job's database at its takeover.
     :ivar failure: why the only job of a process could not be taken over.
-    :ivar copy: the upload that comes before the process of a single job, while it lasts.
-    :ivar copied: it is done.
+    :ivar copy: the running upload that precedes a single job's process.
+    :ivar copied: that upload is done.
     """
 
     def __init__(self, key: str, control: Control) -> None:
@@ -196,7 +196,7 @@ class DaemonProcess:
         return self._listed
 
     async def watch(self) -> None:
-        """Note the looks of the process at its databases, one question for all of them."""
+        """Note when the process checked its databases, with one request for all."""
         while True:
             await asyncio.sleep(_WATCH_EVERY)
             with suppress(EngineError):
@@ -207,7 +207,7 @@ class DaemonProcess:
                         looks.note(*look)
 
     def enter(self, job: ReplicationJob, start: int) -> None:
-        """A database was taken over by the process that came up as number `start`."""
+        """Note that the process of start number `start` took a database over."""
         self.entered[job.name] = start
         self.looks[job.name] = Looks()
         self._arrivals[job.name] = Arrivals()
@@ -218,7 +218,7 @@ class DaemonProcess:
             known.pop(name, None)
 
     async def gets_on(self, job: ReplicationJob, *, quiet_for: float = 0.0) -> bool:
-        """Whether an upload is under way that moves; a slow link and a large database take their time.
+        """Tell whether an upload makes progress; a slow link or a large database needs time.
 
         :param quiet_for: seconds since the engine's last upload.
         """
@@ -229,7 +229,7 @@ class DaemonProcess:
             return self.moves()
         try:
             replicated = (await self.control.progress(job.database, timeout=ASK_WITHIN)).replicated_txid
-        except EngineTimeout:  # it takes a large transaction from the WAL
+        except EngineTimeout:  # it reads a large transaction from the WAL
             return self.moves()
         except EngineError:
             return False
@@ -239,9 +239,9 @@ class DaemonProcess:
     async def progress(self, job: ReplicationJob, *, timeout: float = ASK_WITHIN) -> Synced:
         """How far the uploads are; takes what is in the WAL, unless the last transaction file is large.
 
-        The engine reads that file whole whenever it is asked, which for gigabytes takes longer than an answer may. Then
-        the destination tells whether the file has arrived, and `replicated_txid` is unknown until then. The time of the
-        engine's last upload does not: it may be that of a smaller file before, which took until now.
+        The engine reads that whole file for each request, which for gigabytes takes longer than an answer may. Then the
+        destination tells whether the file has arrived, and `replicated_txid` is unknown until then. The time of the
+        engine's last upload does not tell: it may be that of an earlier, smaller file.
         """
         newest = await asyncio.to_thread(wal.newest_file, job.database)
         if newest is None or newest.size <= _LARGE:
@@ -254,7 +254,7 @@ class DaemonProcess:
         return Synced(changed=False, txid=newest.txid, replicated_txid=newest.txid if arrived else None, looked=False)
 
     async def _has_arrived(self, job: ReplicationJob, txid: int, timeout: float) -> bool:
-        """Whether the destination holds a transaction file; False where it does not tell within `timeout` seconds."""
+        """Tell whether the destination holds a transaction file; False without an answer within `timeout` seconds."""
         name = transaction_file(job.database, txid).name
         whole = f"{job.location}/{name}"
         if self._arrived.get(job.name) != whole:
@@ -280,10 +280,10 @@ class DaemonProcess:
             await asyncio.sleep(backoff.grow())
 
     async def take(self, job: ReplicationJob, *, within: float, reached: bool) -> None:
-        """Wait until the engine has read the WAL and keeps it from being restarted. The caller holds it until then.
+        """Wait until the engine has read the WAL and prevents its restart. The caller holds it until then.
 
         :param within: seconds; it may take longer while the engine writes the database's transaction file.
-        :param reached: the store answered a moment ago, so that the engine can be asked; else it looks by itself.
+        :param reached: the store has just answered, so the engine can be asked; else wait for its own check.
         """
         look = self.control.progress if reached else self.control.first_look
         asked = asyncio.create_task(look(job.database, timeout=_ENDLESS))
@@ -300,25 +300,25 @@ class DaemonProcess:
             asked.cancel()
 
     def moves(self) -> bool:
-        """Whether the process moves data, whosever it is."""
+        """Tell whether the process moves data of any stream."""
         return self._traffic.moves(self.process.pid)
 
     async def upload(self, job: ReplicationJob, replicated: int | None) -> Upload | None:
-        """Return the file that is on its way.
+        """Return the file that is being uploaded.
 
-        :param replicated: the last transaction at the destination; unknown, it is taken for the newest one.
+        :param replicated: the last transaction at the destination; `None` is taken for the newest one.
         """
         if self.copy is not None or replicated is None:
             return await newest_upload(job.database, job.location, job.credentials)
         return await next_upload(job.database, replicated, job.location, job.credentials)
 
     async def note_taken(self, job: ReplicationJob) -> None:
-        """Remember the side files of a database that was taken over just now."""
+        """Remember the side files of a database that has just been taken over."""
         found = await asyncio.to_thread(wal.side_files, job.database)
         self.taken[job.name] = Taken((await self.control.info()).pid, found)
 
     async def lost_side_files(self, job: ReplicationJob) -> bool:
-        """Whether the WAL or its index was removed under the process: SQLite keeps both while a connection is open."""
+        """Tell whether the WAL or its index was removed under the process. SQLite keeps both for an open connection."""
         taken = self.taken.get(job.name)
         if taken is None or taken.side_files <= await asyncio.to_thread(wal.side_files, job.database):
             return False
@@ -328,7 +328,7 @@ class DaemonProcess:
             return False  # it has ended, and its connection with it
 
     def fail(self, error: Exception) -> None:
-        """Its only job could not be taken over."""
+        """Note why the only job could not be taken over."""
         self.failure = error
         self.failed.set()
 

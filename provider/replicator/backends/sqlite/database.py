@@ -1,4 +1,4 @@
-"""A SQLite database file: what it is, what it holds, and its WAL.
+"""A SQLite database file: its properties, its content and its WAL.
 
 SQLite runs in threads; nothing here blocks the event loop.
 """
@@ -27,7 +27,7 @@ _WAL_VERSION = 2  # bytes 18 and 19 of the header; 1 is a rollback journal
 
 
 class DatabaseError(Exception):
-    """Something is wrong with a database file; the text names the file."""
+    """A fault of a database file; the text names the file."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path = path
@@ -35,15 +35,15 @@ class DatabaseError(Exception):
 
 
 class DatabaseMissing(DatabaseError):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 class NotADatabase(DatabaseError):
-    """It is not a file, or not a SQLite database, or SQLite finds it malformed."""
+    """The path is not a file, or not a SQLite database, or SQLite finds it malformed."""
 
 
 class DatabaseLinked(DatabaseError):
-    """It is named by a symbolic link. SQLite follows the link, and litestream looks for the WAL beside it."""
+    """The path is a symbolic link. SQLite follows the link, but litestream looks for the WAL beside the link."""
 
     def __init__(self, path: Path) -> None:
         self.target = path.resolve()
@@ -51,25 +51,25 @@ class DatabaseLinked(DatabaseError):
 
 
 class DatabaseLocked(DatabaseError):
-    """Another process holds a lock on it."""
+    """Another process holds a lock on the file."""
 
 
 class DatabaseFull(DatabaseError):
-    """No space is left on its disk."""
+    """The file's disk is full."""
 
 
 class DatabaseForbidden(DatabaseError):
-    """Our user may not read or write it, or not make files beside it."""
+    """This user may not read or write the file, or not create files beside it."""
 
 
 @dataclass(frozen=True)
 class DatabaseFacts:
-    """What can be seen of a database without opening it in SQLite.
+    """Facts about a database that are visible without opening it in SQLite.
 
-    `inode` (with its device) tells a file that was swapped. `size` is bytes, without the WAL. `is_sqlite` is true for
-    an empty file too: SQLite takes it for a database without tables. `journal_mode` is `wal`, `rollback` (delete,
-    truncate and persist are not told apart in the file) or None if it is no database or cannot be read. `writable`
-    includes the folder, where SQLite puts the WAL.
+    `inode` (with its device) reveals a swapped file. `size` is in bytes, without the WAL. `is_sqlite` is true for an
+    empty file too: SQLite takes it for a database without tables. `journal_mode` is `wal`, `rollback` (the file does
+    not distinguish delete, truncate and persist) or None if it is not a database or cannot be read. `writable` includes
+    the folder, where SQLite puts the WAL.
     """
 
     device: int
@@ -82,33 +82,33 @@ class DatabaseFacts:
 
 
 async def inspect(path: Path) -> DatabaseFacts:
-    """Look at the file.
+    """Return the facts about a file.
 
-    Raises DatabaseMissing, DatabaseLinked if its last name is a link, NotADatabase if it is not a regular file, or
+    Raise DatabaseMissing, DatabaseLinked if its last name is a link, NotADatabase if it is not a regular file, or
     DatabaseForbidden if it cannot be reached.
     """
     return await asyncio.to_thread(_inspect, path)
 
 
 async def checkpoint_truncate(path: Path, *, within: float = 5.0) -> bool:
-    """Move the whole WAL into the database and empty it; False if readers or writers left no moment for that.
+    """Move the whole WAL into the database and empty it; return False if readers or writers prevented that.
 
-    It tries for `within` seconds and never blocks: a checkpoint that waits for a reader blocks every writer.
-    A database without a WAL has nothing to lose: True. Raises DatabaseError's kinds.
+    It retries for `within` seconds and never blocks: a checkpoint that waits for a reader blocks every writer.
+    Return True for a database without a WAL. Raise DatabaseError.
     """
     return await asyncio.to_thread(_checkpoint_truncate, path, within)
 
 
 async def use_wal(path: Path) -> None:
-    """Switch a database to a WAL, as litestream does. Raises DatabaseError's kinds."""
+    """Switch a database to a WAL, as litestream does. Raise DatabaseError."""
     await asyncio.to_thread(_use_wal, path)
 
 
 async def content_hash(path: Path) -> str:
-    """A SHA-256, in hex, of schema and rows: equal for databases that a reader cannot tell apart.
+    """Return a SHA-256, in hex, of schema and rows: equal for databases with the same content.
 
-    Tables come in the order of their names, rows in the order of their keys; where pages lie does not matter. The
-    engine's own tables are left out. Raises DatabaseError's kinds.
+    Tables are ordered by name, rows by key; the location of pages does not matter. The
+    engine's own tables are left out. Raise DatabaseError.
     """
     return await asyncio.to_thread(_content_hash, path)
 
@@ -120,7 +120,7 @@ def _inspect(path: Path) -> DatabaseFacts:
         raise DatabaseMissing(path, "there is no such file") from None
     except PermissionError:
         raise DatabaseForbidden(path, "its folder may not be searched") from None
-    except OSError as error:  # such as links in a circle
+    except OSError as error:  # such as a loop of links
         raise DatabaseMissing(path, str(error.strerror)) from None
     if path.is_symlink():
         raise DatabaseLinked(path)
@@ -155,7 +155,7 @@ def _checkpoint_truncate(path: Path, within: float) -> bool:
         while True:
             with suppress(sqlite3.OperationalError) if time.monotonic() < deadline else nullcontext():
                 (_, frames, copied) = database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                if frames == copied:  # else a reader needs the WAL, and what follows would keep writers out in vain
+                if frames == copied:  # else a reader needs the WAL, and TRUNCATE would block writers in vain
                     (busy, _, _) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                     if not busy:
                         return True
@@ -173,7 +173,7 @@ def _content_hash(path: Path) -> str:
     digest = hashlib.sha256()
     with _connection(path, mode="ro", busy_timeout=5.0) as database:
         database.text_factory = _Text
-        database.execute("BEGIN")  # one read transaction: tables that belong together
+        database.execute("BEGIN")  # one read transaction for a consistent view of all tables
         for kind, name, table, sql in _objects(database):
             digest.update(_encode([kind, name, table, sql]))
             if kind.raw == b"table" and not sql.raw.upper().startswith(b"CREATE VIRTUAL"):
@@ -184,7 +184,7 @@ def _content_hash(path: Path) -> str:
 
 
 class _Text:
-    """A TEXT value as its bytes, so that text is not mistaken for a blob and need not be valid UTF-8."""
+    """A TEXT value as bytes: it stays distinct from a blob, and need not be valid UTF-8."""
 
     __slots__ = ("raw",)
 
@@ -252,14 +252,14 @@ def _connection(path: Path, *, mode: str, busy_timeout: float) -> Iterator[sqlit
 
 
 def translated(path: Path, error: sqlite3.Error) -> DatabaseError:
-    """The error of ours for one of SQLite."""
+    """Return the `DatabaseError` for an error of SQLite."""
     extended = getattr(error, "sqlite_errorcode", 0)
     code = extended & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return DatabaseLocked(path, "another process holds a lock on it")
     if code in (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH):
         return DatabaseForbidden(path, str(error))
-    if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:  # the index of the WAL could not grow
+    if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:  # the WAL's index could not grow
         return DatabaseFull(path, "no space is left on its disk")
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return NotADatabase(path, str(error))

@@ -1,4 +1,4 @@
-"""The rules of litestream's declarations: spellings of places, and what is refused without the agent."""
+"""The rules of litestream's declarations: canonical URIs, and refusals that need no agent."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def canonical_uri(endpoint: Endpoint, end: Literal["source", "destination"]) -> str:
-    """Return one spelling of a database, or of a replica; raise ValueError for a destination that is none.
+    """Return the canonical URI of a database or replica; raise ValueError for an invalid destination.
 
-    At AWS a bucket has one region, which says nothing of the place. Another store may require its region in signatures.
+    At AWS a bucket has one region, so it does not identify the place. Other stores may require it in signatures.
     """
     if end == "source":
         return f"sqlite://{quote(str(file_of(endpoint.uri)))}"
@@ -33,14 +33,14 @@ def canonical_uri(endpoint: Endpoint, end: Literal["source", "destination"]) -> 
 
 
 def is_same_place(one: Endpoint, other: Endpoint, end: Literal["source", "destination"]) -> bool:
-    """Return whether two URIs name one database by its path, or one prefix of one store; raise ValueError."""
+    """Tell whether two URIs name the same database path, or the same prefix of one store. Raise ValueError."""
     if end == "source":
         return file_of(one.uri) == file_of(other.uri)
     return _place(parse_replica(one.uri)) == _place(parse_replica(other.uri))
 
 
 def refusals(stream: Stream) -> Iterator[ReplicatorError]:
-    """Yield what litestream cannot read or write as it is declared."""
+    """Yield an error for each declared end that litestream cannot read or write."""
     for check in (check_source_path, parse_location, _refuse_one_value):
         try:
             check(stream)
@@ -64,7 +64,7 @@ def _place(location: ReplicaLocation) -> tuple[str, str]:
 
 
 def canonical_endpoint(endpoint: str) -> str:
-    """Return one spelling of an endpoint: lower case, and without a port that its scheme has anyway."""
+    """Return the canonical spelling of an endpoint: lower case, without the scheme's default port."""
     parts = urlsplit(endpoint)
     host = (parts.hostname or "").rstrip(".")
     host = f"[{host}]" if ":" in host else host

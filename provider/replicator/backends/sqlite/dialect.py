@@ -1,4 +1,4 @@
-"""What differs between the engines of this family, as data."""
+"""The differences between the engines of this family, as data."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Dialect:
-    """One engine's words.
+    """The names that one engine uses.
 
     `kind` is the backend's name.
     `side_folder` is the folder that the engine keeps beside a database, `{name}` being the database's file name.
-    `own_tables` is the prefix of the tables that the engine makes in a database.
+    `own_tables` is the prefix of the tables that the engine creates in a database.
     """
 
     kind: str
@@ -24,11 +24,11 @@ class Dialect:
     own_tables: str
 
     def side_folder_of(self, database: Path) -> Path:
-        """The folder that the engine keeps beside `database`."""
+        """Return the folder that the engine keeps beside `database`."""
         return database.with_name(self.side_folder.format(name=database.name))
 
     def transactions_of(self, database: Path) -> Path:
-        """The folder in which the engine keeps single transactions beside `database` for a while."""
+        """Return the folder beside `database` in which the engine keeps single transactions for a while."""
         return self.side_folder_of(database) / "ltx" / "0"
 
 

@@ -1,4 +1,4 @@
-"""The last upload before a delete: what is committed and not at the destination yet."""
+"""The last upload before a delete: changes that are committed but not at the destination yet."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _LOOK_EVERY = 1.0
 
 
 async def drain(attachment: Reconciler, record: StreamRecord) -> int | None:
-    """Let the database go before a delete. Return its last transaction where everything is at the destination.
+    """Release the database before a delete. Return its last transaction if everything is at the destination.
 
-    Raise where something is left that cannot be uploaded and has to be; the stream goes on then.
+    Raise if changes that must be uploaded cannot be; the stream then continues.
     """
     if record.stream.drain_before_delete is Drain.SKIP:
         return (await attachment.daemons.detach(record.name, timeout=_SKIP_WITHIN)).txid
@@ -42,7 +42,7 @@ async def drain(attachment: Reconciler, record: StreamRecord) -> int | None:
         health = attachment.health_of(record.name)
         if attachment.daemons.of(record.name) is None:
             health.failed(failure.message)
-        else:  # its process tries on
+        else:  # its process keeps trying
             health.stalls(failure.message)
         raise failure from error
     return released.txid
@@ -55,7 +55,7 @@ async def _release(attachment: Reconciler, record: StreamRecord, has_more: bool)
     daemon = attachment.daemons.of(record.name)
     if not has_more or daemon is None:
         return await attachment.daemons.detach(record.name)
-    with suppress(EngineError):  # letting go tries once more, and tells why it fails
+    with suppress(EngineError):  # the release tries once more, and tells why it fails
         if daemon.copy is not None or not await daemon.uploaded(daemon.jobs[record.name], timeout=0.0):
             await attachment.reach(record)
             await _see_uploaded(daemon, record)
@@ -63,7 +63,7 @@ async def _release(attachment: Reconciler, record: StreamRecord, has_more: bool)
 
 
 async def _see_uploaded(daemon: DaemonProcess, record: StreamRecord) -> None:
-    """Wait as long as the upload gets on. A process of its own uploads what is left when it lets go."""
+    """Wait while the upload makes progress. A stream's own process uploads the rest when it is released."""
     job = daemon.jobs[record.name]
     while daemon.copy is not None or not job.alone:
         tell("uploading the last changes")
@@ -74,7 +74,7 @@ async def _see_uploaded(daemon: DaemonProcess, record: StreamRecord) -> None:
 
 
 async def _has_more(attachment: Reconciler, record: StreamRecord) -> bool:
-    """Whether there may be changes that the delete must not leave behind. A file that is gone has none."""
+    """Tell whether changes may be left that the delete must upload. A missing file has none."""
     if record.phase is not Phase.ACTIVE or record.stream.purge_destination:
         return False
     with suppress(SourceMissing, SourceFormat):

@@ -1,4 +1,4 @@
-"""The local driver of litestream: the seam on top of records, processes and the replica's own files."""
+"""The local driver of litestream: the `Replicator` interface over records, processes and replica files."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from replicator.model import Checkpoint, Mode, Owner, Stream, StreamStatus
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
 
 LOOK_EVERY = 2.0
-"""Seconds between two looks at files and uploads."""
+"""Seconds between two checks of files and uploads."""
 
 FLUSH_WITHIN = 5.0
-"""Seconds that a plan waits for what is committed but not uploaded."""
+"""Seconds that a plan waits for committed changes to be uploaded."""
 
 START_WITHIN = 10.0
-"""Seconds that a start waits for the streams to be taken up. What a dead store holds up goes on in the background."""
+"""Seconds that a start waits for the streams to attach. The rest, such as after an outage, attach in the background."""
 
 _ASK_AT_ONCE = 32
 _THREADS = 64
@@ -56,11 +56,11 @@ _log = logging.getLogger(__name__)
 class SqliteDriver:
     """Streams of SQLite files on this host.
 
-    :param store: the records; written before each effect, so that a crash can be finished.
+    :param store: the records; written before each effect, so that work can be finished after a crash.
     :param launch: starts supervised children.
     :param state: the agent's folder, in which no stream may write; without it, `folder`.
     :param replay_window: how long each single transaction stays restorable.
-    :param policies: what is granted; without it, everything.
+    :param policies: the policy; without it, everything is granted.
     """
 
     kind = LITESTREAM.kind
@@ -100,8 +100,8 @@ class SqliteDriver:
     # --- life of the agent ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take up every stream that the store has, and finish what a crash left half done."""
-        # A locked database or a dead store holds a thread for seconds; it must not hold up the others.
+        """Attach every stream in the store, and finish what a crash interrupted."""
+        # A locked database or an unreachable store blocks a thread for seconds; it must not delay other streams.
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="replicator")
         asyncio.get_running_loop().set_default_executor(pool)
         work = [self._spawn(self._recover(record.name)) for record in self._manager.store.records()]
@@ -123,14 +123,14 @@ class SqliteDriver:
         async with self._lock(name):
             record = self._manager.store.get(name)
             if record is None or record.phase is Phase.CREATING:
-                return  # the next upsert of its owner finishes it
+                return  # its owner's next upsert finishes it
             if record.phase is Phase.DELETING:
                 await self._manager.remove(record)
                 return
             if not record.paused or record.copy_due:
                 await self._manager.try_attach(record)
             else:
-                with suppress(ReplicatorError):  # a resume says what is wrong
+                with suppress(ReplicatorError):  # a resume reports the fault
                     await self._manager.guards.claims.take(record.stream)
         for replay in record.replays.values():
             if replay.finished_at is None:
@@ -138,7 +138,7 @@ class SqliteDriver:
             else:
                 await replays.tidy(replay)
 
-    # --- the seam ------------------------------------------------------------------------------------------------
+    # --- the interface -------------------------------------------------------------------------------------------
 
     async def upsert_stream(self, stream: Stream) -> None:
         work = self._upserts[stream.name] = self._spawn(self._upsert(stream))
@@ -206,7 +206,7 @@ class SqliteDriver:
             return True
 
     async def _end_creation(self, name: str, owner: Owner | None) -> None:
-        """A first copy can take hours, and a delete makes it useless. What it leaves is removed as after a crash."""
+        """Cancel a creation before a delete: its first copy can take hours. Remove its remains as after a crash."""
         record, work = self._manager.store.get(name), self._upserts.get(name)
         if record is None or work is None or not may_remove(record.stream, owner):
             return
@@ -240,7 +240,7 @@ class SqliteDriver:
         return await self.describe()
 
     async def identity(self) -> str | None:
-        return None  # an address leads to one host, whose agent has one registry
+        return None  # an address names one host, whose agent has one registry
 
     async def pause(self, name: str) -> None:
         await self._whole(self._locked(name, self._manager.pause))
@@ -352,7 +352,7 @@ class SqliteDriver:
                     self._spawn(self._look_at(record.name))
 
     async def _look_at(self, name: str) -> None:
-        """One look; a slow one holds up its own stream only."""
+        """Check one stream. A slow check delays only its own stream."""
         try:
             async with self._lock(name):
                 await self._manager.look_at(name)
@@ -362,7 +362,7 @@ class SqliteDriver:
     # --- status --------------------------------------------------------------------------------------------------
 
     async def _statuses(self, records: Sequence[StreamRecord]) -> list[StreamStatus]:
-        # What goes on now may have ended when the answers are there, and the records are those of now.
+        # Work that runs now may have ended when the answers arrive; the records describe the present state.
         moving_now = {record.name for record in records if self._manager.daemons.moving(record.name)}
         made_now = set(self._upserts)
         daemons = {id(daemon): daemon for record in records if (daemon := self._manager.daemons.of(record.name))}
@@ -409,7 +409,7 @@ class SqliteDriver:
         )
 
     async def _flush(self, record: StreamRecord) -> None:
-        """Upload what is committed, so that a plan can reach it. A store that is down shows in the plan itself."""
+        """Upload what is committed, so that a plan can reach it. The plan itself reports an unreachable store."""
         daemon = self._manager.daemons.of(record.name)
         if (
             daemon is not None
@@ -438,17 +438,17 @@ class SqliteDriver:
             await replays.tidy(replay)
 
     async def _reseed(self, name: str, key: str) -> None:
-        """A full snapshot under a new prefix.
+        """Write a full snapshot under a new prefix.
 
-        The new generation is recorded first, so a crash goes on with it. From then on the stream writes nowhere else,
-        and what is only away is waited for.
+        The new generation is recorded first, so the work continues after a crash. From then on the stream writes only
+        there, and waits for anything that is temporarily unreachable.
         """
-        while not await self._try_reseed(name, key):  # noqa: ASYNC110 - nothing tells when the store is back
+        while not await self._try_reseed(name, key):  # noqa: ASYNC110 - no event tells when the store is back
             await asyncio.sleep(LOOK_EVERY)
         await self._finish_replay(name, key, {"state": "done"})
 
     async def _try_reseed(self, name: str, key: str) -> bool:
-        """Whether the snapshot is made; false where the engine, the store or the database was not to be had."""
+        """Tell whether the snapshot is complete; False if the engine, the store or the database was unavailable."""
         async with self._lock(name):
             record = self._manager.record(name)
             if not replays.reseed_begun(record, key):
@@ -474,7 +474,7 @@ class SqliteDriver:
                 await self._manager.store.put(replays.finished(record, key, changes))
 
     async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do it to its end, also when the caller goes away: half an attach helps nobody."""
+        """Run work to its end, even if the caller is cancelled: an attach must not stop half-way."""
         return await asyncio.shield(self._spawn(work))
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

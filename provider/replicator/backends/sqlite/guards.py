@@ -1,7 +1,7 @@
-"""What has to hold while a stream runs: one writer at its database and at its place, and a whole replica.
+"""The invariants of a running stream: one writer per database and destination, and a restorable replica.
 
-Each is looked at before a process takes the database over, and again while it runs. What cannot be seen, because the
-store does not answer, stops nothing.
+Each is checked before a process takes the database over, and again while it runs. A check that the store does not
+answer stops nothing.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from replicator.errors import Category, DestinationMissing, ReplicatorError
 from replicator.model import Stream
 
 CLAIM_EVERY = 300.0
-"""Seconds between two looks at a claim."""
+"""Seconds between two checks of a claim."""
 
 START_EVERY = 60.0
-"""Seconds between two looks whether a replica can still be restored."""
+"""Seconds between two checks that a replica can be restored."""
 
 OTHERS_EVERY = 60.0
-"""Seconds between two looks at the processes of this host."""
+"""Seconds between two checks of this host's processes."""
 
 STORE_EVERY = 30.0
-"""Seconds between two questions to a store, by identity: litestream asks nothing while there is nothing to upload."""
+"""Seconds between two requests to a store, per identity: litestream sends none while there is nothing to upload."""
 
-_STORE_AGAIN = 5.0  # seconds to the second question after one without an answer; two of them count
-_JUST_NOW = 1.0  # seconds; streams that begin together share one look at the processes
-_WITHIN = 5.0  # seconds that a store has for an answer before a stream goes on without it
+_STORE_AGAIN = 5.0  # seconds until a request without an answer is repeated; an outage is two in a row
+_JUST_NOW = 1.0  # seconds; streams that begin together share one check of the processes
+_WITHIN = 5.0  # seconds that a store has to answer before a stream continues without it
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -61,14 +61,14 @@ class Guards:
         self._unanswered: dict[str, tuple[datetime, int]] = {}
 
     def store_away_since(self, record: StreamRecord) -> datetime | None:
-        """Since when the stream's store does not answer; `None` where it does, as far as it was asked."""
+        """Return since when the stream's store has not answered; `None` if it answers or was not asked."""
         since, times = self._unanswered.get(_store_of(record), (None, 0))
         return since if times > 1 else None
 
     async def admit(self, record: StreamRecord) -> StreamRecord:
-        """Return the record with which a process may take the database over; with a new generation where that is due.
+        """Return the record for a takeover of the database, with a new generation if one is due.
 
-        Raise where another process replicates the database, or another agent has claimed the place.
+        Raise where another process replicates the database, or another agent has claimed the destination.
         """
         self._due("claim", record.name, CLAIM_EVERY)
         try:
@@ -94,7 +94,7 @@ class Guards:
         return await self._starts(record)
 
     async def _seen(self, look: Awaitable[T], *, otherwise: T) -> T:
-        """Return what a look at the store tells, or `otherwise` where the store does not answer in time."""
+        """Return the result of a request to the store, or `otherwise` if the store does not answer in time."""
         try:
             async with asyncio.timeout(_WITHIN):
                 return await look
@@ -106,15 +106,15 @@ class Guards:
             return otherwise
 
     async def refuse_others(self, stream: Stream, *, max_age: float = _JUST_NOW) -> None:
-        """Raise `DestinationInUse` where a litestream that is not this agent's replicates the database.
+        """Raise `DestinationInUse` where another litestream than this agent's replicates the database.
 
-        :param max_age: seconds; how old a look at the processes may be.
+        :param max_age: seconds; how old a check of the processes may be.
         """
         if running := await self._holders.of(source_path(stream), max_age=max_age):
             raise still_running(running, stream.name)
 
     async def look(self, record: StreamRecord) -> None:
-        """Look at processes, claim and replica, where that is due. Raise where the stream may not go on."""
+        """Check processes, claim and replica where that is due. Raise where the stream must stop."""
         await self.refuse_others(record.stream, max_age=OTHERS_EVERY)
         await self._ask_store(record)
         lost = False
@@ -127,7 +127,7 @@ class Guards:
                 if starts and record.arrived != record.generation:
                     await self._store.put(record.model_copy(update={"arrived": record.generation}))
         except ReplicatorError as error:
-            if error.category is not Category.DENIED:  # uploads tell of that
+            if error.category is not Category.DENIED:  # uploads report that
                 raise
         if lost:
             raise DestinationMissing(
@@ -149,12 +149,12 @@ class Guards:
             since, times = self._unanswered.get(store, (asked_at, 0))
             self._unanswered[store] = since, times + 1
             return
-        except (ReplicaError, ReplicatorError):  # that is an answer, or a matter of our own
+        except (ReplicaError, ReplicatorError):  # an answer too, or a fault on this side
             pass
         self._unanswered.pop(store, None)
 
     async def _starts(self, record: StreamRecord) -> bool | None:
-        """Whether a restore finds a file to begin with; `None` where that is unknown, or another replica is due."""
+        """Tell whether a restore finds a file to begin with; `None` if unknown, or if another replica is due."""
         if record.reset_due:
             return None
         try:
@@ -175,5 +175,5 @@ def _store_of(record: StreamRecord) -> str:
 
 
 def _is_lost(record: StreamRecord, starts: bool | None) -> bool:
-    """Whether a restore found a file to begin with once, and finds none now."""
+    """Tell whether a restore once found a file to begin with, and no longer does."""
     return starts is False and record.arrived == record.generation

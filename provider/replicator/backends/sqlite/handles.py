@@ -1,6 +1,6 @@
-"""Folders by descriptor: what a path leads to cannot be swapped between a look at it and what is done there.
+"""Access to folders by descriptor, so that a path cannot be swapped between a check and its use.
 
-A symbolic link is followed only where nobody but root and our user could have made it.
+A symbolic link is followed only where only root and this user could have created it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_MOST_LINKS = 40  # as the kernel
+_MOST_LINKS = 40  # the kernel's limit
 _LOOPS = (errno.ELOOP, errno.ENOTDIR)
 
 
 class Untrusted(PermissionError):
-    """Another user may change which folder a path leads to, or what is in it. `strerror` says how."""
+    """Another user may change which folder a path leads to, or its content. `strerror` tells how."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(errno.EACCES, why, path)
@@ -26,12 +26,12 @@ class Untrusted(PermissionError):
 
 @contextmanager
 def opened(folder: Path, *, alone: bool = False, make: bool = False) -> Iterator[int]:
-    """Open an absolute path of a folder, one name after the other; the descriptor is valid within the block.
+    """Open a folder by its absolute path, one name after the other; the descriptor is valid within the block.
 
     Raise OSError, and `Untrusted` for a link that another user could have put there.
 
-    :param alone: raise `Untrusted` also for a folder on the way, or at its end, in which another user may rename.
-    :param make: make what is missing.
+    :param alone: raise `Untrusted` also where another user may rename entries in any folder of the path.
+    :param make: create missing folders.
     """
     handle = _walk(folder, alone=alone, make=make)
     try:
@@ -62,9 +62,9 @@ def settled(path: Path) -> Path:
 
 
 def writable_by_others(info: os.stat_result) -> bool:
-    """Return whether a user who is neither root nor ours may change a file, or rename what is in a folder.
+    """Tell whether a user other than root and this one may change a file, or rename entries of a folder.
 
-    In a sticky folder, such as /tmp, others may make names, and not change those of ours.
+    In a sticky folder, such as /tmp, other users may create names, but not change those of this user.
     """
     if info.st_uid not in (0, os.geteuid()):
         return True
@@ -74,7 +74,7 @@ def writable_by_others(info: os.stat_result) -> bool:
 
 
 def read_trusted(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
-    """Return the content of a regular file that only root and our user may change, and what it is.
+    """Return the content and the `stat` of a regular file that only root and this user may change.
 
     Raise OSError; `Untrusted` where others may.
     """
@@ -138,7 +138,7 @@ def _enter(name: str, here: int, at: str, *, make: bool) -> int:
 
 
 def _link(name: str, here: int, at: str) -> str | None:
-    """Return where a symbolic link leads; `None` for none. Raise `Untrusted` where others could have made it."""
+    """Return the target of a symbolic link, or `None`. Raise `Untrusted` where others could have created it."""
     if name == ".." or not _is_link(name, here):
         return None
     folder = os.fstat(here)
@@ -156,6 +156,6 @@ def _is_link(name: str, here: int) -> bool:
 
 
 def _own_groups() -> tuple[int, ...]:
-    """Return the groups in which nobody else is: root's, and a user's private one, which has the user's number."""
+    """Return the groups without other members: root's, and a user's private one, which has the user's number."""
     me = os.geteuid()
     return (0, me) if os.getegid() == me else (0,)

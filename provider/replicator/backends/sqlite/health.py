@@ -1,4 +1,4 @@
-"""What the agent has seen go wrong with a stream; in memory, since the process started."""
+"""The failures of a stream that the agent has seen since it started, in memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Health:
-    """One stream's failures. Each new one is logged, and so is its end: a person on call reads the log first.
+    """One stream's failures. The start and the end of each are logged: an operator reads the log first.
 
     :param name: the stream's.
-    :param error: why it does not replicate now; `None` where it does.
-    :param stalled: why its uploads do not arrive, though litestream goes on trying.
-    :param by_person: it stays so until somebody runs an update; trying again would not be right.
+    :param error: why the stream does not replicate now; `None` if it does.
+    :param stalled: why its uploads do not arrive, though litestream keeps trying.
+    :param by_person: the failure stays until an update; a retry would be wrong.
     :param retry_at: when to try again, on the monotonic clock.
     """
 
@@ -38,26 +38,26 @@ class Health:
     _failures: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
 
     def well(self) -> None:
-        """It replicates."""
+        """Note that the stream replicates."""
         self.error, self.stalled, self.by_person, self._answers_since = None, None, False, None
         self._backoff.reset()
 
     def attached(self) -> None:
-        """It was taken up just now."""
+        """Note that the stream has just been attached."""
         if self.error is not None:
             _log.info("stream %s: replicates again", self.name)
         self.well()
         self.attached_at = time.monotonic()
 
     def failed(self, text: str, *, by_person: bool = False, passing: bool = False) -> None:
-        """It does not replicate. Count the failure, and try again later; soon, where it was somebody else's."""
+        """Note that the stream does not replicate. Count it, and retry later; soon, if `passing`."""
         if text != self.error:
             _log.warning("stream %s: failed: %s", self.name, text)
         self.error, self.by_person = text, by_person
         self._note(text, passing=passing)
 
     def flows(self) -> None:
-        """Its uploads arrive."""
+        """Note that uploads arrive."""
         if self.stalled is not None:
             _log.info("stream %s: uploads again", self.name)
         if self.stalled is not None or self._answers_since is not None:
@@ -65,7 +65,7 @@ class Health:
             self._backoff.reset()
 
     def answers(self) -> None:
-        """Nothing is uploaded, though the store answers. That is a failure, of which the engine says nothing."""
+        """Note that nothing is uploaded though the store answers, a failure that the engine does not report."""
         self.stalled = None
         if self._answers_since is None:
             self._answers_since = time.monotonic()
@@ -73,13 +73,13 @@ class Health:
             self._failures.append(self._answers_since)
 
     def answered_for(self) -> float:
-        """Seconds since the store answers and nothing is uploaded."""
+        """Return for how many seconds the store has answered while nothing was uploaded."""
         return time.monotonic() - self._answers_since if self._answers_since is not None else 0.0
 
     def stalls(self, text: str) -> None:
-        """Nothing is uploaded, and the engine goes on trying by itself. Count it, and ask again later."""
+        """Note that nothing is uploaded while the engine keeps trying. Count it, and ask again later."""
         if text != self.stalled:
-            _log.warning("stream %s: uploads nothing: %s", self.name, text)
+            _log.warning("stream %s: nothing is uploaded: %s", self.name, text)
         self.stalled, self._answers_since = text, None
         self._note(text)
 
@@ -90,7 +90,7 @@ class Health:
 
     @property
     def errors_last_hour(self) -> int:
-        """Failures seen within the last 3,600 seconds."""
+        """Return the number of failures within the last 3,600 seconds."""
         since = time.monotonic() - _HOUR
         while self._failures and self._failures[0] < since:
             self._failures.popleft()

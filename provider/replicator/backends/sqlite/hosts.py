@@ -1,4 +1,4 @@
-"""Names in S3 URLs: hosts that litestream reads in another way than boto3, and what boto3 takes for none."""
+"""Names in S3 URLs: hosts that litestream and boto3 read differently, and names that boto3 rejects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from ipaddress import ip_address
 from urllib.parse import urlencode, urlsplit
 
-# As in litestream 0.5.17, an unescaped dot included: it stands for any character.
+# As in litestream 0.5.17, including an unescaped dot, which matches any character.
 _STORES: tuple[tuple[re.Pattern[str], str | None], ...] = (
     (re.compile(r"(?P<bucket>.+)\.s3(?:\.(?P<region>[^.]+))?\.amazonaws\.com"), None),
     (
@@ -28,7 +28,7 @@ _REGION = re.compile(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 
 def form_to_write(host: str, prefix: str) -> str | None:
-    """Return the URL that names the same bucket and store for both; `None` where both take the host for a bucket."""
+    """Return the URL that both read as the same bucket and store; `None` if both take the host for a bucket."""
     if ":" in host and ".com" not in host:
         bucket, _, store = host.rpartition(":")[0].partition(".")
         return _url(bucket if store else "", prefix, f"http://{host.removeprefix(f'{bucket}.')}", None)
@@ -40,7 +40,7 @@ def form_to_write(host: str, prefix: str) -> str | None:
 
 
 def is_address(endpoint: str) -> bool:
-    """Return whether requests can be sent there, as the S3 client sees it."""
+    """Tell whether the S3 client accepts an endpoint."""
     if not _URL.fullmatch(endpoint):
         return False
     try:
@@ -48,7 +48,7 @@ def is_address(endpoint: str) -> bool:
         host, port = address.hostname or "", address.port
         if ":" in host:
             ip_address(host)
-    except ValueError:  # it has a bracket too many, or a port that is no number
+    except ValueError:  # an extra bracket, or a port that is not a number
         return False
     is_host = ":" in host or (
         len(host) <= _LONGEST_HOST and all(map(_LABEL.fullmatch, host.removesuffix(".").split(".")))
@@ -57,7 +57,7 @@ def is_address(endpoint: str) -> bool:
 
 
 def is_region(name: str) -> bool:
-    """Return whether the S3 client takes a name as that of a region."""
+    """Tell whether the S3 client accepts a name as a region."""
     return _REGION.fullmatch(name) is not None
 
 

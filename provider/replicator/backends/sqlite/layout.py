@@ -1,4 +1,4 @@
-"""The names that litestream writes below a replica's place. Everything else there belongs to another writer."""
+"""The names that litestream writes at a destination. Everything else there belongs to another writer."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 CLAIM = "replicator-claim.json"
-"""Our claim on the place, beside the engine's files."""
+"""The agent's claim on the destination, beside the engine's files."""
 
 _GENERATION = r"(?:r[1-9][0-9]*/)?"
 _FILE = r"[0-9a-f]{16}-[0-9a-f]{16}\.ltx"
 _IN_BUCKET = re.compile(rf"{_GENERATION}[0-9a-f]{{4}}/{_FILE}")
-_IN_FOLDER = re.compile(rf"{_GENERATION}ltx/[0-9]/{_FILE}(?:\.tmp)?")  # a write that was cut off leaves `.tmp`
+_IN_FOLDER = re.compile(rf"{_GENERATION}ltx/[0-9]/{_FILE}(?:\.tmp)?")  # an interrupted write leaves `.tmp`
 _FOLDER = re.compile(rf"r[1-9][0-9]*|{_GENERATION}ltx(?:/[0-9])?")
 _NAMED = 5
-_LEVELS = (9, *range(9))  # snapshots first: there is one of them soon, and always later
+_LEVELS = (9, *range(9))  # snapshots first: one exists soon, and from then on
 _FIRST = f"{1:016x}-"
 
 
 def level_in_bucket(level: int) -> str:
-    """What precedes the files of a level, below the prefix of a bucket."""
+    """Return the prefix of a level's files, below the replica's prefix in a bucket."""
     return f"{level:04x}"
 
 
 def level_in_folder(level: int) -> str:
-    """The same below a folder."""
+    """Return the same prefix below a folder."""
     return f"ltx/{level}"
 
 
 STARTS_IN_BUCKET = tuple(f"{level_in_bucket(level)}/{_FIRST}" for level in _LEVELS)
-"""How the names of files from the first transaction on begin, in a bucket."""
+"""The prefixes of files that start at the first transaction, in a bucket."""
 
 STARTS_IN_FOLDER = tuple(f"{level_in_folder(level)}/{_FIRST}" for level in _LEVELS)
 """The same in a folder."""
@@ -41,10 +41,10 @@ STARTS_IN_FOLDER = tuple(f"{level_in_folder(level)}/{_FIRST}" for level in _LEVE
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """What a purge did.
+    """The result of a purge.
 
-    :param removed: how many files of the engine are gone.
-    :param kept: how many others stay.
+    :param removed: how many files of the engine were removed.
+    :param kept: how many other files stay.
     :param named: the first of those, relative to the place.
     """
 
@@ -54,7 +54,7 @@ class Purged:
 
     @classmethod
     def of(cls, removed: int, kept: Iterable[str]) -> Purged:
-        """Count what stays apart from our claim, and name the first."""
+        """Count the files that stay, without the claim, and name the first."""
         names = sorted(name for name in kept if name != CLAIM)
         return cls(removed, len(names), tuple(names[:_NAMED]))
 
@@ -64,12 +64,12 @@ class Purged:
 
 
 def in_bucket(name: str) -> bool:
-    """Whether the engine writes this name, relative to the prefix, in a bucket."""
+    """Tell whether the engine writes this name, relative to the prefix, in a bucket."""
     return _IN_BUCKET.fullmatch(name) is not None
 
 
 def purge_folder(root: int) -> Purged:
-    """Remove the engine's files and the folders that this leaves empty. Follow no link. Raise OSError.
+    """Remove the engine's files and the folders that become empty. Follow no link. Raise OSError.
 
     :param root: the descriptor of the replica's folder, which stays.
     """
@@ -90,7 +90,7 @@ def purge_folder(root: int) -> Purged:
 
 
 def _below(root: int) -> Iterator[tuple[str, int]]:
-    """Each entry below a folder, with the handle of its parent; what is in a folder comes before the folder."""
+    """Yield each entry below a folder with the handle of its parent, and the content of a folder before the folder."""
     for path, folders, files, handle in os.fwalk(
         ".", topdown=False, onerror=_raise, follow_symlinks=False, dir_fd=root
     ):

@@ -1,7 +1,7 @@
 """The litestream program: its control socket and its command line, with typed answers.
 
-Every call has a deadline. The engine can hang while its destination is away (a `/sync` without a time-out was seen to
-block for more than a minute), so nothing here waits longer than it was told to.
+Every call has a deadline. The engine can hang while its destination is unreachable (a `/sync` without a time-out has
+blocked for more than a minute), so no call here waits longer than its deadline.
 
 Transaction ids are plain integers; the engine prints them as 16 hex digits (`format_txid`).
 """
@@ -29,9 +29,9 @@ from replicator.backends.sqlite.traffic import Traffic
 from replicator.http_unix import BrokenError, ConnectError, Response, UnixTransport
 from replicator.pdeathsig import die_with_parent
 
-_TEXT_LIMIT = 2000  # characters of engine text that an error keeps
-_LOOK_EVERY = 1.0  # seconds between two looks at a transfer
-_GRACE = 2.0  # seconds between the engine's own time-out and ours
+_TEXT_LIMIT = 2000  # characters of the engine's text that an error keeps
+_LOOK_EVERY = 1.0  # seconds between two checks of a transfer
+_GRACE = 2.0  # seconds from the engine's own time-out to this client's
 _JSON = {"Content-Type": "application/json"}
 T = TypeVar("T")
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
@@ -40,8 +40,8 @@ _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 class EngineError(Exception):
     """The engine refused or failed.
 
-    `operation` is what was asked (`POST /sync`, `restore`), `status` the HTTP status or the exit code, None when there
-    was no answer. `text` is the engine's own, trimmed; it is not redacted.
+    `operation` is the request or command (`POST /sync`, `restore`), `status` the HTTP status or the exit code, None
+    without an answer. `text` is the engine's own, trimmed; it is not redacted.
     """
 
     def __init__(self, operation: str, status: int | None, text: str) -> None:
@@ -52,19 +52,19 @@ class EngineError(Exception):
 
 
 class EngineTimeout(EngineError):
-    """No answer in time. Whether the engine has done what was asked is not known."""
+    """The engine did not answer in time. The effect of the request is unknown."""
 
 
 class EngineUnreachable(EngineError):
-    """Nobody listens on the control socket."""
+    """No process listens on the control socket."""
 
 
 class EngineGarbled(EngineError):
-    """What answered does not answer as this engine does. Whether it has done what was asked is not known."""
+    """The answer is not in this engine's format. The effect of the request is unknown."""
 
 
 class EngineMissing(EngineError):
-    """The binary is not installed, or it is not a version that we know."""
+    """The binary is not installed, or its version is not supported."""
 
 
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
@@ -72,7 +72,7 @@ _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError,
 
 @contextlib.contextmanager
 def reading(operation: str) -> Iterator[None]:
-    """Raise EngineGarbled where an answer has not the form of the engine's."""
+    """Raise EngineGarbled where an answer is not in the engine's format."""
     try:
         yield
     except _MALFORMED as error:
@@ -80,18 +80,18 @@ def reading(operation: str) -> Iterator[None]:
 
 
 def whole_number(value: Any) -> int | None:
-    """A number of an answer; None where there is none, or 0. Raises ValueError for what is no number of 63 bits."""
+    """Return a number of an answer; None for 0 or none. Raise ValueError for anything but a 63-bit number."""
     if value is not None and (type(value) is not int or not 0 <= value < 1 << 63):
         raise ValueError("it is no number of 63 bits")
     return value or None
 
 
-# --- What the engine answers ---------------------------------------------------------------------------------------
+# --- The engine's answers ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Registered:
-    """`already` says that the path was known before; the engine then ignores the URL, even if it is another one."""
+    """With `already`, the path was registered before; the engine then ignores the URL, even a different one."""
 
     path: Path
     already: bool
@@ -110,9 +110,9 @@ class Unregistered:
 class Synced:
     """`txid` is the local transaction, `replicated_txid` the one at the destination.
 
-    Both count the engine's batches, not commits. None is unknown: the engine says 0 before the first upload, and also
-    after an upload to a place that had worked has failed. `looked` says that the answer holds all that was committed
-    before the question, because the engine has looked at the WAL for it.
+    Both count the engine's batches, not commits. None is unknown: the engine reports 0 before the first upload, and
+    also after a later one failed. With `looked`, the answer includes everything committed before the request, because
+    the engine has read the WAL for it.
     """
 
     changed: bool
@@ -123,7 +123,7 @@ class Synced:
 
 @dataclass(frozen=True)
 class ListedDatabase:
-    """`status` `replicating` means only that the database is open: see `last_sync_at`."""
+    """One database of a daemon. `status` `replicating` means only that it is open: see `last_sync_at`."""
 
     path: Path
     status: str
@@ -132,7 +132,7 @@ class ListedDatabase:
 
 @dataclass(frozen=True)
 class DaemonInfo:
-    """Which daemon answers; another `pid` or `started_at` means that it knows no registered database any more."""
+    """The daemon that answers; a new `pid` or `started_at` means that it has forgotten all registrations."""
 
     version: str
     pid: int
@@ -142,7 +142,7 @@ class DaemonInfo:
 
 @dataclass(frozen=True)
 class SyncActivity:
-    """The last or running sync of one database; `error` shows failures of the first contact only."""
+    """The last or running sync of one database; `error` reports failures of the first contact only."""
 
     path: Path
     active: bool
@@ -159,7 +159,7 @@ class SyncActivity:
 class LtxFile:
     """One file of a replica. Level 0 holds single batches, 1 to 3 compacted ones, 9 snapshots.
 
-    `created` has whole seconds.
+    `created` is in whole seconds.
     """
 
     level: int
@@ -171,7 +171,7 @@ class LtxFile:
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """The files that a restore would read; the result would be the database as of `max_txid`."""
+    """The files that a restore would read, and its end: `max_txid`."""
 
     min_txid: int
     max_txid: int
@@ -191,7 +191,7 @@ class Restored:
 
 
 class ControlClient:
-    """The daemon's HTTP over its Unix socket. Open until `aclose`, or as an async context manager.
+    """A client of the daemon's HTTP on its Unix socket. Close it with `aclose`, or use it as an async context manager.
 
     All time-outs are seconds. Methods raise EngineError with the HTTP status, EngineTimeout, or EngineUnreachable.
     """
@@ -216,7 +216,7 @@ class ControlClient:
     async def register(self, path: Path, replica_url: str, *, timeout: float = 10.0) -> Registered:
         """Start replicating `path`. The engine checks neither the file nor the destination; its first sync does.
 
-        A registered database is uploaded each second, whatever the daemon's configuration says. Raises ValueError for a
+        A registered database is uploaded each second, regardless of the daemon's configuration. Raise ValueError for a
         path that the engine would misread.
         """
         body = {"path": checked_path(path), "replica_url": replica_url}
@@ -225,31 +225,31 @@ class ControlClient:
             return Registered(Path(answer["path"]), already=answer["status"] == self._dialect.already_registered)
 
     async def unregister(self, path: Path, *, timeout: float = 30.0) -> Unregistered:
-        """Upload what is left, then forget `path`. It is forgotten also when the upload fails (EngineError)."""
+        """Upload what is left, then forget `path`, even if the upload fails (EngineError)."""
         answer = await self._post("/unregister", {"path": str(path)}, timeout, limit=timeout)
         with reading("POST /unregister"):
             already = answer["status"] == self._dialect.already_unregistered
             return Unregistered(Path(answer["path"]), already=already, txid=whole_number(answer.get("txid")))
 
     async def txid(self, path: Path, *, timeout: float = 5.0) -> int | None:
-        """The last local transaction, None before the first."""
+        """Return the last local transaction, None before the first."""
         answer = await self._get("/txid", {"path": str(path)}, timeout)
         with reading("GET /txid"):
             return whole_number(answer["txid"])
 
     async def list_databases(self, *, timeout: float = 5.0) -> list[ListedDatabase]:
-        """All databases, in the order of their registration.
+        """Return all databases, in the order of their registration.
 
-        The engine gives no answer (EngineTimeout) as long as any one database waits for the first contact with a
-        destination that is away; `sync_status`, `info`, `txid` and syncs of others go on. One of which it says what
-        cannot be read is left out.
+        The engine does not answer (EngineTimeout) while any database waits for the first contact with an unreachable
+        destination; `sync_status`, `info`, `txid` and syncs of other databases still work. Malformed entries are left
+        out.
         """
         answer = await self._get("/list", {}, timeout)
         with reading("GET /list"):
             return _readable(answer["databases"], _listed)
 
     async def info(self, *, timeout: float = 5.0) -> DaemonInfo:
-        """Which daemon this is."""
+        """Return the identity of the daemon."""
         answer = await self._get("/info", {}, timeout)
         with reading("GET /info"):
             pid, started_at = whole_number(answer["pid"]), _time(answer["started_at"])
@@ -258,7 +258,7 @@ class ControlClient:
             return DaemonInfo(str(answer["version"]), pid, started_at, whole_number(answer["database_count"]) or 0)
 
     async def sync_status(self, path: Path | None = None, *, timeout: float = 5.0) -> dict[Path, SyncActivity]:
-        """What the syncs are doing, of one database or of all."""
+        """Return the sync activity of one database or of all."""
         answer = await self._get("/debug/sync-status", {"path": str(path)} if path else {}, timeout)
         with reading("GET /debug/sync-status"):
             return {activity.path: activity for activity in _readable(answer["databases"], _activity)}
@@ -299,7 +299,7 @@ def _error_text(reply: Response) -> str:
 
 
 def _readable(items: Any, read: Callable[[Any], T]) -> list[T]:
-    """What can be read: what is malformed of one database says nothing about the others."""
+    """Return the readable items: a malformed entry of one database does not affect the others."""
     found = []
     for item in items:
         with contextlib.suppress(*_MALFORMED):
@@ -338,16 +338,16 @@ def _time(text: str | None) -> datetime | None:
 
 @dataclass(frozen=True)
 class Binary:
-    """An engine's program that was asked for its version."""
+    """An engine's program of a known version."""
 
     path: Path
     version: str
 
 
 async def find_binary(dialect: Dialect = LITESTREAM) -> Binary:
-    """The engine's program: beside the running interpreter, else on PATH.
+    """Return the engine's program: beside the running interpreter, else on PATH.
 
-    Raises EngineMissing if there is none, or if its version is not in the minor series that we know.
+    Raise EngineMissing if there is none, or if its version is not in the supported minor series.
     """
     beside = Path(sys.executable).parent / dialect.binary
     found = str(beside) if beside.exists() else shutil.which(dialect.binary)
@@ -365,11 +365,11 @@ async def find_binary(dialect: Dialect = LITESTREAM) -> Binary:
 
 
 class CommandLine:
-    """The program run as a command, in an explicit environment (see `replica.engine_environment`).
+    """The program as a command, in an explicit environment (see `replica.engine_environment`).
 
-    All time-outs are seconds. A command that exceeds its own, whose transfer stands still (`traffic.STILL_FOR`), or
-    whose caller is cancelled, is killed. Commands die with this process too: an upload that went on alone would be a
-    second writer. Methods raise EngineError or EngineTimeout.
+    All time-outs are seconds. A command is killed when it exceeds its time-out, its transfer stalls
+    (`traffic.STILL_FOR`), or its caller is cancelled. Commands die with this process too: an upload that continued
+    alone would be a second writer. Methods raise EngineError or EngineTimeout.
     """
 
     def __init__(self, binary: Path, env: Mapping[str, str]) -> None:
@@ -377,7 +377,7 @@ class CommandLine:
         self._env = env
 
     async def ltx(self, replica_url: str) -> list[LtxFile]:
-        """All files of a replica on all levels; empty if there is no replica."""
+        """Return all files of a replica on all levels; an empty list without a replica."""
         text = await self._transfer(["ltx", "-level", "all", "-json", replica_url], Traffic(received=True))
         with reading("ltx"):
             return [_ltx_file(item) for item in json.loads(text) or []]
@@ -385,8 +385,8 @@ class CommandLine:
     async def plan_restore(
         self, replica_url: str, *, txid: int | None = None, timestamp: datetime | None = None
     ) -> RestorePlan:
-        """What `restore` would read. The engine refuses a transaction or a time that is not retained (EngineError)."""
-        # The plan needs the name of an output; the engine neither makes it nor looks at it.
+        """Return what `restore` would read. The engine refuses a point that is not retained (EngineError)."""
+        # The plan needs the name of an output; the engine neither creates nor reads it.
         point = _point(txid, timestamp)
         arguments = ["restore", "-dry-run", "-json", *point, "-o", "plan", replica_url]
         text = await self._transfer(arguments, Traffic(received=True))
@@ -405,12 +405,12 @@ class CommandLine:
         integrity: str = "full",
         folder: Path | None = None,
     ) -> Restored:
-        """Write the database of a replica to `output`, which must not exist. It may last as long as data moves.
+        """Write the database of a replica to `output`, which must not exist. There is no time limit while data moves.
 
-        `folder` is where the command is started, for an `output` that is relative.
+        `folder` is the working directory, for a relative `output`.
 
-        `txid` (inclusive) or `timestamp` choose the point, the newest if neither is given. A time after the last batch
-        is refused by the engine. `integrity` is none, quick or full, SQLite's own check.
+        `txid` (inclusive) or `timestamp` selects the point, the newest if neither is given. The engine refuses a time
+        after the last batch. `integrity` is none, quick or full, SQLite's own check.
         """
         arguments = ["-json", "-integrity-check", integrity, *_point(txid, timestamp), "-o", str(output), replica_url]
         text = await self._transfer(["restore", *arguments], Traffic(received=True), folder)
@@ -419,14 +419,14 @@ class CommandLine:
             return Restored(Path(result["db_path"]), int(result["txid"], 16), result["duration_ms"] / 1000)
 
     async def reset(self, database: Path, *, timeout: float = 60.0) -> None:
-        """Drop the engine's local files of `database`. This alone does not make the next upload a snapshot."""
+        """Delete the engine's local files of `database`. This alone does not make the next upload a snapshot."""
         argv = [str(self._binary), "reset", checked_path(database)]
         await _run(argv, env=self._env, timeout=timeout, operation="reset")
 
     async def replicate_once(self, database: Path, replica_url: str, *, force_snapshot: bool = True) -> None:
-        """Upload what is new and, with `force_snapshot`, the whole database. It may last as long as data moves.
+        """Upload new changes and, with `force_snapshot`, the whole database. There is no time limit while data moves.
 
-        No daemon may hold `database` meanwhile.
+        No daemon may hold `database` during the upload.
         """
         flags = ["-once", "-force-snapshot"] if force_snapshot else ["-once"]
         await self._transfer(["replicate", *flags, checked_path(database), replica_url], Traffic())
@@ -437,10 +437,10 @@ class CommandLine:
 
 
 def checked_path(database: Path) -> str:
-    """The path of a database as the engine takes it.
+    """Return the path of a database in the form that the engine reads.
 
-    Raises ValueError for a relative path, and for '?', '#' and '%': the engine puts the path into a SQLite URI as it
-    is, and would then open, change and even make another file.
+    Raise ValueError for a relative path, and for '?', '#' and '%': the engine puts the path into a SQLite URI without
+    escapes, and would then open, change or even create another file.
     """
     text = str(database)
     if not database.is_absolute() or any(char in "?#%" or ord(char) < 32 for char in text):
@@ -452,7 +452,7 @@ def checked_path(database: Path) -> str:
 
 
 def format_txid(txid: int) -> str:
-    """A transaction id as the engine prints it: 16 hex digits."""
+    """Return a transaction id as the engine prints it: 16 hex digits."""
     return f"{txid:016x}"
 
 

@@ -1,4 +1,4 @@
-"""What the engine's error texts mean. The text is quoted in the error, trimmed to one line."""
+"""The meaning of the engine's error texts. The error quotes the text, trimmed to one line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _MEANINGS: tuple[tuple[str, type[ReplicatorError], str, str], ...] = (
 
 
 def meaning(text: str, stream: str) -> ReplicatorError:
-    """The error of ours for an engine's text. Errors of S3 are looked for before those of the file system."""
+    """Return the error for an engine's text. Texts of S3 are matched before those of the file system."""
     line = " ".join(text.split())[:500]
     for pattern, error, property, fix in _MEANINGS:
         if re.search(pattern, line, re.IGNORECASE):
@@ -71,7 +71,7 @@ _DATABASE: dict[type[db.DatabaseError], tuple[type[ReplicatorError], str]] = {
 
 
 def of_database(error: db.DatabaseError, stream: str) -> ReplicatorError:
-    """The error of ours for a fault of the database file."""
+    """Return the error for a fault of the database file."""
     kind, fix = _DATABASE.get(type(error), (EngineRefused, None))
     if isinstance(error, db.DatabaseLinked):
         kind, fix = InvalidStream, f"write sqlite://{quote(str(error.target))}"
@@ -96,7 +96,7 @@ _REPLICA: dict[type[replica.ReplicaError], tuple[type[ReplicatorError], str, str
 
 
 def of_replica(error: replica.ReplicaError, stream: str) -> ReplicatorError:
-    """The error of ours for a fault of the destination."""
+    """Return the error for a fault of the destination."""
     kind, property, fix = _REPLICA.get(type(error), (EngineRefused, "destination.uri", "look at the store"))
     if isinstance(error, replica.LinkRefused):
         kind, property = DestinationDenied, "destination.uri"

@@ -1,6 +1,6 @@
-"""From a litestream.yml to the streams that do the same, and what cannot be carried over.
+"""Conversion of a litestream.yml to equivalent streams, and the settings that cannot be converted.
 
-What each key means is that of litestream 0.5 (its cmd/litestream/main.go).
+Keys have the meaning of litestream 0.5 (its cmd/litestream/main.go).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from replicator.option_types import OptionValue
 
 _OPTIONS = LITESTREAM.options or {}
 _AGENT = DaemonSettings(socket=Path())
-_EACH_SECOND = timedelta(seconds=1)  # how often litestream uploads unless told otherwise
+_EACH_SECOND = timedelta(seconds=1)  # how often litestream uploads by default
 _LEVELS = (timedelta(seconds=30), timedelta(minutes=5), timedelta(hours=1))
 _OWN = ("socket", "logging", "shutdown-sync-timeout", "shutdown-sync-interval", "l0-retention-check-interval")
-_EVERY_REPLICA = (  # may stand beside `dbs`, for every replica that has none of its own
+_EVERY_REPLICA = (  # allowed beside `dbs`, for every replica without its own
     *("bucket", "region", "endpoint", "force-path-style", "sync-interval"),
     *("access-key-id", "secret-access-key"),
 )
 _REPLICA = ("type", "name", "url", "path", *_EVERY_REPLICA)
-_HARMLESS = {  # at the value that litestream takes anyway
+_HARMLESS = {  # at litestream's default
     "auto-recover": "false",
     "skip-verify": "false",
     "sign-payload": "true",
@@ -64,7 +64,7 @@ _CAN_GO = {
     "sign-accept-encoding": "the agent leaves it at litestream's default",
     "require-content-md5": "the agent leaves it at litestream's default",
 }
-"""What a person may be able to do without, and what the agent does in its place."""
+"""Settings that a user may give up, and what the agent does instead."""
 
 _CANNOT = {
     "dir": "a stream is one database; list each file with its path",
@@ -85,14 +85,14 @@ _CANNOT = {
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the caller says beside the file.
+    """The caller's settings for a conversion.
 
     :param environ: what litestream had in its environment.
-    :param auth_ref: the identity for every bucket, in place of what the file says.
-    :param region: of every source.
-    :param without: names of keys that the caller can do without.
+    :param auth_ref: the identity for every bucket, instead of the file's.
+    :param region: the region of every source.
+    :param without: names of keys that the caller gives up.
     :param replay_window: the agent's.
-    :param names: the streams that the agent has, by database.
+    :param names: the agent's stream names, by database.
     """
 
     environ: Mapping[str, str]
@@ -105,10 +105,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """What a file comes to.
+    """The result of a conversion.
 
     :param socket: where the daemon's control socket is, if it has one.
-    :param own: settings of the daemon, which the agent has its own of.
+    :param own: settings of the daemon that the agent sets itself.
     :param needless: keys of `Wanted.without` that change nothing.
     """
 
@@ -126,15 +126,15 @@ class _Refusal:
 
     @property
     def key(self) -> str:
-        """The setting, wherever it stands: `snapshot.retention`, `part-size`."""
+        """Return the setting without its position: `snapshot.retention`, `part-size`."""
         return re.sub(r"^(dbs\[\d+\]\.)?(replicas?(\[\d+\])?\.)?", "", self.setting.path)
 
 
 def read(file: Path, wanted: Wanted) -> Takeover:
     """Read a litestream.yml.
 
-    Raise `InvalidConfig` where it cannot be read, and `Unsupported`, with each setting and its line, where something
-    cannot be carried over.
+    Raise `InvalidConfig` where it cannot be read, and `Unsupported`, with each setting and its line, where a setting
+    cannot be converted.
     """
     root = litestream_yaml.read(file).entries()
     reader = _Reader(wanted, root)
@@ -178,7 +178,7 @@ class _Reader:
         return Path(self._text(entries["path"])) if "path" in entries else Path("/var/run/litestream.sock")
 
     def check_daemon(self) -> None:
-        """What stands beside `dbs`."""
+        """Check the settings beside `dbs`."""
         for key, setting in self._root.items():
             if key in ("dbs", *_OWN, *_EVERY_REPLICA):
                 continue
@@ -220,7 +220,7 @@ class _Reader:
         )
 
     def _check_other(self, key: str, setting: Setting) -> None:
-        """A setting that no stream has: refused, but where it says what holds anyway."""
+        """Refuse a setting that no stream has, unless it is at litestream's default."""
         if key in _HARMLESS and setting.raw.lower() == _HARMLESS[key]:
             return
         if key in _CAN_GO:
@@ -231,7 +231,7 @@ class _Reader:
     # --- databases ---------------------------------------------------------------------------------------------------
 
     def streams(self) -> Iterator[Stream]:
-        """One for each database that has no refusal."""
+        """Yield one stream for each database without a refusal."""
         for entry in self._root["dbs"].items() if "dbs" in self._root else ():
             keys = entry.entries()
             before = len(self.refusals)
@@ -259,7 +259,7 @@ class _Reader:
             )
 
     def _is_taken(self, entry: Setting, source: str, destination: str) -> bool:
-        """Refuse an entry of a database or a place that an earlier one has, however it is written."""
+        """Refuse an entry whose database or destination an earlier entry has, in any spelling."""
         ends = (self._look.at(source), self._look.at(destination))
         for other, (its_source, its_destination) in self._seen:
             where = f"{other.path} (line {other.line})"
@@ -284,7 +284,7 @@ class _Reader:
         return Path(normpath(text))
 
     def _replica(self, entry: Setting, keys: Mapping[str, Setting]) -> dict[str, Setting] | None:
-        """The settings of the one replica, with those of the whole file where it has none of its own."""
+        """Return the settings of the one replica; the file's settings fill in missing ones."""
         several = keys["replicas"].items() if "replicas" in keys else []
         if ("replica" in keys) + len(several) != 1:
             self._refuse(keys.get("replicas", entry), "needs exactly one replica: a stream has one destination")
@@ -304,7 +304,7 @@ class _Reader:
             raise setting.invalid(str(error)) from None
 
     def _name(self, path: Path) -> str:
-        """The agent's name for a database that it has, else one made from the file's."""
+        """Return the agent's name for a database that it has, else one derived from the file's name."""
         if (known := self._wanted.names.get(path)) is not None:
             return known
         digest = hashlib.sha256(str(path).encode()).hexdigest()[:7]
@@ -377,7 +377,7 @@ class _Reader:
         )
 
     def _identity(self, keys: Mapping[str, Setting]) -> str | None:
-        """The reference to the key pair; a value that stands in the file is refused."""
+        """Return the reference to the key pair; refuse a value in the file."""
         if self._wanted.auth_ref is not None:
             return self._wanted.auth_ref
         pair = [keys[key] for key in ("access-key-id", "secret-access-key") if key in keys]
@@ -423,12 +423,12 @@ class _Reader:
         accepted = can_go and refusal.key in self._wanted.without
         if accepted:
             self.done_without.add(refusal.key)
-        elif refusal not in self.refusals:  # what stands beside `dbs` is met once a database
+        elif refusal not in self.refusals:  # settings beside `dbs` are met once per database
             self.refusals.append(refusal)
 
 
 def _reference(key_id: str, secret: str) -> str | None:
-    """`env://PREFIX_*` for two variables, or `None` where they share no beginning."""
+    """Return `env://PREFIX_*` for two variables, or `None` where they share no prefix."""
     prefix = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(key_id, secret, strict=False)))
     prefix = prefix[: prefix.rfind("_") + 1] or prefix
     fields = {"accessKeyId": key_id[len(prefix) :], "secretAccessKey": secret[len(prefix) :]}

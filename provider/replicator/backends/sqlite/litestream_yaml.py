@@ -1,7 +1,7 @@
-"""litestream.yml with the line of each setting, and `$NAME` expanded as litestream does it.
+"""A parser of litestream.yml that keeps the line of each setting, and expands `$NAME` as litestream does.
 
 litestream expands the text before it parses it. Here the text is parsed first, so that a secret keeps its placeholder
-and each setting its line; what only the other order could read is refused.
+and each setting its line. A file that only the other order can read is refused.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ class Setting:
 
     @property
     def raw(self) -> str:
-        """A scalar as it stands; raise `InvalidConfig` where it is none."""
+        """Return a scalar as written; raise `InvalidConfig` where it is none."""
         if not isinstance(self.node, yaml.ScalarNode):
             raise self.invalid("holds several values where one is expected")
         return str(self.node.value)
 
     def variable(self) -> str | None:
-        """The name, where the whole value is one `${NAME}`."""
+        """Return the name if the whole value is one `${NAME}`."""
         match = _VARIABLE.fullmatch(self.raw)
         return match and (match[1] or match[2])
 
     def expand(self, environ: Mapping[str, str]) -> str:
-        """The value with its variables; raise `InvalidConfig` where one is not set, or a `$` is no variable."""
+        """Return the value with variables expanded; raise `InvalidConfig` for an unset one, or a `$` without a name."""
 
         def value(match: re.Match[str]) -> str:
             name = match[1] or match[2]
@@ -59,7 +59,7 @@ class Setting:
         return _VARIABLE.sub(value, self.raw)
 
     def entries(self) -> dict[str, Setting]:
-        """The settings below this one; raise `InvalidConfig` where it is no mapping, or has a key twice."""
+        """Return the settings below this one; raise `InvalidConfig` where it is not a mapping, or has a key twice."""
         if isinstance(self.node, yaml.ScalarNode) and self.node.tag == "tag:yaml.org,2002:null":
             return {}
         if not isinstance(self.node, yaml.MappingNode):
@@ -74,7 +74,7 @@ class Setting:
         return found
 
     def items(self) -> list[Setting]:
-        """The entries of a list; raise `InvalidConfig` where it is none."""
+        """Return the entries of a list; raise `InvalidConfig` where it is not a list."""
         if not isinstance(self.node, yaml.SequenceNode):
             raise self.invalid("is not a list")
         return [
@@ -83,12 +83,12 @@ class Setting:
         ]
 
     def invalid(self, problem: str, fix: str | None = None) -> InvalidConfig:
-        """What is wrong here. Never holds the value, which may be a secret."""
+        """Return the error for this setting. It never holds the value, which may be a secret."""
         return InvalidConfig(f"line {self.line}: {problem}", property=self.path, fix=fix or "correct the file")
 
 
 def read(file: Path) -> Setting:
-    """The whole file as one setting; raise `InvalidConfig` where it cannot be read."""
+    """Return the whole file as one setting; raise `InvalidConfig` where it cannot be read."""
     try:
         node: Any = yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:

@@ -1,7 +1,7 @@
-"""Which litestream processes of this host use a database, as far as the kernel tells.
+"""The litestream processes of this host that use a database, as far as the kernel tells.
 
-litestream keeps a read lock on each database that it replicates, and the kernel lists every lock to everybody. What
-cannot be seen from here: processes on another host, and in a container whose processes this one does not list.
+litestream keeps a read lock on each database that it replicates, and the kernel lists every lock to every user. Not
+visible are processes on another host, and in a container whose processes this one does not list.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.errors import DestinationInUse
 
 DEFAULT_CONFIG = Path("/etc/litestream.yml")
-"""What a daemon reads that was not told otherwise."""
+"""The configuration file that a daemon reads by default."""
 
 _PROC = Path("/proc")
 
 
 def still_running(running: list[str], stream: str | None = None) -> DestinationInUse:
-    """Return the error for a database that another litestream replicates: neither replica could be restored."""
+    """Return the error for a database that another litestream replicates too: neither replica could be restored."""
     return DestinationInUse(
         f"litestream still runs: {'; '.join(running)}",
         stream=stream,
@@ -32,9 +32,9 @@ def still_running(running: list[str], stream: str | None = None) -> DestinationI
 
 
 class Holders:
-    """The same for many databases, with one look at the kernel's locks for all of them.
+    """A lookup for many databases that reads the kernel's locks once for all of them.
 
-    :param but: the folder of our own processes.
+    :param but: the folder of the agent's own processes.
     """
 
     def __init__(self, *, but: Path) -> None:
@@ -44,9 +44,9 @@ class Holders:
         self._looked: float | None = None
 
     async def of(self, database: Path, *, max_age: float) -> list[str]:
-        """Return who replicates the database, one clause each.
+        """Return the processes that replicate the database, one clause each.
 
-        :param max_age: seconds; a look that is not older answers for every database that no process holds.
+        :param max_age: seconds; a younger lookup answers for every database that no process holds.
         """
         async with self._looking:
             now = time.monotonic()
@@ -58,9 +58,9 @@ class Holders:
 
 
 def holders(databases: Iterable[Path], *, but: Path) -> list[str]:
-    """Who replicates one of the databases now, one clause each.
+    """Return the processes that replicate one of the databases now, one clause each.
 
-    :param but: processes that have something of this folder among their arguments are ours.
+    :param but: processes with a path of this folder among their arguments are the agent's own.
     """
     inodes = {inode: database for database in databases for inode in _inodes(database)}
     found = {
@@ -75,7 +75,7 @@ def holders(databases: Iterable[Path], *, but: Path) -> list[str]:
 
 
 def daemons(config: Path, databases: Iterable[Path], *, but: Path) -> list[str]:
-    """Which daemons were started with a configuration, or with one of the databases, one clause each."""
+    """Return the daemons that were started with a configuration, or with one of the databases, one clause each."""
     wanted = {str(path) for path in databases}
     found = []
     for pid in _pids():
@@ -90,7 +90,7 @@ def daemons(config: Path, databases: Iterable[Path], *, but: Path) -> list[str]:
 
 
 def _inodes_of_others(but: Path) -> frozenset[int]:
-    """What litestream processes that are not ours have locks on."""
+    """Return the inodes on which other litestream processes hold locks."""
     locks = list(_locks())
     theirs = {pid for pid in {pid for pid, _ in locks} if _is_litestream(pid) and not _is_ours(pid, but)}
     return frozenset(inode for pid, inode in locks if pid in theirs)
@@ -101,7 +101,7 @@ def _is_litestream(pid: int) -> bool:
 
 
 def _inodes(database: Path) -> Iterator[int]:
-    """Of the file, and of the one that holds the locks of its WAL."""
+    """Yield the inodes of the file, and of the one that holds the locks of its WAL."""
     for path in (database, database.with_name(f"{database.name}-shm")):
         try:
             yield path.stat().st_ino
@@ -110,13 +110,13 @@ def _inodes(database: Path) -> Iterator[int]:
 
 
 def _locks() -> Iterator[tuple[int, int]]:
-    """Process and inode of every lock. The device is left out: some file systems show another one here."""
+    """Yield process and inode of every lock. Leave out the device: some file systems show another one here."""
     try:
         lines = (_PROC / "locks").read_text().splitlines()
     except OSError:
         return
     for line in lines:
-        words = line.replace("->", "").split()  # the arrow marks who waits
+        words = line.replace("->", "").split()  # the arrow marks a waiting process
         if len(words) > 5 and words[5].count(":") == 2:
             yield int(words[4]), int(words[5].rpartition(":")[2])
 
@@ -140,7 +140,7 @@ def _arguments(pid: int) -> list[str]:
 
 
 def _may_have_open(pid: int, database: Path) -> bool:
-    """False where the process has another file system's file with this inode. Its files may not be ours to see."""
+    """Return False if the process has another file system's file with this inode. Its files may not be visible."""
     try:
         links = list((_PROC / str(pid) / "fd").iterdir())
     except OSError:
@@ -157,7 +157,7 @@ def _is_ours(pid: int, folder: Path) -> bool:
 
 
 def _config_of(pid: int, words: list[str]) -> Path:
-    """The configuration that a daemon was started with; relative to a folder that only its user and root may see."""
+    """Return the configuration that a daemon was started with; relative if its folder is not visible to this user."""
     given = None
     for place, word in enumerate(words):
         option, equals, value = word.partition("=")

@@ -1,7 +1,7 @@
-"""When the engine has looked at a database's WAL, and up to which transaction file that look came.
+"""The engine's checks of a database's WAL, and the last transaction file of each.
 
-The oldest change in a file that waits is no older than the last look before the file. The engine looks each second by
-itself, but nothing makes it keep to that: its process may be stopped or starved, or pause after an error.
+The oldest change in a waiting file is not older than the last check before the file. The engine checks each second,
+but not reliably: its process may be stopped or starved, or pause after an error.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from datetime import datetime
 
 from replicator.backends.sqlite.litestream import SyncActivity
 
-_KEPT = 300  # looks at one database; there are thousands of databases
+_KEPT = 300  # checks of one database; there are thousands of databases
 _WHOLE = 32 * 1024 * 1024  # bytes; the engine takes a WAL above 64 MiB in several files
 
 
 class Looks:
-    """The last look up to each of the newest transactions of one database."""
+    """The last check for each of the newest transactions of one database."""
 
     def __init__(self) -> None:
         self._txids: list[int] = []
         self._began: list[datetime] = []
 
     def note(self, began: datetime, txid: int) -> None:
-        """Remember a whole look: what was committed before it began is in the files up to `txid`."""
-        if self._txids and txid < self._txids[-1]:  # the engine counts from the start again
+        """Remember a complete check: what was committed before it began is in the files up to `txid`."""
+        if self._txids and txid < self._txids[-1]:  # the engine counts from 1 again
             self._txids.clear()
             self._began.clear()
         if self._txids and txid == self._txids[-1]:
@@ -32,13 +32,13 @@ class Looks:
             return
         self._txids.append(txid)
         self._began.append(began)
-        if len(self._txids) > _KEPT:  # the first one is of the file that has arrived last, while none arrives
+        if len(self._txids) > _KEPT:  # while no file arrives, the first one is that of the last arrival
             del self._txids[1], self._began[1]
 
     def until(self, txid: int) -> datetime | None:
-        """Return until when all that was committed is in the files up to `txid`; `None` where it is unknown.
+        """Return the time until which all commits are in the files up to `txid`; `None` if unknown.
 
-        What came before is forgotten: the caller asks for the last transaction at the destination.
+        Earlier checks are forgotten: the caller asks for the last transaction at the destination.
         """
         place = bisect_right(self._txids, txid) - 1
         if place < 0:
@@ -48,9 +48,9 @@ class Looks:
 
 
 def whole_look(activity: SyncActivity) -> tuple[datetime, int] | None:
-    """Return when the engine's last look began and the transaction up to which it came; `None` where it was not whole.
+    """Return when the engine's last check began, and its last transaction; `None` if it was not complete.
 
-    Its phases are those of 0.5.17.
+    The phases are those of 0.5.17.
     """
     if activity.operation != "sync" or activity.phase != "update_metrics" or activity.active or activity.error:
         return None

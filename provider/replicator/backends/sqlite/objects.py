@@ -1,4 +1,4 @@
-"""One small object at a replica's place: read it, and create it only where there is none."""
+"""One small object at a destination: reads, and creates that never replace."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_LIMIT = 65_536  # bytes; more is no object of ours
+_LIMIT = 65_536  # bytes; a larger object is not the agent's
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-_EXISTS = frozenset({409, 412})  # a conflict is another create at this moment
+_EXISTS = frozenset({409, 412})  # a conflict is another create at the same moment
 _NOT_IMPLEMENTED = frozenset({400, 501})
 
 
 class NotConditional(Exception):
-    """The store does not know `If-None-Match`."""
+    """The store does not support `If-None-Match`."""
 
 
 def read_from_bucket(s3: S3Client, bucket: str, key: str) -> bytes | None:
-    """Return the content; `None` where there is no such object. Raise ClientError."""
+    """Return the content, or `None` if the object does not exist. Raise ClientError."""
     from botocore.exceptions import ClientError
 
     try:
@@ -36,7 +36,7 @@ def read_from_bucket(s3: S3Client, bucket: str, key: str) -> bytes | None:
 
 
 def create_in_bucket(s3: S3Client, bucket: str, key: str, content: bytes) -> bool:
-    """Create the object; False where there is one. Raise ClientError, or `NotConditional`, which wrote nothing."""
+    """Create the object; return False if it exists. Raise ClientError, or `NotConditional`, which wrote nothing."""
     from botocore.exceptions import ClientError
 
     try:
@@ -52,7 +52,7 @@ def create_in_bucket(s3: S3Client, bucket: str, key: str, content: bytes) -> boo
 
 
 def read_from_folder(folder: int, name: str) -> bytes | None:
-    """Return the content of a file in an open folder; `None` where there is no such file. Raise OSError."""
+    """Return the content of a file in an open folder, or `None` if it does not exist. Raise OSError."""
     try:
         with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as file:
             return file.read(_LIMIT)
@@ -61,7 +61,7 @@ def read_from_folder(folder: int, name: str) -> bytes | None:
 
 
 def create_in_folder(folder: int, name: str, content: bytes) -> bool:
-    """Create the file with its content in one step; False where there is one. Raise OSError."""
+    """Create the file with its content atomically; return False if it exists. Raise OSError."""
     beside = f"{name}.{uuid.uuid4().hex}"
     try:
         _write_new(folder, beside, content)
@@ -79,7 +79,7 @@ def create_in_folder(folder: int, name: str, content: bytes) -> bool:
 
 
 def replace_in_folder(folder: int, name: str, content: bytes) -> None:
-    """Write the file over. Raise OSError."""
+    """Replace the file. Raise OSError."""
     beside = f"{name}.{uuid.uuid4().hex}"
     try:
         _write_new(folder, beside, content)
@@ -89,18 +89,18 @@ def replace_in_folder(folder: int, name: str, content: bytes) -> None:
 
 
 def remove_from_folder(folder: int, name: str) -> None:
-    """Remove the file, if it is there. Raise OSError."""
+    """Remove the file if it exists. Raise OSError."""
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=folder)
 
 
 def is_any_in_bucket(s3: S3Client, bucket: str, prefixes: Collection[str]) -> bool:
-    """Return whether an object's key begins with one of the prefixes. Raise ClientError."""
+    """Tell whether an object's key begins with one of the prefixes. Raise ClientError."""
     return any(s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1).get("KeyCount") for prefix in prefixes)
 
 
 def parts_in_bucket(s3: S3Client, bucket: str, key: str) -> int | None:
-    """Return the bytes of the parts that the newest multipart upload of a key has; `None` where there is none.
+    """Return the bytes in the parts of a key's newest multipart upload, or `None` without one.
 
     Raise ClientError.
     """
@@ -113,7 +113,7 @@ def parts_in_bucket(s3: S3Client, bucket: str, key: str) -> int | None:
 
 
 def size_in_folder(path: Path) -> int | None:
-    """Return the size of a file; `None` where there is none. Raise OSError."""
+    """Return the size of a file, or `None` if it does not exist. Raise OSError."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

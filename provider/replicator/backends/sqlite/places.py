@@ -1,4 +1,4 @@
-"""Which file a stream reads, where it writes, and as whom."""
+"""The source file of a stream, its destination, and its identity there."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ _KEY_ID = re.compile(r"[A-Za-z0-9._@~+-]{1,128}")
 
 
 def source_path(stream: Stream) -> Path:
-    """The database file of a stream."""
+    """Return the database file of a stream."""
     return file_of(stream.source.uri)
 
 
 @lru_cache(maxsize=4096)
 def file_of(uri: str) -> Path:
-    """The file that a URI names, without `.` and repeated slashes. What `..` means depends on links, so it stays."""
+    """Return the file that a URI names, without `.` and repeated slashes. `..` stays: its meaning depends on links."""
     return Path("/" + unquote(urlsplit(uri).path).lstrip("/"))
 
 
 def named_file(uri: str) -> Path:
-    """The file that a URI names; raise ValueError where it names none."""
+    """Return the file that a URI names; raise ValueError if it names none."""
     path = file_of(uri)
-    if not path.name or b"\0" in os.fsencode(path):  # which raises where a character is none
+    if not path.name or b"\0" in os.fsencode(path):  # raises for an invalid character
         raise ValueError("it names no file")
     return path
 
 
 def check_source_path(stream: Stream) -> Path:
-    """The database file of a stream; raise `InvalidStream` where litestream would open another one."""
+    """Return the database file of a stream; raise `InvalidStream` if litestream would open another file."""
     try:
         path = named_file(stream.source.uri)
         checked_path(path)
@@ -57,12 +57,12 @@ def check_source_path(stream: Stream) -> Path:
 
 
 def side_folder(stream: Stream) -> Path:
-    """The folder that litestream keeps beside the database."""
+    """Return the folder that litestream keeps beside the database."""
     return LITESTREAM.side_folder_of(source_path(stream))
 
 
 def parse_location(stream: Stream) -> ReplicaLocation:
-    """The destination of a stream; raise `InvalidStream` where it cannot be one."""
+    """Return the destination of a stream; raise `InvalidStream` if it is invalid."""
     try:
         return parse_replica(stream.destination.uri)
     except ValueError as error:
@@ -70,18 +70,18 @@ def parse_location(stream: Stream) -> ReplicaLocation:
 
 
 def place_of(stream: Stream, generation: int) -> ReplicaLocation:
-    """Return where a generation of a stream writes."""
+    """Return the location to which a generation of a stream writes."""
     place = parse_location(stream)
     return place if generation == 1 else place.child(f"r{generation}")
 
 
 def location_of(record: StreamRecord) -> ReplicaLocation:
-    """Where the stream writes now."""
+    """Return the location to which the stream writes now."""
     return place_of(record.stream, record.generation)
 
 
 async def same_place(one: Stream, other: Stream) -> bool:
-    """Return whether two declarations write to the same objects, however their URIs are written."""
+    """Tell whether two declarations write to the same objects, in any spelling."""
 
     def compare() -> bool:
         look = Look()
@@ -93,8 +93,8 @@ async def same_place(one: Stream, other: Stream) -> bool:
 class Identities:
     """Resolves `authRef` on this host.
 
-    :param redact: is told each value, so that no text shows it.
-    :param admit: raises where a stream may not go to its destination, or not with its reference.
+    :param redact: gets each secret value, so that no text shows it.
+    :param admit: raises where a stream may not use its destination, or its reference there.
     """
 
     def __init__(
@@ -106,9 +106,9 @@ class Identities:
         self._admit = admit
 
     async def of(self, stream: Stream) -> S3Credentials | None:
-        """The identity of a stream; `None` for the host's own role. Raises what `authref.resolve` raises.
+        """Return the identity of a stream; `None` for the host's own role. Raise what `authref.resolve` raises.
 
-        Whoever touches a destination asks this first, so what the agent does not grant is refused here.
+        Every access to a destination calls this first, so whatever the agent does not grant is refused here.
         """
         await self._admit(stream)
         if stream.destination.auth_ref is None:
@@ -127,7 +127,7 @@ class Identities:
         return S3Credentials(found["accessKeyId"], found["secretAccessKey"])
 
     def _refuse_secret_id(self, key_id: str) -> None:
-        """Raise where what would be sent in clear is the secret of a reference, or could be no id."""
+        """Raise if the key id, which is sent in clear, is the secret of a reference, or cannot be an id."""
         if self._secrets.hides(key_id):
             raise SecretExposed(
                 "what it names as access key id is what a reference of this agent uses as a secret",

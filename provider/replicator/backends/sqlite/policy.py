@@ -1,7 +1,7 @@
-"""What an agent grants: which databases, destinations, references and folders for copies. Nothing here reads the file.
+"""The policy of an agent: granted databases, destinations, references and folders for copies. It reads no file.
 
-Paths are compared with links resolved, endpoints by scheme, host and port as they are written: what a name resolves to
-proves nothing to whoever may own the name.
+Paths are compared with links resolved, endpoints by scheme, host and port as written: the owner of a host's name
+decides what it resolves to.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class FolderGrant(_Grant):
 
 
 class DestinationGrant(_Grant):
-    """A place to write to, all below it, and the identity that may be used there.
+    """A destination, all below it, and the identity that may be used there.
 
     :param uri: `s3://bucket/prefix?endpoint=…`, `s3://bucket` for all of a bucket, or `file:///folder`.
     :param auth_ref: the reference, as programs write it; `file:///folder/*` or `dir:///folder/*` for all below a
@@ -86,16 +86,16 @@ class Policy(Model):
     replay: list[FolderGrant] = Field(default_factory=list)
 
     def grants_source(self, database: Path) -> bool:
-        """Whether a stream may read and write this file."""
+        """Tell whether a stream may read and write this file."""
         return _is_below(database, self.source)
 
     def grants_copy(self, target: Path) -> bool:
-        """Whether a replay may write this file. A link of another user decides nothing."""
+        """Tell whether a replay may write this file. A link of another user is not followed."""
         asked = _settled(target)
         return any(asked.is_relative_to(_settled(Path(grant.folder))) for grant in self.replay)
 
     def grants_destination(self, uri: str, auth_ref: str | None) -> bool:
-        """Whether a replica may be at a place with an identity."""
+        """Tell whether a stream may use a destination with an identity."""
         return any(_covers(grant, uri) and _same_reference(grant.auth_ref, auth_ref) for grant in self.destination)
 
 
@@ -104,16 +104,16 @@ class Policies(Protocol):
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Return the path of the policy file."""
 
     def current(self) -> Policy | None:
-        """Return the policy as it stands now; `None` where there is no file. Raise `PolicyUnusable`."""
+        """Return the current policy, or `None` without a file. Raise `PolicyUnusable`."""
 
 
 class Gate:
-    """Refuses what the policy does not grant. Its methods may block on the disk.
+    """A check that refuses what the policy does not grant. Its methods may block on the disk.
 
-    :param policies: `None` for a driver that asks nobody.
+    :param policies: `None` for a driver without a policy.
     :param declared: every stream on record.
     """
 
@@ -122,7 +122,7 @@ class Gate:
         self.declared = declared
 
     async def admit(self, check: Callable[[Stream], None], stream: Stream) -> None:
-        """Run a check of this gate, in a thread where it looks at more than the file of the policy."""
+        """Run a check of this gate, in a thread if it reads more than the policy file."""
         if self._current() is None:
             check(stream)
         else:
@@ -135,7 +135,7 @@ class Gate:
             raise self._refused(stream.name, "source.uri", f"no database at {where}", source_lines(where.parent))
 
     def check_destination(self, stream: Stream) -> None:
-        """Raise `PolicyRefused` where the place or the identity is not granted, `SecretExposed` for a key in clear."""
+        """Raise `PolicyRefused` if destination or identity is not granted, `SecretExposed` for a key in clear."""
         end, policy = stream.destination, self._current()
         if policy is None:
             self._refuse_new_in_clear(stream)
@@ -156,11 +156,11 @@ class Gate:
             raise self._refused(stream, "target", f"no copy at {target}", replay_lines(_settled(target).parent))
 
     def findings(self) -> list[Finding]:
-        """Return a warning where nobody has said what the agent may do."""
+        """Return a warning where the agent has no policy."""
         try:
             if self._policies is None or self._current() is not None:
                 return []
-        except PolicyUnusable:  # what is refused says so
+        except PolicyUnusable:  # each refusal reports it
             return []
         return [Finding.of(missing(self._policies.path), Severity.WARNING)]
 
@@ -177,7 +177,7 @@ class Gate:
         )
 
     def _refuse_new_in_clear(self, stream: Stream) -> None:
-        """Without a policy, keys go over http to an endpoint on record, as they did, and to no other."""
+        """Refuse http without a policy, except for the endpoint of a recorded stream, which worked before."""
         uri = stream.destination.uri
         if not sends_in_clear(uri):
             return
@@ -197,7 +197,7 @@ class Gate:
 
 
 def missing(path: Path) -> PolicyMissing:
-    """Return the error that there is no policy."""
+    """Return the error for a missing policy."""
     return PolicyMissing(
         f"the agent has no policy file {path}, so a program that is only previewed may name any secret of its host and "
         "any endpoint to send it to",
@@ -206,7 +206,7 @@ def missing(path: Path) -> PolicyMissing:
 
 
 def sends_in_clear(uri: str) -> bool:
-    """Whether a destination is reached over http on another host."""
+    """Tell whether a destination is reached over http on another host."""
     location = _parse(uri)
     endpoint = location.endpoint if isinstance(location, S3Location) else None
     parts = urlsplit(endpoint or "")
@@ -232,7 +232,7 @@ def destination_lines(uri: str, auth_ref: str | None) -> str:
 
 
 def lines_for(policy: Policy, streams: Iterable[Stream], targets: Iterable[Path] = ()) -> list[str]:
-    """Return what a policy lacks for streams, and for copies to paths; each once."""
+    """Return the lines that a policy lacks for streams, and for copies to paths, each once."""
     return list(dict.fromkeys(_lacking(policy, streams, targets)))
 
 
@@ -254,11 +254,11 @@ def _lines(table: str, **values: str) -> str:
 
 
 def _text(value: str) -> str:
-    """Return a basic string of TOML, which has JSON's escapes."""
+    """Return a basic string of TOML, which uses JSON's escapes."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-# --- What covers what ------------------------------------------------------------------------------------------------
+# --- Coverage --------------------------------------------------------------------------------------------------------
 
 
 def _real(path: Path) -> Path:
@@ -308,7 +308,7 @@ def _names(location: S3Location) -> list[str]:
 
 
 def _shown(uri: str) -> str:
-    """Return the place as a grant names it: without the region, with links of a folder resolved."""
+    """Return a destination as a grant names it: without the region, with links of a folder resolved."""
     location = _parse(uri)
     if isinstance(location, FolderLocation):
         return f"file://{_real(location.folder)}"

@@ -1,6 +1,6 @@
-"""Positions in a replica: the generation of the prefix, and the engine's transaction id in it.
+"""Positions in a replica: the generation of the prefix, and a transaction id of the engine in it.
 
-Written as an LSN it is `000000000000000a`, or `r2/000000000000000a` after a re-seed, which begins a new prefix and
+As an LSN a position is `000000000000000a`, or `r2/000000000000000a` after a re-seed, which begins a new prefix and
 counts from 1 again.
 """
 
@@ -34,7 +34,7 @@ class Position:
 
     @classmethod
     def parse(cls, text: str, stream: str) -> Position:
-        """Read an LSN; raise `InvalidStream` where it is none."""
+        """Parse an LSN; raise `InvalidStream` if it is invalid."""
         match = _LSN.fullmatch(text)
         if match is None:
             raise InvalidStream(
@@ -47,15 +47,15 @@ class Position:
 
 
 def transaction_file(database: Path, txid: int) -> Path:
-    """Where the engine keeps one transaction beside the database, until it is old enough to go."""
+    """Return the file in which the engine keeps one transaction beside the database until it expires."""
     name = format_txid(txid)
     return LITESTREAM.transactions_of(database) / f"{name}-{name}.ltx"
 
 
 def batch_time(database: Path, txid: int) -> datetime | None:
-    """When a transaction file was made, by its header, while it is still kept beside the database.
+    """Return the time in a transaction file's header, while the file is still kept beside the database.
 
-    A restore goes by the same time. The file system's own is some milliseconds off.
+    A restore uses the same time. The file system's own differs by some milliseconds.
     """
     try:
         with transaction_file(database, txid).open("rb") as file:
@@ -67,5 +67,5 @@ def batch_time(database: Path, txid: int) -> datetime | None:
 
 
 def position_at(generation: int, database: Path, txid: int) -> Checkpoint:
-    """A transaction of a generation as a checkpoint, with its time where that is still known."""
+    """Return a transaction of a generation as a checkpoint, with its time if that is still known."""
     return Checkpoint(lsn=str(Position(generation, txid)), wall=batch_time(database, txid))

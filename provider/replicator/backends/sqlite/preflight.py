@@ -1,4 +1,4 @@
-"""Looks at the source and the destination that change nothing."""
+"""Checks of the source and the destination that change nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from replicator.replicator import Finding, Severity
 
 
 async def inspect(path: Path) -> FileId:
-    """Which file it is; raise `DatabaseError` where litestream could not replicate it."""
+    """Return the file's identity; raise `DatabaseError` if litestream cannot replicate it."""
     facts = await db.inspect(path)
     if not facts.readable:
         raise db.DatabaseForbidden(path, "the agent may not read it")
@@ -31,7 +31,7 @@ async def inspect(path: Path) -> FileId:
 
 
 async def contents(stream: Stream, location: ReplicaLocation, credentials: S3Credentials | None) -> PrefixContents:
-    """What is stored at a place of a stream."""
+    """Return what is stored at a location of a stream."""
     try:
         return await location.list_prefix(credentials)
     except ReplicaError as error:
@@ -55,7 +55,7 @@ def refuse_objects(stream: Stream, location: ReplicaLocation, found: PrefixConte
 
 
 async def room(stream: Stream) -> list[Finding]:
-    """What is to be known of the room for a whole copy: it does not fit, or fits only if it compresses."""
+    """Return findings about the space for a full copy: it does not fit, or fits only if it compresses."""
     path = source_path(stream)
     try:
         found = await room_for(path, parse_location(stream))
@@ -68,9 +68,9 @@ async def room(stream: Stream) -> list[Finding]:
 
 
 async def copies_again(record: StreamRecord, stream: Stream, file: FileId, *, restarts: bool) -> list[Finding]:
-    """What a change of a stream that stays at its place may upload besides what is new.
+    """Return findings about what a change that keeps the destination may upload again.
 
-    :param file: which file the database is now.
+    :param file: the database file's identity now.
     :param restarts: litestream has to be started with other settings.
     """
     resumes = record.paused and stream.desired_state is DesiredState.RUNNING and stream.mode is not Mode.SNAPSHOT
@@ -100,7 +100,7 @@ async def copies_again(record: StreamRecord, stream: Stream, file: FileId, *, re
 
 
 async def findings(*checks: Callable[[], Awaitable[None]]) -> list[Finding]:
-    """Run every check; what it raises is a finding. A store that does not answer now may answer later: a warning."""
+    """Run every check, and return each error as a finding. A store that does not answer is a warning: it may later."""
     found = []
     for check in checks:
         try:

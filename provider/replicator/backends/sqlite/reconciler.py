@@ -1,4 +1,4 @@
-"""Keeping streams attached to a litestream process, and knowing why one is not."""
+"""The reconciler: it keeps streams attached to litestream processes, and records why one is not."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ from replicator.model import Stream
 from replicator.progress import tell
 
 FIRST_UPLOAD = 10.0
-"""Seconds after which an upsert looks at the first upload. A large one goes on, and the state says `snapshot`."""
+"""Seconds after which an upsert checks the first upload. A large one continues, with the state `snapshot`."""
 
 _PROBE_WITHIN = 3.0
 _RESEEDS = "if the file is right, run pulumi up --refresh: it is copied whole, under a new prefix"
-_LISTING_AGE = 0.5  # seconds; the streams of one process, which are looked at together, share its listing
-_REACHED_IN_VAIN = 20.0  # seconds; litestream's own pauses between its tries grow to 5 minutes
+_LISTING_AGE = 0.5  # seconds; the streams of one process are checked together, and share its listing
+_REACHED_IN_VAIN = 20.0  # seconds; litestream's own pauses between attempts grow to 5 minutes
 
 
 class Reconciler:
-    """Attaches streams, and attaches them again. Callers hold the stream's lock."""
+    """A reconciler that attaches streams, and attaches them again. Callers hold the stream's lock."""
 
     def __init__(
         self,
@@ -74,9 +74,9 @@ class Reconciler:
         self._health: dict[str, Health] = {}
 
     async def attach(self, record: StreamRecord, *, wait: bool = False) -> StreamRecord:
-        """Begin to replicate; with `wait`, see the first upload, or the reason why there is none.
+        """Begin to replicate; with `wait`, wait for the first upload, or the reason why there is none.
 
-        Records of release 0.1 may share a place, and a link may point to that of another stream since: one is attached.
+        Records of release 0.1 may share a destination, and a changed link may lead to another stream's: one attaches.
         """
         async with self._attached.hold(record.stream):
             return await self._attach(await self._admitted(record), wait=wait)
@@ -109,7 +109,7 @@ class Reconciler:
             raise
 
     async def _first_upload(self, name: str, job: ReplicationJob) -> bool:
-        """Whether everything is at the destination. What is uploaded in parts goes on when this returns."""
+        """Tell whether everything is at the destination. A multipart upload continues after this returns."""
         daemon = self.daemons.of(name)
         if daemon is None:
             raise EngineError("sync", None, "its litestream process has ended")
@@ -126,14 +126,14 @@ class Reconciler:
         return True
 
     async def reach(self, record: StreamRecord) -> None:
-        """Raise where the secret cannot be resolved, or the store does not answer to it."""
+        """Raise where the secret cannot be resolved, or the store does not accept it."""
         try:
             await _reach(await self.job(record))
         except ReplicaError as error:
             raise litestream_errors.of_replica(error, record.name) from error
 
     async def copy_once(self, record: StreamRecord) -> StreamRecord:
-        """The one copy of mode snapshot."""
+        """Upload the one copy of mode snapshot, and return the record."""
         async with self._attached.hold(record.stream):
             return await self._copy_once(await self._admitted(record))
 
@@ -151,7 +151,7 @@ class Reconciler:
         return record.model_copy(update={"paused": True, "copy_due": False, "reset_due": False, "reached": reached})
 
     async def try_attach(self, record: StreamRecord) -> None:
-        """Attach after a start or a failure. A failure is kept in the stream's health and tried again later."""
+        """Attach after a start or a failure. Keep a new failure in the stream's health, and retry later."""
         health = self.health_of(record.name)
         try:
             file = await self.inspect(record.stream)
@@ -166,7 +166,7 @@ class Reconciler:
                 health.failed(error.message)
 
     def _changed(self, name: str, error: Exception | None) -> None:
-        """A process died and came up again."""
+        """Note that a process died and was restarted."""
         if error is None:
             self.health_of(name).attached()
         else:
@@ -176,7 +176,7 @@ class Reconciler:
     # --- watching ------------------------------------------------------------------------------------------------
 
     async def look_at(self, name: str) -> None:
-        """Look at one stream's file and uploads, and attach it again where that is due."""
+        """Check one stream's file and uploads, and attach it again where that is due."""
         record, health = self.store.get(name), self.health_of(name)
         if record is None or record.phase is not Phase.ACTIVE or (record.paused and not record.copy_due):
             return
@@ -204,7 +204,7 @@ class Reconciler:
             await self.try_attach(record)
 
     async def _guard(self, record: StreamRecord, daemon: DaemonProcess) -> None:
-        """Raise where the stream may not go on."""
+        """Raise where the stream must stop."""
         if await daemon.lost_side_files(daemon.jobs[record.name]):
             raise SourceSwapped(
                 f"{source_path(record.stream)}-wal or -shm was removed while it was replicated: "
@@ -216,14 +216,14 @@ class Reconciler:
         await self.guards.look(record)
 
     async def _stop(self, record: StreamRecord, error: ReplicatorError) -> None:
-        """Let the database go; what is at the destination cannot be continued."""
+        """Release the database; the replica at the destination cannot be continued."""
         await self.store.put(record.model_copy(update={"reseed_due": True}))
         by_person = isinstance(error, DestinationMissing | SourceSwapped)
         self.health_of(record.name).failed(_with_fix(error), by_person=by_person)
         await self.daemons.detach(record.name, timeout=1.0)
 
     async def _look_at_uploads(self, record: StreamRecord, daemon: DaemonProcess, health: Health) -> None:
-        """Where nothing was uploaded for too long, ask why. To ask is to try, before the engine would by itself."""
+        """Ask why nothing was uploaded for too long. The request makes the engine retry earlier than by itself."""
         path = source_path(record.stream)
         listed = (await daemon.listing(_LISTING_AGE)).get(path)
         limit = stale_after(record.stream.checkpoint_interval)
@@ -237,9 +237,9 @@ class Reconciler:
             await self._ask_why(record, health)
 
     async def _ask_why(self, record: StreamRecord, health: Health) -> None:
-        """Find out why the engine does not upload, which it does not tell. Attach again where the store answers.
+        """Find out why the engine does not upload, which it does not report. Attach again if the store answers.
 
-        Not at once: the engine tries again by itself, and to attach again may upload the whole database.
+        Do not attach at once: the engine retries by itself, and a new attach may upload the whole database.
         """
         try:
             await _reach(await self.job(record))
@@ -263,7 +263,7 @@ class Reconciler:
         return self._health.setdefault(name, Health(name))
 
     def forget(self, name: str) -> None:
-        """It is removed."""
+        """Forget a removed stream."""
         self._health.pop(name, None)
 
     async def job(self, record: StreamRecord) -> ReplicationJob:
@@ -280,13 +280,13 @@ class Reconciler:
         )
 
     async def inspect(self, stream: Stream) -> FileId:
-        """Return which file it is, before it is opened; raise where it is not granted, or cannot be replicated."""
+        """Return the file's identity before it is opened; raise where it is not granted, or cannot be replicated."""
         check_source_path(stream)
         await self.gate.admit(self.gate.check_source, stream)
         return await self.file_of(stream)
 
     async def file_of(self, stream: Stream) -> FileId:
-        """Return which file it is now, of a stream that was granted when it began; raise where it went bad."""
+        """Return the file's identity now, for a stream that was granted at its start; raise if the file is unusable."""
         try:
             return await preflight.inspect(check_source_path(stream))
         except db.DatabaseError as error:
@@ -317,7 +317,7 @@ class Reconciler:
 
     @staticmethod
     def swapped(record: StreamRecord) -> SourceSwapped:
-        """Another file has the name of the one that is replicated."""
+        """Return the error for another file under the name of the replicated one."""
         return SourceSwapped(
             f"another file took the place of {source_path(record.stream)} since its replication began",
             stream=record.name,
@@ -331,13 +331,13 @@ def _with_fix(error: ReplicatorError) -> str:
 
 
 def _refuse_options(record: StreamRecord) -> None:
-    """Raise for a record of an older release, or one that was changed by hand: options stand in litestream's YAML."""
+    """Refuse invalid options in a record of an older release or one edited by hand: they go into litestream's YAML."""
     for error in refused_options(record.stream.options, CAPABILITIES):
         error.stream, error.fix = record.name, "declare it without this option, and run pulumi up"
         raise error
 
 
 async def _reach(job: ReplicationJob) -> None:
-    """Ask the store for something that is not there; raise ReplicaError's kinds where it does not answer."""
+    """Ask the store for an object that does not exist; raise ReplicaError if it does not answer."""
     if isinstance(job.location, S3Location):
         await job.location.child("reached").list_prefix(job.credentials)

@@ -1,4 +1,4 @@
-"""What the agent's side remembers of a stream of an SQLite file, and where it keeps it."""
+"""The agent's record of a stream of a SQLite file, and the interface of its store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMAT = 2
 
 
 class Phase(StrEnum):
-    """How far a stream is made or removed; a crash leaves it here, and the next call goes on."""
+    """The progress of a stream's creation or removal; after a crash the next call continues from it."""
 
     CREATING = "making"
     ACTIVE = "active"
@@ -28,29 +28,29 @@ class Phase(StrEnum):
 
 
 class FileId(Model):
-    """Which file it is, whatever its name: another file under the same path has another one."""
+    """The identity of a file, independent of its name: a new file at the same path has another one."""
 
     device: int
     inode: int
 
 
 class Stored(Model):
-    """What the agent keeps in a file.
+    """A model that the agent keeps in a file.
 
-    :param version: of the format. Release 0.1 wrote none, which is read as 1.
+    :param version: the version of the format. Release 0.1 wrote none, which is read as 1.
     """
 
     version: int = FORMAT
 
     @classmethod
     def read(cls, content: bytes, *, backend: str) -> Self:
-        """Read a file's content; raise ValueError, with the reason, where it is not what this release can read.
+        """Parse a file's content; raise ValueError, with the reason, where this release cannot read it.
 
-        :param backend: whose file it has to be.
+        :param backend: the backend that the file must belong to.
         """
         try:
             found = json.loads(content)
-            json.dumps(found, ensure_ascii=False).encode()  # raises where a half of a character could not be written
+            json.dumps(found, ensure_ascii=False).encode()  # raises for a lone surrogate, which could not be written
         except (ValueError, RecursionError):
             raise ValueError("it is not JSON, or not all of it is there") from None
         if not isinstance(found, dict):
@@ -67,22 +67,22 @@ class Stored(Model):
             raise ValueError(f"these fields are wrong: {wrong}") from None
 
     def upgraded(self) -> Self:
-        """Return it in the format that this release writes."""
+        """Return the model in the format that this release writes."""
         return self.model_copy(update={"version": FORMAT})
 
 
 class StreamRecord(Stored):
     """One stream.
 
-    :param backend: whose record it is.
-    :param paused: no data moves until a resume.
-    :param generation: 1 writes to the destination's prefix, `n` to its sub-prefix `r<n>`; a re-seed begins a new one.
-    :param file: the database file that is replicated; `None` before the first time.
-    :param copy_due: the one copy of mode snapshot is still to be made.
-    :param reset_due: local replication state belongs to another replica, and is removed before the next start.
-    :param reached: while it is paused, the position up to which everything is at the destination, if that is known.
-    :param arrived: the generation of which the destination held a file that a restore can begin with, if it was seen.
-    :param reseed_due: its replica cannot be continued, and the next start writes another generation.
+    :param backend: the backend that the record belongs to.
+    :param paused: whether replication is stopped until a resume.
+    :param generation: 1 writes to the destination's prefix, `n` to its sub-prefix `r<n>`; a re-seed starts a new one.
+    :param file: the replicated database file; `None` before the first attach.
+    :param copy_due: the one copy of mode snapshot is still due.
+    :param reset_due: local replication state belongs to another replica, and must be removed before the next start.
+    :param reached: while paused, the position up to which everything is at the destination, if known.
+    :param arrived: the generation for which the destination was seen to hold a file that a restore can begin with.
+    :param reseed_due: the replica cannot be continued; the next start writes another generation.
     :param replays: by idempotency key.
     """
 
@@ -101,25 +101,25 @@ class StreamRecord(Stored):
 
     @property
     def name(self) -> str:
-        """The stream's name."""
+        """Return the stream's name."""
         return self.stream.name
 
     def upgraded(self) -> Self:
-        """Return it in the format that this release writes.
+        """Return the record in the format that this release writes.
 
-        What only the program needs stays, since a client of protocol 1 looks for it here; later ones do not send it.
+        Fields of protocol 1 that only the program needs stay: its clients expect them. Later clients do not send them.
         """
         return super().upgraded().model_copy(update={"stream": self.stream.sealed()})
 
 
 class Tombstone(Stored):
-    """A removed stream, or one whose creation was undone: what it has uploaded is its owner's to come back to.
+    """A removed stream, or one whose creation was undone; its owner may later continue its replica.
 
-    No other owner may take its destination. Where no transaction was seen there, others may while it is empty.
+    No other owner may take the destination, unless no transaction was seen there and it is still empty.
 
-    :param destination: the place in the spelling of `identity.Identity`; in version 1, the URI without its parameters,
+    :param destination: the destination in the spelling of `identity.Identity`; in version 1, the URI without its query,
         so that the store of a bucket is unknown.
-    :param last_txid: the last transaction, where it is known that all are uploaded.
+    :param last_txid: the last transaction, if all are known to be uploaded.
     """
 
     destination: str
@@ -131,37 +131,37 @@ class Tombstone(Stored):
 
 
 REPAIR = "restore the file from a backup, or move it away to make the agent forget it; then restart the agent"
-"""What a person can do about a file that cannot be read."""
+"""The fix for a file that cannot be read."""
 
 
 def unreadable_record(name: str, why: str) -> RecordUnreadable:
-    """Return the error for a stream whose record cannot be read; `why` is what `Store.unreadable` says."""
+    """Return the error for a stream whose record cannot be read; `why` comes from `Store.unreadable`."""
     return RecordUnreadable(why, stream=name, fix=REPAIR)
 
 
 class Store(Protocol):
-    """Records and tombstones. A write is on disk when it returns.
+    """The store of records and tombstones. A write is on disk when it returns.
 
-    A file that cannot be read is never written over. What asks for a record in it raises `RecordUnreadable`, and what
-    asks for a tombstone in it `AgentFault`.
+    A file that cannot be read is never overwritten. A request for a record in it raises `RecordUnreadable`, for a
+    tombstone `AgentFault`.
     """
 
     @property
     def agent_id(self) -> str:
-        """A random name of the agent whose store this is."""
+        """Return the random id of the agent that owns the store."""
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """Which file holds a record that cannot be read, and why, by the stream's name."""
+        """Return the file of each record that cannot be read, and why, by the stream's name."""
 
     def records(self) -> Sequence[StreamRecord]:
         """Return every record that can be read."""
 
     def ends(self) -> Sequence[Ends]:
-        """Return where every stream reads and writes, as far as its record tells; also of those in `unreadable`."""
+        """Return the ends of every stream, as far as its record tells, including those in `unreadable`."""
 
     def get(self, name: str) -> StreamRecord | None:
-        """Return the record of a stream; raise `RecordUnreadable` where it cannot be read."""
+        """Return the record of a stream; raise `RecordUnreadable` if it cannot be read."""
 
     async def put(self, record: StreamRecord) -> None:
         """Write one record."""

@@ -1,7 +1,7 @@
-"""Replay of an SQLite replica: a copy of the database as it was, or a re-seed of the destination.
+"""Replay of a SQLite replica: a copy of the database at an earlier point, or a re-seed of the destination.
 
-litestream ships pages, so there is no event to emit again. A copy is exact at every transaction that is retained; a
-re-seed ignores the position and writes the database as it is now.
+litestream ships pages, so there are no events to emit again. A copy is exact at every retained transaction; a re-seed
+ignores the position and writes the current database.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _CLOCKS_DIFFER = timedelta(seconds=2)
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a replay reads from.
+    """The sources of a replay.
 
-    :param base: the place of the first generation.
-    :param check_target: returns where a copy goes, for a stream and what it names; raises where it may not be written.
-    :param gate: what is granted.
+    :param base: the location of the first generation.
+    :param check_target: returns the path of a copy for a stream and a target; raises where it may not be written.
+    :param gate: the check of the policy.
     """
 
     command: CommandLine
@@ -52,16 +52,16 @@ class Sources:
     gate: Gate
 
     def url(self, generation: int) -> str:
-        """The engine's URL of one generation."""
+        """Return the engine's URL of one generation."""
         place = self.base if generation == 1 else self.base.child(f"r{generation}")
         return place.url_for_engine()
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """The points of one generation that can be restored.
+    """The restorable points of one generation.
 
-    :param database: where the generation that is written now has its newest files beside it.
+    :param database: the database that has the newest files beside it, for the current generation.
     """
 
     generation: int
@@ -70,13 +70,13 @@ class _Kept:
 
     @property
     def points(self) -> list[LtxFile]:
-        """One file for each end that a restore can reach, oldest first."""
+        """Return one file for each restorable point, oldest first."""
         first = min((file.max_txid for file in self.files if file.min_txid == 1), default=None)
         ends = {file.max_txid: file for file in self.files if first is not None and file.max_txid >= first}
         return [ends[txid] for txid in sorted(ends)]
 
     def checkpoint(self, file: LtxFile) -> Checkpoint:
-        """A point with its time: to the millisecond where that is known here, else to the second."""
+        """Return a point with its time: in milliseconds if known here, else in seconds."""
         here = batch_time(self.database, file.max_txid) if self.database else None
         return Checkpoint(lsn=str(Position(self.generation, file.max_txid)), wall=here or file.created)
 
@@ -141,13 +141,13 @@ def _plan_reseed(record: StreamRecord, start: Checkpoint, target: str | None) ->
 
 
 def refuse_paused(record: StreamRecord) -> None:
-    """A re-seed is the first upload under the new prefix, and a paused stream uploads nothing."""
+    """Refuse a re-seed of a paused stream: it is the first upload under a new prefix, and a pause stops uploads."""
     if record.paused and record.stream.mode is not Mode.SNAPSHOT:
         raise ReplayRefused("it is paused", stream=record.name, fix="resume it first")
 
 
 async def _resolve(record: StreamRecord, sources: Sources, start: Checkpoint) -> tuple[_Kept, int, int]:
-    """The generation, the last transaction, and the bytes that a restore to `start` reads."""
+    """Return the generation, the last transaction, and the bytes to read of a restore to `start`."""
     if start.lsn is not None:
         position = Position.parse(start.lsn, record.name)
         if position.generation > record.generation:
@@ -160,7 +160,7 @@ async def _resolve(record: StreamRecord, sources: Sources, start: Checkpoint) ->
     kept = await _kept(record, sources, record.generation)
     while True:
         try:
-            # The engine takes what is older than a time; a checkpoint's own time means that checkpoint.
+            # The engine restores what is older than a time; a checkpoint's own time has to include it.
             return await _ask(record, sources, start, kept, timestamp=start.wall + timedelta(milliseconds=1))
         except ReplayNotRetained:
             # The engine refuses a time after the last change, though the database has not changed since.
@@ -220,7 +220,7 @@ def _not_retained(record: StreamRecord, start: Checkpoint, kept: _Kept) -> Repla
 
 
 def find(record: StreamRecord, key: str) -> ReplayProgress:
-    """The replay with this key; raise `ReplayNotFound` where there is none."""
+    """Return the replay with this key; raise `ReplayNotFound` if it does not exist."""
     try:
         return record.replays[key]
     except KeyError:
@@ -230,7 +230,7 @@ def find(record: StreamRecord, key: str) -> ReplayProgress:
 def known(
     record: StreamRecord, start: Checkpoint, key: str, method: ReplayMethod, target: str | None
 ) -> ReplayProgress | None:
-    """The replay that ran or runs under this key; raise `ReplayKeyReused` where it was another one.
+    """Return the existing replay under this key, or `None`; raise `ReplayKeyReused` if it is a different one.
 
     :param target: as `targets.target_path` gives it.
     """
@@ -241,14 +241,14 @@ def known(
 
 
 def begun(record: StreamRecord, plan: ReplayPlan, key: str) -> StreamRecord:
-    """The record with a replay that is about to run."""
+    """Return the record with a replay that is about to run."""
     replay = ReplayProgress(
         key=key,
         stream=record.name,
         state=ReplayState.RUNNING,
         method=plan.method,
         start=plan.start,
-        # A re-seed's mark is set together with the new generation, which tells after a crash whether that has begun.
+        # A re-seed's position is set together with the new generation, which shows after a crash that it has begun.
         resolved=None if plan.method is ReplayMethod.RESEED else plan.resolved,
         target=plan.target,
         bytes=plan.bytes,
@@ -258,7 +258,7 @@ def begun(record: StreamRecord, plan: ReplayPlan, key: str) -> StreamRecord:
 
 
 def finished(record: StreamRecord, key: str, changes: dict[str, Any]) -> StreamRecord:
-    """The record with a replay that has ended."""
+    """Return the record with a replay that has ended."""
     ended = ReplayProgress.model_validate({**record.replays[key].wire(), "finishedAt": datetime.now(UTC), **changes})
     return record.model_copy(update={"replays": {**record.replays, key: ended}})
 
@@ -268,20 +268,20 @@ def _next_mark(record: StreamRecord) -> str:
 
 
 def reseed_begun(record: StreamRecord, key: str) -> bool:
-    """Whether the new generation of this re-seed is recorded already."""
+    """Tell whether the new generation of this re-seed is recorded."""
     resolved = record.replays[key].resolved
     return resolved is not None and resolved.lsn == str(Position(record.generation, 1))
 
 
 def new_generation(record: StreamRecord) -> StreamRecord:
-    """The record as it writes to a fresh prefix: local state is dropped, so that the first upload is a snapshot."""
+    """Return the record with a new prefix. Local state is reset, so that the first upload is a snapshot."""
     return record.model_copy(
         update={"generation": record.generation + 1, "reset_due": True, "reseed_due": False, "reached": None}
     )
 
 
 def next_generation(record: StreamRecord, key: str) -> StreamRecord:
-    """The record with the new generation of a re-seed, and the position at which that begins."""
+    """Return the record with the new generation of a re-seed, and its first position."""
     resolved = Checkpoint(lsn=_next_mark(record))
     replay = record.replays[key].model_copy(update={"resolved": resolved})
     return new_generation(record).model_copy(update={"replays": {**record.replays, key: replay}})
@@ -291,7 +291,7 @@ def next_generation(record: StreamRecord, key: str) -> StreamRecord:
 
 
 async def copy(record: StreamRecord, sources: Sources, replay: ReplayProgress) -> dict[str, Any]:
-    """Write the copy, whole or not at all. Run again after a crash, it finds what it has done."""
+    """Write the copy atomically. A run after a crash finds the work of the earlier one."""
     assert replay.resolved is not None and replay.resolved.lsn is not None and replay.target is not None
     position = Position.parse(replay.resolved.lsn, record.name)
     target, admit = Path(replay.target), partial(sources.gate.check_copy, record.name)
@@ -308,6 +308,6 @@ async def copy(record: StreamRecord, sources: Sources, replay: ReplayProgress) -
 
 
 async def tidy(replay: ReplayProgress) -> None:
-    """Remove the folder in which a copy was written; its end is on record by now."""
+    """Remove the folder in which a copy was written. The replay's end must be on record."""
     if replay.target is not None:
         await asyncio.to_thread(copies.tidy, Path(replay.target), replay.key)

@@ -1,7 +1,7 @@
-"""Where a replica lives: a prefix of an S3 bucket, or a folder.
+"""The location of a replica: a prefix of an S3 bucket, or a folder.
 
-`parse_replica` reads a destination's URI. A location knows the URL that the engine wants, and can list and purge itself
-by its own means (boto3 or the file system), with credentials that are handed to it. A key pair in the environment is
+`parse_replica` parses a destination's URI. A location returns the URL for the engine, and lists and purges its content
+itself (through boto3 or the file system), with credentials that the caller passes. A key pair in the environment is
 never used.
 """
 
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 # The engine writes `0000/MIN-MAX.ltx` (level 0) in a bucket, `ltx/0/MIN-MAX.ltx` in a folder.
 _LTX = re.compile(r"/(?:[0-9a-f]{4}|ltx/\d)/[0-9a-f]{16}-([0-9a-f]{16})\.ltx$")
-_SEGMENT = re.compile(r"[A-Za-z0-9._=+@~,-]+")  # what neither S3 nor the engine's URL parser writes in another way
+_SEGMENT = re.compile(r"[A-Za-z0-9._=+@~,-]+")  # characters that neither S3 nor the engine's URL parser escapes
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _QUERY = ("endpoint", "region")
 DEFAULT_REGION = "us-east-1"
-"""The region of a store whose URI names none."""
-_BATCH = 1000  # the most keys that S3 deletes in one request
+"""The default region of a store."""
+_BATCH = 1000  # S3's limit of keys in one delete request
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
-_ROLE = (  # where an identity is to be found; never a key pair itself
+_ROLE = (  # the location of an identity; never a key pair itself
     "AWS_PROFILE",
     "AWS_CONFIG_FILE",
     "AWS_SHARED_CREDENTIALS_FILE",
@@ -64,7 +64,7 @@ T = TypeVar("T")
 
 
 class ReplicaError(Exception):
-    """The destination failed; the text names the location, and holds no secret."""
+    """A failure of the destination; the text names the location, and holds no secret."""
 
     def __init__(self, location: ReplicaLocation, text: str) -> None:
         self.location = location
@@ -76,15 +76,15 @@ class BucketMissing(ReplicaError):
 
 
 class CredentialsRefused(ReplicaError):
-    """The server does not know the key, the signature is wrong, or the identity may not do this."""
+    """The server does not know the key, the signature is wrong, or the identity lacks a permission."""
 
 
 class FolderRefused(CredentialsRefused):
-    """The agent's user may not do this in the folder."""
+    """The agent's user lacks a permission in the folder."""
 
 
 class LinkRefused(FolderRefused):
-    """The way to the folder leads through a link that another user could have made.
+    """The path to the folder contains a link that another user could have created.
 
     :ivar leads_to: where the folder is now.
     """
@@ -95,16 +95,16 @@ class LinkRefused(FolderRefused):
 
 
 class ReplicaUnreachable(ReplicaError):
-    """The server did not answer, or not in time."""
+    """The server did not answer in time."""
 
 
 class PurgeRefused(ReplicaError):
-    """Too much would be deleted."""
+    """A purge would delete too much."""
 
 
 @dataclass(frozen=True)
 class S3Credentials:
-    """One S3 identity. The engine drops a session token, so there is none."""
+    """One S3 identity. It has no session token, because the engine drops it."""
 
     access_key_id: str = field(repr=False)
     secret_access_key: str = field(repr=False)
@@ -112,7 +112,7 @@ class S3Credentials:
 
 @dataclass(frozen=True)
 class PrefixContents:
-    """What lies below a prefix. `newest_txid` and `newest_time` (UTC) are None if there is no file of the engine."""
+    """The content of a prefix. `newest_txid` and `newest_time` (UTC) are None without a file of the engine."""
 
     objects: int
     newest_txid: int | None
@@ -120,74 +120,74 @@ class PrefixContents:
 
 
 class ReplicaLocation(ABC):
-    """A place for one replica. `str()` is safe to show."""
+    """A location for one replica. `str()` is safe to show."""
 
     @abstractmethod
     def __str__(self) -> str: ...
 
     @abstractmethod
     def url_for_engine(self) -> str:
-        """The URL for `/register`, YAML and commands; the same for the same place."""
+        """Return the URL for `/register`, YAML and commands; equal locations have equal URLs."""
 
     @abstractmethod
     def child(self, name: str) -> ReplicaLocation:
-        """The place `name` below this one. Raises ValueError."""
+        """Return the location `name` below this one. Raise ValueError."""
 
     @abstractmethod
     async def list_prefix(self, credentials: S3Credentials | None) -> PrefixContents:
-        """Everything below the prefix. Raises ReplicaError's kinds."""
+        """Return the content of the prefix. Raise ReplicaError."""
 
     @abstractmethod
     async def purge_prefix(self, credentials: S3Credentials | None) -> Purged:
-        """Delete what the engine wrote below the prefix, and nothing else.
+        """Delete only what the engine wrote below the prefix.
 
-        Raises ReplicaError's kinds, PurgeRefused for a place that no replica owns alone.
+        Raise ReplicaError, and PurgeRefused for a location that no replica owns alone.
         """
 
     @abstractmethod
     async def has_start(self, credentials: S3Credentials | None) -> bool:
-        """Return whether a restore finds a file to begin with: one from the first transaction on."""
+        """Tell whether a restore finds a file to begin with: one that starts at the first transaction."""
 
     @abstractmethod
     async def arrived(self, name: str, credentials: S3Credentials | None) -> int | None:
-        """Return the bytes that are there of a transaction file that the engine writes now, by its name.
+        """Return the bytes that have arrived of the named transaction file, which the engine is writing.
 
-        None where no such write is under way. Raises ReplicaError's kinds.
+        Return None if no such write is under way. Raise ReplicaError.
         """
 
     @abstractmethod
     async def holds(self, name: str, credentials: S3Credentials | None) -> bool:
-        """Return whether a transaction file is there whole, by its name. Raises ReplicaError's kinds."""
+        """Tell whether the named transaction file is complete. Raise ReplicaError."""
 
     @property
     @abstractmethod
     def store(self) -> str:
-        """A name for what keeps its objects, the same for every place there."""
+        """Return a name of the store that holds the objects, equal for every location in it."""
 
     @abstractmethod
     async def read_object(self, name: str, credentials: S3Credentials | None) -> bytes | None:
-        """Return the content of the object `name` directly below the prefix; `None` where there is none."""
+        """Return the content of the object `name` directly below the prefix, or `None` if it does not exist."""
 
     @abstractmethod
     async def create_object(self, name: str, content: bytes, credentials: S3Credentials | None) -> bool:
-        """Create an object in one step; False where there is one. Raises NotConditional where the store cannot."""
+        """Create an object atomically; return False if it exists. Raise NotConditional if the store cannot."""
 
     @abstractmethod
     async def write_object(self, name: str, content: bytes, credentials: S3Credentials | None) -> None:
-        """Write an object, also over another one."""
+        """Write or replace an object."""
 
     @abstractmethod
     async def remove_object(self, name: str, credentials: S3Credentials | None) -> None:
-        """Remove an object, if it is there."""
+        """Remove an object if it exists."""
 
 
 @lru_cache(maxsize=4096)
 def parse_replica(uri: str) -> ReplicaLocation:
-    """`s3://bucket/prefix?endpoint=…&region=…` or `file:///dir`.
+    """Parse `s3://bucket/prefix?endpoint=…&region=…` or `file:///dir`.
 
-    Raises ValueError, which says what is wrong; the text repeats nothing that could be a secret.
+    Raise ValueError with the fault; the text repeats nothing that could be a secret.
     """
-    if any(ord(char) <= 32 or ord(char) == 127 for char in uri):  # urlsplit would drop some in silence
+    if any(ord(char) <= 32 or ord(char) == 127 for char in uri):  # urlsplit drops some silently
         raise ValueError("a destination's URI holds no spaces or control characters")
     parts = urlsplit(uri)
     if "@" in parts.netloc:
@@ -205,7 +205,7 @@ def parse_replica(uri: str) -> ReplicaLocation:
 
 @dataclass(frozen=True)
 class S3Location(ReplicaLocation):
-    """A prefix (without slashes at its ends) of a bucket. Without `endpoint` it is AWS; with one, path style."""
+    """A prefix of a bucket, without outer slashes. Without `endpoint` it is at AWS; with one, in path style."""
 
     bucket: str
     prefix: str
@@ -304,7 +304,7 @@ class S3Location(ReplicaLocation):
         try:
             core = Session()
             core.register_component("data_loader", _service_models())
-            if credentials is None:  # the host's role or files; a key pair in our environment is for somebody else
+            if credentials is None:  # the host's role or files; a key pair in the environment is not the stream's
                 core.get_component("credential_provider").remove("env")
             client = boto3.session.Session(botocore_session=core).client(
                 "s3",
@@ -312,13 +312,13 @@ class S3Location(ReplicaLocation):
                 region_name=self.region or DEFAULT_REGION,
                 aws_access_key_id=credentials.access_key_id if credentials else None,
                 aws_secret_access_key=credentials.secret_access_key if credentials else None,
-                # The engine's trust store. Left out, boto3 would open the file that AWS_CA_BUNDLE names.
+                # The engine's trust store. Without it, boto3 would open the file that AWS_CA_BUNDLE names.
                 verify=ssl.get_default_verify_paths().cafile or True,
                 config=Config(
                     connect_timeout=3,
                     read_timeout=8,
                     retries={"total_max_attempts": 2, "mode": "standard"},
-                    request_checksum_calculation="when_required",  # not every store knows the newer checksums
+                    request_checksum_calculation="when_required",  # not every store supports the newer checksums
                     s3={"addressing_style": "path" if self.endpoint else "auto"},
                 ),
             )
@@ -448,7 +448,7 @@ class FolderLocation(ReplicaLocation):
             raise PurgeRefused(self, "a folder at the top of the file system is too much to delete")
 
     def _remove_if_empty(self) -> None:
-        with suppress(OSError), opened(self.folder.parent) as parent:  # another writer's file is in it, or it is a link
+        with suppress(OSError), opened(self.folder.parent) as parent:  # it holds another writer's file, or it is a link
             os.rmdir(self.folder.name, dir_fd=parent)
 
     @contextmanager
@@ -465,16 +465,16 @@ class FolderLocation(ReplicaLocation):
 
 @cache
 def _service_models() -> Any:
-    """The descriptions of AWS services, read once: they are most of the time and memory of a client."""
+    """Return the descriptions of AWS services. They are read once: they take most of a client's time and memory."""
     from botocore.loaders import create_loader
 
     return create_loader()
 
 
 def engine_environment(credentials: S3Credentials | None, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The whole environment of an engine's process, made from a few names of `inherited` and the credentials.
+    """Return the complete environment of an engine's process: a few names of `inherited`, and the credentials.
 
-    Without credentials the engine finds the host's own role (instance metadata, a shared file, a container's token),
+    Without credentials the engine uses the host's own role (instance metadata, a shared file, a container's token),
     as `list_prefix` does. AWS_CA_BUNDLE is never passed on: it makes the engine's S3 client fail; SSL_CERT_FILE works.
     """
     names = (*_PASSED_ON, *_PROXIES, *(() if credentials else _ROLE))
@@ -491,7 +491,7 @@ def _parse_s3(bucket: str, path: str, query: str) -> S3Location:
     if not _BUCKET.fullmatch(bucket):
         raise ValueError("a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens")
     settings = dict(parse_qsl(query, keep_blank_values=True))
-    settings.pop("force-path-style", None)  # what an endpoint means anyway
+    settings.pop("force-path-style", None)  # an endpoint implies it
     if unknown := sorted(set(settings) - set(_QUERY)):
         raise ValueError(
             f"unknown parameters of an S3 destination: {', '.join(unknown)}; known are endpoint and region"

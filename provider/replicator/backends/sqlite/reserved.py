@@ -1,4 +1,4 @@
-"""The rules of litestream on what streams may share: no destination, no database, and no folder of the engine's own."""
+"""The rules of litestream for sharing: streams share no destination, no database and no folder of the engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SqliteReservations(Reservations):
         self._state = state
 
     def footprint(self, ends: Ends, look: Look) -> Footprint:
-        """Return the places of a stream, with its database and the side folder of that."""
+        """Return the places of a stream, with its database and the database's side folder."""
         found = super().footprint(ends, look)
         if ends.source is None:
             return found
@@ -39,7 +39,7 @@ class SqliteReservations(Reservations):
         _refuse_private(mine, mine)
 
     def refuse_both(self, mine: Footprint, theirs: Footprint) -> None:
-        """Raise where two streams have one database, or one would write into the other one's side folder."""
+        """Raise where two streams share a database, or one would write into the other's side folder."""
         super().refuse_both(mine, theirs)
         if mine.source is not None and theirs.source is not None and mine.source.is_same(theirs.source):
             raise replicated_already(mine.name, theirs.name)
@@ -59,7 +59,7 @@ def _side_folder(source: str) -> str:
 
 
 def replicated_already(stream: str, other: str) -> InvalidStream:
-    """Return the error that another stream has this database."""
+    """Return the error for a database that another stream has."""
     return InvalidStream(
         f"stream {other!r} replicates this database already, and litestream writes to one place",
         stream=stream,

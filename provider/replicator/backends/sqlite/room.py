@@ -1,6 +1,6 @@
-"""Room for a first copy: litestream writes the whole database, compressed, beside it before it uploads anything.
+"""Disk space for a first copy: litestream writes a compressed copy beside the database before it uploads anything.
 
-A copy that cannot fit would fill the disk under the application, and so would each try after it.
+A copy that does not fit would fill the application's disk, and so would each retry.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.replica import FolderLocation, ReplicaLocation
 from replicator.model import format_size
 
-_AT_BEST = 4  # LZ4 makes a database of text about a quarter of its size, and images no smaller
+_AT_BEST = 4  # LZ4 reduces a database of text to about a quarter, and images not at all
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a copy may need on the database's disk, and what is free there, in bytes.
+    """The space that a copy may need on the database's disk, and the free space there, in bytes.
 
-    :param most: where nothing can be compressed.
+    :param most: the space needed if nothing can be compressed.
     """
 
     most: int
@@ -31,12 +31,12 @@ class Room:
 
     @property
     def is_too_small(self) -> bool:
-        """Whether even a database that compresses well does not fit."""
+        """Tell whether the copy does not fit even if it compresses well."""
         return self.free < self.most / _AT_BEST
 
     @property
     def may_be_too_small(self) -> bool:
-        """Whether it fits only if it compresses."""
+        """Tell whether the copy fits only if it compresses."""
         return self.free < self.most
 
     def __str__(self) -> str:
@@ -45,14 +45,14 @@ class Room:
 
 
 async def room_for(database: Path, location: ReplicaLocation) -> Room:
-    """Look at the disk. A replica in a folder of the same disk needs its room too."""
+    """Return the space for a copy. A replica in a folder of the same disk needs space too."""
     return await asyncio.to_thread(_room_for, database, location)
 
 
 async def refuse_a_copy(database: Path, location: ReplicaLocation, *, failed: bool) -> None:
     """Raise `DatabaseFull` where a copy does not fit.
 
-    :param failed: the last one has filled the disk, so the next one has to fit as if nothing could be compressed.
+    :param failed: the last copy filled the disk, so the next one has to fit without compression.
     """
     room = await room_for(database, location)
     if room.is_too_small or (failed and room.may_be_too_small):
@@ -60,12 +60,12 @@ async def refuse_a_copy(database: Path, location: ReplicaLocation, *, failed: bo
 
 
 async def remove_a_part(database: Path) -> None:
-    """Remove what a copy that has filled the disk left half written, when no process writes it any more."""
+    """Remove the incomplete file of a copy that filled the disk, when no process writes it any more."""
     await asyncio.to_thread(_remove_a_part, database)
 
 
 async def size_of(database: Path) -> int:
-    """Return the bytes of a database and its WAL."""
+    """Return the size of a database and its WAL in bytes."""
     return await asyncio.to_thread(_size_of, database)
 
 
@@ -92,7 +92,7 @@ def file_size(path: Path) -> int:
 
 
 def _disk(folder: Path) -> int:
-    """The device of a folder, or of the nearest one above it that exists."""
+    """Return the device of a folder, or of the nearest one above it that exists."""
     while not folder.exists():
         folder = folder.parent
     return folder.stat().st_dev

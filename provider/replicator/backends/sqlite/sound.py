@@ -1,4 +1,4 @@
-"""Whether a record of the right form means something to litestream: one that does not would fail every listing."""
+"""Validation of a record's values for litestream: one invalid record would fail every listing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from replicator.errors import InvalidStream
 
 
 def wrong_field(record: StreamRecord) -> str | None:
-    """Return the first field that means nothing; `None` where all do."""
+    """Return the first field with an invalid value, or `None`."""
     ends = ends_of(record.name, record.stream.source.uri, record.stream.destination.uri)
     if ends.source is None:
         return "stream.source.uri"
@@ -29,7 +29,7 @@ def wrong_field(record: StreamRecord) -> str | None:
 
 
 def ends_of(name: str, source: str | None, destination: str | None) -> Ends:
-    """Return the ends of a stream; `None` for one that names no file or no place."""
+    """Return the ends of a stream; an invalid one is `None`."""
     return Ends(name, _read(source, named_file), _read(destination, parse_replica))
 
 

@@ -1,4 +1,4 @@
-"""The status of a stream, from what litestream answers now and what the agent has seen."""
+"""The status of a stream, from litestream's present answer and the agent's observations."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from replicator.model import Checkpoint, StreamState, StreamStatus, format_time
 
 _DEFAULT_INTERVAL = timedelta(seconds=1)
 _RESOLUTION = timedelta(seconds=1)
-"""How much too low a lag may be, as the table of capabilities states it: the engine looks each second."""
+"""The largest error by which a lag may be too low, as in the capability table: the engine checks each second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the engine said of one database; `None` where it did not answer or does not know the database.
+    """The engine's answer about one database; `None` if it did not answer or does not know the database.
 
-    :param upload: the file that is on its way, where the last upload is no longer fresh.
-    :param gets_on: that file moves.
-    :param taken_until: until when all that was committed is in the files up to the last one that has arrived, as the
-        engine's looks tell; `None` where it was not seen to look.
+    :param upload: the file that is being uploaded, if the last upload is stale.
+    :param gets_on: whether that upload makes progress.
+    :param taken_until: the time until which all commits are in files that have arrived, according to the engine's
+        checks; `None` if no check was seen.
     """
 
     listed: ListedDatabase | None = None
@@ -39,12 +39,12 @@ class Answer:
 
 
 async def ask(daemon: DaemonProcess, job: ReplicationJob, listed: ListedDatabase | None, now: datetime) -> Answer:
-    """Ask for transactions. This takes what is in the WAL, so that the lag counts everything that is committed."""
+    """Ask for transactions. This reads the WAL, so that the lag counts everything that is committed."""
     if daemon.copy is not None:
         return Answer(upload=await daemon.upload(job, None), gets_on=True)
     try:
         synced = await daemon.progress(job)
-    except EngineTimeout:  # it takes a large transaction from the WAL
+    except EngineTimeout:  # it reads a large transaction from the WAL
         return Answer(listed, gets_on=daemon.moves())
     except EngineError as error:
         return Answer(listed, error=error.text)
@@ -59,13 +59,13 @@ async def ask(daemon: DaemonProcess, job: ReplicationJob, listed: ListedDatabase
 
 
 def age_of(listed: ListedDatabase | None, now: datetime) -> timedelta | None:
-    """How long ago the last upload ended; `None` before the first."""
+    """Return how long ago the last upload ended; `None` before the first."""
     last = listed.last_sync_at if listed else None
     return None if last is None else now - last.astimezone(UTC)
 
 
 def stale_after(interval: timedelta | None) -> timedelta:
-    """How old the last upload of a healthy stream can be: litestream notes one each interval, also when idle."""
+    """Return the maximum age of a healthy stream's last upload: litestream notes one each interval, even when idle."""
     return 3 * (interval or _DEFAULT_INTERVAL) + timedelta(seconds=5)
 
 
@@ -79,11 +79,11 @@ async def status_of(
     moving: bool,
     store_away_since: datetime | None = None,
 ) -> StreamStatus:
-    """Put together what is known.
+    """Combine the sources of a status.
 
-    :param answer: `None` where the stream is in no process.
+    :param answer: `None` if no process replicates the stream.
     :param store_away_since: since when its store does not answer.
-    :param moving: it is being made, copied, or taken over by a process just now.
+    :param moving: the stream is being created, copied, or attached now.
     """
     txid = answer.synced.txid if answer and answer.synced else None
     replicated = answer.synced.replicated_txid if answer and answer.synced else None
@@ -119,14 +119,14 @@ async def status_of(
 
 
 def _count(reached: Checkpoint | None, name: str) -> int | None:
-    """Transactions at the destination, of the generation that is written now."""
+    """Return the number of transactions at the destination, in the current generation."""
     return Position.parse(reached.lsn, name).txid if reached is not None and reached.lsn is not None else None
 
 
 def _times(
     database: Path, replicated: int | None, txid: int | None
 ) -> tuple[datetime | None, datetime | None, datetime | None]:
-    """When the replicated, the newest, and the oldest waiting transaction were made."""
+    """Return the times of the replicated, the newest, and the oldest waiting transaction."""
     made = batch_time(database, replicated) if replicated else None
     seen = batch_time(database, txid) if txid else None
     behind = replicated is not None and txid is not None and txid > replicated
@@ -134,13 +134,13 @@ def _times(
 
 
 def _oldest(made: datetime | None, waiting: datetime | None, taken_until: datetime | None) -> datetime | None:
-    """Return a time before which, but for the resolution, no change was written that waits; `None` where none is known.
+    """Return a lower bound, within the resolution, for the time of the oldest waiting change; `None` if unknown.
 
-    A file holds what was written since the look before it. Where that one was not seen, it was the one that made the
+    A file holds what was written since the check before it. If that check was not seen, it was the one that wrote the
     last file at the destination, or a later one.
 
-    :param made: when that file was made.
-    :param waiting: when the first file after it was made.
+    :param made: when the last file at the destination was written.
+    :param waiting: when the first file after it was written.
     """
     known = [time for time in (taken_until and taken_until + _RESOLUTION, made) if time is not None]
     return min(filter(None, [max(known), waiting])) if known else None
@@ -160,7 +160,7 @@ def _state(
     if health.error:
         return StreamState.FAILED, health.error
     if answer is None or moving:
-        return StreamState.SNAPSHOT, None  # a takeover may begin with a whole copy
+        return StreamState.SNAPSHOT, None  # a takeover may begin with a full copy
     if answer.listed is None and answer.gets_on:
         return StreamState.SNAPSHOT, None
     if answer.listed is None:

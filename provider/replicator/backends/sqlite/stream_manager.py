@@ -1,4 +1,4 @@
-"""Making, changing and removing the streams of one agent, in an order that a crash cannot spoil."""
+"""Creation, change and removal of one agent's streams, in a crash-safe order."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ _log = logging.getLogger(__name__)
 
 
 class StreamManager(Reconciler):
-    """Makes, changes and removes streams. Callers hold the stream's lock, and to make or change it its reservation.
+    """A manager that creates, changes and removes streams.
 
-    Each record is written before the effect that it speaks of; after a crash it says what to finish.
+    Callers hold the stream's lock, and its reservation to create or change it. Each record is written before the effect
+    that it describes; after a crash it tells what to finish.
     """
 
-    # --- making ----------------------------------------------------------------------------------------------------
+    # --- creation ---------------------------------------------------------------------------------------------------
 
     async def make(self, stream: Stream, unfinished: StreamRecord | None) -> None:
         if unfinished is not None:
@@ -66,14 +67,14 @@ class StreamManager(Reconciler):
         await self.tombstones.delete_tombstone(stream, left)
 
     async def _left_at(self, stream: Stream) -> Tombstone | None:
-        """Return what the stream goes on with at its destination; raise where it may not write there."""
+        """Return the tombstone that the stream continues at its destination; raise where it may not write there."""
         await self.guards.claims.check(stream)
         return await self.tombstones.returning(stream)
 
     async def _claim(self, stream: Stream, *, checked: bool) -> bool:
-        """Claim the destination; return whether the claim is new.
+        """Claim the destination; tell whether the claim is new.
 
-        :param checked: what is there is this agent's. Else another agent may have come and gone since the last look.
+        :param checked: the content is known to be this agent's; else another agent may have written since a check.
         """
         claimed = await self.guards.claims.take(stream)
         if claimed and not checked:
@@ -85,22 +86,22 @@ class StreamManager(Reconciler):
         return claimed
 
     async def _abandon(self, record: StreamRecord, *, claimed: bool = False) -> None:
-        """Leave nothing behind. What reached the destination meanwhile stays ours to come back to.
+        """Undo a creation. A tombstone keeps what reached the destination for this owner.
 
-        An upload may arrive after its process has ended, so that a look at the destination would not tell.
+        An upload may arrive after its process has ended, so the destination's content does not decide.
 
-        :param claimed: the claim on the destination is of this attempt.
+        :param claimed: this attempt created the claim on the destination.
         """
         await self.daemons.detach(record.name, timeout=1.0)
         await self.tombstones.save_tombstone(record)
         if claimed:
-            with suppress(ReplicatorError):  # a claim that stays is still this agent's
+            with suppress(ReplicatorError):  # a remaining claim is still this agent's
                 await self.guards.claims.release(record.stream)
         await self._remove_side_folder(record.stream)
         await self.store.remove(record.name)
         self.forget(record.name)
 
-    # --- changing --------------------------------------------------------------------------------------------------
+    # --- change -----------------------------------------------------------------------------------------------------
 
     async def change(self, record: StreamRecord, stream: Stream) -> None:
         record = await self._change_removal(record, stream)
@@ -115,7 +116,7 @@ class StreamManager(Reconciler):
             if changed != record:
                 await self.store.put(changed)
             await self._settle(changed)
-            await self.tombstones.delete_tombstone(stream)  # a crash may have left it since the stream came back
+            await self.tombstones.delete_tombstone(stream)  # a crash may have left one when the stream returned
             return
         left = None
         if new_place:
@@ -135,7 +136,7 @@ class StreamManager(Reconciler):
         changed = changed.model_copy(
             update={"paused": copies or stream.desired_state is DesiredState.PAUSED, "copy_due": copies}
         )
-        await self.reach(changed)  # what cannot be resolved, or may not even list, fails before anything is stopped
+        await self.reach(changed)  # an unresolved secret or a denied list fails before anything is stopped
         if new_place:
             await self._claim(stream, checked=left is not None)
             await self.tombstones.save_tombstone(record, (await self.daemons.detach(record.name)).txid)
@@ -147,7 +148,7 @@ class StreamManager(Reconciler):
             try:
                 await self._start(changed)
             except ReplicatorError:
-                if not moved:  # as it was, it worked
+                if not moved:  # the old settings worked
                     await self.store.put(record)
                     if not record.paused:
                         await self.try_attach(record)
@@ -155,7 +156,7 @@ class StreamManager(Reconciler):
         await self.tombstones.delete_tombstone(stream, left)
 
     async def _change_removal(self, record: StreamRecord, stream: Stream) -> StreamRecord:
-        """Record at once what a delete would do: it has to count where the rest of the update fails."""
+        """Record the deletion settings first: they must apply even if the rest of the update fails."""
         wanted = {"purge_destination": stream.purge_destination, "drain_before_delete": stream.drain_before_delete}
         changed = record.model_copy(update={"stream": record.stream.model_copy(update=wanted)})
         if changed != record:
@@ -169,7 +170,7 @@ class StreamManager(Reconciler):
             await self.store.put(await self.attach(record, wait=True))
 
     async def _settle(self, record: StreamRecord) -> None:
-        """Nothing differs but perhaps whether it runs."""
+        """Apply a declaration that changes nothing, except perhaps whether the stream runs."""
         if record.copy_due:
             await self.store.put(await self.copy_once(record))
         elif record.stream.mode is Mode.SNAPSHOT:
@@ -211,10 +212,10 @@ class StreamManager(Reconciler):
                 await self.store.put(record)
                 raise
 
-    # --- removing --------------------------------------------------------------------------------------------------
+    # --- removal ----------------------------------------------------------------------------------------------------
 
     async def remove(self, record: StreamRecord) -> None:
-        """Remove a stream. It stays as it is where its last changes, or the replica to purge, cannot be reached."""
+        """Remove a stream. Leave it unchanged if its last changes cannot be uploaded or its replica not be purged."""
         stream = record.stream
         if stream.purge_destination:
             await self._claim_to_purge(stream)
@@ -270,7 +271,7 @@ class StreamManager(Reconciler):
         return record
 
     async def _inspect_alone(self, stream: Stream) -> FileId:
-        """Which file it is; refused where another stream's record has it, by whatever path."""
+        """Return the file's identity; refuse a file that another stream has under any path."""
         file = await self.inspect(stream)
         for other in self.store.records():
             if other.name != stream.name and other.file == file:
@@ -289,7 +290,7 @@ def _remove_folder(folder: Path) -> None:
 
 
 def engine_settings(stream: Stream) -> tuple[object, ...]:
-    """What the engine's process has to be started with."""
+    """Return the settings with which the engine's process is started."""
     declared = canonical(stream)
     return (
         declared.destination.uri,

@@ -1,4 +1,4 @@
-"""Where a copy may be written: a path as it is named, followed through no link of another user."""
+"""The target path of a copy. No link of another user is followed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _PART_OF_A_DATABASE = ("-wal", "-shm", "-journal")
 
 
 def target_path(target: str) -> Path:
-    """Return the path that a target names, which is absolute or refused later.
+    """Return the path of a target; a relative one is refused later.
 
-    Links of its folder are resolved, except where one is another user's: then it stays as it is named.
+    Links in its folder are resolved, unless one belongs to another user: then the path stays as written.
     """
     path = Path(target.removeprefix("sqlite://"))
     if not path.is_absolute():
@@ -33,9 +33,9 @@ def target_path(target: str) -> Path:
 
 
 def check_target(stream: str, target: str | None, *, gate: Gate, state: Path) -> Path:
-    """Return where a copy goes; raise where it may not be written. Blocks on the disk.
+    """Return the path of a copy; raise where it may not be written. Blocks on the disk.
 
-    :param gate: says what is granted, and which streams' databases and folders are never written to.
+    :param gate: the check of the policy; it also knows the streams whose databases and folders are never targets.
     :param state: the agent's folder.
     """
     if target is None:

@@ -1,4 +1,4 @@
-"""Whose the replica of a removed stream is, and whether its owner may go on with it."""
+"""The ownership of removed streams' replicas, and the decision whether a stream may continue one."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Tombstones:
         self._identify = identify
 
     async def save_tombstone(self, record: StreamRecord, last: int | None = None) -> None:
-        """Remember whose the replica is.
+        """Record the owner of the replica.
 
-        :param last: the last transaction, where all are uploaded.
+        :param last: the last transaction, if all are uploaded.
         """
         await self._store.save_tombstone(
             Tombstone(
@@ -45,22 +45,22 @@ class Tombstones:
         )
 
     async def find(self, stream: Stream) -> Tombstone | None:
-        """Return the tombstone of the stream's destination; one of version 1 may be that of another store."""
+        """Return the tombstone of the stream's destination; one of version 1 may belong to another store."""
         return self._store.tombstone(await _key(stream)) or self._store.tombstone(_key_of_version_1(stream))
 
     async def delete_tombstone(self, stream: Stream, found: Tombstone | None = None) -> None:
-        """Forget the removed stream at whose place this stream writes now, or which it has purged.
+        """Remove the tombstone of the destination that this stream writes to, or has purged.
 
-        :param found: what `returning` gave.
+        :param found: the result of `returning`.
         """
         for key in dict.fromkeys([await _key(stream), *([found.destination] if found else [])]):
             if self._store.tombstone(key) is not None:
                 await self._store.delete_tombstone(key)
 
     async def returning(self, stream: Stream) -> Tombstone | None:
-        """Return what the stream goes on with; `None` where it begins at an empty place.
+        """Return the tombstone that the stream continues, or `None` if it begins at an empty destination.
 
-        Raise `DestinationInUse` where the place holds what this caller may not go on with.
+        Raise `DestinationInUse` where the destination holds data that this caller may not continue.
         """
         tombstone = await self.find(stream)
         if tombstone is None:
@@ -68,7 +68,7 @@ class Tombstones:
             return None
         may, unsure = _may_come_back(stream.owner, tombstone.owner), await _is_unsure(stream, tombstone)
         if may and not unsure and tombstone.last_txid is None:
-            return tombstone  # an upload that was cut off may have arrived or not
+            return tombstone  # an interrupted upload may or may not have arrived
         if not (await self._contents(stream)).objects:
             if unsure or (not may and tombstone.last_txid is None):
                 return None
@@ -85,7 +85,7 @@ class Tombstones:
 
 
 def _may_come_back(caller: Owner | None, left: Owner | None) -> bool:
-    """Return whether a caller may go on with what `left` has left. An operator has no identity and may."""
+    """Tell whether a caller may continue the replica of `left`. An operator has no identity, and may."""
     if caller is None or left is None:
         return caller is None
     return caller.urn == left.urn or caller.owns(left)
@@ -100,7 +100,7 @@ def _key_of_version_1(stream: Stream) -> str:
 
 
 async def _is_unsure(stream: Stream, tombstone: Tombstone) -> bool:
-    """Return whether the tombstone may be that of another place: version 1 names no store, and keeps links."""
+    """Tell whether the tombstone may belong to another destination: version 1 names no store, and keeps links."""
     if tombstone.version == FORMAT:
         return False
     return not tombstone.destination.startswith(FILES) or tombstone.destination != await _key(stream)

@@ -1,7 +1,7 @@
-"""Whether a process still moves data: what decides how long an upload or a restore may take, instead of a time.
+"""Detection of data transfer by a process. It limits uploads and restores, instead of a fixed time.
 
-A link may be slow and a database large, so a fixed time would end healthy uploads, each of which then starts again from
-its first byte. litestream tells of an upload only when it is done; the kernel tells of each byte.
+With a slow link or a large database, a fixed time would end healthy uploads, each of which then starts again from its
+first byte. litestream reports an upload only when it is done; the kernel counts each byte.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from contextlib import suppress
 from pathlib import Path
 
 STILL_FOR = 60.0
-"""Seconds without progress after which a transfer is given up."""
+"""Seconds without progress after which a transfer is aborted."""
 
-_PROGRESS = 262_144  # bytes; fewer are polls, and requests that are refused and sent again
+_PROGRESS = 262_144  # bytes; fewer are polls, and retries of refused requests
 _SOCKET = "socket:["
-_UNSEEN = 30.0  # seconds without a look
+_UNSEEN = 30.0  # seconds without a check
 
 
 def bytes_moved(pid: int, *, received: bool = False) -> int | None:
-    """Return the bytes that a process has written, less those that its TCP peers have not acknowledged yet.
+    """Return the bytes that a process has written, minus those that its TCP peers have not acknowledged yet.
 
-    None where the system does not tell: elsewhere than on Linux, or where the process has ended. The kernel counts
-    write(2), which programs in Go use for sockets too.
+    Return None if the system does not tell: on other systems than Linux, or after the process has ended. The kernel
+    counts write(2), which Go programs use for sockets too.
 
-    :param received: add the bytes that it has read.
+    :param received: add the bytes that the process has read.
     """
     try:
         lines = Path(f"/proc/{pid}/io").read_text().splitlines()
@@ -36,7 +36,7 @@ def bytes_moved(pid: int, *, received: bool = False) -> int | None:
 
 
 def _unacknowledged(pid: int) -> int:
-    """Return what is in the send queues of a process. A link that stands still fills them, and no write shows that."""
+    """Return the bytes in a process's send queues. A stalled link fills them, which write counts do not show."""
     sockets = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):
@@ -54,7 +54,7 @@ def _unacknowledged(pid: int) -> int:
 
 
 class Traffic:
-    """Since when a process has moved nothing to speak of, as its looks have seen it."""
+    """The time since which a process has moved no data, from repeated checks."""
 
     def __init__(self, *, received: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._received = received
@@ -64,7 +64,7 @@ class Traffic:
         self._moved_at = self._looked_at = clock()
 
     def moves(self, pid: int | None) -> bool:
-        """Look. Return whether data has moved within the last `STILL_FOR` seconds; True where that cannot be seen."""
+        """Check the process. Tell whether data has moved within the last `STILL_FOR` seconds; True if unknown."""
         now = self._clock()
         count = bytes_moved(pid, received=self._received) if pid is not None else None
         unseen = now - self._looked_at > _UNSEEN  # too long ago to tell when data last moved

@@ -1,4 +1,4 @@
-"""The transaction file that is on its way to the destination now: how large it is, and how much has arrived."""
+"""The transaction file that is being uploaded: its size, and how much of it has arrived."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3
 from replicator.backends.sqlite.wal import newest_transaction
 
 PART = 5 * 1024 * 1024
-"""Bytes of which litestream makes one request; a larger file goes in parts. (Seen on 0.5.17.)"""
+"""Bytes that litestream uploads in one request; a larger file goes in parts. (Observed on 0.5.17.)"""
 
-_SLOWEST = 50_000  # bytes a second of a link on which a request is expected to end
-_SLACK = 10.0  # seconds for a request beside its bytes
+_SLOWEST = 50_000  # bytes per second of the slowest supported link
+_SLACK = 10.0  # seconds of overhead for a request
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file on its way.
+    """A file that is being uploaded.
 
-    :param arrived: its bytes that the destination holds; `None` where the destination does not tell. S3 counts whole
-        parts, of which five are under way at once.
+    :param arrived: its bytes that the destination holds; `None` if the destination does not tell. S3 counts complete
+        parts, of which five are uploaded at once.
     :param total: its size in bytes.
     """
 
@@ -35,13 +35,13 @@ class Upload:
 
     @property
     def in_parts(self) -> bool:
-        """Whether it is more than one request."""
+        """Tell whether the file is uploaded in more than one request."""
         return self.total > PART
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A file that is to arrive.
+    """A file that waits for its upload to end.
 
     :param size: in bytes.
     :param age: seconds since it was written.
@@ -53,7 +53,7 @@ class Waiting:
 
 
 def next_file(database: Path, replicated: int | None) -> Waiting | None:
-    """Return the file after the last one that arrived; `None` where there is none beside the database."""
+    """Return the file after the last one that arrived; `None` if none exists beside the database."""
     path = transaction_file(database, (replicated or 0) + 1)
     try:
         found = path.stat()
@@ -65,7 +65,7 @@ def next_file(database: Path, replicated: int | None) -> Waiting | None:
 async def next_upload(
     database: Path, replicated: int | None, location: ReplicaLocation, credentials: S3Credentials | None
 ) -> Upload | None:
-    """Return the upload after the last file that arrived. Ask the destination only for what goes in parts."""
+    """Return the upload after the last file that arrived. Ask the destination only about a file in parts."""
     waiting = await asyncio.to_thread(next_file, database, replicated)
     if waiting is None:
         return None
@@ -78,7 +78,7 @@ async def next_upload(
 
 
 def _newest_in_parts(database: Path) -> int | None:
-    """Return the transaction of the newest file that goes in parts; `None` where no file does."""
+    """Return the transaction of the newest file that goes in parts, or `None`."""
     found = []
     for path in LITESTREAM.transactions_of(database).glob("*.ltx"):
         with suppress(OSError):  # litestream has removed it
@@ -88,10 +88,10 @@ def _newest_in_parts(database: Path) -> int | None:
 
 
 async def newest_upload(database: Path, location: ReplicaLocation, credentials: S3Credentials | None) -> Upload | None:
-    """Return the upload that is on its way, where nothing tells which one it is.
+    """Return the current upload, when it is unknown which file it is.
 
-    That of the newest file which goes in parts, if the destination has some of them; else that of the newest file.
-    While a large file is uploaded, smaller ones are written.
+    This is the newest file that goes in parts, if the destination has some of them; else the newest file. While a large
+    file is uploaded, smaller ones are written.
     """
     large = await asyncio.to_thread(_newest_in_parts, database)
     if large is not None:
@@ -103,7 +103,7 @@ async def newest_upload(database: Path, location: ReplicaLocation, credentials: 
 
 
 class Arrivals:
-    """Whether the uploads of one stream get on, as its looks have seen them since it was taken over."""
+    """The progress of one stream's uploads, from repeated checks since it was attached."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -111,19 +111,19 @@ class Arrivals:
         self._since = self._looked = clock()
 
     def get_on(self, replicated: int | None, waiting: Waiting | None, moves: bool, quiet_for: float) -> bool:
-        """Return whether the upload that is under way is to be left alone.
+        """Tell whether the current upload makes progress, and must not be disturbed.
 
-        :param replicated: the last transaction at the destination; the engine forgets it where an upload has failed.
-        :param waiting: the next file; `None` where there is none.
-        :param moves: whether the engine's process moves data. Other streams may share it, so this alone tells of a file
-            that goes in parts only.
-        :param quiet_for: seconds since the last upload ended, or since there is one to wait for.
+        :param replicated: the last transaction at the destination; the engine forgets it when an upload fails.
+        :param waiting: the next file, or `None`.
+        :param moves: whether the engine's process moves data. Other streams may share the process, so this alone is
+            evidence only for a file that goes in parts.
+        :param quiet_for: seconds since the last upload ended, or since one is due.
         """
         now, before = self._clock(), self._looked
         self._looked = now
         if replicated != self._replicated:
             failed, began = replicated is None, self._replicated is None
-            # Another file has arrived since the look before. The engine notes its time with the last one of many.
+            # Another file has arrived since the last check. The engine notes a time only for the last one of many.
             self._since = now - quiet_for if failed or began else max(now - quiet_for, before)
             self._replicated = replicated
             if failed:

@@ -1,17 +1,17 @@
-"""The WAL at the moment when litestream takes a database over.
+"""The WAL during litestream's takeover of a database.
 
-litestream goes on from the WAL position that its last transaction file names. Where the WAL was restarted while it was
-away, and the old frame at that position still lies in the file, it takes the WAL to be complete from its start, and
-what was written in between is missing from the replica without any error.
+litestream continues from the WAL position that its last transaction file names. If the WAL was restarted while
+litestream did not run, and the old frame at that position is still in the file, litestream treats the WAL as complete
+from its start. The changes in between are then missing from the replica without any error.
 
-Where the WAL has only grown, nothing is missing, and litestream goes on without a copy. A read transaction keeps it so
-until litestream has one of its own, except where every frame is in the database already: then the next writer restarts
-the WAL all the same. So its salts are compared again after the takeover, and a mark beside the database says that they
-are still to be. In every other case the WAL is emptied first: an empty file holds no old frame, so the next upload is
-the whole database.
+If the WAL has only grown, nothing is missing, and litestream continues without a copy. A read transaction prevents a
+restart until litestream has one of its own, unless every frame is in the database already: then the next writer
+restarts the WAL anyway. So its salts are compared again after the takeover, and until then a mark beside the database
+records that this is due. In every other case the WAL is emptied first: an empty file holds no old frame, so the next
+upload is the whole database.
 
-A forced snapshot is no third way. It covers the gap until the transactions around it are compacted into one file; a
-restore lays that file over the snapshot, and rows of the gap go back to what they were.
+A forced snapshot is no alternative. It covers the gap only until the transactions around it are compacted into one
+file. A restore applies that file over the snapshot, and reverts rows of the gap to their old values.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from replicator.backends.sqlite.database import DatabaseError, DatabaseLocked, t
 from replicator.backends.sqlite.dialect import LITESTREAM
 
 _LTX_MAGIC = b"LTX1"
-_LTX_HEADER = 100  # bytes; offset, size and salts of the WAL stand at 48
-_WAL_HEADER = 32  # bytes; the salts stand at 16
+_LTX_HEADER = 100  # bytes; offset, size and salts of the WAL are at 48
+_WAL_HEADER = 32  # bytes; the salts are at 16
 
 
 _MARK = "replicator-unconfirmed"
@@ -46,9 +46,9 @@ class WalRestarted(DatabaseLocked):
 class Hold:
     """A read transaction. While it lasts, no frame of the WAL that is not in the database yet can be overwritten.
 
-    Its connection only reads: the end of the last connection that may write removes the WAL.
+    Its connection only reads: closing the last connection that may write removes the WAL.
 
-    :ivar salts: of the WAL with which the engine goes on; `None` where it begins with a copy.
+    :ivar salts: the salts of the WAL that the engine continues; `None` if it begins with a copy.
     """
 
     def __init__(self, connection: sqlite3.Connection | None) -> None:
@@ -57,23 +57,23 @@ class Hold:
 
     @property
     def held(self) -> bool:
-        """Whether there was a WAL to hold."""
+        """Tell whether there was a WAL to hold."""
         return self._connection is not None
 
     async def release(self) -> None:
-        """End it. Safe to call again."""
+        """End the transaction. Safe to call again."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await asyncio.to_thread(connection.close)
 
 
 async def hold(database: Path) -> Hold:
-    """Begin a read transaction; without a WAL there is nothing to hold. Raises DatabaseError's kinds."""
+    """Begin a read transaction; without a WAL, hold nothing. Raise DatabaseError."""
     return Hold(await asyncio.to_thread(_begin, database))
 
 
 async def hold_if_possible(database: Path) -> Hold:
-    """Begin one, or hold nothing where that cannot be: for a caller to whom it is an advantage, and no condition."""
+    """Begin a read transaction if possible, else hold nothing."""
     try:
         return await hold(database)
     except DatabaseError:
@@ -81,30 +81,30 @@ async def hold_if_possible(database: Path) -> Hold:
 
 
 async def grown(database: Path) -> bytes | None:
-    """Return the salts of a WAL that holds all that was written since the engine's last transaction file, else None.
+    """Return the salts of a WAL that holds all changes since the engine's last transaction file, else None.
 
-    None too where a takeover is unconfirmed: the last file may be of the WAL that should not have been gone on with.
+    Return None after an unconfirmed takeover too: the last file may come from a WAL that must not be continued.
     """
     return await asyncio.to_thread(_grown, database)
 
 
 async def mark(database: Path) -> None:
-    """Note that a takeover is to be confirmed."""
+    """Record that a takeover must be confirmed."""
     await asyncio.to_thread(_mark(database).touch)
 
 
 async def confirm(database: Path, salts: bytes | None) -> None:
-    """See that the WAL is still the one that the takeover began with, and take the mark away.
+    """Check that the WAL is still the one with which the takeover began, and remove the mark.
 
-    Raise WalRestarted where it is not.
+    Raise WalRestarted if it is not.
 
-    :param salts: those of before; `None` where litestream began with a copy.
+    :param salts: the salts at the start; `None` if litestream began with a copy.
     """
     await asyncio.to_thread(_confirm, database, salts)
 
 
 def side_files(database: Path) -> frozenset[tuple[str, int]]:
-    """Which files SQLite has beside a database now: their endings and inodes."""
+    """Return the suffixes and inodes of SQLite's files beside a database."""
     found = set()
     for ending in ("-wal", "-shm"):
         with suppress(OSError):
@@ -126,7 +126,7 @@ class TransactionFile:
 
 
 def newest_file(database: Path) -> TransactionFile | None:
-    """Return the engine's last transaction file; `None` before the first."""
+    """Return the engine's last transaction file, or `None` before the first."""
     newest = _newest_file(database)
     if newest is None:
         return None
@@ -137,7 +137,7 @@ def newest_file(database: Path) -> TransactionFile | None:
 
 
 def written(database: Path) -> tuple[int | None, int]:
-    """Return the engine's last transaction, and the bytes of the next one that it has written: these grow."""
+    """Return the engine's last transaction, and the growing number of bytes written of the next one."""
     size = 0
     for path in LITESTREAM.transactions_of(database).glob("*.tmp"):
         with suppress(FileNotFoundError):
@@ -196,7 +196,7 @@ def _confirm(database: Path, salts: bytes | None) -> None:
 
 
 def _start_of_wal(database: Path) -> tuple[bytes, int]:
-    """The salts, empty where there is no WAL, and the length of the file."""
+    """Return the salts (empty without a WAL) and the length of the file."""
     try:
         with database.with_name(f"{database.name}-wal").open("rb") as wal:
             return wal.read(_WAL_HEADER)[16:24], wal.seek(0, 2)
@@ -211,7 +211,7 @@ def _mark(database: Path) -> Path:
 def _newest_file(database: Path) -> Path | None:
     folder = LITESTREAM.transactions_of(database)
     try:
-        with os.scandir(folder) as entries:  # thousands of them, and every status looks
+        with os.scandir(folder) as entries:  # there are thousands, and every status reads them
             newest = max((entry.name for entry in entries if entry.name.endswith(".ltx")), default=None)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None

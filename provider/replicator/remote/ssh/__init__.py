@@ -1,1 +1,1 @@
-"""The way to an agent on another host: one ssh process that carries every connection to the agent's socket."""
+"""The transport to an agent on another host: one ssh process carries every connection to the agent's socket."""

@@ -1,7 +1,7 @@
-"""A part of the fallback: questions to a host, each one a POSIX shell command.
+"""A part of the fallback: queries to a host, each a POSIX shell command.
 
-They ask where an agent listens, and why a socket does not answer.
-The login's own shell reads the command first, whatever it is, so the scripts have no quotes, `!` or `\\` in them.
+They find the agent's socket, and the reason why a socket does not answer.
+The login's own shell, which may be any, parses the command first, so the scripts contain no quotes, `!` or `\\`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WHERE = (
     'if [ -S "$x" ]; then s="$x"; elif [ -S "$s" ]; then :; else s="$x"; fi; fi; fi; '
     'echo "replicator=$s"'
 )
-"""Prints what `address.default_socket` is there; where only the one in the home folder exists, that one."""
+"""A script that prints the host's `address.default_socket`, or the one in the home folder if only that exists."""
 
 WHY = (
     'p="$1"; d="$p"; until [ -z "$d" ] || [ -e "$d" ]; do d="${d%/*}"; done; '
@@ -41,16 +41,16 @@ WHY = (
     'elif [ -x "${d:-/}" ]; then w=missing; else w=denied; fi; '
     'echo "replicator=$w"'
 )
-"""Prints a `Why` for the socket `$1`. In `/proc/net/unix`, flag 0x10000 is on sockets that listen."""
+"""A script that prints a `Why` for the socket `$1`. In `/proc/net/unix`, listening sockets have the flag 0x10000."""
 
 
 async def where(address: SshAddress) -> str | None:
-    """The path where an agent of this login listens unless told otherwise; `None` where the host does not say."""
+    """Return the default socket of an agent of this login, or `None` if the host does not tell."""
     return await _ask(address, f"sh -c '{WHERE}'")
 
 
 async def why(address: SshAddress, socket: str) -> Why:
-    """What is the matter with a socket; `UNKNOWN` where the host does not say."""
+    """Return why a socket does not answer; `UNKNOWN` if the host does not tell."""
     answer = await _ask(address, f"sh -c '{WHY}' sh {socket}")
     return Why(answer) if answer in list(Why) else Why.UNKNOWN
 

@@ -1,4 +1,4 @@
-"""The ssh command line: the user's own configuration, and over it what a program without a terminal needs."""
+"""The ssh command line: the user's own configuration, with overrides for a program without a terminal."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from replicator.pdeathsig import die_with_parent
 from replicator.remote.address import SshAddress
 
 DIAL = ("replicator", "agent", "dial-stdio", "--multiplex")
-"""The command that is run on the host. The login's own shell reads it, whatever it is."""
+"""The command to run on the host. The login's own shell, which may be any, parses it."""
 
 CONFIG_VARIABLE = "REPLICATOR_SSH_CONFIG"
 """The environment variable that names a configuration file to use in place of `~/.ssh/config` and `/etc/ssh`."""
 
 _ALWAYS = (
-    "BatchMode=yes",  # nobody is there to answer; a host key that is not known is refused
+    "BatchMode=yes",  # no one can answer prompts; an unknown host key is refused
     "ConnectTimeout=10",
     "ServerAliveInterval=5",
     "ServerAliveCountMax=3",
-    "ControlMaster=no",  # a shared connection would outlive us, or end with somebody else
+    "ControlMaster=no",  # a shared connection would outlive this process, or end with another
     "ControlPath=none",
-    "LogLevel=INFO",  # the lines that `faults` reads
+    "LogLevel=INFO",  # the lines that the error texts come from
     "ForwardAgent=no",
     "ForwardX11=no",
     "RemoteCommand=none",
 )
 _FORWARDING = (
-    "ExitOnForwardFailure=no",  # other forwardings of the user's configuration may be open already
+    "ExitOnForwardFailure=no",  # other forwardings of the user's configuration may already be in use
     "StreamLocalBindMask=0177",
     "StreamLocalBindUnlink=yes",
 )
 
 
 def forward(address: SshAddress, local: Path, socket: str) -> list[str]:
-    """Forward `local` to the socket on the host until it is ended; raise `SshMissing`."""
+    """Return the command that forwards `local` to the socket on the host until it is ended; raise `SshMissing`."""
     options = [*_options((*_ALWAYS, *_FORWARDING)), "-N", "-T", "-L", f"{local}:{socket}"]
     return _ssh(address, options, ())
 
 
 def dial(address: SshAddress) -> list[str]:
-    """Run `replicator agent dial-stdio --multiplex` on the host, for the socket of the address; raise `SshMissing`."""
+    """Return the command that runs `replicator agent dial-stdio --multiplex` on the host; raise `SshMissing`."""
     return run(address, " ".join([*DIAL, *(["--socket", address.socket] if address.socket else [])]))
 
 
 def run(address: SshAddress, command: str) -> list[str]:
-    """Run a command line of the login's shell on the host; raise `SshMissing`."""
+    """Return the command that runs a shell command line on the host; raise `SshMissing`."""
     return _ssh(address, [*_options((*_ALWAYS, "ClearAllForwardings=yes")), "-T"], (command,))
 
 
 def login(address: SshAddress) -> str:
-    """What a person types to log in the same way."""
+    """Return the command with which a user logs in the same way."""
     return shlex.join(["ssh", *_way(address)])
 
 

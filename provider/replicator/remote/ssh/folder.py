@@ -1,6 +1,6 @@
 """A part of the fallback: a folder for the socket of one tunnel.
 
-Nobody else may enter it, and what a killed process left is removed.
+No other user may enter it, and the folders of killed processes are removed.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ class Folder:
     def __init__(self) -> None:
         above = Path(tempfile.gettempdir())
         if len(str(above)) + _LONGEST >= SOCKET_PATH_LIMIT:
-            above = Path("/tmp")  # noqa: S108 - mkdtemp makes a folder that is ours alone
+            above = Path("/tmp")  # noqa: S108 - mkdtemp creates a private folder
         _sweep(above)
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=above))
         self.socket = self.path / "socket"
         self._lock = os.open(self.path / "new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        (self.path / "new").rename(self.path / "lock")  # from here on the folder can be judged
+        (self.path / "new").rename(self.path / "lock")  # from now on others can check the lock
 
     def remove(self) -> None:
-        """Remove the folder and what is in it."""
+        """Remove the folder and its content."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
@@ -41,7 +41,7 @@ class Folder:
 def _sweep(above: Path) -> None:
     """Remove the folders of processes that were killed: their locks are free."""
     for left in above.glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # its lock is held or not there yet, or somebody else removes it now
+        with suppress(OSError):  # its lock is held or missing, or another process removes it now
             if left.stat(follow_symlinks=False).st_uid != os.geteuid():
                 continue
             lock = os.open(left / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)

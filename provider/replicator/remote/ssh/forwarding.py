@@ -14,21 +14,21 @@ from replicator.remote.ssh.stderr import may_pass, no_connection
 from replicator.remote.ssh.tunnel import Tunnel
 
 REMEMBER = 5.0
-"""Seconds that what the host said about the socket counts for everybody."""
+"""Seconds for which the host's answer about the socket is shared by all callers."""
 
 _END_WITHIN = 0.3
 """Seconds from the end of ssh's connections to the end of its process."""
 
 _OPEN_FAILED = "open failed:"
-"""Is in the line that ssh logs when the host did not connect a forwarded connection. Why, it never says."""
+"""A part of the line that ssh logs when the host did not connect a forwarded connection. It never tells why."""
 
 _INSTALL = "install replicator-provider there, so that `ssh host replicator` runs"
 
 
 class Forwarding:
-    """Requests through a tunnel. Whoever opens it closes it.
+    """A transport of requests through a tunnel. The caller that opens it closes it.
 
-    :param installed: whether the host has a program `replicator`, of the last release.
+    :param installed: whether the host has the program `replicator`, of the last release.
     """
 
     def __init__(self, address: SshAddress, socket: str, tunnel: Tunnel, start_hint: str, *, installed: bool) -> None:
@@ -44,14 +44,14 @@ class Forwarding:
 
     @classmethod
     async def open(cls, address: SshAddress, start_hint: str, *, installed: bool) -> Forwarding:
-        """Start ssh, and wait for its socket. Raise the `AgentUnreachable` or `InvalidConfig` that says why not."""
+        """Start ssh, and wait for its socket. Raise `AgentUnreachable` or `InvalidConfig` with the reason."""
         socket = address.socket or await _find_socket(address)
         tunnel = await Tunnel.open(address, socket)
         return cls(address, socket, tunnel, start_hint, installed=installed)
 
     @property
     def alive(self) -> bool:
-        """Whether ssh runs."""
+        """Tell whether ssh runs."""
         return self._tunnel.process.alive
 
     async def request(
@@ -59,7 +59,7 @@ class Forwarding:
     ) -> Response:
         """Send a request and read its answer.
 
-        :param answered: whether the agent has answered before, so that it may be starting again.
+        :param answered: whether the agent has answered before, so that it may be restarting.
         """
         process = self._tunnel.process
         before = process.mark()
@@ -75,12 +75,12 @@ class Forwarding:
             raise
 
     async def aclose(self) -> None:
-        """Close what is open, and end ssh."""
+        """Close open connections, and end ssh."""
         await self._exchange.aclose()
         await self._tunnel.aclose()
 
     async def _explain(self, *, answered: bool) -> AgentUnreachable:
-        """The error behind a connection that the host did not make. Raised where waiting cannot resolve it."""
+        """Return the error for a connection that the host did not make. Raise it if a retry cannot help."""
         reason = await self._ask()
         if reason is Why.LISTENS and not answered:
             return ForwardingRefused(

@@ -1,7 +1,7 @@
-"""What a client and `replicator agent dial-stdio --multiplex` send each other: connections in frames.
+"""The protocol between a client and `replicator agent dial-stdio --multiplex`: connections in frames.
 
-The host begins with a greeting, which names the agent's socket. All that follows is frames: a byte for the kind, four
-for the number of the connection, four for the length of the content, and the content.
+The host begins with a greeting, which names the agent's socket. Only frames follow: one byte for the kind, four for the
+number of the connection, four for the length of the content, and the content.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from enum import IntEnum, StrEnum
 from struct import Struct
 
 GREETING = b"replicator dial-stdio: "
-"""What the line begins with that comes before the frames. A login shell may have printed something before it."""
+"""The beginning of the greeting, the line before the frames. A login shell may have printed text before it."""
 
 LARGEST = 65_536
-"""Bytes of content in a frame, at most."""
+"""The limit of a frame's content, in bytes."""
 
 _HEAD = Struct(">BII")
 
 
 class Kind(IntEnum):
-    """What a frame does."""
+    """The kind of a frame."""
 
     OPEN = 1  # the client wants a connection
     DATA = 2
-    CLOSE = 3  # the connection ends; so does one that the other side closes at the same time
-    REFUSED = 4  # the host made no connection; the content is a `Why` and the system's words
+    CLOSE = 3  # the connection ends; both sides may send this at the same time
+    REFUSED = 4  # the host made no connection; the content is a `Why` and the system's error text
 
 
 _KINDS = frozenset(Kind)
 
 
 class Why(StrEnum):
-    """What a host knows about a socket."""
+    """The reason why a socket does not answer, as the host knows it."""
 
     MISSING = "missing"
     DENIED = "denied"
@@ -42,28 +42,28 @@ class Why(StrEnum):
 
 
 class FrameError(Exception):
-    """What came is no frame."""
+    """The received data is not a frame."""
 
 
 def frame(kind: Kind, connection: int, content: bytes = b"") -> bytes:
-    """One frame; `content` is within `LARGEST`."""
+    """Return one frame; `content` must not exceed `LARGEST`."""
     return _HEAD.pack(kind, connection, len(content)) + content
 
 
 def data(connection: int, content: bytes) -> bytes:
-    """Content of any length."""
+    """Return the frames for content of any length."""
     parts = (content[start : start + LARGEST] for start in range(0, len(content), LARGEST))
     return b"".join(frame(Kind.DATA, connection, part) for part in parts)
 
 
 class Frames:
-    """Finds frames in what arrives."""
+    """A parser of frames in received data."""
 
     def __init__(self) -> None:
         self._left = bytearray()
 
     def feed(self, received: bytes) -> Iterator[tuple[Kind, int, bytes]]:
-        """Take bytes, and give the frames that are whole: kind, connection, content. Raise `FrameError`."""
+        """Add received bytes, and yield complete frames: kind, connection, content. Raise `FrameError`."""
         self._left += received
         start = 0
         while len(self._left) - start >= _HEAD.size:

@@ -1,4 +1,4 @@
-"""One ssh process, and what it says on stderr."""
+"""One ssh process, and its stderr."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from replicator.remote.address import SshAddress
 from replicator.remote.ssh.stderr import explain
 
 OPEN_WITHIN = 20.0
-"""Seconds for connecting, logging in, and the first sign of what was asked for."""
+"""Seconds for connecting, logging in, and the first response."""
 
 SSH_FAILED = 255
-"""The exit code of ssh's own errors; any other is that of the command on the host."""
+"""The exit code of ssh's own errors; any other comes from the command on the host."""
 
 _END_WITHIN = 3.0
 _TAIL = 65_536
 
 
 class SshProcess:
-    """An ssh that runs until it is closed or dies. Whoever starts it closes it."""
+    """An ssh process that runs until it is closed or dies. The caller that starts it closes it."""
 
     def __init__(self, address: SshAddress, process: Process, log: IO[bytes]) -> None:
         self.process = process
@@ -48,33 +48,33 @@ class SshProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether ssh runs."""
+        """Tell whether ssh runs."""
         return self.process.returncode is None
 
     async def ended(self, within: float) -> bool:
-        """Whether ssh ends within some seconds."""
+        """Wait for ssh to end; return False if it has not after `within` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 await self.process.wait()
         return not self.alive
 
     def mark(self) -> int:
-        """How many bytes ssh has said on stderr."""
+        """Return how many bytes ssh has written to stderr."""
         return os.fstat(self._log.fileno()).st_size
 
     def said(self, since: int | None = None) -> str:
-        """What it said from a byte on, or at last."""
+        """Return the stderr text from a byte on, or its last part."""
         if self._log.closed:
             return self._last_words
         start = max(self.mark() - _TAIL, 0) if since is None else since
         return os.pread(self._log.fileno(), _TAIL, start).decode(errors="replace")
 
     def fault(self) -> AgentUnreachable:
-        """Why ssh ended, or does not do what it was asked for."""
+        """Return the error for an ssh that ended or failed."""
         return explain(self._address, self.said())
 
     def late(self) -> AgentUnreachable:
-        """Why ssh has given no sign in time."""
+        """Return the error for an ssh that did not respond in time."""
         if self.said():
             return self.fault()
         return HostUnreachable(

@@ -21,15 +21,15 @@ _END_WITHIN = 0.3
 """Seconds from the end of ssh's output to the end of its process."""
 
 _CHUNK = 65_536
-_GREETING_WITHIN = 65_536  # bytes that are searched; a login shell may print others before
+_GREETING_WITHIN = 65_536  # bytes that are searched; a login shell may print text before it
 _WHYS = frozenset(Why)
 _GREETING = re.compile(rb"^" + GREETING + rb"([^\n]*)\n", re.MULTILINE)
 
 
 class NoCommandError(Exception):
-    """The host does not run `replicator agent dial-stdio`: an older version, none on PATH, or another command forced.
+    """The host does not run `replicator agent dial-stdio`: an older version, none on PATH, or a forced command.
 
-    :ivar found: whether there is such a program.
+    :ivar found: whether the program exists.
     """
 
     def __init__(self, code: int) -> None:
@@ -46,7 +46,7 @@ class _RefusedError(OSError):
 
 
 class Session:
-    """Requests through one ssh process. Whoever opens it closes it."""
+    """A transport of requests through one ssh process. The caller that opens it closes it."""
 
     def __init__(self, address: SshAddress, process: ssh.SshProcess, start_hint: str) -> None:
         self._host = address.host
@@ -65,7 +65,7 @@ class Session:
     async def open(cls, address: SshAddress, start_hint: str) -> Session:
         """Start ssh, and wait until the host answers.
 
-        Raise the `AgentUnreachable` that says why it does not, and `NoCommandError` where it lacks the command.
+        Raise `AgentUnreachable` with the reason if it does not, and `NoCommandError` if it lacks the command.
         """
         process = await ssh.SshProcess.start(address, dial(address), stdin=PIPE, stdout=PIPE)
         session = cls(address, process, start_hint)
@@ -78,7 +78,7 @@ class Session:
 
     @property
     def alive(self) -> bool:
-        """Whether the host can still be asked."""
+        """Tell whether the session can still send requests."""
         return self._ssh.alive and self._reading is not None and not self._reading.done()
 
     async def request(
@@ -86,7 +86,7 @@ class Session:
     ) -> Response:
         """Send a request and read its answer.
 
-        :param answered: whether the agent has answered before, so that it may be starting again.
+        :param answered: whether the agent has answered before, so that it may be restarting.
         """
         try:
             return await self._exchange.request(verb, path, headers, content)
@@ -103,7 +103,7 @@ class Session:
             raise
 
     async def aclose(self) -> None:
-        """End ssh; with its stdin, the command on the host ends."""
+        """End ssh; the command on the host ends with its stdin."""
         if self._reading is not None:
             self._reading.cancel()
             with suppress(asyncio.CancelledError):
@@ -120,7 +120,7 @@ class Session:
                     received = (received + more)[-_GREETING_WITHIN:]
         except TimeoutError as error:
             raise self._ssh.late() from error
-        # With StrictHostKeyChecking no, ssh only warns: but it may be another host.
+        # With StrictHostKeyChecking=no, ssh only warns, but this may be another host.
         if is_another_key(self._ssh.said()):
             raise self._ssh.fault()
         self._socket = "".join(char if char.isprintable() else "?" for char in found[1].decode(errors="replace"))
@@ -133,7 +133,7 @@ class Session:
         raise NoCommandError(code)
 
     def _fault(self) -> AgentUnreachable:
-        """Why the host can no longer be asked."""
+        """Return the error for a session that has ended."""
         command = f"`{' '.join(DIAL)}` on {self._host}"
         if not self._readable:
             return SshFailed(
@@ -150,7 +150,7 @@ class Session:
         )
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Make a connection. That the host refuses it is what reading from it says."""
+        """Open a connection. If the host refuses it, reading raises the error."""
         if not self.alive:
             raise ConnectionResetError("ssh has ended")
         loop = asyncio.get_running_loop()
@@ -164,12 +164,12 @@ class Session:
         return reader, asyncio.StreamWriter(channel, protocol, reader, loop)
 
     def send(self, content: bytes) -> None:
-        """Send frames. The agent limits a request, so what waits here is limited."""
+        """Send frames. The agent limits the size of a request, so the queue here is limited too."""
         if self.alive:
             self._stdin.write(content)
 
     def forget(self, number: int) -> None:
-        """Let what still comes for a connection go nowhere."""
+        """Ignore further frames of a connection."""
         self._channels.pop(number, None)
 
     async def _read(self, received: bytes) -> None:
@@ -200,7 +200,7 @@ class _Channel(asyncio.Transport):
         self._closed = False
 
     def take(self, kind: Kind, content: bytes) -> None:
-        """What the host has sent."""
+        """Handle a frame from the host."""
         if kind is Kind.DATA:
             self._protocol.data_received(content)
         elif kind is Kind.REFUSED:
@@ -211,23 +211,23 @@ class _Channel(asyncio.Transport):
             self.lose(None)
 
     def lose(self, error: Exception | None) -> None:
-        """It is at its end."""
+        """End the connection, with the error if there is one."""
         self._session.forget(self._number)
         if not self._closed:
             self._closed = True
             self._protocol.connection_lost(error)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send to the agent."""
+        """Send data to the agent."""
         if not self._closed:
             self._session.send(frames.data(self._number, bytes(data)))
 
     def is_closing(self) -> bool:
-        """Whether nothing more can be sent."""
+        """Tell whether nothing more can be sent."""
         return self._closed
 
     def close(self) -> None:
-        """Close it, here and on the host."""
+        """Close the connection, here and on the host."""
         if not self._closed:
             self._session.send(frame(Kind.CLOSE, self._number))
             self.lose(None)

@@ -1,4 +1,4 @@
-"""What ssh says on stderr, as errors for people. Its exit code is 255 for all of them."""
+"""The translation of ssh's stderr to errors. Its exit code is 255 for all of them."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _LONGEST_QUOTE = 300
 
 
 def is_another_key(said: str) -> bool:
-    """Whether the host has shown another key than the one on record."""
+    """Tell whether the host presented another key than the known one."""
     return any(word in said for word in _CHANGED)
 
 
 def explain(address: SshAddress, said: str) -> AgentUnreachable:
-    """The error behind the text of an ssh that ended, or that does not do what it was asked for."""
+    """Return the error for the stderr text of an ssh that ended or failed."""
 
     def holds(words: tuple[str, ...]) -> bool:
         return any(word in said for word in words)
@@ -69,7 +69,7 @@ def explain(address: SshAddress, said: str) -> AgentUnreachable:
 
 
 def no_connection(host: str, socket: str, why: Why, start_hint: str) -> AgentUnreachable:
-    """The error behind a socket on the host that cannot be connected to, as far as the host knows why."""
+    """Return the error for a failed connection to a socket on the host, with the reason if the host knows it."""
     match why:
         case Why.MISSING:
             return AgentUnreachable(f"no agent runs on {host}: there is no socket {socket}", fix=start_hint)
@@ -90,12 +90,12 @@ def no_connection(host: str, socket: str, why: Why, start_hint: str) -> AgentUnr
 
 
 def may_pass(why: Why, *, answered: bool) -> bool:
-    """Whether waiting may help. The socket of an agent that starts again is away for a moment."""
+    """Tell whether a retry may help. The socket of a restarting agent is missing for a moment."""
     return why is not Why.DENIED and (answered or why is not Why.MISSING)
 
 
 def _quote(said: str, *words: str) -> str:
-    """The last line that holds one of the words; without words, the last lines."""
+    """Return the last line that contains one of the words; without words, the last lines."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     fitting = [line for line in lines if any(word in line for word in words)][-1:] or lines[-_LINES:]
     return "; ".join(fitting)[:_LONGEST_QUOTE] or "it said nothing"

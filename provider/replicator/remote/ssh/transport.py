@@ -1,4 +1,4 @@
-"""Requests to an agent on another host, through an ssh that is started on first use and again when it dies."""
+"""A transport to an agent on another host, through an ssh process that starts on first use and again after it died."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from replicator.remote.address import SshAddress
 from replicator.remote.ssh.session import NoCommandError, Session
 
 REMEMBER = 5.0
-"""Seconds that a failure counts for everybody: hundreds of streams do not make as many logins that fail."""
+"""Seconds for which a failure is shared by all callers, so that hundreds of streams do not cause as many logins."""
 
 
 class _Way(Protocol):
-    """An ssh that runs, and what it carries."""
+    """A running ssh process, and the requests that it carries."""
 
     @property
     def alive(self) -> bool: ...
@@ -29,12 +29,12 @@ class _Way(Protocol):
 
 
 class SshTransport:
-    """Requests to the socket of an address. Belongs to one event loop.
+    """A transport to the socket of an address. It belongs to one event loop.
 
-    A failure that waiting cannot resolve is raised as the `AgentUnreachable` that it is; one that may pass is the cause
-    of a `ConnectError` or `BrokenError`.
+    A permanent failure is raised as an `AgentUnreachable`; a temporary one is the cause of a `ConnectError` or
+    `BrokenError`.
 
-    :param start_hint: what a person does where no agent runs.
+    :param start_hint: the fix for the user if no agent runs.
     """
 
     def __init__(self, address: SshAddress, start_hint: str) -> None:
@@ -53,7 +53,7 @@ class SshTransport:
         return reply
 
     async def aclose(self) -> None:
-        """Close what is open, and end ssh."""
+        """Close open connections, and end ssh."""
         async with self._turn:
             await self._close()
 
@@ -76,7 +76,7 @@ class SshTransport:
         try:
             return await Session.open(self._address, self._start_hint)
         except NoCommandError as lacking:
-            # The fallback for a host of the last release. It goes with the next one.
+            # The fallback for a host of the last release; the next release removes it.
             from replicator.remote.ssh.forwarding import Forwarding
 
             return await Forwarding.open(self._address, self._start_hint, installed=lacking.found)

@@ -1,4 +1,4 @@
-"""A part of the fallback: one ssh process that forwards an agent's socket to one of ours."""
+"""A part of the fallback: one ssh process that forwards a local socket to an agent's socket."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _POLL = 0.02
 
 
 class Tunnel:
-    """A forwarded socket. Whoever opens it closes it."""
+    """A forwarded socket. The caller that opens it closes it."""
 
     def __init__(self, folder: Folder, process: ssh.SshProcess, undo: ExitStack) -> None:
         self.socket = folder.socket
@@ -23,9 +23,9 @@ class Tunnel:
 
     @classmethod
     async def open(cls, address: SshAddress, socket: str) -> Tunnel:
-        """Start ssh, and wait for its socket. Raise the `AgentUnreachable` that says why there is none.
+        """Start ssh, and wait for its socket. Raise `AgentUnreachable` with the reason if it does not appear.
 
-        That the host then connects to `socket` is another matter, which only a request finds out.
+        Whether the host can connect to `socket` shows only with a request.
         """
         with ExitStack() as undo:
             folder = Folder()
