@@ -129,7 +129,7 @@ async def test_garbage_of_one_process_fails_its_own_stream_alone(
     await driver.upsert_stream(declare("orders", shop, f"file://{tmp_path}/replicas/orders"))
     own = declare("users", users, f"file://{tmp_path}/replicas/users", checkpointInterval="2s")
     await driver.upsert_stream(own)
-    daemon = driver._manager.daemons.of("orders")
+    daemon = driver._reconciler.daemons.of("orders")
     assert daemon is not None
     path = daemon.control._socket
     path.rename(path.with_name("away"))
@@ -159,6 +159,6 @@ async def test_garbage_of_one_process_fails_its_own_stream_alone(
 
 @pytest.mark.engine
 def test_the_error_names_what_is_wrong(agent: Agent) -> None:
-    failure = agent.driver._manager.meaning(EngineGarbled("POST /sync", None, "its answer cannot be read"), "orders")
+    failure = agent.driver._reconciler.meaning(EngineGarbled("POST /sync", None, "its answer cannot be read"), "orders")
     assert isinstance(failure, EngineRefused)
     assert "is not litestream: its answer cannot be read" in failure.message

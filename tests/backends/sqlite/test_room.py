@@ -90,7 +90,7 @@ async def test_after_a_copy_has_filled_the_disk_the_next_one_has_to_fit_whole(
     await agent.driver.pause("orders")
     part = database.parent / ".shop.db-litestream" / "ltx" / "0" / "0000000000000002-0000000000000002.ltx.tmp"
     part.write_bytes(b"half")
-    await agent.driver._manager.daemons.filled(database)
+    await agent.driver._reconciler.daemons.filled(database)
     assert not part.exists()
     with contextlib.closing(sqlite3.connect(database)) as shop:
         add_rows(database, 3)

@@ -29,8 +29,10 @@ from replicator.backends.sqlite.places import (
     source_path,
 )
 from replicator.backends.sqlite.policy import Policies
+from replicator.backends.sqlite.reconciler import Reconciler
 from replicator.backends.sqlite.record import FileId, Phase, Store, StreamRecord, unreadable_record
 from replicator.backends.sqlite.status import Answer, ask, status_of
+from replicator.backends.sqlite.stream_lock import StreamLock, StreamLocks
 from replicator.backends.sqlite.stream_manager import StreamManager, engine_settings
 from replicator.backends.sqlite.targets import check_target, target_path
 from replicator.errors import Category, EngineUnavailable, RecordUnreadable, ReplicatorError
@@ -80,7 +82,7 @@ class SqliteDriver:
     ) -> None:
         self._folder = folder
         self._state = state or folder
-        self._manager = StreamManager(
+        self._reconciler = Reconciler(
             binary,
             folder,
             store,
@@ -91,7 +93,8 @@ class SqliteDriver:
             environ=environ,
             policies=policies,
         )
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._manager = StreamManager(self._reconciler)
+        self._locks = StreamLocks()
         self._upserts: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._looking: set[str] = set()
@@ -104,7 +107,7 @@ class SqliteDriver:
         # A locked database or an unreachable store blocks a thread for seconds; it must not delay other streams.
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="replicator")
         asyncio.get_running_loop().set_default_executor(pool)
-        work = [self._spawn(self._recover(record.name)) for record in self._manager.store.records()]
+        work = [self._spawn(self._recover(record.name)) for record in self._reconciler.store.records()]
         self._watching = asyncio.create_task(self._watch())
         if work:
             await asyncio.wait(work, timeout=START_WITHIN)
@@ -117,21 +120,21 @@ class SqliteDriver:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._manager.daemons.aclose()
+        await self._reconciler.daemons.aclose()
 
     async def _recover(self, name: str) -> None:
-        async with self._lock(name):
-            record = self._manager.store.get(name)
+        async with self._locks.hold(name) as lock:
+            record = self._reconciler.store.get(name)
             if record is None or record.phase is Phase.CREATING:
                 return  # its owner's next upsert finishes it
             if record.phase is Phase.DELETING:
-                await self._manager.remove(record)
+                await self._manager.remove(lock, record)
                 return
             if not record.paused or record.copy_due:
-                await self._manager.try_attach(record)
+                await self._reconciler.try_attach(lock, record)
             else:
                 with suppress(ReplicatorError):  # a resume reports the fault
-                    await self._manager.guards.claims.take(record.stream)
+                    await self._reconciler.guards.claims.take(record.stream)
         for replay in record.replays.values():
             if replay.finished_at is None:
                 self._spawn(self._run_replay(name, replay.key))
@@ -159,36 +162,36 @@ class SqliteDriver:
         return work.cancelled() and task is not None and not task.cancelling()
 
     async def _upsert(self, stream: Stream) -> None:
-        async with self._lock(stream.name):
-            record = self._manager.store.get(stream.name)
+        async with self._locks.hold(stream.name) as lock:
+            record = self._reconciler.store.get(stream.name)
             if record is not None and record.phase is Phase.DELETING:
                 settle_owner(record.stream, record.stream.model_copy(update={"owner": stream.owner}))
-                await self._manager.remove(record)
+                await self._manager.remove(lock, record)
                 record = None
             owner = settle_owner(record.stream if record else None, stream)
             stored = checked(stream.model_copy(update={"owner": owner, "backend": self.kind}))
-            async with self._manager.reservations.hold(stored):
+            async with self._reconciler.reservations.hold(stored):
                 if record is None or record.phase is Phase.CREATING:
-                    await self._manager.make(stored, record)
+                    await self._manager.create(lock, stored, record)
                 else:
-                    await self._manager.change(record, stored)
+                    await self._manager.change(lock, record, stored)
 
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
         adopted = checked(stream.model_copy(update={"owner": None, "backend": self.kind}))
         if dry_run:
-            return await adopt.look(self._manager, adopted, self._manager.store.get(stream.name))
+            return await adopt.look(self._reconciler, adopted, self._reconciler.store.get(stream.name))
         return await self._whole(self._adopt(adopted))
 
     async def _adopt(self, stream: Stream) -> Adoption:
-        async with self._lock(stream.name):
-            record = self._manager.store.get(stream.name)
+        async with self._locks.hold(stream.name) as lock:
+            record = self._reconciler.store.get(stream.name)
             if record is not None and record.phase is Phase.DELETING:
-                await self._manager.remove(record)
+                await self._manager.remove(lock, record)
                 record = None
-            found = await adopt.look(self._manager, stream, record)
+            found = await adopt.look(self._reconciler, stream, record)
             if not found.known:
-                async with self._manager.reservations.hold(stream):
-                    await adopt.take_over(self._manager, stream, record, ours=self._folder)
+                async with self._reconciler.reservations.hold(stream):
+                    await adopt.take_over(self._reconciler, self._manager, lock, stream, record, ours=self._folder)
             return found
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
@@ -196,18 +199,18 @@ class SqliteDriver:
 
     async def _delete(self, name: str, owner: Owner | None) -> bool:
         await self._end_creation(name, owner)
-        async with self._lock(name):
-            record = self._manager.store.get(name)
+        async with self._locks.hold(name) as lock:
+            record = self._reconciler.store.get(name)
             if record is None:
                 return True
             if not may_remove(record.stream, owner):
                 return False
-            await self._manager.remove(record)
+            await self._manager.remove(lock, record)
             return True
 
     async def _end_creation(self, name: str, owner: Owner | None) -> None:
         """Cancel a creation before a delete: its first copy can take hours. Remove its remains as after a crash."""
-        record, work = self._manager.store.get(name), self._upserts.get(name)
+        record, work = self._reconciler.store.get(name), self._upserts.get(name)
         if record is None or work is None or not may_remove(record.stream, owner):
             return
         if record.phase is Phase.CREATING or record.copy_due:
@@ -215,15 +218,15 @@ class SqliteDriver:
             await asyncio.wait([work])
 
     async def list_streams(self) -> list[Stream]:
-        return [record.stream for record in self._manager.store.records()]
+        return [record.stream for record in self._reconciler.store.records()]
 
     async def get_status(self, name: str) -> StreamStatus:
-        if (why := self._manager.store.unreadable.get(name)) is not None:
+        if (why := self._reconciler.store.unreadable.get(name)) is not None:
             return Description.unreadable(name, unreadable_record(name, why)).status
         return (await self._statuses([self._manager.record(name)]))[0]
 
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
-        records = [record for record in self._manager.store.records() if names is None or record.name in names]
+        records = [record for record in self._reconciler.store.records() if names is None or record.name in names]
         statuses = await self._statuses(records)
         readable = [
             Description(stream=record.stream, status=status, engine_objects=self._objects(record))
@@ -231,7 +234,7 @@ class SqliteDriver:
         ]
         unreadable = [
             Description.unreadable(name, unreadable_record(name, why))
-            for name, why in self._manager.store.unreadable.items()
+            for name, why in self._reconciler.store.unreadable.items()
             if names is None or name in names
         ]
         return readable + unreadable
@@ -248,16 +251,16 @@ class SqliteDriver:
     async def resume(self, name: str) -> None:
         await self._whole(self._locked(name, self._manager.resume))
 
-    async def _locked(self, name: str, work: Callable[[StreamRecord], Awaitable[None]]) -> None:
-        async with self._lock(name):
-            await work(self._manager.record(name))
+    async def _locked(self, name: str, work: Callable[[StreamLock, StreamRecord], Awaitable[None]]) -> None:
+        async with self._locks.hold(name) as lock:
+            await work(lock, self._manager.record(name))
 
     async def preflight(self, stream: Stream) -> list[Finding]:
         stream = stream.model_copy(update={"backend": self.kind})
         if errors := refused(stream):
             return [Finding.of(error, Severity.ERROR) for error in errors]
         try:
-            record = self._manager.store.get(stream.name)
+            record = self._reconciler.store.get(stream.name)
         except RecordUnreadable as error:
             return [Finding.of(error, Severity.ERROR)]
 
@@ -265,26 +268,26 @@ class SqliteDriver:
             settle_owner(record.stream if record else None, stream)
 
         async def neighbours() -> None:
-            mine = [other.name for other in self._manager.store.records() if is_replaced(other.stream, stream)]
-            await self._manager.reservations.check(stream, replaces=mine)
+            mine = [other.name for other in self._reconciler.store.records() if is_replaced(other.stream, stream)]
+            await self._reconciler.reservations.check(stream, replaces=mine)
 
         file: FileId | None = None
 
         async def source() -> None:
             nonlocal file
-            file = await self._manager.inspect(stream)
-            await self._manager.guards.refuse_others(stream)
+            file = await self._reconciler.inspect(stream)
+            await self._reconciler.guards.refuse_others(stream)
 
         async def destination() -> None:
-            await self._manager.identities.of(stream)
-            await self._manager.guards.claims.check(stream)
+            await self._reconciler.identities.of(stream)
+            await self._reconciler.guards.claims.check(stream)
             if record is None or not await same_place(record.stream, stream):
-                await self._manager.tombstones.returning(stream)
+                await self._reconciler.tombstones.returning(stream)
 
         found = await preflight.findings(owner, neighbours, source, destination)
-        found += await asyncio.to_thread(self._manager.gate.findings)
+        found += await asyncio.to_thread(self._reconciler.gate.findings)
         if not any(item.severity is Severity.ERROR for item in found):
-            found += self._manager.guards.claims.findings(stream)
+            found += self._reconciler.guards.claims.findings(stream)
             if (
                 record is None
                 or record.stream.source.uri != stream.source.uri
@@ -329,12 +332,12 @@ class SqliteDriver:
     async def _begin_replay(
         self, name: str, plan: ReplayPlan, key: str, method: ReplayMethod, path: str | None
     ) -> ReplayProgress:
-        async with self._lock(name):
+        async with self._locks.hold(name):
             record = self._manager.record(name)
             if (known := replays.known(record, plan.start, key, method, path)) is not None:
                 return known
             record = replays.begun(record, plan, key)
-            await self._manager.store.put(record)
+            await self._reconciler.store.put(record)
         self._spawn(self._run_replay(name, key))
         return record.replays[key]
 
@@ -346,16 +349,16 @@ class SqliteDriver:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            for record in self._manager.store.records():
-                if record.name not in self._looking and not self._lock(record.name).locked():
+            for record in self._reconciler.store.records():
+                if record.name not in self._looking and not self._locks.is_held(record.name):
                     self._looking.add(record.name)
                     self._spawn(self._look_at(record.name))
 
     async def _look_at(self, name: str) -> None:
         """Check one stream. A slow check delays only its own stream."""
         try:
-            async with self._lock(name):
-                await self._manager.look_at(name)
+            async with self._locks.hold(name) as lock:
+                await self._reconciler.look_at(lock, name)
         finally:
             self._looking.discard(name)
 
@@ -363,17 +366,17 @@ class SqliteDriver:
 
     async def _statuses(self, records: Sequence[StreamRecord]) -> list[StreamStatus]:
         # Work that runs now may have ended when the answers arrive; the records describe the present state.
-        moving_now = {record.name for record in records if self._manager.daemons.moving(record.name)}
+        moving_now = {record.name for record in records if self._reconciler.daemons.moving(record.name)}
         made_now = set(self._upserts)
-        daemons = {id(daemon): daemon for record in records if (daemon := self._manager.daemons.of(record.name))}
+        daemons = {id(daemon): daemon for record in records if (daemon := self._reconciler.daemons.of(record.name))}
         listings = await asyncio.gather(*(daemon.listing() for daemon in daemons.values()))
         listed = dict(zip(daemons, listings, strict=True))
         gate = asyncio.Semaphore(_ASK_AT_ONCE)
 
         async def one(record: StreamRecord) -> StreamStatus:
-            daemon, path = self._manager.daemons.of(record.name), source_path(record.stream)
-            health = self._manager.health_of(record.name)
-            moving = record.name in moving_now or self._manager.daemons.moving(record.name)
+            daemon, path = self._reconciler.daemons.of(record.name), source_path(record.stream)
+            health = self._reconciler.health_of(record.name)
+            moving = record.name in moving_now or self._reconciler.daemons.moving(record.name)
             answer: Answer | None = None
             now = datetime.now(UTC)
             job = daemon.jobs.get(record.name) if daemon is not None else None
@@ -382,11 +385,11 @@ class SqliteDriver:
                     answer = await ask(daemon, job, listed.get(id(daemon), {}).get(path), now)
             if record.name in made_now or record.name in self._upserts:
                 moving = moving or record.phase is Phase.CREATING or record.copy_due
-            away = self._manager.guards.store_away_since(record)
+            away = self._reconciler.guards.store_away_since(record)
             status = await status_of(record, health, path, answer, now, moving=moving, store_away_since=away)
             if status.last_error is None:
                 return status
-            return status.model_copy(update={"last_error": self._manager.redact(status.last_error)})
+            return status.model_copy(update={"last_error": self._reconciler.redact(status.last_error)})
 
         return list(await asyncio.gather(*map(one, records)))
 
@@ -400,28 +403,28 @@ class SqliteDriver:
     # --- replays -------------------------------------------------------------------------------------------------
 
     async def _replay_sources(self, record: StreamRecord) -> replays.Sources:
-        job = await self._manager.job(record)
+        job = await self._reconciler.job(record)
         return replays.Sources(
-            command=self._manager.daemons.command_line(job.credentials),
+            command=self._reconciler.daemons.command_line(job.credentials),
             base=parse_location(record.stream),
-            check_target=partial(check_target, gate=self._manager.gate, state=self._state),
-            gate=self._manager.gate,
+            check_target=partial(check_target, gate=self._reconciler.gate, state=self._state),
+            gate=self._reconciler.gate,
         )
 
     async def _flush(self, record: StreamRecord) -> None:
         """Upload what is committed, so that a plan can reach it. The plan itself reports an unreachable store."""
-        daemon = self._manager.daemons.of(record.name)
+        daemon = self._reconciler.daemons.of(record.name)
         if (
             daemon is not None
             and record.stream.checkpoint_interval is None
-            and not self._manager.daemons.moving(record.name)
+            and not self._reconciler.daemons.moving(record.name)
         ):
             with suppress(EngineError):
                 await daemon.uploaded(daemon.jobs[record.name], timeout=FLUSH_WITHIN)
 
     async def _run_replay(self, name: str, key: str) -> None:
-        async with self._lock(f"replay/{name}/{key}"):
-            record = self._manager.store.get(name)
+        async with self._locks.hold(f"replay/{name}/{key}"):
+            record = self._reconciler.store.get(name)
             replay = record.replays.get(key) if record else None
             if record is None or replay is None or replay.finished_at is not None:
                 return
@@ -433,7 +436,7 @@ class SqliteDriver:
                 else:
                     await self._reseed(name, key)
             except (ReplicatorError, EngineError, db.DatabaseError, OSError) as error:
-                text = self._manager.redact(self._manager.meaning(error, name).message)
+                text = self._reconciler.redact(self._reconciler.meaning(error, name).message)
                 await self._finish_replay(name, key, {"state": "failed", "error": text})
             await replays.tidy(replay)
 
@@ -449,18 +452,18 @@ class SqliteDriver:
 
     async def _try_reseed(self, name: str, key: str) -> bool:
         """Tell whether the snapshot is complete; False if the engine, the store or the database was unavailable."""
-        async with self._lock(name):
+        async with self._locks.hold(name) as lock:
             record = self._manager.record(name)
             if not replays.reseed_begun(record, key):
                 record = replays.next_generation(record, key)
-                await self._manager.store.put(record)
-            await self._manager.daemons.detach(name)
+                await self._reconciler.store.put(record)
+            await self._reconciler.daemons.detach(name)
             try:
                 if record.stream.mode is Mode.SNAPSHOT:
-                    await self._manager.store.put(await self._manager.copy_once(record))
+                    await self._reconciler.store.put(await self._reconciler.copy_once(lock, record))
                 else:
                     replays.refuse_paused(record)
-                    await self._manager.store.put(await self._manager.attach(record, wait=True))
+                    await self._reconciler.store.put(await self._reconciler.attach(lock, record, wait=True))
             except ReplicatorError as error:
                 if error.category is not Category.UNAVAILABLE:
                     raise
@@ -468,10 +471,10 @@ class SqliteDriver:
         return True
 
     async def _finish_replay(self, name: str, key: str, changes: dict[str, Any]) -> None:
-        async with self._lock(name):
-            record = self._manager.store.get(name)
+        async with self._locks.hold(name):
+            record = self._reconciler.store.get(name)
             if record is not None and key in record.replays:
-                await self._manager.store.put(replays.finished(record, key, changes))
+                await self._reconciler.store.put(replays.finished(record, key, changes))
 
     async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
         """Run work to its end, even if the caller is cancelled: an attach must not stop half-way."""
@@ -488,6 +491,3 @@ class SqliteDriver:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, ReplicatorError):
             _log.error("a task of the driver failed", exc_info=error)
-
-    def _lock(self, name: str) -> asyncio.Lock:
-        return self._locks.setdefault(name, asyncio.Lock())

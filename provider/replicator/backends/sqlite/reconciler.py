@@ -24,6 +24,7 @@ from replicator.backends.sqlite.record import FileId, Phase, Store, StreamRecord
 from replicator.backends.sqlite.replica import ReplicaError, S3Location
 from replicator.backends.sqlite.reserved import SqliteReservations
 from replicator.backends.sqlite.status import age_of, stale_after
+from replicator.backends.sqlite.stream_lock import StreamLock
 from replicator.backends.sqlite.tombstones import Tombstones
 from replicator.capabilities import LITESTREAM as CAPABILITIES
 from replicator.errors import (
@@ -47,7 +48,7 @@ _REACHED_IN_VAIN = 20.0  # seconds; litestream's own pauses between attempts gro
 
 
 class Reconciler:
-    """A reconciler that attaches streams, and attaches them again. Callers hold the stream's lock."""
+    """A reconciler that attaches streams, and attaches them again."""
 
     def __init__(
         self,
@@ -73,11 +74,12 @@ class Reconciler:
         self.guards = Guards(store, self.identities.of, ours=folder)
         self._health: dict[str, Health] = {}
 
-    async def attach(self, record: StreamRecord, *, wait: bool = False) -> StreamRecord:
+    async def attach(self, lock: StreamLock, record: StreamRecord, *, wait: bool = False) -> StreamRecord:
         """Begin to replicate; with `wait`, wait for the first upload, or the reason why there is none.
 
         Records of release 0.1 may share a destination, and a changed link may lead to another stream's: one attaches.
         """
+        lock.require(record.name)
         async with self._attached.hold(record.stream):
             return await self._attach(await self._admitted(record), wait=wait)
 
@@ -132,8 +134,9 @@ class Reconciler:
         except ReplicaError as error:
             raise litestream_errors.of_replica(error, record.name) from error
 
-    async def copy_once(self, record: StreamRecord) -> StreamRecord:
+    async def copy_once(self, lock: StreamLock, record: StreamRecord) -> StreamRecord:
         """Upload the one copy of mode snapshot, and return the record."""
+        lock.require(record.name)
         async with self._attached.hold(record.stream):
             return await self._copy_once(await self._admitted(record))
 
@@ -150,7 +153,7 @@ class Reconciler:
         reached = position_at(record.generation, job.database, last) if last else None
         return record.model_copy(update={"paused": True, "copy_due": False, "reset_due": False, "reached": reached})
 
-    async def try_attach(self, record: StreamRecord) -> None:
+    async def try_attach(self, lock: StreamLock, record: StreamRecord) -> None:
         """Attach after a start or a failure. Keep a new failure in the stream's health, and retry later."""
         health = self.health_of(record.name)
         try:
@@ -158,7 +161,7 @@ class Reconciler:
             if record.file is not None and file != record.file:
                 health.failed(_with_fix(self.swapped(record)), by_person=True)
                 return
-            attached = await (self.copy_once(record) if record.copy_due else self.attach(record))
+            attached = await (self.copy_once(lock, record) if record.copy_due else self.attach(lock, record))
             if attached != record:
                 await self.store.put(attached)
         except ReplicatorError as error:
@@ -175,7 +178,7 @@ class Reconciler:
 
     # --- watching ------------------------------------------------------------------------------------------------
 
-    async def look_at(self, name: str) -> None:
+    async def look_at(self, lock: StreamLock, name: str) -> None:
         """Check one stream's file and uploads, and attach it again where that is due."""
         record, health = self.store.get(name), self.health_of(name)
         if record is None or record.phase is not Phase.ACTIVE or (record.paused and not record.copy_due):
@@ -199,9 +202,9 @@ class Reconciler:
             except ReplicatorError as error:
                 await self._stop(record, error)
                 return
-            await self._look_at_uploads(record, daemon, health)
+            await self._look_at_uploads(lock, record, daemon, health)
         elif not health.by_person and time.monotonic() >= health.retry_at:
-            await self.try_attach(record)
+            await self.try_attach(lock, record)
 
     async def _guard(self, record: StreamRecord, daemon: DaemonProcess) -> None:
         """Raise where the stream must stop."""
@@ -222,7 +225,9 @@ class Reconciler:
         self.health_of(record.name).failed(_with_fix(error), by_person=by_person)
         await self.daemons.detach(record.name, timeout=1.0)
 
-    async def _look_at_uploads(self, record: StreamRecord, daemon: DaemonProcess, health: Health) -> None:
+    async def _look_at_uploads(
+        self, lock: StreamLock, record: StreamRecord, daemon: DaemonProcess, health: Health
+    ) -> None:
         """Ask why nothing was uploaded for too long. The request makes the engine retry earlier than by itself."""
         path = source_path(record.stream)
         listed = (await daemon.listing(_LISTING_AGE)).get(path)
@@ -234,9 +239,9 @@ class Reconciler:
         if fresh or new or await daemon.gets_on(daemon.jobs[record.name], quiet_for=quiet_for):
             health.flows()
         elif time.monotonic() >= health.retry_at:
-            await self._ask_why(record, health)
+            await self._ask_why(lock, record, health)
 
-    async def _ask_why(self, record: StreamRecord, health: Health) -> None:
+    async def _ask_why(self, lock: StreamLock, record: StreamRecord, health: Health) -> None:
         """Find out why the engine does not upload, which it does not report. Attach again if the store answers.
 
         Do not attach at once: the engine retries by itself, and a new attach may upload the whole database.
@@ -252,7 +257,7 @@ class Reconciler:
                 released = await self.daemons.detach(record.name, timeout=_PROBE_WITHIN)
                 if released.error:
                     health.failed(self.meaning(released.error, record.name).message)
-                await self.try_attach(record)
+                await self.try_attach(lock, record)
 
     # --- small parts ---------------------------------------------------------------------------------------------
 

@@ -18,31 +18,39 @@ from replicator.backends.sqlite.reconciler import Reconciler
 from replicator.backends.sqlite.record import FileId, Phase, StreamRecord, Tombstone
 from replicator.backends.sqlite.replica import ReplicaError
 from replicator.backends.sqlite.reserved import replicated_already
+from replicator.backends.sqlite.stream_lock import StreamLock
 from replicator.errors import DestinationInUse, EngineRefused, ReplicatorError, StreamNotFound
 from replicator.model import DesiredState, Mode, Stream
 
 _log = logging.getLogger(__name__)
 
 
-class StreamManager(Reconciler):
-    """A manager that creates, changes and removes streams.
+class StreamManager:
+    """Creates, changes and removes streams. Callers also hold the stream's reservation to create or change it.
 
-    Callers hold the stream's lock, and its reservation to create or change it. Each record is written before the effect
-    that it describes; after a crash it tells what to finish.
+    Each record is written before the effect that it describes; after a crash it says what to finish.
     """
+
+    def __init__(self, reconciler: Reconciler) -> None:
+        self._reconciler = reconciler
+        self._store = reconciler.store
+        self._daemons = reconciler.daemons
+        self._guards = reconciler.guards
+        self._tombstones = reconciler.tombstones
+        self._identities = reconciler.identities
 
     # --- creation ---------------------------------------------------------------------------------------------------
 
-    async def make(self, stream: Stream, unfinished: StreamRecord | None) -> None:
+    async def create(self, lock: StreamLock, stream: Stream, unfinished: StreamRecord | None) -> None:
         if unfinished is not None:
-            await self.daemons.detach(stream.name)
+            await self._daemons.detach(stream.name)
             elsewhere = not await same_place(unfinished.stream, stream)
             if elsewhere or source_path(unfinished.stream) != source_path(stream):
                 await self._abandon(unfinished)
                 unfinished = None
-        await self.identities.of(stream)
+        await self._identities.of(stream)
         file = await self._inspect_alone(stream)
-        await self.guards.refuse_others(stream)
+        await self._guards.refuse_others(stream)
         left = None if unfinished else await self._left_at(stream)
         claimed = await self._claim(stream, checked=left is not None or unfinished is not None)
         record = StreamRecord(
@@ -54,34 +62,34 @@ class StreamManager(Reconciler):
             copy_due=stream.mode is Mode.SNAPSHOT,
             reset_due=True,
         )
-        await self.store.put(record)
+        await self._store.put(record)
         try:
             if record.copy_due:
-                record = await self.copy_once(record)
+                record = await self._reconciler.copy_once(lock, record)
             elif not record.paused:
-                record = await self.attach(record, wait=True)
+                record = await self._reconciler.attach(lock, record, wait=True)
         except ReplicatorError:
             await self._abandon(record, claimed=claimed)
             raise
-        await self.store.put(record.model_copy(update={"phase": Phase.ACTIVE}))
-        await self.tombstones.delete_tombstone(stream, left)
+        await self._store.put(record.model_copy(update={"phase": Phase.ACTIVE}))
+        await self._tombstones.delete_tombstone(stream, left)
 
     async def _left_at(self, stream: Stream) -> Tombstone | None:
         """Return the tombstone that the stream continues at its destination; raise where it may not write there."""
-        await self.guards.claims.check(stream)
-        return await self.tombstones.returning(stream)
+        await self._guards.claims.check(stream)
+        return await self._tombstones.returning(stream)
 
     async def _claim(self, stream: Stream, *, checked: bool) -> bool:
         """Claim the destination; tell whether the claim is new.
 
         :param checked: the content is known to be this agent's; else another agent may have written since a check.
         """
-        claimed = await self.guards.claims.take(stream)
+        claimed = await self._guards.claims.take(stream)
         if claimed and not checked:
             try:
-                await self.tombstones.returning(stream)
+                await self._tombstones.returning(stream)
             except ReplicatorError:
-                await self.guards.claims.release(stream)
+                await self._guards.claims.release(stream)
                 raise
         return claimed
 
@@ -92,18 +100,18 @@ class StreamManager(Reconciler):
 
         :param claimed: this attempt created the claim on the destination.
         """
-        await self.daemons.detach(record.name, timeout=1.0)
-        await self.tombstones.save_tombstone(record)
+        await self._daemons.detach(record.name, timeout=1.0)
+        await self._tombstones.save_tombstone(record)
         if claimed:
             with suppress(ReplicatorError):  # a remaining claim is still this agent's
-                await self.guards.claims.release(record.stream)
+                await self._guards.claims.release(record.stream)
         await self._remove_side_folder(record.stream)
-        await self.store.remove(record.name)
-        self.forget(record.name)
+        await self._store.remove(record.name)
+        self._reconciler.forget(record.name)
 
     # --- change -----------------------------------------------------------------------------------------------------
 
-    async def change(self, record: StreamRecord, stream: Stream) -> None:
+    async def change(self, lock: StreamLock, record: StreamRecord, stream: Stream) -> None:
         record = await self._change_removal(record, stream)
         old = record.stream
         new_source = source_path(old) != source_path(stream)
@@ -114,9 +122,9 @@ class StreamManager(Reconciler):
         changed = record.model_copy(update={"stream": stream, "file": file})
         if not moved and engine_settings(old) == engine_settings(stream):
             if changed != record:
-                await self.store.put(changed)
-            await self._settle(changed)
-            await self.tombstones.delete_tombstone(stream)  # a crash may have left one when the stream returned
+                await self._store.put(changed)
+            await self._settle(lock, changed)
+            await self._tombstones.delete_tombstone(stream)  # a crash may have left one when the stream returned
             return
         left = None
         if new_place:
@@ -136,104 +144,104 @@ class StreamManager(Reconciler):
         changed = changed.model_copy(
             update={"paused": copies or stream.desired_state is DesiredState.PAUSED, "copy_due": copies}
         )
-        await self.reach(changed)  # an unresolved secret or a denied list fails before anything is stopped
+        await self._reconciler.reach(changed)  # an unresolved secret or a denied list fails before anything is stopped
         if new_place:
             await self._claim(stream, checked=left is not None)
-            await self.tombstones.save_tombstone(record, (await self.daemons.detach(record.name)).txid)
-        await self.store.put(changed)
-        async with self.daemons.kept(source_path(old)):
-            await self.daemons.detach(record.name)
+            await self._tombstones.save_tombstone(record, (await self._daemons.detach(record.name)).txid)
+        await self._store.put(changed)
+        async with self._daemons.kept(source_path(old)):
+            await self._daemons.detach(record.name)
             if new_source:
                 await self._remove_side_folder(old)
             try:
-                await self._start(changed)
+                await self._start(lock, changed)
             except ReplicatorError:
                 if not moved:  # the old settings worked
-                    await self.store.put(record)
+                    await self._store.put(record)
                     if not record.paused:
-                        await self.try_attach(record)
+                        await self._reconciler.try_attach(lock, record)
                 raise
-        await self.tombstones.delete_tombstone(stream, left)
+        await self._tombstones.delete_tombstone(stream, left)
 
     async def _change_removal(self, record: StreamRecord, stream: Stream) -> StreamRecord:
         """Record the deletion settings first: they must apply even if the rest of the update fails."""
         wanted = {"purge_destination": stream.purge_destination, "drain_before_delete": stream.drain_before_delete}
         changed = record.model_copy(update={"stream": record.stream.model_copy(update=wanted)})
         if changed != record:
-            await self.store.put(changed)
+            await self._store.put(changed)
         return changed
 
-    async def _start(self, record: StreamRecord) -> None:
+    async def _start(self, lock: StreamLock, record: StreamRecord) -> None:
         if record.copy_due:
-            await self.store.put(await self.copy_once(record))
+            await self._store.put(await self._reconciler.copy_once(lock, record))
         elif not record.paused:
-            await self.store.put(await self.attach(record, wait=True))
+            await self._store.put(await self._reconciler.attach(lock, record, wait=True))
 
-    async def _settle(self, record: StreamRecord) -> None:
+    async def _settle(self, lock: StreamLock, record: StreamRecord) -> None:
         """Apply a declaration that changes nothing, except perhaps whether the stream runs."""
         if record.copy_due:
-            await self.store.put(await self.copy_once(record))
+            await self._store.put(await self._reconciler.copy_once(lock, record))
         elif record.stream.mode is Mode.SNAPSHOT:
             return
         elif record.stream.desired_state is DesiredState.PAUSED:
-            await self.pause(record)
-        elif record.paused or self.daemons.of(record.name) is None or self.health_of(record.name).error:
-            await self.resume(record)
+            await self.pause(lock, record)
+        elif record.paused or self._daemons.of(record.name) is None or self._reconciler.health_of(record.name).error:
+            await self.resume(lock, record)
 
-    async def pause(self, record: StreamRecord) -> None:
+    async def pause(self, lock: StreamLock, record: StreamRecord) -> None:
         self._refuse_unfinished(record)
-        if record.paused and self.daemons.of(record.name) is None:
+        if record.paused and self._daemons.of(record.name) is None:
             return
         paused = record.model_copy(update={"paused": True})
-        await self.store.put(paused)
-        released = await self.daemons.detach(record.name)
-        self.health_of(record.name).well()
+        await self._store.put(paused)
+        released = await self._daemons.detach(record.name)
+        self._reconciler.health_of(record.name).well()
         if released.txid is not None:
             reached = position_at(record.generation, source_path(record.stream), released.txid)
-            await self.store.put(paused.model_copy(update={"reached": reached}))
+            await self._store.put(paused.model_copy(update={"reached": reached}))
 
-    async def resume(self, record: StreamRecord) -> None:
+    async def resume(self, lock: StreamLock, record: StreamRecord) -> None:
         self._refuse_unfinished(record)
         if record.stream.mode is Mode.SNAPSHOT:
-            await self.store.put(await self.copy_once(record))
+            await self._store.put(await self._reconciler.copy_once(lock, record))
             return
-        if not record.paused and self.daemons.of(record.name) and not self.health_of(record.name).error:
+        if not record.paused and self._daemons.of(record.name) and not self._reconciler.health_of(record.name).error:
             return
-        file = await self.inspect(record.stream)
+        file = await self._reconciler.inspect(record.stream)
         if record.file is not None and file != record.file:
-            raise self.swapped(record)
+            raise self._reconciler.swapped(record)
         running = record.model_copy(update={"paused": False})
-        async with self.daemons.kept(source_path(record.stream)):
-            await self.daemons.detach(record.name)
-            await self.store.put(running)
+        async with self._daemons.kept(source_path(record.stream)):
+            await self._daemons.detach(record.name)
+            await self._store.put(running)
             try:
-                await self.store.put(await self.attach(running, wait=True))
+                await self._store.put(await self._reconciler.attach(lock, running, wait=True))
             except ReplicatorError:
-                await self.store.put(record)
+                await self._store.put(record)
                 raise
 
     # --- removal ----------------------------------------------------------------------------------------------------
 
-    async def remove(self, record: StreamRecord) -> None:
+    async def remove(self, lock: StreamLock, record: StreamRecord) -> None:
         """Remove a stream. Leave it unchanged if its last changes cannot be uploaded or its replica not be purged."""
         stream = record.stream
         if stream.purge_destination:
             await self._claim_to_purge(stream)
-        last = await drain(self, record)
-        await self.store.put(record.model_copy(update={"phase": Phase.DELETING}))
+        last = await drain(self._reconciler, lock, record)
+        await self._store.put(record.model_copy(update={"phase": Phase.DELETING}))
         if stream.purge_destination:
             await self._purge(stream)
-            await self.guards.claims.release(stream)
-            await self.tombstones.delete_tombstone(stream)
+            await self._guards.claims.release(stream)
+            await self._tombstones.delete_tombstone(stream)
         else:
-            await self.tombstones.save_tombstone(record, last)
+            await self._tombstones.save_tombstone(record, last)
         await self._remove_side_folder(stream)
-        await self.store.remove(record.name)
-        self.forget(record.name)
+        await self._store.remove(record.name)
+        self._reconciler.forget(record.name)
 
     async def _claim_to_purge(self, stream: Stream) -> None:
         try:
-            await self.guards.claims.take(stream)
+            await self._guards.claims.take(stream)
         except DestinationInUse as error:
             raise DestinationInUse(
                 f"the purge would remove what another writer has there: {error.message}",
@@ -245,7 +253,7 @@ class StreamManager(Reconciler):
     async def _purge(self, stream: Stream) -> None:
         place = parse_location(stream)
         try:
-            purged = await place.purge_prefix(await self.identities.of(stream))
+            purged = await place.purge_prefix(await self._identities.of(stream))
         except ReplicaError as error:
             raise litestream_errors.of_replica(error, stream.name) from error
         if purged.kept:
@@ -256,7 +264,7 @@ class StreamManager(Reconciler):
 
     async def _remove_side_folder(self, stream: Stream) -> None:
         try:
-            await self.guards.refuse_others(stream)
+            await self._guards.refuse_others(stream)
         except DestinationInUse as error:
             _log.warning("stream %s: %s stays: %s", stream.name, side_folder(stream), error.message)
         else:
@@ -265,15 +273,15 @@ class StreamManager(Reconciler):
     # --- refusals --------------------------------------------------------------------------------------------------
 
     def record(self, name: str) -> StreamRecord:
-        record = self.store.get(name)
+        record = self._store.get(name)
         if record is None:
             raise StreamNotFound("the agent has no such stream", stream=name, fix="see what is there: replicator list")
         return record
 
     async def _inspect_alone(self, stream: Stream) -> FileId:
         """Return the file's identity; refuse a file that another stream has under any path."""
-        file = await self.inspect(stream)
-        for other in self.store.records():
+        file = await self._reconciler.inspect(stream)
+        for other in self._store.records():
             if other.name != stream.name and other.file == file:
                 raise replicated_already(stream.name, other.name)
         return file
