@@ -67,7 +67,7 @@ class AuthRef:
     text: str
 
     def entry(self, name: str) -> str:
-        """The name that the store has for a canonical field: `PG_MAIN_SECRET_ACCESS_KEY` for `secretAccessKey`."""
+        """Return the name that the store has for a canonical field: `PG_MAIN_SECRET_ACCESS_KEY` for `secretAccessKey`."""
         return self.key if self.key is not None else _SCHEMES[self.scheme].entry(self, name)
 
 
@@ -129,7 +129,7 @@ def parse(text: str) -> AuthRef:
 
 
 def _names_a_secret(ref: AuthRef, field: str) -> bool:
-    """Whether a field that is sent in clear is read from the entry of a secret, as far as names tell."""
+    """Tell whether a field that is sent in clear is read from the entry of a secret, as far as names tell."""
     entry = ref.entry(field)
     bare = re.sub(r"[^a-z0-9]", "", entry.lower())
     return bare.endswith(_SECRET_WORDS) or entry in {ref.entry(name) for name in _SECRETS}
@@ -170,7 +170,7 @@ def _renames(params: str, word: str) -> Iterator[tuple[str, str]]:
 def resolve(
     ref: AuthRef, fields: Sequence[str], *, required: Sequence[str], environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """The secret's values by canonical field. It may read a file: callers on an event loop run it in a thread.
+    """Return the secret's values by canonical field. It may read a file: callers on an event loop run it in a thread.
 
     A reference to one value gives the password-like field, the last of `required`. One final newline is cut off.
 
@@ -221,7 +221,7 @@ def refuse_one_value(ref: AuthRef, required: Sequence[str]) -> None:
 
 
 def _usable(value: str | None) -> str | None:
-    """The value without its final newline, or None where no engine could take it."""
+    """Return the value without its final newline, or None where no engine could take it."""
     if value is None or any("\ud800" <= char <= "\udfff" for char in value):
         return None
     return value.removesuffix("\n").removesuffix("\r") if value.endswith("\n") else value
@@ -265,7 +265,7 @@ def _read_dir(ref: AuthRef, names: Sequence[str], environ: Mapping[str, str]) ->
 
 
 def _content(path: Path) -> tuple[bytes, str]:
-    """What a file holds, and why it cannot be read, which is empty where it can."""
+    """Return what a file holds, and why it cannot be read, which is empty where it can."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for its writer
             return b"", "it is not a regular file"
@@ -304,7 +304,7 @@ _SHORT_ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 
 
 def _properties(text: str) -> Iterator[tuple[str, str]]:
-    """What java.util.Properties reads, since Kafka's FileConfigProvider resolves the same file with it."""
+    """Yield what java.util.Properties reads, since Kafka's FileConfigProvider resolves the same file with it."""
     for line in _LINE.finditer(text):
         if line["entry"] and (pair := _PAIR.fullmatch(_CONTINUED.sub(lambda match: match[1] or "", line["entry"]))):
             yield _unescape(pair[1]), _unescape(pair[2])
@@ -380,7 +380,7 @@ class Redactor:
         return text in self._forms
 
     def __call__(self, text: str) -> str:
-        """The text without any form of any value; forms that overlap are replaced as one."""
+        """Return the text without any form of any value; forms that overlap are replaced as one."""
         parts: list[str] = []
         end = 0
         for start, stop in sorted(self._spans(text)):
@@ -398,7 +398,7 @@ class Redactor:
 
 
 def _forms(value: str) -> set[str]:
-    """Every way in which programs write the value into text; quoted text may be quoted once more."""
+    """Return every way in which programs write the value into text; quoted text may be quoted once more."""
     once = {value, *_quoted(value), *_url_quoted(value), value.replace("'", "''")}
     return once | {twice for form in once for twice in _quoted(form)} | set(_base64(value))
 
@@ -429,7 +429,7 @@ _GO = {char: f"\\{short}" for char, short in zip('\a\b\f\n\r\t\v"\\', 'abfnrtv"\
 
 
 def _go_quoted(char: str) -> str:
-    """A character as strconv.Quote writes it (%q)."""
+    """Return a character as strconv.Quote writes it (%q)."""
     if char in _GO or char.isprintable():
         return _GO.get(char, char)
     code = ord(char)
@@ -437,7 +437,7 @@ def _go_quoted(char: str) -> str:
 
 
 def _base64(value: str) -> Iterator[str]:
-    """What the base64 of every text around the value holds, for each of three alignments, and where the text ends."""
+    """Yield what the base64 of every text around the value holds, for each of three alignments, and where the text ends."""
     raw = value.encode("utf-8", "surrogatepass")
     for before, shared in enumerate((0, 2, 3)):  # characters that hold bits of the bytes before the value
         whole = base64.b64encode(bytes(before) + raw).decode()

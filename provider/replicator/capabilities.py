@@ -139,7 +139,7 @@ class Capabilities:
 
     @property
     def pairs(self) -> frozenset[tuple[EndpointKind, EndpointKind]]:
-        """The pairs of kinds that the backend serves."""
+        """Return the pairs of kinds that the backend serves."""
         return frozenset().union(*(route.pairs for route in self.routes))
 
     def find(self, source: str, destination: str) -> Route | None:

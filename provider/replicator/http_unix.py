@@ -38,7 +38,7 @@ class Transport(Protocol):
     """A way to send a request and to get its answer."""
 
     async def request(self, verb: str, path: str, headers: Mapping[str, str], content: bytes) -> Response:
-        """The answer, whatever its status; raise `ConnectError` or `BrokenError` where there is none."""
+        """Return the answer, whatever its status; raise `ConnectError` or `BrokenError` where there is none."""
 
     async def aclose(self) -> None:
         """Close what is open."""
@@ -131,14 +131,14 @@ class _Connection:
                 raise ConnectionResetError("it was closed")
 
     def reusable(self) -> bool:
-        """Whether both sides are ready for another request."""
+        """Tell whether both sides are ready for another request."""
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
             return not self._http.trailing_data[0]  # it would be taken for the answer to the next request
         return False
 
     def ended(self) -> bool:
-        """Whether the other side has closed it meanwhile."""
+        """Tell whether the other side has closed it meanwhile."""
         return self._reader.at_eof() or self._reader.exception() is not None or self._writer.is_closing()
 
     def close(self) -> None:

@@ -95,7 +95,7 @@ def read_pid(handle: int) -> int | None:
 
 
 def has_open(pid: int, file: os.stat_result) -> bool:
-    """Whether a process has a file open, as far as this system shows it."""
+    """Tell whether a process has a file open, as far as this system shows it."""
     if not Path("/proc/self/fd").exists():
         return True
     with suppress(OSError):

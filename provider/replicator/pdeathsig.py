@@ -23,7 +23,7 @@ _SIGKILL = 9  # `signal` is slow to import
 
 
 def die_with_parent(argv: Sequence[str]) -> list[str]:
-    """The command line that runs `argv` on a leash held by this process. `argv[0]` is an absolute path."""
+    """Return the command line that runs `argv` on a leash held by this process. `argv[0]` is an absolute path."""
     if sys.platform != "linux":
         return list(argv)
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *argv]

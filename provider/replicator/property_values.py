@@ -57,7 +57,7 @@ class PropertyError(ValueError):
         self.path = path
 
     def under(self, key: str | int) -> PropertyError:
-        """The same fault, seen from the map or list that holds the value at `key`."""
+        """Return the same fault, seen from the map or list that holds the value at `key`."""
         return PropertyError(self.reason, (key, *self.path))
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class PropertyError(ValueError):
 
 
 def path_text(path: Path) -> str:
-    """A path as Pulumi writes it: `tables[0].filter`, `labels["a.b"]`."""
+    """Return a path as Pulumi writes it: `tables[0].filter`, `labels["a.b"]`."""
     text = ""
     for key in path:
         if isinstance(key, int):
@@ -80,7 +80,7 @@ def path_text(path: Path) -> str:
 
 
 def strip(value: Any) -> Any:
-    """A copy without any Secret wrapper: what is to be compared or used."""
+    """Return a copy without any Secret wrapper: what is to be compared or used."""
     while isinstance(value, Secret):
         value = value.value
     if isinstance(value, dict):
@@ -91,7 +91,7 @@ def strip(value: Any) -> Any:
 
 
 def contains_unknown(value: Any) -> bool:
-    """Whether any part of the value is not known yet."""
+    """Tell whether any part of the value is not known yet."""
     if isinstance(value, Secret):
         return contains_unknown(value.value)
     if isinstance(value, dict):
@@ -102,7 +102,7 @@ def contains_unknown(value: Any) -> bool:
 
 
 def drop_unknown(value: Any) -> tuple[Any, tuple[Path, ...]]:
-    """The value without its unknown parts, and their paths in the order met.
+    """Return the value without its unknown parts, and their paths in the order met.
 
     An unknown value leaves the map that holds it. A list with an unknown element is unknown as a whole, since its
     positions cannot be told; an unknown value inside a map in a list only leaves that map. The result is UNKNOWN, with
@@ -148,7 +148,7 @@ def _secret_paths(value: Any, path: Path) -> Iterable[Path]:
 
 
 def wrap_secrets(value: Any, paths: Iterable[Path]) -> Any:
-    """A copy in which what stands at each path is a Secret. Paths that lead nowhere, or into a secret, do nothing."""
+    """Return a copy in which what stands at each path is a Secret. Paths that lead nowhere, or into a secret, do nothing."""
     below: dict[str | int, list[Path]] = {}
     for path in paths:
         if not path:

@@ -43,11 +43,11 @@ class Finding(Model):
 
     @classmethod
     def of(cls, error: ReplicatorError, severity: Severity) -> Finding:
-        """The finding that a change would meet this error."""
+        """Return the finding that a change would meet this error."""
         return cls(severity=severity, code=error.code, message=error.message, property=error.property, fix=error.fix)
 
     def error(self, stream: str) -> ReplicatorError:
-        """The error that the change would meet."""
+        """Return the error that the change would meet."""
         found = BY_CODE.get(self.code, InvalidStream)
         return found(self.message, stream=stream, property=self.property, fix=self.fix)
 
@@ -153,7 +153,7 @@ class Description(Model):
 
     @property
     def name(self) -> str:
-        """The stream's name."""
+        """Return the stream's name."""
         return self.status.name
 
     @classmethod
@@ -164,7 +164,7 @@ class Description(Model):
 
     @property
     def stream(self) -> Stream:
-        """The declaration; raise `RecordUnreadable` where the record cannot be read."""
+        """Return the declaration; raise `RecordUnreadable` where the record cannot be read."""
         if self.declaration is None:
             raise self.findings[0].error(self.name)
         return self.declaration
@@ -209,10 +209,10 @@ class Replicator(Protocol):
         """
 
     async def list_streams(self) -> list[Stream]:
-        """Every stream that the engine's side has a record of."""
+        """Return every stream that the engine's side has a record of."""
 
     async def get_status(self, name: str) -> StreamStatus:
-        """The status of one stream, measured now."""
+        """Return the status of one stream, measured now."""
 
     async def pause(self, name: str) -> None:
         """Stop moving data and keep the checkpoint. Idempotent."""
@@ -232,7 +232,7 @@ class Replicator(Protocol):
         """Start a replay, or return the record of the one that has this key. Never runs twice for one key."""
 
     async def get_replay(self, name: str, key: str) -> ReplayProgress:
-        """The record of a replay; raise `ReplayNotFound` where there is none."""
+        """Return the record of a replay; raise `ReplayNotFound` where there is none."""
 
     async def plan_replay(
         self,
@@ -242,7 +242,7 @@ class Replicator(Protocol):
         method: ReplayMethod = ReplayMethod.AUTO,
         target: str | None = None,
     ) -> ReplayPlan:
-        """What `replay` would do. Changes nothing; raises what `replay` would raise."""
+        """Return what `replay` would do. Changes nothing; raises what `replay` would raise."""
 
     async def preflight(self, stream: Stream) -> list[Finding]:
         """Look at the live source and destination. Changes nothing."""
@@ -251,7 +251,7 @@ class Replicator(Protocol):
         """Declaration, status and objects of the named streams (all, if left out) in one listing, less missing ones."""
 
     async def overview(self) -> list[Description]:
-        """Every stream by the engine's own listing alone: what takes a question about each stream is `None`.
+        """Return every stream by the engine's own listing alone: what takes a question about each stream is `None`.
 
         The state is that of the engine's objects. A stream that runs may be catching up, or have lost records.
         """

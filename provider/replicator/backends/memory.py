@@ -250,7 +250,7 @@ class MemoryReplicator:
             raise StreamNotFound("the memory backend has no such stream", stream=name) from None
 
     def _now(self) -> int:
-        """The number of the newest event at the source."""
+        """Return the number of the newest event at the source."""
         return int((self._clock() - self._origin) * self._rate)
 
     def _earliest(self) -> int:
@@ -312,7 +312,7 @@ class MemoryReplicator:
 
 
 def _moves(old: Stream, new: Stream) -> bool:
-    """Whether the data now comes from or goes to another place, so that a new copy is needed."""
+    """Tell whether the data now comes from or goes to another place, so that a new copy is needed."""
     return (old.source.uri, old.destination.uri) != (new.source.uri, new.destination.uri)
 
 

@@ -126,7 +126,7 @@ class _Work:
 
     @property
     def new(self) -> list[Stream]:
-        """The streams that the agent does not have yet."""
+        """Return the streams that the agent does not have yet."""
         return [stream for stream in self.found.streams if not self.plan[stream.name].known]
 
     def read(self, auth_ref: str | None, region: str | None, without: list[str]) -> None:
@@ -192,7 +192,7 @@ class _Work:
         return found
 
     def running(self) -> list[str]:
-        """Every sign of a litestream that still replicates one of the databases."""
+        """Return every sign of a litestream that still replicates one of the databases."""
         from replicator.backends.sqlite.lock_owners import daemons, holders
         from replicator.backends.sqlite.places import source_path
         from replicator.cli.clients import listens
@@ -263,7 +263,7 @@ class _Work:
             say(f"litestream still runs: {sign}")
 
     def plain(self, running: list[str]) -> dict[str, Any]:
-        """The plan as plain JSON values."""
+        """Return the plan as plain JSON values."""
         streams = [
             {"stream": stream.model_dump(mode="json"), **self.plan[stream.name].model_dump(mode="json")}
             for stream in self.found.streams

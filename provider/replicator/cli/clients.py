@@ -18,7 +18,7 @@ R = TypeVar("R", bound="Replicator")
 
 
 def opened(backend: str, address: str | None) -> Replicator:
-    """What manages streams of a backend, at the address that `block_of` finds."""
+    """Return what manages streams of a backend, at the address that `block_of` finds."""
     from replicator.lifecycle.connections import open_replicator
 
     block = block_of(backend, address)
@@ -31,7 +31,7 @@ def connected(backend: str, address: str | None) -> aclosing[Replicator]:
 
 
 def block_of(backend: str, given: str | None) -> BackendConfig:
-    """How a backend is reached. Its address is the one given, else that of the provider's environment variable.
+    """Return how a backend is reached. Its address is the one given, else that of the provider's environment variable.
 
     Without either it is this host's own agent. Raise `InvalidConfig` where it is none, and where the variable is wrong
     or has none that stands for all regions.
@@ -62,12 +62,12 @@ def block_of(backend: str, given: str | None) -> BackendConfig:
 
 
 def address_of(backend: str, given: str | None) -> str:
-    """The address of `block_of`."""
+    """Return the address of `block_of`."""
     return block_of(backend, given).address or ""
 
 
 def agent_client(address: str | None) -> RemoteReplicator:
-    """A client of the agent at `address`, or of this host's own, for what only an agent can be asked."""
+    """Return a client of the agent at `address`, or of this host's own, for what only an agent can be asked."""
     from replicator.lifecycle.connections import start_hint
     from replicator.remote.client import RemoteReplicator
 
@@ -77,7 +77,7 @@ def agent_client(address: str | None) -> RemoteReplicator:
 
 @contextmanager
 def session(client: R) -> Iterator[tuple[asyncio.Runner, R]]:
-    """What runs calls one after another, with other things between them, and the client that stays connected."""
+    """Yield what runs calls one after another, with other things between them, and the client that stays connected."""
     import asyncio
 
     with asyncio.Runner() as runner:
@@ -88,14 +88,14 @@ def session(client: R) -> Iterator[tuple[asyncio.Runner, R]]:
 
 
 async def find_agent(client: RemoteReplicator) -> Info | None:
-    """Who answers; `None`, at once, where nothing listens. Who listens and does not answer raises what calls raise."""
+    """Return who answers; `None`, at once, where nothing listens. Who listens and does not answer raises what calls raise."""
     from replicator.remote.address import parse_unix
 
     return await client.info() if listens(str(parse_unix(client.address))) else None
 
 
 def listens(path: str) -> bool:
-    """Whether somebody listens, or may: what we are not allowed to know counts as yes."""
+    """Tell whether somebody listens, or may: what we are not allowed to know counts as yes."""
     import socket
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

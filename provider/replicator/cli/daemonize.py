@@ -117,13 +117,13 @@ def _spawn(settings: AgentSettings, folder: StateFolder) -> subprocess.Popen[byt
 
 
 def _end_of(log: Path, before: int) -> str:
-    """The last lines that were written after the first `before` bytes, with where they stand."""
+    """Return the last lines that were written after the first `before` bytes, with where they stand."""
     lines = log.read_bytes()[before:].decode(errors="replace").splitlines()[-_LINES:]
     return "\n    ".join([f"the end of its log, {log}:", *(lines or ["(nothing)"])])
 
 
 def _peer(address: str) -> int | None:
-    """The process that listens at an address, as the kernel of this host numbers it; `None` where it does not tell."""
+    """Return the process that listens at an address, as the kernel of this host numbers it; `None` where it does not tell."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
         return None

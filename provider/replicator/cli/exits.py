@@ -11,7 +11,7 @@ class Exit(IntEnum):
     meaning: str
 
     def __new__(cls, code: int, meaning: str) -> Exit:
-        """A code and its meaning."""
+        """Return a code and its meaning."""
         member = int.__new__(cls, code)
         member._value_ = code
         member.meaning = meaning
@@ -26,5 +26,5 @@ class Exit(IntEnum):
 
 
 def help_text() -> str:
-    """The exit codes for `--help`."""
+    """Return the exit codes for `--help`."""
     return "\n".join(["\b", "Exit codes:", *(f"  {code:<3d}  {code.meaning}" for code in Exit)])

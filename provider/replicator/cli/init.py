@@ -93,7 +93,7 @@ def _records(folder: StateFolder) -> Sequence[StreamRecord]:
 
 
 def _can_be_granted(record: StreamRecord) -> bool:
-    """Whether this release reads the stream's destination; a line that it does not read would spoil the file."""
+    """Tell whether this release reads the stream's destination; a line that it does not read would spoil the file."""
     from replicator import authref
     from replicator.backends.sqlite.places import parse_location
     from replicator.errors import ReplicatorError
@@ -109,7 +109,7 @@ def _can_be_granted(record: StreamRecord) -> bool:
 
 
 def _group_of_agent(folder: StateFolder) -> int | None:
-    """The group that has to read the file, where the agent runs as another user; `None` where it is ours."""
+    """Return the group that has to read the file, where the agent runs as another user; `None` where it is ours."""
     try:
         info = folder.path.stat()
     except FileNotFoundError:

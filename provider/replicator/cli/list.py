@@ -33,7 +33,7 @@ def list_streams(
 
 
 async def listed(backend: str, address: str | None) -> ListedStreams:
-    """The streams of one engine, by id."""
+    """Return the streams of one engine, by id."""
     from replicator.cli.clients import block_of
     from replicator.lifecycle.config import ProviderConfig
     from replicator.lifecycle.connections import Connections

@@ -47,14 +47,14 @@ def counted(count: int, noun: str) -> str:
 
 
 def rough(time: timedelta) -> str:
-    """A time span in its largest whole unit: `3 min`. A span before now, as of a clock that differs, is `0 s`."""
+    """Return a time span in its largest whole unit: `3 min`. A span before now, as of a clock that differs, is `0 s`."""
     seconds = max(int(time.total_seconds()), 0)
     name, size = next((unit for unit in _UNITS if seconds >= unit[1]), _UNITS[-1])
     return f"{seconds // size} {name}"
 
 
 def sentence(text: str) -> str:
-    """A clause as a sentence."""
+    """Return a clause as a sentence."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 

@@ -97,7 +97,7 @@ def replay(
 
 
 def _on_its_host(target: str | None, backend: str, address: str | None) -> str | None:
-    """The target, absolute: a path on this host may be relative, but who knows where another host would begin."""
+    """Return the target, absolute: a path on this host may be relative, but who knows where another host would begin."""
     from replicator.backends import REGISTRY
     from replicator.remote.address import UnixAddress, parse_address
 

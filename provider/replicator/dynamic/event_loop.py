@@ -43,7 +43,7 @@ def submit(call: Coroutine[Any, Any, T]) -> Future[T]:
 
 
 def connections(setting: Callable[[str], Any]) -> Connections:
-    """The connections of a stack's configuration, to be used by calls that are submitted; raise `InvalidConfig`.
+    """Return the connections of a stack's configuration, to be used by calls that are submitted; raise `InvalidConfig`.
 
     :param setting: gives the value of `replicator:<key>`, else `None`.
     """

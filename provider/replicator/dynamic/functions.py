@@ -24,7 +24,7 @@ A = TypeVar("A", bound=Model)
 
 
 def get_stream_status(stream: pulumi.Input[str]) -> pulumi.Output[StreamReport]:
-    """What the engine tells about a stream now. The resource's outputs are as old as the last update or refresh.
+    """Return what the engine tells about a stream now. The resource's outputs are as old as the last update or refresh.
 
     :param stream: the stream's id, `<backend>/<region or "default">/<name>`.
     """
@@ -70,7 +70,7 @@ def _call(
     call: Callable[[Connections, A], Coroutine[Any, Any, Model]],
     result: type,
 ) -> Any:
-    """The call as an output, known when its arguments are. What it raises ends the program with one sentence."""
+    """Return the call as an output, known when its arguments are. What it raises ends the program with one sentence."""
 
     async def run(known: Mapping[str, Any]) -> Any:
         try:

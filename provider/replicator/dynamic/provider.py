@@ -88,7 +88,7 @@ class StreamProvider(ResourceProvider):
         return CheckResult({**filled, **_hidden(news)}, [CheckFailure("", reason) for reason in reasons])
 
     def diff(self, _id: str, _olds: Values, _news: Values) -> DiffResult:
-        """What differs between the state and the declaration, and what that means for the data."""
+        """Return what differs between the state and the declaration, and what that means for the data."""
         return _run(self._diff(_id, _olds, _news))
 
     async def _diff(self, id: str, olds: Values, news: Values) -> DiffResult:
@@ -116,7 +116,7 @@ class StreamProvider(ResourceProvider):
         return UpdateResult(_outputs(made, _news))
 
     def read(self, id_: str, props: Values) -> ReadResult:
-        """The stream as it is now. Inputs are told only where somebody else changed one."""
+        """Return the stream as it is now. Inputs are told only where somebody else changed one."""
         return _run(self._read(id_, props))
 
     async def _read(self, id: str, props: Values) -> ReadResult:
@@ -133,7 +133,7 @@ class StreamProvider(ResourceProvider):
 
 
 def _run(call: Coroutine[Any, Any, T]) -> T:
-    """The result of a call. An error has no more of a traceback than the host adds, for the host shows it."""
+    """Return the result of a call. An error has no more of a traceback than the host adds, for the host shows it."""
     try:
         return event_loop.submit(call).result()
     except ReplicatorError as error:
@@ -153,7 +153,7 @@ def _visible(props: Mapping[str, Any]) -> Values:
 
 
 def _declared(outputs: Mapping[str, Any]) -> Values:
-    """The inputs that these outputs came from."""
+    """Return the inputs that these outputs came from."""
     return {key: _value(outputs[key]) for key in outputs.get(WRITTEN, PROPERTIES.values()) if key in outputs}
 
 
@@ -170,7 +170,7 @@ def _limits(props: Mapping[str, Any], operation: str) -> Limits:
 
 
 def _value(value: Any) -> Any:
-    """A value as the life cycle has it: it has a mark of its own for the unknown, and 5.0 of the wire is 5."""
+    """Return a value as the life cycle has it: it has a mark of its own for the unknown, and 5.0 of the wire is 5."""
     if isinstance(value, dict):
         return {key: _value(item) for key, item in value.items()}
     if isinstance(value, list):

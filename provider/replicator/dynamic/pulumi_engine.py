@@ -22,7 +22,7 @@ _SEVERITIES = {Level.DEBUG: engine_pb2.DEBUG, Level.INFO: engine_pb2.INFO, Level
 
 
 def engine_address(arguments: Sequence[str]) -> str | None:
-    """The engine's address among the arguments of this process; `None` where another one is meant."""
+    """Return the engine's address among the arguments of this process; `None` where another one is meant."""
     match arguments:
         case [address] if re.fullmatch(r"[\w.\[\]:-]+:\d+", address):
             return address

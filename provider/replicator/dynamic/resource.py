@@ -105,13 +105,13 @@ class Stream(Resource, module="replicator", name="Stream"):
 
     @classmethod
     async def _own_urn(cls, name: str, parent: pulumi.Resource | None) -> str:
-        """The URN that Pulumi will give the resource. It depends on nothing: a parent waits for its children."""
+        """Return the URN that Pulumi will give the resource. It depends on nothing: a parent waits for its children."""
         urn = pulumi.create_urn(name, f"pulumi-python:{cls._resource_type_name}", parent)
         return str(await urn.future())
 
 
 def _named(opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
-    """The options, in which properties have their names in the state, and what the plugin marks as secret is so."""
+    """Return the options, in which properties have their names in the state, and what the plugin marks as secret is so."""
     named = copy(opts)
     named.additional_secret_outputs = [*(opts.additional_secret_outputs or ()), _OUTPUTS["owner_token"]]
     for option in ("ignore_changes", "replace_on_changes"):
@@ -121,7 +121,7 @@ def _named(opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
 
 
 def _wire(value: Any, key: str) -> Any:
-    """A property as the state has it: models as plain values, the names in an endpoint in camelCase."""
+    """Return a property as the state has it: models as plain values, the names in an endpoint in camelCase."""
     if isinstance(value, pulumi.Output):
         return value.apply(lambda known: _wire(known, key))
     if isinstance(value, Model):

@@ -103,7 +103,7 @@ def proven_token(caller: Owner, recorded: Owner | None) -> str | None:
 
 
 async def read(connections: Connections, at: StreamId, owner: Owner | None = None) -> Outcome | None:
-    """The stream as it is; `None` where the engine answered that it is gone.
+    """Return the stream as it is; `None` where the engine answered that it is gone.
 
     :param owner: as the state has it; raise `InvalidConfig` where the address leads elsewhere by now.
     """
@@ -116,7 +116,7 @@ async def read(connections: Connections, at: StreamId, owner: Owner | None = Non
 
 
 async def look(connections: Connections, at: StreamId) -> Outcome | None:
-    """The same, asked for now: no listing that began before the last change may answer."""
+    """Return the same, asked for now: no listing that began before the last change may answer."""
     found = await connections.replicator(at).describe([at.name])
     return _outcome(at, found[0]) if found else None
 
@@ -157,7 +157,7 @@ async def _would_remove(connections: Connections, at: StreamId, owner: Owner) ->
 
 
 def _outcome(at: StreamId, found: Description) -> Outcome:
-    """What was found. A pause by somebody else shows as `desiredState`, so that it is drift."""
+    """Return what was found. A pause by somebody else shows as `desiredState`, so that it is drift."""
     stream, status = found.stream, found.status
     if status.state is StreamState.PAUSED and not _ends_paused(stream):
         stream = stream.model_copy(update={"desired_state": DesiredState.PAUSED})
@@ -168,5 +168,5 @@ def _outcome(at: StreamId, found: Description) -> Outcome:
 
 
 def _ends_paused(stream: Stream) -> bool:
-    """A stream of mode snapshot is paused when its one copy is made."""
+    """Return a stream of mode snapshot is paused when its one copy is made."""
     return stream.mode == "snapshot"

@@ -86,7 +86,7 @@ class NameRule:
 
 
 def stream_name(identity: Identity) -> str:
-    """A name for a stream that has none: the same for the same URN, so that a lost reply finds its stream again."""
+    """Return a name for a stream that has none: the same for the same URN, so that a lost reply finds its stream again."""
     return _with_digest(_slug("-".join((identity.project, identity.stack, identity.name))), identity)
 
 
@@ -150,7 +150,7 @@ _DEFAULT_NAMING = NameRule(NameMode.PROPOSE)
 
 
 def _explained(path: str, unknown: frozenset[str]) -> bool:
-    """Whether a failure at `path` only comes from a value that is not known yet."""
+    """Tell whether a failure at `path` only comes from a value that is not known yet."""
     return any(
         path == hole or path.startswith((f"{hole}.", f"{hole}[")) or hole.startswith(f"{path}.") for hole in unknown
     )
@@ -194,14 +194,14 @@ def _address_failures(stream: Stream, config: ProviderConfig) -> Iterable[Failur
 
 
 def _declaration_failures(stream: Stream, config: ProviderConfig) -> Iterable[Failure]:
-    """What the stream's backend refuses without its engine, and what its configuration does not allow."""
+    """Yield what the stream's backend refuses without its engine, and what its configuration does not allow."""
     block = config.block(REGISTRY[StreamId.of(stream).backend])
     for error in (*refusals(stream), *block.refusals(stream)):
         yield Failure(error.property or "", error.message, error.code, error.fix)
 
 
 def _unsupported(inputs: Mapping[str, Any], unknown: frozenset[str]) -> Iterable[Failure]:
-    """What the backend's engine cannot do, and references that cannot be read."""
+    """Yield what the backend's engine cannot do, and references that cannot be read."""
     for error in unsupported(inputs, unknown):
         reason = f"{error.message}; {error.fix}" if error.fix else error.message
         yield Failure(error.property or "", reason, error.code)

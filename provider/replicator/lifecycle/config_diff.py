@@ -18,7 +18,7 @@ from replicator.lifecycle.diff import Change, Kind, walk
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """Every path that differs in meaning: JSON text is the object that it holds, however it is laid out.
+    """Return every path that differs in meaning: JSON text is the object that it holds, however it is laid out.
 
     A path leads into an object only where both sides hold it as one, since Pulumi shows the values at the path.
     """
@@ -44,7 +44,7 @@ def _value(value: Any) -> Any:
 
 
 def moved(old: Mapping[str, Any], new: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
-    """The settings by which streams are looked for at another address than before; none where a side cannot be read."""
+    """Return the settings by which streams are looked for at another address than before; none where a side cannot be read."""
     (before, wrong), (after, also_wrong) = (parse_config(side, environ=environ) for side in (old, new))
     if wrong or also_wrong:
         return []
@@ -57,7 +57,7 @@ def moved(old: Mapping[str, Any], new: Mapping[str, Any], environ: Mapping[str, 
 
 
 def warning(path: str) -> str:
-    """What a person is told of one of them."""
+    """Return what a person is told of one of them."""
     return (
         f"{path}: streams stay where they are, and are looked for at the new address from now on; after this update "
         "a pulumi refresh shows which of them are not there"

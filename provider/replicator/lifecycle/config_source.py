@@ -14,7 +14,7 @@ PACKAGE = "replicator"
 
 
 def variable_of(key: str) -> str:
-    """The environment variable of a setting: `kafkaMirror` is in `REPLICATOR_KAFKA_MIRROR`."""
+    """Return the environment variable of a setting: `kafkaMirror` is in `REPLICATOR_KAFKA_MIRROR`."""
     return f"{PACKAGE}_{re.sub('(?=[A-Z])', '_', key)}".upper()
 
 
@@ -31,7 +31,7 @@ class ConfigSource(Model):
     secrets: frozenset[str] = frozenset()
 
     def hint(self, key: str, value: Any) -> str:
-        """What a person types or writes for a setting to have this value.
+        """Return what a person types or writes for a setting to have this value.
 
         A block is written as a whole: `pulumi config set --path` would replace one that was written as JSON text.
         """
@@ -44,7 +44,7 @@ class ConfigSource(Model):
         return f"pulumi config set {secret}{PACKAGE}:{key} {shlex.quote(text)}"
 
     def removal(self, key: str) -> str:
-        """What a person does for a setting to be gone."""
+        """Return what a person does for a setting to be gone."""
         if self.resource is not None:
             return f"in the program, remove {key} from the provider resource {self.resource!r}"
         return f"pulumi config rm {PACKAGE}:{key}"

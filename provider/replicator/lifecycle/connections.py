@@ -38,7 +38,7 @@ class StreamId:
 
     @classmethod
     def of(cls, stream: Stream) -> StreamId:
-        """The id of a stream whose backend is known."""
+        """Return the id of a stream whose backend is known."""
         return cls.parse(stream_id(stream))
 
     def __str__(self) -> str:
@@ -87,18 +87,18 @@ class Connections:
         return self._open[key]
 
     def replicator(self, at: StreamId) -> Replicator:
-        """The Replicator for reading and for effects; raise `InvalidConfig` where no address is configured."""
+        """Return the Replicator for reading and for effects; raise `InvalidConfig` where no address is configured."""
         return self._entry(at).replicator
 
     def changing(self, at: StreamId) -> Replicator:
-        """The Replicator for an effect: the shared listings are out of date from here on."""
+        """Return the Replicator for an effect: the shared listings are out of date from here on."""
         opened = self._entry(at)
         opened.measured.forget()
         opened.listed.forget()
         return opened.replicator
 
     async def describe(self, at: StreamId, *, max_age: float) -> Description | None:
-        """The stream in a listing that is at most `max_age` seconds old; `None` where the engine has no such stream."""
+        """Return the stream in a listing that is at most `max_age` seconds old; `None` where the engine has no such stream."""
         opened = self._entry(at)
         found = (await opened.measured.get(max_age)).get(at.name)
         if found is None:  # what a listing leaves out is not gone before the engine says it of the name
@@ -106,7 +106,7 @@ class Connections:
         return found
 
     async def everything(self, kinds: Iterable[str], region: str | None, *, max_age: float) -> dict[str, Description]:
-        """An overview of all streams of some backends, wherever the configuration says that they are managed, by id.
+        """Return an overview of all streams of some backends, wherever the configuration says that they are managed, by id.
 
         One whose record cannot be read has the id that it would have in the region where it was found.
 
@@ -130,7 +130,7 @@ class Connections:
 
 
 def start_hint(kind: str, address: str) -> str:
-    """What a person does where nothing serves `kind` at an address; raise `InvalidConfig` for what is no address."""
+    """Return what a person does where nothing serves `kind` at an address; raise `InvalidConfig` for what is no address."""
     backend, at = REGISTRY[kind], parse_address(address)
     if isinstance(at, SshAddress):
         host, socket = f" on {at.host}", at.socket
@@ -141,7 +141,7 @@ def start_hint(kind: str, address: str) -> str:
 
 
 def open_replicator(kind: str, address: str, settings: BackendConfig) -> Replicator:
-    """A client of the agent at an address, or of the engine there where the backend needs no agent."""
+    """Return a client of the agent at an address, or of the engine there where the backend needs no agent."""
     backend = REGISTRY[kind]
     if backend.via_agent:
         from replicator.remote.client import RemoteReplicator

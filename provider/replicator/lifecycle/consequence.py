@@ -25,7 +25,7 @@ class Consequence:
 
 
 def consequences(old: Stream, changes: Iterable[Change], *, purges: bool) -> list[Consequence]:
-    """The verdicts of `changes` to `old`, the most harmful first. A harmless change has none.
+    """Return the verdicts of `changes` to `old`, the most harmful first. A harmless change has none.
 
     :param purges: whether the stream as it will be has `purgeDestination`.
     """

@@ -17,7 +17,7 @@ _SETS = frozenset({"include", "exclude"})
 
 
 def replacing(stream: Stream) -> frozenset[str]:
-    """The paths whose change makes another stream: another name or backend, and another agent or cluster.
+    """Return the paths whose change makes another stream: another name or backend, and another agent or cluster.
 
     Everything else is changed in place.
     """
@@ -51,17 +51,17 @@ class Change:
 
     @property
     def root(self) -> str:
-        """The property of the resource in which the path lies."""
+        """Return the property of the resource in which the path lies."""
         return _root(self.path)
 
     @property
     def property(self) -> str:
-        """The path without an index or a quoted key."""
+        """Return the path without an index or a quoted key."""
         return self.path.partition("[")[0]
 
 
 def diff(old: Stream, new: Mapping[str, Any] | Stream, unknown: Iterable[str] = ()) -> list[Change]:
-    """Every change from `old` to `new`, in the order of the properties.
+    """Return every change from `old` to `new`, in the order of the properties.
 
     Both sides are in canonical form with their defaults filled in, so that writing a default down, or the same place
     in another spelling, is no change. Unknown paths are changes.
@@ -105,7 +105,7 @@ def _normal(known: Mapping[str, Any], old: Stream, unknown: frozenset[str]) -> d
 
 
 def _is_readable(root: str, known: Mapping[str, Any]) -> bool:
-    """Whether what is known of a property can be read although some of it is unknown."""
+    """Tell whether what is known of a property can be read although some of it is unknown."""
     value = known.get(root)
     if not isinstance(value, Mapping):
         return False
@@ -138,7 +138,7 @@ def walk(
 
 
 def _quoted(key: str) -> str:
-    """A key that holds a dot, as Pulumi writes it in a path: `options["max.batch"]`."""
+    """Return a key that holds a dot, as Pulumi writes it in a path: `options["max.batch"]`."""
     escaped = key.replace('"', '\\"')
     return f'["{escaped}"]'
 

@@ -99,13 +99,13 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def _is_member(location: tuple[int | str, ...]) -> bool:
-    """Whether the last step is pydantic's name for a member of a union, which nobody wrote."""
+    """Tell whether the last step is pydantic's name for a member of a union, which nobody wrote."""
     last = str(location[-1]) if location else ""
     return any(char in last for char in "[(") or last[:1].isupper()
 
 
 def _suggestion(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
-    """The property that the person may have meant, among those of the object that holds the unknown one."""
+    """Return the property that the person may have meant, among those of the object that holds the unknown one."""
     *above, last = (str(step) for step in location)
     for step in above:
         inner = _models(next((info.annotation for info in model.model_fields.values() if info.alias == step), None))
@@ -116,14 +116,14 @@ def _suggestion(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
 
 
 def closest(word: str, names: Iterable[str]) -> str | None:
-    """The name that the person may have meant."""
+    """Return the name that the person may have meant."""
     wanted = {name.lower(): name for name in names}
     close = get_close_matches(word.replace("_", "").lower(), wanted, n=1)
     return wanted[close[0]] if close else None
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The models in an annotation such as `Literal[…] | Checkpoint | None`."""
+    """Return the models in an annotation such as `Literal[…] | Checkpoint | None`."""
     if isinstance(annotation, type):
         return [annotation] if issubclass(annotation, BaseModel) else []
     return [found for part in get_args(annotation) for found in _models(part)]

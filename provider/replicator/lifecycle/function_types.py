@@ -310,7 +310,7 @@ class ReplayResult(Model):
 
     @classmethod
     def from_plan(cls, plan: ReplayPlan, key: str) -> Self:
-        """What a replay with this key would do."""
+        """Return what a replay with this key would do."""
         return cls(
             stream=plan.stream,
             key=key,
@@ -326,7 +326,7 @@ class ReplayResult(Model):
 
     @classmethod
     def from_progress(cls, progress: ReplayProgress) -> Self:
-        """What the engine's side has recorded of a replay."""
+        """Return what the engine's side has recorded of a replay."""
         return cls(
             stream=progress.stream,
             key=progress.key,

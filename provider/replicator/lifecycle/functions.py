@@ -37,13 +37,13 @@ STATUS_AGE = 1.0
 
 
 async def get_stream_status(connections: Connections, args: GetStreamStatusArgs) -> StreamReport:
-    """The status, measured within the last second."""
+    """Return the status, measured within the last second."""
     found = await _described(connections, args.stream)
     return StreamReport(**found.status.model_dump(), findings=found.findings)
 
 
 async def get_stream_statuses(connections: Connections, args: GetStreamStatusesArgs) -> StreamStatuses:
-    """The statuses, with one listing for each engine; what cannot be had is told beside them."""
+    """Return the statuses, with one listing for each engine; what cannot be had is told beside them."""
 
     async def one(id: str) -> Description | StatusFailure:
         try:
@@ -70,7 +70,7 @@ async def _described(connections: Connections, id: str) -> Description:
 
 
 async def list_streams(connections: Connections, args: ListStreamsArgs) -> ListedStreams:
-    """Every stream that the engines hold, whoever made it. Raises where one of them does not answer.
+    """Return every stream that the engines hold, whoever made it. Raises where one of them does not answer.
 
     The state is that of the engine's objects: whether what runs is catching up, `get_stream_status` tells.
     """
@@ -84,7 +84,7 @@ async def list_streams(connections: Connections, args: ListStreamsArgs) -> Liste
 
 
 def import_entry(stream: Stream) -> ImportEntry:
-    """What imports a stream under its own name."""
+    """Return what imports a stream under its own name."""
     return ImportEntry(name=stream.name, id=str(StreamId.of(stream)))
 
 
@@ -104,7 +104,7 @@ def _listed(stream: Stream, status: StreamStatus) -> ListedStream:
 
 
 async def get_capabilities(args: GetCapabilitiesArgs) -> AllCapabilities:
-    """The capability table. Asks no engine."""
+    """Return the capability table. Asks no engine."""
     kinds = list(TABLE) if args.backend is None else [_backend(args.backend)]
     return AllCapabilities(
         backends=tuple(_capabilities(TABLE[kind], route) for kind in kinds for route in TABLE[kind].routes)
@@ -143,7 +143,7 @@ def _backend(kind: str) -> str:
 
 
 async def plan(connections: Connections, args: PlanReplayArgs) -> ReplayPlan:
-    """What a replay would do."""
+    """Return what a replay would do."""
     return await plan_replay(connections, StreamId.parse(args.stream), args.start, args.method, args.target)
 
 

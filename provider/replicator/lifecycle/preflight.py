@@ -10,7 +10,7 @@ from replicator.replicator import Finding, Severity
 
 
 async def preflight(connections: Connections, stream: Stream) -> list[Finding]:
-    """What the backend finds. Where it cannot be reached, that is a warning: a preview works offline.
+    """Return what the backend finds. Where it cannot be reached, that is a warning: a preview works offline.
 
     With `preflight: warn` an error counts as a warning; with `off` nothing is asked.
     """
@@ -39,7 +39,7 @@ def _unseen(error: ReplicatorError) -> Finding:
 
 
 def sentence(finding: Finding) -> str:
-    """A finding as the preview shows it."""
+    """Return a finding as the preview shows it."""
     path = f"{finding.property}: " if finding.property else ""
     fix = f"\n  → {finding.fix}" if finding.fix else ""
     return f"{path}{finding.message} [{finding.code}]{fix}"

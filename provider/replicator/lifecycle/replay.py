@@ -12,7 +12,7 @@ from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, Repl
 async def plan_replay(
     connections: Connections, at: StreamId, start: Checkpoint, method: ReplayMethod, target: str | None
 ) -> ReplayPlan:
-    """What the replay would do. Changes nothing."""
+    """Return what the replay would do. Changes nothing."""
     return await connections.replicator(at).plan_replay(at.name, start, method=method, target=target)
 
 

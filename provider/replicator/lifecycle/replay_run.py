@@ -39,7 +39,7 @@ _FAILED_FIX = "correct the cause, then change triggers, which makes a new run wi
 
 
 def run_key(urn: str, inputs: ReplayRunInputs) -> str:
-    """The idempotency key of a run, the same for the same resource and inputs."""
+    """Return the idempotency key of a run, the same for the same resource and inputs."""
     text = json.dumps([urn, inputs.wire()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -60,7 +60,7 @@ class ReplayRunResource:
     async def check(
         self, urn: str, old: Values, new: Values, naming: NameRule | None = None
     ) -> tuple[Values, list[str]]:
-        """The inputs as the person wrote them; and what is wrong with them."""
+        """Return the inputs as the person wrote them; and what is wrong with them."""
         new = {key: value for key, value in new.items() if strip(value) is not None}
         known, holes = drop_unknown(new)
         unknown = {str(path[0]) for path in holes}
@@ -75,7 +75,7 @@ class ReplayRunResource:
         return new, []
 
     async def diff(self, urn: str, id: str, old_inputs: Values, outputs: Values, new: Values) -> list[Change]:
-        """What differs. Each difference is another run."""
+        """Return what differs. Each difference is another run."""
         known, holes = drop_unknown(new)
         unknown = {str(path[0]): path_text(path) for path in holes}
         whole = {key: value for key, value in known.items() if key not in unknown}
@@ -159,7 +159,7 @@ class ReplayRunResource:
         return replace(_applied(at, begun, inputs), trouble=(str(error),), cut_off=True)
 
     async def read(self, urn: str, id: str, old_inputs: Values, old: Values) -> Applied | None:
-        """The record of the run. An engine that has forgotten it does not undo it: the state's own record stays."""
+        """Return the record of the run. An engine that has forgotten it does not undo it: the state's own record stays."""
         stream, _, key = id.rpartition("/")
         at = StreamId.parse(stream)
         try:
@@ -198,6 +198,6 @@ def _applied(at: StreamId, run: ReplayProgress, inputs: Values) -> Applied:
 
 
 def _declared(at: StreamId, run: ReplayProgress) -> Values:
-    """The inputs of a run that is imported."""
+    """Return the inputs of a run that is imported."""
     wire = run.wire()
     return {"stream": str(at), **{key: wire[key] for key in ("start", "method", "target") if wire.get(key) is not None}}

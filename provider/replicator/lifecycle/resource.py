@@ -86,7 +86,7 @@ class StreamResource:
     async def check(
         self, urn: str, old: Values, new: Values, naming: NameRule | None = None
     ) -> tuple[Values, list[str]]:
-        """The inputs as the person wrote them, with name and backend filled in; and what is wrong with them."""
+        """Return the inputs as the person wrote them, with name and backend filled in; and what is wrong with them."""
         new = {key: value for key, value in new.items() if strip(value) is not None}
         checked = self._checked(urn, new, strip(old), naming)
         filled: Values = {key: checked.inputs[key] for key in ("name", "backend") if key in checked.inputs}
@@ -102,7 +102,7 @@ class StreamResource:
         return check(strip(known), unknown, old_inputs, Identity.of_urn(urn), self._connections.config, naming)
 
     async def diff(self, urn: str, id: str, old_inputs: Values, outputs: Values, new: Values) -> list[Change]:
-        """What differs. Says which property forces a replacement, because the CLI does not.
+        """Return what differs. Says which property forces a replacement, because the CLI does not.
 
         :param outputs: those in the state.
         """
@@ -126,14 +126,14 @@ class StreamResource:
         return changes
 
     async def preview_create(self, urn: str, inputs: Values) -> Values:
-        """What is known of a stream that does not exist yet. Looks at source and destination, changes nothing."""
+        """Return what is known of a stream that does not exist yet. Looks at source and destination, changes nothing."""
         checked = self._checked(urn, inputs, {})
         if checked.stream is not None:
             await self._look(checked.stream, Owner(urn=urn, token=self._replaced.get(urn)))
         return _known_outputs(checked, inputs)
 
     async def preview_update(self, urn: str, id: str, old_inputs: Values, old: Values, new: Values) -> Values:
-        """What is known of a stream after an update, and a warning for each change that is not harmless."""
+        """Return what is known of a stream after an update, and a warning for each change that is not harmless."""
         checked = self._checked(urn, new, old_inputs)
         before = _stream_in_state(old_inputs)
         unknown = [path_text(path) for path in drop_unknown(new)[1]]
@@ -236,7 +236,7 @@ class StreamResource:
         return replace(_applied(found, inputs), trouble=(str(error), *found.trouble), cut_off=True)
 
     async def read(self, urn: str, id: str, old_inputs: Values, old: Values) -> Applied | None:
-        """The stream as it is now: inputs in the person's own words where they still hold, and outputs."""
+        """Return the stream as it is now: inputs in the person's own words where they still hold, and outputs."""
         at, known = StreamId.parse(id), _owner_of(urn, strip(old))
         try:
             found = await apply.read(self._connections, at, known)
@@ -292,7 +292,7 @@ def _refuse_another_id(found: apply.Outcome) -> None:
 
 
 def _recorded_for(other: str) -> str:
-    """An import of a stream whose record names another resource. Whether a state still holds that one, nobody tells."""
+    """Return an import of a stream whose record names another resource. Whether a state still holds that one, nobody tells."""
     return (
         f"this stream is owned by {other}; the next update takes ownership. If that resource is still in a stack, run "
         "pulumi state delete there first"
@@ -313,7 +313,7 @@ def _owner_of(urn: str, outputs: Values) -> Owner:
 
 
 def _with_what_the_program_needs(live: Stream, old_inputs: Values) -> Stream:
-    """What the engine's record does not hold is as the program had it; an import has none."""
+    """Return what the engine's record does not hold is as the program had it; an import has none."""
     if not old_inputs:
         return live.model_copy(update=OF_THE_PROGRAM)
     try:
@@ -328,7 +328,7 @@ def _stream(inputs: Mapping[str, Any]) -> Stream:
 
 
 def _stream_in_state(inputs: Mapping[str, Any]) -> Stream:
-    """The declaration in a state, as the release that wrote it read it; raise `InvalidStream`."""
+    """Return the declaration in a state, as the release that wrote it read it; raise `InvalidStream`."""
     try:
         return _stream(inputs)
     except InvalidStream:
@@ -373,17 +373,17 @@ def _wire(stream: Stream) -> Values:
 
 
 def declared(stream: Stream) -> Values:
-    """The inputs that declare a stream as it is, without what is the default."""
+    """Return the inputs that declare a stream as it is, without what is the default."""
     return _project(stream, {})
 
 
 def _defaults(stream: Stream) -> Values:
-    """What a stream between the same ends has where nothing else is said."""
+    """Return what a stream between the same ends has where nothing else is said."""
     return _wire(Stream(name=stream.name, source=stream.source, destination=stream.destination))
 
 
 def _project(live: Stream, old_inputs: Values) -> Values:
-    """The live stream in the person's own words: a key that still means the same keeps its text, defaults stay away."""
+    """Return the live stream in the person's own words: a key that still means the same keeps its text, defaults stay away."""
     wire = _wire(live)
     drifted = set(wire)
     if old_inputs:

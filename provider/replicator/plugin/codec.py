@@ -115,7 +115,7 @@ def _secret(value: Any) -> Secret:
 
 
 def encode(values: Mapping[str, Any]) -> Struct:
-    """The Struct of Python values. PropertyError for what JSON cannot hold and for an int that a double would round."""
+    """Return the Struct of Python values. PropertyError for what JSON cannot hold and for an int that a double would round."""
     struct = Struct()
     _put_fields(struct, values)
     return struct

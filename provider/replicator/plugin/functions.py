@@ -61,7 +61,7 @@ def _function(
 def _question(
     arguments: type[A], call: Callable[[Connections, A], Awaitable[Model]]
 ) -> Callable[[Invocation, dict[str, Any]], Awaitable[Result]]:
-    """A function without an effect: a preview is no different."""
+    """Return a function without an effect: a preview is no different."""
     return _function(arguments, lambda invocation, parsed: call(invocation.connections, parsed))
 
 

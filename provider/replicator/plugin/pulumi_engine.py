@@ -21,7 +21,7 @@ _SEVERITIES = {Level.DEBUG: engine_pb2.DEBUG, Level.INFO: engine_pb2.INFO, Level
 
 
 def engine_stub(channel: grpc.aio.Channel) -> engine_pb2_grpc.EngineAsyncStub:
-    """The engine's service on an asyncio channel, with the types that it has there."""
+    """Return the engine's service on an asyncio channel, with the types that it has there."""
     return engine_pb2_grpc.EngineStub(channel)  # type: ignore[return-value]
 
 

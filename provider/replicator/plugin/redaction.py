@@ -27,7 +27,7 @@ _PLAIN = frozenset({"state", "backend", "desiredState", "mode"})
 
 
 def redactor_of(values: Any, known: Redactor | None = None) -> Redactor:
-    """What hides every text that is secret in these values, also as part of JSON text, and an address in its parts.
+    """Return what hides every text that is secret in these values, also as part of JSON text, and an address in its parts.
 
     :param known: a redactor that is to hide them too; left out, a new one.
     """
@@ -70,7 +70,7 @@ def _secrets(value: Any, *, hidden: bool) -> Iterator[str]:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """What messages and objects name of an address, or of one in a list."""
+    """Yield what messages and objects name of an address, or of one in a list."""
     if "://" not in text:
         return
     for address in map(str.strip, text.split(",")):

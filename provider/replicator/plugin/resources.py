@@ -26,33 +26,33 @@ class Resource(Protocol):
 
     @property
     def removed_first(self) -> bool:
-        """Whether a replacement waits for the removal of what it replaces."""
+        """Tell whether a replacement waits for the removal of what it replaces."""
 
     async def check(
         self, urn: str, old: Values, new: Values, naming: NameRule | None = None
     ) -> tuple[Values, list[str]]:
-        """The inputs to go on with, and what is wrong with them.
+        """Return the inputs to go on with, and what is wrong with them.
 
         :param naming: what pulumi:autonaming says of a resource that needs a name and has none.
         """
 
     async def diff(self, urn: str, id: str, old_inputs: Values, outputs: Values, new: Values) -> list[Change]:
-        """What differs. `outputs` are those in the state."""
+        """Return what differs. `outputs` are those in the state."""
 
     async def preview_create(self, urn: str, inputs: Values) -> Values:
-        """The outputs as far as they are known before a create."""
+        """Return the outputs as far as they are known before a create."""
 
     async def create(self, urn: str, inputs: Values, limits: Limits) -> Applied:
         """Make it."""
 
     async def preview_update(self, urn: str, id: str, old_inputs: Values, old: Values, new: Values) -> Values:
-        """The outputs as far as they are known before an update."""
+        """Return the outputs as far as they are known before an update."""
 
     async def update(self, urn: str, old: Values, new: Values, limits: Limits) -> Applied:
         """Change it in place."""
 
     async def read(self, urn: str, id: str, old_inputs: Values, old: Values) -> Applied | None:
-        """What is there; `None` for nothing."""
+        """Return what is there; `None` for nothing."""
 
     async def delete(self, urn: str, id: str, state: Values, limits: Limits) -> None:
         """Remove it."""
@@ -65,12 +65,12 @@ RESOURCES: Mapping[str, str] = {
 
 
 def type_of(urn: str) -> str:
-    """The type in `urn:pulumi:<stack>::<project>::<parents$type>::<name>`."""
+    """Return the type in `urn:pulumi:<stack>::<project>::<parents$type>::<name>`."""
     return "".join(urn.split("::", 3)[2:3]).rpartition("$")[2]
 
 
 def resource_of(type: str, connections: Connections, messages: Callable[[], Diagnostics]) -> Resource:
-    """What a type stands for; raise `InvalidStream` for one of another release."""
+    """Return what a type stands for; raise `InvalidStream` for one of another release."""
     if type not in RESOURCES:
         raise InvalidStream(f"{type} is not a resource of this release", fix="update the plugin")
     made: Resource = resolve_name(RESOURCES[type])(connections, messages)

@@ -102,7 +102,7 @@ class Calls:
         self._stopped.discard(task)
 
     def owes_reply(self, task: asyncio.Task[Any]) -> bool:
-        """Whether the client of a call that met CancelledError still waits: nobody but us cancelled the call."""
+        """Tell whether the client of a call that met CancelledError still waits: nobody but us cancelled the call."""
         return task in self._stopped or not task.cancelling()
 
     def reset(self) -> None:
@@ -126,11 +126,11 @@ class Host(Protocol):
 
     @property
     def calls(self) -> Calls:
-        """The running calls."""
+        """Return the running calls."""
 
     @property
     def engine(self) -> PulumiDiagnostics:
-        """Where tracebacks go."""
+        """Return where tracebacks go."""
 
     @property
     def redact(self) -> Callable[[str], str]:
@@ -138,7 +138,7 @@ class Host(Protocol):
 
     @property
     def status_of(self) -> StatusOf:
-        """The status of an error that is known, None for one that is not."""
+        """Return the status of an error that is known, None for one that is not."""
 
 
 H = TypeVar("H", bound=Host)
@@ -178,7 +178,7 @@ def rpc(
 
 
 def _only(error: Exception) -> Exception:
-    """The single error of a task group, which says more than the group."""
+    """Return the single error of a task group, which says more than the group."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

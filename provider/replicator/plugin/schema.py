@@ -210,7 +210,7 @@ _LANGUAGES = {
 
 
 def build_schema() -> dict[str, Any]:
-    """The schema as plain JSON values, the same each time."""
+    """Return the schema as plain JSON values, the same each time."""
     types = Types(PACKAGE)
     resources = {f"{PACKAGE}:index:{name}": _resource(types, name, row) for name, row in sorted(RESOURCES.items())}
     functions = {f"{PACKAGE}:index:{name}": _function(types, name, row) for name, row in sorted(FUNCTIONS.items())}
@@ -234,7 +234,7 @@ def build_schema() -> dict[str, Any]:
 
 
 def render() -> str:
-    """The text of schema.json."""
+    """Return the text of schema.json."""
     return json.dumps(build_schema(), indent=2) + "\n"
 
 
@@ -304,14 +304,14 @@ def _configuration(types: Types) -> dict[str, Any]:
 
 
 def _default_of(setting: Setting) -> str | None:
-    """What holds where nobody sets it, in words."""
+    """Return what holds where nobody sets it, in words."""
     if setting.backend is None:
         return f"`{ProviderConfig.model_fields[setting.key].default.value}`"
     return "the agent on this machine" if REGISTRY[setting.backend].default_address else None
 
 
 def _as_text(properties: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with enums as strings: an SDK reads a variable of another type as JSON, which a bare word is not.
+    """Return the same with enums as strings: an SDK reads a variable of another type as JSON, which a bare word is not.
 
     SDKs are told the environment variables of words alone: they would take that of an object for the object.
     """

@@ -13,12 +13,12 @@ LANGUAGES = ("typescript", "python", "go", "yaml")
 
 
 def sources() -> dict[str, str]:
-    """The YAML programs by the name of the resource or function that they show; the first line is a title."""
+    """Return the YAML programs by the name of the resource or function that they show; the first line is a title."""
     return {path.stem: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.yaml"))}
 
 
 def example(name: str) -> str:
-    """The section of a description that shows a resource or function in every language; empty where there is none."""
+    """Return the section of a description that shows a resource or function in every language; empty where there is none."""
     source = FOLDER / f"{name}.yaml"
     if not source.exists():
         return ""

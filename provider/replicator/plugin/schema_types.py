@@ -42,7 +42,7 @@ class Docs:
 
 
 def docs_of(cls: type) -> Docs:
-    """The docstring, with the fields that base classes describe, or the values of an enum."""
+    """Return the docstring, with the fields that base classes describe, or the values of an enum."""
     fields: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if issubclass(base, (Model, StrEnum)):
@@ -52,7 +52,7 @@ def docs_of(cls: type) -> Docs:
 
 
 def _sentence(text: str) -> str:
-    """One line that begins with a capital; what Python calls `None` is null to everybody else."""
+    """Return one line that begins with a capital; what Python calls `None` is null to everybody else."""
     line = " ".join(text.split()).replace("`None`", "null")
     return line[:1].upper() + line[1:]
 
@@ -68,11 +68,11 @@ class Types:
         self._found: dict[str, dict[str, Any]] = {}
 
     def found(self) -> dict[str, dict[str, Any]]:
-        """The definitions by token."""
+        """Return the definitions by token."""
         return dict(sorted(self._found.items()))
 
     def of(self, annotation: Any) -> dict[str, Any]:
-        """The type that stands for a Python annotation; raise `TypeError` for one that has none."""
+        """Return the type that stands for a Python annotation; raise `TypeError` for one that has none."""
         origin, arguments = get_origin(annotation), get_args(annotation)
         if origin is Annotated:
             return self.of(arguments[0])
@@ -133,7 +133,7 @@ class Types:
     def properties(
         self, model: type[Model], *, hidden: frozenset[str] = frozenset(), defaults: bool = False
     ) -> dict[str, dict[str, Any]]:
-        """The properties of a model by their names on the wire.
+        """Return the properties of a model by their names on the wire.
 
         :param hidden: Python names of fields to leave out.
         :param defaults: descriptions name the defaults. SDKs are not told them: inputs stay as the person wrote them.
@@ -165,7 +165,7 @@ def _wire_name(name: str, field: FieldInfo) -> str:
 
 
 def _text_of_enum(field: FieldInfo) -> str:
-    """A field that says nothing of itself is what its enum says."""
+    """Return a field that says nothing of itself is what its enum says."""
     annotation = field.annotation
     return docs_of(annotation).text if isinstance(annotation, type) and issubclass(annotation, Enum) else ""
 

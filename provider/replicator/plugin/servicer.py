@@ -32,7 +32,7 @@ GRACE = 3.0
 
 
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str] | None:
-    """The gRPC status of an error of ours."""
+    """Return the gRPC status of an error of ours."""
     from replicator.errors import Category, ReplicatorError
 
     if isinstance(error, PropertyError):
@@ -53,7 +53,7 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str] | None:
 
 
 def _unchanged(checked: Any, news: Any) -> bool:
-    """Whether a person's inputs are those that Check let through before, which hold `name` and `backend` too."""
+    """Tell whether a person's inputs are those that Check let through before, which hold `name` and `backend` too."""
     old, new = checked.fields, news.fields
     return (
         bool(old)
@@ -63,7 +63,7 @@ def _unchanged(checked: Any, news: Any) -> bool:
 
 
 def _naming(request: Any) -> NameRule | None:
-    """What `pulumi:autonaming` in the stack's configuration says of a resource; `None` where it is not configured."""
+    """Return what `pulumi:autonaming` in the stack's configuration says of a resource; `None` where it is not configured."""
     if not request.HasField("autonaming"):
         return None
     from replicator.lifecycle.check import NameMode, NameRule
@@ -73,7 +73,7 @@ def _naming(request: Any) -> NameRule | None:
 
 
 def _written_in(urn: str) -> str | None:
-    """The name of the program's provider resource; `None` for a default one, which has the stack's configuration."""
+    """Return the name of the program's provider resource; `None` for a default one, which has the stack's configuration."""
     name = urn.rpartition("::")[2]
     return None if re.fullmatch(r"(default(_.*)?)?", name) else name
 
@@ -114,7 +114,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         self._resources: dict[str, Resource] = {}
 
     def redact(self, text: str) -> str:
-        """The plugin resolves no secret; those that it knows stand in its configuration, and in inputs."""
+        """Return the plugin resolves no secret; those that it knows stand in its configuration, and in inputs."""
         if self._redactor is None:
             return text
         from replicator.plugin.redaction import redacted
@@ -122,7 +122,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return redacted(text, self._redactor)
 
     def _inputs(self, properties: Any) -> dict[str, Any]:
-        """A resource's inputs. What is secret in them is kept out of texts from now on."""
+        """Return a resource's inputs. What is secret in them is kept out of texts from now on."""
         inputs = decode(properties)
         if secret_paths(inputs):
             from replicator.plugin.redaction import redactor_of
@@ -148,7 +148,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @property
     def connections(self) -> Connections:
-        """The engines' side, by the provider's configuration; raise `InvalidConfig` where that is wrong."""
+        """Return the engines' side, by the provider's configuration; raise `InvalidConfig` where that is wrong."""
         if self._connections is None:
             self._connections = self._configured()
         return self._connections
@@ -160,7 +160,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return Connections(configured(self._arguments, resource=self._resource, environ=os.environ), self._connect)
 
     def resource(self, urn: str) -> Resource:
-        """What the type in a URN stands for; raise `InvalidStream` for a type of another release."""
+        """Return what the type in a URN stands for; raise `InvalidStream` for a type of another release."""
         from replicator.plugin.resources import resource_of, type_of
 
         token = type_of(urn)
@@ -176,7 +176,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             await abort_init_failed(context, made.id, outputs, reasons, made.inputs, refresh_first=not made.cut_off)
 
     def _redacted(self, value: Any) -> Any:
-        """A result, in which messages may stand too."""
+        """Return a result, in which messages may stand too."""
         if isinstance(value, dict):
             return {key: self._redacted(item) for key, item in value.items()}
         if isinstance(value, list):
@@ -184,11 +184,11 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return self.redact(value) if isinstance(value, str) else value
 
     def _failures(self, reasons: Iterable[str]) -> list[Any]:
-        """What Check found. Pulumi quotes the value of a property that is named, so none is."""
+        """Return what Check found. Pulumi quotes the value of a property that is named, so none is."""
         return [pb.CheckFailure(property="", reason=self.redact(reason)) for reason in reasons]
 
     def _limits(self, request: Any) -> Limits:
-        """The time that a call has; taken when it starts, for a cancel ends only what runs then."""
+        """Return the time that a call has; taken when it starts, for a cancel ends only what runs then."""
         from replicator.lifecycle.wait import Limits
 
         return Limits(request.timeout, self.calls.cancel)

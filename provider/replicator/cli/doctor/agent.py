@@ -21,7 +21,7 @@ _ANYBODY_ELSE = 0o077
 
 
 async def look_at_agent(address: str | None, state: Path | None) -> list[Look]:
-    """The agent at an address, its socket, and its state folder."""
+    """Return the agent at an address, its socket, and its state folder."""
     from replicator.agent.state import default_state
 
     folder = state or default_state()
@@ -97,7 +97,7 @@ def _look_at_socket(address: str) -> list[Look]:
 
 
 def _look_at_folder(folder: Path) -> list[Look]:
-    """The state folder holds the record of all streams; litestream's sockets are below it."""
+    """Return the state folder holds the record of all streams; litestream's sockets are below it."""
     try:
         found = folder.stat()
     except FileNotFoundError:
@@ -112,7 +112,7 @@ def _look_at_folder(folder: Path) -> list[Look]:
 
 
 def _look_at_policy(address: str, found: Info) -> list[Look]:
-    """What the agent grants. That of another host's agent cannot be read here."""
+    """Return what the agent grants. That of another host's agent cannot be read here."""
     from replicator.agent.policy import PolicyFile
     from replicator.backends.sqlite.policy import missing
 

@@ -10,7 +10,7 @@ from replicator.cli.doctor.look import Look
 
 
 def look_at_litestream() -> list[Look]:
-    """The program that an agent of this installation would start."""
+    """Return the program that an agent of this installation would start."""
     from replicator.backends.sqlite.dialect import LITESTREAM
     from replicator.backends.sqlite.litestream import EngineError, find_binary
 

@@ -22,5 +22,5 @@ class Look:
 
     @property
     def well(self) -> bool:
-        """Whether nothing has to be done now."""
+        """Tell whether nothing has to be done now."""
         return self.fix is None or self.warning

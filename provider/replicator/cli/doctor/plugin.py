@@ -37,7 +37,7 @@ class _Plugin:
 
 
 def look_at_plugin(project: Path, environ: Mapping[str, str]) -> list[Look]:
-    """The plugin that Pulumi takes in the folder `project`, and others that it might take elsewhere."""
+    """Return the plugin that Pulumi takes in the folder `project`, and others that it might take elsewhere."""
     file = _project_file(project)
     named = _named_folder(file) if file else None
     if named is not None and not _is_program(named / BINARY):
@@ -67,7 +67,7 @@ def look_at_plugin(project: Path, environ: Mapping[str, str]) -> list[Look]:
 
 
 def ask_version(program: Path) -> str:
-    """The version that a plugin answers; raise `PluginFault` where it does not.
+    """Return the version that a plugin answers; raise `PluginFault` where it does not.
 
     A plugin prints its port and serves; it has no option that prints a version.
     """
@@ -113,7 +113,7 @@ def _first_line(process: subprocess.Popen[bytes]) -> str:
 
 
 def _project_file(folder: Path) -> Path | None:
-    """The project that a folder belongs to: Pulumi looks in it and in those above."""
+    """Return the project that a folder belongs to: Pulumi looks in it and in those above."""
     for place in (folder, *folder.parents):
         for name in _PROJECT_FILES:
             if (place / name).is_file():
@@ -122,7 +122,7 @@ def _project_file(folder: Path) -> Path | None:
 
 
 def _named_folder(file: Path) -> Path | None:
-    """The folder that the project names for this provider; what is no project file names none."""
+    """Return the folder that the project names for this provider; what is no project file names none."""
     import yaml
 
     try:
@@ -172,7 +172,7 @@ def _is_program(path: Path) -> bool:
 
 
 def _unique(plugins: list[_Plugin]) -> list[_Plugin]:
-    """Each executable once: PATH may name a folder twice, or by a link."""
+    """Return each executable once: PATH may name a folder twice, or by a link."""
     seen: dict[Path, _Plugin] = {}
     for plugin in plugins:
         seen.setdefault(plugin.path.resolve(), plugin)
@@ -198,7 +198,7 @@ def _name_it(file: Path | None) -> str:
 
 
 def _renew(plugin: _Plugin) -> str:
-    """How another version, or a broken one, is replaced by this package's."""
+    """Return how another version, or a broken one, is replaced by this package's."""
     if plugin.where == "pulumi plugin install":
         return f"pulumi plugin rm resource replicator {_version_text(plugin.path.parent)}"
     python = plugin.path.with_name("python")

@@ -17,7 +17,7 @@ _INSTALL = "install Pulumi 3.206 or newer: https://www.pulumi.com/docs/install"
 
 
 def look_at_pulumi(environ: Mapping[str, str]) -> list[Look]:
-    """The CLI on PATH."""
+    """Return the CLI on PATH."""
     path = shutil.which("pulumi", path=environ.get("PATH", ""))
     if path is None:
         return [Look("pulumi", "there is no pulumi on PATH", _INSTALL)]

@@ -71,7 +71,7 @@ class Clients(Protocol):
     """Who gives the client of a cluster."""
 
     async def brokers(self, stream: Stream, end: End) -> KafkaAdmin:
-        """The client; raise what keeps from having one."""
+        """Return the client; raise what keeps from having one."""
 
 
 class RespondingClients:
@@ -84,7 +84,7 @@ class RespondingClients:
         self._ends = ends
 
     async def brokers(self, stream: Stream, end: End) -> KafkaAdmin:
-        """The client; raise `EngineUnavailable` where its cluster was silent a moment ago."""
+        """Return the client; raise `EngineUnavailable` where its cluster was silent a moment ago."""
         found = await self._ends.brokers(stream, end)
         found.refuse_silence()
         return found
