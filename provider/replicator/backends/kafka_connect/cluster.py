@@ -192,7 +192,7 @@ class ConnectCluster:
         async def is_adopted(error: ReplicatorError) -> bool:
             found = await self.get(name)
             if found is None and isinstance(error, EngineRefused):
-                await self._check(name, config)  # what validation explains does not pass
+                await self._check(name, config)  # raises if validation explains it
             if found is not None and not is_ours(found.config):
                 raise NotOurs(
                     f"Kafka Connect at {self._rest.address} has a connector {name!r} that is not of this stream",
@@ -218,7 +218,7 @@ class ConnectCluster:
         path = path_of("connectors", name, "config")
         wanted = {"name": name, **config}
         if await self._refusal_of("PUT", path, dict(config), Repeat.CHECKED) is not None:
-            await self._check(name, config)  # what validation explains does not pass
+            await self._check(name, config)  # raises if validation explains it
             if (refusal := await self._refusal_of("PUT", path, dict(config), Repeat.SAFE)) is not None:
                 raise await self._explained(name, config, refusal)
 
@@ -258,7 +258,7 @@ class ConnectCluster:
         await self._waits.until(name, lambda found: found.stopped, "stopped", within, self._missing(name))
 
     async def restart_failed(self, name: str) -> None:
-        """Request a restart of a connector's failed parts; running parts continue. `wait_running` reports the result."""
+        """Request a restart of a connector's failed parts; running parts continue. `wait_running` has the result."""
 
         async def nothing_failed(_: ReplicatorError) -> bool:
             found = await self.get(name)

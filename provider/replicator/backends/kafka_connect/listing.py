@@ -107,8 +107,8 @@ class Listing:
         """Return a listing that can be trusted.
 
         For about a second after a restart, a worker lists the part of its log that it has read, including names deleted
-        long ago. `/health` does not answer before the whole log is read, so it is requested first, from the same worker.
-        A listing that does not arrive at once is abandoned, since the worker may have restarted.
+        long ago. `/health` does not answer before the whole log is read, so the same worker is asked for it first. A
+        listing that does not arrive at once is abandoned, since the worker may have restarted.
         """
         turns = Turns(self._patience)
         error: ReplicatorError = EngineUnavailable(f"no worker of Kafka Connect at {self._rest.address} stays ready")

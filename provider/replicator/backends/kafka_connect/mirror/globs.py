@@ -190,7 +190,7 @@ def _all_have(asked: Iterable[tuple[str, Names]], word: str) -> bool:
 def _search(asked: tuple[tuple[str, Names], ...]) -> str | None:
     """Search all beginnings of names in parallel, shorter ones first."""
     told = frozenset[str]().union(*(names.chars for _, names in asked))
-    other = next((char for char in "x" + _LEGAL if char not in told), "")  # one character stands for all that no pattern distinguishes
+    other = next((char for char in "x" + _LEGAL if char not in told), "")  # stands for all others
     alphabet = sorted({*told.intersection(_LEGAL), *other}, key=_LEGAL.index)
     begun = [names.after(text) for text, names in asked]
     first = tuple(state for state in begun if state is not None)

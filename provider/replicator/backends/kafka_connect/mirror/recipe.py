@@ -255,7 +255,7 @@ class MirrorRecipe:
 
 
 def moves(old: StreamRecord, new: StreamRecord) -> bool:
-    """Tell whether earlier offsets are meaningless: they belong to another source, or to topics that are empty at first."""
+    """Tell whether earlier offsets are meaningless: of another source, or of topics that are empty at first."""
     if Naming.of(old.stream) != Naming.of(new.stream):
         return True
     (source_was, destination_was), (source_now, destination_now) = _places(old.stream), _places(new.stream)
