@@ -1,4 +1,4 @@
-"""The capabilities of each backend, as data. Check, the preview's warnings, docs and the contract tests read this table.
+"""The capabilities of each backend, as data. Check, the preview's warnings, docs and contract tests read this table.
 
 A cell is `Yes(note)` or `No(reason)`. People read the reason in a refused preview: it says why, and what would work.
 """

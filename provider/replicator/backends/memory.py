@@ -101,7 +101,7 @@ class MemoryReplicator:
             await self.resume(stream.name)
 
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
-        """Raise: only this process has streams in memory, so nothing can be taken over."""
+        """Create the stream if it is new: no other process can have replicated it."""
         known = stream.name in self._records
         if not known and not dry_run:
             await self.upsert_stream(stream.model_copy(update={"owner": None}))

@@ -1,4 +1,4 @@
-"""The exit codes of the command, in one place."""
+"""The exit codes of the command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """What the command ends with; `meaning` is what `--help` and docs/cli.md say."""
+    """The exit codes; `--help` and docs/cli.md show their `meaning`."""
 
     meaning: str
 

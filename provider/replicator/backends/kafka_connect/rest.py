@@ -53,7 +53,7 @@ _patient: ContextVar[bool] = ContextVar("_patient", default=False)
 
 @contextmanager
 def patient() -> Iterator[None]:
-    """Make calls in this block wait for the end of each rebalance, however long it takes. The caller limits the time."""
+    """Make calls in this block wait for the end of each rebalance, without a time limit of their own."""
     before = _patient.set(True)
     try:
         yield

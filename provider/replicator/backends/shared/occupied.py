@@ -100,13 +100,13 @@ class Occupied(Generic[K, V]):
         return visit.computed
 
     def visit_now(self, key: K) -> _Computed[V]:
-        """Do the same at once, in the event loop."""
+        """Do the same synchronously, in the event loop."""
         self._due |= self._users_of(_changed(self._sights()))
         self.see_due()
         return _computed(self._compute, key)
 
     def see_due(self) -> None:
-        """See the places of the keys that were added since the last visit, in the event loop."""
+        """Compute the places of the keys that were added since the last visit, in the event loop."""
         self._put({key: _computed(self._compute, key) for key in self._due})
 
     async def _survey(self) -> None:
@@ -179,7 +179,7 @@ class Occupied(Generic[K, V]):
                     del self._names[node]
 
     def _paths(self, place: Identity) -> Iterator[tuple[str, ...]]:
-        """Yield the place's path, and other paths to it: a folder may be mounted twice, and a file may have two links."""
+        """Yield the place's path, and others to it: a folder may be mounted twice, and a file may have two links."""
         yield place.path
         for depth, node in enumerate(place.nodes, 1):
             for other in self._names.get(node, ()):

@@ -115,7 +115,7 @@ def refuse_elsewhere(stream: str, caller: Owner | None, here: str | None) -> Non
 
 
 def _data(stream: Stream) -> tuple[object, ...]:
-    """Return a stream's source, its selection, and its destination."""
+    """Return the source and the destination of a stream, and the topics or tables that it selects."""
     declared = canonical(stream)
     return (declared.source.uri, declared.destination.uri, declared.include, declared.exclude)
 
