@@ -111,7 +111,7 @@ class Stream(Resource, module="replicator", name="Stream"):
 
 
 def _named(opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
-    """Return the options with properties by their names in the state, and with the plugin's secret outputs as secrets."""
+    """Return the options with properties by their names in the state, and the plugin's secret outputs as secrets."""
     named = copy(opts)
     named.additional_secret_outputs = [*(opts.additional_secret_outputs or ()), _OUTPUTS["owner_token"]]
     for option in ("ignore_changes", "replace_on_changes"):

@@ -86,7 +86,7 @@ class NameRule:
 
 
 def stream_name(identity: Identity) -> str:
-    """Return a name for a stream without one: the same for the same URN, so that a retry after a lost reply finds it."""
+    """Return a name for a stream without one, the same for the same URN: a retry after a lost reply finds it."""
     return _with_digest(_slug("-".join((identity.project, identity.stack, identity.name))), identity)
 
 

@@ -27,7 +27,7 @@ class Poller(Generic[T]):
         self._begun: set[asyncio.Task[T]] = set()
 
     async def next(self) -> T:
-        """Return the result of a read that starts after this call. All callers before its start share it and its error."""
+        """Return the result of a read that starts after this call. Callers before its start share it or its error."""
         if self._coming is None:
             self._coming = asyncio.create_task(self._look_soon(), context=Context())  # all callers share it
             self._begun.add(self._coming)

@@ -55,7 +55,7 @@ async def check(
     """Return the worker's side and both clusters; raise the first problem that would do harm or prevent a start.
 
     The checks do not include the worker's own validation.
-    
+
     :param worker: id of the Kafka cluster that holds the workers' topics.
     :param others: the other known mirrors, of this Connect cluster and of others.
     :param recorded: ids of unreachable ends.

@@ -40,7 +40,7 @@ class Naming:
     @classmethod
     def of(cls, stream: Stream) -> Naming:
         """Return a stream's naming. Aliases default to the regions; `options` may set them.
-        
+
         Raise `InvalidStream` for another replication policy."""
         options = stream.options
         return _naming(
