@@ -57,7 +57,7 @@ class AuthRef:
     :param path: as written after `scheme://`, with its case.
     :param key: the single value that it names (for `env` the variable itself), or None for a bundle of several fields.
     :param fields: canonical field → its name in the bundle, where the reference renames it.
-    :param text: the reference as the person wrote it.
+    :param text: the reference as written in the program.
     """
 
     scheme: str

@@ -1,4 +1,4 @@
-"""Progress of an operation for whoever waits for it: it passes through layers and tasks without arguments."""
+"""Progress of an operation for its caller: it passes through layers and tasks without arguments."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class _Record:
 
 
 class MemoryReplicator:
-    """Streams in memory.
+    """A Replicator with streams in memory.
 
     :param clock: seconds since the epoch.
     :param rate: events that a source emits per second.

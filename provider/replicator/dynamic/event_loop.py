@@ -1,4 +1,4 @@
-"""An event loop of its own beside Pulumi's, and the connections on it.
+"""A separate event loop beside Pulumi's, and the connections on it.
 
 Pulumi calls a dynamic provider in threads, and runs a program on a loop that it may end at any time. On their own loop
 the connections stay open, and concurrent callers share a listing.

@@ -127,7 +127,7 @@ class KafkaAdmin:
     :param credentials: `username` and `password`; empty without a login.
     :ivar silent_since: when a request first got no answer; `None` after an answer.
     :ivar without_records: partitions known to have only transaction markers: the topic's id, and the first and last
-            offset of the known range.
+        offset of the known range.
     """
 
     def __init__(self, kafka_endpoint: KafkaEndpoint, credentials: Mapping[str, str]) -> None:
@@ -259,7 +259,7 @@ class KafkaAdmin:
     async def times(
         self, offsets: Mapping[Partition, int], earliest: Mapping[Partition, int], within: float
     ) -> dict[Partition, Around]:
-        """Return the times of the records beside each offset, as far as they can be read in `within` seconds.
+        """Return the times of the records around each offset, as far as they can be read in `within` seconds.
 
         Offsets without a record are transaction markers.
 
@@ -268,7 +268,7 @@ class KafkaAdmin:
         return await _in_thread(times_around, self._config, offsets, earliest, within) if offsets else {}
 
     async def keys(self, partitions: Collection[Partition], within: float) -> dict[Partition, list[bytes | None]]:
-        """Return the keys of the first records of partitions, as far as they can be read in `within` seconds."""
+        """Return the keys of partitions' first records, as far as they can be read in `within` seconds."""
         return await _in_thread(first_keys, self._config, partitions, within) if partitions else {}
 
     async def _offsets(self, partitions: Iterable[Partition], spec: OffsetSpec) -> dict[Partition, Found]:

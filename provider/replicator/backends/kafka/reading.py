@@ -61,7 +61,7 @@ def times_around(
 def first_keys(
     config: Mapping[str, Any], partitions: Collection[Partition], within: float
 ) -> dict[Partition, list[bytes | None]]:
-    """Return the keys of the first records of each partition, as far as they can be read in `within` seconds."""
+    """Return the keys of each partition's first records, as far as they can be read in `within` seconds."""
     found: dict[Partition, list[bytes | None]] = {at: [] for at in partitions}
     with _reading(config, dict.fromkeys(partitions, OFFSET_BEGINNING)) as consumer:
         for at, message in _messages(consumer, left := set(partitions), within):

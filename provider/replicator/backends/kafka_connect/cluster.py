@@ -122,7 +122,7 @@ class ConnectCluster:
             with patient():
                 yield
 
-    # --- Looking -----------------------------------------------------------------------------------------------------
+    # --- Reads -------------------------------------------------------------------------------------------------------
 
     async def identity(self) -> Identity:
         """Return the version, and the Kafka cluster that it belongs to."""
@@ -171,7 +171,7 @@ class ConnectCluster:
 
         await self._waits.until(name, is_assigned, "assigned", within, self._missing(name))
 
-    # --- Changing ----------------------------------------------------------------------------------------------------
+    # --- Changes -----------------------------------------------------------------------------------------------------
 
     async def create(
         self,
@@ -185,7 +185,7 @@ class ConnectCluster:
 
         :param is_ours: whether a configuration holds the record of the same stream.
         :returns: True if this call created it. False if it existed, or may have: its configuration and state can then
-                differ from those asked for.
+            differ from those asked for.
         :raises NotOurs: a connector of another owner has the name.
         """
 
@@ -307,7 +307,7 @@ class ConnectCluster:
         await self._change_offsets(name, "PATCH", write_offsets(offsets), Repeat.CHECKED)
 
     async def reset_offsets(self, name: str) -> None:
-        """Forget all offsets of a stopped connector.
+        """Reset all offsets of a stopped connector.
 
         :raises EngineRefused: the connector is not stopped, or refuses.
         """
@@ -384,7 +384,7 @@ class ConnectCluster:
         await self._check(name, config)
         return _hidden()
 
-    # --- One place for each way to ask -------------------------------------------------------------------------------
+    # --- Requests ----------------------------------------------------------------------------------------------------
 
     async def _ask(self, verb: str, path: str, *, body: object = None, repeat: Repeat = Repeat.SAFE) -> Answer:
         return await self._rest.call(verb, path, body=body, repeat=repeat, patience=self._patience)

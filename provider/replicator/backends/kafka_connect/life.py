@@ -193,7 +193,7 @@ class ConnectorLife(Generic[Facts, Start, Positions]):
         async with self._cluster.slot(name):
             await self._states.resume(await self._streams.found(name))
 
-    # --- looking -----------------------------------------------------------------------------------------------------
+    # --- reading -----------------------------------------------------------------------------------------------------
 
     async def list_streams(self) -> list[Stream]:
         return [self._recipe.as_found(deployed) for deployed in (await self._streams.listing()).streams.values()]

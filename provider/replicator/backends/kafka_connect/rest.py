@@ -42,7 +42,7 @@ _FAULTS_FOR = 8.0  # seconds for which a 500 with a text is retried; a cluster n
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
 _TEXT_LIMIT = 500
-_NOT_FORWARDED = "IO Error trying to forward REST request"  # how Connect begins the text of such a 500
+_NOT_FORWARDED = "IO Error trying to forward REST request"  # prefix of such a 500's text
 _UNKNOWN_HOST = re.compile(r"UnknownHostException: ([^\s:]+)")
 
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, StopIteration, OverflowError, RecursionError)

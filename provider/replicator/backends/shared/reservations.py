@@ -64,7 +64,7 @@ class Reservations:
     """The reserved places of one engine. A backend with rules of its own overrides the three hooks.
 
     :param others: returns the ends of every stream that holds its places, such as those with a record. A backend
-            without records uses `keep` and `drop` instead.
+        without records uses `keep` and `drop` instead.
     """
 
     def __init__(self, others: Callable[[], Iterable[Ends]] = tuple) -> None:

@@ -20,7 +20,7 @@ class SingleFlight(Generic[T]):
     :param ask: the request.
     :param max_age: seconds for which an answer is recent, from the time of the request.
     :param keep_errors: cache an error for as long, from the time when it was raised, since a timeout may take longer
-            than that. Otherwise only callers that wait for the answer get the error.
+        than that. Otherwise only callers that wait for the answer get the error.
     """
 
     def __init__(self, ask: Callable[[], Awaitable[T]], max_age: float, *, keep_errors: bool = True) -> None:

@@ -109,7 +109,7 @@ def _first_line(process: subprocess.Popen[bytes]) -> str:
     return process.stdout.readline().decode(errors="replace").strip() if ready else ""
 
 
-# --- where Pulumi looks ----------------------------------------------------------------------------------------------
+# --- where Pulumi searches -------------------------------------------------------------------------------------------
 
 
 def _project_file(folder: Path) -> Path | None:

@@ -31,7 +31,7 @@ WORKER_CLUSTER = "worker.cluster"
 """An option of this provider: which end's cluster holds the worker's topics, if that cannot be detected."""
 
 _SYNCS = {"offset-syncs.topic.location": "target"}
-_SYNC_SETTINGS = "offset-syncs."  # MirrorMaker 2 refuses them where no syncs are emitted
+_SYNC_SETTINGS = "offset-syncs."  # MirrorMaker 2 refuses them without emitted syncs
 _BYTES = "org.apache.kafka.connect.converters.ByteArrayConverter"
 
 

@@ -144,7 +144,7 @@ class _State(NamedTuple):
 
 @lru_cache(maxsize=16384)  # a preview compares each stream with every other one
 def common(asked: tuple[tuple[str, Names], ...]) -> str | None:
-    """Return the shortest name that is in each of `asked` once the pair's text is put before it; `None` without one."""
+    """Return the shortest name that, prefixed with each text in `asked`, is in its names; `None` without one."""
     found = listed(asked)
     if found is not None:
         return next(iter(found), None)

@@ -93,7 +93,7 @@ class MirrorRecipe:
     def needs_start(self, stream: Stream) -> bool:
         return not begins_at_the_beginning(stream)
 
-    # --- looks before a change ---------------------------------------------------------------------------------------
+    # --- checks before a change --------------------------------------------------------------------------------------
 
     async def recent(self) -> Listed:
         return (await self._mirrors.recent()).listed
@@ -202,7 +202,7 @@ class MirrorRecipe:
         (source,) = await self._reader.sources([deployed], [{}])
         return isinstance(source, SourceView) and not source.topics
 
-    # --- measures ----------------------------------------------------------------------------------------------------
+    # --- reads -------------------------------------------------------------------------------------------------------
 
     def as_found(self, deployed: DeployedStream) -> Stream:
         return self._reader.as_found(deployed)

@@ -154,7 +154,7 @@ def _plan(
 
 
 def _resolved(stored: Offsets, moved: Offsets, start: Checkpoint, name: str) -> Checkpoint:
-    """Return its start: all offsets, or only those that move if all exceed a checkpoint's maximal length."""
+    """Return the start as a checkpoint: all offsets, or only those that move if all are too long for one."""
     if not stored:
         return Checkpoint(lsn="-", wall=start.wall)
     found = checkpoint({**stored, **moved}) or checkpoint(moved)

@@ -19,7 +19,7 @@ from replicator.errors import DestinationInUse, InvalidStream
 from replicator.model import Owner
 
 _Asked = tuple[tuple[str, Names], ...]
-"""A query for `common`: with each text put before its name, a topic of the source is in the names beside the text."""
+"""A query for `common`: a topic at the source, prefixed with each text, is in that text's names."""
 
 _LONGEST = 249
 """Maximum length of a topic's name in Kafka."""
@@ -216,7 +216,7 @@ class _Search:
         return self._from[here]
 
     def _new(self, copies: Iterable[_Copies]) -> list[_Copies]:
-        """Return those that may return, without those seen before, be it with fewer conditions."""
+        """Keep the copies that may return to the source and were not seen before, even with fewer conditions."""
         found = []
         for one in copies:
             seen, asked = self._seen.setdefault((one.here, one.prefix), []), frozenset(one.asked)

@@ -33,7 +33,7 @@ class SourceView:
     :param copied: the time of the record before that, in milliseconds, if it was read.
     :param ended: partitions with only transaction markers after the copied records. Markers take up offsets too.
     :param hidden: topics of the stream that the credentials may not describe. Kafka does not tell whether they still
-            exist.
+        exist.
     :param gone: topics that the stream has copied and that no longer exist.
     :param untold: topics with partitions of unknown offsets: the topic or the permission was removed meanwhile.
     """
