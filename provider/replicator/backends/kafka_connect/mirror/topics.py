@@ -39,7 +39,7 @@ class Naming:
 
     @classmethod
     def of(cls, stream: Stream) -> Naming:
-        """Return a stream's naming. Aliases default to the regions; `options` may set them.
+        """Return a stream's naming. Aliases are the regions, unless `options` name the source's.
 
         Raise `InvalidStream` for another replication policy."""
         options = stream.options
@@ -66,7 +66,7 @@ class Naming:
         return self.prefixed and alias in topic.split(self.separator)[:-1]
 
 
-@lru_cache(maxsize=4096)  # a preview compares each stream with all others
+@lru_cache(maxsize=4096)  # a preview compares each stream with every other one
 def _naming(policy: str, alias: str, target: str, separator: str) -> Naming:
     if policy not in (PREFIX_POLICY, IDENTITY_POLICY):
         raise InvalidStream(
@@ -135,7 +135,7 @@ def names(stream: Stream) -> Names:
     return _names(tuple(stream.include), tuple(stream.exclude), naming if naming.prefixed else None)
 
 
-@lru_cache(maxsize=4096)  # a preview compares each stream with all others
+@lru_cache(maxsize=4096)  # a preview compares each stream with every other one
 def _names(include: tuple[str, ...], exclude: tuple[str, ...], prefixed: Naming | None) -> Names:
     excluded = [*read_patterns(exclude_patterns(exclude, include)), *(came_through(prefixed) if prefixed else ())]
     return Names(tuple(read_patterns(include_patterns(include))), tuple(excluded))
@@ -159,7 +159,7 @@ def came_through(naming: Naming) -> tuple[Pattern, ...]:
     return first, (*ANYTHING, *between, *first)
 
 
-@lru_cache(maxsize=4096)  # a preview compares each stream with all others
+@lru_cache(maxsize=4096)  # a preview compares each stream with every other one
 def _patterns(include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
     return re.compile("|".join(include_patterns(include))), re.compile("|".join(exclude_patterns(exclude, include)))
 
