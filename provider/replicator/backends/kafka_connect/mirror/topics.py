@@ -41,7 +41,8 @@ class Naming:
     def of(cls, stream: Stream) -> Naming:
         """Return a stream's naming. Aliases are the regions, unless `options` name the source's.
 
-        Raise `InvalidStream` for another replication policy."""
+        Raise `InvalidStream` for another replication policy.
+        """
         options = stream.options
         return _naming(
             str(options.get(_POLICY, PREFIX_POLICY)),
