@@ -1,6 +1,6 @@
 """Cross-region replication streams: one interface over the engines that people run.
 
-Names are imported on first use, so that a process which needs only a part of the package starts fast.
+Names are imported on first use, so a process that needs only part of the package starts fast.
 """
 
 from __future__ import annotations

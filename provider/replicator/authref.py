@@ -2,7 +2,7 @@
 
     authRef = ["ref+"] scheme "://" path ["?" field "=" name *("&" field "=" name)] ["#" ["/"] key]
 
-A reference is no secret and is shown in plans; what it names never is. A scheme is one row of `_SCHEMES`.
+A reference is not a secret and appears in plans; the value that it names never does. A scheme is one row of `_SCHEMES`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SECRET_WORDS = (
     "token",
     "privatekey",
 )
-"""How the names of entries end that hold no id."""
+"""Suffixes of the names of entries that hold a secret rather than an id."""
 
 _PLANNED = ("k8s", "kms", "infisical", "vault", "awssecrets", "gcpsecrets", "azurekeyvault", "sops")
 _GRAMMAR = re.compile(r"(?:ref\+)?(?P<scheme>\w+)://(?P<path>[^?#]*)(?:\?(?P<params>[^#]*))?(?:#/?(?P<key>.*))?")
@@ -55,9 +55,9 @@ class AuthRef:
     """A parsed reference.
 
     :param path: as written after `scheme://`, with its case.
-    :param key: the one value that is named (for `env` the variable itself), or None for a bundle of several fields.
-    :param fields: canonical field → the name that the bundle has for it, where the reference renames it.
-    :param text: the reference as the person wrote it.
+    :param key: the single value that it names (for `env` the variable itself), or None for a bundle of several fields.
+    :param fields: canonical field → its name in the bundle, where the reference renames it.
+    :param text: the reference as written in the program.
     """
 
     scheme: str
@@ -67,20 +67,20 @@ class AuthRef:
     text: str
 
     def entry(self, name: str) -> str:
-        """The name that the store has for a canonical field: `PG_MAIN_SECRET_ACCESS_KEY` for `secretAccessKey`."""
+        """Return the store's name for a canonical field: `PG_MAIN_SECRET_ACCESS_KEY` for `secretAccessKey`."""
         return self.key if self.key is not None else _SCHEMES[self.scheme].entry(self, name)
 
 
 class _Scheme(NamedTuple):
-    """How the references of one scheme are written and read.
+    """The syntax of one scheme's references, and how to read them.
 
     :param path: matches the whole path; a group `key` means that the path itself names one value.
     :param name: matches a renamed field, and a `#key`.
     :param keyed: whether `#key` may follow.
-    :param expects: the form, for a person.
-    :param missing: what is wrong when an entry is not there, with {name} and {path}.
-    :param entry: the name in the store of a bundle's field.
-    :param read: entries by name, those asked for among them where they are there; may block; raises SecretNotFound.
+    :param expects: the expected form, for people.
+    :param missing: the message for an entry that does not exist, with {name} and {path}.
+    :param entry: the store's name for a field of a bundle.
+    :param read: return entries by name, including the requested ones that exist; may block; raises SecretNotFound.
     """
 
     path: re.Pattern[str]
@@ -95,7 +95,7 @@ class _Scheme(NamedTuple):
 def parse(text: str) -> AuthRef:
     """Read a reference.
 
-    :raises SecretSyntax: it is none. The message never repeats the text, which may be a pasted password.
+    :raises SecretSyntax: the text is not a reference. The message never repeats it: it may be a pasted password.
     :raises SecretExposed: it names a secret where an id belongs.
     """
     if not text.isprintable():
@@ -129,7 +129,7 @@ def parse(text: str) -> AuthRef:
 
 
 def _names_a_secret(ref: AuthRef, field: str) -> bool:
-    """Whether a field that is sent in clear is read from the entry of a secret, as far as names tell."""
+    """Tell whether, judging by names, a field that is sent in clear text is read from a secret's entry."""
     entry = ref.entry(field)
     bare = re.sub(r"[^a-z0-9]", "", entry.lower())
     return bare.endswith(_SECRET_WORDS) or entry in {ref.entry(name) for name in _SECRETS}
@@ -170,14 +170,14 @@ def _renames(params: str, word: str) -> Iterator[tuple[str, str]]:
 def resolve(
     ref: AuthRef, fields: Sequence[str], *, required: Sequence[str], environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """The secret's values by canonical field. It may read a file: callers on an event loop run it in a thread.
+    """Return the secret's values by canonical field. May read a file: on an event loop, run it in a thread.
 
-    A reference to one value gives the password-like field, the last of `required`. One final newline is cut off.
+    A reference to one value gives the password-like field, the last of `required`. One final newline is removed.
 
-    :param fields: what to look for, of `FIELDS`.
-    :param required: those of them that must be there; at least one.
+    :param fields: the members of `FIELDS` to look for.
+    :param required: the fields that must exist; at least one.
     :param environ: the environment that `env` reads.
-    :raises SecretNotFound: a required value is not there or is empty; names the variable or key, never a value.
+    :raises SecretNotFound: a required value is missing or empty; names the variable or key, never a value.
     :raises SecretExposed: an id has the value of a secret.
     """
     if not required or not set(required) <= set(fields) <= set(FIELDS):
@@ -198,11 +198,11 @@ def resolve(
 
 
 def _refuse_a_secret_as_id(ref: AuthRef, values: Mapping[str, str], environ: Mapping[str, str]) -> None:
-    """Raise where a renamed id has the value of a secret of the same bundle, under whatever name."""
+    """Raise if a renamed id has the value of any secret in the same bundle."""
     usual = {name: _SCHEMES[ref.scheme].entry(replace(ref, fields={}), name) for name in _SECRETS}
     try:
         entries = _SCHEMES[ref.scheme].read(ref, [*usual.values()], environ)
-    except SecretNotFound:  # one that cannot be read cannot be sent either
+    except SecretNotFound:  # an unreadable entry cannot be sent either
         entries = {}
     secrets = {_usable(entries.get(entry)) for entry in usual.values()}
     secrets |= {value for name, value in values.items() if name in _SECRETS}
@@ -212,7 +212,7 @@ def _refuse_a_secret_as_id(ref: AuthRef, values: Mapping[str, str], environ: Map
 
 
 def refuse_one_value(ref: AuthRef, required: Sequence[str]) -> None:
-    """Raise `SecretNotFound` where a reference names one value, and more are required. Reads nothing."""
+    """Raise `SecretNotFound` if a reference names one value and more are required. Reads nothing."""
     if ref.key is not None and len(required) > 1:
         raise SecretNotFound(
             f"{ref.text} names one value, but {_listed(required)} are needed",
@@ -221,7 +221,7 @@ def refuse_one_value(ref: AuthRef, required: Sequence[str]) -> None:
 
 
 def _usable(value: str | None) -> str | None:
-    """The value without its final newline, or None where no engine could take it."""
+    """Return the value without its final newline, or None if no engine could use it."""
     if value is None or any("\ud800" <= char <= "\udfff" for char in value):
         return None
     return value.removesuffix("\n").removesuffix("\r") if value.endswith("\n") else value
@@ -265,9 +265,9 @@ def _read_dir(ref: AuthRef, names: Sequence[str], environ: Mapping[str, str]) ->
 
 
 def _content(path: Path) -> tuple[bytes, str]:
-    """What a file holds, and why it cannot be read, which is empty where it can."""
+    """Return a file's content and the reason why it cannot be read, empty if it can."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for its writer
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
             return b"", "it is not a regular file"
         with path.open("rb") as file:
             raw = file.read(_MAX_FILE + 1)
@@ -277,7 +277,7 @@ def _content(path: Path) -> tuple[bytes, str]:
 
 
 def _decoded(raw: bytes) -> str | None:
-    """None rather than an exception: the decoder's exception carries the whole content."""
+    """Return None rather than raise: the decoder's exception carries the whole content."""
     try:
         return raw.decode()
     except ValueError:
@@ -285,7 +285,7 @@ def _decoded(raw: bytes) -> str | None:
 
 
 def _entries(raw: bytes) -> dict[str, str] | None:
-    """None rather than an exception: the decoders' exceptions carry the whole content.
+    """Return None rather than raise: the decoders' exceptions carry the whole content.
 
     Kafka's FileConfigProvider reads the same file as java.util.Properties.
     """
@@ -335,11 +335,11 @@ _SCHEMES: dict[str, _Scheme] = {
 
 
 class Redactor:
-    """Replaces secret values in text that goes to people, logs or state by `[redacted]`.
+    """Replaces secret values by `[redacted]` in text for people, logs or state.
 
-    A value is found as it is, and as URLs, JSON, YAML, Go, Python and base64 write it; so is each of its lines, since
-    engines log line by line. Values shorter than 4 characters are left: they stand in ordinary words, which the
-    replacement would destroy, and its places would tell the value. It may be shared between threads.
+    It finds a value verbatim and as URLs, JSON, YAML, Go, Python and base64 write it. The same holds for each line of a
+    value, since engines log line by line. Values shorter than 4 characters are kept: they occur in ordinary words, and
+    the positions of replacements would reveal the value. Threads may share an instance.
     """
 
     def __init__(self) -> None:
@@ -357,11 +357,11 @@ class Redactor:
             self._forms |= forms
 
     def hides(self, text: str) -> bool:
-        """Return whether a whole text is a value that is hidden, or one of its forms."""
+        """Tell whether the whole text is a hidden value, or one of its forms."""
         return text in self._forms
 
     def __call__(self, text: str) -> str:
-        """The text without any form of any value; forms that overlap are replaced as one."""
+        """Return the text with every form of every value replaced; overlapping forms are replaced as one."""
         parts: list[str] = []
         end = 0
         for start, stop in sorted(self._spans(text)):
@@ -379,12 +379,12 @@ class Redactor:
 
 
 def _forms(value: str) -> set[str]:
-    """Every way in which programs write the value into text; quoted text may be quoted once more."""
+    """Return the forms in which programs write the value into text; quoted text may be quoted once more."""
     once = {value, *_quoted(value), *_url_quoted(value), value.replace("'", "''")}
     return once | {twice for form in once for twice in _quoted(form)} | set(_base64(value))
 
 
-# What is left as it is: Python's quote, all escaped, Go's userinfo, path segment and path, JavaScript's component.
+# Unescaped characters: Python's quote, all escaped, Go's userinfo, path segment and path, JavaScript's component.
 _URL_SAFE = ("/", "", "$&+,;=", "$&+:=@", "$&+,/:;=@", "!'()*")
 
 
@@ -410,7 +410,7 @@ _GO = {char: f"\\{short}" for char, short in zip('\a\b\f\n\r\t\v"\\', 'abfnrtv"\
 
 
 def _go_quoted(char: str) -> str:
-    """A character as strconv.Quote writes it (%q)."""
+    """Return a character as Go's strconv.Quote (%q) writes it."""
     if char in _GO or char.isprintable():
         return _GO.get(char, char)
     code = ord(char)
@@ -418,11 +418,11 @@ def _go_quoted(char: str) -> str:
 
 
 def _base64(value: str) -> Iterator[str]:
-    """What the base64 of every text around the value holds, for each of three alignments, and where the text ends."""
+    """Yield the value's base64 as it appears in any longer text: for three alignments, inside and at the end."""
     raw = value.encode("utf-8", "surrogatepass")
-    for before, shared in enumerate((0, 2, 3)):  # characters that hold bits of the bytes before the value
+    for before, shared in enumerate((0, 2, 3)):  # characters that include bits of the bytes before the value
         whole = base64.b64encode(bytes(before) + raw).decode()
-        alone = 8 * (before + len(raw)) // 6  # the next character may hold bits of the bytes after it
+        alone = 8 * (before + len(raw)) // 6  # the next character may include bits of the bytes after it
         for form in (whole[shared:], whole[shared:].rstrip("="), whole[shared:alone]):
             yield form
             yield form.translate({ord("+"): "-", ord("/"): "_"})

@@ -1,4 +1,4 @@
-"""Delays between attempts."""
+"""Growing delays between attempts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class Backoff:
 
     :param first: the first delay.
     :param most: the longest one.
-    :param factor: what each delay is multiplied by for the next one.
+    :param factor: the factor from each delay to the next.
     """
 
     def __init__(self, first: float, most: float, *, factor: float = 2.0) -> None:
@@ -18,10 +18,10 @@ class Backoff:
         self.delay = first
 
     def grow(self) -> float:
-        """Return the present delay, and make the next one longer."""
+        """Return the current delay, and make the next one longer."""
         delay, self.delay = self.delay, min(self.delay * self._factor, self._most)
         return delay
 
     def reset(self) -> None:
-        """Begin with the first delay again."""
+        """Restart with the first delay."""
         self.delay = self._first

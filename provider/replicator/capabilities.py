@@ -1,7 +1,6 @@
-"""What each backend can do, as data. Check, the preview's warnings, docs and the contract tests all read this table.
+"""The capabilities of each backend, as data. Check, the preview's warnings, docs and contract tests read this table.
 
-A cell is `Yes(note)` or `No(reason)`. The reason is what a person reads in a preview that is refused: it says why, and
-what would work.
+A cell is `Yes(note)` or `No(reason)`. People read the reason in a refused preview: it says why, and what would work.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from replicator.replicator import ReplayMethod
 
 @dataclass(frozen=True, slots=True)
 class Yes:
-    """Supported; the note says what to know."""
+    """Supported; the note says what users need to know."""
 
     note: str = ""
 
@@ -36,7 +35,7 @@ End = Literal["source", "destination"]
 
 
 class Feature(StrEnum):
-    """What a stream may ask for beside mode, conflict policy and start."""
+    """Features that a stream may use besides mode, conflict policy and start."""
 
     INCLUDE_EXCLUDE = "include/exclude"
     FILTER = "filter"
@@ -59,7 +58,7 @@ class StartKind(StrEnum):
 
 
 class Verdict(Enum):
-    """What a change does to the data, from the harmless to the worst."""
+    """The effect of a change on the data, from harmless to worst."""
 
     SAFE = "safe"
     RESTARTS = "restarts"
@@ -70,7 +69,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What changing one property does, and the sentence that the preview shows for it."""
+    """The effect of changing one property, and the preview's sentence about it."""
 
     verdict: Verdict
     text: str
@@ -78,17 +77,17 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """What a backend can do between some kinds of endpoints.
+    """A backend's capabilities between some kinds of endpoints.
 
     :param pairs: the (source kind, destination kind) pairs that this holds for.
-    :param managed_at: the end of the stream whose region says which agent or cluster manages it.
-    :param default_interval: the engine's own checkpoint interval, as people would write it.
-    :param lag_unit: what one of `lagEvents` is.
-    :param lag_resolution: how much less than the age of the oldest change that waits `lagSeconds` may be.
-    :param changes: what changing a property in place does, by property path.
-    :param access: what another `uri` of the same place does, where it only says how the place is reached.
+    :param managed_at: the end of the stream whose region determines the agent or cluster that manages it.
+    :param default_interval: the engine's own checkpoint interval, in the notation of programs.
+    :param lag_unit: the unit of `lagEvents`.
+    :param lag_resolution: how far `lagSeconds` may be below the age of the oldest waiting change.
+    :param changes: the effect of changing a property in place, by property path.
+    :param access: the effect of another `uri` of the same place, if only the way of access differs.
     :param removal: what a delete leaves at the destination.
-    :param pause_cost: what a pause costs while it lasts.
+    :param pause_cost: the cost of a pause while it lasts.
     """
 
     pairs: frozenset[tuple[EndpointKind, EndpointKind]]
@@ -107,7 +106,7 @@ class Route:
     access: Effect | None = None
 
     def cells(self) -> Iterator[tuple[str, str | None, Cell]]:
-        """Yield every cell with the property that asks for it and its value, `None` for any.
+        """Yield every cell with the property that uses it and its value, `None` for any.
 
         `method` is the property of a replay.
         """
@@ -127,9 +126,9 @@ class Route:
 class Capabilities:
     """One backend's row.
 
-    :param routes: what it can do, by kinds of endpoints; no pair is in two of them.
-    :param options: keys that `options` may hold, with their types; `None` where every key is passed on.
-    :param automatic: it may be chosen where a stream names no backend.
+    :param routes: its capabilities by kinds of endpoints; no pair is in two of them.
+    :param options: keys that `options` may hold, with their types; `None` if every key is passed on.
+    :param automatic: it may be chosen for a stream that names no backend.
     """
 
     backend: str
@@ -139,21 +138,21 @@ class Capabilities:
 
     @property
     def pairs(self) -> frozenset[tuple[EndpointKind, EndpointKind]]:
-        """The pairs of kinds that the backend serves."""
+        """Return the pairs of kinds that the backend serves."""
         return frozenset().union(*(route.pairs for route in self.routes))
 
     def find(self, source: str, destination: str) -> Route | None:
-        """Return the route between two kinds; `None` where the backend does not serve them."""
+        """Return the route between two kinds; `None` if the backend does not serve them."""
         return next((route for route in self.routes if (source, destination) in route.pairs), None)
 
     def route(self, stream: Stream) -> Route:
-        """Return the route of a stream; the first one for a stream that no release should have accepted."""
+        """Return the route of a stream; the first route for a stream that no release should have accepted."""
         return self.find(stream.source.kind, stream.destination.kind) or self.routes[0]
 
     def canonical_options(self, options: Mapping[str, object]) -> dict[str, object]:
-        """Return options with each value in the form of its type, and without those that are null.
+        """Return options with each value converted to its type, and without null values.
 
-        A value that is not of its type stays as it is.
+        A value that does not fit its type is unchanged.
         """
         return {key: self._canonical(key, value) for key, value in options.items() if value is not None}
 
@@ -444,6 +443,6 @@ TABLE: Mapping[str, Capabilities] = {row.backend: row for row in (LITESTREAM, KA
 
 
 def route_of(stream: Stream) -> Route | None:
-    """Return what a stream's backend can do between its endpoints; `None` for a backend of another release."""
+    """Return the route of a stream's backend between its endpoints; `None` for a backend of another release."""
     row = TABLE.get(stream.backend or "")
     return row.route(stream) if row else None

@@ -1,4 +1,4 @@
-"""What a person is told while an operation runs, beside its result."""
+"""Messages to the user during an operation."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-_STATUS_EVERY = 1.0  # seconds between two status texts of a resource; without a terminal each one is printed as a line
+_STATUS_EVERY = 1.0  # seconds between status texts of a resource; without a terminal, each one is printed as a line
 
 
 class Level(Enum):
-    """How a message is shown."""
+    """The severity of a message."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -18,7 +18,7 @@ class Level(Enum):
 
 
 class Diagnostics:
-    """Messages to the person. One with a URN is shown at that resource, any other at the stack.
+    """Messages to the user. A message with a URN is shown at that resource, any other at the stack.
 
     This class sends nothing; a subclass overrides `send`, which never raises: a message cannot fail an operation.
     """
@@ -29,28 +29,28 @@ class Diagnostics:
         self._status_at: dict[str, float] = {}
 
     async def send(self, level: Level, message: str, urn: str, *, ephemeral: bool = False) -> None:
-        """Carry one message. An ephemeral one leaves no trace when the next one comes."""
+        """Send one message. The next message replaces an ephemeral one."""
 
     async def debug(self, message: str, urn: str = "") -> None:
-        """Shown only where details are asked for."""
+        """Send a message that is shown only on request."""
         await self.send(Level.DEBUG, message, urn)
 
     async def info(self, message: str, urn: str = "") -> None:
-        """Worth knowing."""
+        """Send information."""
         await self.send(Level.INFO, message, urn)
 
     async def warning(self, message: str, urn: str = "") -> None:
-        """To be looked at."""
+        """Send a warning."""
         await self.send(Level.WARNING, message, urn)
 
     async def warn_once(self, urn: str, text: str) -> None:
-        """A warning that is sent once for a URN and text: Check and Diff may run several times for one change."""
+        """Send a warning once for each URN and text: Check and Diff may run several times for one change."""
         if (urn, text) not in self._warned:
             self._warned.add((urn, text))
             await self.warning(text, urn)
 
     async def status(self, message: str, urn: str = "") -> None:
-        """Progress, which leaves no trace. At most one a second for a URN; the rest is dropped."""
+        """Send ephemeral progress, at most once a second for each URN; drop the rest."""
         now = self._clock()
         if now - self._status_at.get(urn, -_STATUS_EVERY) >= _STATUS_EVERY:
             self._status_at[urn] = now

@@ -1,4 +1,4 @@
-"""The home folder of this user, below which the defaults are. A user without an entry in passwd may have none."""
+"""The home folder of this user, which contains the defaults. A user without an entry in passwd may have none."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from replicator.errors import InvalidConfig
 
 
 def home(what: str, instead: str) -> Path:
-    """Return the home folder; raise `InvalidConfig` where there is none.
+    """Return the home folder; raise `InvalidConfig` without one.
 
-    :param what: what is looked for below it, for the error.
-    :param instead: what says the place without it, such as a variable or an option.
+    :param what: what is needed from it, for the error.
+    :param instead: what sets the path instead, such as a variable or an option.
     """
     if (found := known_home()) is None:
         raise InvalidConfig(
@@ -22,7 +22,7 @@ def home(what: str, instead: str) -> Path:
 
 
 def known_home() -> Path | None:
-    """Return the home folder; `None` where there is none."""
+    """Return the home folder; `None` without one."""
     try:
         return Path.home()
     except RuntimeError:

@@ -1,6 +1,6 @@
-"""HTTP/1.1 to an agent: one request, one answer, and connections that are kept for the next one.
+"""HTTP/1.1 to an agent, with connections that are reused.
 
-A general HTTP client takes longer to import than a plugin to start, and several milliseconds for each call.
+A general HTTP client takes longer to import than a plugin takes to start, and several milliseconds for each call.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _BODY_LIMIT = 64 * 1024 * 1024  # bytes of an answer; a description of a stream 
 
 
 class ConnectError(Exception):
-    """No connection was made; the cause is what the system said."""
+    """No connection was made; the cause is the system's error."""
 
 
 class BrokenError(Exception):
-    """The connection ended before the answer did. Whether the request had its effect is not known."""
+    """The connection ended before the answer. Whether the request had an effect is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer; the names of its headers are in small letters."""
+    """An answer; the names of its headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -38,21 +38,21 @@ class Response:
 
 
 class Transport(Protocol):
-    """A way to send a request and to get its answer."""
+    """A transport of requests and answers."""
 
     async def request(self, verb: str, path: str, headers: Mapping[str, str], content: bytes) -> Response:
-        """The answer, whatever its status; raise `ConnectError` or `BrokenError` where there is none."""
+        """Return the answer, whatever its status; raise `ConnectError` or `BrokenError` without one."""
 
     async def aclose(self) -> None:
-        """Close what is open."""
+        """Close all connections."""
 
 
 Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
-"""Makes a connection; raises `OSError`."""
+"""Opens a connection; raises `OSError`."""
 
 
 class LineExchange:
-    """Requests, each on a connection of its own while it runs. Belongs to one event loop."""
+    """A transport with one connection per request in progress. Belongs to one event loop."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
@@ -76,7 +76,7 @@ class LineExchange:
         return reply
 
     async def aclose(self) -> None:
-        """Close the connections that wait for a request."""
+        """Close idle connections."""
         lines, self._idle = self._idle, []
         for line in lines:
             await line.aclose()
@@ -95,7 +95,7 @@ class LineExchange:
 
 
 class UnixTransport(LineExchange):
-    """Requests to a Unix socket."""
+    """A transport to a Unix socket."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(lambda: asyncio.open_unix_connection(str(path)))
@@ -134,22 +134,22 @@ class _Connection:
                 raise ConnectionResetError("it was closed")
 
     def reusable(self) -> bool:
-        """Whether both sides are ready for another request."""
+        """Tell whether both sides are ready for another request."""
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
-            return not self._http.trailing_data[0]  # it would be taken for the answer to the next request
+            return not self._http.trailing_data[0]  # it would be read as the answer to the next request
         return False
 
     def ended(self) -> bool:
-        """Whether the other side has closed it meanwhile."""
+        """Tell whether the other side has closed it."""
         return self._reader.at_eof() or self._reader.exception() is not None or self._writer.is_closing()
 
     def close(self) -> None:
-        """Close it at once, whatever is under way."""
+        """Close it at once, with any request in progress."""
         self._writer.transport.abort()
 
     async def aclose(self) -> None:
-        """Close it and wait until that is done."""
+        """Close it and wait until it is closed."""
         self._writer.close()
         try:
             await self._writer.wait_closed()

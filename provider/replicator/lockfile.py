@@ -1,4 +1,4 @@
-"""Files of this user alone, and locks on them that no other user can hold."""
+"""Files that belong to this user alone, and locks on them that no other user can hold."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _LOCKS = Path("/proc/locks")
 
 
 class LockHeld(Exception):
-    """Another process holds the lock; the text says which, as far as that can be seen."""
+    """Another process holds the lock; the text says which, if known."""
 
     def __init__(self, pid: int | None) -> None:
         super().__init__(f"process {pid}" if pid else "a process that is not known")
 
 
 def open_private(path: Path, flags: int = 0) -> int:
-    """Open a file for reading and writing; make it with mode 0600 where it is missing. Return the descriptor.
+    """Open a file for reading and writing; create it with mode 0600 if it does not exist. Return the descriptor.
 
-    Raise OSError where it is a link, another user's, or no regular file.
+    Raise OSError if it is a link, another user's, or not a regular file.
     """
     flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -50,12 +50,12 @@ def open_private(path: Path, flags: int = 0) -> int:
 
 
 def lock(path: Path, *, within: float, text: str = "") -> int:
-    """Lock a file of this user, and write our process id into it. Closing the descriptor unlocks it. Blocks.
+    """Lock a file of this user, and write the own process id into it. Closing the descriptor unlocks it. Blocks.
 
-    Raise `LockHeld` where another process holds it, OSError where there cannot be such a file.
+    Raise `LockHeld` if another process holds it, OSError if the file cannot be created.
 
     :param within: seconds to wait for it.
-    :param text: stands in the next line after the process id.
+    :param text: the second line of the file, after the process id.
     """
     handle = open_private(path)
     deadline = time.monotonic() + within
@@ -73,9 +73,9 @@ def lock(path: Path, *, within: float, text: str = "") -> int:
 
 
 def holder_of(handle: int) -> int | None:
-    """Return the process that has locked an open file; `None` where that cannot be seen.
+    """Return the process that has locked an open file; `None` if unknown.
 
-    The file names the process that wrote its id last. That one may have ended, or the holder may not have written yet.
+    The file has the id of the last writer. That process may have exited, or the holder may not have written its id yet.
     """
     file = os.fstat(handle)
     at = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
@@ -83,19 +83,19 @@ def holder_of(handle: int) -> int | None:
         for line in _LOCKS.read_text().splitlines():
             kind, _, access, pid, place = line.split()[1:6]
             if (kind, access, place) == ("FLOCK", "WRITE", at):
-                return int(pid) if Path(f"/proc/{pid}").exists() else None  # its child may have it, and names nobody
+                return int(pid) if Path(f"/proc/{pid}").exists() else None  # else a child may hold the lock
     written = read_pid(handle)
     return written if written is not None and has_open(written, file) else None
 
 
 def read_pid(handle: int) -> int | None:
-    """Return the process id in an open lock file; `None` where there is none, as in the moment of locking."""
+    """Return the process id in an open lock file; `None` without one, as during locking."""
     first = os.pread(handle, _PID_BYTES, 0).split(b"\n")[0]
     return int(first) if first.isdigit() else None
 
 
 def has_open(pid: int, file: os.stat_result) -> bool:
-    """Whether a process has a file open, as far as this system shows it."""
+    """Tell whether a process has a file open, as far as this system shows."""
     if not Path("/proc/self/fd").exists():
         return True
     with suppress(OSError):

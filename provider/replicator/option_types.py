@@ -1,4 +1,4 @@
-"""The types of an engine's own settings. Text that spells a value means that value."""
+"""The types of an engine's own settings. Text is converted to the value that it spells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 
 class OptionType(StrEnum):
-    """The type of a value in `options`. YAML, `pulumi config` and environment variables often give text for it."""
+    """The type of a value in `options`. YAML, `pulumi config` and environment variables often supply text for it."""
 
     TEXT = "text"
     FLAG = "true or false"
@@ -22,9 +22,9 @@ class OptionType(StrEnum):
     DURATION = "duration"
 
     def read(self, value: object) -> OptionValue:
-        """Return the one form of a value, in which it is recorded and sent to the engine.
+        """Return a value in canonical form, in which it is recorded and sent to the engine.
 
-        Raise ValueError, which says what to write, where the value is not of this type.
+        Raise ValueError, which says what to write, if the value is not of this type.
         """
         match self:
             case OptionType.FLAG:
@@ -47,7 +47,7 @@ def _flag(value: object) -> bool:
 
 
 def _number(value: object) -> int:
-    if isinstance(value, float) and value.is_integer():  # Pulumi's numbers are all floating
+    if isinstance(value, float) and value.is_integer():  # all of Pulumi's numbers are floats
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value

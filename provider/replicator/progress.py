@@ -1,4 +1,4 @@
-"""What an operation does now, told to whoever waits for it: through layers and tasks, beside the arguments."""
+"""Progress of an operation for its caller: it passes through layers and tasks without arguments."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _listener: ContextVar[Listener | None] = ContextVar("_listener", default=None)
 
 
 def tell(text: str) -> None:
-    """Say what goes on: a phrase for a person, such as `snapshot, 12.0 MB of 60.0 MB`. Nobody has to listen."""
+    """Report progress as a phrase for people, such as `snapshot, 12.0 MB of 60.0 MB`. It works without a listener."""
     if (listener := _listener.get()) is not None:
         listener(text)
 
 
 @contextmanager
 def told_to(listener: Listener) -> Iterator[None]:
-    """Tell `listener`, and nobody else, what goes on in here, also in tasks that begin in here."""
+    """Send progress in this block, and in tasks that start in it, to `listener` only."""
     before = _listener.set(listener)
     try:
         yield

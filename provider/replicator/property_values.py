@@ -1,4 +1,4 @@
-"""Values of a declaration: plain Python data, with secrets and with values that are not known yet.
+"""Values of a declaration: plain Python data with secrets and unknown values.
 
 A path is a tuple of keys and list positions: `("tables", 0, "filter")`.
 """
@@ -13,7 +13,7 @@ Path: TypeAlias = tuple[str | int, ...]
 
 
 class Unknown:
-    """The type of `UNKNOWN`: a value that Pulumi will know only after another resource is made."""
+    """The type of `UNKNOWN`: a value that Pulumi knows only after it has created another resource."""
 
     __slots__ = ()
     _only: Unknown | None = None
@@ -47,7 +47,7 @@ class Secret:
 
 
 class PropertyError(ValueError):
-    """A property cannot be carried over the wire. `path` says which one, `reason` why; no value is quoted."""
+    """A property cannot be sent over the wire. `path` says which one, `reason` why; no value is quoted."""
 
     code = "RPL-PLUGIN-VALUE"
 
@@ -57,7 +57,7 @@ class PropertyError(ValueError):
         self.path = path
 
     def under(self, key: str | int) -> PropertyError:
-        """The same fault, seen from the map or list that holds the value at `key`."""
+        """Return the same error for the map or list that holds the value at `key`."""
         return PropertyError(self.reason, (key, *self.path))
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class PropertyError(ValueError):
 
 
 def path_text(path: Path) -> str:
-    """A path as Pulumi writes it: `tables[0].filter`, `labels["a.b"]`."""
+    """Return a path in Pulumi's notation: `tables[0].filter`, `labels["a.b"]`."""
     text = ""
     for key in path:
         if isinstance(key, int):
@@ -80,7 +80,7 @@ def path_text(path: Path) -> str:
 
 
 def strip(value: Any) -> Any:
-    """A copy without any Secret wrapper: what is to be compared or used."""
+    """Return a copy without any Secret wrapper, for comparison or use."""
     while isinstance(value, Secret):
         value = value.value
     if isinstance(value, dict):
@@ -91,7 +91,7 @@ def strip(value: Any) -> Any:
 
 
 def contains_unknown(value: Any) -> bool:
-    """Whether any part of the value is not known yet."""
+    """Tell whether any part of the value is not known yet."""
     if isinstance(value, Secret):
         return contains_unknown(value.value)
     if isinstance(value, dict):
@@ -102,11 +102,11 @@ def contains_unknown(value: Any) -> bool:
 
 
 def drop_unknown(value: Any) -> tuple[Any, tuple[Path, ...]]:
-    """The value without its unknown parts, and their paths in the order met.
+    """Return the value without its unknown parts, and their paths in order.
 
-    An unknown value leaves the map that holds it. A list with an unknown element is unknown as a whole, since its
-    positions cannot be told; an unknown value inside a map in a list only leaves that map. The result is UNKNOWN, with
-    the empty path, when nothing is left to return.
+    An unknown value is removed from its map. A list with an unknown element is unknown as a whole, since its positions
+    are unknown; an unknown value inside a map in a list is removed only from that map. If nothing is left, the result
+    is UNKNOWN, with the empty path.
     """
     paths: list[Path] = []
     return _known(value, (), paths), tuple(paths)
@@ -132,7 +132,7 @@ def _known(value: Any, path: Path, paths: list[Path]) -> Any:
 
 
 def secret_paths(value: Any) -> frozenset[Path]:
-    """Paths of the outermost secrets; the empty path when the value itself is one."""
+    """Return the paths of the outermost secrets; the empty path if the value itself is one."""
     return frozenset(_secret_paths(value, ()))
 
 
@@ -148,7 +148,7 @@ def _secret_paths(value: Any, path: Path) -> Iterable[Path]:
 
 
 def wrap_secrets(value: Any, paths: Iterable[Path]) -> Any:
-    """A copy in which what stands at each path is a Secret. Paths that lead nowhere, or into a secret, do nothing."""
+    """Return a copy with the value at each path as a Secret. Missing paths, and those into a secret, have no effect."""
     below: dict[str | int, list[Path]] = {}
     for path in paths:
         if not path:

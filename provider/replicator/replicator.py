@@ -1,4 +1,4 @@
-"""The seam: what every backend can be asked. Small, async, the same in process and over HTTP."""
+"""The interface of every backend: small, async, and the same in process and over HTTP."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Finding(Model):
 
     @classmethod
     def of(cls, error: ReplicatorError, severity: Severity) -> Finding:
-        """The finding that a change would meet this error."""
+        """Return the finding that a change would fail with this error."""
         return cls(severity=severity, code=error.code, message=error.message, property=error.property, fix=error.fix)
 
     def error(self, stream: str) -> ReplicatorError:
-        """The error that the change would meet."""
+        """Return the error with which the change would fail."""
         found = BY_CODE.get(self.code, InvalidStream)
         return found(self.message, stream=stream, property=self.property, fix=self.fix)
 
@@ -153,18 +153,18 @@ class Description(Model):
 
     @property
     def name(self) -> str:
-        """The stream's name."""
+        """Return the stream's name."""
         return self.status.name
 
     @classmethod
     def unreadable(cls, name: str, error: ReplicatorError) -> Description:
-        """Describe a stream whose record cannot be read."""
+        """Return the description of a stream whose record cannot be read."""
         status = StreamStatus(name=name, state=StreamState.FAILED, last_error=error.message)
         return cls(stream=None, status=status, findings=(Finding.of(error, Severity.ERROR),))
 
     @property
     def stream(self) -> Stream:
-        """The declaration; raise `RecordUnreadable` where the record cannot be read."""
+        """Return the declaration; raise `RecordUnreadable` if the record cannot be read."""
         if self.declaration is None:
             raise self.findings[0].error(self.name)
         return self.declaration
@@ -186,39 +186,39 @@ class Adoption(Model):
 class Replicator(Protocol):
     """One backend. Methods raise the errors of `replicator.errors`; a missing stream is `StreamNotFound`.
 
-    `owner`, where it is given, must be the owner in the engine's record: the check and the effect are one step there.
+    If `owner` is given, it must be the owner in the engine's record. The check and the effect are atomic.
     """
 
     kind: str
 
     async def upsert_stream(self, stream: Stream) -> None:
-        """Make it so. Idempotent: the same stream again changes nothing; a half-made one is adopted and finished."""
+        """Create or change a stream. Idempotent; a partially created stream is finished."""
 
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
-        """Make a stream over what another manager of the engine left, whose data at the destination stays and goes on.
+        """Create a stream from what another manager of the engine left; its data at the destination stays in use.
 
-        This alone may write to a place that holds data without a record of ours. No resource owns the stream: an import
-        claims it. With `dry_run`, change nothing, and raise what else would be raised, except where the other manager
-        still runs. Idempotent.
+        Only this method may write to a place that holds data without a record. No resource owns the stream: an import
+        claims it. With `dry_run`, change nothing, and raise what would be raised, except if the other manager still
+        runs. Idempotent.
         """
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
-        """Remove the stream and its replication state. Removing what is gone succeeds.
+        """Remove the stream and its replication state. Removing a missing stream succeeds.
 
-        Return False where the owner's token is stale: the stream has another owner now, and nothing was touched.
+        Return False if the owner's token is stale: the stream has another owner now, and is unchanged.
         """
 
     async def list_streams(self) -> list[Stream]:
-        """Every stream that the engine's side has a record of."""
+        """Return every stream with a record on the engine's side."""
 
     async def get_status(self, name: str) -> StreamStatus:
-        """The status of one stream, measured now."""
+        """Return the status of one stream, measured now."""
 
     async def pause(self, name: str) -> None:
         """Stop moving data and keep the checkpoint. Idempotent."""
 
     async def resume(self, name: str) -> None:
-        """Go on from the checkpoint and lose nothing, or refuse. Idempotent."""
+        """Resume from the checkpoint without loss, or refuse. Idempotent."""
 
     async def replay(
         self,
@@ -229,10 +229,10 @@ class Replicator(Protocol):
         method: ReplayMethod = ReplayMethod.AUTO,
         target: str | None = None,
     ) -> ReplayProgress:
-        """Start a replay, or return the record of the one that has this key. Never runs twice for one key."""
+        """Start a replay, or return the record of the one with this key. It never runs twice for one key."""
 
     async def get_replay(self, name: str, key: str) -> ReplayProgress:
-        """The record of a replay; raise `ReplayNotFound` where there is none."""
+        """Return the record of a replay; raise `ReplayNotFound` if it does not exist."""
 
     async def plan_replay(
         self,
@@ -242,22 +242,22 @@ class Replicator(Protocol):
         method: ReplayMethod = ReplayMethod.AUTO,
         target: str | None = None,
     ) -> ReplayPlan:
-        """What `replay` would do. Changes nothing; raises what `replay` would raise."""
+        """Return the effects of `replay`. Changes nothing; raises what `replay` would raise."""
 
     async def preflight(self, stream: Stream) -> list[Finding]:
-        """Look at the live source and destination. Changes nothing."""
+        """Check the live source and destination. Changes nothing."""
 
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
-        """Declaration, status and objects of the named streams (all, if left out) in one listing, less missing ones."""
+        """Return descriptions of the named streams (default: all) from one listing, without those that do not exist."""
 
     async def overview(self) -> list[Description]:
-        """Every stream by the engine's own listing alone: what takes a question about each stream is `None`.
+        """Return every stream from the engine's own listing alone: values that need a request per stream are `None`.
 
-        The state is that of the engine's objects. A stream that runs may be catching up, or have lost records.
+        The state is that of the engine's objects. A running stream may be catching up, or have lost records.
         """
 
     async def identity(self) -> str | None:
-        """Return what tells this engine from another one at the same address; `None` where nothing does."""
+        """Return what distinguishes this engine from another one at the same address; `None` if nothing does."""
 
     async def aclose(self) -> None:
-        """Give back connections. The streams go on."""
+        """Close connections. The streams keep running."""

@@ -1,8 +1,8 @@
-"""A whole Replicator in memory, with a clock: for tests of programs that declare streams, ours and other people's.
+"""A complete Replicator in memory, with a clock, for tests of programs that declare streams.
 
-A source emits events at a steady rate from the moment the process starts; event `n` is due at `n / rate` seconds. A
-running stream delivers them at once, a paused one falls behind. An LSN is the number of the last event, in decimal.
-Nothing waits: every number follows from the clock, so a test that moves the clock knows what it will read.
+A source emits events at a steady rate from the start of the process; event `n` is due at `n / rate` seconds. A running
+stream delivers them at once, a paused one falls behind. An LSN is the number of the last event, in decimal. Nothing
+waits: every number follows from the clock, so a test that sets the clock knows what it will read.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from replicator.replicator import (
 
 @dataclass(slots=True)
 class _Record:
-    """One stream. While it is paused, `position` is the last delivered event; running, it has delivered everything."""
+    """One stream. A paused one has delivered the events up to `position`, a running one has delivered everything."""
 
     stream: Stream
     position: int
@@ -49,7 +49,7 @@ class _Record:
 
 
 class MemoryReplicator:
-    """Streams in memory.
+    """A Replicator with streams in memory.
 
     :param clock: seconds since the epoch.
     :param rate: events that a source emits per second.
@@ -72,7 +72,7 @@ class MemoryReplicator:
         self._records: dict[str, _Record] = {}
         self._reservations = Reservations()
         self.delivered: dict[str, set[int]] = {}
-        """What each destination holds: numbers of events, by URI."""
+        """The numbers of the events at each destination, by URI."""
 
     async def upsert_stream(self, stream: Stream) -> None:
         record = self._records.get(stream.name)
@@ -101,7 +101,7 @@ class MemoryReplicator:
             await self.resume(stream.name)
 
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
-        """Nothing but this process has streams in memory, so there is nothing to take over."""
+        """Create the stream if it is new: no other process can have replicated it."""
         known = stream.name in self._records
         if not known and not dry_run:
             await self.upsert_stream(stream.model_copy(update={"owner": None}))
@@ -245,7 +245,7 @@ class MemoryReplicator:
             raise StreamNotFound("the memory backend has no such stream", stream=name) from None
 
     def _now(self) -> int:
-        """The number of the newest event at the source."""
+        """Return the number of the newest event at the source."""
         return int((self._clock() - self._origin) * self._rate)
 
     def _earliest(self) -> int:
@@ -278,7 +278,7 @@ class MemoryReplicator:
         return () if stream.mode is Mode.CDC else range(1, position + 1)
 
     def _settle(self, record: _Record) -> None:
-        """Write down what a running stream has delivered by now."""
+        """Record what a running stream has delivered until now."""
         if not record.paused:
             self._deliver(record, self._now())
 
@@ -307,7 +307,7 @@ class MemoryReplicator:
 
 
 def _moves(old: Stream, new: Stream) -> bool:
-    """Whether the data now comes from or goes to another place, so that a new copy is needed."""
+    """Tell whether source or destination is another place now, so that a new copy is needed."""
     return (old.source.uri, old.destination.uri) != (new.source.uri, new.destination.uri)
 
 

@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """The console script. `replicator.cli.exits` has its exit codes."""
+    """Run the console script. `replicator.cli.exits` has its exit codes."""
     if sys.argv[1:3] == ["agent", "dial-stdio"]:
         # Each login through ssh waits for it, and the imports of the other commands take ten times as long.
         from replicator.cli.dial import fast

@@ -1,4 +1,4 @@
-"""`python -m replicator.cli`, for whoever has no console script at hand."""
+"""`python -m replicator.cli`, for use without the console script."""
 
 from replicator.cli import main
 

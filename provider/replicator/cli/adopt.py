@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from replicator.replicator import Adoption
 
 WATCH = 3.0
-"""Seconds between two looks at a prefix: a busy daemon uploads each second, wherever it runs."""
+"""Seconds between two listings of a prefix: a busy daemon uploads each second, wherever it runs."""
 
 
 def adopt(
@@ -110,7 +110,7 @@ def _ask(question: str) -> None:
 
 
 class _Work:
-    """One file, one agent, and what is to be done."""
+    """The adoption of one file's databases by one agent."""
 
     def __init__(self, runner: asyncio.Runner, client: RemoteReplicator, config: Path) -> None:
         self._runner = runner
@@ -126,11 +126,11 @@ class _Work:
 
     @property
     def new(self) -> list[Stream]:
-        """The streams that the agent does not have yet."""
+        """Return the streams that the agent does not have yet."""
         return [stream for stream in self.found.streams if not self.plan[stream.name].known]
 
     def read(self, auth_ref: str | None, region: str | None, without: list[str]) -> None:
-        """Read the file, and see what the agent's policy, if it has one, lacks for it."""
+        """Read the file, and find out what the agent's policy, if it has one, lacks for it."""
         from replicator.backends.sqlite import litestream_import
         from replicator.backends.sqlite.policy import lines_for
 
@@ -140,7 +140,7 @@ class _Work:
 
     @contextmanager
     def granted(self) -> Iterator[None]:
-        """Let the policy grant what is taken over; put it back where nothing was."""
+        """Make the policy grant what is taken over; restore it if nothing was."""
         before = self._policy.add(self.lacking) if self._policy is not None and self.lacking else None
         try:
             yield
@@ -150,7 +150,7 @@ class _Work:
             raise
 
     def look(self) -> None:
-        """Ask the agent what it would take over; print every error, and end where there is one."""
+        """Ask the agent what it would take over; print every error, and exit if there is one."""
         self.plan = self._look(self.found.streams)
 
     def _wanted(self, auth_ref: str | None, region: str | None, without: list[str]) -> Wanted:
@@ -192,7 +192,7 @@ class _Work:
         return found
 
     def running(self) -> list[str]:
-        """Every sign of a litestream that still replicates one of the databases."""
+        """Return all signs of a litestream that still replicates one of the databases."""
         from replicator.backends.sqlite.lock_owners import daemons, holders
         from replicator.backends.sqlite.places import source_path
         from replicator.cli.clients import listens
@@ -204,7 +204,7 @@ class _Work:
         return signs
 
     def take_over(self, *, quiet: bool) -> None:
-        """Do it, one after the other; after an error, the same command goes on."""
+        """Take over one database after the other; after an error, the same command resumes."""
         from replicator.errors import DestinationInUse
 
         time.sleep(max(0.0, self._looked + WATCH - time.monotonic()))
@@ -228,7 +228,7 @@ class _Work:
             say("  → replicator import              # writes the program that manages the streams")
 
     def show_lacking(self, *, as_json: bool) -> None:
-        """What the policy lacks. Before it is there, the agent looks at nothing."""
+        """Print what the policy lacks. Until it has that, the agent reads none of the databases."""
         assert self._policy is not None
         if as_json:
             streams = [{"stream": stream.model_dump(mode="json")} for stream in self.found.streams]
@@ -238,7 +238,7 @@ class _Work:
         say("\n\n".join(self.lacking) + "\n")
 
     def show(self, running: list[str]) -> None:
-        """The plan."""
+        """Print the plan."""
         from replicator.model import format_duration
 
         for stream in self.found.streams:
@@ -263,7 +263,7 @@ class _Work:
             say(f"litestream still runs: {sign}")
 
     def plain(self, running: list[str]) -> dict[str, Any]:
-        """The plan as plain JSON values."""
+        """Return the plan as plain JSON values."""
         streams = [
             {"stream": stream.model_dump(mode="json"), **self.plan[stream.name].model_dump(mode="json")}
             for stream in self.found.streams

@@ -268,7 +268,7 @@ def _state_folder(state: Path | None) -> StateFolder:
 
 
 def _deaf_agent(socket: Path | None, state: Path | None) -> int | None:
-    """Return the process of an agent that is to listen at a socket at which nobody answers."""
+    """Return the process of an agent that should listen on a socket but does not answer."""
     from replicator.remote.address import default_socket
 
     return _state_folder(state).holder_at((socket or default_socket()).absolute())

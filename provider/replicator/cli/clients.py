@@ -1,4 +1,4 @@
-"""From an address to what manages streams there."""
+"""Clients for the agents and clusters at addresses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ R = TypeVar("R", bound="Replicator")
 
 
 def opened(backend: str, address: str | None) -> Replicator:
-    """What manages streams of a backend, at the address that `block_of` finds."""
+    """Return the Replicator of a backend, at the address that `block_of` finds."""
     from replicator.lifecycle.connections import open_replicator
 
     block = block_of(backend, address)
@@ -26,15 +26,15 @@ def opened(backend: str, address: str | None) -> Replicator:
 
 
 def connected(backend: str, address: str | None) -> aclosing[Replicator]:
-    """The same, closed when it is left."""
+    """Return the same as a context manager that closes it."""
     return aclosing(opened(backend, address))
 
 
 def block_of(backend: str, given: str | None) -> BackendConfig:
-    """How a backend is reached. Its address is the one given, else that of the provider's environment variable.
+    """Return a backend's configuration, with the given address, else that of the provider's environment variable.
 
-    Without either it is this host's own agent. Raise `InvalidConfig` where it is none, and where the variable is wrong
-    or has none that stands for all regions.
+    The default is this host's own agent. Raise `InvalidConfig` if the address is invalid, and if the variable is
+    invalid or has no address for all regions.
     """
     import os
 
@@ -45,7 +45,7 @@ def block_of(backend: str, given: str | None) -> BackendConfig:
 
     at = REGISTRY[backend]
     variable = all_settings()[at.config_key].variable
-    ignored = given is not None and at.via_agent  # of an agent, the address is all that there is to say
+    ignored = given is not None and at.via_agent  # an agent has no other setting than its address
     environ = {variable: text} if (text := os.environ.get(variable)) and not ignored else {}
     config = configured({}, environ=environ)
     found = given or config.find(at, "default") or (default_address() if at.via_agent and not environ else None)
@@ -62,12 +62,12 @@ def block_of(backend: str, given: str | None) -> BackendConfig:
 
 
 def address_of(backend: str, given: str | None) -> str:
-    """The address of `block_of`."""
+    """Return the address that `block_of` finds."""
     return block_of(backend, given).address or ""
 
 
 def agent_client(address: str | None) -> RemoteReplicator:
-    """A client of the agent at `address`, or of this host's own, for what only an agent can be asked."""
+    """Return a client of the agent at `address`, or of this host's own, for requests that only an agent serves."""
     from replicator.lifecycle.connections import start_hint
     from replicator.remote.client import RemoteReplicator
 
@@ -77,7 +77,7 @@ def agent_client(address: str | None) -> RemoteReplicator:
 
 @contextmanager
 def session(client: R) -> Iterator[tuple[asyncio.Runner, R]]:
-    """What runs calls one after another, with other things between them, and the client that stays connected."""
+    """Yield a runner for successive calls, and the client, which stays connected between them."""
     import asyncio
 
     with asyncio.Runner() as runner:
@@ -88,14 +88,14 @@ def session(client: R) -> Iterator[tuple[asyncio.Runner, R]]:
 
 
 async def find_agent(client: RemoteReplicator) -> Info | None:
-    """Who answers; `None`, at once, where nothing listens. Who listens and does not answer raises what calls raise."""
+    """Return the agent that answers; `None`, at once, if nothing listens. If it does not answer, raise as calls do."""
     from replicator.remote.address import parse_unix
 
     return await client.info() if listens(str(parse_unix(client.address))) else None
 
 
 def listens(path: str) -> bool:
-    """Whether somebody listens, or may: what we are not allowed to know counts as yes."""
+    """Tell whether a process listens, or may: without permission to find out, the answer is yes."""
     import socket
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

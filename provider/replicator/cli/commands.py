@@ -1,4 +1,4 @@
-"""All commands, as typer knows them."""
+"""All commands, registered with typer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     epilog=help_text(),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain text, in half the time
+    rich_markup_mode=None,  # plain text takes half the time
 )
 
 app.command("list")(list_streams)

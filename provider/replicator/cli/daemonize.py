@@ -1,4 +1,4 @@
-"""Start and stop an agent that runs on without a terminal."""
+"""Start and stop of an agent in the background, without a terminal."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from replicator.remote.client import RemoteReplicator
 from replicator.remote.routes import Info
 
 START_WITHIN = 15.0
-"""Seconds that a new agent has to answer."""
+"""Seconds in which a new agent has to answer."""
 
 STOP_WITHIN = 30.0
-"""Seconds that an agent has to finish calls and upload what is left."""
+"""Seconds in which an agent has to finish calls and upload the rest."""
 
 _POLL = 0.05
 _LINES = 10
@@ -35,7 +35,7 @@ _LINES = 10
 async def start(settings: AgentSettings, client: RemoteReplicator) -> int:
     """Start an agent, wait until it answers, and return its process id.
 
-    Raise `AgentFault` with the end of its log where it does not.
+    Raise `AgentFault` with the end of its log if it does not.
     """
     folder = StateFolder(settings.state)
     folder.make()
@@ -43,7 +43,7 @@ async def start(settings: AgentSettings, client: RemoteReplicator) -> int:
     child = _spawn(settings, folder)
     deadline = asyncio.get_running_loop().time() + START_WITHIN
     while child.poll() is None:
-        with suppress(ReplicatorError):  # whatever it is, it may be different in a moment
+        with suppress(ReplicatorError):  # whatever the error, it may be gone in a moment
             found = await find_agent(client)
             if found is not None and found.pid == child.pid:
                 return child.pid
@@ -57,21 +57,21 @@ async def start(settings: AgentSettings, client: RemoteReplicator) -> int:
 
 
 async def stop(info: Info, address: str) -> None:
-    """Ask the agent to end, and wait until it has let go of its state folder.
+    """Ask the agent to exit, and wait until it has released its state folder.
 
-    Raise `AgentFault` where it is no agent of this host, is not ours to stop, or takes too long.
+    Raise `AgentFault` if it is not an agent of this host, may not be stopped by this user, or takes too long.
     """
     folder = StateFolder(Path((info.model_extra or {}).get("state") or "/nowhere"))
-    # Its word alone is not enough: behind a forwarded socket or in a container, the process id is another one here.
+    # Its own report is not enough: behind a forwarded socket or in a container, its process id differs on this host.
     if folder.holder() != info.pid or _peer(address) not in (info.pid, None):
         raise AgentFault(f"what runs at {address} is not an agent of this host", fix="stop it where it runs")
     await stop_holder(info.pid, folder)
 
 
 async def stop_holder(pid: int, folder: StateFolder) -> None:
-    """Ask the process that holds a state folder to end, and wait until it has let go of it.
+    """Ask the process that holds a state folder to exit, and wait until it has released the folder.
 
-    Raise `AgentFault` where it is not ours to stop, or takes too long.
+    Raise `AgentFault` if this user may not stop it, or if it takes too long.
     """
     try:
         os.kill(pid, signal.SIGTERM)
@@ -117,13 +117,13 @@ def _spawn(settings: AgentSettings, folder: StateFolder) -> subprocess.Popen[byt
 
 
 def _end_of(log: Path, before: int) -> str:
-    """The last lines that were written after the first `before` bytes, with where they stand."""
+    """Return the last lines of a log after its first `before` bytes, with the log's path."""
     lines = log.read_bytes()[before:].decode(errors="replace").splitlines()[-_LINES:]
     return "\n    ".join([f"the end of its log, {log}:", *(lines or ["(nothing)"])])
 
 
 def _peer(address: str) -> int | None:
-    """The process that listens at an address, as the kernel of this host numbers it; `None` where it does not tell."""
+    """Return the id of the process that listens at an address on this host; `None` if the kernel does not tell."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
         return None

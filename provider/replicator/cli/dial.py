@@ -13,7 +13,7 @@ _EXITS = {Why.MISSING: Exit.NO_AGENT, Why.DEAD: Exit.NO_AGENT, Why.DENIED: Exit.
 
 
 def fast(arguments: list[str]) -> None:
-    """Run one of the plain command lines, of which a client sends one, and exit; return where it is another one."""
+    """Run one of the plain command lines, which clients send, and exit; return for any other one."""
     multiplex = arguments[:1] == ["--multiplex"]
     match arguments[multiplex:]:
         case []:
@@ -23,7 +23,7 @@ def fast(arguments: list[str]) -> None:
 
 
 def run(socket: Path | None, *, multiplex: bool) -> Exit:
-    """Connect stdin and stdout to the agent's socket until one of them ends; the exit code."""
+    """Connect stdin and stdout to the agent's socket until one of them ends; return the exit code."""
     path = (socket or find_socket()).absolute()
     if multiplex:
         carry_many(path)

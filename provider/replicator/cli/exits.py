@@ -1,4 +1,4 @@
-"""The exit codes of the command, in one place."""
+"""The exit codes of the command."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """What the command ends with; `meaning` is what `--help` and docs/cli.md say."""
+    """The exit codes; `--help` and docs/cli.md show their `meaning`."""
 
     meaning: str
 
     def __new__(cls, code: int, meaning: str) -> Exit:
-        """A code and its meaning."""
+        """Return a code and its meaning."""
         member = int.__new__(cls, code)
         member._value_ = code
         member.meaning = meaning
@@ -26,5 +26,5 @@ class Exit(IntEnum):
 
 
 def help_text() -> str:
-    """The exit codes for `--help`."""
+    """Return the exit codes for `--help`."""
     return "\n".join(["\b", "Exit codes:", *(f"  {code:<3d}  {code.meaning}" for code in Exit)])

@@ -1,4 +1,4 @@
-"""`replicator import`: what takes the streams of an engine into a Pulumi program."""
+"""`replicator import`: bring the streams of an engine into a Pulumi program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BULK = "import.json"
 
 
 class Language(StrEnum):
-    """What the program is written in."""
+    """The language of the program."""
 
     YAML = "yaml"
     PYTHON = "python"
@@ -111,7 +111,7 @@ def _python(out: Path, streams: list[Stream]) -> str:
 
 
 def _snake(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Inputs under the names of the Python SDK."""
+    """Return inputs with the names of the Python SDK."""
     from replicator.model import Endpoint, Stream
 
     names = {field.alias or name: name for name, field in Stream.model_fields.items()}

@@ -1,4 +1,4 @@
-"""`replicator agent init`: write the agent's policy file from what the agent does already."""
+"""`replicator agent init`: write the agent's policy file from what the agent does now."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def init(
 
 
 def _read_instead(folder: StateFolder, path: Path) -> str | None:
-    """Say where the agent that runs reads another file; `None` where none runs, or does not tell."""
+    """Return a hint if the running agent reads another file; `None` if none runs, or it does not tell."""
     import asyncio
     from contextlib import aclosing
 
@@ -93,7 +93,7 @@ def _records(folder: StateFolder) -> Sequence[StreamRecord]:
 
 
 def _can_be_granted(record: StreamRecord) -> bool:
-    """Whether this release reads the stream's destination; a line that it does not read would spoil the file."""
+    """Tell whether this release can read the stream's destination; an unreadable line would invalidate the file."""
     from replicator import authref
     from replicator.backends.sqlite.places import parse_location
     from replicator.errors import ReplicatorError
@@ -109,7 +109,7 @@ def _can_be_granted(record: StreamRecord) -> bool:
 
 
 def _group_of_agent(folder: StateFolder) -> int | None:
-    """The group that has to read the file, where the agent runs as another user; `None` where it is ours."""
+    """Return the group that has to read the file if the agent runs as another user; `None` if it runs as this one."""
     try:
         info = folder.path.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""`replicator list`: what an engine runs, and who manages it."""
+"""`replicator list`: the streams of an engine, and their owners."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def list_streams(
 
 
 async def listed(backend: str, address: str | None) -> ListedStreams:
-    """The streams of one engine, by id."""
+    """Return the streams of one engine, sorted by id."""
     from replicator.cli.clients import block_of
     from replicator.lifecycle.config import ProviderConfig
     from replicator.lifecycle.connections import Connections

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from replicator.backends import REGISTRY
 
 
 def parse_backend(value: str) -> str:
-    """A backend's name."""
+    """Parse a backend's name."""
     if value not in REGISTRY:
         raise typer.BadParameter(f"{value!r} is not a backend; there are {', '.join(sorted(REGISTRY))}")
     return value
@@ -22,13 +22,13 @@ DEFAULT_BACKEND = "litestream"
 
 
 def again(backend: str, address: str | None) -> str:
-    """The options that lead another command to the same place, with a space before each."""
+    """Return the options that direct another command to the same address, with a space before each."""
     kind = "" if backend == DEFAULT_BACKEND else f" --backend {backend}"
     return kind + (f" --address {shlex.quote(address)}" if address else "")
 
 
 def parse_wait(value: str | timedelta) -> timedelta:
-    """A duration that may be zero."""
+    """Parse a duration that may be zero."""
     from replicator import model
 
     if isinstance(value, timedelta):
@@ -43,7 +43,7 @@ def parse_wait(value: str | timedelta) -> timedelta:
 
 
 def parse_duration(value: str | timedelta) -> timedelta:
-    """A duration longer than zero."""
+    """Parse a duration longer than zero."""
     duration = parse_wait(value)
     if not duration:
         raise typer.BadParameter("must be longer than zero")

@@ -1,4 +1,4 @@
-"""What the command prints: results on stdout, errors on stderr."""
+"""Output of the command: results on stdout, errors on stderr."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from replicator.cli.exits import Exit
 from replicator.errors import ReplicatorError
 
 UNKNOWN = "-"
-"""What stands for a value that the engine cannot tell."""
+"""The text for a value that the engine cannot tell."""
 
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def say(line: str) -> None:
-    """Print a line at once, also into a pipe."""
+    """Print a line without buffering, also into a pipe."""
     print(line, flush=True)
 
 
@@ -29,7 +29,7 @@ def say_json(value: Any) -> None:
 
 
 def say_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print aligned columns; nothing is cut, so a terminal may break lines."""
+    """Print aligned columns without truncation; a terminal may wrap lines."""
     lines = [heading, *rows]
     widths = [max(len(line[place]) for line in lines) for place in range(len(heading))]
     for line in lines:
@@ -37,32 +37,32 @@ def say_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def words(value: str) -> str:
-    """`catching_up` as people read it."""
+    """Return a state such as `catching_up` as words."""
     return value.replace("_", " ")
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 stream`, `2 streams`."""
+    """Return a number with its noun: `1 stream`, `2 streams`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def rough(time: timedelta) -> str:
-    """A time span in its largest whole unit: `3 min`. A span before now, as of a clock that differs, is `0 s`."""
+    """Return a time span in its largest whole unit: `3 min`. A negative span, as from a skewed clock, is `0 s`."""
     seconds = max(int(time.total_seconds()), 0)
     name, size = next((unit for unit in _UNITS if seconds >= unit[1]), _UNITS[-1])
     return f"{seconds // size} {name}"
 
 
 def sentence(text: str) -> str:
-    """A clause as a sentence."""
+    """Return a clause as a sentence."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 @contextmanager
 def showing(what: str) -> Iterator[None]:
-    """Show what the operations in here tell: a moving line on a terminal, else lines on stderr.
+    """Show the progress of operations in this block: an updated line on a terminal, else lines on stderr.
 
-    :param what: what is shown before the first text.
+    :param what: the text before the first progress.
     """
     from rich.console import Console
 
@@ -91,7 +91,7 @@ def showing(what: str) -> Iterator[None]:
 
 @contextmanager
 def errors_for_people() -> Iterator[None]:
-    """Print an error of ours as `error: …` and end with exit code 1."""
+    """Print a `ReplicatorError` as `error: …` and exit with code 1."""
     try:
         yield
     except ReplicatorError as error:

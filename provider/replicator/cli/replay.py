@@ -1,4 +1,4 @@
-"""`replicator replay`: say what it would do, ask, do it, see it end."""
+"""`replicator replay`: show the plan, ask, run the replay, and wait for its end."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def replay(
 
 
 def _on_its_host(target: str | None, backend: str, address: str | None) -> str | None:
-    """The target, absolute: a path on this host may be relative, but who knows where another host would begin."""
+    """Return the absolute target: a path may be relative only on this host."""
     from replicator.backends import REGISTRY
     from replicator.remote.address import UnixAddress, parse_address
 
@@ -109,7 +109,7 @@ def _on_its_host(target: str | None, backend: str, address: str | None) -> str |
 
 
 class _Request:
-    """What was asked for."""
+    """The request of one command."""
 
     def __init__(self, name: str, start: Checkpoint, method: ReplayMethod, target: str | None, key: str | None) -> None:
         self.name = name
@@ -154,7 +154,7 @@ async def _plan(client: Replicator, request: _Request) -> ReplayPlan:
 
 
 async def _run(client: Replicator, request: _Request) -> ReplayProgress:
-    """Begin the replay, or join it, and see its end."""
+    """Start the replay, or join it, and wait for its end."""
     from replicator.lifecycle.wait import Limits, wait_for_replay
 
     with showing("replaying"):

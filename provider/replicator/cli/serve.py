@@ -1,4 +1,4 @@
-"""`replicator serve`: one backend in a process of its own."""
+"""`replicator serve`: run one backend in its own process."""
 
 from __future__ import annotations
 

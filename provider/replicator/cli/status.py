@@ -1,4 +1,4 @@
-"""`replicator status`, `pause` and `resume`: one look at streams, and the two small things that one does to them."""
+"""`replicator status`, `pause` and `resume`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NameArgument = Annotated[str, typer.Argument(help="The stream's name.", metavar=
 
 _COLOURS = {"running": "green", "failed": "red"}
 _PIPE_WIDTH = 100_000
-_CHECKPOINT_WIDTH = 40  # on a terminal; the position of a mirror has a number for each partition
+_CHECKPOINT_WIDTH = 40  # on a terminal; the checkpoint of a mirror has a number for each partition
 
 
 def status(
@@ -44,7 +44,7 @@ def status(
         async with connected(backend, address) as client:
             found = await client.describe(None if name is None else [name])
             if name is not None and not found:
-                await client.get_status(name)  # raises, with the engine's own words
+                await client.get_status(name)  # raises with the engine's own message
             return sorted(found, key=lambda item: item.name)
 
     found = asyncio.run(body())
@@ -57,7 +57,7 @@ def status(
     _show([item.status for item in found])
     for item in found:
         for finding in item.findings:
-            # What cannot be read is in the status, as the last error.
+            # The status has what cannot be read as its last error.
             if finding.message != item.status.last_error and (name or finding.severity is not Severity.INFO):
                 say(f"{finding.severity} of {item.name}: {finding.message} [{finding.code}]")
                 if finding.fix:
@@ -111,7 +111,7 @@ def _show(found: list[StreamStatus]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE_WIDTH)  # a pipe has no width; nothing is cut
+        console = Console(highlight=False, width=_PIPE_WIDTH)  # a pipe has no width, so nothing is truncated
     for heading, side in _COLUMNS:
         limit = _CHECKPOINT_WIDTH if heading == "checkpoint" and console.is_terminal else None
         table.add_column(heading, justify=side, no_wrap=True, max_width=limit)

@@ -1,4 +1,4 @@
-"""Streams in a Pulumi program in Python, without the plugin: a resource, and functions on it."""
+"""Streams in a Python program without the plugin: a resource, and functions on it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One event loop beside Pulumi's, and the connections that live on it.
+"""A separate event loop beside Pulumi's, and the connections on it.
 
-Pulumi calls a dynamic provider in threads, and runs a program on a loop that it ends when it likes. On a loop of their
-own the connections stay open, and everybody who asks at the same time shares a listing.
+Pulumi calls a dynamic provider in threads, and runs a program on a loop that it may end at any time. On their own loop
+the connections stay open, and concurrent callers share a listing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 _first = Lock()
-"""Held while something is looked up that the first caller makes: the calls of a refresh all begin at once."""
+"""Held during a lookup that the first caller fills: the calls of a refresh all start at once."""
 
 
 def _loop() -> asyncio.AbstractEventLoop:
@@ -38,14 +38,14 @@ def _started() -> asyncio.AbstractEventLoop:
 
 
 def submit(call: Coroutine[Any, Any, T]) -> Future[T]:
-    """Run it there. The result can be waited for in a thread, or in a loop with `asyncio.wrap_future`."""
+    """Run a coroutine on the loop. Wait for the result in a thread, or in another loop with `asyncio.wrap_future`."""
     return asyncio.run_coroutine_threadsafe(call, _loop())
 
 
 def connections(setting: Callable[[str], Any]) -> Connections:
-    """The connections of a stack's configuration, to be used by calls that are submitted; raise `InvalidConfig`.
+    """Return the connections of a stack's configuration, for use in submitted calls; raise `InvalidConfig`.
 
-    :param setting: gives the value of `replicator:<key>`, else `None`.
+    :param setting: returns the value of `replicator:<key>`, else `None`.
     """
     given = {key: value for key in all_settings() if (value := setting(f"{PACKAGE}:{key}")) is not None}
     with _first:

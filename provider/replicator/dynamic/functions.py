@@ -1,4 +1,4 @@
-"""Functions on a stream. They run inside the program, whenever it runs; none has an effect in a preview."""
+"""Functions on a stream. They run inside the program, each time it runs; none has an effect in a preview."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ A = TypeVar("A", bound=Model)
 
 
 def get_stream_status(stream: pulumi.Input[str]) -> pulumi.Output[StreamReport]:
-    """What the engine tells about a stream now. The resource's outputs are as old as the last update or refresh.
+    """Return the engine's current report of a stream. The resource's outputs are as old as the last update or refresh.
 
     :param stream: the stream's id, `<backend>/<region or "default">/<name>`.
     """
@@ -42,15 +42,15 @@ def replay(
     method: pulumi.Input[str] | None = None,
     target: pulumi.Input[str] | None = None,
 ) -> pulumi.Output[ReplayResult]:
-    """Send the changes since a position or a time once more, or make a copy as of then, and wait until that is done.
+    """Send the changes since a position or a time again, or make a copy as of then, and wait until that is done.
 
-    It runs once for one key: with the same key it returns what the first run came to. In a preview it changes nothing
-    and returns the plan.
+    It runs once per key: with the same key it returns the result of the first run. In a preview it changes nothing and
+    returns the plan.
 
     :param stream: the stream's id, `<backend>/<region or "default">/<name>`.
     :param start: the position (`lsn`) or the time (`wall`) to replay from.
     :param idempotency_key: names this replay.
-    :param method: how to replay; left out, the least harmful method that is exact.
+    :param method: how to replay; the default is the least harmful exact method.
     :param target: where a copy goes; for the methods that write one.
     """
     preview = pulumi.runtime.is_dry_run()
@@ -70,7 +70,7 @@ def _call(
     call: Callable[[Connections, A], Coroutine[Any, Any, Model]],
     result: type,
 ) -> Any:
-    """The call as an output, known when its arguments are. What it raises ends the program with one sentence."""
+    """Return the call as an output, known when its arguments are. Its errors end the program with one sentence."""
 
     async def run(known: Mapping[str, Any]) -> Any:
         try:

@@ -1,6 +1,6 @@
-"""What a program reads: the models of the status and of a replay, as Pulumi's output types.
+"""Pulumi output types for the models of status and replay.
 
-Times are RFC 3339 in UTC. What the engine cannot tell is `None`.
+Times are RFC 3339 in UTC. Unknown values are `None`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Checkpoint(dict[str, Any]):
 
 @pulumi.output_type
 class StreamStatus(dict[str, Any]):
-    """What the engine tells about a stream."""
+    """The engine's report of a stream."""
 
     name: str
     state: str
@@ -38,7 +38,7 @@ class StreamStatus(dict[str, Any]):
 
 @pulumi.output_type
 class Finding(dict[str, Any]):
-    """What else is worth knowing of a stream. `severity` is `error`, `warning` or `info`; `code` is stable."""
+    """A finding about a stream. `severity` is `error`, `warning` or `info`; `code` is stable."""
 
     severity: str
     code: str
@@ -49,7 +49,7 @@ class Finding(dict[str, Any]):
 
 @pulumi.output_type
 class StreamReport(dict[str, Any]):
-    """The status of a stream, and what else is worth knowing of it. Pulumi's output types inherit no fields."""
+    """The status of a stream, and findings about it. Pulumi's output types inherit no fields."""
 
     name: str
     state: str
@@ -68,7 +68,7 @@ class StreamReport(dict[str, Any]):
 
 @pulumi.output_type
 class ReplayResult(dict[str, Any]):
-    """The plan of a replay in a preview (`state` is `planned`), its record otherwise."""
+    """The plan of a replay in a preview (`state` is `planned`), otherwise its record."""
 
     stream: str
     key: str

@@ -1,11 +1,11 @@
-"""The dynamic provider: Pulumi's calls, translated to the life cycle that the plugin has too.
+"""The dynamic provider: translates Pulumi's calls to the life cycle that it shares with the plugin.
 
-Its host passes on less than the plugin gets. There is no URN, so the resource sends its own in a hidden input. There is
-no answer for "made, but not well", so the reasons stand in the output `trouble`, and the program fails on them. Create
-and Update are not called in a preview, so Check and Diff say what the plugin says there.
+Its host passes on less than the plugin gets. It has no URN, so the resource sends its own in a hidden input. It has no
+answer for a partially failed creation, so the output `trouble` has the reasons, and the program fails on them. It does
+not call Create and Update in a preview, so Check and Diff send the messages that the plugin sends there.
 
-The state of every resource holds the pickled provider, which is a reference to `StreamProvider` by module and name:
-neither may change, and an instance has no attributes before `configure`.
+The state of every resource holds the pickled provider, a reference to `StreamProvider` by module and name. So neither
+may change, and an instance has no attributes before `configure`.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ URN = "__urn"
 """The hidden input that holds the resource's URN."""
 
 TIMEOUTS = "__timeouts"
-"""The hidden input that holds the resource's custom time-outs: durations by operation."""
+"""The hidden input that holds the resource's custom timeouts: durations by operation."""
 
 WRITTEN = "__written"
-"""The hidden output that names the inputs: Diff and Read are told the outputs alone, which hold defaults too."""
+"""The hidden output that names the inputs: Diff and Read get only the outputs, which also hold defaults."""
 
 TROUBLE = "trouble"
-"""The output that says why the stream is not well."""
+"""The output with the reasons why the stream is unhealthy."""
 
 PROPERTIES = {name: field.alias or name for name, field in Stream.model_fields.items() if name != "owner"}
-"""The properties of a declaration: from their names in Python to those in the state."""
+"""The properties of a declaration: their names in Python, and in the state."""
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class StreamProvider(ResourceProvider):
     serialize_as_secret_always = False
 
     def configure(self, req: ConfigureRequest) -> None:
-        """Take the stack's configuration. What is wrong with it is told when a stream is checked."""
+        """Take the stack's configuration. Errors in it are reported when a stream is checked."""
         self._messages = PulumiDiagnostics(engine_address(sys.argv[1:]))
         self._resource: StreamResource | InvalidConfig
         try:
@@ -73,7 +73,7 @@ class StreamProvider(ResourceProvider):
         return self._resource
 
     def check(self, _olds: Values, news: Values) -> CheckResult:
-        """Fill in name and backend, and refuse what is wrong; a stream that is new is looked at where it will be."""
+        """Fill in name and backend, and refuse invalid inputs; check a new stream at its agent or cluster."""
         return _run(self._check(_olds, news))
 
     async def _check(self, olds: Values, news: Values) -> CheckResult:
@@ -88,7 +88,7 @@ class StreamProvider(ResourceProvider):
         return CheckResult({**filled, **_hidden(news)}, [CheckFailure("", reason) for reason in reasons])
 
     def diff(self, _id: str, _olds: Values, _news: Values) -> DiffResult:
-        """What differs between the state and the declaration, and what that means for the data."""
+        """Return the differences between the state and the declaration, and their effects on the data."""
         return _run(self._diff(_id, _olds, _news))
 
     async def _diff(self, id: str, olds: Values, news: Values) -> DiffResult:
@@ -98,15 +98,15 @@ class StreamProvider(ResourceProvider):
         if not replaces and (changes or olds.get(TROUBLE)):
             try:
                 await self._streams.preview_update(urn, id, old, olds, new)
-            except ReplicatorError as error:  # a refresh asks too, and has to end
+            except ReplicatorError as error:  # a refresh calls this too, and has to end
                 await self._messages.warn_once(urn, f"this change would fail: {error}")
-        # Without an opinion, Pulumi compares the inputs itself, and shows what differs within each of them.
+        # Without an answer, Pulumi compares the inputs itself, and shows the differences within each of them.
         inputs_differ = any(not change.output for change in changes)
         opinion = None if inputs_differ else bool(changes or olds.get(TROUBLE))
         return DiffResult(opinion, replaces, delete_before_replace=self._streams.removed_first)
 
     def create(self, props: Values) -> CreateResult:
-        """Make the stream, or adopt the one that an earlier try of the same resource made."""
+        """Create the stream, or adopt the one that an earlier attempt of the same resource created."""
         made = _run(self._streams.create(_urn(props), _visible(props), _limits(props, "create")))
         return CreateResult(made.id, _outputs(made, props))
 
@@ -116,7 +116,7 @@ class StreamProvider(ResourceProvider):
         return UpdateResult(_outputs(made, _news))
 
     def read(self, id_: str, props: Values) -> ReadResult:
-        """The stream as it is now. Inputs are told only where somebody else changed one."""
+        """Return the current stream. Return inputs only if they were changed outside of Pulumi."""
         return _run(self._read(id_, props))
 
     async def _read(self, id: str, props: Values) -> ReadResult:
@@ -133,7 +133,7 @@ class StreamProvider(ResourceProvider):
 
 
 def _run(call: Coroutine[Any, Any, T]) -> T:
-    """The result of a call. An error has no more of a traceback than the host adds, for the host shows it."""
+    """Return the result of a call. Errors carry no traceback of their own, since the host shows it."""
     try:
         return event_loop.submit(call).result()
     except ReplicatorError as error:
@@ -153,7 +153,7 @@ def _visible(props: Mapping[str, Any]) -> Values:
 
 
 def _declared(outputs: Mapping[str, Any]) -> Values:
-    """The inputs that these outputs came from."""
+    """Return the inputs that produced these outputs."""
     return {key: _value(outputs[key]) for key in outputs.get(WRITTEN, PROPERTIES.values()) if key in outputs}
 
 
@@ -170,7 +170,7 @@ def _limits(props: Mapping[str, Any], operation: str) -> Limits:
 
 
 def _value(value: Any) -> Any:
-    """A value as the life cycle has it: it has a mark of its own for the unknown, and 5.0 of the wire is 5."""
+    """Return a value in the life cycle's form: it has its own mark for unknown values, and 5.0 on the wire is 5."""
     if isinstance(value, dict):
         return {key: _value(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""Messages to the person from a dynamic provider.
+"""Messages to the user from a dynamic provider.
 
-Pulumi's engine starts every provider process with its own address as the only argument. The host of dynamic providers
-makes no use of it, and hides what the process prints; so the messages are sent from here.
+The Pulumi engine starts every provider process with its own address as the only argument. The host of dynamic providers
+does not use it, and hides what the process prints, so this module sends the messages.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 
 from replicator.diagnostics import Diagnostics, Level
 
-_PATIENCE = 5.0  # seconds for one message; an engine that hangs must not hang an operation
-_OPTIONS = (("grpc.enable_http_proxy", 0),)  # the engine is on this machine, whatever http_proxy says
+_PATIENCE = 5.0  # timeout in seconds; an engine that hangs must not block an operation
+_OPTIONS = (("grpc.enable_http_proxy", 0),)  # the engine is on this host, whatever http_proxy is
 _SEVERITIES = {Level.DEBUG: engine_pb2.DEBUG, Level.INFO: engine_pb2.INFO, Level.WARNING: engine_pb2.WARNING}
 
 
 def engine_address(arguments: Sequence[str]) -> str | None:
-    """The engine's address among the arguments of this process; `None` where another one is meant."""
+    """Return the engine's address from the arguments of this process; `None` if they hold none."""
     match arguments:
         case [address] if re.fullmatch(r"[\w.\[\]:-]+:\d+", address):
             return address
@@ -31,7 +31,7 @@ def engine_address(arguments: Sequence[str]) -> str | None:
 
 
 class PulumiDiagnostics(Diagnostics):
-    """Messages through the log service of the engine at `address`; without one, nothing is sent."""
+    """Messages through the log service of the engine at `address`; without an address, it sends none."""
 
     def __init__(self, address: str | None) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class PulumiDiagnostics(Diagnostics):
         self._stub = engine_pb2_grpc.EngineStub(channel) if channel else None
 
     async def send(self, level: Level, message: str, urn: str, *, ephemeral: bool = False) -> None:
-        """Send it; whatever goes wrong on the way is swallowed."""
+        """Send one message, and ignore every error."""
         if self._stub is None:
             return
         request = engine_pb2.LogRequest(severity=_SEVERITIES[level], message=message, urn=urn, ephemeral=ephemeral)

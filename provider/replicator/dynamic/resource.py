@@ -30,8 +30,8 @@ EndpointInput = pulumi.Input[Endpoint | Mapping[str, Any]]
 class Stream(Resource, module="replicator", name="Stream"):
     """A replication stream.
 
-    It has the properties of the resource `replicator:index:Stream` and answers as that does. Outputs are what was
-    declared, with defaults filled in, and what the engine told.
+    It has the properties and the behavior of the resource `replicator:index:Stream`. Its outputs are the declaration,
+    with defaults filled in, and what the engine reported.
     """
 
     name: pulumi.Output[str]
@@ -53,10 +53,10 @@ class Stream(Resource, module="replicator", name="Stream"):
     options: pulumi.Output[dict[str, Any]]
 
     status: pulumi.Output[StreamStatus]
-    """What the engine told at the last update or refresh; `get_stream_status` tells what holds now."""
+    """The engine's report at the last update or refresh; `get_stream_status` returns the current one."""
 
     engine_objects: pulumi.Output[dict[str, Any]] = pulumi.property("engineObjects")
-    """What was made at the engine for this stream."""
+    """The objects that exist at the engine for this stream."""
 
     owner_token: pulumi.Output[str] = pulumi.property("ownerToken")
     """Identifies this resource to the engine, kept so that a rename keeps the stream."""
@@ -65,7 +65,7 @@ class Stream(Resource, module="replicator", name="Stream"):
     """URN of the resource that the engine's record names as the owner of the stream."""
 
     trouble: pulumi.Output[list[str]]
-    """Why the stream was not well at the last update or refresh; empty where it was."""
+    """Why the stream was unhealthy at the last update or refresh; empty if it was healthy."""
 
     def __init__(
         self,
@@ -105,13 +105,13 @@ class Stream(Resource, module="replicator", name="Stream"):
 
     @classmethod
     async def _own_urn(cls, name: str, parent: pulumi.Resource | None) -> str:
-        """The URN that Pulumi will give the resource. It depends on nothing: a parent waits for its children."""
+        """Return the URN that Pulumi will give the resource. It depends on nothing: a parent waits for its children."""
         urn = pulumi.create_urn(name, f"pulumi-python:{cls._resource_type_name}", parent)
         return str(await urn.future())
 
 
 def _named(opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
-    """The options, in which properties have their names in the state, and what the plugin marks as secret is so."""
+    """Return the options with properties by their names in the state, and the plugin's secret outputs as secrets."""
     named = copy(opts)
     named.additional_secret_outputs = [*(opts.additional_secret_outputs or ()), _OUTPUTS["owner_token"]]
     for option in ("ignore_changes", "replace_on_changes"):
@@ -121,7 +121,7 @@ def _named(opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
 
 
 def _wire(value: Any, key: str) -> Any:
-    """A property as the state has it: models as plain values, the names in an endpoint in camelCase."""
+    """Return a property in the form of the state: models as plain values, an endpoint's names in camelCase."""
     if isinstance(value, pulumi.Output):
         return value.apply(lambda known: _wire(known, key))
     if isinstance(value, Model):
@@ -132,6 +132,6 @@ def _wire(value: Any, key: str) -> Any:
 
 
 def _fail_on(resource_name: str, trouble: Sequence[str]) -> None:
-    """End the program where the stream is made and not well; by now it is in the state."""
+    """End the program if the stream was created but is unhealthy; it is in the state by then."""
     if trouble:
         raise pulumi.RunError(f"{resource_name} is made, and not well: {'; '.join(trouble)}")

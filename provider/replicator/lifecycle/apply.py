@@ -15,15 +15,15 @@ from replicator.model import DesiredState, Owner, Stream, StreamState, StreamSta
 from replicator.replicator import Description
 
 READ_AGE = 5.0
-"""Seconds that a listing may be old when a refresh reads hundreds of streams from it."""
+"""Maximum age in seconds of the listing from which a refresh reads hundreds of streams."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A stream as the engine's side holds it after an operation.
 
-    :param trouble: why it is not well, one sentence each; empty where it is.
-    :param token: the owner's token, where this operation has shown that it is the caller's.
+    :param trouble: why it is unhealthy, one sentence each; empty if it is healthy.
+    :param token: the owner's token, if this operation has proved that it is the caller's.
     """
 
     id: StreamId
@@ -42,12 +42,12 @@ def new_owner(urn: str) -> Owner:
 def known_owner(urn: str, token: str | None, recorded_urn: str | None, manager: str | None = None) -> Owner:
     """Return the owner that a change declares.
 
-    A state that was imported, or renamed, gets a token of its own. It follows from what the state keeps secret, so that
-    a repeated call after a lost answer issues the same, and no other state does.
+    An imported or renamed state gets its own token. It is derived from the state's secret, so that a repeated call
+    after a lost answer issues the same token, and no other state does.
 
-    :param token: what the state holds.
-    :param recorded_urn: the URN that the engine's record had when the state was written.
-    :param manager: the identity of what managed the stream then.
+    :param token: the state's token.
+    :param recorded_urn: the URN in the engine's record when the state was written.
+    :param manager: the identity of the agent or cluster that managed the stream then.
     """
     if token is None:
         return Owner(urn=urn, issue=secrets.token_hex(16), claim=True, manager=manager)
@@ -59,9 +59,9 @@ def known_owner(urn: str, token: str | None, recorded_urn: str | None, manager: 
 
 
 def imported_token(recorded: Owner | None) -> str:
-    """Return the token for the state of an import: what the record has, where it has one, and a secret after it.
+    """Return the token for the state of an import: the record's token, if it has one, followed by a secret.
 
-    The first proves to the first update that nothing changed hands meanwhile.
+    The record's token proves to the first update that the owner has not changed meanwhile.
     """
     own = secrets.token_hex(16)
     return own if recorded is None or recorded.token is None else f"{recorded.token} {own}"
@@ -70,9 +70,9 @@ def imported_token(recorded: Owner | None) -> str:
 async def make_it_so(
     connections: Connections, stream: Stream, owner: Owner, limits: Limits, progress: Progress = silent
 ) -> Outcome:
-    """Make the stream, adopt what an earlier try of the same resource left, or change it in place.
+    """Create the stream, adopt the one that an earlier attempt of the same resource left, or change it in place.
 
-    With nothing to change it reconciles: what is broken is started again.
+    Without a change it reconciles: broken parts are restarted.
     """
     stream = stream.model_copy(update={"owner": owner})
     at = StreamId.of(stream)
@@ -89,7 +89,7 @@ async def make_it_so(
 
 
 def _held_token(caller: Owner, recorded: Owner | None) -> str | None:
-    """Return the token for the state: the caller's own, or the one that an agent of release 0.1 made and tells."""
+    """Return the token for the state: the caller's own, or the one that an agent of release 0.1 issued."""
     told = recorded.token if recorded else None
     if told is None or told == token_digest(told):
         return caller.issue or caller.token
@@ -97,15 +97,15 @@ def _held_token(caller: Owner, recorded: Owner | None) -> str | None:
 
 
 def proven_token(caller: Owner, recorded: Owner | None) -> str | None:
-    """Return which of the caller's tokens the record has; None where it has neither."""
+    """Return the caller's token that the record has; None if it has neither."""
     tokens = (caller.issue, caller.token)
     return next((mine for mine in tokens if mine and recorded and Owner(urn="", token=mine).owns(recorded)), None)
 
 
 async def read(connections: Connections, at: StreamId, owner: Owner | None = None) -> Outcome | None:
-    """The stream as it is; `None` where the engine answered that it is gone.
+    """Return the current stream; `None` if the engine answered that it does not exist.
 
-    :param owner: as the state has it; raise `InvalidConfig` where the address leads elsewhere by now.
+    :param owner: the owner in the state; raise `InvalidConfig` if the address leads elsewhere by now.
     """
     found = await connections.describe(at, max_age=READ_AGE)
     if found is not None:
@@ -116,7 +116,7 @@ async def read(connections: Connections, at: StreamId, owner: Owner | None = Non
 
 
 async def look(connections: Connections, at: StreamId) -> Outcome | None:
-    """The same, asked for now: no listing that began before the last change may answer."""
+    """Return the same from a new read: a listing that started before the last change may not answer."""
     found = await connections.replicator(at).describe([at.name])
     return _outcome(at, found[0]) if found else None
 
@@ -130,9 +130,9 @@ async def delete(
     limits: Limits,
     progress: Progress = silent,
 ) -> bool:
-    """Remove the stream; raise `StreamProtected` where it has deletionProtection.
+    """Remove the stream; raise `StreamProtected` if it has deletionProtection.
 
-    Return False where another resource owns the stream by now: nothing was touched, and protection does not matter.
+    Return False, without an effect, if another resource owns the stream by now; protection does not matter then.
     """
     async with limits.within("the delete", at.name, progress):
         if protected and await _would_remove(connections, at, owner):
@@ -146,7 +146,7 @@ async def delete(
 
 
 async def _would_remove(connections: Connections, at: StreamId, owner: Owner) -> bool:
-    """Return whether there is a stream that a delete would remove; True where that cannot be seen."""
+    """Tell whether a delete would remove a stream; True if unknown."""
     try:
         found = await connections.replicator(at).describe([at.name])
     except ReplicatorError as error:
@@ -157,7 +157,7 @@ async def _would_remove(connections: Connections, at: StreamId, owner: Owner) ->
 
 
 def _outcome(at: StreamId, found: Description) -> Outcome:
-    """What was found. A pause by somebody else shows as `desiredState`, so that it is drift."""
+    """Return the stream as an outcome. A pause outside of Pulumi shows as `desiredState`, so that it is drift."""
     stream, status = found.stream, found.status
     if status.state is StreamState.PAUSED and not _ends_paused(stream):
         stream = stream.model_copy(update={"desired_state": DesiredState.PAUSED})
@@ -168,5 +168,5 @@ def _outcome(at: StreamId, found: Description) -> Outcome:
 
 
 def _ends_paused(stream: Stream) -> bool:
-    """A stream of mode snapshot is paused when its one copy is made."""
+    """Tell whether the stream is of mode snapshot, which is paused once its one copy is made."""
     return stream.mode == "snapshot"

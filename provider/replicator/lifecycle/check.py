@@ -1,4 +1,4 @@
-"""From what a person wrote to a Stream: names, the choice of a backend, and everything that can be refused offline."""
+"""Check: turns a program's inputs into a Stream with name and backend, and refuses whatever can be refused offline."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from replicator.model import NAME_LIMIT, STREAM_NAME, Stream, slug
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What Check found.
+    """The result of Check.
 
-    :param inputs: the person's own inputs, with `name` and `backend` filled in.
+    :param inputs: the program's own inputs, with `name` and `backend` filled in.
     :param stream: the declared stream; `None` while something is unknown or wrong.
     """
 
@@ -37,7 +37,7 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which resource asks: the names are made from it."""
+    """The identity of the resource, from which names are derived."""
 
     urn: str
     project: str
@@ -54,7 +54,7 @@ class Identity:
 
 
 class NameMode(Enum):
-    """What a proposed name is: one that may be changed, the only one, or none, so that the program has to give one."""
+    """The kind of a proposed name: it may be changed, it is final, or none is given and the program has to set one."""
 
     PROPOSE = "propose"
     ENFORCE = "enforce"
@@ -63,13 +63,13 @@ class NameMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NameRule:
-    """The name that a person's configuration gives to a resource without one."""
+    """The name that the stack's configuration gives to a resource without one."""
 
     mode: NameMode
     proposed: str = ""
 
     def name(self, identity: Identity) -> str:
-        """Return the name; raise `InvalidStream` where the rule gives none that a stream can have."""
+        """Return the name; raise `InvalidStream` if the rule gives no valid one."""
         if self.mode is NameMode.DISABLE:
             raise InvalidStream("is required, because pulumi:autonaming is disabled", fix="write name in the program")
         if not self.proposed:
@@ -86,7 +86,7 @@ class NameRule:
 
 
 def stream_name(identity: Identity) -> str:
-    """A name for a stream that has none: the same for the same URN, so that a lost reply finds its stream again."""
+    """Return a name for a stream without one, the same for the same URN: a retry after a lost reply finds it."""
     return _with_digest(slug("-".join((identity.project, identity.stack, identity.name)), "s"), identity)
 
 
@@ -103,12 +103,12 @@ def check(
     config: ProviderConfig,
     naming: NameRule | None = None,
 ) -> Checked:
-    """Normalise and validate.
+    """Normalize and validate inputs.
 
-    :param inputs: plain values; what is not known yet is left out and its path is in `unknown`.
+    :param inputs: plain values, without the unknown ones.
     :param unknown: paths (`source.uri`) of values that are known only after other resources exist.
     :param old_inputs: the inputs in the state; empty for a new resource.
-    :param naming: what a new resource without a name is called, where a configuration says so.
+    :param naming: the configured name of a new resource without one.
     """
     unknown = frozenset(unknown)
     filled = dict(inputs)
@@ -145,7 +145,7 @@ _DEFAULT_NAMING = NameRule(NameMode.PROPOSE)
 
 
 def _explained(path: str, unknown: frozenset[str]) -> bool:
-    """Whether a failure at `path` only comes from a value that is not known yet."""
+    """Tell whether a failure at `path` is only due to a value that is not known yet."""
     return any(
         path == hole or path.startswith((f"{hole}.", f"{hole}[")) or hole.startswith(f"{path}.") for hole in unknown
     )
@@ -178,7 +178,7 @@ def _choose_backend(
 
 
 def _address_failures(stream: Stream, config: ProviderConfig) -> Iterable[Failure]:
-    """A place that nobody manages, told before an engine is asked."""
+    """Yield a failure for a place without an address, before any engine is asked."""
     at = StreamId.of(stream)
     backend = REGISTRY[at.backend]
     try:
@@ -189,14 +189,14 @@ def _address_failures(stream: Stream, config: ProviderConfig) -> Iterable[Failur
 
 
 def _declaration_failures(stream: Stream, config: ProviderConfig) -> Iterable[Failure]:
-    """What the stream's backend refuses without its engine, and what its configuration does not allow."""
+    """Yield refusals by the stream's backend that need no engine, and by its configuration."""
     block = config.block(REGISTRY[StreamId.of(stream).backend])
     for error in (*refusals(stream), *block.refusals(stream)):
         yield Failure(error.property or "", error.message, error.code, error.fix)
 
 
 def _unsupported(inputs: Mapping[str, Any], unknown: frozenset[str]) -> Iterable[Failure]:
-    """What the backend's engine cannot do, and references that cannot be read."""
+    """Yield failures for what the backend's engine cannot do, and for invalid references."""
     for error in unsupported(inputs, unknown):
         reason = f"{error.message}; {error.fix}" if error.fix else error.message
         yield Failure(error.property or "", reason, error.code)

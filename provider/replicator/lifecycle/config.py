@@ -36,7 +36,7 @@ class Preflight(StrEnum):
 
 
 def _agent(address: str) -> str:
-    """An address as it stands. What is wrong with it is said without it: it may be a secret."""
+    """Return a valid address unchanged. The error does not quote an invalid one: it may be a secret."""
     try:
         parse_address(address)
     except InvalidConfig as error:
@@ -68,25 +68,25 @@ class ProviderConfig(Model):
     @field_validator("backends", mode="before")
     @classmethod
     def _of_their_models(cls, blocks: Mapping[str, Any]) -> dict[str, Any]:
-        """A configuration that was written as JSON names the backends; each has a model of its own."""
+        """Read each backend's block, as in a configuration that was stored as JSON, with the backend's own model."""
         return {
             kind: block if isinstance(block, BackendConfig) else _model(REGISTRY[kind]).model_validate(block)
             for kind, block in blocks.items()
         }
 
     def block(self, backend: Backend) -> BackendConfig:
-        """What is configured for a backend."""
+        """Return the block of a backend."""
         return self.backends.get(backend.kind) or backend.settings()
 
     def find(self, backend: Backend, region: str) -> str | None:
-        """The address that manages streams of `region`; `None` where none is configured."""
+        """Return the address that manages streams of `region`; `None` if none is configured."""
         block = self.block(backend)
         if configured := block.regions.get(region) or block.address:
             return configured
         return default_address() if backend.default_address and not block.regions else None
 
     def address(self, backend: Backend, region: str) -> str:
-        """The address that manages streams of `region`; raise `InvalidConfig` where none is configured."""
+        """Return the address that manages streams of `region`; raise `InvalidConfig` if none is configured."""
         if (address := self.find(backend, region)) is not None:
             return address
         block, key = self.block(backend), backend.config_key
@@ -100,7 +100,7 @@ class ProviderConfig(Model):
         raise InvalidConfig(f"no address for backend {backend.kind!r}{where}{there}", fix=self.origin.hint(key, wanted))
 
     def places(self, backend: Backend, region: str | None) -> list[str]:
-        """The regions that stand for the addresses of a backend, one for each address."""
+        """Return one region for each address of a backend."""
         if region is not None:
             return [region]
         block = self.block(backend)
@@ -109,7 +109,7 @@ class ProviderConfig(Model):
         return list(by_address.values())
 
     def kinds(self) -> list[str]:
-        """The backends that are configured; without any, those that this host's own agent serves."""
+        """Return the configured backends; without any, those that this host's own agent serves."""
         return sorted(self.backends) or [backend.kind for backend in REGISTRY.values() if backend.default_address]
 
 
@@ -118,7 +118,7 @@ class Setting:
     """One setting of the configuration.
 
     :param key: its name, without the package's.
-    :param backend: whose block it is; `None` for one that concerns all.
+    :param backend: the backend of this block; `None` for a setting of all backends.
     """
 
     key: str
@@ -126,7 +126,7 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        """The environment variable that is read where the setting is left out."""
+        """Return the environment variable that is read if the setting is missing."""
         return variable_of(self.key)
 
 
@@ -140,18 +140,18 @@ _RESERVED = frozenset({"version", "pluginDownloadURL"})
 
 
 def from_text(value: Any) -> Any:
-    """SDKs and `pulumi config` send objects as JSON text; raise `json.JSONDecodeError` for what only begins like it."""
+    """Parse JSON text, in which SDKs and `pulumi config` send objects; raise `json.JSONDecodeError` if invalid."""
     return json.loads(value) if isinstance(value, str) and value.lstrip()[:1] in ("{", "[", '"') else value
 
 
 def parse_config(
     inputs: Mapping[str, Any], *, resource: str | None = None, environ: Mapping[str, str] | None = None
 ) -> tuple[ProviderConfig, list[Failure]]:
-    """The configuration, and what is wrong with it. No value is quoted: Pulumi does not say here which are secret.
+    """Return the configuration and its errors. They quote no value: Pulumi does not tell here which ones are secret.
 
     :param inputs: values by camelCase keys; an object may be JSON text.
     :param resource: the provider resource that holds them; `None` for the stack's configuration.
-    :param environ: the environment. It gives what the inputs leave out.
+    :param environ: the environment, for settings that the inputs lack.
     """
     ours = {key: value for key, value in inputs.items() if key not in _RESERVED and not key.startswith("__")}
     given = {key: value for key, value in ours.items() if strip(value) is not None}
@@ -191,7 +191,7 @@ def parse_config(
 def configured(
     inputs: Mapping[str, Any], *, resource: str | None = None, environ: Mapping[str, str] | None = None
 ) -> ProviderConfig:
-    """The same; raise `InvalidConfig` for all that is wrong."""
+    """Return the configuration; raise `InvalidConfig` with all errors."""
     config, failures = parse_config(inputs, resource=resource, environ=environ)
     if len(failures) == 1:
         only = failures[0]
@@ -216,7 +216,7 @@ def _failure(key: str, path: str, reason: str, origin: ConfigSource, value: Any)
 
 
 def _example(key: str, value: Any) -> Any:
-    """What is right in the place of a wrong value, with the regions that it names."""
+    """Return a valid example for an invalid value, with the regions that it names."""
     kind = all_settings()[key].backend
     if kind is None:
         return closest(str(value), list(Preflight)) or Preflight.STRICT

@@ -1,9 +1,9 @@
-"""What differs between two configurations of a provider, and what that means for its streams.
+"""The differences between two configurations of a provider, and their effects on its streams.
 
-No change replaces the provider, for Pulumi then replaces every resource of it: each stream would be removed and made
-again, and replicate from the start. An address says only how an agent is reached; another one is most often another
-way to the same agent, and nothing that is known offline tells it apart. Where it is another agent, the streams stay
-with the old one: a refresh at the new address does not find them, and the update after it makes them there.
+No change replaces the provider, since Pulumi would then replace all of its resources: each stream would be removed and
+re-created, and replicate from the start. An address only says how to reach an agent. A new one mostly leads to the same
+agent, and that cannot be checked offline. If it leads to another agent, the streams stay with the old one: a refresh at
+the new address does not find them, and the next update creates them there.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from replicator.lifecycle.diff import Change, Kind, walk
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """Every path that differs in meaning: JSON text is the object that it holds, however it is laid out.
+    """Return every path that differs in meaning: JSON text equals the object that it holds, whatever its layout.
 
-    A path leads into an object only where both sides hold it as one, since Pulumi shows the values at the path.
+    A path leads into an object only if both sides hold it as an object, since Pulumi shows the values at the path.
     """
     found = list(walk(_meant(old), _meant(new)))
     texts = {key for side in (old, new) for key, value in side.items() if isinstance(value, str)}
@@ -44,7 +44,7 @@ def _value(value: Any) -> Any:
 
 
 def moved(old: Mapping[str, Any], new: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
-    """The settings by which streams are looked for at another address than before; none where a side cannot be read."""
+    """Return the settings that move streams to another address; none if a side is unreadable."""
     (before, wrong), (after, also_wrong) = (parse_config(side, environ=environ) for side in (old, new))
     if wrong or also_wrong:
         return []
@@ -57,7 +57,7 @@ def moved(old: Mapping[str, Any], new: Mapping[str, Any], environ: Mapping[str, 
 
 
 def warning(path: str) -> str:
-    """What a person is told of one of them."""
+    """Return the warning about one of them."""
     return (
         f"{path}: streams stay where they are, and are looked for at the new address from now on; after this update "
         "a pulumi refresh shows which of them are not there"

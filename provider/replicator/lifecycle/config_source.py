@@ -1,4 +1,4 @@
-"""Where the provider's configuration was written, which is where a person corrects it."""
+"""The source of the provider's configuration, for hints about where to correct it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PACKAGE = "replicator"
 
 
 def variable_of(key: str) -> str:
-    """The environment variable of a setting: `kafkaMirror` is in `REPLICATOR_KAFKA_MIRROR`."""
+    """Return the environment variable of a setting: `kafkaMirror` is in `REPLICATOR_KAFKA_MIRROR`."""
     return f"{PACKAGE}_{re.sub('(?=[A-Z])', '_', key)}".upper()
 
 
 class ConfigSource(Model):
-    """Where each setting comes from.
+    """The source of each setting.
 
     :param resource: the provider resource of the program that holds the settings; `None` for the stack's configuration.
     :param variables: settings that an environment variable gave.
@@ -31,9 +31,9 @@ class ConfigSource(Model):
     secrets: frozenset[str] = frozenset()
 
     def hint(self, key: str, value: Any) -> str:
-        """What a person types or writes for a setting to have this value.
+        """Return the command or code that gives a setting this value.
 
-        A block is written as a whole: `pulumi config set --path` would replace one that was written as JSON text.
+        It sets a complete block: `pulumi config set --path` would replace one that was written as JSON text.
         """
         text = value if isinstance(value, str) else json.dumps(value)
         if key in self.variables:
@@ -44,7 +44,7 @@ class ConfigSource(Model):
         return f"pulumi config set {secret}{PACKAGE}:{key} {shlex.quote(text)}"
 
     def removal(self, key: str) -> str:
-        """What a person does for a setting to be gone."""
+        """Return the command or code that removes a setting."""
         if self.resource is not None:
             return f"in the program, remove {key} from the provider resource {self.resource!r}"
         return f"pulumi config rm {PACKAGE}:{key}"

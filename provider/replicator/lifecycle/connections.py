@@ -1,4 +1,4 @@
-"""From a stream to the Replicator that manages it, and one listing shared by everybody who asks at the same time."""
+"""The Replicators that manage streams, with listings that concurrent callers share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StreamId:
 
     @classmethod
     def parse(cls, text: str) -> StreamId:
-        """Read an id; raise `InvalidStream` where it is none."""
+        """Parse an id; raise `InvalidStream` if it is invalid."""
         parts = text.split("/")
         if len(parts) != 3 or not all(parts) or parts[0] not in REGISTRY:
             raise InvalidStream(
@@ -38,7 +38,7 @@ class StreamId:
 
     @classmethod
     def of(cls, stream: Stream) -> StreamId:
-        """The id of a stream whose backend is known."""
+        """Return the id of a stream whose backend is known."""
         return cls.parse(stream_id(stream))
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class _Opened:
     """A Replicator with its shared listings.
 
     :ivar measured: with the status of each stream.
-    :ivar listed: without what takes a question about each.
+    :ivar listed: without what needs a request for each stream.
     """
 
     def __init__(self, replicator: Replicator) -> None:
@@ -68,7 +68,7 @@ Connect = Callable[[str, str], Replicator]
 class Connections:
     """The Replicators of one provider configuration, connected on first use.
 
-    :param connect: makes a Replicator of a backend kind and an address.
+    :param connect: opens a Replicator for a backend and an address.
     """
 
     def __init__(self, config: ProviderConfig, connect: Connect | None = None) -> None:
@@ -87,28 +87,28 @@ class Connections:
         return self._open[key]
 
     def replicator(self, at: StreamId) -> Replicator:
-        """The Replicator for reading and for effects; raise `InvalidConfig` where no address is configured."""
+        """Return the Replicator for reads and changes; raise `InvalidConfig` if no address is configured."""
         return self._entry(at).replicator
 
     def changing(self, at: StreamId) -> Replicator:
-        """The Replicator for an effect: the shared listings are out of date from here on."""
+        """Return the Replicator for a change, and discard the shared listings."""
         opened = self._entry(at)
         opened.measured.forget()
         opened.listed.forget()
         return opened.replicator
 
     async def describe(self, at: StreamId, *, max_age: float) -> Description | None:
-        """The stream in a listing that is at most `max_age` seconds old; `None` where the engine has no such stream."""
+        """Return the stream from a listing, at most `max_age` seconds old; `None` if the engine has no such stream."""
         opened = self._entry(at)
         found = (await opened.measured.get(max_age)).get(at.name)
-        if found is None:  # what a listing leaves out is not gone before the engine says it of the name
+        if found is None:  # a stream that a listing lacks may exist, so ask the engine for the name
             found = next(iter(await opened.replicator.describe([at.name])), None)
         return found
 
     async def everything(self, kinds: Iterable[str], region: str | None, *, max_age: float) -> dict[str, Description]:
-        """An overview of all streams of some backends, wherever the configuration says that they are managed, by id.
+        """Return an overview of all streams of some backends at all configured addresses, by id.
 
-        One whose record cannot be read has the id that it would have in the region where it was found.
+        A stream whose record cannot be read has the id that it would have in the region where it was found.
 
         :param region: only what is managed there.
         """
@@ -130,7 +130,7 @@ class Connections:
 
 
 def start_hint(kind: str, address: str) -> str:
-    """What a person does where nothing serves `kind` at an address; raise `InvalidConfig` for what is no address."""
+    """Return the fix if nothing serves `kind` at an address; raise `InvalidConfig` for an invalid address."""
     backend, at = REGISTRY[kind], parse_address(address)
     if isinstance(at, SshAddress):
         host, socket = f" on {at.host}", at.socket
@@ -141,7 +141,7 @@ def start_hint(kind: str, address: str) -> str:
 
 
 def open_replicator(kind: str, address: str, settings: BackendConfig) -> Replicator:
-    """A client of the agent at an address, or of the engine there where the backend needs no agent."""
+    """Return a client of the agent at an address, or of the engine if the backend needs no agent."""
     backend = REGISTRY[kind]
     if backend.via_agent:
         from replicator.remote.client import RemoteReplicator

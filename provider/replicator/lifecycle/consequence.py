@@ -1,4 +1,4 @@
-"""What a planned change does to the data: one verdict for each changed property, from the capability table."""
+"""Effects of a planned change on the data: one verdict for each changed property, from the capability table."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Consequence:
 
 
 def consequences(old: Stream, changes: Iterable[Change], *, purges: bool) -> list[Consequence]:
-    """The verdicts of `changes` to `old`, the most harmful first. A harmless change has none.
+    """Return the verdicts on `changes` to `old`, the most harmful first. A harmless change has none.
 
-    :param purges: whether the stream as it will be has `purgeDestination`.
+    :param purges: whether the changed stream has `purgeDestination`.
     """
     route = route_of(old)
     found: dict[str, Consequence] = {}
@@ -50,7 +50,7 @@ def consequences(old: Stream, changes: Iterable[Change], *, purges: bool) -> lis
 
 
 def _effect(path: str, effects: Mapping[str, Effect]) -> Effect | None:
-    """`options.busy-timeout` has the effect of `options`; a whole endpoint that is unknown, the worst of its parts."""
+    """Return a path's effect: of `options` for `options.busy-timeout`, the worst one for an unknown endpoint."""
     if (effect := effects.get(path) or effects.get(path.partition(".")[0])) is not None:
         return effect
     parts = [effect for key, effect in effects.items() if key.startswith(f"{path}.")]
@@ -58,7 +58,7 @@ def _effect(path: str, effects: Mapping[str, Effect]) -> Effect | None:
 
 
 def _plain(path: str) -> str:
-    """`options["tasks.max"]` as people write it."""
+    """Return a path such as `options["tasks.max"]` in plain notation."""
     return path.replace('["', ".").replace('"]', "")
 
 

@@ -1,4 +1,4 @@
-"""What differs between the declared stream and the one in the state. Status is not part of either."""
+"""The differences between the declared stream and the one in the state. Status is not part of either."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _SETS = frozenset({"include", "exclude"})
 
 
 def replacing(stream: Stream) -> frozenset[str]:
-    """The paths whose change makes another stream: another name or backend, and another agent or cluster.
+    """Return the paths whose change requires a replacement: name, backend, and the agent or cluster.
 
-    Everything else is changed in place.
+    Other changes apply in place.
     """
     route = route_of(stream)
     return frozenset({"name", "backend", f"{route.managed_at if route else 'source'}.region"})
 
 
 class Kind(Enum):
-    """How one path differs."""
+    """The kind of a difference."""
 
     ADD = "add"
     UPDATE = "update"
@@ -38,9 +38,9 @@ class Change:
     """One path that differs.
 
     :param path: `source.uri`, `include[0]` (the index in the new list; in the old one for a deletion).
-    :param replaces: the change makes another stream.
+    :param replaces: the change requires a replacement.
     :param output: the path is that of an output.
-    :param access: the path is that of a URI, which names the same place as before and reaches it in another way.
+    :param access: the path is that of a URI that names the same place as before, with another way of access.
     """
 
     path: str
@@ -51,20 +51,20 @@ class Change:
 
     @property
     def root(self) -> str:
-        """The property of the resource in which the path lies."""
+        """Return the resource's property that contains the path."""
         return _root(self.path)
 
     @property
     def property(self) -> str:
-        """The path without an index or a quoted key."""
+        """Return the path without an index or a quoted key."""
         return self.path.partition("[")[0]
 
 
 def diff(old: Stream, new: Mapping[str, Any] | Stream, unknown: Iterable[str] = ()) -> list[Change]:
-    """Every change from `old` to `new`, in the order of the properties.
+    """Return every change from `old` to `new`, in the order of the properties.
 
-    Both sides are in canonical form with their defaults filled in, so that writing a default down, or the same place
-    in another spelling, is no change. Unknown paths are changes.
+    Both sides are in canonical form with their defaults filled in. So an explicit default, or another spelling of the
+    same place, is not a change. Unknown paths are changes.
     """
     before = _comparable(old)
     holes, replaced = frozenset(unknown), replacing(old)
@@ -93,9 +93,9 @@ def _comparable(stream: Stream | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _normal(known: Mapping[str, Any], old: Stream, unknown: frozenset[str]) -> dict[str, Any]:
-    """Inputs of which some are unknown, in the form that a stream has: defaults filled in, every value in its one form.
+    """Return inputs, some of them unknown, in the form of a stream: with defaults, and canonical values.
 
-    What is known of a property stays as it is written where it cannot be read without the rest.
+    The known part of a property is unchanged if it cannot be read without the rest.
     """
     partial = {root for root in map(_root, unknown) if not _is_readable(root, known)}
     whole = {key: value for key, value in known.items() if key not in partial}
@@ -105,7 +105,7 @@ def _normal(known: Mapping[str, Any], old: Stream, unknown: frozenset[str]) -> d
 
 
 def _is_readable(root: str, known: Mapping[str, Any]) -> bool:
-    """Whether what is known of a property can be read although some of it is unknown."""
+    """Tell whether the known part of a property can be read without the unknown part."""
     value = known.get(root)
     if not isinstance(value, Mapping):
         return False
@@ -115,9 +115,9 @@ def _is_readable(root: str, known: Mapping[str, Any]) -> bool:
 def walk(
     before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "", *, replaced: frozenset[str] = frozenset()
 ) -> Iterable[Change]:
-    """Every path that differs between two declarations.
+    """Yield every path that differs between two declarations.
 
-    :param replaced: paths whose change makes another resource.
+    :param replaced: paths whose change requires a replacement.
     """
     for key in dict.fromkeys([*before, *after]):
         path = f"{prefix}{key}" if not set(key) & set('."[]') else f"{prefix.removesuffix('.')}{_quoted(key)}"
@@ -138,7 +138,7 @@ def walk(
 
 
 def _quoted(key: str) -> str:
-    """A key that holds a dot, as Pulumi writes it in a path: `options["max.batch"]`."""
+    """Return a key with a dot in Pulumi's notation of paths: `options["max.batch"]`."""
     escaped = key.replace('"', '\\"')
     return f'["{escaped}"]'
 

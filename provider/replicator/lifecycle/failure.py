@@ -1,4 +1,4 @@
-"""What is wrong with an input, in words for the person who wrote it."""
+"""Errors in inputs, in words for their author."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One wrong input: its path (`source.uri`), why, the stable code, and the way out if it is not plain."""
+    """One invalid input: its path (`source.uri`), the reason, the stable code, and the fix if it is not obvious."""
 
     path: str
     reason: str
@@ -54,13 +54,13 @@ _REASONS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def failures_of(error: ValidationError, model: type[BaseModel], code: str) -> list[Failure]:
-    """Pydantic's errors as failures, one for each path, with the value left out: it may be a secret."""
+    """Return pydantic's errors as failures, one for each path, without the value: it may be a secret."""
     found: dict[str, Failure] = {}
     items = error.errors(include_url=False, include_input=False)
     for item in sorted(items, key=lambda item: item["type"] == "literal_error"):
         path = _path(item["loc"])
         if item["type"] == "literal_error" and any(f"{known}.".startswith(f"{path}.") for known in found):
-            continue  # the person wrote an object, and what is wrong inside it is already told
+            continue  # the input is an object, and the errors inside it are already reported
         if item["type"] == "extra_forbidden":
             path = ".".join(filter(None, (_path(item["loc"][:-1]), str(item["loc"][-1]))))
             reason = "is not known here" + _suggestion(item["loc"], model)
@@ -79,7 +79,7 @@ def failures_of(error: ValidationError, model: type[BaseModel], code: str) -> li
 
 
 def read_inputs(model: type[M], values: Mapping[str, Any], *, stream: str | None = None) -> M:
-    """Checked inputs as a model; raise `InvalidStream`. The state of another release may hold what this one refuses."""
+    """Return checked inputs as a model. Raise `InvalidStream`: another release's state may hold invalid inputs."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -88,7 +88,7 @@ def read_inputs(model: type[M], values: Mapping[str, Any], *, stream: str | None
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """`("startFrom", "literal[…]")` as `startFrom`: pydantic adds names of union members, which nobody wrote."""
+    """Return `("startFrom", "literal[…]")` as `startFrom`: pydantic adds names of union members, which are no input."""
     parts: list[str] = []
     for step in location:
         if isinstance(step, int):
@@ -99,13 +99,13 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def _is_member(location: tuple[int | str, ...]) -> bool:
-    """Whether the last step is pydantic's name for a member of a union, which nobody wrote."""
+    """Tell whether the last step is pydantic's name for a member of a union, which is no input."""
     last = str(location[-1]) if location else ""
     return any(char in last for char in "[(") or last[:1].isupper()
 
 
 def _suggestion(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
-    """The property that the person may have meant, among those of the object that holds the unknown one."""
+    """Suggest the probably intended property, from the object that holds the unknown one."""
     *above, last = (str(step) for step in location)
     for step in above:
         inner = _models(next((info.annotation for info in model.model_fields.values() if info.alias == step), None))
@@ -116,14 +116,14 @@ def _suggestion(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
 
 
 def closest(word: str, names: Iterable[str]) -> str | None:
-    """The name that the person may have meant."""
+    """Return the probably intended name."""
     wanted = {name.lower(): name for name in names}
     close = get_close_matches(word.replace("_", "").lower(), wanted, n=1)
     return wanted[close[0]] if close else None
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The models in an annotation such as `Literal[…] | Checkpoint | None`."""
+    """Return the models in an annotation such as `Literal[…] | Checkpoint | None`."""
     if isinstance(annotation, type):
         return [annotation] if issubclass(annotation, BaseModel) else []
     return [found for part in get_args(annotation) for found in _models(part)]

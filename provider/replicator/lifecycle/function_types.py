@@ -1,4 +1,4 @@
-"""What the functions take and give. The schema is made from these."""
+"""Arguments and results of the functions. The schema is generated from them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class StatusFailure(Model):
 
     @classmethod
     def of(cls, id: str, finding: Finding) -> Self:
-        """Return the failure of a stream of which there is this finding."""
+        """Return the failure of a stream with this finding."""
         return cls(stream=id, code=finding.code, message=finding.message)
 
 
@@ -310,7 +310,7 @@ class ReplayResult(Model):
 
     @classmethod
     def from_plan(cls, plan: ReplayPlan, key: str) -> Self:
-        """What a replay with this key would do."""
+        """Return the result of a plan, with the key of its replay."""
         return cls(
             stream=plan.stream,
             key=key,
@@ -326,7 +326,7 @@ class ReplayResult(Model):
 
     @classmethod
     def from_progress(cls, progress: ReplayProgress) -> Self:
-        """What the engine's side has recorded of a replay."""
+        """Return the result of a replay that the engine's side has recorded."""
         return cls(
             stream=progress.stream,
             key=progress.key,

@@ -1,4 +1,4 @@
-"""The functions: streams and their status, what backends can do, the plan of a replay, and a replay."""
+"""The functions: streams and their status, capabilities of backends, the plan of a replay, and a replay."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from replicator.model import Stream, StreamStatus
 from replicator.replicator import Description, ReplayPlan
 
 STATUS_AGE = 1.0
-"""Seconds that a listing may be old for `get_stream_status`: a batch of them shares one."""
+"""Maximum age in seconds of a listing for `get_stream_status`: a batch of calls shares one."""
 
 
 async def get_stream_status(connections: Connections, args: GetStreamStatusArgs) -> StreamReport:
-    """The status, measured within the last second."""
+    """Return the status, measured within the last second."""
     found = await _described(connections, args.stream)
     return StreamReport(**found.status.model_dump(), findings=found.findings)
 
 
 async def get_stream_statuses(connections: Connections, args: GetStreamStatusesArgs) -> StreamStatuses:
-    """The statuses, with one listing for each engine; what cannot be had is told beside them."""
+    """Return the statuses, with one listing per engine, and the failures of streams without a status."""
 
     async def one(id: str) -> Description | StatusFailure:
         try:
@@ -70,9 +70,9 @@ async def _described(connections: Connections, id: str) -> Description:
 
 
 async def list_streams(connections: Connections, args: ListStreamsArgs) -> ListedStreams:
-    """Every stream that the engines hold, whoever made it. Raises where one of them does not answer.
+    """Return every stream that the engines hold, whoever created it. Raise if an engine does not answer.
 
-    The state is that of the engine's objects: whether what runs is catching up, `get_stream_status` tells.
+    The state is that of the engine's objects; `get_stream_status` tells whether a running stream is catching up.
     """
     kinds = connections.config.kinds() if args.backend is None else [_backend(args.backend)]
     items = await connections.everything(kinds, args.region, max_age=STATUS_AGE)
@@ -84,7 +84,7 @@ async def list_streams(connections: Connections, args: ListStreamsArgs) -> Liste
 
 
 def import_entry(stream: Stream) -> ImportEntry:
-    """What imports a stream under its own name."""
+    """Return the entry that imports a stream under its own name."""
     return ImportEntry(name=stream.name, id=str(StreamId.of(stream)))
 
 
@@ -104,7 +104,7 @@ def _listed(stream: Stream, status: StreamStatus) -> ListedStream:
 
 
 async def get_capabilities(args: GetCapabilitiesArgs) -> AllCapabilities:
-    """The capability table. Asks no engine."""
+    """Return the capability table, without a request to an engine."""
     kinds = list(TABLE) if args.backend is None else [_backend(args.backend)]
     return AllCapabilities(
         backends=tuple(_capabilities(TABLE[kind], route) for kind in kinds for route in TABLE[kind].routes)
@@ -143,14 +143,14 @@ def _backend(kind: str) -> str:
 
 
 async def plan(connections: Connections, args: PlanReplayArgs) -> ReplayPlan:
-    """What a replay would do."""
+    """Return the plan of a replay."""
     return await plan_replay(connections, StreamId.parse(args.stream), args.start, args.method, args.target)
 
 
 async def replay(
     connections: Connections, args: ReplayArgs, *, preview: bool, limits: Limits, progress: Progress = silent
 ) -> ReplayResult:
-    """Run a replay once for its key; in a preview, plan it."""
+    """Run a replay once per key; in a preview, plan it."""
     if preview:
         return ReplayResult.from_plan(await plan(connections, args), args.idempotency_key)
     done = await run_replay(

@@ -1,4 +1,4 @@
-"""A look at the live source and destination before a change, as strict as the configuration says."""
+"""Checks of the live source and destination before a change, with the configured strictness."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from replicator.replicator import Finding, Severity
 
 
 async def preflight(connections: Connections, stream: Stream) -> list[Finding]:
-    """What the backend finds. Where it cannot be reached, that is a warning: a preview works offline.
+    """Return the backend's findings. If it is unreachable, that is a warning: a preview works offline.
 
-    With `preflight: warn` an error counts as a warning; with `off` nothing is asked.
+    With `preflight: warn`, errors count as warnings; with `off`, nothing is checked.
     """
     strictness = connections.config.preflight
     if strictness is Preflight.OFF:
@@ -39,7 +39,7 @@ def _unseen(error: ReplicatorError) -> Finding:
 
 
 def sentence(finding: Finding) -> str:
-    """A finding as the preview shows it."""
+    """Return a finding as a sentence for the preview."""
     path = f"{finding.property}: " if finding.property else ""
     fix = f"\n  → {finding.fix}" if finding.fix else ""
     return f"{path}{finding.message} [{finding.code}]{fix}"

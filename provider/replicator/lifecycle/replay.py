@@ -1,4 +1,4 @@
-"""Replay: plan it, run it once for one key, see it end."""
+"""Replay: plan it, run it once per key, and wait for its end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, Repl
 async def plan_replay(
     connections: Connections, at: StreamId, start: Checkpoint, method: ReplayMethod, target: str | None
 ) -> ReplayPlan:
-    """What the replay would do. Changes nothing."""
+    """Return the plan of the replay. Changes nothing."""
     return await connections.replicator(at).plan_replay(at.name, start, method=method, target=target)
 
 
@@ -27,7 +27,7 @@ async def run_replay(
     limits: Limits,
     progress: Progress = silent,
 ) -> ReplayProgress:
-    """Run the replay, or join the one that has this key, and wait until it ends. Raise `ReplayFailed` if it fails."""
+    """Run the replay, or join the one with this key, and wait until it ends. Raise `ReplayFailed` if it fails."""
     replicator = connections.changing(at)
     async with limits.within("the replay", at.name, progress):
         started = await replicator.replay(at.name, start, key=key, method=method, target=target)

@@ -1,4 +1,4 @@
-"""A replay as a resource: it runs once for its inputs, and a run that was cut off is joined again."""
+"""A replay as a resource: it runs once for its inputs, and an interrupted wait joins the same run again."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FAILED_FIX = "correct the cause, then change triggers, which makes a new run wi
 
 
 def run_key(urn: str, inputs: ReplayRunInputs) -> str:
-    """The idempotency key of a run, the same for the same resource and inputs."""
+    """Return the idempotency key of a run, which is the same for the same resource and inputs."""
     text = json.dumps([urn, inputs.wire()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -47,7 +47,7 @@ def run_key(urn: str, inputs: ReplayRunInputs) -> str:
 class ReplayRunResource:
     """Check, diff and the effects of a declared replay.
 
-    :param messages: where messages to the person go now.
+    :param messages: returns the current receiver of messages to the user.
     """
 
     stables: ClassVar[tuple[str, ...]] = ()
@@ -60,7 +60,7 @@ class ReplayRunResource:
     async def check(
         self, urn: str, old: Values, new: Values, naming: NameRule | None = None
     ) -> tuple[Values, list[str]]:
-        """The inputs as the person wrote them; and what is wrong with them."""
+        """Return the program's inputs, and their errors."""
         new = {key: value for key, value in new.items() if strip(value) is not None}
         known, holes = drop_unknown(new)
         unknown = {str(path[0]) for path in holes}
@@ -75,7 +75,7 @@ class ReplayRunResource:
         return new, []
 
     async def diff(self, urn: str, id: str, old_inputs: Values, outputs: Values, new: Values) -> list[Change]:
-        """What differs. Each difference is another run."""
+        """Return the differences. Any difference is a new run."""
         known, holes = drop_unknown(new)
         unknown = {str(path[0]): path_text(path) for path in holes}
         whole = {key: value for key, value in known.items() if key not in unknown}
@@ -88,7 +88,7 @@ class ReplayRunResource:
         return changes
 
     async def preview_create(self, urn: str, inputs: Values) -> Values:
-        """Say what the run would do. Refuses what would certainly fail; changes nothing."""
+        """Report the plan of the run. Refuse what would certainly fail. Changes nothing."""
         known, holes = drop_unknown(inputs)
         if not holes and self._connections.config.preflight is not Preflight.OFF:
             wanted = _inputs(strip(known))
@@ -114,11 +114,11 @@ class ReplayRunResource:
             await self._messages().info(f"this replay has begun before and is {found.state.value}; it is joined", urn)
 
     async def create(self, urn: str, inputs: Values, limits: Limits) -> Applied:
-        """Run it, or join the run that has this key, and wait until it ends."""
+        """Run the replay, or join the run with this key, and wait until it ends."""
         return await self._run(urn, inputs, run_key(urn, _inputs(strip(inputs))), limits)
 
     async def preview_update(self, urn: str, id: str, old_inputs: Values, old: Values, new: Values) -> Values:
-        """The last wait was cut off; nothing else leads here."""
+        """Return the outputs before an update, which happens only after an interrupted wait."""
         await self._messages().warn_once(urn, "the wait for this replay was cut off; this update waits again")
         return {**old, **new}
 
@@ -150,7 +150,7 @@ class ReplayRunResource:
         return _applied(at, done, inputs)
 
     async def _look_back(self, at: StreamId, key: str, inputs: Values, error: WaitCancelled | WaitTimeout) -> Applied:
-        """After a wait that ended early: if the run has begun, it is in the state; else raise the error."""
+        """Return the run after an interrupted wait, to keep it in the state; raise the error if it has not started."""
         try:
             async with asyncio.timeout(LAST_LOOK):
                 begun = await self._connections.replicator(at).get_replay(at.name, key)
@@ -159,7 +159,7 @@ class ReplayRunResource:
         return replace(_applied(at, begun, inputs), trouble=(str(error),), cut_off=True)
 
     async def read(self, urn: str, id: str, old_inputs: Values, old: Values) -> Applied | None:
-        """The record of the run. An engine that has forgotten it does not undo it: the state's own record stays."""
+        """Return the record of the run. If the engine has forgotten it, the state's own record stays."""
         stream, _, key = id.rpartition("/")
         at = StreamId.parse(stream)
         try:
@@ -171,7 +171,7 @@ class ReplayRunResource:
         return replace(_applied(at, found, inputs), trouble=failed if found.state is ReplayState.FAILED else ())
 
     async def delete(self, urn: str, id: str, state: Values, limits: Limits) -> None:
-        """Nothing is undone: what was replayed stays."""
+        """Do nothing: replayed data stays."""
 
 
 def _inputs(values: Mapping[str, Any]) -> ReplayRunInputs:
@@ -179,7 +179,7 @@ def _inputs(values: Mapping[str, Any]) -> ReplayRunInputs:
 
 
 def _normal(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values in the form that the model gives them, as far as they are known; a default written down is no change."""
+    """Return known values in the model's form, with defaults, so that an explicit default is not a change."""
     stand_in = {"stream": "?", "start": {"lsn": "?"}}
     form = _inputs({**stand_in, **values}).wire()
     return {key: value for key, value in form.items() if key in values or key not in stand_in}
@@ -198,6 +198,6 @@ def _applied(at: StreamId, run: ReplayProgress, inputs: Values) -> Applied:
 
 
 def _declared(at: StreamId, run: ReplayProgress) -> Values:
-    """The inputs of a run that is imported."""
+    """Return the inputs of an imported run."""
     wire = run.wire()
     return {"stream": str(at), **{key: wire[key] for key in ("start", "method", "target") if wire.get(key) is not None}}

@@ -1,4 +1,4 @@
-"""A stream as a resource: from the values of a declaration to the life cycle, and back to the values of a state."""
+"""A stream as a resource: converts a declaration's values for the life cycle, and its results to values of a state."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from replicator.replicator import Severity
 Values = dict[str, Any]
 
 LAST_LOOK = 2.0
-"""Seconds for reading back what was made, after a cancel or a time-out; Pulumi's engine kills after 5."""
+"""Seconds for reading the result after a cancel or a timeout; the Pulumi engine kills after 5."""
 
 _UNSEEN = "what was done at the engine cannot be seen; pulumi up completes it, and pulumi destroy removes the stream"
 
@@ -56,8 +56,8 @@ _UNSEEN = "what was done at the engine cannot be seen; pulumi up completes it, a
 class Applied:
     """A stream after an operation, as values for the state.
 
-    :param trouble: why it is not well, one sentence each; empty where it is.
-    :param cut_off: a wait was cut off. Whether it is well by then is not the question: the next run is to wait again.
+    :param trouble: why it is unhealthy, one sentence each; empty if it is healthy.
+    :param cut_off: a wait was interrupted. Whatever the stream's health, the next run has to wait again.
     """
 
     id: str
@@ -70,9 +70,9 @@ class Applied:
 class StreamResource:
     """Check, diff and the effects of a declared stream.
 
-    :param messages: where messages to the person go now.
+    :param messages: returns the current receiver of messages to the user.
     :cvar stables: outputs that no update changes.
-    :cvar removed_first: a replacement may use the same names, so the old one goes first.
+    :cvar removed_first: a replacement may use the same names, so the old stream is removed first.
     """
 
     stables: ClassVar[tuple[str, ...]] = ("name", "backend")
@@ -86,7 +86,7 @@ class StreamResource:
     async def check(
         self, urn: str, old: Values, new: Values, naming: NameRule | None = None
     ) -> tuple[Values, list[str]]:
-        """The inputs as the person wrote them, with name and backend filled in; and what is wrong with them."""
+        """Return the program's inputs, with name and backend filled in, and their errors."""
         new = {key: value for key, value in new.items() if strip(value) is not None}
         checked = self._checked(urn, new, strip(old), naming)
         filled: Values = {key: checked.inputs[key] for key in ("name", "backend") if key in checked.inputs}
@@ -102,14 +102,14 @@ class StreamResource:
         return check(strip(known), unknown, old_inputs, Identity.of_urn(urn), self._connections.config, naming)
 
     async def diff(self, urn: str, id: str, old_inputs: Values, outputs: Values, new: Values) -> list[Change]:
-        """What differs. Says which property forces a replacement, because the CLI does not.
+        """Return the differences. Report which property forces a replacement, because the CLI does not.
 
         :param outputs: those in the state.
         """
         old = _stream_in_state(old_inputs)
         known, holes = drop_unknown(new)
         unknown = [path_text(path) for path in holes]
-        after = strip(known) if unknown else _stream_in_state(strip(known))  # a refresh asks with the sides exchanged
+        after = strip(known) if unknown else _stream_in_state(strip(known))  # a refresh swaps the sides
         changes = diff(old, after, unknown) + _new_urn(urn, outputs)
         replacing = [change for change in changes if change.replaces]
         if replacing:
@@ -126,14 +126,14 @@ class StreamResource:
         return changes
 
     async def preview_create(self, urn: str, inputs: Values) -> Values:
-        """What is known of a stream that does not exist yet. Looks at source and destination, changes nothing."""
+        """Return the known outputs of a stream that does not exist yet. Checks both ends, changes nothing."""
         checked = self._checked(urn, inputs, {})
         if checked.stream is not None:
             await self._look(checked.stream, Owner(urn=urn, token=self._replaced.get(urn)))
         return _known_outputs(checked, inputs)
 
     async def preview_update(self, urn: str, id: str, old_inputs: Values, old: Values, new: Values) -> Values:
-        """What is known of a stream after an update, and a warning for each change that is not harmless."""
+        """Return the known outputs of a stream after an update. Warn about each change that is not harmless."""
         checked = self._checked(urn, new, old_inputs)
         before = _stream_in_state(old_inputs)
         unknown = [path_text(path) for path in drop_unknown(new)[1]]
@@ -162,7 +162,7 @@ class StreamResource:
         return {**_known_outputs(checked, new), **kept, "ownerUrn": urn}
 
     async def _say_why_unchanged(self, urn: str, id: str) -> None:
-        """Nothing differs, and an update is planned: the last run left the stream unwell. The CLI does not say so."""
+        """Explain an update without differences, as the CLI does not: the stream was unhealthy after the last run."""
         text = "the last run left this stream unwell; this update tries again"
         try:
             found = await apply.read(self._connections, StreamId.parse(id))
@@ -173,10 +173,10 @@ class StreamResource:
         await self._messages().warn_once(urn, text)
 
     async def _look(self, stream: Stream, owner: Owner) -> None:
-        """Show what the backend finds at the source and the destination; raise where the change will certainly fail."""
+        """Show the backend's findings at source and destination; raise if the change will certainly fail."""
         urn = owner.urn
         found = await preflight(self._connections, stream.model_copy(update={"owner": owner}))
-        if urn in self._replaced:  # the stream that it replaces still writes there, and is removed first
+        if urn in self._replaced:  # the replaced stream still writes there, and is removed first
             found = [item for item in found if item.code != DestinationInUse.code]
         for item in found:
             if item.severity is Severity.WARNING:
@@ -194,7 +194,7 @@ class StreamResource:
             )
 
     async def create(self, urn: str, inputs: Values, limits: Limits) -> Applied:
-        """Make the stream. One that is made but not well is an answer, so that its id is not lost."""
+        """Create the stream. Return it even if it is unhealthy, so that its id is not lost."""
         return await self._make_it_so(_stream(strip(inputs)), inputs, apply.new_owner(urn), limits)
 
     async def update(self, urn: str, old: Values, new: Values, limits: Limits) -> Applied:
@@ -216,16 +216,16 @@ class StreamResource:
         return _applied(made, inputs)
 
     async def _look_back(self, stream: Stream, inputs: Values, owner: Owner, error: ReplicatorError) -> Applied:
-        """After a call that ended early, keep the stream in the state, so that a destroy removes it.
+        """Return the stream after a call that ended early, to keep it in the state, so that a destroy removes it.
 
-        Raise the error where the engine answers that nothing was made, or that the stream is not this resource's.
+        Raise the error if the engine answers that nothing was created, or that the stream is not this resource's.
         """
         try:
             async with asyncio.timeout(LAST_LOOK):
                 found = await apply.look(self._connections, StreamId.of(stream))
         except (TimeoutError, ReplicatorError) as unseen_because:
             unavailable = getattr(unseen_because, "category", Category.UNAVAILABLE) is Category.UNAVAILABLE
-            if owner.claim or not unavailable:  # the state that an update had is kept
+            if owner.claim or not unavailable:  # an update keeps the state that it had
                 raise error from None
             unseen = StreamStatus(name=stream.name, state=StreamState.FAILED, last_error=error.message)
             found = apply.Outcome(StreamId.of(stream), stream, unseen, {}, (_UNSEEN,), owner.issue)
@@ -236,7 +236,7 @@ class StreamResource:
         return replace(_applied(found, inputs), trouble=(str(error), *found.trouble), cut_off=True)
 
     async def read(self, urn: str, id: str, old_inputs: Values, old: Values) -> Applied | None:
-        """The stream as it is now: inputs in the person's own words where they still hold, and outputs."""
+        """Return the current stream: the program's inputs as far as they still apply, and outputs."""
         at, known = StreamId.parse(id), _owner_of(urn, strip(old))
         try:
             found = await apply.read(self._connections, at, known)
@@ -257,7 +257,7 @@ class StreamResource:
             if owner and owner.urn != urn:
                 await self._messages().warning(_recorded_for(owner.urn), urn)
         elif owner and (proven := apply.proven_token(known, owner)):
-            if proven == known.issue:  # the answer to a rename, or to the first update of an import, was lost
+            if proven == known.issue:  # the answer to a rename, or to an import's first update, was lost
                 held = proven
         elif owner and (held or owner.urn != urn):
             whose = "a newer state of this resource" if owner.urn == urn else owner.urn
@@ -284,7 +284,7 @@ class StreamResource:
 
 
 def _refuse_another_id(found: apply.Outcome) -> None:
-    """An address may serve every region, so what is found under an id may have another one."""
+    """Raise if a stream has another id than the one asked for: an address may serve every region."""
     if (right := StreamId.of(found.stream)) != found.id:
         raise InvalidStream(
             f"it has the id {right}, not {found.id}", stream=found.stream.name, fix="import it under its own id"
@@ -292,7 +292,7 @@ def _refuse_another_id(found: apply.Outcome) -> None:
 
 
 def _recorded_for(other: str) -> str:
-    """An import of a stream whose record names another resource. Whether a state still holds that one, nobody tells."""
+    """Return a warning for an import of a stream whose record names another resource, which a state may still hold."""
     return (
         f"this stream is owned by {other}; the next update takes ownership. If that resource is still in a stack, run "
         "pulumi state delete there first"
@@ -300,7 +300,7 @@ def _recorded_for(other: str) -> str:
 
 
 def _new_urn(urn: str, outputs: Values) -> list[Change]:
-    """The record names another URN: an alias, a stack rename or an import; only an update can write it."""
+    """Return a change if the record has another URN, as after an alias, a stack rename or an import."""
     recorded = strip(outputs.get("ownerUrn"))
     return [] if recorded in (None, urn) else [Change("ownerUrn", Kind.UPDATE, output=True)]
 
@@ -313,7 +313,7 @@ def _owner_of(urn: str, outputs: Values) -> Owner:
 
 
 def _with_what_the_program_needs(live: Stream, old_inputs: Values) -> Stream:
-    """What the engine's record does not hold is as the program had it; an import has none."""
+    """Return the stream with the program's values of what the record does not hold; an import has none."""
     if not old_inputs:
         return live.model_copy(update=OF_THE_PROGRAM)
     try:
@@ -328,7 +328,7 @@ def _stream(inputs: Mapping[str, Any]) -> Stream:
 
 
 def _stream_in_state(inputs: Mapping[str, Any]) -> Stream:
-    """The declaration in a state, as the release that wrote it read it; raise `InvalidStream`."""
+    """Return the declaration in a state, as read by the release that wrote it; raise `InvalidStream`."""
     try:
         return _stream(inputs)
     except InvalidStream:
@@ -343,7 +343,7 @@ def _stream_in_state(inputs: Mapping[str, Any]) -> Stream:
 
 
 def _known_outputs(checked: Checked, inputs: Values) -> Values:
-    """Outputs of a preview: inputs and defaults. What only the engine can tell is left out, which means unknown."""
+    """Return a preview's outputs: inputs and defaults. Omitted outputs are unknown."""
     defaults = _wire(checked.stream) if checked.stream else {}
     return {**defaults, **checked.inputs, **inputs}
 
@@ -373,17 +373,17 @@ def _wire(stream: Stream) -> Values:
 
 
 def declared(stream: Stream) -> Values:
-    """The inputs that declare a stream as it is, without what is the default."""
+    """Return the inputs that declare the live stream, without defaults."""
     return _project(stream, {})
 
 
 def _defaults(stream: Stream) -> Values:
-    """What a stream between the same ends has where nothing else is said."""
+    """Return the defaults of a stream between the same ends."""
     return _wire(Stream(name=stream.name, source=stream.source, destination=stream.destination))
 
 
 def _project(live: Stream, old_inputs: Values) -> Values:
-    """The live stream in the person's own words: a key that still means the same keeps its text, defaults stay away."""
+    """Return the live stream as inputs: inputs with an unchanged meaning keep their text, and defaults are omitted."""
     wire = _wire(live)
     drifted = set(wire)
     if old_inputs:

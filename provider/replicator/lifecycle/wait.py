@@ -1,4 +1,4 @@
-"""Waits: for a stream to run, to catch up, for a replay to end. Each ends on success, failure, cancel or time-out."""
+"""Waits for a stream to run or catch up, or for a replay to end. Each ends on success, failure, cancel or timeout."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from replicator.replicator import Description, ReplayProgress, ReplayState, Repl
 Progress = Callable[[str], Awaitable[None]]
 
 DEFAULT_TIMEOUT = 600.0
-"""Seconds that a create, update or replay may take where the resource's customTimeouts say nothing."""
+"""Default timeout in seconds of a create, update or replay, without customTimeouts of the resource."""
 
 _POLL = 0.25
-_LAST_CALL = 0.5  # seconds that a call under way has after a cancel
+_LAST_CALL = 0.5  # seconds that a running call has after a cancel
 
 
 async def silent(_: str) -> None:
-    """No progress text."""
+    """Discard progress."""
 
 
 class Limits:
-    """How long one operation may go on: a deadline, and an event that a cancel sets.
+    """The limits of one operation: a deadline, and an event that a cancel sets.
 
     :param seconds: of time from now; 0 means the default.
     """
@@ -35,14 +35,14 @@ class Limits:
         self.cancelled = cancelled or asyncio.Event()
 
     def within(self, what: str, stream: str, progress: Progress = silent) -> AbstractAsyncContextManager[None]:
-        """Raise `WaitTimeout` when the time is over, `WaitCancelled` shortly after a cancel: a call may just end.
+        """Raise `WaitTimeout` at the deadline, and `WaitCancelled` shortly after a cancel: a call may still end.
 
-        :param progress: awaited with each text that is told in here; the last one is in the error too.
+        :param progress: awaited with each progress text in this block; the error has the last one too.
         """
         return _within(self.seconds, self.cancelled, what, stream, progress)
 
     async def pause(self, seconds: float, what: str, stream: str) -> None:
-        """Sleep; raise `WaitCancelled` at once on cancel."""
+        """Sleep; raise `WaitCancelled` at once on a cancel."""
         try:
             await asyncio.wait_for(self.cancelled.wait(), seconds)
         except TimeoutError:
@@ -82,7 +82,7 @@ async def _within(
 
 
 class _News:
-    """What is told in a scope, on its way to a person."""
+    """Carries progress texts from a scope to the user."""
 
     def __init__(self) -> None:
         self.last = ""
@@ -100,7 +100,7 @@ class _News:
 
 
 async def _hurry(scope: asyncio.Timeout, cancelled: asyncio.Event) -> None:
-    """After a cancel, leave the call that runs only a moment to end."""
+    """Give a running call only a moment after a cancel."""
     await cancelled.wait()
     soon = asyncio.get_running_loop().time() + _LAST_CALL
     scope.reschedule(min(soon, scope.when() or soon))
@@ -109,8 +109,8 @@ async def _hurry(scope: asyncio.Timeout, cancelled: asyncio.Event) -> None:
 async def wait_for_stream(replicator: Replicator, stream: Stream, limits: Limits) -> StreamStatus:
     """Wait as `stream.wait_for` says, and return the last status.
 
-    `caught_up` means that all that was committed at the source when the wait began is at the destination. A stream that
-    the engine calls failed ends the wait at once: its status says so.
+    `caught_up` means that everything committed at the source when the wait started is at the destination. A stream that
+    the engine reports as failed ends the wait at once: its status says so.
     """
     found = await _look(replicator, stream.name)
     goal = _marks(found)[1]
@@ -129,7 +129,7 @@ async def _look(replicator: Replicator, name: str) -> Description:
 
 
 def _marks(found: Description) -> tuple[Mapping[str, int], Mapping[str, int]]:
-    """Up to where all is at the destination, and where the source ends, by part; both empty where that is unknown."""
+    """Return the position reached at the destination and the source's end, by part; both empty if unknown."""
     if found.source_end:
         return found.reached, found.source_end
     status = found.status
@@ -147,7 +147,7 @@ def _reached(wait_for: WaitFor, found: Description, goal: Mapping[str, int]) -> 
     if status.state is StreamState.SNAPSHOT:
         return False
     reached = _marks(found)[0]
-    if goal and reached:  # a part that is gone meanwhile has nothing left to wait for
+    if goal and reached:  # a part that no longer exists has nothing left to wait for
         return all(reached[part] >= end for part, end in goal.items() if part in reached)
     return status.lag_events == 0
 
@@ -159,7 +159,7 @@ def _words(status: StreamStatus) -> str:
 
 
 async def wait_for_replay(replicator: Replicator, started: ReplayProgress, limits: Limits) -> ReplayProgress:
-    """Wait until the replay is done or failed. Raise `WaitTimeout` where it does not go on by itself."""
+    """Wait until the replay is done or failed. Raise `WaitTimeout` if it cannot progress by itself."""
     replay = started
     while replay.state is ReplayState.RUNNING:
         if replay.error is not None:

@@ -1,10 +1,10 @@
-"""The plugin process: print the port, serve until the engine says stop, and never outlive it."""
+"""The plugin process: prints its port, serves until the engine stops it, and never outlives the engine."""
 
 from __future__ import annotations
 
 import gc
 
-gc.disable()  # collecting while modules load costs a twentieth of the start; it is on again after the port line
+gc.disable()  # garbage collection during imports costs 5 % of the start; it is on again after the port line
 
 import asyncio
 import os
@@ -13,19 +13,19 @@ import sys
 
 import grpc.aio
 
-# The command that httpx has besides, which would load rich and click: a fifth of what a first call imports.
+# httpx's own command would load rich and click: a fifth of what a first call imports.
 sys.modules["httpx._main"] = None  # type: ignore[assignment]
 
 from replicator.plugin._proto import provider_pb2_grpc
 from replicator.plugin.servicer import Servicer
 
-_MESSAGE_LIMIT = 400 * 1024 * 1024  # bytes; the limit that Pulumi's own SDKs set
+_MESSAGE_LIMIT = 400 * 1024 * 1024  # bytes; the limit in Pulumi's own SDKs
 _STOP_GRACE = 4.0  # seconds for running calls; the engine kills 5 s after its SIGINT
-_ORPHAN_LOOK = 2.0  # seconds between looks at the parent
+_ORPHAN_LOOK = 2.0  # seconds between checks of the parent
 
 
 def _engine_address(arguments: list[str]) -> str | None:
-    """The engine's address is the only argument; a flag such as `--tracing URL` takes its value along."""
+    """Return the engine's address, the only argument; flags such as `--tracing URL` take a value."""
     skip = False
     for argument in arguments:
         if skip:
@@ -38,14 +38,14 @@ def _engine_address(arguments: list[str]) -> str | None:
 
 
 async def _until_orphaned() -> None:
-    """Return when the parent is gone: an engine that was killed sends no signal."""
+    """Wait until the parent has exited: a killed engine sends no signal."""
     parent = os.getppid()
     while os.getppid() == parent:  # noqa: ASYNC110  (the kernel tells nobody)
         await asyncio.sleep(_ORPHAN_LOOK)
 
 
 async def serve(engine_address: str | None) -> None:
-    """Serve on a free port of 127.0.0.1. SIGINT is the engine's way to say that it is done."""
+    """Serve on a free port of 127.0.0.1 until SIGINT, which the engine sends when it is done."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -76,7 +76,7 @@ async def serve(engine_address: str | None) -> None:
 
 
 def main() -> None:
-    """Console script `pulumi-resource-replicator`."""
+    """Run the console script `pulumi-resource-replicator`."""
     asyncio.run(serve(_engine_address(sys.argv[1:])))
 
 

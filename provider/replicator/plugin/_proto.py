@@ -1,11 +1,11 @@
 """Pulumi's generated protocol modules, without the rest of Pulumi.
 
 `import pulumi.runtime.proto` runs `pulumi/__init__`, which loads the whole SDK and more than doubles the time that the
-plugin needs to answer. So the three parent packages are stood in for while the generated modules load, and taken away
-again: a later `import pulumi` then loads the real package, which finds these modules in place and shares their classes.
+plugin needs to answer. So stand-ins replace the three parent packages while the generated modules load, and are removed
+afterwards. A later `import pulumi` loads the real package, which finds these modules in place and shares their classes.
 
-The plain import is used when `pulumi` is loaded already, when `REPLICATOR_PLAIN_IMPORT=1` is set, and when the short
-way does not work with the installed SDK. This is the only module that names `pulumi.runtime.proto`.
+The plain import is used if `pulumi` is already loaded, if `REPLICATOR_PLAIN_IMPORT=1` is set, and if the stand-ins do
+not work with the installed SDK. Only this module names `pulumi.runtime.proto`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MODULES = ("provider_pb2_grpc", "engine_pb2_grpc", "status_pb2")
 
 
 def _stand_in() -> list[ModuleType]:
-    """Load the generated modules under stand-in packages, which are returned; none when that is not wanted or fails."""
+    """Load the generated modules under stand-in packages, and return those; none if that is not wanted or fails."""
     if "pulumi" in sys.modules or os.environ.get("REPLICATOR_PLAIN_IMPORT") == "1":
         return []
     spec = find_spec("pulumi")

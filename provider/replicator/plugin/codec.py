@@ -1,8 +1,8 @@
 """Pulumi property values <-> Python values.
 
 On the wire properties are a protobuf Struct in which maps with a signature key stand for secrets, outputs, resource
-references, assets and archives, and one fixed string stands for a value that is not known yet. Here they are plain
-dicts, lists, strings, numbers, booleans and None, with `Secret` and `UNKNOWN` beside them.
+references, assets and archives, and one fixed string stands for a value that is not known yet. In Python they are plain
+dicts, lists, strings, numbers, booleans and None, plus `Secret` and `UNKNOWN`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ UNKNOWN_TEXT: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 
 
 def decode(struct: Struct) -> dict[str, Any]:
-    """Python values of a Struct. Integral numbers become int. PropertyError for what we do not take (assets)."""
+    """Return a Struct's Python values, with integral numbers as int. Raise PropertyError for assets and archives."""
     fields = struct.fields
     result = {}
     for key in fields:
@@ -115,7 +115,7 @@ def _secret(value: Any) -> Secret:
 
 
 def encode(values: Mapping[str, Any]) -> Struct:
-    """The Struct of Python values. PropertyError for what JSON cannot hold and for an int that a double would round."""
+    """Return the Struct of Python values. Raise PropertyError for values that JSON or a double cannot hold exactly."""
     struct = Struct()
     _put_fields(struct, values)
     return struct

@@ -1,4 +1,4 @@
-"""The provider's functions. A function that has an effect only plans in a preview."""
+"""The provider's functions. In a preview, a function with an effect only plans."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from replicator.plugin.pulumi_engine import PulumiDiagnostics
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """What a function call has besides its arguments.
+    """The context of a function call.
 
-    :param preview: whether this is a preview; `None` where the engine is too old to say.
+    :param preview: whether this is a preview; `None` if the engine is too old to say.
     """
 
     connections: Connections
@@ -46,7 +46,7 @@ A = TypeVar("A", bound=Model)
 def _function(
     arguments: type[A], call: Callable[[Invocation, A], Awaitable[Model]]
 ) -> Callable[[Invocation, dict[str, Any]], Awaitable[Result]]:
-    """Validate the arguments; bad ones are failures of the call, not errors."""
+    """Validate the arguments; invalid ones are failures of the call, not errors."""
 
     async def run(invocation: Invocation, raw: dict[str, Any]) -> Result:
         try:
@@ -61,7 +61,7 @@ def _function(
 def _question(
     arguments: type[A], call: Callable[[Connections, A], Awaitable[Model]]
 ) -> Callable[[Invocation, dict[str, Any]], Awaitable[Result]]:
-    """A function without an effect: a preview is no different."""
+    """Make a function without an effect, which is the same in a preview."""
     return _function(arguments, lambda invocation, parsed: call(invocation.connections, parsed))
 
 

@@ -9,7 +9,7 @@ from replicator import __version__
 
 
 def schema_text() -> str:
-    """schema.json with the version filled in. In a checkout it stands in the root, in a wheel beside this module."""
+    """Return schema.json with the version filled in. It is in a checkout's root, and beside this module in a wheel."""
     here = Path(__file__).parent
     candidates = (here / "schema.json", here.parents[2] / "schema.json")
     path = next(candidate for candidate in candidates if candidate.is_file())

@@ -1,8 +1,8 @@
-"""Messages to the person at the terminal, through the log service of the Pulumi engine.
+"""Messages to the user, through the log service of the Pulumi engine.
 
-The engine hides what a plugin prints, so this is the only way to speak. A message can never fail an operation: whatever
-goes wrong on the way is swallowed. Severity ERROR is left out on purpose: the engine prints it and goes on, with exit
-code 0, so a fault has to be the answer of the call itself.
+The engine hides what a plugin prints, so this is the only way to show messages. A message can never fail an operation:
+every error on the way is ignored. Severity ERROR is left out on purpose: the engine prints it and continues, with exit
+code 0, so an error has to be the answer of the call itself.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import grpc.aio
 from replicator.diagnostics import Diagnostics, Level
 from replicator.plugin._proto import engine_pb2, engine_pb2_grpc
 
-_PATIENCE = 5.0  # seconds for one message; an engine that hangs must not hang an operation
-_OPTIONS = (("grpc.enable_http_proxy", 0),)  # the engine is on this machine, whatever http_proxy says
+_PATIENCE = 5.0  # timeout in seconds; an engine that hangs must not block an operation
+_OPTIONS = (("grpc.enable_http_proxy", 0),)  # the engine is on this host, whatever http_proxy is
 _SEVERITIES = {Level.DEBUG: engine_pb2.DEBUG, Level.INFO: engine_pb2.INFO, Level.WARNING: engine_pb2.WARNING}
 
 
 def engine_stub(channel: grpc.aio.Channel) -> engine_pb2_grpc.EngineAsyncStub:
-    """The engine's service on an asyncio channel, with the types that it has there."""
+    """Return the engine's service on an asyncio channel, with asyncio's types."""
     return engine_pb2_grpc.EngineStub(channel)  # type: ignore[return-value]
 
 
 class PulumiDiagnostics(Diagnostics):
-    """The log of one engine. Without an address nothing is sent, so a plugin started by hand works too.
+    """The log of one engine. Without an address it sends nothing, so a plugin that is started by hand works too.
 
-    `redact` takes every text before it leaves. A message with a URN is shown at that resource, any other at the stack.
-    The channel opens with the first message; `close` ends it.
+    Every text passes through `redact`. A message with a URN is shown at that resource, any other at the stack. The
+    channel opens with the first message; `close` ends it.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class PulumiDiagnostics(Diagnostics):
         self._channel: grpc.aio.Channel | None = None
 
     async def send(self, level: Level, message: str, urn: str, *, ephemeral: bool = False) -> None:
-        """Send it to the engine, where there is one. Shown under Diagnostics; DEBUG only with `--debug`."""
+        """Send a message to the engine, if any. It is shown under Diagnostics, DEBUG only with `--debug`."""
         if not self.address:
             return
         try:
@@ -55,7 +55,7 @@ class PulumiDiagnostics(Diagnostics):
             pass
 
     async def close(self) -> None:
-        """End the channel. Later messages go nowhere."""
+        """Close the channel. Later messages are dropped."""
         self.address = None
         channel, self._channel = self._channel, None
         if channel is not None:

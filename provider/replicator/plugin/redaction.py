@@ -1,4 +1,4 @@
-"""Secrets of the provider's configuration and of inputs, kept out of every text. Imported only where there are some."""
+"""Redaction of the secrets in the provider's configuration and in inputs. Imported only if there are some."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from replicator.property_values import Secret
 _KNOWN_HOSTS = frozenset({"bucket", "localhost", "127.0.0.1"})
 _TOP = ("", "data", "etc", "home", "mnt", "opt", "root", "run", "srv", "tmp", "usr", "var")
 _KNOWN_FOLDERS = frozenset(f"/{name}" for name in (*_TOP, "var/backups", "var/data", "var/lib", "var/tmp"))
-"""Parts that tell nothing, and stand in other texts and in ordinary words."""
+"""Parts of paths that reveal nothing, and occur in other texts and in ordinary words."""
 
 _OF_FILES = frozenset({"sqlite", "base", "file"})
 _EXAMPLES = re.compile("(" + "|".join(map(re.escape, (*URI_EXAMPLES.values(), authref.EXAMPLES))) + ")")
 _PLAIN = frozenset({"state", "backend", "desiredState", "mode"})
-"""Words of ours, which alerts and policies read."""
+"""Outputs with fixed words, which alerts and policies read."""
 
 
 def redactor_of(values: Any, known: Redactor | None = None) -> Redactor:
-    """What hides every text that is secret in these values, also as part of JSON text, and an address in its parts.
+    """Return a redactor of all secret texts in these values, also inside JSON text, and of parts of secret addresses.
 
-    :param known: a redactor that is to hide them too; left out, a new one.
+    :param known: the redactor to extend; the default is a new one.
     """
     redactor = known or Redactor()
     for text in _secrets(values, hidden=False):
@@ -38,13 +38,13 @@ def redactor_of(values: Any, known: Redactor | None = None) -> Redactor:
 
 
 def redacted(text: str, redactor: Redactor) -> str:
-    """Return a message without what is secret. Our own examples stay: they say the same whatever the secret is."""
+    """Return a message without secrets. The provider's own examples stay: they do not depend on the secret."""
     pieces = _EXAMPLES.split(text)
     return "".join(piece if place % 2 else redactor(piece) for place, piece in enumerate(pieces))
 
 
 def sealed(outputs: Any, redactor: Redactor) -> Any:
-    """Return outputs in which each text that holds a secret is one. Numbers stay plain, and so do states."""
+    """Return outputs with each text that contains a secret as a Secret. Numbers and states stay plain."""
     if isinstance(outputs, dict):
         return {key: value if key in _PLAIN else sealed(value, redactor) for key, value in outputs.items()}
     if isinstance(outputs, list | tuple):
@@ -70,7 +70,7 @@ def _secrets(value: Any, *, hidden: bool) -> Iterator[str]:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """What messages and objects name of an address, or of one in a list."""
+    """Yield the parts of an address, or of each one in a list, that messages and objects name."""
     if "://" not in text:
         return
     for address in map(str.strip, text.split(",")):
@@ -94,5 +94,5 @@ def _parts_of_path(store: str, path: str, *, is_file: bool) -> Iterator[str]:
     if plain.name:
         yield f"{store}{plain}"
         if is_file:
-            yield str(plain.with_name(f".{plain.name}-"))  # how the folder of litestream beside a database begins
+            yield str(plain.with_name(f".{plain.name}-"))  # prefix of litestream's folder beside a database
             yield from {str(plain.parent)} - _KNOWN_FOLDERS

@@ -18,44 +18,44 @@ if TYPE_CHECKING:
 
 
 class Resource(Protocol):
-    """What Pulumi asks of a resource. Inputs may hold secrets and, in a preview, what is not known yet."""
+    """The operations of a resource. Inputs may hold secrets and, in a preview, unknown values."""
 
     @property
     def stables(self) -> tuple[str, ...]:
-        """Outputs that no update changes."""
+        """Return the outputs that no update changes."""
 
     @property
     def removed_first(self) -> bool:
-        """Whether a replacement waits for the removal of what it replaces."""
+        """Tell whether the old resource is removed before its replacement is created."""
 
     async def check(
         self, urn: str, old: Values, new: Values, naming: NameRule | None = None
     ) -> tuple[Values, list[str]]:
-        """The inputs to go on with, and what is wrong with them.
+        """Return the checked inputs, and their errors.
 
-        :param naming: what pulumi:autonaming says of a resource that needs a name and has none.
+        :param naming: the rule of pulumi:autonaming for a resource without a name.
         """
 
     async def diff(self, urn: str, id: str, old_inputs: Values, outputs: Values, new: Values) -> list[Change]:
-        """What differs. `outputs` are those in the state."""
+        """Return the differences. `outputs` are those in the state."""
 
     async def preview_create(self, urn: str, inputs: Values) -> Values:
-        """The outputs as far as they are known before a create."""
+        """Return the outputs that are known before a create."""
 
     async def create(self, urn: str, inputs: Values, limits: Limits) -> Applied:
-        """Make it."""
+        """Create the resource."""
 
     async def preview_update(self, urn: str, id: str, old_inputs: Values, old: Values, new: Values) -> Values:
-        """The outputs as far as they are known before an update."""
+        """Return the outputs that are known before an update."""
 
     async def update(self, urn: str, old: Values, new: Values, limits: Limits) -> Applied:
-        """Change it in place."""
+        """Change the resource in place."""
 
     async def read(self, urn: str, id: str, old_inputs: Values, old: Values) -> Applied | None:
-        """What is there; `None` for nothing."""
+        """Return the current resource; `None` if it does not exist."""
 
     async def delete(self, urn: str, id: str, state: Values, limits: Limits) -> None:
-        """Remove it."""
+        """Remove the resource."""
 
 
 RESOURCES: Mapping[str, str] = {
@@ -65,12 +65,12 @@ RESOURCES: Mapping[str, str] = {
 
 
 def type_of(urn: str) -> str:
-    """The type in `urn:pulumi:<stack>::<project>::<parents$type>::<name>`."""
+    """Return the type in `urn:pulumi:<stack>::<project>::<parents$type>::<name>`."""
     return "".join(urn.split("::", 3)[2:3]).rpartition("$")[2]
 
 
 def resource_of(type: str, connections: Connections, messages: Callable[[], Diagnostics]) -> Resource:
-    """What a type stands for; raise `InvalidStream` for one of another release."""
+    """Return the resource of a type; raise `InvalidStream` for a type of another release."""
     if type not in RESOURCES:
         raise InvalidStream(f"{type} is not a resource of this release", fix="update the plugin")
     made: Resource = resolve_name(RESOURCES[type])(connections, messages)

@@ -1,7 +1,7 @@
-"""What every call of the provider protocol needs: a place among the running calls, and faults as gRPC statuses.
+"""Common parts of all calls of the provider protocol: a registry of running calls, and errors as gRPC statuses.
 
-Pulumi reads some faults from a protobuf in the trailing metadata, so that a resource which was made but is not well
-keeps its id in state, and so that missing configuration is named in a hint.
+Pulumi reads some errors from a protobuf in the trailing metadata. So a resource that was created but is unhealthy keeps
+its id in the state, and a hint names missing configuration.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ StatusOf: TypeAlias = Callable[[BaseException], tuple[grpc.StatusCode, str] | No
 
 
 def details(code: grpc.StatusCode, message: str, *protos: Message) -> tuple[tuple[str, bytes], ...]:
-    """Trailing metadata that carries protobufs beside a status. Code and message must equal those of the abort."""
+    """Return trailing metadata with protobufs beside a status. Code and message must equal those of the abort."""
     status = status_pb2.Status(code=code.value[0], message=message)
     for proto in protos:
         status.details.add().Pack(proto)
@@ -40,11 +40,11 @@ async def abort_init_failed(
     *,
     refresh_first: bool = True,
 ) -> NoReturn:
-    """End Create, Update or Read: the resource exists under `id`, but is not well, for these reasons.
+    """Abort Create, Update or Read: the resource exists under `id`, but is unhealthy, for these reasons.
 
     Pulumi stores id, properties, inputs and reasons, and runs Update the next time.
 
-    :param refresh_first: it reads the resource again before that, and leaves one alone that has recovered by then.
+    :param refresh_first: Pulumi first reads the resource again, and runs no Update if it has recovered.
     """
     listed = list(reasons)
     code, message = grpc.StatusCode.FAILED_PRECONDITION, "; ".join(listed)
@@ -59,10 +59,9 @@ async def abort_init_failed(
 
 
 async def abort_missing_keys(context: Context, keys: Mapping[str, str]) -> NoReturn:
-    """End Configure: these configuration keys are missing; each value says what the key is for.
+    """Abort Configure: these configuration keys are missing; each value says what the key is for.
 
-    Pulumi prints the keys as they stand in `pulumi config set KEY <value>`, so they bear the package's name:
-    `replicator:token`.
+    Pulumi prints the keys as in `pulumi config set KEY <value>`, so they have the package's name: `replicator:token`.
     """
     code, message = grpc.StatusCode.INVALID_ARGUMENT, f"missing configuration: {', '.join(keys)}"
     missing = pb.ConfigureErrorMissingKeys(
@@ -74,10 +73,10 @@ async def abort_missing_keys(context: Context, keys: Mapping[str, str]) -> NoRet
 
 
 class Calls:
-    """The calls that run now, and the event that tells them to come to an end.
+    """The running calls, and the event that tells them to end.
 
-    A call takes `cancel` when it starts and looks at that object only: `reset` puts a new event in its place, because
-    one process may serve several Pulumi operations, each of which ends with a Cancel.
+    A call takes `cancel` when it starts, and uses only that object: `reset` replaces the event, because one process may
+    serve several Pulumi operations, each of which ends with a Cancel.
     """
 
     def __init__(self) -> None:
@@ -97,20 +96,20 @@ class Calls:
         return task
 
     def end(self, task: asyncio.Task[Any]) -> None:
-        """The call is over."""
+        """Remove the call, which has ended."""
         self._running.discard(task)
         self._stopped.discard(task)
 
     def owes_reply(self, task: asyncio.Task[Any]) -> bool:
-        """Whether the client of a call that met CancelledError still waits: nobody but us cancelled the call."""
+        """Tell whether a cancelled call's client still waits: this process cancelled it, not the client."""
         return task in self._stopped or not task.cancelling()
 
     def reset(self) -> None:
-        """Begin a new operation: calls from now on are not cancelled."""
+        """Start a new operation, whose calls are not cancelled."""
         self.cancel = asyncio.Event()
 
     async def cancel_all(self, grace: float) -> None:
-        """Set `cancel`, leave the running calls `grace` seconds to end well, and stop those that did not."""
+        """Set `cancel`, give the running calls `grace` seconds to end, and stop those that did not."""
         self.cancel.set()
         others = self._running - {asyncio.current_task()}
         if not others:
@@ -122,23 +121,23 @@ class Calls:
 
 
 class Host(Protocol):
-    """What `rpc` needs of the servicer."""
+    """The part of the servicer that `rpc` needs."""
 
     @property
     def calls(self) -> Calls:
-        """The running calls."""
+        """Return the running calls."""
 
     @property
     def engine(self) -> PulumiDiagnostics:
-        """Where tracebacks go."""
+        """Return the log that receives tracebacks."""
 
     @property
     def redact(self) -> Callable[[str], str]:
-        """Takes secrets out of a text."""
+        """Return the function that removes secrets from a text."""
 
     @property
     def status_of(self) -> StatusOf:
-        """The status of an error that is known, None for one that is not."""
+        """Return the status of a known error, None for any other."""
 
 
 H = TypeVar("H", bound=Host)
@@ -149,10 +148,10 @@ Reply = TypeVar("Reply")
 def rpc(
     method: Callable[[H, Request, Context], Awaitable[Reply]],
 ) -> Callable[[H, Request, Context], Coroutine[Any, Any, Reply]]:
-    """Make an async method a call of the protocol: it is registered in `calls`, and what it raises becomes a status.
+    """Make an async method a call of the protocol: it is registered in `calls`, and its exceptions become statuses.
 
-    A known error takes the code and text that `status_of` gives. Any other is INTERNAL with one line; its traceback
-    goes to the engine's debug log. An abort passes as it is.
+    A known error gets the code and text of `status_of`. Any other is INTERNAL with one line, and its traceback goes to
+    the engine's debug log. An abort passes unchanged.
     """
 
     @wraps(method)
@@ -178,7 +177,7 @@ def rpc(
 
 
 def _only(error: Exception) -> Exception:
-    """The single error of a task group, which says more than the group."""
+    """Return the single error in a task group's error, since it says more than the group."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

@@ -1,7 +1,7 @@
-"""The Pulumi schema, made from the models: `python -m replicator.plugin.schema` prints what schema.json holds.
+"""The Pulumi schema, generated from the models: `python -m replicator.plugin.schema` prints schema.json.
 
-A resource or function is one row of `RESOURCES` or `FUNCTIONS`. Types follow from what the rows use, descriptions from
-the docstrings. The version is left out: the plugin fills in its own.
+A resource or function is one row of `RESOURCES` or `FUNCTIONS`. The rows determine the types, and docstrings the
+descriptions. The schema has no version: the plugin fills in its own.
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ class StreamOutputs(Stream):
 class Resource:
     """One resource of the package.
 
-    :param filled: inputs that Check fills in where a person leaves them out.
-    :param replacing: inputs whose change makes another resource.
-    :param hidden: fields of the models that are no properties.
+    :param filled: inputs that Check fills in if the program omits them.
+    :param replacing: inputs whose change requires a replacement.
+    :param hidden: fields of the models that are not properties.
     :param secret: outputs that Pulumi keeps out of diffs, and encrypts in the state.
-    :param text: what the documentation says after the docstring of `inputs` and the example, in Markdown.
+    :param text: Markdown that follows the docstring of `inputs` and the example in the documentation.
     """
 
     inputs: type[Model]
@@ -107,7 +107,7 @@ class Resource:
 class Function:
     """One function of the package.
 
-    :param plain: SDKs also get the form that takes plain values, which does not wait for the resources it depends on.
+    :param plain: SDKs also get the form with plain values, which does not wait for the resources that it depends on.
     """
 
     inputs: type[Model]
@@ -181,7 +181,7 @@ plugins: {providers: [{name: replicator, path: .venv/bin}]}
 
 _GO_MODULE = "github.com/pulumi-replicator/pulumi-replicator/sdk/go"
 
-# Generated code calls what the SDKs of Pulumi have since 3.269, for `Stream.exists`.
+# For `Stream.exists`, generated code calls functions that Pulumi's SDKs have since 3.269.
 _LANGUAGES = {
     "go": {
         "importBasePath": f"{_GO_MODULE}/{PACKAGE}",
@@ -210,7 +210,7 @@ _LANGUAGES = {
 
 
 def build_schema() -> dict[str, Any]:
-    """The schema as plain JSON values, the same each time."""
+    """Return the schema as plain JSON values, deterministically."""
     types = Types(PACKAGE)
     resources = {f"{PACKAGE}:index:{name}": _resource(types, name, row) for name, row in sorted(RESOURCES.items())}
     functions = {f"{PACKAGE}:index:{name}": _function(types, name, row) for name, row in sorted(FUNCTIONS.items())}
@@ -234,7 +234,7 @@ def build_schema() -> dict[str, Any]:
 
 
 def render() -> str:
-    """The text of schema.json."""
+    """Return the text of schema.json."""
     return json.dumps(build_schema(), indent=2) + "\n"
 
 
@@ -260,7 +260,7 @@ def _resource(types: Types, name: str, row: Resource) -> dict[str, Any]:
 
 
 def _backends() -> dict[str, str]:
-    """Return the backends, each with what it moves."""
+    """Return the backends, each with the kinds that it replicates."""
     found = {}
     for row in TABLE.values():
         every = len(row.pairs) == len(EndpointKind) ** 2
@@ -304,16 +304,16 @@ def _configuration(types: Types) -> dict[str, Any]:
 
 
 def _default_of(setting: Setting) -> str | None:
-    """What holds where nobody sets it, in words."""
+    """Return a setting's default, in words."""
     if setting.backend is None:
         return f"`{ProviderConfig.model_fields[setting.key].default.value}`"
     return "the agent on this machine" if REGISTRY[setting.backend].default_address else None
 
 
 def _as_text(properties: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with enums as strings: an SDK reads a variable of another type as JSON, which a bare word is not.
+    """Return the same with enums as strings: an SDK reads a variable of another type as JSON, which a bare word is not.
 
-    SDKs are told the environment variables of words alone: they would take that of an object for the object.
+    SDKs get only the environment variables of words: they would read that of an object as the object.
     """
     found = dict(properties)
     for name, item in properties.items():

@@ -1,4 +1,4 @@
-"""The examples in the schema's descriptions: each is written in YAML, and translated by `make sdk`."""
+"""The examples in the schema's descriptions, written in YAML, and translated by `make sdk`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 FOLDER = Path(__file__).with_name("examples")
 TRANSLATED = FOLDER / "translated.json"
-"""The programs by name and language, as Pulumi's own generators made them."""
+"""The programs by name and language, as Pulumi's own generators translated them."""
 
 LANGUAGES = ("typescript", "python", "go", "yaml")
 
 
 def sources() -> dict[str, str]:
-    """The YAML programs by the name of the resource or function that they show; the first line is a title."""
+    """Return the YAML programs, by the name of their resource or function; the first line is a title."""
     return {path.stem: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.yaml"))}
 
 
 def example(name: str) -> str:
-    """The section of a description that shows a resource or function in every language; empty where there is none."""
+    """Return the section with a resource's or function's example in every language; empty without an example."""
     source = FOLDER / f"{name}.yaml"
     if not source.exists():
         return ""

@@ -1,4 +1,4 @@
-"""From pydantic models to the types and properties of a Pulumi schema."""
+"""Conversion of pydantic models to the types and properties of a Pulumi schema."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from replicator.backends.settings import BackendConfig
 from replicator.model import Model, StreamStatus
 from replicator.replicator import ReplayPlan
 
-# Counts are `number`: Pulumi's `integer` has 32 bits in some languages, and 2 GB are soon replicated.
+# Counts are `number`: Pulumi's `integer` has 32 bits in some languages, too few for bytes.
 _PLAIN = {str: "string", datetime: "string", timedelta: "string", bool: "boolean", int: "number", float: "number"}
 
 _PARAM = re.compile(r"^:param (\w+):(.*?)(?=^:|^$|\Z)", re.MULTILINE | re.DOTALL)
@@ -30,7 +30,7 @@ _TEXTS: dict[type, dict[str, str]] = {
         "regions": "addresses by the region of a stream's source; other streams are managed at `address`.",
     },
 }
-"""Descriptions of fields whose meaning a reader of the model's code sees without a word."""
+"""Descriptions of fields that need none in the model's code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Docs:
 
 
 def docs_of(cls: type) -> Docs:
-    """The docstring, with the fields that base classes describe, or the values of an enum."""
+    """Return the docstring, with the fields that base classes describe, or the values of an enum."""
     fields: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if issubclass(base, (Model, StrEnum)):
@@ -52,13 +52,13 @@ def docs_of(cls: type) -> Docs:
 
 
 def _sentence(text: str) -> str:
-    """One line that begins with a capital; what Python calls `None` is null to everybody else."""
+    """Return one line that begins with a capital letter; Python's `None` becomes null."""
     line = " ".join(text.split()).replace("`None`", "null")
     return line[:1].upper() + line[1:]
 
 
 class Types:
-    """The named types that were used so far.
+    """The named types in use.
 
     :param package: the package's name, for tokens.
     """
@@ -68,11 +68,11 @@ class Types:
         self._found: dict[str, dict[str, Any]] = {}
 
     def found(self) -> dict[str, dict[str, Any]]:
-        """The definitions by token."""
+        """Return the definitions by token."""
         return dict(sorted(self._found.items()))
 
     def of(self, annotation: Any) -> dict[str, Any]:
-        """The type that stands for a Python annotation; raise `TypeError` for one that has none."""
+        """Return the schema type of a Python annotation; raise `TypeError` if it has none."""
         origin, arguments = get_origin(annotation), get_args(annotation)
         if origin is Annotated:
             return self.of(arguments[0])
@@ -109,9 +109,9 @@ class Types:
         return {"description": docs.text, "type": "string", "enum": values}
 
     def known_words(self, name: str, text: str, words: Mapping[str, str]) -> dict[str, Any]:
-        """Return the type of a string with known values, which may be another one too; SDKs have constants for them.
+        """Return the type of a string with known and possibly other values; SDKs have constants for the known ones.
 
-        :param name: of the enum that lists them.
+        :param name: the name of the enum that lists them.
         :param words: the values, with their descriptions.
         """
         token = f"{self._package}:index:{name}"
@@ -133,10 +133,10 @@ class Types:
     def properties(
         self, model: type[Model], *, hidden: frozenset[str] = frozenset(), defaults: bool = False
     ) -> dict[str, dict[str, Any]]:
-        """The properties of a model by their names on the wire.
+        """Return the properties of a model, by their names on the wire.
 
         :param hidden: Python names of fields to leave out.
-        :param defaults: descriptions name the defaults. SDKs are not told them: inputs stay as the person wrote them.
+        :param defaults: descriptions name the defaults. SDKs do not get them: inputs stay as written.
         """
         docs = docs_of(model).fields
         found = {}
@@ -150,11 +150,11 @@ class Types:
         return found
 
     def needed(self, model: type[Model]) -> Iterator[str]:
-        """Properties that a person has to write."""
+        """Yield the properties that a program has to set."""
         return (_wire_name(name, field) for name, field in model.model_fields.items() if field.is_required())
 
     def always(self, model: type[Model]) -> Iterator[str]:
-        """Properties that every answer has: those that can be neither null nor left out."""
+        """Yield the properties that every answer has: they can be neither null nor omitted."""
         for name, field in model.model_fields.items():
             if NoneType not in get_args(field.annotation) and field.exclude_if is None:
                 yield _wire_name(name, field)
@@ -165,13 +165,13 @@ def _wire_name(name: str, field: FieldInfo) -> str:
 
 
 def _text_of_enum(field: FieldInfo) -> str:
-    """A field that says nothing of itself is what its enum says."""
+    """Return the description of a field's enum, for a field without its own."""
     annotation = field.annotation
     return docs_of(annotation).text if isinstance(annotation, type) and issubclass(annotation, Enum) else ""
 
 
 def _words(field: FieldInfo) -> Iterator[str]:
-    """The words that a union takes beside an object, which the schema can only call a string."""
+    """Yield the words that a union accepts besides an object; the schema can only call them a string."""
     for member in get_args(field.annotation):
         if get_origin(member) is Literal:
             yield f"As a string: {' or '.join(f'`{word}`' for word in get_args(member))}."

@@ -1,4 +1,4 @@
-"""Pulumi's provider protocol, translated. What a call means is in `lifecycle`, imported on first use."""
+"""Translation of Pulumi's provider protocol. The meaning of a call is in `lifecycle`, imported on first use."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from replicator.plugin.resources import Resource
 
 GRACE = 3.0
-"""Seconds that running calls have after a cancel to end with a resource id; the engine kills after 5."""
+"""Seconds in which running calls end with a resource id after a cancel; the engine kills after 5."""
 
 
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str] | None:
-    """The gRPC status of an error of ours."""
+    """Return the gRPC status of an error; None for one that is not the provider's own."""
     from replicator.errors import Category, ReplicatorError
 
     if isinstance(error, PropertyError):
@@ -53,7 +53,7 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str] | None:
 
 
 def _unchanged(checked: Any, news: Any) -> bool:
-    """Whether a person's inputs are those that Check let through before, which hold `name` and `backend` too."""
+    """Tell whether a program's inputs equal earlier checked ones, which also hold `name` and `backend`."""
     old, new = checked.fields, news.fields
     return (
         bool(old)
@@ -63,7 +63,7 @@ def _unchanged(checked: Any, news: Any) -> bool:
 
 
 def _naming(request: Any) -> NameRule | None:
-    """What `pulumi:autonaming` in the stack's configuration says of a resource; `None` where it is not configured."""
+    """Return the rule of `pulumi:autonaming` in the stack's configuration; `None` if it is not configured."""
     if not request.HasField("autonaming"):
         return None
     from replicator.lifecycle.check import NameMode, NameRule
@@ -73,13 +73,13 @@ def _naming(request: Any) -> NameRule | None:
 
 
 def _written_in(urn: str) -> str | None:
-    """The name of the program's provider resource; `None` for a default one, which has the stack's configuration."""
+    """Return the name of the program's provider resource; `None` for the default one of the stack's configuration."""
     name = urn.rpartition("::")[2]
     return None if re.fullmatch(r"(default(_.*)?)?", name) else name
 
 
 def _diff_of(changes: Collection[Change]) -> Any:
-    """Changes as Pulumi takes them."""
+    """Return changes as Pulumi's response."""
     kinds = {"add": "ADD", "update": "UPDATE", "delete": "DELETE"}
     return pb.DiffResponse(
         changes=pb.DiffResponse.DIFF_SOME if changes else pb.DiffResponse.DIFF_NONE,
@@ -97,7 +97,7 @@ def _diff_of(changes: Collection[Change]) -> Any:
 
 
 class Servicer(provider_pb2_grpc.ResourceProviderServicer):
-    """One provider process. The engine calls from many sides at once; nothing here blocks the loop."""
+    """One provider process. The engine calls it concurrently; nothing here blocks the loop."""
 
     status_of = staticmethod(status_of)
 
@@ -114,7 +114,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         self._resources: dict[str, Resource] = {}
 
     def redact(self, text: str) -> str:
-        """The plugin resolves no secret; those that it knows stand in its configuration, and in inputs."""
+        """Remove secrets from a text. The plugin resolves none; it knows those in its configuration, and in inputs."""
         if self._redactor is None:
             return text
         from replicator.plugin.redaction import redacted
@@ -122,7 +122,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return redacted(text, self._redactor)
 
     def _inputs(self, properties: Any) -> dict[str, Any]:
-        """A resource's inputs. What is secret in them is kept out of texts from now on."""
+        """Return a resource's inputs. From now on, texts are redacted of their secrets."""
         inputs = decode(properties)
         if secret_paths(inputs):
             from replicator.plugin.redaction import redactor_of
@@ -131,7 +131,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return inputs
 
     def _sealed(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Outputs in which a text that holds a secret is one."""
+        """Return outputs with each text that contains a secret as a Secret."""
         if self._redactor is None:
             return outputs
         from replicator.plugin.redaction import sealed
@@ -148,7 +148,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @property
     def connections(self) -> Connections:
-        """The engines' side, by the provider's configuration; raise `InvalidConfig` where that is wrong."""
+        """Return the connections of the provider's configuration; raise `InvalidConfig` if that is invalid."""
         if self._connections is None:
             self._connections = self._configured()
         return self._connections
@@ -160,7 +160,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return Connections(configured(self._arguments, resource=self._resource, environ=os.environ), self._connect)
 
     def resource(self, urn: str) -> Resource:
-        """What the type in a URN stands for; raise `InvalidStream` for a type of another release."""
+        """Return the resource of a URN's type; raise `InvalidStream` for a type of another release."""
         from replicator.plugin.resources import resource_of, type_of
 
         token = type_of(urn)
@@ -169,14 +169,14 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return self._resources[token]
 
     async def _end_unwell(self, context: Context, made: Applied) -> None:
-        """End the call where the stream is there and not well, or its wait was cut off."""
+        """Abort the call if the stream exists but is unhealthy, or its wait was interrupted."""
         if made.trouble:
             reasons = [self.redact(reason) for reason in made.trouble]
             outputs = self._sealed(made.outputs)
             await abort_init_failed(context, made.id, outputs, reasons, made.inputs, refresh_first=not made.cut_off)
 
     def _redacted(self, value: Any) -> Any:
-        """A result, in which messages may stand too."""
+        """Return a result with redacted texts, which may include messages."""
         if isinstance(value, dict):
             return {key: self._redacted(item) for key, item in value.items()}
         if isinstance(value, list):
@@ -184,17 +184,17 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return self.redact(value) if isinstance(value, str) else value
 
     def _failures(self, reasons: Iterable[str]) -> list[Any]:
-        """What Check found. Pulumi quotes the value of a property that is named, so none is."""
+        """Return Check's failures without properties: Pulumi would quote the value of a named one."""
         return [pb.CheckFailure(property="", reason=self.redact(reason)) for reason in reasons]
 
     def _limits(self, request: Any) -> Limits:
-        """The time that a call has; taken when it starts, for a cancel ends only what runs then."""
+        """Return the limits of a call. Take them when it starts: a cancel ends only the calls that run then."""
         from replicator.lifecycle.wait import Limits
 
         return Limits(request.timeout, self.calls.cancel)
 
     async def aclose(self) -> None:
-        """Give back every connection."""
+        """Close every connection."""
         if self._connections is not None:
             await self._connections.aclose()
         await self.engine.close()
@@ -241,7 +241,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @rpc
     async def DiffConfig(self, request: Any, context: Context) -> Any:
-        """Every change is an update; `lifecycle.reconfigure` says why, and what is warned of."""
+        """Return every change as an update; `lifecycle.config_diff` has the reason and the warnings."""
         if request.old_inputs == request.news:
             return _diff_of(())
         from replicator.lifecycle.config_diff import changes, moved, warning
@@ -254,8 +254,8 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @rpc
     async def Configure(self, request: Any, context: Context) -> Any:
-        """Take the configuration. One that was read before is read again only when it is used: a preview without
-        changes then needs none of it, and no model is loaded.
+        """Take the configuration. One that was read before is only read again when it is used, so a preview without
+        changes loads no model.
         """
         arguments = decode(request.args)
         if not contains_unknown(arguments):
@@ -292,7 +292,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         changes = await resource.diff(request.urn, request.id, old, outputs, self._inputs(request.news))
         found = _diff_of(changes)
         found.stables.extend(resource.stables)
-        found.deleteBeforeReplace = resource.removed_first  # also where replaceOnChanges makes it a replacement
+        found.deleteBeforeReplace = resource.removed_first  # also if replaceOnChanges makes it a replacement
         return found
 
     @rpc
@@ -364,7 +364,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         )
 
     async def Cancel(self, request: Empty, context: Context) -> Empty:
-        """Answer at once; running calls end by themselves with the id of what they made."""
+        """Answer at once; running calls end by themselves with the id of what they created."""
         stopping = asyncio.create_task(self.calls.cancel_all(GRACE))
         self._stopping = stopping
         return Empty()

@@ -1,6 +1,6 @@
-"""What only the brokers know: cluster ids, topics, offsets. Everything here reads.
+"""Facts that only the brokers know: cluster ids, topics, offsets. Everything here only reads.
 
-Times are milliseconds since the epoch, as Kafka has them.
+Times are milliseconds since the epoch, as in Kafka.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from replicator.errors import (
 T = TypeVar("T")
 
 RECENT = 1.0
-"""Seconds for which an answer about the whole cluster holds."""
+"""Seconds for which an answer about the whole cluster is cached."""
 PATIENCE = 5.0
-"""Seconds that a question to the brokers may take."""
+"""Timeout of a request to the brokers, in seconds."""
 SILENT_FOR = 30.0
-"""Seconds for which brokers that did not answer are taken to be silent by looks that come again."""
+"""Seconds for which periodic reads treat brokers that did not answer as silent."""
 
 _THREADS = ThreadPoolExecutor(64, thread_name_prefix="kafka")
-"""For blocking calls to brokers. Calls to clusters that are down would occupy all of asyncio's default threads."""
+"""For blocking calls to brokers. Calls to clusters that are down would occupy all default threads of asyncio."""
 
 _AWAY = frozenset(
     {
@@ -81,8 +81,8 @@ _HIDDEN = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED})
 class Topic:
     """A topic.
 
-    :param id: another one after it was deleted and made again.
-    :param readable: who asks may read it.
+    :param id: differs after the topic was deleted and re-created.
+    :param readable: the credentials may read it.
     """
 
     id: str
@@ -92,9 +92,9 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Who answers.
+    """The cluster that answers.
 
-    :param creates: who asks may create topics of any name. A right on some names is not seen here.
+    :param creates: the credentials may create topics of any name. A right on some names does not show here.
     """
 
     id: str
@@ -104,7 +104,7 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An offset, and the time of the record there where the question was one of time."""
+    """An offset, with the time of its record if a time was asked for."""
 
     offset: int
     time: int | None
@@ -112,9 +112,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What is known of topics by their names.
+    """The known facts about topics, by name.
 
-    :param hidden: those that the credentials may not describe. Kafka does not tell whether they exist.
+    :param hidden: topics that the credentials may not describe. Kafka does not tell whether they exist.
     """
 
     topics: Mapping[str, Topic]
@@ -124,10 +124,10 @@ class Described:
 class KafkaAdmin:
     """The cluster at one end of a stream.
 
-    :param credentials: `username` and `password`; empty where nobody logs in.
-    :ivar silent_since: when a question first went without an answer; `None` since the last answer.
-    :ivar without_records: partitions that were read and have nothing but marks of transactions: the topic's id, and the
-        first and the last offset of which that is known.
+    :param credentials: `username` and `password`; empty without a login.
+    :ivar silent_since: when a request first got no answer; `None` after an answer.
+    :ivar without_records: partitions known to have only transaction markers: the topic's id, and the first and last
+        offset of the known range.
     """
 
     def __init__(self, kafka_endpoint: KafkaEndpoint, credentials: Mapping[str, str]) -> None:
@@ -145,9 +145,9 @@ class KafkaAdmin:
         self._groups = SingleFlight(self._ask_groups, RECENT)
 
     def refuse_silence(self) -> None:
-        """Raise at once what a question would after `PATIENCE`, where a moment ago there was no answer.
+        """Raise at once what a request would raise after `PATIENCE`, if the brokers did not answer a moment ago.
 
-        They are asked again in the background, whose answer the next look goes by.
+        A background request asks them again; the next read uses its answer.
         """
         quiet = time.monotonic() - self._silent_at
         if self._silence is None or quiet > SILENT_FOR:
@@ -161,15 +161,15 @@ class KafkaAdmin:
             await self._topics.get()
 
     async def cluster(self) -> Cluster:
-        """Id and size of the cluster, of now or of a second ago."""
+        """Return the id and size of the cluster, at most a second old."""
         return await self._cluster.get()
 
     async def topics(self) -> dict[str, int]:
-        """Return how many partitions each topic has, of now or of a second ago."""
+        """Return the number of partitions of each topic, at most a second old."""
         return await self._topics.get()
 
     async def groups(self) -> list[str]:
-        """Return the consumer groups that the credentials may describe, of now or of a second ago."""
+        """Return the consumer groups that the credentials may describe, at most a second old."""
         return await self._groups.get()
 
     async def _ask_cluster(self) -> Cluster:
@@ -189,11 +189,11 @@ class KafkaAdmin:
         return {name: len(topic.partitions) for name, topic in found.topics.items() if topic.error is None}
 
     async def describe(self, names: Collection[str]) -> dict[str, Topic]:
-        """Return the named topics, less those that are not there or may not be described."""
+        """Return the named topics that exist and may be described."""
         return dict((await self.look_up(names)).topics)
 
     async def look_up(self, names: Collection[str]) -> Described:
-        """Return the named topics; what is neither there nor hidden does not exist."""
+        """Return the named topics; a topic that is neither found nor hidden does not exist."""
         if not names:
             return Described({}, frozenset())
         asked = TopicCollection(sorted(names))
@@ -204,10 +204,10 @@ class KafkaAdmin:
         return Described({name: _topic(topic) for name, topic in found.items()}, frozenset(hidden))
 
     async def refusals(self, partitions: Mapping[str, int], factor: int) -> dict[str, ReplicatorError]:
-        """Return why topics of these names could not be created, by name. Kafka validates it, and creates nothing.
+        """Return why topics of these names could not be created, by name. Kafka only validates, and creates nothing.
 
-        :param partitions: how many each one would have.
-        :param factor: of replication; -1 for the default of the brokers.
+        :param partitions: the number of partitions of each one.
+        :param factor: the replication factor; -1 for the brokers' default.
         """
         if not partitions:
             return {}
@@ -223,29 +223,29 @@ class KafkaAdmin:
         }
 
     async def earliest(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """Return the first offset that is retained."""
+        """Return the first retained offset."""
         return {at: found.offset for at, found in (await self._offsets(partitions, OffsetSpec.earliest())).items()}
 
     async def latest(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """Return the offset of the record that comes next."""
+        """Return the offset of the next record."""
         return {at: found.offset for at, found in (await self._offsets(partitions, OffsetSpec.latest())).items()}
 
     async def newest(self, partitions: Iterable[Partition]) -> dict[Partition, Found]:
-        """Return the record with the latest time; without those of empty partitions."""
+        """Return the record with the latest time, without empty partitions."""
         found = await self._offsets(partitions, OffsetSpec.max_timestamp())
         return {at: item for at, item in found.items() if item.offset >= 0}
 
     async def at_time(self, partitions: Iterable[Partition], time: int) -> dict[Partition, Found]:
-        """Return the first record of this time or later; without partitions that have none."""
+        """Return the first record of this time or later, without partitions that have none."""
         found = await self._offsets(partitions, OffsetSpec.for_timestamp(time))
         return {at: item for at, item in found.items() if item.offset >= 0}
 
     async def retention(self, names: Collection[str]) -> dict[str, int | None]:
-        """Return how many milliseconds a topic keeps its records; `None` where it keeps them for ever."""
+        """Return how many milliseconds a topic keeps its records; `None` for no limit."""
         return {name: _retention(entries) for name, entries in (await self._configs(names)).items()}
 
     async def compacted(self, names: Collection[str]) -> list[str]:
-        """Those of the topics that keep the last record of each key."""
+        """Return the topics that keep the last record of each key."""
         found = await self._configs(names)
         return [name for name, entries in found.items() if "compact" in entries["cleanup.policy"].value]
 
@@ -259,16 +259,16 @@ class KafkaAdmin:
     async def times(
         self, offsets: Mapping[Partition, int], earliest: Mapping[Partition, int], within: float
     ) -> dict[Partition, Around]:
-        """Return the times of the records beside each offset, as far as they can be read in `within` seconds.
+        """Return the times of the records around each offset, as far as they can be read in `within` seconds.
 
-        What takes up offsets where there is no record are the marks of transactions.
+        Offsets without a record are transaction markers.
 
-        :param earliest: the first offsets that are retained.
+        :param earliest: the first retained offsets.
         """
         return await _in_thread(times_around, self._config, offsets, earliest, within) if offsets else {}
 
     async def keys(self, partitions: Collection[Partition], within: float) -> dict[Partition, list[bytes | None]]:
-        """Return the keys of the first records of partitions, as far as they can be read in `within` seconds."""
+        """Return the keys of partitions' first records, as far as they can be read in `within` seconds."""
         return await _in_thread(first_keys, self._config, partitions, within) if partitions else {}
 
     async def _offsets(self, partitions: Iterable[Partition], spec: OffsetSpec) -> dict[Partition, Found]:
@@ -280,11 +280,11 @@ class KafkaAdmin:
         return {at: Found(item.offset, item.timestamp if item.timestamp >= 0 else None) for at, item in found.items()}
 
     async def _each(self, futures: Mapping[Any, Future[Any]]) -> dict[Any, Any]:
-        """Return the answers, without those that say that the thing is gone, or may not be seen any more."""
+        """Return the answers, without those that say that the thing no longer exists or is no longer visible."""
         return (await self._split(futures))[0]
 
     async def _split(self, futures: Mapping[Any, Future[Any]]) -> tuple[dict[Any, Any], list[Any]]:
-        """The answers, and what may not be seen."""
+        """Return the answers, and the things that are not visible."""
         found, errors = await self._sorted(futures)
         for error in errors.values():
             if error.code() not in _GONE | _HIDDEN:
@@ -292,7 +292,7 @@ class KafkaAdmin:
         return found, [key for key, error in errors.items() if error.code() in _HIDDEN]
 
     async def _sorted(self, futures: Mapping[Any, Future[Any]]) -> tuple[dict[Any, Any], dict[Any, KafkaError]]:
-        """Return the answers, and the errors, each of which is about one thing; raise what is about the cluster."""
+        """Return the answers, and the errors about single things; raise an error about the cluster."""
         found, errors = {}, {}
         for key, future in futures.items():
             try:
@@ -317,7 +317,7 @@ class KafkaAdmin:
         self.silent_since, self._refused, self._silence = None, None, None
 
     async def _call(self, question: Callable[[AdminClient], T]) -> T:
-        """In a thread: librdkafka's calls wait for metadata."""
+        """Run a call in a thread: librdkafka's calls wait for metadata."""
 
         def call() -> T:
             if self._client is None:
@@ -331,7 +331,7 @@ class KafkaAdmin:
             raise self._error(error.args[0]) from None
 
     def _note(self, error: KafkaError) -> None:
-        """A refused login reaches the question only as a time-out."""
+        """Keep the reason of a refused login: the request itself only times out."""
         if error.code() in _DENIED:
             self._refused = error
 

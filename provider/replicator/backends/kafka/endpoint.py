@@ -31,11 +31,11 @@ _SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 @dataclass(frozen=True, slots=True)
 class KafkaEndpoint:
-    """One end's cluster.
+    """The cluster at one end.
 
-    :param end: which end; it begins every property that an error names.
+    :param end: the end's property, the prefix of every property that an error names.
     :param bootstrap: `host:port`, comma-separated.
-    :param mechanism: of SASL; `None` where nobody logs in.
+    :param mechanism: the SASL mechanism; `None` without a login.
     :param truststore: the authority's certificates as a PEM file, on the worker's host; `None` for Java's own.
     :param ref: the credentials.
     """
@@ -48,9 +48,9 @@ class KafkaEndpoint:
     ref: AuthRef | None = None
 
     def worker_properties(self, placeholders: Mapping[str, str]) -> dict[str, str]:
-        """Return what a Java client of this cluster is configured with.
+        """Return the configuration of a Java client of this cluster.
 
-        :param placeholders: what stands for `username` and `password`.
+        :param placeholders: the placeholders for `username` and `password`.
         """
         found = {"bootstrap.servers": self.bootstrap}
         if self.protocol != "PLAINTEXT":
@@ -66,11 +66,11 @@ class KafkaEndpoint:
         return found
 
 
-@lru_cache(maxsize=4096)  # a preview compares each stream with all others
+@lru_cache(maxsize=4096)  # a preview compares each stream with every other one
 def kafka_endpoint(endpoint: Endpoint, end: End, *, admin: bool = False) -> KafkaEndpoint:
     """Read an endpoint; raise `InvalidStream` or `SecretSyntax` with the property.
 
-    :param admin: take the role of `adminAuthRef` where there is one.
+    :param admin: use `adminAuthRef` if it is set.
     """
     parts = urlsplit(endpoint.uri)
     servers = parts.netloc.split(",")

@@ -1,7 +1,7 @@
 """Offsets of many partitions as one checkpoint: `orders=42,8;users=-,3`.
 
 Each topic has one number for each partition, in their order: the next offset to copy, as consumers commit it. A `-`
-stands for a partition of which nothing is known.
+stands for a partition with an unknown offset.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _TOPIC = re.compile(r"([A-Za-z0-9._-]{1,249})=((?:-|[0-9]+)(?:,(?:-|[0-9]+))*)")
 
 
 def checkpoint(offsets: Offsets) -> Checkpoint | None:
-    """As a checkpoint; `None` where nothing is known, and where it is longer than one may be."""
+    """Return the offsets as a checkpoint; `None` if none is known, or if it exceeds the maximal length."""
     text = write(offsets)
     return Checkpoint(lsn=text) if text and len(text) <= LSN_LIMIT else None
 
 
 def write(offsets: Offsets) -> str | None:
-    """As text; `None` where nothing is known."""
+    """Return the offsets as text; `None` if none is known."""
     topics: dict[str, dict[int, int]] = {}
     for (topic, number), offset in offsets.items():
         topics.setdefault(topic, {})[number] = offset
@@ -49,7 +49,7 @@ def write(offsets: Offsets) -> str | None:
 
 
 def read(text: str) -> dict[Partition, int]:
-    """From text; raise `InvalidStream` where it is no such text."""
+    """Read offsets from text; raise `InvalidStream` if it has another form."""
     found: dict[Partition, int] = {}
     topics: set[str] = set()
     for part in text.split(";"):

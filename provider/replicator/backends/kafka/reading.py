@@ -18,16 +18,16 @@ SILENT.addHandler(logging.NullHandler())
 SILENT.propagate = False  # librdkafka would write every lost connection to standard error
 
 _KEYS = 20
-"""Keys of a partition that are read at most."""
+"""Maximum number of keys to read from a partition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Around:
     """The times of the two records beside an offset, in milliseconds.
 
-    :param before: of the last record below it; `None` where that one is not retained.
-    :param after: of the first record at it or later; `None` where there is none.
-    :param end: the offset up to which there is none.
+    :param before: of the last record below it; `None` if that is not retained.
+    :param after: of the first record at it or later; `None` if none exists.
+    :param end: the offset up to which none exists.
     """
 
     before: int | None
@@ -40,7 +40,7 @@ def times_around(
 ) -> dict[Partition, Around]:
     """Return the times of the records around each offset, as far as they can be read in `within` seconds.
 
-    :param earliest: the first offsets that are retained.
+    :param earliest: the first retained offsets.
     """
     found: dict[Partition, Around] = {}
     before: dict[Partition, int] = {}
@@ -61,7 +61,7 @@ def times_around(
 def first_keys(
     config: Mapping[str, Any], partitions: Collection[Partition], within: float
 ) -> dict[Partition, list[bytes | None]]:
-    """Return the keys of the first records of each partition, as far as they can be read in `within` seconds."""
+    """Return the keys of each partition's first records, as far as they can be read in `within` seconds."""
     found: dict[Partition, list[bytes | None]] = {at: [] for at in partitions}
     with _reading(config, dict.fromkeys(partitions, OFFSET_BEGINNING)) as consumer:
         for at, message in _messages(consumer, left := set(partitions), within):
@@ -84,7 +84,7 @@ def _reading(config: Mapping[str, Any], offsets: Mapping[Partition, int]) -> Ite
             "enable.partition.eof": True,
             "isolation.level": "read_uncommitted",  # as MirrorMaker 2 reads
             "fetch.wait.max.ms": 50,
-            "queued.min.messages": 1,  # what comes after the first records is not fetched ahead
+            "queued.min.messages": 1,  # do not prefetch what follows the first records
         },
         logger=SILENT,
     )
@@ -96,7 +96,7 @@ def _reading(config: Mapping[str, Any], offsets: Mapping[Partition, int]) -> Ite
 
 
 def _messages(consumer: Consumer, left: set[Partition], within: float) -> Iterator[tuple[Partition, Message]]:
-    """Yield what comes of the partitions that are left, until none is or the time is over."""
+    """Yield messages of the remaining partitions, until none remains or the time is over."""
     end = time.monotonic() + within
     while left and (wait := end - time.monotonic()) > 0:
         message = consumer.poll(wait)

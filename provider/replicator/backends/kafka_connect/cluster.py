@@ -1,6 +1,6 @@
-"""A Kafka Connect cluster: its connectors, and changes to them that return when their effect is seen.
+"""A Kafka Connect cluster: its connectors, and changes to them that return once their effect is visible.
 
-What a name means is decided by the marker in the connector's configuration, which the caller reads.
+The record in a connector's configuration decides whose connector it is; the caller reads it.
 """
 
 from __future__ import annotations
@@ -55,30 +55,30 @@ __all__ = [
 ]
 
 CHANGES = 16
-"""Changes in flight in one cluster: more are answered sooner and run later, since each one is a rebalance."""
+"""Maximum number of concurrent changes in one cluster: more would take effect later, since each one rebalances."""
 
 READS = 16
-"""Positions asked for at the same time: more are answered no sooner."""
+"""Maximum number of concurrent offset requests; more would not be answered sooner."""
 
 RECENT = 1.0
-"""Seconds for which an answer about the whole cluster holds."""
+"""Seconds for which an answer about the whole cluster is cached."""
 
 PATIENCE = 15.0
-"""Seconds in which a call is tried again; a worker restarts in 7."""
+"""Seconds for which a call is retried; a worker restarts in 7."""
 
-_POLLS_FOR = 5.0  # seconds that a task may take to pause before it is stopped all the same
+_POLLS_FOR = 5.0  # seconds that a task may take to pause before it is stopped anyway
 
-_TOGETHER = 0.02  # seconds in which looks at single connectors become one
+_TOGETHER = 0.02  # seconds in which reads of single connectors are combined into one
 
 _ECHOED = "source.cluster.alias"  # a field of MirrorMaker's connectors; its type, STRING, is echoed as it is resolved
-_VALIDATED = {"name": "replicator-validation"}  # without a name there is one error more
+_VALIDATED = {"name": "replicator-validation"}  # without a name there is one more error
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which Connect cluster it is.
+    """The identity of a Connect cluster.
 
-    :param kafka_cluster_id: the Kafka cluster that the workers keep their topics in, and that sources write to.
+    :param kafka_cluster_id: the Kafka cluster that holds the workers' topics, and that source connectors write to.
     """
 
     version: str
@@ -88,10 +88,10 @@ class Identity:
 class ConnectCluster:
     """One Connect cluster. Belongs to one event loop, as its `rest` does.
 
-    Errors of `ConnectRest.call` may come from each method; they are not repeated there.
+    Every method may also raise the errors of `ConnectRest.call`.
 
-    :param patience: seconds after the start of a call in which it may be tried again.
-    :ivar recent_identity: what `identity` has answered within `RECENT` seconds.
+    :param patience: seconds after the start of a call within which it may be retried.
+    :ivar recent_identity: the answer of `identity`, at most `RECENT` seconds old.
     """
 
     def __init__(self, rest: ConnectRest, *, patience: float = PATIENCE) -> None:
@@ -106,63 +106,63 @@ class ConnectCluster:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def aclose(self) -> None:
-        """End what waits, and close the connections."""
+        """Cancel waiting calls, and close the connections."""
         await self._waits.aclose()
         await self._looks.aclose()
         await self._rest.aclose()
 
     @asynccontextmanager
     async def slot(self, name: str) -> AsyncIterator[None]:
-        """A turn to change a connector: one at a time for each, and `CHANGES` in the cluster.
+        """Wait for a slot to change a connector: one per connector at a time, and `CHANGES` per cluster.
 
-        Hold it until the effect is seen: that paces the rebalances. A rebalance is waited for in here, however long it
+        Hold it until the effect is visible, which paces the rebalances. A rebalance is awaited inside, however long it
         takes.
         """
         async with self._turns.setdefault(name, asyncio.Lock()), self._free:
             with patient():
                 yield
 
-    # --- Looking -----------------------------------------------------------------------------------------------------
+    # --- Reads -------------------------------------------------------------------------------------------------------
 
     async def identity(self) -> Identity:
-        """Its version, and the Kafka cluster that it belongs to."""
+        """Return the version, and the Kafka cluster that it belongs to."""
         answer = await self._ask("GET", "/")
         return self._rest.read(answer, lambda body: Identity(body["version"], body["kafka_cluster_id"]))
 
     async def listing(self) -> dict[str, Connector]:
-        """Return all connectors, in one call. One of which the engine tells nothing is failed, and hides no other.
+        """Return all connectors, in one call. One that the engine cannot describe is failed and hides no other.
 
-        A name that is not in it is not gone: a new connector is not listed before it has a status. Ask `get`.
+        A name that is not listed may still exist: a new connector is not listed before it has a status. Use `get`.
         """
         return await self._listing.connectors()
 
     async def get(self, name: str) -> Connector | None:
-        """Return one connector; None only where the engine says that there is none."""
+        """Return one connector; None only if the engine says that it does not exist."""
         return await self._listing.get(name)
 
     async def look(self, name: str) -> Connector | None:
-        """Return the same, in one listing for all who ask at the same time.
+        """Return the same from one listing, shared by all concurrent callers.
 
-        A worker answers `get` only between two rebalances, and a listing at any time. (Seen on Kafka 4.3.)
+        A worker answers `get` only between rebalances, but a listing at any time. (Seen on Kafka 4.3.)
         """
         found = (await self._looks.next()).get(name)
         return found if found is not None and found.config else await self.get(name)
 
     async def wait_running(self, name: str, within: float, *, may_idle: bool = False) -> Status:
-        """The connector when it runs, or has failed for so long that this is no report from before a restart.
+        """Wait until the connector runs, or has failed for too long for the report to predate a restart.
 
-        A connector that has no work has no task, and does not run.
+        A connector without work has no task, and does not run.
 
-        :param may_idle: having no task counts too, since there is nothing to do for it now.
-        :raises StreamNotFound: it is gone.
+        :param may_idle: a connector without tasks counts as running, since it has nothing to do now.
+        :raises StreamNotFound: it no longer exists.
         :raises WaitTimeout: it is neither after `within` seconds.
         """
         return await self._waits.until_settled(name, within, self._missing(name), may_idle=may_idle)
 
     async def wait_assigned(self, name: str, within: float) -> None:
-        """Return when a worker has the connector. Until then its state is not known: a changed one says UNASSIGNED.
+        """Wait until a worker has the connector. Until then its state is unknown: it reports UNASSIGNED after a change.
 
-        :raises StreamNotFound: it is gone.
+        :raises StreamNotFound: it no longer exists.
         :raises WaitTimeout: no worker has it after `within` seconds.
         """
 
@@ -171,7 +171,7 @@ class ConnectCluster:
 
         await self._waits.until(name, is_assigned, "assigned", within, self._missing(name))
 
-    # --- Changing ----------------------------------------------------------------------------------------------------
+    # --- Changes -----------------------------------------------------------------------------------------------------
 
     async def create(
         self,
@@ -181,18 +181,18 @@ class ConnectCluster:
         *,
         is_ours: Callable[[Mapping[str, str]], bool],
     ) -> bool:
-        """Create a connector, or find that ours is there already.
+        """Create a connector, or find that the stream's own already exists.
 
-        :param is_ours: whether a configuration carries the marker of the same stream.
-        :returns: True where this call made it. False where it was there, or may have been: it can have another
-            configuration and state than those asked for.
-        :raises NotOurs: a connector of somebody else has the name.
+        :param is_ours: whether a configuration holds the record of the same stream.
+        :returns: True if this call created it. False if it existed, or may have: its configuration and state can then
+            differ from those asked for.
+        :raises NotOurs: a connector of another owner has the name.
         """
 
         async def is_adopted(error: ReplicatorError) -> bool:
             found = await self.get(name)
             if found is None and isinstance(error, EngineRefused):
-                await self._check(name, config)  # what validation explains does not pass
+                await self._check(name, config)  # raises if validation explains it
             if found is not None and not is_ours(found.config):
                 raise NotOurs(
                     f"Kafka Connect at {self._rest.address} has a connector {name!r} that is not of this stream",
@@ -208,29 +208,29 @@ class ConnectCluster:
         raise await self._explained(name, config, refusal)
 
     async def put_config(self, name: str, config: Mapping[str, str], within: float) -> None:
-        """Give a connector another configuration; it keeps its state. Where it is not there it is created, and runs.
+        """Replace a connector's configuration and keep its state. A connector that does not exist is created, and runs.
 
-        The tasks of a running connector go on with the old configuration for some seconds, and are reported as running
-        meanwhile. Where it matters when the new one holds, stop the connector first and resume it afterwards.
+        The tasks of a running connector keep the old configuration for some seconds, and are reported as running
+        meanwhile. If the time of the switch matters, stop the connector first and resume it afterwards.
 
         :raises WaitTimeout: the engine does not show it after `within` seconds.
         """
         path = path_of("connectors", name, "config")
         wanted = {"name": name, **config}
         if await self._refusal_of("PUT", path, dict(config), Repeat.CHECKED) is not None:
-            await self._check(name, config)  # what validation explains does not pass
+            await self._check(name, config)  # raises if validation explains it
             if (refusal := await self._refusal_of("PUT", path, dict(config), Repeat.SAFE)) is not None:
                 raise await self._explained(name, config, refusal)
 
         async def is_shown() -> bool:
-            """By a look that all share: a worker tells of one connector only between two rebalances."""
+            """Read the shared listing: a worker describes a single connector only between rebalances."""
             found = (await self._looks.next()).get(name)
             return found is not None and found.config == wanted
 
         await self._waits.until_shown(name, is_shown, within)
 
     async def pause(self, name: str, within: float) -> None:
-        """Pause a connector, and return when its tasks are paused, and it is too or is still to be started."""
+        """Pause a connector; return once its tasks are paused and it is paused too, or still has to be started."""
         await self._ask_of(name, "PUT", "pause")
         await self._waits.until(
             name, lambda found: found.paused or found.pausing, "paused", within, self._missing(name)
@@ -242,10 +242,10 @@ class ConnectCluster:
         return await self.wait_running(name, within, may_idle=may_idle)
 
     async def stop(self, name: str, within: float) -> None:
-        """Stop a connector, and return when it is stopped and its tasks are gone.
+        """Stop a connector; return once it is stopped and has no tasks.
 
-        A task ends after its poll, and a worker that stops one does nothing else until then. For one that pauses it
-        does not wait, so what runs is paused first. (Seen on Kafka 4.3.)
+        A task ends after its poll, and a worker that stops it does nothing else until then. A worker does not wait for
+        a task that pauses, so running tasks are paused first. (Seen on Kafka 4.3.)
         """
         found = await self.look(name)
         if found is None:
@@ -258,7 +258,7 @@ class ConnectCluster:
         await self._waits.until(name, lambda found: found.stopped, "stopped", within, self._missing(name))
 
     async def restart_failed(self, name: str) -> None:
-        """Ask for a restart of what failed of a connector; what runs is not touched. `wait_running` tells the rest."""
+        """Request a restart of a connector's failed parts; running parts continue. `wait_running` has the result."""
 
         async def nothing_failed(_: ReplicatorError) -> bool:
             found = await self.get(name)
@@ -270,9 +270,9 @@ class ConnectCluster:
         await self._post(path, None, {"includeTasks": "true", "onlyFailed": "true"}, nothing_failed)
 
     async def delete(self, name: str, within: float) -> None:
-        """Stop a connector, forget its offsets, and remove it, so that one of the same name begins anew.
+        """Stop a connector, reset its offsets, and remove it, so that a new one of the same name starts afresh.
 
-        What is done already does no harm again, so it can be called again wherever it was cut off. Gone is success.
+        It is idempotent: call it again after an interruption at any step. A missing connector is success.
 
         :raises WaitTimeout: a step has no effect after `within` seconds.
         """
@@ -284,9 +284,9 @@ class ConnectCluster:
         await self.remove(name, within)
 
     async def remove(self, name: str, within: float) -> None:
-        """Remove a connector. Connect keeps its offsets for the next one of this name. Gone is success.
+        """Remove a connector. Connect keeps its offsets for the next one of this name. A missing connector is success.
 
-        :raises WaitTimeout: it is there after `within` seconds.
+        :raises WaitTimeout: it still exists after `within` seconds.
         """
         await self._ask("DELETE", path_of("connectors", name))
         await self._waits.until_absent(name, within)
@@ -294,20 +294,20 @@ class ConnectCluster:
     # --- Offsets -----------------------------------------------------------------------------------------------------
 
     async def offsets(self, name: str) -> list[Offset]:
-        """Return how far a connector has come, by partition of its source; empty before its first record."""
+        """Return a connector's offsets, by partition of its source; empty before its first record."""
         async with self._free_to_read:
             answer = await self._ask_of(name, "GET", "offsets")
         return self._rest.read(answer, read_offsets)
 
     async def alter_offsets(self, name: str, offsets: Sequence[Offset]) -> None:
-        """Set the position of a stopped connector in the partitions named; others stay.
+        """Set a stopped connector's offsets in the named partitions; others stay.
 
         :raises EngineRefused: the connector is not stopped, or refuses the offsets.
         """
         await self._change_offsets(name, "PATCH", write_offsets(offsets), Repeat.CHECKED)
 
     async def reset_offsets(self, name: str) -> None:
-        """Forget all offsets of a stopped connector.
+        """Reset all offsets of a stopped connector.
 
         :raises EngineRefused: the connector is not stopped, or refuses.
         """
@@ -327,9 +327,9 @@ class ConnectCluster:
     # --- Validation --------------------------------------------------------------------------------------------------
 
     async def validate(self, connector_class: str, config: Mapping[str, str]) -> Validation:
-        """Return what the workers say of a configuration, by field.
+        """Return the workers' validation of a configuration, by field.
 
-        :raises EngineRefused: the class is not known, or a placeholder cannot be read.
+        :raises EngineRefused: the class is unknown, or a placeholder cannot be resolved.
         """
         sent = {**_VALIDATED, "connector.class": connector_class, **config}
         try:
@@ -345,7 +345,7 @@ class ConnectCluster:
         return Validation(tuple(FieldError(item.field, self._rest.quote(item.message)) for item in found.errors))
 
     async def resolves(self, placeholders: Sequence[str], connector_class: str) -> dict[str, Problem | None]:
-        """Tell whether a worker can resolve placeholders such as `${env:NAME}`; what they stand for is dropped at once.
+        """Return why a worker cannot resolve placeholders such as `${env:NAME}`; their values are discarded at once.
 
         :param connector_class: one of MirrorMaker's.
         """
@@ -353,12 +353,12 @@ class ConnectCluster:
         return dict(zip(placeholders, problems, strict=True))
 
     async def _resolve(self, placeholder: str, connector_class: str) -> Problem | None:
-        # Text around it keeps the worker from trimming the line break that files often end with.
+        # Text around it keeps the worker from trimming a final line break, which files often have.
         sent = {**_VALIDATED, "connector.class": connector_class, _ECHOED: f"[{placeholder}]"}
         try:
             answer = await self._validate(connector_class, sent)
         except EngineRefused:
-            # The same without the placeholder tells a reference that cannot be read from a class that is not there.
+            # The same request without the placeholder tells an unreadable reference from a missing class.
             await self._validate(connector_class, {**sent, _ECHOED: "replicator"})
             return Problem.UNREADABLE
         return self._rest.read(answer, lambda body: problem_of(placeholder, echo_of(_ECHOED, body)[1:-1]))
@@ -368,23 +368,23 @@ class ConnectCluster:
         return await self._ask("PUT", path, body=dict(sent), repeat=Repeat.CHECKED)
 
     async def _check(self, name: str, config: Mapping[str, str]) -> None:
-        """Raise what validation says is wrong with a configuration."""
+        """Raise what validation finds wrong with a configuration."""
         found = await self.validate(config["connector.class"], {**config, "name": name})
         if found.errors:
             told = "; ".join(map(str, found.errors))
             raise EngineRefused(f"Kafka Connect refuses the configuration of connector {name!r}: {told}")
 
     async def _explained(self, name: str, config: Mapping[str, str], refusal: EngineRefused) -> EngineRefused:
-        """Return a refusal of a configuration, without the engine's text where that may show a placeholder's value.
+        """Return the refusal of a configuration, without the engine's text if that may show a placeholder's value.
 
-        It is called outside of the handler of the refusal, which would else be shown as the context of this one.
+        Call it outside of the handler of the refusal, which would otherwise be shown as this error's context.
         """
         if not holds_placeholder(config):
             return refusal
         await self._check(name, config)
         return _hidden()
 
-    # --- One place for each way to ask -------------------------------------------------------------------------------
+    # --- Requests ----------------------------------------------------------------------------------------------------
 
     async def _ask(self, verb: str, path: str, *, body: object = None, repeat: Repeat = Repeat.SAFE) -> Answer:
         return await self._rest.call(verb, path, body=body, repeat=repeat, patience=self._patience)
@@ -399,10 +399,10 @@ class ConnectCluster:
     async def _ask_of(
         self, name: str, verb: str, what: str, *, body: object = None, repeat: Repeat = Repeat.SAFE
     ) -> Answer:
-        """Ask something of a connector that has to be there."""
+        """Send a request about a connector that has to exist."""
         turns = Turns(self._patience)
         while (answer := await self._ask(verb, path_of("connectors", name, what), body=body, repeat=repeat)).missing:
-            # A worker that has not read its whole log may say so of any; a look waits for the end of that.
+            # A worker that has not read its whole log may say so of any connector; a read waits until it has.
             if await self.get(name) is None:
                 raise self._missing(name)
             if not await turns.again():
@@ -412,10 +412,10 @@ class ConnectCluster:
     async def _post(
         self, path: str, body: object, params: Mapping[str, str], is_so: Callable[[ReplicatorError], Awaitable[bool]]
     ) -> bool:
-        """Post, and never again before a look: a reply may be lost, and a 500 may be said of what was done.
+        """Post, and never retry before a read: a reply may be lost, and a 500 may answer a change that was done.
 
-        :param is_so: looks whether what is asked for is so, after an error.
-        :returns: True where the engine says that it was done, False where a look says that it is so.
+        :param is_so: reads, after an error, whether the requested state holds.
+        :returns: True if the engine confirmed the change, False if a read found that the state holds.
         """
         turns, rebalance = Turns(self._patience), Turns(math.inf)
         while True:
@@ -431,7 +431,7 @@ class ConnectCluster:
                     return True
                 error = self._rest.error(answer)
                 faulty = httpx.codes.is_server_error(answer.status) and not answer.unforwarded
-                rebalancing = answer.rebalancing and "rebalance" in answer.text  # a 409 also means that it is there
+                rebalancing = answer.rebalancing and "rebalance" in answer.text  # a 409 also means that it exists
                 if not faulty and isinstance(error, EngineRefused) and not answer.missing:
                     raise error
             if await is_so(error):

@@ -1,4 +1,4 @@
-"""What Kafka Connect says of a connector, as typed records."""
+"""Typed records of Kafka Connect's answers about a connector."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ConnectorState(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Self:
-        # A word that a later Kafka may have. Nothing is known of such a connector, as of one that nobody has taken.
+        # A state of a later Kafka. Like an unassigned connector, such a connector has an unknown state.
         return cls("UNASSIGNED")
 
 
@@ -55,7 +55,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a connector is. It is a report of the workers, which may be some seconds old.
+    """The status of a connector as the workers report it, perhaps some seconds ago.
 
     :param type: `source`, `sink` or `unknown`.
     :param fault: why the connector itself failed, trimmed and redacted.
@@ -70,12 +70,12 @@ class Status:
 
     @property
     def running(self) -> bool:
-        """Tell whether it and each task runs. Without tasks it does nothing, so that is not running."""
+        """Tell whether it and each task runs. Without tasks it does nothing, so it is not running."""
         return self._all(ConnectorState.RUNNING) and bool(self.tasks)
 
     @property
     def idle(self) -> bool:
-        """Tell whether it runs and has no tasks: it has found nothing to do, or has not begun yet."""
+        """Tell whether it runs without tasks: it has found nothing to do, or has not started yet."""
         return self.state is ConnectorState.RUNNING and not self.tasks
 
     @property
@@ -85,21 +85,21 @@ class Status:
 
     @property
     def pausing(self) -> bool:
-        """Tell whether its tasks are paused while it still starts, and so does not pause before a source answers."""
+        """Tell whether its tasks are paused while it is still starting: it pauses only once its source answers."""
         return self.state is ConnectorState.UNASSIGNED and {task.state for task in self.tasks} == {
             ConnectorState.PAUSED
         }
 
     @property
     def at_work(self) -> bool:
-        """Tell whether a task runs, and the connector is not on its way to be stopped."""
+        """Tell whether a task runs, and the connector is not being stopped."""
         return self.state is not ConnectorState.STOPPED and any(
             task.state is ConnectorState.RUNNING for task in self.tasks
         )
 
     @property
     def stopped(self) -> bool:
-        """Tell whether it is stopped, and no task is left."""
+        """Tell whether it is stopped without tasks."""
         return self.state is ConnectorState.STOPPED and not self.tasks
 
     @property
@@ -114,7 +114,7 @@ class Status:
 
     @property
     def summary(self) -> str:
-        """Its states, for a person."""
+        """Return its states as text for people."""
         tasks = ", ".join(f"task {task.id} {task.state}" for task in self.tasks) or "no tasks"
         return f"{self.state} with {tasks}"
 
@@ -124,16 +124,16 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Connector(Status):
-    """A connector with its configuration, in which secrets are placeholders as they were written."""
+    """A connector with its configuration, in which secrets are unresolved placeholders."""
 
     config: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """How far a connector has come in one partition of its source; the keys are the connector's own.
+    """A connector's offset in one partition of its source; the keys are the connector's own.
 
-    :param offset: None where it is to begin again.
+    :param offset: None resets it to the beginning.
     """
 
     partition: Mapping[str, Any]
@@ -143,9 +143,9 @@ class Offset:
 def read_status(
     body: Mapping[str, Any], redact: Callable[[str], str], config: Mapping[str, str] | None = None
 ) -> Status:
-    """Return the answer of `/connectors/NAME/status`.
+    """Read the answer of `/connectors/NAME/status`.
 
-    :param config: of the connector, where it is known. Traces may hold what its placeholders stand for.
+    :param config: of the connector, if it is known. Traces may contain the values of its placeholders.
     """
     connector = body["connector"]
     secretive = config is None or holds_placeholder(config)
@@ -167,9 +167,9 @@ def read_status(
 
 
 def reduced(trace: str, settings: Collection[str]) -> str:
-    """Return the classes of a Java stack trace, and the settings that it names, without any value.
+    """Return the classes of a Java stack trace and the settings that it names, without any value.
 
-    Errors of Kafka's protocol keep their messages: brokers and clients make them, and know no configuration of Connect.
+    Errors of Kafka's protocol keep their messages: brokers and clients write them without Connect's configuration.
 
     :param settings: the names that may be told.
     """
@@ -187,7 +187,7 @@ def reduced(trace: str, settings: Collection[str]) -> str:
 def read_connector(
     info: Mapping[str, Any], status: Mapping[str, Any] | None, redact: Callable[[str], str]
 ) -> Connector:
-    """Return the answers of `/connectors/NAME` and of its status, which is None for some moments after a creation."""
+    """Read the answers of `/connectors/NAME` and of its status, which is None for some moments after a creation."""
     if status is None:
         status = {"connector": {"state": ConnectorState.UNASSIGNED}, "tasks": []}
     config = read_config(info)
@@ -197,7 +197,7 @@ def read_connector(
 
 
 def read_config(info: Mapping[str, Any]) -> dict[str, str]:
-    """Return the configuration in the answer of `/connectors/NAME`. A setting that is null is none."""
+    """Read the configuration in the answer of `/connectors/NAME`, without settings that are null."""
     config = {key: value for key, value in info["config"].items() if value is not None}
     if not all(isinstance(value, str) for value in config.values()):
         raise TypeError("a setting is no text")
@@ -205,17 +205,17 @@ def read_config(info: Mapping[str, Any]) -> dict[str, str]:
 
 
 def unreadable(name: str, why: str, config: Mapping[str, str] | None = None) -> Connector:
-    """Return a connector of which the engine tells nothing but an error, and perhaps its configuration."""
+    """Return a connector for which the engine gives only an error, and perhaps its configuration."""
     return Connector(name, "unknown", ConnectorState.FAILED, None, why, (), config or {})
 
 
 def read_offsets(body: Mapping[str, Any]) -> list[Offset]:
-    """Return the answer of `/connectors/NAME/offsets`."""
+    """Read the answer of `/connectors/NAME/offsets`."""
     return [Offset(dict(item["partition"]), _copied(item["offset"])) for item in body["offsets"]]
 
 
 def write_offsets(offsets: Sequence[Offset]) -> dict[str, Any]:
-    """Return what `/connectors/NAME/offsets` takes."""
+    """Return the request body for `/connectors/NAME/offsets`."""
     return {"offsets": [{"partition": dict(item.partition), "offset": _copied(item.offset)} for item in offsets]}
 
 
@@ -224,7 +224,7 @@ def _copied(offset: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _trimmed(trace: str | None, redact: Callable[[str], str]) -> str | None:
-    """Return what a Java stack trace says, without its frames."""
+    """Return the messages of a Java stack trace, without its frames."""
     if not trace:
         return None
     lines = (line.strip() for line in redact(trace).splitlines())

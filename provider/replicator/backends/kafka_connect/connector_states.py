@@ -13,7 +13,7 @@ from replicator.backends.kafka_connect.stream_store import StreamStore
 from replicator.model import DesiredState, Stream
 
 SEEN_WITHIN = 60.0
-"""Seconds in which a connector must have done what Connect was asked for."""
+"""Seconds in which a connector must reach the state that Connect was asked for."""
 
 
 class ConnectorStates:
@@ -41,18 +41,18 @@ class ConnectorStates:
                 await self._cluster.pause(connector.name, SEEN_WITHIN)
 
     async def pause_first(self, deployed: DeployedStream, stream: Stream) -> None:
-        """Pause what is to be paused before its configuration changes.
+        """Pause a connector that is to be paused before its configuration changes.
 
-        A connector that runs is restarted by that, and with a source that is down it starts for minutes, in which it
-        does not pause. (Seen on MirrorMaker 2 4.3.)
+        The change restarts a running connector. While its source is down, it then starts for minutes and does not
+        pause. (Seen on MirrorMaker 2 4.3.)
         """
         if stream.desired_state is DesiredState.PAUSED:
             await self.pause(deployed)
 
     async def resume(self, deployed: DeployedStream) -> None:
-        """Let the stream run. A replay that was cut off is applied first, while the positions are still the old ones.
+        """Start the stream. An interrupted replay is applied first, while the offsets are still the old ones.
 
-        Raise what `Recipe.refuse_gap` raises: the engine would jump over what is no longer retained, and say nothing.
+        Raise what `Recipe.refuse_gap` raises: the engine would silently skip records that are no longer retained.
         """
         deployed = await self.assigned(deployed)
         replay = deployed.record.cut_off()
@@ -67,16 +67,16 @@ class ConnectorStates:
         await self._recipe.refuse_gap(record)
 
     async def before_change(self, deployed: DeployedStream, stream: Stream) -> None:
-        """Stop what failed and is to pause; raise what `refuse_change` raises."""
+        """Stop failed connectors that are to pause; raise what `refuse_change` raises."""
         if deployed.connector.failed and stream.desired_state is DesiredState.PAUSED:
             await self.stop(deployed)
         await self.refuse_change(deployed, stream)
 
     async def refuse_change(self, deployed: DeployedStream, stream: Stream) -> None:
-        """Raise where another declaration lets the stream begin behind a gap.
+        """Raise if another declaration makes the stream start behind a gap.
 
-        What failed starts again. A running stream may return to what it left before. A replay that was cut off is
-        applied before a paused stream runs, and changes where that begins.
+        Failed connectors restart. A running stream may return to topics that it left before. An interrupted replay is
+        applied before a paused stream runs, and changes its start position.
         """
         if stream.desired_state is DesiredState.PAUSED:
             return
@@ -88,12 +88,12 @@ class ConnectorStates:
             await self._recipe.refuse_return(deployed.record, stream)
 
     async def stop(self, deployed: DeployedStream) -> None:
-        """Stop every connector, after which positions may be changed."""
+        """Stop every connector, so that its offsets may be changed."""
         for connector in deployed.all:
             await self._cluster.stop(connector.name, SEEN_WITHIN)
 
     async def start_all(self, deployed: DeployedStream) -> None:
-        """Let every connector run that does not."""
+        """Start every connector that does not run."""
         for connector in deployed.all:
             if connector.running:
                 continue
@@ -111,13 +111,13 @@ class ConnectorStates:
         return await self._streams.found(deployed.name)
 
     async def put_record(self, deployed: DeployedStream, record: StreamRecord) -> DeployedStream:
-        """Write another record. A running connector would be restarted by that."""
+        """Write another record. This restarts a running connector."""
         config = {**deployed.connector.config, **record.keys(self._streams.backend)}
         await self._cluster.put_config(deployed.name, config, SEEN_WITHIN)
         return replace(deployed, connector=replace(deployed.connector, config=config), record=record)
 
     async def set_back(self, deployed: DeployedStream, replay: ReplayRecord) -> DeployedStream:
-        """Apply a replay that is recorded."""
+        """Apply a recorded replay."""
         if not deployed.connector.stopped:
             await self._cluster.stop(deployed.name, SEEN_WITHIN)
         await self._recipe.set_back(deployed.record, replay)

@@ -1,4 +1,4 @@
-"""Waiting for what Kafka Connect does some time after it has answered."""
+"""Waiting for effects that Kafka Connect brings about after its answer."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from replicator.errors import WaitTimeout
 from replicator.progress import tell
 
 STALE_FOR = 2.0
-"""Seconds in which a status may be the one from before a worker's restart, and in which a new connector has none."""
+"""Seconds in which a status may predate a worker's restart, and in which a new connector may have none."""
 
 
 class ConnectorWaits:
-    """Waits for states of connectors, all of them by the looks of one poller."""
+    """Waits for states of connectors, all with one poller."""
 
     def __init__(self, listing: Listing) -> None:
         self._listing = listing
         self._poller = Poller(listing.statuses)
 
     async def aclose(self) -> None:
-        """End the look that is under way."""
+        """Cancel the read in progress."""
         await self._poller.aclose()
 
     async def until(
         self, name: str, reached: Callable[[Status], bool], goal: str, within: float, gone: Exception
     ) -> Status:
-        """Return the connector when `reached` says so.
+        """Wait until `reached` accepts the connector's status, and return it.
 
-        :param goal: the state that is waited for, for a person.
-        :param gone: raised where the connector is not there.
-        :raises WaitTimeout: it is not so after `within` seconds.
+        :param goal: the awaited state, as text for people.
+        :param gone: raised if the connector does not exist.
+        :raises WaitTimeout: it does not after `within` seconds.
         """
         found: Status | None = None
         tell(f"waiting for connector {name!r} to be {goal}")
@@ -48,16 +48,16 @@ class ConnectorWaits:
                 found = listed or await self._listing.get(name)
                 if found is None:
                     raise gone
-                if found.failed:  # a trace is told whole only where the configuration is known
+                if found.failed:  # a trace is shown in full only if the configuration is known
                     found = await self._listing.get(name) or found
                 seen_at = time.monotonic()
                 if reached(found):
                     return found
 
     async def until_settled(self, name: str, within: float, gone: Exception, *, may_idle: bool) -> Status:
-        """The connector when it runs, or has failed for longer than a status is stale.
+        """Wait until the connector runs, or has failed for longer than a status may be stale.
 
-        :param may_idle: a connector without a task runs too.
+        :param may_idle: a connector without tasks counts as running.
         :raises WaitTimeout: it is neither after `within` seconds.
         """
         failed_at: float | None = None
@@ -73,9 +73,9 @@ class ConnectorWaits:
         return await self.until(name, settled, "running", within, gone)
 
     async def until_absent(self, name: str, within: float) -> None:
-        """Return when a connector that was deleted is not listed any more.
+        """Wait until a deleted connector is no longer listed.
 
-        :raises WaitTimeout: it is listed after `within` seconds.
+        :raises WaitTimeout: it is still listed after `within` seconds.
         """
         tell(f"waiting for connector {name!r} to be gone")
         async with _limit(within, lambda: f"connector {name!r} is not gone"):
@@ -83,7 +83,7 @@ class ConnectorWaits:
                 pass
 
     async def until_shown(self, name: str, is_shown: Callable[[], Awaitable[bool]], within: float) -> None:
-        """Return when a connector shows its new configuration.
+        """Wait until a connector shows its new configuration.
 
         :raises WaitTimeout: it does not after `within` seconds.
         """

@@ -1,6 +1,6 @@
-"""Creating a stream: its connector is created stopped, with the record; then all is put together, and started last.
+"""Creation of a stream: its main connector is created stopped, with the record; the others follow, and all start last.
 
-The stopped connector claims what the stream reads and writes, so that of two processes that create the same one wins.
+The stopped connector claims what the stream reads and writes, so only one of two concurrent creations wins.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Creating:
     async def create(self, record: StreamRecord, facts: Facts, deployed: DeployedStream | None) -> bool:
         """Create the connectors of a stream, and start them.
 
-        :param facts: what the look before the creation gave.
-        :param deployed: what an earlier call left unfinished.
-        :returns: False where it is `None`, and there is a connector of the name.
+        :param facts: the result of the check before the creation.
+        :param deployed: the unfinished stream of an earlier call.
+        :returns: False if it is `None` and a connector of the name exists.
         """
         start = await self._recipe.find_start(record.stream)
         try:
@@ -41,7 +41,7 @@ class Creating:
                 await self._cluster.stop(deployed.name, SEEN_WITHIN)
             try:
                 prepared = await self._recipe.prepare(record, start)
-            except (DestinationInUse, InvalidStream, ReplayNotRetained):  # offsets that Connect kept stay
+            except (DestinationInUse, InvalidStream, ReplayNotRetained):  # Connect keeps the retained offsets
                 await self._cluster.remove(record.stream.name, SEEN_WITHIN)
                 raise
             parts = self._recipe.parts(prepared.record)
@@ -54,14 +54,14 @@ class Creating:
         return True
 
     async def create_part(self, name: str, config: Mapping[str, str]) -> bool:
-        """Create a connector beside the one with the record, stopped; return False where it exists."""
+        """Create an auxiliary connector, stopped; return False if it exists."""
         part_of = config.get(PART_OF)
         return await self._cluster.create(
             name, config, Initial.STOPPED, is_ours=lambda found: found.get(PART_OF) == part_of
         )
 
     async def _create_first(self, record: StreamRecord, facts: Facts) -> bool:
-        """Create the connector that holds the record; False where there may be one, whose record decides then."""
+        """Create the connector that holds the record; return False if one may exist, whose record then decides."""
         config = self._recipe.parts(record.model_copy(update={"creating": True})).main
         try:
             return await self._cluster.create(record.stream.name, config, Initial.STOPPED, is_ours=lambda found: True)
@@ -70,13 +70,13 @@ class Creating:
             raise
 
     async def _remove_parts(self, stream: str, parts: Parts) -> None:
-        """Remove connectors of an earlier declaration, which stay when the main connector is deleted by hand."""
+        """Remove connectors of an earlier declaration, which remain if the main connector is deleted by hand."""
         for part in await self._streams.parts(stream):
             if part.name not in parts.others:
                 await self._cluster.delete(part.name, SEEN_WITHIN)
 
     async def _put_together(self, record: StreamRecord, parts: Parts) -> None:
-        """Create the other connectors, write that the creation is complete, and start them."""
+        """Create the other connectors, record that the creation is complete, and start all."""
         stream = record.stream
         for name, config in parts.others.items():
             if not await self.create_part(name, config):

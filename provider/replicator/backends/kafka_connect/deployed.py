@@ -1,4 +1,4 @@
-"""Streams as a Connect cluster holds them: connectors with a record, and those that belong to them."""
+"""Streams as a Connect cluster holds them: connectors with a record, and their auxiliary connectors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Parts:
     others: dict[str, dict[str, str]]
 
     def with_record_of(self, config: Mapping[str, str]) -> Parts:
-        """Return the parts with the record as it stands in a configuration, be it of an earlier release."""
+        """Return the parts with the record of a configuration, which may be of an earlier release."""
         own = {key: value for key, value in self.main.items() if key not in RECORD_KEYS}
         return Parts({**own, **{key: config[key] for key in RECORD_KEYS & config.keys()}}, self.others)
 
@@ -33,7 +33,7 @@ class Parts:
 class DeployedStream:
     """A stream as the Connect cluster holds it.
 
-    :param others: its connectors beside the one that has the record.
+    :param others: its connectors other than the one with the record.
     """
 
     connector: Connector
@@ -51,13 +51,13 @@ class DeployedStream:
 
     @property
     def trace(self) -> str | None:
-        """Return the trace of the first connector that failed; `None` where none has."""
+        """Return the trace of the first failed connector; `None` if none failed."""
         failed = (connector for connector in self.all if connector.failed)
         return next((one.trace or "the connector failed, and Connect gives no reason" for one in failed), None)
 
     @property
     def state(self) -> StreamState:
-        """Return the state as far as the connectors tell it."""
+        """Return the state, as far as the connectors show it."""
         if any(connector.state in ("PAUSED", "STOPPED") or connector.pausing for connector in self.all):
             return StreamState.PAUSED
         if not self.connector.running or not all(other.running or other.idle for other in self.others):
@@ -66,7 +66,7 @@ class DeployedStream:
 
     @property
     def standstill(self) -> str | None:
-        """Return why a replay that is under way makes no progress; `None` where nothing holds it back."""
+        """Return why a replay in progress is stuck; `None` if it is not."""
         if self.state is StreamState.PAUSED:
             return "the stream is paused; the replay runs when it is resumed"
         return (error := self.trace) and f"the stream failed: {error}"
@@ -83,7 +83,7 @@ class Listed:
     unreadable: dict[str, RecordUnreadable]
 
     def failures(self, names: Container[str] | None = None) -> list[Description]:
-        """Return the descriptions of those whose record cannot be read."""
+        """Return descriptions of the streams whose record cannot be read."""
         return [
             Description.unreadable(name, error)
             for name, error in self.unreadable.items()
@@ -92,7 +92,7 @@ class Listed:
 
 
 def sort(connectors: Iterable[Connector], backend: str) -> Listed:
-    """Return a backend's streams among the connectors of a cluster."""
+    """Find a backend's streams among the connectors of a cluster."""
     ordered = sorted(connectors, key=lambda connector: connector.name)
     parts: dict[str, list[Connector]] = {}
     for connector in ordered:
@@ -114,7 +114,7 @@ def sort(connectors: Iterable[Connector], backend: str) -> Listed:
 def read_record(connector: Connector, backend: str) -> StreamRecord:
     """Return the record of a stream's connector.
 
-    Raise `NotOurs` where it has none, and `RecordUnreadable` where it is damaged or another backend's.
+    Raise `NotOurs` if it has none, and `RecordUnreadable` if it is damaged or another backend's.
     """
     try:
         record = StreamRecord.read(connector.config, backend)
@@ -137,6 +137,6 @@ def not_found(name: str) -> StreamNotFound:
 
 
 def differing(connector: Connector, config: Mapping[str, str]) -> set[str]:
-    """Return the keys of which a connector has another value than it should."""
+    """Return the keys whose value in a connector differs from the intended one."""
     there = {key: value for key, value in connector.config.items() if key != "name"}
     return {key for key in there.keys() | config.keys() if there.get(key) != config.get(key)}

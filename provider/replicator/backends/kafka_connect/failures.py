@@ -1,4 +1,4 @@
-"""Failures of connectors and tasks that this process has seen. Connect itself keeps only how they are now."""
+"""Failures of connectors and tasks that this process has seen. Connect itself keeps only their current state."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ HOUR = 3600.0
 class Failures:
     """Counts the failures of streams.
 
-    A failure counts once, when it is seen first, and again where the task was seen to run or to be elsewhere meanwhile.
+    A failure counts once when it is first seen, and again if the task was seen running or on another worker meanwhile.
 
-    :param clock: seconds that only grow.
+    :param clock: monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,9 +26,9 @@ class Failures:
         self._seen: defaultdict[str, deque[float]] = defaultdict(deque)
 
     def count(self, deployed: DeployedStream) -> int | None:
-        """Note how a stream is, and return its failures of the last hour.
+        """Note a stream's status, and return its number of failures in the last hour.
 
-        `None` where none was seen: one that was repaired between two looks leaves no trace.
+        Return `None` if none was seen: a failure that was repaired between two reads leaves no trace.
         """
         now, failed = self._clock(), frozenset(item for connector in deployed.all for item in _failed(connector))
         seen = self._seen[deployed.name]

@@ -1,4 +1,4 @@
-"""The life of streams that connectors of a Connect cluster carry: the same for every backend of the family."""
+"""The life cycle of streams on a Connect cluster, the same for every backend of the family."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class ConnectorLife(Generic[Facts, Start, Positions]):
     """A Replicator over one Connect cluster.
 
     :param address: the Connect cluster's.
-    :param recipe: what is the backend's own.
-    :param claims: what this process changes, here and elsewhere.
-    :param previewed: what this process has looked at before a change.
+    :param recipe: the backend's own part.
+    :param claims: the streams that this process is changing, in any cluster.
+    :param previewed: the streams that this process has previewed.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class ConnectorLife(Generic[Facts, Start, Positions]):
                 deployed = await self._streams.get(stream.name)
 
     async def _seems_new(self, stream: Stream) -> bool:
-        """Tell whether a recent listing has no such stream. Connect itself refuses a name that is taken."""
+        """Tell whether a recent listing lacks the stream. Connect itself refuses a name that exists."""
         updated = stream.owner is not None and stream.owner.claim
         listed = await self._recipe.recent()
         return not updated and stream.name not in listed.streams and stream.name not in listed.unreadable
 
     async def _upsert(self, stream: Stream, deployed: DeployedStream | None) -> bool:
-        """Create or change a stream; False, with nothing done, where there is one that `deployed` does not know."""
+        """Create or change a stream; return False, without an effect, if one exists that `deployed` does not know."""
         if deployed is None:
             refuse_elsewhere(stream.name, stream.owner, await self.identity())
         owner = settle_owner(deployed.record.stream if deployed else None, stream)
@@ -87,19 +87,19 @@ class ConnectorLife(Generic[Facts, Start, Positions]):
             return await self._change(wanted, deployed, claimed)
 
     def _is_as_declared(self, record: StreamRecord, claim: StreamRecord) -> bool:
-        """Tell whether a record is of the same declaration, and of clusters that still answer at its addresses."""
+        """Tell whether a record has the same declaration, and its clusters still answer at its addresses."""
         declared, wanted = (
             canonical(item.stream.recorded()).model_copy(update={"owner": None}) for item in (record, claim)
         )
         return declared == wanted and not self._recipe.moves(record, claim)
 
     async def _change(self, wanted: Stream, deployed: DeployedStream | None, claimed: Sequence[StreamRecord]) -> bool:
-        """Create a stream, or give it another declaration; False as `Creating.create` says it.
+        """Create a stream, or apply another declaration; return False as `Creating.create` does.
 
-        :param claimed: other streams that are changed meanwhile.
+        :param claimed: other streams that are being changed.
         """
         facts = await self._recipe.look(wanted, claimed, deployed)
-        if deployed is not None:  # a creation begins with the worker's checks
+        if deployed is not None:  # a creation starts with the worker's checks
             await self._recipe.validate(wanted, facts)
         record = await self._recipe.record(wanted, facts, deployed)
         if deployed is None or deployed.record.creating:
@@ -120,7 +120,7 @@ class ConnectorLife(Generic[Facts, Start, Positions]):
         return True
 
     async def _reconcile(self, deployed: DeployedStream, record: StreamRecord) -> None:
-        """Correct what the engine's side has otherwise than the same declaration, and nothing else."""
+        """Correct only what differs on the engine's side from an unchanged declaration."""
         await self._states.before_change(deployed, record.stream)
         parts = self._recipe.parts(record)
         if record == deployed.record:
@@ -163,7 +163,7 @@ class ConnectorLife(Generic[Facts, Start, Positions]):
                 deployed = DeployedStream(connector, read_record(connector, self.kind), parts)
                 if not may_remove(deployed.record.stream, owner):
                     return False
-            for part in parts:  # also those that somebody left who deleted the one with the record
+            for part in parts:  # also those that remained when the one with the record was deleted by hand
                 await self._cluster.delete(part.name, SEEN_WITHIN)
             token = None
             if deployed is not None:
@@ -175,8 +175,8 @@ class ConnectorLife(Generic[Facts, Start, Positions]):
     async def _remove(self, deployed: DeployedStream) -> None:
         """Remove the connector with the record.
 
-        What a cut leaves has no offsets, and would begin at the engine's default. So a stream that begins elsewhere is
-        marked first as one whose start is to be set.
+        An interruption leaves a stream without offsets, which would start at the engine's default. So a stream with
+        another start position is first marked as one whose start position is not set.
         """
         if self._recipe.needs_start(deployed.record.stream):
             await self._cluster.stop(deployed.name, SEEN_WITHIN)
@@ -193,7 +193,7 @@ class ConnectorLife(Generic[Facts, Start, Positions]):
         async with self._cluster.slot(name):
             await self._states.resume(await self._streams.found(name))
 
-    # --- looking -----------------------------------------------------------------------------------------------------
+    # --- reading -----------------------------------------------------------------------------------------------------
 
     async def list_streams(self) -> list[Stream]:
         return [self._recipe.as_found(deployed) for deployed in (await self._streams.listing()).streams.values()]
@@ -226,7 +226,7 @@ class ConnectorLife(Generic[Facts, Start, Positions]):
         ]
 
     def _with_operation(self, status: StreamStatus, failures: int | None) -> StreamStatus:
-        """Add the failures of the last hour, and what an operation does to a stream that is only stopped for it."""
+        """Add the failures of the last hour, and the operation for which a stream is temporarily stopped."""
         changes: dict[str, object] = {"errors_last_hour": failures}
         if status.state is StreamState.PAUSED and (what := self._busy.get(status.name)):
             changes |= {"state": StreamState.CATCHING_UP, "last_error": what}
@@ -234,7 +234,7 @@ class ConnectorLife(Generic[Facts, Start, Positions]):
 
     @contextmanager
     def _busy_with(self, name: str, what: str) -> Iterator[None]:
-        """Let a status in this block say what is done to the stream, rather than that it is paused."""
+        """Make statuses inside this block name the operation on the stream, rather than say that it is paused."""
         self._busy[name] = what
         try:
             yield
@@ -242,7 +242,7 @@ class ConnectorLife(Generic[Facts, Start, Positions]):
             self._busy.pop(name, None)
 
     async def _identified(self, found: list[Description]) -> list[Description]:
-        """Name the Connect cluster, by which a state knows an address that leads elsewhere."""
+        """Name the Connect cluster, so that a state detects an address that leads to another one."""
         own = {"connectCluster": await self.identity()}
         return [item.model_copy(update={"engine_objects": {**item.engine_objects, **own}}) for item in found]
 
@@ -256,7 +256,7 @@ class ConnectorLife(Generic[Facts, Start, Positions]):
 
     async def preflight(self, stream: Stream) -> list[Finding]:
         stream = with_canonical_options(stream.model_copy(update={"backend": self.kind}))
-        await self._cluster.identity()  # a worker that is away is no finding about the stream
+        await self._cluster.identity()  # an unreachable worker is no finding about the stream
         deployed = None
         try:
             deployed = await self._streams.get(stream.name)

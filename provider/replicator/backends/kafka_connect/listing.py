@@ -1,4 +1,4 @@
-"""Looking at the connectors of a cluster, and when what a worker lists can be believed."""
+"""Listing the connectors of a cluster, and deciding when a worker's listing can be trusted."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from replicator.backends.kafka_connect.connector import (
 from replicator.backends.kafka_connect.rest import MALFORMED, Answer, ConnectRest, Repeat, Turns, path_of
 from replicator.errors import EngineRefused, EngineUnavailable, ReplicatorError
 
-_FRESH_FOR = 1.0  # seconds after an answer in which a worker cannot have restarted unseen
-_BROKEN_AFTER = 2.0  # seconds of errors about one connector, which a rebalance explains while it lasts
+_FRESH_FOR = 1.0  # seconds after an answer in which a worker cannot have restarted unnoticed
+_BROKEN_AFTER = 2.0  # seconds of errors about one connector that a rebalance can explain
 _OLDEST = "3.9"  # the first Kafka with /health
 _MALFORMED = "what Kafka Connect tells of this connector cannot be read"
 
@@ -27,7 +27,7 @@ _MALFORMED = "what Kafka Connect tells of this connector cannot be read"
 class Listing:
     """The connectors of a cluster.
 
-    :param patience: seconds after the start of a look in which it may be tried again.
+    :param patience: seconds after the start of a read within which it may be retried.
     """
 
     def __init__(self, rest: ConnectRest, patience: float) -> None:
@@ -36,21 +36,21 @@ class Listing:
         self._ready: tuple[str, float] | None = None
 
     async def connectors(self) -> dict[str, Connector]:
-        """Return all connectors, in one call. One of which the engine tells nothing is failed, and hides no other."""
+        """Return all connectors, in one call. One that the engine cannot describe is failed and hides no other."""
         try:
             answer = await self._list("status", "info")
         except EngineRefused:
             return await self._one_by_one()
 
         def read(body: Any) -> dict[str, Connector]:
-            # One that is just deleted is listed with its last status, and null in the place of its configuration.
+            # A connector that was just deleted is listed with its last status and a null configuration.
             found = ((name, self._read(name, item)) for name, item in body.items())
             return {name: connector for name, connector in found if connector is not None}
 
         return self._rest.read(answer, read)
 
     def _read(self, name: str, item: Mapping[str, Any]) -> Connector | None:
-        """Return one connector of a listing. What is malformed in it says nothing about the others."""
+        """Read one connector of a listing. A malformed entry does not affect the others."""
         try:
             if item["info"] is None:
                 return None
@@ -59,7 +59,7 @@ class Listing:
             return unreadable(name, _MALFORMED, _config_of(item))
 
     async def statuses(self) -> Mapping[str, Status]:
-        """Return how all connectors are, in one call that costs a worker half as much."""
+        """Return the status of all connectors, in one call that costs a worker half as much."""
         try:
             answer = await self._list("status")
         except EngineRefused:
@@ -77,14 +77,14 @@ class Listing:
             return unreadable(name, _MALFORMED)
 
     async def get(self, name: str) -> Connector | None:
-        """Return one connector; None only where the engine says that there is none."""
+        """Return one connector; None only if the engine says that it does not exist."""
         return await self._get(name, self._patience)
 
     async def _get(self, name: str, patience: float) -> Connector | None:
         async def ask(path: str) -> Answer:
             return await self._rest.call("GET", path, repeat=Repeat.SAFE, patience=patience)
 
-        # A worker that has not read its whole log keeps this call waiting, so the status is not asked for too early.
+        # A worker that has not read its whole log delays this call, so the status is not requested too early.
         info = await ask(path_of("connectors", name))
         if info.missing:
             return None
@@ -104,11 +104,11 @@ class Listing:
             return unreadable(name, error.message)
 
     async def _list(self, *expand: str) -> Answer:
-        """Return a listing that can be believed.
+        """Return a listing that can be trusted.
 
-        For about a second after a restart, a worker lists what is in that part of its log that it has read, with names
-        that were deleted long ago. `/health` does not answer before the whole is read, so it is asked first, of the
-        same worker; and a listing that does not come at once is not waited for, since the worker may have restarted.
+        For about a second after a restart, a worker lists the part of its log that it has read, including names deleted
+        long ago. `/health` does not answer before the whole log is read, so the same worker is asked for it first. A
+        listing that does not arrive at once is abandoned, since the worker may have restarted.
         """
         turns = Turns(self._patience)
         error: ReplicatorError = EngineUnavailable(f"no worker of Kafka Connect at {self._rest.address} stays ready")

@@ -1,6 +1,6 @@
-"""What the worker resolves in our place: a secret's value never passes through us, only its name does.
+"""Placeholders that the worker resolves: a secret's value never passes through the provider, only its name does.
 
-A placeholder is `${alias:path:key}` of a ConfigProvider that the worker is configured with (Kafka's ConfigTransformer).
+A placeholder is `${alias:path:key}` of a config provider in the worker's configuration (Kafka's ConfigTransformer).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from replicator.errors import Unsupported
 
 
 def placeholder(ref: AuthRef, field: str, aliases: Mapping[str, str], property: str) -> str:
-    """Return what stands for one field (`username`, `password`) of a secret.
+    """Return the placeholder for one field (`username`, `password`) of a secret.
 
-    Raise `Unsupported` where a placeholder cannot say it: the transformer splits at `:` and ends at `}`.
+    Raise `Unsupported` if no placeholder can express it: the transformer splits at `:` and ends at `}`.
     """
     alias = aliases[ref.scheme]
     if ref.scheme == "env":
@@ -29,7 +29,7 @@ def placeholder(ref: AuthRef, field: str, aliases: Mapping[str, str], property: 
 
 
 def placeholders(ref: AuthRef | None, aliases: Mapping[str, str], property: str) -> dict[str, str]:
-    """User name and password; empty where nobody logs in."""
+    """Return placeholders for user name and password; empty without a login."""
     if ref is None:
         return {}
     refuse_one_value(ref, property)
@@ -37,7 +37,7 @@ def placeholders(ref: AuthRef | None, aliases: Mapping[str, str], property: str)
 
 
 def refuse_one_value(ref: AuthRef, property: str) -> None:
-    """Raise `Unsupported` where a reference names one value."""
+    """Raise `Unsupported` if a reference names one value."""
     if ref.key is not None:
         raise Unsupported(
             "names one value, and a login needs a user name and a password",

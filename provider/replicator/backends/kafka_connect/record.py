@@ -1,10 +1,10 @@
-"""The record of a stream, kept in its connector's configuration. Connect passes on keys that no connector knows.
+"""The record of a stream, stored in its connector's configuration. Connect accepts keys that no connector knows.
 
-`replicator.stream` has the form of release 0.1, which still reads it. `replicator.record` names the version and the
-backend, and holds what that release does not know; without it, the record is of release 0.1. Such a record is rewritten
-only with another change of the connector's configuration, because Connect then restarts the tasks.
+`replicator.stream` has the form of release 0.1, so that release still reads it. `replicator.record` names the version
+and the backend, and holds what that release does not know; without it, the record is of release 0.1. Such a record is
+rewritten only with another change of the connector's configuration, because each change restarts the tasks.
 
-Connect puts the values of ConfigProviders into every `${…}`, so `$` is written as its JSON escape.
+Connect resolves every `${…}` with its config providers, so `$` is written as its JSON escape.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ RECORD_KEYS = frozenset({KEY, HEADER})
 VERSION = 2
 _SINCE_2 = ("drainBeforeDelete",)  # properties of a stream that release 0.1 refuses to read
 PART_OF = "replicator.part-of"
-"""In a stream's further connectors: the name of the stream."""
+"""Key in a stream's auxiliary connectors: the name of the stream."""
 
 KEPT_REPLAYS = 20
 CONFIG_LIMIT = 512 * 1024
-"""Bytes of a connector's configuration, as Connect writes it. Its producer takes 1 MiB, and the configuration of a task
-is one record too, which names each partition besides."""
+"""Maximum bytes of a connector's configuration, as Connect writes it. Its producer accepts 1 MiB, and a task's
+configuration is one record too, which also names each partition."""
 UNFINISHED = "it is half made: where it begins is not set yet, which pulumi up does"
-_LONG_START = 256  # characters of a start that is kept as it is
+_LONG_START = 256  # maximum characters of a start that is kept in full
 
 
 class ReplayRecord(Model):
     """A replay.
 
     :param start: the next offsets that it sets, as a checkpoint's text.
-    :param until: the next offsets when it was asked for, as a checkpoint's text; past them, it is done.
-    :param applied: the engine's offsets are set back.
+    :param until: the next offsets at the time of the request, as a checkpoint's text; past them, it is done.
+    :param applied: the engine's offsets have been set back.
     """
 
     progress: ReplayProgress
@@ -51,7 +51,7 @@ class ReplayRecord(Model):
     applied: bool = False
 
     def outlined(self) -> ReplayRecord:
-        """Return an ended replay without what it has for each partition."""
+        """Return an ended replay without its details for each partition."""
         start = self.progress.start
         if start.lsn is not None and len(start.lsn) > _LONG_START:
             start = start.model_copy(update={"lsn": _digest(start.lsn)})
@@ -59,7 +59,7 @@ class ReplayRecord(Model):
         return self.model_copy(update={"progress": progress, "start": "", "until": ""})
 
     def began_at(self, start: Checkpoint) -> bool:
-        """Tell whether it was asked for with this start."""
+        """Tell whether it was requested with this start."""
         known = self.progress.start
         if start.lsn is not None and known.lsn == _digest(start.lsn):
             start = start.model_copy(update={"lsn": known.lsn})
@@ -67,7 +67,7 @@ class ReplayRecord(Model):
 
 
 class Header(Model):
-    """Who wrote a record.
+    """The writer of a record, and what release 0.1 does not know.
 
     :param stream: the properties of the stream that release 0.1 does not know.
     :param starts: as `StreamRecord.starts`.
@@ -82,17 +82,16 @@ class Header(Model):
 
 
 class StreamRecord(Model):
-    """What the engine's side knows of a stream.
+    """A stream as the engine's side has recorded it.
 
-    :param stream: the declaration with its owner; no secret.
-    :param source_cluster: id of the cluster that its positions are of; `None` where it could not be seen.
-    :param destination_cluster: id of the cluster that it writes to; `None` where it could not be seen.
-    :param side: the end whose cluster the workers stand on, as it was seen or said; not as its connectors are now.
-    :param topics: topic ids of the source when it was made or last changed: another id is another topic.
-    :param creating: its start is not set yet.
+    :param stream: the declaration with its owner, without secrets.
+    :param source_cluster: id of the cluster that its offsets belong to; `None` if unknown.
+    :param destination_cluster: id of the cluster that it writes to; `None` if unknown.
+    :param side: the end on whose cluster the workers are, as detected or declared, whatever its connectors are now.
+    :param topics: topic ids of the source when it was created or last changed: another id is another topic.
+    :param creating: its start position is not set yet.
     :param replays: replays by key, the oldest first.
-    :param starts: where the stream began, as a checkpoint's text, without partitions that began at 0; `None` where it
-        is not known.
+    :param starts: the stream's start, as a checkpoint's text, without partitions that started at 0; `None` if unknown.
     """
 
     stream: Stream
@@ -106,9 +105,9 @@ class StreamRecord(Model):
 
     @classmethod
     def read(cls, config: Mapping[str, str], backend: str) -> Self | None:
-        """Return the record in a connector's configuration, in its present form; `None` where there is none.
+        """Return the record in a connector's configuration, in its current form; `None` if it has none.
 
-        Raise `RecordUnreadable` where it is damaged, or of a later version or another backend.
+        Raise `RecordUnreadable` if it is damaged, or of a later version or another backend.
         """
         if not RECORD_KEYS & config.keys():
             return None
@@ -127,7 +126,7 @@ class StreamRecord(Model):
 
     @property
     def start_offsets(self) -> Offsets:
-        """Where the stream began, without partitions that began at 0; empty too where that is not known."""
+        """Return the stream's start, without partitions that started at 0; also empty if unknown."""
         return read(self.starts) if self.starts else {}
 
     def replay_record(self, key: str) -> ReplayRecord | None:
@@ -135,7 +134,7 @@ class StreamRecord(Model):
         return next((replay_record for replay_record in self.replays if replay_record.progress.key == key), None)
 
     def with_replay(self, changed: ReplayRecord) -> Self:
-        """Return the record with another version of one replay."""
+        """Return the record with one replay replaced."""
         key = changed.progress.key
         replays = tuple(
             changed if replay_record.progress.key == key else replay_record for replay_record in self.replays
@@ -143,9 +142,9 @@ class StreamRecord(Model):
         return self.model_copy(update={"replays": replays})
 
     def fitted(self, config: Mapping[str, str], backend: str) -> Self | None:
-        """Return the record with less of ended replays, the oldest first, as far as Connect needs it to write it.
+        """Return the record, with ended replays shortened, oldest first, until Connect can write it.
 
-        `None` where Connect cannot write it even so.
+        Return `None` if Connect cannot write it even then.
 
         :param config: of the connector, with any record.
         """
@@ -160,7 +159,7 @@ class StreamRecord(Model):
         return fitting
 
     def cut_off(self) -> ReplayRecord | None:
-        """Return the replay that is recorded, and neither applied nor given up."""
+        """Return the recorded replay that is neither applied nor given up."""
         open_ = (
             replay_record
             for replay_record in self.replays
@@ -180,7 +179,7 @@ class StreamRecord(Model):
 
 
 def refuse_unfinished(record: StreamRecord) -> None:
-    """Raise `ReplayRefused` where the start of the stream is not set yet."""
+    """Raise `ReplayRefused` if the stream's start position is not set yet."""
     if record.creating:
         raise ReplayRefused(UNFINISHED, stream=record.stream.name, fix="run pulumi up, which finishes it")
 
@@ -201,7 +200,7 @@ def _repair(key: str) -> str:
 
 
 def recorded_backend(config: Mapping[str, str]) -> str | None:
-    """Return the backend that wrote the record in a connector's configuration; `None` where that cannot be read."""
+    """Return the backend that wrote the record in a connector's configuration; `None` if that is unreadable."""
     try:
         return _read_header(config).backend
     except RecordUnreadable:

@@ -1,8 +1,8 @@
-"""Replays of streams: begun, finished after a crash, and settled.
+"""Execution of replays: starting them, finishing them after a crash, and marking them as finished.
 
-The record of a replay is in the connector's configuration before the positions are set back, and says that it was
-applied before the connector runs again. So a crash at any point is finished by the next call with the same key, and no
-key is applied twice.
+A replay is recorded in the connector's configuration before the offsets are set back, and marked as applied before the
+connector runs again. After a crash at any point, the next call with the same key finishes the replay, and no key is
+applied twice.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ReplayExecutor:
     async def replay(
         self, deployed: DeployedStream, start: Checkpoint, key: str, method: ReplayMethod, target: str | None
     ) -> ReplayProgress:
-        """Begin a replay, or go on with the one that has this key."""
+        """Start a replay, or continue the one with this key."""
         known = deployed.record.replay_record(key)
         if known is None:
             deployed = await self._begin(deployed, start, key, method, target)
@@ -52,7 +52,7 @@ class ReplayExecutor:
         return await self.progress(await self._go_on(deployed, key), key)
 
     async def progress(self, deployed: DeployedStream, key: str) -> ReplayProgress:
-        """Return how far the replay with a key is; raise `ReplayNotFound` where there is none."""
+        """Return the progress of the replay with a key; raise `ReplayNotFound` if it does not exist."""
         if deployed.record.replay_record(key) is None:
             raise ReplayNotFound(f"no replay has the key {key!r}", stream=deployed.name)
         record = self.settled(deployed, await self._recipe.positions(deployed.record.stream))
@@ -63,7 +63,7 @@ class ReplayExecutor:
         return replay_record.progress.model_copy(update={"error": why})
 
     def settled(self, deployed: DeployedStream, stored: Positions) -> StreamRecord:
-        """Return the record with finished replays marked. No read writes it: that would restart the connector."""
+        """Return the record with finished replays marked. Reads do not write it: that would restart the connector."""
         record = deployed.record
         for replay_record in record.replays:
             if replay_record.progress.finished_at is None and self._recipe.is_done(replay_record, stored):
@@ -75,14 +75,14 @@ class ReplayExecutor:
     async def resolve(
         self, deployed: DeployedStream, start: Checkpoint, method: ReplayMethod, target: str | None
     ) -> tuple[ResolvedReplay, Any]:
-        """Return what a replay would do now, and the stored positions that this is said of."""
+        """Return what a replay would do now, and the stored offsets on which that is based."""
         refuse_unfinished(deployed.record)
         return await self._recipe.resolve(deployed, start, method, target)
 
     async def plan(
         self, deployed: DeployedStream, start: Checkpoint, method: ReplayMethod, target: str | None
     ) -> ReplayPlan:
-        """Return what a replay would do; raise what it would raise."""
+        """Return the effects of a replay; raise what it would raise."""
         resolved, stored = await self.resolve(deployed, start, method, target)
         self._recorded(deployed, resolved, stored, _SOME_KEY, start)
         return resolved.plan
@@ -90,7 +90,7 @@ class ReplayExecutor:
     async def _begin(
         self, deployed: DeployedStream, start: Checkpoint, key: str, method: ReplayMethod, target: str | None
     ) -> DeployedStream:
-        """Record a replay that is not applied yet, with the connectors stopped."""
+        """Stop the connectors, and record a replay that is not applied yet."""
         if deployed.record.cut_off() is not None:
             raise ReplayRefused(
                 "another replay of this stream was cut off half-way",
@@ -101,12 +101,12 @@ class ReplayExecutor:
         ran = deployed.connector.state is ConnectorState.RUNNING
         try:
             await self._states.stop(deployed)
-            resolved, stored = await self.resolve(deployed, start, method, target)  # again, since now nothing moves
+            resolved, stored = await self.resolve(deployed, start, method, target)  # offsets no longer move now
             return await self._states.put_record(deployed, self._recorded(deployed, resolved, stored, key, start))
         except ReplicatorError:
             now = await self._streams.get(deployed.name)
             if now is not None and now.record.replay_record(key) is not None:
-                return now  # it was written, and only the answer was lost
+                return now  # it was written; only the answer was lost
             if ran and now is not None:
                 await self._states.start_all(await self._states.assigned(now))
             raise
@@ -114,7 +114,7 @@ class ReplayExecutor:
     def _recorded(
         self, deployed: DeployedStream, resolved: ResolvedReplay, stored: Positions, key: str, start: Checkpoint
     ) -> StreamRecord:
-        """Return the record with one replay more; raise `ReplayRefused` where Connect could not write it."""
+        """Return the record with one more replay; raise `ReplayRefused` if Connect could not write it."""
         progress = ReplayProgress(
             key=key,
             stream=deployed.name,
@@ -143,7 +143,7 @@ class ReplayExecutor:
         return fitted
 
     async def _go_on(self, deployed: DeployedStream, key: str) -> DeployedStream:
-        """Apply a replay that is recorded, and let the mirror run. What is done already is left."""
+        """Apply a recorded replay, and start the mirror. Steps that are done are not repeated."""
         replay_record = self.settled(deployed, await self._recipe.positions(deployed.record.stream)).replay_record(key)
         assert replay_record is not None
         if replay_record.progress.finished_at is not None:
@@ -168,12 +168,12 @@ def _given_up(replay_record: ReplayRecord, why: str) -> ReplayRecord:
 
 
 def given_up_all(record: StreamRecord, why: str) -> StreamRecord:
-    """Return the record, in which no replay is under way."""
+    """Return the record without a replay in progress."""
     replays = [item if item.progress.finished_at is not None else _given_up(item, why) for item in record.replays]
     return record.model_copy(update={"replays": tuple(replays)})
 
 
 def _now() -> datetime:
-    """With milliseconds, as the record has it."""
+    """Return the time in whole milliseconds, as the record holds it."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)

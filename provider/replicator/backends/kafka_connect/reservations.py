@@ -1,6 +1,6 @@
-"""Streams that this process changes or previews: no listing has them yet, and each must see the others.
+"""Streams that this process changes or previews: no listing has them yet, and each one must know the others.
 
-A program may have them on several Connect clusters, each with a driver of its own.
+A program may have them on several Connect clusters, each with its own driver.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from replicator.model import Owner
 
 
 class PendingChanges:
-    """What streams are about to write, so that of two that write the same the later one is refused.
+    """Claims of streams on what they are about to write: of two that write the same topic, the later one is refused.
 
     :param keep: seconds for which a listing of the same Connect cluster may be older than the end of a change.
-    :param keep_elsewhere: the same for that of another one.
+    :param keep_elsewhere: the same for a listing of another cluster.
     """
 
     def __init__(self, keep: float, keep_elsewhere: float) -> None:
@@ -27,7 +27,7 @@ class PendingChanges:
         self._removed: set[str] = set()
 
     def of_others(self, at: str, name: str) -> list[StreamRecord]:
-        """Return what all but one stream claim now.
+        """Return the current claims of all streams but one.
 
         :param at: the address of its Connect cluster.
         """
@@ -41,7 +41,7 @@ class PendingChanges:
 
     @contextmanager
     def claim(self, at: str, record: StreamRecord) -> Iterator[list[StreamRecord]]:
-        """Hold a claim inside the block, and for a while after it unless it fails; gives the other ones of before."""
+        """Hold a claim inside the block, and for a while after it unless it fails; yield the other claims before it."""
         key = (at, record.stream.name)
         before = self.of_others(*key)
         if record.stream.owner and record.stream.owner.token:
@@ -55,17 +55,17 @@ class PendingChanges:
         self._held[key] = (record, time.monotonic())
 
     def drop(self, at: str, name: str, token: str | None) -> None:
-        """The stream is removed.
+        """Note that a stream was removed.
 
-        :param token: its owner's, by which older listings are known to be of this one.
+        :param token: its owner's token, which identifies the stream in older listings.
         """
         self._held.pop((at, name), None)
         if token is not None:
             self._removed.add(token)
 
     def is_removed(self, owner: Owner | None) -> bool:
-        """Tell whether a stream that a listing has was removed since.
+        """Tell whether a listed stream was removed after the listing.
 
-        :param owner: as its record has it.
+        :param owner: the owner in its record.
         """
         return owner is not None and owner.token in self._removed

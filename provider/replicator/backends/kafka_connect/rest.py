@@ -1,9 +1,9 @@
-"""One call of a Kafka Connect cluster's REST interface: which worker is asked, what is sent again, what is an error.
+"""Calls of a Kafka Connect cluster's REST API: the choice of a worker, retries, and errors.
 
 A worker that starts or stops answers 404 on every path, in HTML or with no body. One that cannot reach its leader
-answers 500, and so does one that is asked of a connector while a rebalance is due. So a 404 speaks of the connector
-only where it is JSON with an `error_code`, and a 5xx never does. A follower passes most changes on to the host that its
-leader advertises. Where it cannot, it answers 500 too, and another worker may do it. (Seen on Kafka 4.3.)
+answers 500, and so does a request about a connector while a rebalance is due. So a 404 refers to the connector only if
+it is JSON with an `error_code`, and a 5xx never does. A follower forwards most changes to the host that its leader
+advertises. If it cannot, it answers 500 too, and another worker may be able to. (Seen on Kafka 4.3.)
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from replicator.progress import tell
 T = TypeVar("T")
 
 _ANSWER_WITHIN = 30.0  # seconds until the next byte; a worker whose peer was killed took 12
-_WHOLE_WITHIN = 60.0  # seconds for a whole answer
-_BODY_LIMIT = 64 * 1024 * 1024  # bytes of an answer, unpacked; a listing has about 1 kB a connector
+_WHOLE_WITHIN = 60.0  # seconds for a complete answer
+_BODY_LIMIT = 64 * 1024 * 1024  # bytes of an uncompressed answer; a listing has about 1 kB per connector
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip"}
 _UNPACKED = frozenset({"gzip", "deflate"})
 _CONNECT_WITHIN = 5.0
-_FAULTS_FOR = 8.0  # seconds in which a 500 in words is asked again; a cluster whose leader ends needs 2 for another
+_FAULTS_FOR = 8.0  # seconds for which a 500 with a text is retried; a cluster needs 2 to replace its leader
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
 _TEXT_LIMIT = 500
-_NOT_FORWARDED = "IO Error trying to forward REST request"  # how Connect begins the text of such a 500
+_NOT_FORWARDED = "IO Error trying to forward REST request"  # prefix of such a 500's text
 _UNKNOWN_HOST = re.compile(r"UnknownHostException: ([^\s:]+)")
 
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, StopIteration, OverflowError, RecursionError)
-"""What reading an answer of another form than Connect's raises."""
+"""The exceptions of reading an answer that does not have Connect's form."""
 
 _patient: ContextVar[bool] = ContextVar("_patient", default=False)
 
 
 @contextmanager
 def patient() -> Iterator[None]:
-    """Wait in here for the end of each rebalance, however long it takes. The caller limits the time."""
+    """Make calls in this block wait for the end of each rebalance, without a time limit of their own."""
     before = _patient.set(True)
     try:
         yield
@@ -62,26 +62,26 @@ def patient() -> Iterator[None]:
 
 
 class Repeat(Enum):
-    """When a call is sent again, where no answer came, the worker is not ready, or a rebalance is under way.
+    """When to retry a call after no answer, from a worker that is not ready, or during a rebalance.
 
-    A rebalance is a 409, or a 500 whose text says so.
+    A rebalance is a 409, or a 500 with such a text.
     """
 
     SAFE = "safe"
-    """Always; also a 500 with the engine's text, for some seconds."""
+    """Always; for some seconds also after a 500 with the engine's text."""
     CHECKED = "checked"
-    """Always; a 500 with the engine's text is what it says of the request."""
+    """Always; a 500 with the engine's text is the answer to the request."""
     NEVER = "never"
-    """Never, unless no connection was made. The caller gets every answer as it is, and looks what was done."""
+    """Never, unless no connection was made. The caller gets every answer as it is, and reads what was done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where the workers of one cluster are, and who we are to them.
+    """The addresses of one cluster's workers, and the credentials for them.
 
-    :param urls: one or several workers, `http://host:8083`; the next one is asked where one does not answer.
-    :param ca_file: PEM; left out, the authorities that the system trusts.
-    :param certificate_file: PEM, our own certificate; `key_file` is its key, where that is not in the same file.
+    :param urls: one or several workers, `http://host:8083`; if one does not answer, the next one is used.
+    :param ca_file: PEM; the default is the authorities that the system trusts.
+    :param certificate_file: PEM, the client certificate; `key_file` is its key, if that is in another file.
     """
 
     urls: tuple[str, ...]
@@ -101,46 +101,46 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a worker answered.
+    """A worker's answer.
 
-    :param body: the JSON in it; None where there is none.
+    :param body: its JSON; None without JSON.
     :param worker: the URL that answered.
     """
 
     status: int
-    body: Any = field(repr=False)  # of a validation, it holds what placeholders stand for
+    body: Any = field(repr=False)  # a validation's answer holds the values of placeholders
     worker: str
 
     @property
     def done(self) -> bool:
-        """Tell whether the worker did what was asked."""
+        """Tell whether the request succeeded."""
         return httpx.codes.is_success(self.status)
 
     @property
     def spoken(self) -> bool:
-        """Tell whether Connect itself says what is wrong; else it is a worker that starts or stops, or a proxy."""
+        """Tell whether the error comes from Connect itself, not from a worker that starts or stops, or a proxy."""
         return isinstance(self.body, dict) and "error_code" in self.body
 
     @property
     def rebalancing(self) -> bool:
-        """Tell whether a rebalance must end first; a change of offsets says it as a 500. (Seen on Kafka 4.3.)"""
+        """Tell whether a rebalance must end first; a change of offsets reports it as a 500. (Seen on Kafka 4.3.)"""
         if self.status == httpx.codes.CONFLICT:
             return True
         return httpx.codes.is_server_error(self.status) and "rebalance is expected" in self.text
 
     @property
     def unforwarded(self) -> bool:
-        """Tell whether the worker could not pass the call on to the leader of its cluster."""
+        """Tell whether the worker could not forward the call to its cluster's leader."""
         return httpx.codes.is_server_error(self.status) and self.text.startswith(_NOT_FORWARDED)
 
     @property
     def missing(self) -> bool:
-        """Tell whether Connect says that there is no such thing."""
+        """Tell whether Connect says that the object does not exist."""
         return self.status == httpx.codes.NOT_FOUND and self.spoken
 
     @property
     def text(self) -> str:
-        """Return what Connect says is wrong."""
+        """Return Connect's error message."""
         return str(self.body["message"]) if self.spoken and self.body.get("message") else ""
 
 
@@ -153,27 +153,27 @@ class Turns:
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
 
     async def again(self, within: float = math.inf) -> bool:
-        """Wait a little; False, and at once, where another attempt would begin after `within` seconds."""
+        """Wait briefly; return False at once if another attempt would start after `within` seconds."""
         if time.monotonic() + self._backoff.delay > self._start + min(self._within, within):
             return False
         await asyncio.sleep(self._backoff.grow())
         return True
 
     async def again_after_fault(self) -> bool:
-        """Return the same after a 500, which may be said of the request itself."""
+        """Do the same after a 500, which may refer to the request itself."""
         return await self.again(_FAULTS_FOR)
 
 
 def path_of(*segments: str) -> str:
-    """Return the path of an object, whatever characters its name has."""
-    # Dots are encoded too, since `.` and `..` would be steps of the path.
+    """Return the path of an object, with any characters in its name."""
+    # Dots are encoded too, since `.` and `..` would be path segments.
     return "".join("/" + quote(segment, safe="").replace(".", "%2E") for segment in segments)
 
 
 class ConnectRest:
     """The workers of one Connect cluster. Belongs to one event loop.
 
-    :param redact: takes secrets out of the engine's text.
+    :param redact: removes secrets from the engine's text.
     """
 
     def __init__(self, access: Access, *, redact: Callable[[str], str]) -> None:
@@ -184,7 +184,7 @@ class ConnectRest:
 
     @property
     def address(self) -> str:
-        """Return the workers' URLs, for a person."""
+        """Return the workers' URLs, for people."""
         return ", ".join(_shown(url) for url in self._access.urls)
 
     async def call(
@@ -197,13 +197,13 @@ class ConnectRest:
         repeat: Repeat,
         patience: float,
     ) -> Answer:
-        """Return the answer: a success, or a 404 of Connect itself; with `Repeat.NEVER` any other but 401 and 403 too.
+        """Return a success, or a 404 of Connect itself; with `Repeat.NEVER`, any other answer but 401 and 403 too.
 
-        :param path: made with `path_of`.
-        :param patience: seconds after the start in which another attempt may begin.
+        :param path: a result of `path_of`.
+        :param patience: seconds after the start within which another attempt may start.
         :raises EngineUnavailable: no worker answered, none was ready, or a rebalance did not end.
         :raises EngineDenied: credentials or certificates are not accepted.
-        :raises EngineRefused: Connect says that the request is wrong, or fails.
+        :raises EngineRefused: Connect rejects the request, or fails.
         """
         turns, attempts = Turns(patience), 0
         rebalance = Turns(math.inf)
@@ -234,19 +234,19 @@ class ConnectRest:
                     continue
                 faulty = answer.spoken and httpx.codes.is_server_error(answer.status) and not _passes(answer)
             more = await (turns.again_after_fault() if faulty else turns.again())
-            # A worker that hangs uses up the time, and the next one may still answer.
+            # A worker that hangs uses up the time, but the next one may still answer.
             if not more and (faulty or attempts >= len(self._access.urls)):
                 raise error
 
     async def waited(self, rebalance: Turns) -> bool:
-        """Wait a little for the end of a rebalance; False, and at once, where the caller is not patient."""
+        """Wait briefly for the end of a rebalance; return False at once outside of `patient`."""
         if not _patient.get():
             return False
         tell(f"waiting for a rebalance of the Connect cluster at {self.address} to end")
         return await rebalance.again()
 
     def error(self, answer: Answer) -> ReplicatorError:
-        """Return what an answer that is no success means, whoever gave it."""
+        """Return the error for an answer that is not a success, from whatever server."""
         told = f": {self.quote(answer.text)}" if answer.text else ""
         if answer.status == httpx.codes.CONFLICT:
             return EngineUnavailable(
@@ -271,9 +271,9 @@ class ConnectRest:
         return line if len(line) <= _TEXT_LIMIT else f"{line[:_TEXT_LIMIT]}…"
 
     def read(self, answer: Answer, shape: Callable[[Any], T]) -> T:
-        """Return what `shape` makes of the body.
+        """Return the body as `shape` parses it.
 
-        :raises EngineRefused: the body is not what Connect answers.
+        :raises EngineRefused: the body does not have Connect's form.
         """
         try:
             return shape(answer.body)
@@ -287,9 +287,9 @@ class ConnectRest:
             await client.aclose()
 
     async def _send(self, verb: str, path: str, body: object, params: Any) -> Answer:
-        """Return one attempt, at the worker that answered last, or at another one where no connection is made.
+        """Make one attempt, at the worker that answered last, or at another one if the connection fails.
 
-        :raises EngineRefused: the answer is none of Kafka Connect.
+        :raises EngineRefused: the answer is not from Kafka Connect.
         """
         for _ in self._access.urls:
             worker = self._access.urls[self._at]
@@ -325,7 +325,7 @@ class ConnectRest:
         ) from failure
 
     async def _exchange(self, verb: str, url: str, body: object, params: Any) -> tuple[int, Any]:
-        """Return the status and the JSON of an answer; `None` where it has none."""
+        """Return the status and the JSON of an answer; `None` without JSON."""
         async with self._client().stream(verb, url, json=body, params=params, headers=_HEADERS) as reply:
             text = await _read_body(reply)
         try:
@@ -336,7 +336,7 @@ class ConnectRest:
             return reply.status_code, None
 
     def _distrust(self, worker: str) -> None:
-        """The next attempt asks the next worker."""
+        """Make the next attempt use the next worker."""
         if self._access.urls[self._at] == worker:
             self._at = (self._at + 1) % len(self._access.urls)
 
@@ -379,7 +379,7 @@ class ConnectRest:
         )
 
     def _untrusted(self, worker: str, error: Exception) -> EngineDenied:
-        said = re.sub(r" \(_ssl\.c:\d+\)", "", self.quote(str(error)))  # a line of Python's own source
+        said = re.sub(r" \(_ssl\.c:\d+\)", "", self.quote(str(error)))  # a location in CPython's source
         return EngineDenied(
             f"no TLS connection to Kafka Connect at {_shown(worker)}: {said}",
             fix="check the CA file against the worker's certificate, and our certificate against what the worker asks",
@@ -387,7 +387,7 @@ class ConnectRest:
 
 
 def _passes(answer: Answer) -> bool:
-    """Tell whether an error in words is of the workers, and not of what was asked."""
+    """Tell whether an error with a text is about the workers, not about the request."""
     return answer.rebalancing or answer.unforwarded
 
 
@@ -400,13 +400,13 @@ def _may_pass(answer: Answer, repeat: Repeat) -> bool:
 
 
 class _Garbled(Exception):
-    """Why an answer is none of Kafka Connect."""
+    """Why an answer is not from Kafka Connect."""
 
 
 async def _read_body(reply: httpx.Response) -> bytes:
-    """Return the body, unpacked.
+    """Return the uncompressed body.
 
-    httpx would unpack each piece whole, which lets 64 kB of an answer become 64 MB of memory.
+    httpx would decompress each piece in full, which lets 64 kB of an answer become 64 MB of memory.
     """
     encoding = reply.headers.get("Content-Encoding", "identity").strip().lower()
     unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32) if encoding in _UNPACKED else None
@@ -430,13 +430,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Tell whether one side of a TLS connection does not accept the other; not merely its end."""
+    """Tell whether one side of a TLS connection rejects the other; the end of a connection does not count."""
     return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
 def _tls(access: Access) -> ssl.SSLContext:
     if not any(url.startswith("https:") for url in access.urls):
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and reads no file of authorities
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts no certificate, and loads no CA file
     try:
         context = ssl.create_default_context(cafile=access.ca_file)
     except OSError as error:
@@ -445,7 +445,7 @@ def _tls(access: Access) -> ssl.SSLContext:
         ) from error
     if access.certificate_file is not None:
         try:
-            # Without a password of ours, OpenSSL would ask at the terminal for that of an encrypted key.
+            # Without a password here, OpenSSL would prompt for that of an encrypted key.
             context.load_cert_chain(access.certificate_file, access.key_file, password="")
         except OSError as error:
             raise InvalidConfig(
@@ -458,5 +458,5 @@ def _tls(access: Access) -> ssl.SSLContext:
 
 
 def _shown(url: str) -> str:
-    """Return the URL without a user or a password that somebody may have written into it."""
+    """Return the URL without a user or a password in it."""
     return str(httpx.URL(url).copy_with(userinfo=b""))

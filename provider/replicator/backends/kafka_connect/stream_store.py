@@ -11,7 +11,7 @@ from replicator.backends.kafka_connect.record import PART_OF, StreamRecord
 
 
 class StreamStore:
-    """Finds streams, and changes nothing.
+    """Finds streams. Changes nothing.
 
     :param backend: the backend whose streams these are.
     :param part_names: as in `Recipe`.
@@ -35,7 +35,7 @@ class StreamStore:
         return sort((await self._cluster.listing()).values(), self.backend)
 
     async def get(self, name: str) -> DeployedStream | None:
-        """Return the stream; raise `NotOurs` where a connector of the name has no record, or `RecordUnreadable`."""
+        """Return the stream; raise `NotOurs` if a connector of the name has no record, or `RecordUnreadable`."""
         connector = await self._cluster.look(name)
         if connector is None:
             return None
@@ -43,14 +43,14 @@ class StreamStore:
         return DeployedStream(connector, record, await self._beside(name, self._parts(record).others))
 
     async def found(self, name: str) -> DeployedStream:
-        """Return the stream as `get` does; raise `StreamNotFound` where there is none."""
+        """Return the stream as `get` does; raise `StreamNotFound` if it does not exist."""
         deployed = await self.get(name)
         if deployed is None:
             raise not_found(name)
         return deployed
 
     async def parts(self, name: str) -> tuple[Connector, ...]:
-        """Return the connectors that the stream has beside the one with its record."""
+        """Return the stream's auxiliary connectors."""
         return await self._beside(name, self._part_names(name))
 
     async def _beside(self, stream: str, names: Iterable[str]) -> tuple[Connector, ...]:

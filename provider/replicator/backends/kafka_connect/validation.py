@@ -1,7 +1,7 @@
-"""What a worker says of a configuration, without the values that placeholders stand for.
+"""A worker's validation of a configuration, without the values of placeholders.
 
-Validation resolves placeholders such as `${env:NAME}` and echoes the values of all fields but passwords, in the values
-and in the texts of its errors. (Seen on Kafka 4.3.)
+Validation resolves placeholders such as `${env:NAME}`. It echoes the values of all fields but passwords, both as values
+and in error texts. (Seen on Kafka 4.3.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HIDDEN = "its value is refused; the worker's text is not shown, since it may ho
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """What is wrong with one field of a configuration."""
+    """An error in one field of a configuration."""
 
     field: str
     message: str
@@ -30,13 +30,13 @@ class FieldError:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What a worker says of a configuration. Fields that the connector does not know are not among its errors."""
+    """A worker's validation of a configuration. It has no errors about fields that the connector does not know."""
 
     errors: tuple[FieldError, ...]
 
 
 class Problem(Enum):
-    """Why a placeholder is of no use to a worker."""
+    """Why a worker cannot use a placeholder."""
 
     UNRESOLVED = "the worker leaves it as it is: it has no such config provider, or that knows or allows no such name"
     UNREADABLE = "the worker's config provider fails to read it"
@@ -45,7 +45,7 @@ class Problem(Enum):
 
 
 def holds_placeholder(config: Mapping[str, str]) -> bool:
-    """Tell whether the worker may resolve something in it."""
+    """Tell whether a text holds something that the worker may resolve."""
     return any(PLACEHOLDER in value for value in config.values())
 
 
@@ -63,13 +63,13 @@ def read_validation(body: Mapping[str, Any], sent: Mapping[str, str]) -> Validat
 
 
 def echo_of(field: str, body: Mapping[str, Any]) -> str:
-    """Return what the worker takes a field for."""
+    """Return the value that the worker sees in a field."""
     echo: str = next(item["value"]["value"] for item in body["configs"] if item["value"]["name"] == field)
     return echo
 
 
 def problem_of(placeholder: str, echo: str) -> Problem | None:
-    """Return what is wrong with a placeholder that a worker echoes so."""
+    """Return the problem of a placeholder for which a worker echoes this."""
     if echo == placeholder:
         return Problem.UNRESOLVED
     if not echo:
@@ -83,7 +83,7 @@ def _errors(value: Mapping[str, Any], sent: Mapping[str, str], secret: Mapping[s
     if PLACEHOLDER in sent.get(value["name"], ""):
         yield FieldError(value["name"], _HIDDEN)
         return
-    longest_first = sorted(secret, key=len, reverse=True)  # one may be a part of another
+    longest_first = sorted(secret, key=len, reverse=True)  # one may be part of another
     for text in value["errors"]:
         yield FieldError(
             value["name"], reduce(lambda told, echo: told.replace(echo, secret[echo]), longest_first, text)

@@ -1,4 +1,4 @@
-"""From a block of the configuration to the workers of a Connect cluster."""
+"""Access to a Connect cluster's workers, from a block of the configuration."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from replicator.errors import ReplicatorError
 
 
 def access(address: str, settings: ConnectConfig, redactor: Redactor, environ: Mapping[str, str]) -> Access:
-    """Return how the workers are reached. A secret is read here, and goes nowhere else.
+    """Return the access to the workers. A secret is read here, and goes nowhere else.
 
-    :param address: that of `settings` which is meant.
+    :param address: the chosen address of `settings`.
 
-    Raise `SecretSyntax` or `SecretNotFound` where the login cannot be read.
+    Raise `SecretSyntax` or `SecretNotFound` if the login cannot be read.
     """
     urls = tuple(url.strip().rstrip("/") for url in address.split(","))
     login = _login(settings.auth_ref, redactor, environ) if settings.auth_ref else {}

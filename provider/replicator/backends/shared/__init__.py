@@ -1,1 +1,1 @@
-"""What every backend uses: ownership, reservations, identities of places, and shared questions to an engine."""
+"""Code that all backends share: ownership, reservations, identities of places, and coalesced requests to an engine."""

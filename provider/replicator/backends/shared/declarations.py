@@ -1,4 +1,4 @@
-"""What a declaration means, told without an engine: the one form of each value, and what a backend refuses."""
+"""The meaning of a declaration without an engine: canonical forms of values, and what a backend refuses."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ End = Literal["source", "destination"]
 
 
 class DeclarationRules(Protocol):
-    """The rules of one backend, as a module of functions. None of them looks at a disk or a network."""
+    """The rules of one backend, as a module of functions. None of them uses a disk or a network."""
 
     def canonical_uri(self, endpoint: Endpoint, end: End) -> str:
-        """Return one text for all spellings of a place; raise `ReplicatorError` or ValueError for an invalid URI."""
+        """Return the canonical spelling of a place; raise `ReplicatorError` or ValueError for an invalid URI."""
 
     def is_same_place(self, one: Endpoint, other: Endpoint, end: End) -> bool:
-        """Return whether two URIs, each of which is valid, name one place, also where they reach it in other ways."""
+        """Tell whether two valid URIs name one place, even if they reach it in different ways."""
 
     def refusals(self, stream: Stream) -> Iterable[ReplicatorError]:
-        """Return what the backend would refuse, with the property: one error for each cause."""
+        """Return the backend's refusals, with the property: one error for each cause."""
 
 
 def canonical(stream: Stream) -> Stream:
-    """Return the stream with one form for each value: declarations that mean the same are then equal.
+    """Return the stream with each value in canonical form: declarations with the same meaning are then equal.
 
-    It is for comparisons, and is neither recorded nor sent to an engine.
+    Use it only for comparisons; it is neither recorded nor sent to an engine.
     """
     return with_canonical_options(stream).model_copy(
         update={
@@ -41,19 +41,19 @@ def canonical(stream: Stream) -> Stream:
 
 
 def with_canonical_options(stream: Stream) -> Stream:
-    """Return the stream with the options in the form in which they are recorded and sent to the engine."""
+    """Return the stream with its options in the form that is recorded and sent to the engine."""
     row = TABLE.get(stream.backend or "")
     return stream.model_copy(update={"options": row.canonical_options(stream.options)}) if row else stream
 
 
 def refusals(stream: Stream) -> list[ReplicatorError]:
-    """Return what the stream's backend refuses without an engine."""
+    """Return the refusals of the stream's backend that need no engine."""
     rules = _rules_of(stream)
     return list(rules.refusals(stream)) if rules else []
 
 
 def is_same_place(one: Stream, other: Stream, end: End) -> bool:
-    """Return whether an end of two streams of one backend is one place, also where it is reached in another way."""
+    """Tell whether an end of two streams of one backend is the same place, even if it is reached in different ways."""
     rules = _rules_of(one)
     if rules is None or one.backend != other.backend:
         return False

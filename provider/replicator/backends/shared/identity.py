@@ -1,7 +1,7 @@
-"""Which place a URI names, however it is written.
+"""The identity of the place that a URI names, whatever its spelling.
 
-An identity is computed when it is compared, and never stored: a link may point elsewhere tomorrow, and a folder that
-does not exist today has an inode then.
+An identity is computed for each comparison and never stored: a link may point elsewhere tomorrow, and a folder that
+does not exist today may have an inode then.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 FILES = "file://"
-"""The store of folders and files of this host."""
+"""The store of this host's folders and files."""
 
 AWS = "s3.amazonaws.com"
-"""The store of buckets at AWS, where a bucket's name is unique in all regions."""
+"""The store of buckets at AWS, where a bucket's name is unique across regions."""
 
 Node = tuple[int, int]
 
@@ -30,9 +30,8 @@ class Identity:
     """One place in one store.
 
     :param store: the files of this host, or the resolved address of a server.
-    :param path: the names on the way to it, links resolved.
-    :param nodes: device and inode at each of the first names; fewer than names where the rest does not exist. The
-        root of a file system has none.
+    :param path: the names on its path, with links resolved.
+    :param nodes: device and inode of each existing name, from the first one. The root of a file system has none.
     """
 
     store: str
@@ -40,7 +39,7 @@ class Identity:
     nodes: tuple[Node, ...] = ()
 
     def contains(self, other: Identity) -> bool:
-        """Return whether the other place is this one, or lies inside it."""
+        """Tell whether the other place is this one, or is inside it."""
         if self.store != other.store:
             return False
         if other.path[: len(self.path)] == self.path:
@@ -51,15 +50,15 @@ class Identity:
         return other.path[depth : depth + len(missing)] == missing
 
     def overlaps(self, other: Identity) -> bool:
-        """Return whether both are one place, or one lies inside the other."""
+        """Tell whether both are one place, or one is inside the other."""
         return self.contains(other) or other.contains(self)
 
     def is_same(self, other: Identity) -> bool:
-        """Return whether both are one place."""
+        """Tell whether both are one place."""
         return self.contains(other) and other.contains(self)
 
     def __str__(self) -> str:
-        """Return one spelling for each place: a URI with the real path, or with the endpoint of the store."""
+        """Return the place's canonical spelling: a URI with the real path, or with the store's endpoint."""
         if self.store == FILES:
             return FILES + "/".join(["", *self.path])
         if self.store.startswith("s3://"):
@@ -68,9 +67,9 @@ class Identity:
 
 
 class Sight(NamedTuple):
-    """What a name on this host's disk is.
+    """A name on this host's disk, as it is now.
 
-    :param target: where it leads, of a symbolic link; the name itself where that is nowhere.
+    :param target: a symbolic link's target; the name itself if the target does not exist.
     """
 
     node: Node
@@ -78,7 +77,7 @@ class Sight(NamedTuple):
 
 
 def sight_of(path: str) -> Sight | None:
-    """Look at a name; `None` where it does not exist, or the agent may not see it."""
+    """Look at a name; return `None` if it does not exist, or the agent may not see it."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -90,14 +89,14 @@ def sight_of(path: str) -> Sight | None:
         return Sight(node, os.path.realpath(path, strict=True))
     except FileNotFoundError:
         return Sight(node, os.path.realpath(path))
-    except OSError:  # links in a circle
+    except OSError:  # circular links
         return Sight(node, path)
 
 
 class Look:
-    """One look at the stores' addresses and at this host's disk, which asks for each name once.
+    """One pass over the stores' addresses and this host's disk, which looks up each name once.
 
-    :ivar sights: what was seen at each name.
+    :ivar sights: the result for each name.
     """
 
     def __init__(self) -> None:
@@ -110,7 +109,7 @@ class Look:
         return place if isinstance(place, Identity) else self.at_path(place)
 
     def at_path(self, path: str) -> Identity:
-        """Return the identity of an absolute path: links are followed, and what does not exist keeps its name."""
+        """Return the identity of an absolute path: links are followed, and names that do not exist are kept."""
         if path not in self._found:
             folder, _, name = path.rstrip("/").rpartition("/")
             self._found[path] = self._below(self.at_path(folder), name) if name else _ROOT
@@ -126,7 +125,7 @@ class Look:
             return Identity(FILES, path, folder.nodes)
         real = "/" + "/".join(path)
         sight = self.sights[real] = sight_of(real)
-        if sight is None or sight.target == real:  # its name has to do
+        if sight is None or sight.target == real:  # the name itself has to suffice
             return Identity(FILES, path, folder.nodes)
         if sight.target is not None:
             return self.at_path(sight.target)
@@ -135,7 +134,7 @@ class Look:
 
 @lru_cache(maxsize=8192)
 def _read(uri: str) -> Identity | str:
-    """Return the place, or the path of a place that only a look at the disk can tell."""
+    """Return the place, or its path if only the disk can tell the place."""
     parts = urlsplit(uri)
     if parts.scheme in ("file", "sqlite", "base"):
         return unquote(parts.path)
@@ -149,11 +148,11 @@ _ROOT = Identity(FILES, ())
 
 
 def resolved_endpoint(endpoint: str | None) -> str:
-    """Return the address of an S3 store in one spelling; `AWS` for all endpoints of AWS, and for none."""
+    """Return the canonical address of an S3 store; `AWS` for every endpoint of AWS, and without one."""
     try:
         parts = urlsplit(endpoint or f"https://{AWS}")
         number = parts.port
-    except ValueError:  # no request can be sent there
+    except ValueError:  # no request could reach it
         return endpoint or AWS
     host = (parts.hostname or "").rstrip(".")
     if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):

@@ -1,7 +1,7 @@
-"""The places that streams have, found by where they are, so that the cost of a look does not grow with their number.
+"""An index of the places of streams by location, so that the cost of a lookup does not grow with their number.
 
-A place on this host's disk is what its path leads to now. So what was seen on the way to it is looked at again before
-each answer; where that has changed, the place is computed again.
+A place on this host's disk is what its path leads to now. So the names on its path are checked again before each
+answer, and the place is recomputed if they have changed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from replicator.backends.shared.identity import Identity, Look, Node, Sight, sig
 
 
 class Occupant(Protocol):
-    """What has places."""
+    """An object that has places."""
 
     @property
     def places(self) -> Iterable[Identity]:
@@ -32,7 +32,7 @@ _Computed = tuple[V, dict[str, Sight | None]]
 
 @dataclass(eq=False)
 class _Visit(Generic[K, V]):
-    """Somebody who waits for the next survey, with a key of theirs."""
+    """A caller that waits for the next survey, with its key."""
 
     key: K
     computed: _Computed[V] | None = None
@@ -40,7 +40,7 @@ class _Visit(Generic[K, V]):
 
 @dataclass(eq=False)
 class _Seen(Generic[K]):
-    """What is at one name on the way to places, and whose places those are."""
+    """The state of one name on the paths of places, and the keys of those places."""
 
     sight: Sight | None
     keys: set[K] = field(default_factory=set)
@@ -49,7 +49,7 @@ class _Seen(Generic[K]):
 class Occupied(Generic[K, V]):
     """Occupants by their places. Belongs to one event loop.
 
-    :param compute: gives the occupant of a key; looks at the disk.
+    :param compute: returns the occupant of a key; reads the disk.
     """
 
     def __init__(self, compute: Callable[[K, Look], V]) -> None:
@@ -66,9 +66,9 @@ class Occupied(Generic[K, V]):
         self._names: defaultdict[Node, Counter[tuple[str, ...]]] = defaultdict(Counter)
 
     def add(self, key: K, computed: _Computed[V] | None = None) -> None:
-        """Let a key have its places, until it is dropped as often as it was added.
+        """Add a key with its places, until it is dropped as often as it was added.
 
-        :param computed: by a survey that ended a moment ago.
+        :param computed: the result of a survey that ended a moment ago.
         """
         self._count[key] += 1
         if self._count[key] > 1:
@@ -79,7 +79,7 @@ class Occupied(Generic[K, V]):
             self._install(key, computed)
 
     def drop(self, key: K) -> None:
-        """Take its places from a key."""
+        """Remove a key and its places."""
         self._count[key] -= 1
         if not self._count[key]:
             del self._count[key]
@@ -87,9 +87,9 @@ class Occupied(Generic[K, V]):
             self._remove(key)
 
     async def visit(self, key: K) -> _Computed[V]:
-        """See every place as it is now, and the occupant of a key that need not be added. Visits share their look.
+        """Check every place as it is now, and compute the occupant of a key, added or not. Visits share their survey.
 
-        What the caller does next without waiting comes before every other visit.
+        What the caller does next without waiting happens before any other visit.
         """
         visit = _Visit[K, V](key)
         self._waiting.append(visit)
@@ -100,13 +100,13 @@ class Occupied(Generic[K, V]):
         return visit.computed
 
     def visit_now(self, key: K) -> _Computed[V]:
-        """Do the same at once, in the event loop."""
+        """Do the same synchronously, in the event loop."""
         self._due |= self._users_of(_changed(self._sights()))
         self.see_due()
         return _computed(self._compute, key)
 
     def see_due(self) -> None:
-        """See the places of the keys that were added since the last visit, in the event loop."""
+        """Compute the places of the keys that were added since the last visit, in the event loop."""
         self._put({key: _computed(self._compute, key) for key in self._due})
 
     async def _survey(self) -> None:
@@ -123,7 +123,7 @@ class Occupied(Generic[K, V]):
             visit.computed = computed[visit.key]
 
     def near(self, mine: V) -> list[V]:
-        """Return the occupants that have a place which may be, hold, or lie in one of these."""
+        """Return the occupants with a place that may equal, contain, or be inside one of these."""
         keys = {
             key for place in mine.places for path in self._paths(place) for key in self._touching(place.store, path)
         }
@@ -149,7 +149,7 @@ class Occupied(Generic[K, V]):
         self._ways[key] = sights
         for path, sight in sights.items():
             seen = self._seen.setdefault(path, _Seen(sight))
-            if seen.sight != sight:  # it has changed since the others looked
+            if seen.sight != sight:  # it has changed since the earlier survey
                 self._due |= seen.keys
                 seen.sight = sight
             seen.keys.add(key)
@@ -174,12 +174,12 @@ class Occupied(Generic[K, V]):
                 _discard(self._under, (place.store, place.path[:length]), key)
             for depth, node in enumerate(place.nodes, 1):
                 self._names[node][place.path[:depth]] -= 1
-                self._names[node] += Counter()  # without what is at 0
+                self._names[node] += Counter()  # without the entry at 0
                 if not self._names[node]:
                     del self._names[node]
 
     def _paths(self, place: Identity) -> Iterator[tuple[str, ...]]:
-        """The place's path, and others to it: a folder may be mounted twice, and a file have two links."""
+        """Yield the place's path, and others to it: a folder may be mounted twice, and a file may have two links."""
         yield place.path
         for depth, node in enumerate(place.nodes, 1):
             for other in self._names.get(node, ()):

@@ -1,21 +1,21 @@
-"""The rules of ownership: which caller may create, change and remove which stream. The same for every backend.
+"""The rules of ownership: which caller may create, change and remove which stream. They are the same for all backends.
 
-A caller is an operator (no identity), or a resource whose state holds the stream's id (`Owner.claim`) and a token, or
-nothing yet: a create. A record names no owner, or one.
+A caller is an operator (no identity), or a resource whose state holds the stream's id (`Owner.claim`) and a token, or a
+resource without a state: a create. A record names one owner or none.
 
 | the record                              | create                     | change                  | remove           |
 |-----------------------------------------|----------------------------|-------------------------|------------------|
-| there is none                           | makes it, issues a token   | makes it                | succeeds         |
+| does not exist                          | creates, issues a token    | creates                 | succeeds         |
 | names no owner                          | refused: import it         | claims it               | removes it       |
-| holds the caller's token                | a repeated call: goes on   | owner; writes its URN   | removes it       |
+| holds the caller's token                | a repeated call: resumes   | owner; writes its URN   | removes it       |
 | has its URN, not its token: same data   | adopts, issues a token     | refused: stale state    | touches nothing  |
 | has its URN, not its token: other data  | refused                    | refused: stale state    | touches nothing  |
 | names another owner                     | refused                    | refused                 | touches nothing  |
 
-A state of release 0.1 may hold no token, after an import of a stream that had no owner. It changes and removes what
-names its own URN, and is refused otherwise. Issuing a token makes every earlier one stale, so a stream has one owner:
-Pulumi creates the replacement first where it was not asked to (`--target-replace`), and the delete of the original then
-touches nothing.
+A state of release 0.1 may hold no token, after an import of a stream that had no owner. It may change and remove
+streams that name its own URN, and is refused otherwise. Issuing a token makes every earlier one stale, so a stream has
+one owner: with `--target-replace`, Pulumi creates the replacement first, and the delete of the original then touches
+nothing.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from replicator.model import Owner, Stream, token_digest
 
 
 def settle_owner(record: Stream | None, wanted: Stream) -> Owner | None:
-    """Return the owner to record for `wanted`, where `record` is what the engine's side holds now.
+    """Return the owner to record for `wanted`, given the engine's current `record`.
 
-    Raise `OwnedByAnother` or `NotOurs` where the caller may not create or change the stream.
+    Raise `OwnedByAnother` or `NotOurs` if the caller may not create or change the stream.
     """
     caller = wanted.owner
     held = record.owner if record else None
@@ -69,9 +69,9 @@ def _refuse_stranger(record: Stream, held: Owner, wanted: Stream, caller: Owner)
 
 
 def may_remove(record: Stream, caller: Owner | None) -> bool:
-    """Return whether the caller removes the stream; False where its token is stale, so that it touches nothing.
+    """Tell whether the caller may remove the stream; False if its token is stale, so that it touches nothing.
 
-    Raise `OwnedByAnother` or `NotOurs` where only a person can decide.
+    Raise `OwnedByAnother` or `NotOurs` if only a person can decide.
     """
     held = record.owner
     if caller is None:
@@ -96,14 +96,14 @@ def may_remove(record: Stream, caller: Owner | None) -> bool:
 
 
 def is_replaced(record: Stream, wanted: Stream) -> bool:
-    """Return whether `wanted` replaces a stream of another name: a preview of that has the token of its owner."""
+    """Tell whether `wanted` replaces a stream of another name, whose preview has the token of its owner."""
     return record.owner is not None and wanted.owner is not None and wanted.owner.owns(record.owner)
 
 
 def refuse_elsewhere(stream: str, caller: Owner | None, here: str | None) -> None:
-    """Raise `InvalidConfig` where there is no record because the address leads to something else than before.
+    """Raise `InvalidConfig` if the record is missing because the address now leads to another place.
 
-    :param here: the identity of what answers now.
+    :param here: the identity of the agent or cluster that answers now.
     """
     if caller is not None and caller.manager is not None and here is not None and caller.manager != here:
         raise InvalidConfig(
@@ -115,7 +115,7 @@ def refuse_elsewhere(stream: str, caller: Owner | None, here: str | None) -> Non
 
 
 def _data(stream: Stream) -> tuple[object, ...]:
-    """Return what a stream reads and where it writes that."""
+    """Return the source and the destination of a stream, and the topics or tables that it selects."""
     declared = canonical(stream)
     return (declared.source.uri, declared.destination.uri, declared.include, declared.exclude)
 

@@ -1,4 +1,4 @@
-"""One look at the engine for everybody who waits."""
+"""A poller whose reads of the engine are shared by all waiting callers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 EVERY = 0.1
-"""Seconds from one look to the next."""
+"""Seconds between reads."""
 
 
 class Poller(Generic[T]):
-    """Looks while somebody waits, and never otherwise.
+    """Polls while a caller waits, and never otherwise.
 
     :param look: one call of the engine.
-    :param every: seconds from the first who asks to the look.
+    :param every: seconds from the first request to the read.
     """
 
     def __init__(self, look: Callable[[], Awaitable[T]], every: float = EVERY) -> None:
@@ -27,7 +27,7 @@ class Poller(Generic[T]):
         self._begun: set[asyncio.Task[T]] = set()
 
     async def next(self) -> T:
-        """Return what a look sees that begins after this call. All who ask before it begins share it, and its error."""
+        """Return the result of a read that starts after this call. Callers before its start share it or its error."""
         if self._coming is None:
             self._coming = asyncio.create_task(self._look_soon(), context=Context())  # all callers share it
             self._begun.add(self._coming)
@@ -35,7 +35,7 @@ class Poller(Generic[T]):
         return await asyncio.shield(self._coming)
 
     async def aclose(self) -> None:
-        """End the looks that are under way."""
+        """Cancel reads in progress."""
         begun = list(self._begun)
         for task in begun:
             task.cancel()
@@ -49,4 +49,4 @@ class Poller(Generic[T]):
     def _ended(self, task: asyncio.Task[T]) -> None:
         self._begun.discard(task)
         if not task.cancelled():
-            task.exception()  # it is told to those who still wait; asyncio would log it where none does
+            task.exception()  # waiting callers get it; without any, asyncio would log it

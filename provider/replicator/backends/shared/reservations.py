@@ -1,7 +1,7 @@
-"""What each stream of a backend reads and writes, reserved in one step with the check that nothing else does.
+"""Reservations of what each stream of a backend reads and writes, atomic with the check for conflicts.
 
-A record reserves what its stream reads and writes. A change that is under way reserves more: what it will record. Of
-two starts at once that exclude each other, the second one is refused before it does anything.
+A record reserves what its stream reads and writes. A change in progress also reserves what it will record. Of two
+concurrent changes that exclude each other, the second one is refused before it has any effect.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from replicator.backends.shared.occupied import Occupied
 from replicator.errors import DestinationInUse, EngineUnavailable
 from replicator.model import Stream
 
-_LOOK_WITHIN = 30.0  # seconds, of which most are for the looks of other starts; a mount may never answer
+_LOOK_WITHIN = 30.0  # seconds, mostly for the lookups of other changes; a mount may never answer
 
 
 class Ends(NamedTuple):
-    """Where a stream reads and writes, as URIs; `None` where a damaged record does not tell."""
+    """The URIs that a stream reads and writes; `None` if a damaged record does not tell."""
 
     name: str
     source: str | None
@@ -35,10 +35,10 @@ class Ends(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """The places that belong to a stream at this moment.
+    """The places that belong to a stream now.
 
-    :param source: only where two streams may not share it.
-    :param private: folders of the engine's own that no stream may write to.
+    :param source: only if two streams may not share it.
+    :param private: the engine's own folders, which no stream may write to.
     """
 
     ends: Ends
@@ -53,7 +53,7 @@ class Footprint:
 
     @property
     def places(self) -> Iterator[Identity]:
-        """All of them."""
+        """Yield all of them."""
         yield from self.private
         for place in (self.destination, self.source):
             if place is not None:
@@ -63,8 +63,8 @@ class Footprint:
 class Reservations:
     """The reserved places of one engine. A backend with rules of its own overrides the three hooks.
 
-    :param others: gives the ends of every stream that has what it wants, such as those with a record. A backend that
-        keeps none says so with `keep` and `drop`.
+    :param others: returns the ends of every stream that holds its places, such as those with a record. A backend
+        without records uses `keep` and `drop` instead.
     """
 
     def __init__(self, others: Callable[[], Iterable[Ends]] = tuple) -> None:
@@ -74,7 +74,7 @@ class Reservations:
 
     @asynccontextmanager
     async def hold(self, stream: Stream) -> AsyncIterator[None]:
-        """Reserve the stream's ends inside the block, which makes or changes it and writes its record.
+        """Reserve the stream's ends inside the block, which creates or changes it and writes its record.
 
         Raise what `refuse` raises. The caller holds the stream's own lock.
         """
@@ -85,39 +85,39 @@ class Reservations:
         try:
             yield
         finally:
-            self._sync()  # what the block has recorded stays reserved
+            self._sync()  # what the block recorded stays reserved
             self._occupied.drop(ends)
 
     async def check(self, stream: Stream, *, replaces: Container[str] = ()) -> None:
         """Raise what `refuse` raises, and reserve nothing.
 
-        :param replaces: streams that are removed before this one is made.
+        :param replaces: streams that are removed before this one is created.
         """
         self._compare((await self._see(stream, Ends.of(stream)))[0], replaces)
 
     def refuse(self, stream: Stream) -> None:
-        """Raise where a place of the stream may not be used, or belongs to another stream.
+        """Raise if a place of the stream may not be used, or belongs to another stream.
 
-        For a caller that does not wait between this and its effect. It looks at the disk.
+        For callers that do not wait between this and their effect. Reads the disk.
         """
         self._sync()
         self._compare(self._occupied.visit_now(Ends.of(stream))[0])
 
     def keep(self, stream: Stream) -> None:
-        """Let a stream have its places from now on."""
+        """Reserve a stream's places from now on."""
         self._occupied.add(Ends.of(stream))
 
     def drop(self, stream: Stream) -> None:
-        """Take back what `keep` gave."""
+        """Release what `keep` reserved."""
         self._occupied.drop(Ends.of(stream))
 
     async def _see(self, stream: Stream, ends: Ends) -> tuple[Footprint, dict[str, Sight | None]]:
-        """Look at the places of all."""
+        """Survey the places of all streams."""
         async with _answer_of_the_disk(stream):
             self._sync()
             computed = await self._occupied.visit(ends)
         self._sync()
-        self._occupied.see_due()  # of streams that were added during the look
+        self._occupied.see_due()  # of streams that were added during the survey
         return computed
 
     def _sync(self) -> None:
@@ -141,10 +141,10 @@ class Reservations:
         return Footprint(ends, look.at(ends.destination) if ends.destination else None)
 
     def refuse_alone(self, mine: Footprint) -> None:
-        """Raise where the stream may not have its places, whatever other streams there are."""
+        """Raise if the stream may not have its places, regardless of other streams."""
 
     def refuse_both(self, mine: Footprint, theirs: Footprint) -> None:
-        """Raise where two streams exclude each other; the base: where one writes where the other one does."""
+        """Raise if two streams exclude each other; by default, if both write to the same place."""
         if mine.destination and theirs.destination and mine.destination.overlaps(theirs.destination):
             raise DestinationInUse(
                 f"stream {theirs.name!r} writes to {(theirs.ends.destination or '').partition('?')[0]}",

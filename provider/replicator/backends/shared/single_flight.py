@@ -1,4 +1,4 @@
-"""One question for all who ask at the same time: an `up` of a hundred streams asks the same of a cluster."""
+"""One request for all concurrent callers: an `up` of a hundred streams sends a cluster the same request."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """The answer to one question, kept while it is recent.
+    """The answer to one request, cached while it is recent.
 
-    :param ask: the question.
-    :param max_age: seconds for which an answer is recent, from when it was asked for.
-    :param keep_errors: keep an error as long as an answer, from when it was raised, since a time-out may take longer
-        than that. Without it, only those who wait for the answer get the error.
+    :param ask: the request.
+    :param max_age: seconds for which an answer is recent, from the time of the request.
+    :param keep_errors: cache an error for as long, from the time when it was raised, since a timeout may take longer
+        than that. Otherwise only callers that wait for the answer get the error.
     """
 
     def __init__(self, ask: Callable[[], Awaitable[T]], max_age: float, *, keep_errors: bool = True) -> None:
@@ -31,7 +31,7 @@ class SingleFlight(Generic[T]):
         self._answer: asyncio.Task[T] | None = None
 
     async def get(self, max_age: float | None = None) -> T:
-        """Return the answer. A caller that is cancelled does not take it from the others.
+        """Return the answer. The cancellation of one caller does not affect the others.
 
         :param max_age: seconds, for this caller.
         """
@@ -47,7 +47,7 @@ class SingleFlight(Generic[T]):
             await asyncio.wait([self._answer])
 
     def forget(self) -> None:
-        """Discard the last answer, so that the next caller asks again."""
+        """Discard the last answer, so that the next caller sends a request."""
         self._answer = None
 
     def forget_error(self) -> None:

@@ -1,6 +1,6 @@
-"""What the capability table and the rules of every backend refuse. The plugin asks it in a preview, an agent again.
+"""Refusals by the capability table and the rules of every backend. The plugin checks them in a preview, an agent again.
 
-Whoever may write to an agent's socket need not be the plugin, so what guards the host is refused on both sides.
+Other processes than the plugin may write to an agent's socket, so both sides enforce the rules that guard the host.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _SECRET_OPTION = re.compile(
 
 
 def unsupported(inputs: Mapping[str, Any], unknown: Collection[str] = ()) -> Iterator[ReplicatorError]:
-    """Yield what no engine of the stream's backend can do, and what would leave a secret in a record.
+    """Yield refusals of what the stream's engine cannot do, and of what would leave a secret in a record.
 
-    :param inputs: a declaration as plain values, in part or whole; what has not the form of the model is passed over.
-    :param unknown: paths (`source.uri`) of values that are known only later.
+    :param inputs: a full or partial declaration as plain values; values that do not fit the model are skipped.
+    :param unknown: paths (`source.uri`) of values that are not known yet.
     """
     for error in (*_refused_references(inputs), *_refused_cells(inputs, unknown)):
         error.stream = inputs.get("name")
@@ -34,19 +34,19 @@ def unsupported(inputs: Mapping[str, Any], unknown: Collection[str] = ()) -> Ite
 
 
 def refused(stream: Stream) -> list[ReplicatorError]:
-    """Return what is refused of a whole declaration without its engine."""
+    """Return the refusals of a full declaration that need no engine."""
     return list(unsupported(stream.wire())) or refusals(stream)
 
 
 def checked(stream: Stream) -> Stream:
-    """Return a whole declaration as it is recorded; raise the first error where it is refused."""
+    """Return a full declaration in the form to record; raise the first refusal."""
     for error in refused(stream):
         raise error
     return with_canonical_options(stream).recorded()
 
 
 def refused_options(options: Mapping[str, Any], row: Capabilities) -> Iterable[ReplicatorError]:
-    """Yield the options that a backend does not take, or not with their value."""
+    """Yield refusals of options that a backend does not accept, or not with their value."""
     for key, value in options.items():
         path = f"options.{key}"
         if key in _MODELLED_OPTIONS:
@@ -64,14 +64,14 @@ def refused_options(options: Mapping[str, Any], row: Capabilities) -> Iterable[R
 
 
 def kind_of(inputs: Mapping[str, Any], end: str) -> str | None:
-    """Return the kind of an endpoint; `None` where it has none that is known."""
+    """Return the kind of an endpoint; `None` if it has no known kind."""
     endpoint = inputs.get(end)
     kind = endpoint.get("kind") if isinstance(endpoint, Mapping) else None
     return kind if isinstance(kind, str) and kind in _KINDS else None
 
 
 def serves(row: Capabilities, source: str, destination: str) -> bool:
-    """Return whether a backend moves one kind to another."""
+    """Tell whether a backend replicates one kind to another."""
     return any((a, b) == (source, destination) for a, b in row.pairs)
 
 
@@ -89,7 +89,7 @@ def _refused_references(inputs: Mapping[str, Any]) -> Iterable[ReplicatorError]:
 
 
 def _refused_cells(inputs: Mapping[str, Any], unknown: Collection[str]) -> Iterable[ReplicatorError]:
-    """Everything that the backend's row of the capability table refuses."""
+    """Yield everything that the backend's row of the capability table refuses."""
     backend = inputs.get("backend")
     if not isinstance(backend, str):
         return
@@ -111,7 +111,7 @@ def _refused_cells(inputs: Mapping[str, Any], unknown: Collection[str]) -> Itera
 
 
 def _asked(inputs: Mapping[str, Any], route: Route) -> Iterable[tuple[str, Cell]]:
-    """The cells of the table that these inputs make use of, with the property that does."""
+    """Yield the cells of the table that these inputs use, with the property that uses each."""
     modes = {str(mode): cell for mode, cell in route.modes.items()}
     conflicts = {str(conflict): cell for conflict, cell in route.conflicts.items()}
     for path, cells in (("mode", modes), ("conflict", conflicts)):

@@ -1,4 +1,4 @@
-"""Whether an agent answers, and whether what it uses belongs to it alone."""
+"""Checks whether an agent answers, and whether only the agent can use its files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ANYBODY_ELSE = 0o077
 
 
 async def look_at_agent(address: str | None, state: Path | None) -> list[Look]:
-    """The agent at an address, its socket, and its state folder."""
+    """Check the agent at an address, its socket, and its state folder."""
     from replicator.agent.state import default_state
 
     folder = state or default_state()
@@ -47,7 +47,7 @@ def _of(error: ReplicatorError) -> Look:
 
 
 async def _look_at_nothing(client: RemoteReplicator, folder: Path) -> Look:
-    """Nothing listens: no agent runs, or one listens somewhere else."""
+    """Report that nothing listens: no agent runs, or one listens elsewhere."""
     from replicator.agent.state import StateFolder
 
     held, socket = StateFolder(folder), Path(client.address.removeprefix("unix://"))
@@ -84,7 +84,7 @@ def _look_at_version(address: str, found: Info) -> Look:
 
 
 def _look_at_socket(address: str) -> list[Look]:
-    """Whoever may write to the socket may do everything that the agent can."""
+    """Check the socket: every user with write access to it may do everything that the agent can."""
     path = Path(address.removeprefix("unix://"))
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -97,7 +97,7 @@ def _look_at_socket(address: str) -> list[Look]:
 
 
 def _look_at_folder(folder: Path) -> list[Look]:
-    """The state folder holds the record of all streams; litestream's sockets are below it."""
+    """Check the state folder, which holds the records of all streams and litestream's sockets."""
     try:
         found = folder.stat()
     except FileNotFoundError:
@@ -112,7 +112,7 @@ def _look_at_folder(folder: Path) -> list[Look]:
 
 
 def _look_at_policy(address: str, found: Info) -> list[Look]:
-    """What the agent grants. That of another host's agent cannot be read here."""
+    """Check the agent's policy. That of another host's agent cannot be read here."""
     from replicator.agent.policy import PolicyFile
     from replicator.backends.sqlite.policy import missing
 

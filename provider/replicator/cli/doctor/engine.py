@@ -1,4 +1,4 @@
-"""Whether an agent that starts here finds its engine."""
+"""Checks whether an agent that starts here finds its engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from replicator.cli.doctor.look import Look
 
 
 def look_at_litestream() -> list[Look]:
-    """The program that an agent of this installation would start."""
+    """Check the litestream that an agent of this installation would start."""
     from replicator.backends.sqlite.dialect import LITESTREAM
     from replicator.backends.sqlite.litestream import EngineError, find_binary
 

@@ -1,4 +1,4 @@
-"""What a look at one part of an installation came to."""
+"""The result of the check of one part of an installation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class Look:
     """One finding.
 
     :param about: the part, in one word.
-    :param found: what is there, as a clause.
-    :param fix: what to type, one command or setting a line; `None` where all is well.
-    :param warning: it works as it is, and will not in a later release.
+    :param found: the result, as a clause.
+    :param fix: what to type, one command or setting a line; `None` if nothing is wrong.
+    :param warning: it works now, but will not in a later release.
     """
 
     about: str
@@ -22,5 +22,5 @@ class Look:
 
     @property
     def well(self) -> bool:
-        """Whether nothing has to be done now."""
+        """Tell whether no action is needed now."""
         return self.fix is None or self.warning

@@ -1,6 +1,6 @@
-"""Which plugin Pulumi would start for a project, and whether it fits this package.
+"""Checks which plugin Pulumi would start for a project, and whether it matches this package.
 
-Pulumi looks in the folder that the project's `plugins.providers` names, then on PATH, then among its installed plugins.
+Pulumi searches the folder in the project's `plugins.providers`, then PATH, then its installed plugins.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _ANSWER_WITHIN = 30.0
 
 
 class PluginFault(Exception):
-    """A plugin does not start, or does not answer."""
+    """A plugin that does not start, or does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Plugin:
-    """One executable, in the order in which Pulumi would take it."""
+    """One executable that Pulumi might start."""
 
     path: Path
     where: str
 
 
 def look_at_plugin(project: Path, environ: Mapping[str, str]) -> list[Look]:
-    """The plugin that Pulumi takes in the folder `project`, and others that it might take elsewhere."""
+    """Check the plugin that Pulumi starts in the folder `project`, and others that it might start elsewhere."""
     file = _project_file(project)
     named = _named_folder(file) if file else None
     if named is not None and not _is_program(named / BINARY):
@@ -67,9 +67,9 @@ def look_at_plugin(project: Path, environ: Mapping[str, str]) -> list[Look]:
 
 
 def ask_version(program: Path) -> str:
-    """The version that a plugin answers; raise `PluginFault` where it does not.
+    """Return the version that a plugin reports; raise `PluginFault` if it reports none.
 
-    A plugin prints its port and serves; it has no option that prints a version.
+    A plugin prints its port and serves; it has no option to print a version.
     """
     import grpc
 
@@ -109,11 +109,11 @@ def _first_line(process: subprocess.Popen[bytes]) -> str:
     return process.stdout.readline().decode(errors="replace").strip() if ready else ""
 
 
-# --- where Pulumi looks ----------------------------------------------------------------------------------------------
+# --- where Pulumi searches -------------------------------------------------------------------------------------------
 
 
 def _project_file(folder: Path) -> Path | None:
-    """The project that a folder belongs to: Pulumi looks in it and in those above."""
+    """Return the project file of a folder: Pulumi searches it and its parents."""
     for place in (folder, *folder.parents):
         for name in _PROJECT_FILES:
             if (place / name).is_file():
@@ -122,7 +122,7 @@ def _project_file(folder: Path) -> Path | None:
 
 
 def _named_folder(file: Path) -> Path | None:
-    """The folder that the project names for this provider; what is no project file names none."""
+    """Return the folder that the project names for this provider; None if the project file is invalid."""
     import yaml
 
     try:
@@ -172,7 +172,7 @@ def _is_program(path: Path) -> bool:
 
 
 def _unique(plugins: list[_Plugin]) -> list[_Plugin]:
-    """Each executable once: PATH may name a folder twice, or by a link."""
+    """Return the executables without duplicates: PATH may name a folder twice, or by a link."""
     seen: dict[Path, _Plugin] = {}
     for plugin in plugins:
         seen.setdefault(plugin.path.resolve(), plugin)
@@ -188,7 +188,7 @@ def _sought(file: Path | None) -> str:
 
 
 def _name_it(file: Path | None) -> str:
-    """Where this package's own plugin is, said to Pulumi."""
+    """Return the setting that makes Pulumi use this package's own plugin."""
     own = Path(sys.executable).parent
     setting = f"plugins: {{providers: [{{name: replicator, path: {own}}}]}}"
     lines = [f"write into {file or 'Pulumi.yaml'}:  {setting}"]
@@ -198,7 +198,7 @@ def _name_it(file: Path | None) -> str:
 
 
 def _renew(plugin: _Plugin) -> str:
-    """How another version, or a broken one, is replaced by this package's."""
+    """Return how to replace another version, or a broken one, by this package's."""
     if plugin.where == "pulumi plugin install":
         return f"pulumi plugin rm resource replicator {_version_text(plugin.path.parent)}"
     python = plugin.path.with_name("python")

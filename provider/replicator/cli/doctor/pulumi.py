@@ -1,4 +1,4 @@
-"""Whether there is a Pulumi CLI that is new enough."""
+"""Checks whether a recent Pulumi CLI is installed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from replicator.cli.doctor.look import Look
 
 MINIMUM = (3, 206)
-"""The oldest Pulumi CLI that we support."""
+"""The oldest supported Pulumi CLI."""
 
 _ANSWER_WITHIN = 30.0
 _INSTALL = "install Pulumi 3.206 or newer: https://www.pulumi.com/docs/install"
 
 
 def look_at_pulumi(environ: Mapping[str, str]) -> list[Look]:
-    """The CLI on PATH."""
+    """Check the CLI on PATH."""
     path = shutil.which("pulumi", path=environ.get("PATH", ""))
     if path is None:
         return [Look("pulumi", "there is no pulumi on PATH", _INSTALL)]

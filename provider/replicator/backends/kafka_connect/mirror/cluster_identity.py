@@ -1,7 +1,7 @@
-"""What can be seen of a mirror's two clusters, and on which of them the worker stands.
+"""The identities of a mirror's two clusters, and on which side of them the worker is.
 
-A mirror in the wrong place loops or writes to the wrong cluster (seen on MirrorMaker 2 4.3), so what cannot be seen is
-refused unless the declaration says how it is.
+A mirror in the wrong place loops or writes to the wrong cluster (seen on MirrorMaker 2 4.3). So an unknown placement is
+refused unless the declaration states it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from replicator.model import Endpoint, Stream
 
 
 class ClusterClients:
-    """Clients of the clusters that streams have at their ends, made on first use and kept.
+    """Clients of the clusters at the ends of streams, created on first use and cached.
 
-    :param environ: where `env://` references are read for our own connections.
-    :param redactor: told every value that is read.
+    :param environ: the environment for `env://` references of the provider's own connections.
+    :param redactor: receives every value that is read.
     """
 
     def __init__(self, environ: Mapping[str, str], redactor: Redactor) -> None:
@@ -38,16 +38,16 @@ class ClusterClients:
         self._connect_topics: dict[KafkaEndpoint, ConnectTopics] = {}
 
     async def brokers(self, stream: Stream, end: End) -> KafkaAdmin:
-        """Return the client; raise `SecretNotFound` where the credentials cannot be read here."""
+        """Return the client; raise `SecretNotFound` if the credentials cannot be read on this host."""
         at = kafka_endpoint(stream.source if end == "source" else stream.destination, end, admin=True)
         if at not in self._clients:
             self._clients[at] = KafkaAdmin(at, await self._credentials(at))
         return self._clients[at]
 
     async def refuse_connect_topics(self, stream: Stream, names: Collection[str]) -> None:
-        """Raise `InvalidStream` where some of the source's topics are those that a Connect cluster keeps itself in.
+        """Raise `InvalidStream` if some of the topics are internal topics of a Connect cluster.
 
-        :param names: the topics that the mirror takes.
+        :param names: the topics that the mirror copies.
         """
         at = kafka_endpoint(stream.source, "source", admin=True)
         if at not in self._connect_topics:
@@ -68,23 +68,23 @@ class ClusterClients:
 
 
 class Clients(Protocol):
-    """Who gives the client of a cluster."""
+    """A provider of cluster clients."""
 
     async def brokers(self, stream: Stream, end: End) -> KafkaAdmin:
-        """The client; raise what keeps from having one."""
+        """Return the client; raise the error that prevents it."""
 
 
 class RespondingClients:
-    """Clients of the clusters that have answered lately: for looks that are repeated.
+    """Clients of clusters that answered recently, for periodic reads.
 
-    A change of a stream asks every cluster, since one that was silent may be back.
+    A change of a stream asks every cluster, since a silent one may be back.
     """
 
     def __init__(self, ends: ClusterClients) -> None:
         self._ends = ends
 
     async def brokers(self, stream: Stream, end: End) -> KafkaAdmin:
-        """The client; raise `EngineUnavailable` where its cluster was silent a moment ago."""
+        """Return the client; raise `EngineUnavailable` if its cluster did not answer a moment ago."""
         found = await self._ends.brokers(stream, end)
         found.refuse_silence()
         return found
@@ -92,9 +92,9 @@ class RespondingClients:
 
 @dataclass(frozen=True, slots=True)
 class ClusterPair:
-    """The two clusters, or why one cannot be seen from here.
+    """The two clusters, or why one is not reachable from here.
 
-    :param recorded: ids that the stream's record has, for ends that cannot be seen.
+    :param recorded: ids from the stream's record, for unreachable ends.
     """
 
     source: Cluster | ReplicatorError
@@ -102,17 +102,17 @@ class ClusterPair:
     recorded: Mapping[End, str] = field(default_factory=dict)
 
     def id(self, end: End) -> str | None:
-        """Return the id of an end's cluster, as far as it is seen."""
+        """Return the id of an end's cluster if it is reachable."""
         found = self.source if end == "source" else self.destination
         return found.id if isinstance(found, Cluster) else None
 
     def known_id(self, end: End) -> str | None:
-        """Return the id of an end's cluster, as it is seen or else recorded."""
+        """Return the id of an end's cluster, as it answers or else as recorded."""
         return self.id(end) or self.recorded.get(end)
 
     @property
     def unseen(self) -> dict[End, ReplicatorError]:
-        """Return why an end cannot be seen from here."""
+        """Return why an end is not reachable from here."""
         found: dict[End, ReplicatorError] = {}
         if isinstance(self.source, ReplicatorError):
             found["source"] = self.source
@@ -121,15 +121,15 @@ class ClusterPair:
         return found
 
     def claim(self, stream: Stream) -> StreamRecord:
-        """Return what a stream would copy from and to, as a record."""
+        """Return a stream's source and destination as a record."""
         source, destination = self.known_id("source"), self.known_id("destination")
         return StreamRecord(stream=stream, source_cluster=source, destination_cluster=destination)
 
 
 def recorded_ids(record: StreamRecord | None, stream: Stream) -> dict[End, str]:
-    """Return the recorded ids of both clusters, where a declaration changes neither end and takes no further topic.
+    """Return the recorded ids of both clusters, if a declaration changes neither end and adds no topic.
 
-    Such a change cannot make a mirror loop, so an end that is down must not keep anyone from pausing the stream.
+    Such a change cannot make a mirror loop, so an end that is down must not prevent a pause of the stream.
     """
     if record is None or record.creating:
         return {}
@@ -145,9 +145,9 @@ def recorded_ids(record: StreamRecord | None, stream: Stream) -> dict[End, str]:
 
 
 async def look(ends: Clients, stream: Stream, recorded: Mapping[End, str] | None = None) -> ClusterPair:
-    """Ask both clusters who they are.
+    """Ask both clusters for their ids.
 
-    :param recorded: what `recorded_ids` gives.
+    :param recorded: the result of `recorded_ids`.
     """
 
     async def one(end: End) -> Cluster | ReplicatorError:
@@ -161,7 +161,7 @@ async def look(ends: Clients, stream: Stream, recorded: Mapping[End, str] | None
 
 
 def rebuilt(record: StreamRecord, view: ClusterPair) -> str | None:
-    """Return what is wrong where another cluster answers at an end's address; `None` where nothing is, or is seen."""
+    """Return the problem if another cluster answers at an end's address; `None` if none does, or it is unknown."""
     stream = record.stream
     ends: tuple[tuple[End, Endpoint, str | None], ...] = (
         ("source", stream.source, record.source_cluster),
@@ -182,16 +182,16 @@ AGAIN = (
     "run pulumi up --refresh, which forgets the positions and copies all that the source retains; or give back the "
     "cluster"
 )
-"""The way out where another cluster answers."""
+"""The fix if another cluster answers."""
 
 
 def side_of(stream: Stream, view: ClusterPair, worker: str) -> Side:
-    """Return where the worker stands.
+    """Return the side on which the worker is.
 
-    Raise `InvalidStream` where the mirror would loop or write to the wrong cluster, or where that cannot be seen and
-    `worker.cluster` in `options` does not say.
+    Raise `InvalidStream` if the mirror would loop or write to the wrong cluster, or if that is unknown and
+    `worker.cluster` in `options` does not state it.
 
-    :param worker: id of the cluster that the worker keeps its topics on.
+    :param worker: id of the cluster that holds the worker's topics.
     """
     source, destination = view.known_id("source"), view.known_id("destination")
     if source and source == destination:

@@ -1,4 +1,4 @@
-"""Topics in which a Connect cluster keeps itself under names of its own: on a copy, its connectors would run twice."""
+"""Detection of a Connect cluster's internal topics with custom names: on a copy, its connectors would run twice."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from replicator.backends.kafka.positions import Partition
 from replicator.errors import InvalidStream, ReplicatorError
 
 _WITHIN = 2.0
-"""Seconds for reading keys."""
+"""Timeout for reading keys, in seconds."""
 _HOLDS = 30.0
-"""Seconds for which it is known of a topic."""
+"""Seconds for which the result for a topic is cached."""
 
 _KEYS = {  # as Kafka 4.3 writes them
     "connectors": re.compile(r"session-key|(?:connector|target-state|commit|logger-cluster)-.+|task-.+-\d+"),
@@ -23,16 +23,16 @@ _KEYS = {  # as Kafka 4.3 writes them
 
 
 class ConnectTopics:
-    """Tells the topics of Connect clusters among those of one cluster, by the keys of compacted topics."""
+    """Detects the internal topics of Connect clusters in one Kafka cluster, by the keys of compacted topics."""
 
     def __init__(self, brokers: KafkaAdmin) -> None:
         self._brokers = brokers
         self._known: dict[str, tuple[float, str | None]] = {}
 
     async def refuse(self, names: Collection[str], include: Collection[str]) -> None:
-        """Raise `InvalidStream` where a topic that only a glob takes is one of a Connect cluster, as far as it is seen.
+        """Raise `InvalidStream` if a topic that only a glob matches is visibly one of a Connect cluster.
 
-        :param names: the topics that a mirror takes.
+        :param names: the topics that a mirror copies.
         """
         asked = [name for name in names if name not in include]
         await self._learn([name for name in asked if not self._is_known(name)])
@@ -53,7 +53,7 @@ class ConnectTopics:
             compacted = await self._brokers.compacted(names)
             topics = await self._brokers.describe(compacted)
         except ReplicatorError:
-            return  # its configuration may not be seen, and nothing is known
+            return  # its configuration may not be read, so nothing is known
         partitions = [
             Partition(name, at) for name, topic in topics.items() if topic.readable for at in range(topic.partitions)
         ]
@@ -65,7 +65,7 @@ class ConnectTopics:
 
 
 def what_keeps(keys: Iterable[bytes | None]) -> str | None:
-    """Return what a topic with such keys holds for a Connect cluster; `None` where some key is not of that kind."""
+    """Return what a topic with such keys holds for a Connect cluster; `None` if some key is of another kind."""
     words = [key.decode(errors="replace") if key is not None else "" for key in keys]
     if not words:
         return None

@@ -1,8 +1,8 @@
-"""The connectors that a stream is made of, as configurations.
+"""The configurations of a stream's connectors.
 
 The source connector has the stream's own name and holds its record. Group offsets and heartbeats are connectors of
-their own. Seen on MirrorMaker 2 4.3: records go where the worker's producer writes, whatever
-`target.cluster.bootstrap.servers` says; so on a worker of the source's cluster every connector needs an override.
+their own. Seen on MirrorMaker 2 4.3: records go where the worker's producer writes, whatever the value of
+`target.cluster.bootstrap.servers`. So on a worker of the source's cluster every connector needs an override.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ HEARTBEATS = "emit.heartbeats.enabled"
 REPLICATION_FACTOR = "replication.factor"
 DEFAULT_REPLICATION_FACTOR = 2
 WORKER_CLUSTER = "worker.cluster"
-"""An option of ours: on which end's cluster the worker keeps its topics, where that cannot be seen."""
+"""An option of this provider: which end's cluster holds the worker's topics, if that cannot be detected."""
 
 _SYNCS = {"offset-syncs.topic.location": "target"}
-_SYNC_SETTINGS = "offset-syncs."  # MirrorMaker 2 refuses them where no syncs are emitted
+_SYNC_SETTINGS = "offset-syncs."  # MirrorMaker 2 refuses them without emitted syncs
 _BYTES = "org.apache.kafka.connect.converters.ByteArrayConverter"
 
 
 class Side(StrEnum):
-    """On which end's cluster the worker stands; the words are those of the ends."""
+    """The end on whose cluster the worker is; the values are the names of the ends."""
 
     SOURCE = "source"
     DESTINATION = "destination"
@@ -45,7 +45,7 @@ class Side(StrEnum):
 def build(record: StreamRecord, aliases: Mapping[str, str]) -> Parts:
     """Return the configurations of a stream's connectors.
 
-    :param aliases: names of the worker's ConfigProviders, by scheme of reference.
+    :param aliases: names of the worker's config providers, by `authRef` scheme.
     """
     stream = record.stream
     common = _common(stream, Side(record.side), aliases)
@@ -56,9 +56,9 @@ def build(record: StreamRecord, aliases: Mapping[str, str]) -> Parts:
         "connector.class": SOURCE_CLASS,
         "topics": ",".join(include_patterns(stream.include)),
         "topics.exclude": ",".join(exclude_patterns(stream.exclude, stream.include)),
-        "heartbeats.replication.enabled": "false",  # else topics of that name are copied, whatever include says
-        "consumer.allow.auto.create.topics": "false",  # else a topic that is deleted at the source is made again
-        # Only the checkpoint connector reads them. At the destination no right to write to the source is needed.
+        "heartbeats.replication.enabled": "false",  # otherwise topics of that name are copied, whatever `include` is
+        "consumer.allow.auto.create.topics": "false",  # otherwise a topic that is deleted at the source is re-created
+        # Only the checkpoint connector reads them. At the destination, no permission to write to the source is needed.
         **(_SYNCS if groups else {"emit.offset-syncs.enabled": "false"}),
         **record.keys(BACKEND),
     }
@@ -72,12 +72,12 @@ def build(record: StreamRecord, aliases: Mapping[str, str]) -> Parts:
 
 
 def part_names(name: str) -> tuple[str, str]:
-    """Return what a stream's connectors for group offsets and for heartbeats are called. No stream's name has a dot."""
+    """Return the names of a stream's connectors for group offsets and for heartbeats. No stream's name has a dot."""
     return f"{name}.checkpoint", f"{name}.heartbeat"
 
 
 def option_of(part: str) -> str:
-    """Return the option that asks for a connector beside the stream's own."""
+    """Return the option that requests an auxiliary connector."""
     return GROUPS if part.endswith(".checkpoint") else HEARTBEATS
 
 
@@ -90,7 +90,7 @@ def _common(stream: Stream, side: Side, aliases: Mapping[str, str]) -> dict[str,
     source, target = kafka_endpoint(stream.source, "source"), kafka_endpoint(stream.destination, "destination")
     found = {
         "tasks.max": "1",
-        "sync.topic.acls.enabled": "false",  # it needs a right on the whole source cluster
+        "sync.topic.acls.enabled": "false",  # it needs a permission on the whole source cluster
         "source.cluster.alias": naming.source,
         "target.cluster.alias": naming.target,
         "key.converter": _BYTES,
@@ -119,7 +119,7 @@ def is_on(stream: Stream, option: str) -> bool:
 
 
 def _text(value: object) -> str:
-    """Return an option as Connect's flat configuration holds it. Pulumi's numbers are all floating."""
+    """Return an option as Connect's flat configuration holds it. All of Pulumi's numbers are floats."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).lower() if isinstance(value, bool) else str(value)

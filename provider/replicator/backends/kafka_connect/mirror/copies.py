@@ -1,4 +1,4 @@
-"""What the destination's brokers say of the copies that mirrors have made there."""
+"""The copies that mirrors have made, as the destination's brokers report them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from replicator.model import Stream
 class Copies:
     """The copies of one stream's topics.
 
-    :param topics: by their own names.
+    :param topics: by the names of the copies.
     :param hidden: names that the credentials may not describe.
-    :param refusals: why a copy that is not there could not be created, by its name.
-    :param thin: partitions of copies that hold clearly less than what was copied to them, and begin later.
+    :param refusals: why a missing copy could not be created, by its name.
+    :param thin: partitions of copies that hold clearly less than was copied to them, and begin later.
     """
 
     topics: Mapping[str, Topic]
@@ -36,7 +36,7 @@ class Copies:
 
 
 def copied(record: StreamRecord, stored: Offsets, source: SourceView) -> dict[Partition, int]:
-    """Return how many offsets of each partition were copied and are still retained at the source, where it is known.
+    """Return how many offsets of each partition were copied and are still retained at the source, if known.
 
     Records that a transformation may drop count as unknown.
     """
@@ -50,7 +50,7 @@ def copied(record: StreamRecord, stored: Offsets, source: SourceView) -> dict[Pa
 
 
 def lost(record: StreamRecord, stored: Offsets, source: SourceView, copies: Copies) -> dict[Partition, str]:
-    """Return what the destination no longer holds of what was copied: a clause for each partition of the source."""
+    """Return the copied data that the destination no longer holds: a clause for each partition of the source."""
     naming = Naming.of(record.stream)
     found: dict[Partition, str] = {}
     for at, count in sorted(copied(record, stored, source).items()):
@@ -69,13 +69,13 @@ def lost(record: StreamRecord, stored: Offsets, source: SourceView, copies: Copi
 
 
 def replay_start(record: StreamRecord, source: SourceView, partitions: Collection[Partition]) -> Offsets:
-    """Return where a replay of partitions begins that copies all once more that the stream has to copy."""
+    """Return the start of a replay that copies the partitions again in full, as far as the stream has to copy them."""
     starts = record.start_offsets
     return {at: max(starts.get(at, 0), source.earliest.get(at, 0)) for at in partitions}
 
 
 def lacking(stream: Stream, source: SourceView, copies: Copies) -> dict[str, str]:
-    """Return what of a stream's topics has no copy to be written to, as a clause for each topic of the source."""
+    """Return the topics or partitions that have no copy to write to: a clause for each topic of the source."""
     naming, found = Naming.of(stream), {}
     for name, topic in sorted(source.topics.items()):
         copy = naming.at_destination(name)
@@ -95,7 +95,7 @@ async def look_at_copies(
     streams: Sequence[tuple[StreamRecord, Offsets, SourceView]],
     sources: Sequence[KafkaAdmin],
 ) -> list[Copies]:
-    """Return what the brokers of one destination say, for several of its streams.
+    """Read the copies of several streams from the brokers of their one destination.
 
     :param sources: for each stream, the brokers of its source.
     """
@@ -124,17 +124,17 @@ async def look_at_copies(
 
 
 def wanted_copies(stream: Stream, partitions: Mapping[str, int]) -> dict[str, int]:
-    """Return how many partitions the copies of topics get, by the names of the copies."""
+    """Return the number of partitions that copies get, by the names of the copies."""
     naming = Naming.of(stream)
     return {naming.at_destination(name): count for name, count in partitions.items()}
 
 
 async def refusals(brokers: KafkaAdmin, stream: Stream, absent: Mapping[str, int]) -> dict[str, ReplicatorError]:
-    """Return why copies could not be created with the credentials of the connector.
+    """Return why copies could not be created with the connector's credentials.
 
-    Nothing where those are not ours: what another role may do is not known.
+    Return nothing if the provider uses other credentials: what another role may do is unknown.
 
-    :param absent: how many partitions each copy would have, by its name.
+    :param absent: the number of partitions of each missing copy, by its name.
     """
     if stream.destination.admin_auth_ref is not None:
         return {}
@@ -142,12 +142,12 @@ async def refusals(brokers: KafkaAdmin, stream: Stream, absent: Mapping[str, int
 
 
 async def refuse_uncreatable(brokers: KafkaAdmin, cluster: Cluster, stream: Stream, copies: Mapping[str, int]) -> None:
-    """Raise `DestinationDenied`, or what the brokers answer, where a copy that is not there could not be created.
+    """Raise `DestinationDenied`, or the brokers' answer, if a missing copy could not be created.
 
-    MirrorMaker 2 says so in the worker's log alone. Where the brokers create topics by themselves, the copies then have
-    the brokers' configuration, and records that are older than its retention are deleted at once.
+    MirrorMaker 2 reports this only in the worker's log. If the brokers create topics automatically, the copies then
+    have the brokers' configuration, and records older than its retention are deleted at once.
 
-    :param copies: how many partitions each copy has, by its name.
+    :param copies: the number of partitions of each copy, by its name.
     """
     if cluster.creates:
         return
@@ -178,11 +178,11 @@ async def _thin(
     brokers: KafkaAdmin,
     source: KafkaAdmin,
 ) -> frozenset[Partition]:
-    """Return the partitions of copies that have less than half of what was copied, and not its first record.
+    """Return the partitions of copies that have less than half of the copied records, and not the first one.
 
-    Half, since each transaction has a record for its mark. Marks of transactions without records, and compaction before
-    the copy, leave fewer records too, but then the first one is there. A copy that has lost records by its own
-    retention is left out. In a topic that is compacted now an offset says nothing of records.
+    The limit is half because each transaction marker comes with at least one record. Markers without records, and
+    compaction before the copy, leave fewer records too, but then the first one exists. A copy that has lost records by
+    its own retention is left out. So is a topic that is compacted now: its offsets do not count records.
     """
     naming = Naming.of(record.stream)
     few = {
@@ -208,7 +208,7 @@ async def _thin(
 
 
 def _is_later(copy: Found | None, source: Around | None) -> bool:
-    """Tell whether a copy begins with a later record than what was copied to it; False where that is not known."""
+    """Tell whether a copy begins with a later record than the first copied one; False if unknown."""
     if copy is None or copy.time is None or source is None or source.after is None:
         return False
     return copy.time > source.after
@@ -218,7 +218,7 @@ async def _compacted(source: KafkaAdmin, topics: Collection[str]) -> Collection[
     try:
         return await source.compacted(topics)
     except ReplicatorError:
-        return topics  # its configuration may not be seen, so that nothing is said of it
+        return topics  # its configuration may not be read, so nothing is known about it
 
 
 def _count(count: int, of: str) -> str:

@@ -1,4 +1,4 @@
-"""The rules of a mirror's declaration: spellings of its clusters, and what is refused without a worker."""
+"""The rules of a mirror's declaration: spellings of its clusters, and checks that need no worker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WHAT_GLOBS_ARE = "topics hold letters, digits, . _ and -; * and ? stand for som
 
 
 def canonical_uri(endpoint: Endpoint, end: End) -> str:
-    """Return one spelling of a cluster's brokers and of how they are reached; raise `InvalidStream` for an invalid URI.
+    """Return the canonical spelling of a cluster's brokers and connection; raise `InvalidStream` for an invalid URI.
 
     The order of brokers has no meaning.
     """
@@ -36,13 +36,13 @@ def canonical_uri(endpoint: Endpoint, end: End) -> str:
 
 
 def is_same_place(one: Endpoint, other: Endpoint, end: End) -> bool:
-    """Return whether two URIs name the same brokers; raise `InvalidStream`."""
+    """Tell whether two URIs name the same brokers; raise `InvalidStream`."""
     first, second = kafka_endpoint(one, end), kafka_endpoint(other, end)
     return _servers(first) == _servers(second)
 
 
 def refusals(stream: Stream) -> Iterator[ReplicatorError]:
-    """Yield what no worker could make a mirror of."""
+    """Yield the reasons why no worker could run this mirror."""
     checks: tuple[Callable[[], object], ...] = (
         partial(_refuse_end, stream.source, "source"),
         partial(_refuse_end, stream.destination, "destination"),
@@ -58,7 +58,7 @@ def refusals(stream: Stream) -> Iterator[ReplicatorError]:
 
 
 def begins_at_the_beginning(stream: Stream) -> bool:
-    """Tell whether the first record to copy is the oldest one that the source retains."""
+    """Tell whether the first record to copy is the oldest one retained at the source."""
     return stream.start_from == "earliest" or (stream.start_from is None and stream.mode is not Mode.CDC)
 
 
@@ -73,10 +73,10 @@ def _refuse_end(endpoint: Endpoint, end: End) -> None:
 
 
 def refuse_regex(pattern: str, property: str) -> None:
-    """Raise `InvalidStream` for what is no glob, with the globs to write where a regular expression means the same.
+    """Raise `InvalidStream` for a text that is not a glob, with the globs that mean the same as a regular expression.
 
-    A glob that begins with a dot can match only topics that MirrorMaker 2 never copies, so `.*` there is a regular
-    expression, as in each file of MirrorMaker 2. `orders.*` is a glob.
+    A glob that begins with a dot matches only topics that MirrorMaker 2 never copies, so `.*` there is a regular
+    expression, as in MirrorMaker 2's own files. `orders.*` is a glob.
     """
     if _GLOB.fullmatch(pattern) and not pattern.startswith(".*"):
         return
@@ -95,7 +95,7 @@ def refuse_regex(pattern: str, property: str) -> None:
 
 
 def globs_of(regex: str) -> list[str] | None:
-    """Return the globs that take what a regular expression takes, but for dots; `None` where there are none."""
+    """Return the globs that match what a regular expression matches, except for dots; `None` if none do."""
     found = []
     for part in regex.removeprefix("^").removesuffix("$").removeprefix("(").removesuffix(")").split("|"):
         bare = part.removeprefix("^").removesuffix("$")
@@ -107,7 +107,7 @@ def globs_of(regex: str) -> list[str] | None:
 
 
 def misread_globs(globs: Iterable[str], topics: Collection[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield each glob such as `orders.*` that takes no topic, with those that it would take as a regular expression."""
+    """Yield each glob such as `orders.*` that matches no topic, with its matches as a regular expression."""
     for glob in globs:
         if ".*" not in glob or any(_takes(include_patterns([glob])[0], topic) for topic in topics):
             continue

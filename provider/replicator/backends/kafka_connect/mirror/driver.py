@@ -16,13 +16,13 @@ from replicator.backends.kafka_connect.rest import ConnectRest
 from replicator.backends.kafka_connect.worker_access import access
 from replicator.backends.settings import DEFAULT_ALIASES, ConnectConfig
 
-# Of the process: a program may have mirrors on several Connect clusters, and each cluster has a driver of its own.
+# Process-wide: a program may have mirrors on several Connect clusters, and each cluster has its own driver.
 _CLAIMS = PendingChanges(RECENT, HOLDS)
 _PREVIEWED = PendingChanges(HOLDS, HOLDS)
 
 
 def open_mirror(address: str, settings: ConnectConfig) -> KafkaMirror:
-    """Open the mirrors of the Connect cluster at an address; raise `SecretNotFound` where the login cannot be read."""
+    """Open the mirrors of the Connect cluster at an address; raise `SecretNotFound` if the login cannot be read."""
     redactor = Redactor()
     aliases = {**DEFAULT_ALIASES, **settings.secret_providers}
 
@@ -43,13 +43,13 @@ def open_mirror(address: str, settings: ConnectConfig) -> KafkaMirror:
 
 
 class KafkaMirror(ConnectorLife[Facts, Offsets, Offsets]):
-    """Streams from Kafka to Kafka, as connectors of one Connect cluster.
+    """Streams from Kafka to Kafka, run as connectors of one Connect cluster.
 
     :param address: the Connect cluster's.
-    :param aliases: names of the worker's ConfigProviders, by scheme of reference.
-    :param peers: other Connect clusters whose mirrors matter to those here.
-    :param claims: what this process changes, here and elsewhere.
-    :param previewed: what this process has looked at before a change.
+    :param aliases: names of the worker's config providers, by `authRef` scheme.
+    :param peers: other Connect clusters whose mirrors may conflict with those here.
+    :param claims: the streams that this process is changing, in any cluster.
+    :param previewed: the streams that this process has previewed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Mirrors that no stream made: what a connector of MirrorMaker 2 copies, as its configuration tells it."""
+"""Foreign mirrors: the routes of MirrorMaker 2 connectors that no stream created, read from their configurations."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _NEVER = (r"__.*", r"\..*", r"mm2.*\.internal", r".*\.checkpoints\.internal")
 _SOURCE = "source.cluster.bootstrap.servers"
 _OVERRIDE = "producer.override.bootstrap.servers"
 _HOLDS = 30.0
-"""Seconds for which it is known which cluster answers at an address."""
+"""Seconds for which the identity of the cluster at an address is cached."""
 
 
 class ForeignMirrors(NamedTuple):
-    """The mirrors of a Connect cluster that no stream made.
+    """The mirrors of a Connect cluster that no stream created.
 
-    :param unknown: why it cannot be told what some copy, by connector.
+    :param unknown: why the routes of some connectors are unknown, by connector.
     """
 
     routes: tuple[Route, ...]
@@ -44,19 +44,19 @@ class ForeignMirrors(NamedTuple):
 
 
 class Unreadable(Exception):
-    """Why it cannot be told what a connector copies."""
+    """The reason why a connector's route is unknown."""
 
 
 class ForeignMirrorReader:
-    """Reads what connectors copy, and asks the addresses of their sources which cluster answers."""
+    """Reads the routes of connectors, and asks the addresses of their sources for cluster ids."""
 
     def __init__(self) -> None:
         self._ids: dict[str, SingleFlight[str | None]] = {}
 
     async def read(self, connectors: Iterable[Connector], worker: str) -> ForeignMirrors:
-        """Return the mirrors among connectors that no stream made.
+        """Return the mirrors among connectors that no stream created.
 
-        :param worker: id of the Kafka cluster that the workers keep their topics on.
+        :param worker: id of the Kafka cluster that holds the workers' topics.
         """
         routes: list[Route] = []
         unknown: dict[str, str] = {}
@@ -68,7 +68,7 @@ class ForeignMirrorReader:
         return ForeignMirrors(tuple(await asyncio.gather(*map(self._located, routes))), unknown)
 
     async def _located(self, route: Route) -> Route:
-        """Return the same with the ids of both clusters, by which other spellings of their addresses are known."""
+        """Add the ids of both clusters, by which other spellings of their addresses are recognized."""
         source, destination = await asyncio.gather(self._seen(route.source), self._seen(route.destination))
         return replace(route, source=source, destination=destination)
 
@@ -82,7 +82,7 @@ class ForeignMirrorReader:
 
 
 async def _ask_id(bootstrap: str) -> str | None:
-    """Return which cluster answers who does not log in; `None` where none does."""
+    """Return the id of the cluster that answers without a login; `None` if none does."""
     try:
         return (await KafkaAdmin(KafkaEndpoint("source", bootstrap), {}).cluster()).id
     except ReplicatorError:
@@ -90,14 +90,14 @@ async def _ask_id(bootstrap: str) -> str | None:
 
 
 def is_mirror(connector: Connector) -> bool:
-    """Tell whether a connector copies topics as those of streams do."""
+    """Tell whether a connector copies topics as a stream's connector does."""
     return connector.config.get("connector.class") in _CLASSES
 
 
 def route_of(name: str, config: Mapping[str, str], worker: str) -> Route:
-    """Return what a connector copies; raise `Unreadable` where its configuration does not tell it.
+    """Return a connector's route; raise `Unreadable` if its configuration does not tell it.
 
-    MirrorMaker 2 writes where its worker's producer writes, whatever target it names.
+    MirrorMaker 2 writes where its worker's producer writes, whatever target the configuration names.
     """
     policy = config.get("replication.policy.class", PREFIX_POLICY)
     if policy not in (PREFIX_POLICY, IDENTITY_POLICY):
@@ -119,7 +119,7 @@ def route_of(name: str, config: Mapping[str, str], worker: str) -> Route:
 
 
 def _expressions(config: Mapping[str, str], key: str, default: str) -> list[str]:
-    """Return the regular expressions of a list, each without alternatives."""
+    """Return the regular expressions in a list, each without alternatives."""
     found = [word for item in config.get(key, default).split(",") for word in item.strip().split("|") if word]
     if len(read_patterns(found)) < len(found):
         raise Unreadable(f"its {key} {config[key]!r} holds more than names, . [] * and +")

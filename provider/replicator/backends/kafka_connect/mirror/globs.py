@@ -1,6 +1,6 @@
-"""Whether a topic can exist that several mirrors take: an intersection of their patterns, and not a sample of names.
+"""Intersection of topic patterns: decides whether a name can exist that several mirrors copy, without sampling names.
 
-A pattern is the part of Java's regular expressions that our globs and MirrorMaker 2's defaults use: characters,
+A pattern is the subset of Java's regular expressions that globs and MirrorMaker 2's defaults use: characters,
 escapes, `.`, and classes of single characters, each possibly with `*` or `+`.
 """
 
@@ -19,10 +19,10 @@ _TIMES = re.compile(r"[*+]?(?![*+?{])")
 
 
 class Token(NamedTuple):
-    """One place of a pattern.
+    """One position of a pattern.
 
-    :param chars: the characters that it takes, or those that it does not take.
-    :param repeats: it takes any number of them, none too.
+    :param chars: the characters that it matches, or those that it does not match.
+    :param repeats: it matches any number of them, including none.
     """
 
     chars: frozenset[str]
@@ -30,7 +30,7 @@ class Token(NamedTuple):
     repeats: bool = False
 
     def takes(self, char: str) -> bool:
-        """Tell whether a character may stand here."""
+        """Tell whether a character matches here."""
         return (char in self.chars) is not self.negated
 
 
@@ -38,12 +38,12 @@ Pattern = tuple[Token, ...]
 ANYTHING: Pattern = (Token(frozenset(), negated=True, repeats=True),)
 
 _Places = frozenset[tuple[int, int]]
-"""Which patterns a name may still match, by their index, and up to which of their tokens it has come."""
+"""The patterns that a name may still match: the index of each, and the index of its next token."""
 
 
 @lru_cache(maxsize=4096)
 def parse(regex: str) -> Pattern | None:
-    """Return the pattern of a regular expression that matches whole names; `None` where it holds anything else."""
+    """Return the pattern of a regular expression that matches whole names; `None` if it is outside of the subset."""
     found: list[Token] = []
     at = 0
     while at < len(regex):
@@ -62,13 +62,13 @@ def parse(regex: str) -> Pattern | None:
 
 
 def literal(text: str) -> Pattern:
-    """Return the pattern that one name matches."""
+    """Return the pattern that matches one name only."""
     return tuple(Token(frozenset(char)) for char in text)
 
 
 @dataclass(frozen=True)
 class Names:
-    """The names that match one of `include`, and none of `exclude`."""
+    """The names that match any of `include` and none of `exclude`."""
 
     include: tuple[Pattern, ...]
     exclude: tuple[Pattern, ...] = ()
@@ -82,14 +82,14 @@ class Names:
 
     @cached_property
     def whole(self) -> frozenset[str] | None:
-        """The names that `include` has, without a look at `exclude`; `None` where it has more than whole names."""
+        """Return the names in `include`, regardless of `exclude`; `None` if it has more than literal names."""
         if any(len(token.chars) != 1 or token.negated or token.repeats for token in _tokens(self.include)):
             return None
         return frozenset("".join(char for token in pattern for char in token.chars) for pattern in self.include)
 
     @cached_property
     def chars(self) -> frozenset[str]:
-        """Return the characters that some pattern tells from others."""
+        """Return the characters that some pattern distinguishes from others."""
         return frozenset(char for token in _tokens(self.include + self.exclude) for char in token.chars)
 
     def has(self, name: str) -> bool:
@@ -98,11 +98,11 @@ class Names:
         return state is not None and state.accepted
 
     def after(self, text: str) -> _State | None:
-        """Return where a name that begins with `text` is; `None` where there is no such name."""
+        """Return the state after a name's beginning `text`; `None` if no such name exists."""
         return _State(self, _begin(self.include), _begin(self.exclude)).after(text)
 
     def solutions(self, before: str) -> list[str] | None:
-        """Return what may follow `before` in them, the shorter ones first; `None` where `whole` is."""
+        """Return the texts that may follow `before` in the names, shorter ones first; `None` if `whole` is `None`."""
         if self.whole is None:
             return None
         found = (name.removeprefix(before) for name in self.whole if name.startswith(before) and self.has(name))
@@ -121,7 +121,7 @@ class _State(NamedTuple):
         return _ends(self.names.include, self.included) and not _ends(self.names.exclude, self.excluded)
 
     def after(self, text: str) -> _State | None:
-        """Return where the name is once `text` follows; `None` where there is no such name."""
+        """Return the state once `text` follows; `None` if no such name exists."""
         state: _State | None = self
         for char in text:
             state = state and state.step(char)
@@ -129,7 +129,7 @@ class _State(NamedTuple):
 
     @property
     def heads(self) -> frozenset[str] | None:
-        """Return the characters that may come next; `None` where they are not listed."""
+        """Return the characters that may come next; `None` if they cannot be listed."""
         include = self.names.include
         nexts = [include[index][at] for index, at in self.included if at < len(include[index])]
         return None if any(token.negated for token in nexts) else frozenset(_chars(nexts))
@@ -142,9 +142,9 @@ class _State(NamedTuple):
         return _State(self.names, included, excluded)
 
 
-@lru_cache(maxsize=16384)  # a preview compares each stream with all others
+@lru_cache(maxsize=16384)  # a preview compares each stream with every other one
 def common(asked: tuple[tuple[str, Names], ...]) -> str | None:
-    """Return the shortest name that each of `asked` has, once its text is put before the name; `None` without one."""
+    """Return the shortest name that, prefixed with each text in `asked`, is in its names; `None` without one."""
     found = listed(asked)
     if found is not None:
         return next(iter(found), None)
@@ -152,7 +152,7 @@ def common(asked: tuple[tuple[str, Names], ...]) -> str | None:
 
 
 def listed(asked: tuple[tuple[str, Names], ...]) -> list[str] | None:
-    """Return all names that `common` may return, the shorter ones first; `None` where they are not listed."""
+    """Return all names that `common` may return, shorter ones first; `None` if they cannot be listed."""
     for text, names in asked:
         if (words := names.solutions(text)) is not None:
             return [word for word in words if _all_have(asked, word)]
@@ -163,14 +163,14 @@ def listed(asked: tuple[tuple[str, Names], ...]) -> list[str] | None:
 def can_follow(names: Names, first: str, prefixes: tuple[str, ...], text: str) -> bool:
     """Tell whether one of `names` may be `first`, then any of the prefixes any number of times, then `text`, then more.
 
-    It may be True where there is no such name, and never False where there is one.
+    It may return True without such a name, but never False with one.
     """
     return any(state.after(text) is not None for state in _reached(names, first, prefixes))
 
 
 @lru_cache(maxsize=4096)
 def _reached(names: Names, first: str, prefixes: tuple[str, ...]) -> frozenset[_State]:
-    """Return where names are once `first` and any number of prefixes has been read."""
+    """Return the states after `first` and any number of prefixes."""
     begun = names.after(first)
     waiting = [] if begun is None else [begun]
     found = set(waiting)
@@ -188,9 +188,9 @@ def _all_have(asked: Iterable[tuple[str, Names]], word: str) -> bool:
 
 
 def _search(asked: tuple[tuple[str, Names], ...]) -> str | None:
-    """Walk through all beginnings of names at once, the shorter ones first."""
+    """Search all beginnings of names in parallel, shorter ones first."""
     told = frozenset[str]().union(*(names.chars for _, names in asked))
-    other = next((char for char in "x" + _LEGAL if char not in told), "")  # one stands for all that no pattern tells
+    other = next((char for char in "x" + _LEGAL if char not in told), "")  # stands for all others
     alphabet = sorted({*told.intersection(_LEGAL), *other}, key=_LEGAL.index)
     begun = [names.after(text) for text, names in asked]
     first = tuple(state for state in begun if state is not None)
@@ -230,7 +230,7 @@ def _begin(patterns: tuple[Pattern, ...]) -> _Places:
 
 
 def _from(pattern: Pattern, index: int, at: int) -> Iterator[tuple[int, int]]:
-    """A place, and those behind it that are reached by taking nothing."""
+    """Yield a position, and the later ones that are reachable without a character."""
     yield index, at
     while at < len(pattern) and pattern[at].repeats:
         at += 1
@@ -247,7 +247,7 @@ def _step(patterns: tuple[Pattern, ...], places: _Places, char: str) -> _Places:
 
 
 def _holds_for_good(patterns: tuple[Pattern, ...], places: _Places) -> bool:
-    """Tell whether a pattern matches whatever follows."""
+    """Tell whether a pattern matches any continuation."""
     return any(patterns[index][at:] == ANYTHING for index, at in places)
 
 

@@ -1,4 +1,4 @@
-"""How far the offsets of consumer groups follow: the groups at the source, and the checkpoints at the destination."""
+"""Progress of consumer group offsets: the groups at the source, and the checkpoints at the destination."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from replicator.replicator import Finding, Severity
 
 _GROUPS, _EXCLUDED = "groups", "groups.exclude"
 _DEFAULTS = {_GROUPS: ".*", _EXCLUDED: "console-consumer-.*, connect-.*, __.*"}
-"""Of MirrorMaker 2 4.3."""
+"""Defaults of MirrorMaker 2 4.3."""
 
 
 async def group_findings(ends: Clients, streams: Sequence[DeployedStream]) -> list[list[Finding]]:
-    """Return for each stream what is seen of the groups that it follows; nothing where it follows none."""
+    """Return, for each stream, findings about the groups that it follows; none if it follows none."""
     return await asyncio.gather(*(_findings(ends, deployed) for deployed in streams))
 
 
@@ -41,10 +41,10 @@ async def _findings(ends: Clients, deployed: DeployedStream) -> list[Finding]:
 def group_finding(
     stream: Stream, groups: Sequence[str] | None, newest: datetime | None, *, there: bool = True
 ) -> Finding:
-    """Return what is to be said of the groups that a stream follows.
+    """Return the finding about the groups that a stream follows.
 
-    :param groups: those of the source; `None` where it is not known which match.
-    :param newest: the time of the last checkpoint; `None` where there is none.
+    :param groups: the matching groups at the source; `None` if unknown.
+    :param newest: the time of the last checkpoint; `None` without one.
     :param there: whether the connector that writes the checkpoints exists.
     """
     topic, connector = _checkpoints(stream), _connector(stream)
@@ -67,7 +67,7 @@ def group_finding(
 
 
 async def _groups(ends: Clients, stream: Stream) -> list[str] | None:
-    """Return the groups that MirrorMaker 2 follows; `None` where its expressions are none of ours."""
+    """Return the groups that MirrorMaker 2 follows; `None` if its expressions are outside of the supported subset."""
     try:
         wanted, left_out = (_expression(stream, option) for option in (_GROUPS, _EXCLUDED))
     except re.error:

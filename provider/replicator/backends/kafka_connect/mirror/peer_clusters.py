@@ -1,4 +1,4 @@
-"""What copies in a Connect cluster, and in the other ones that the configuration names."""
+"""The mirrors of a Connect cluster, and of the other ones that the configuration names."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from replicator.backends.shared.single_flight import SingleFlight
 from replicator.errors import ReplicatorError
 
 PATIENCE = 2.0
-"""Seconds in which a neighbour is asked again: where a region is down, the others must still be changed."""
+"""Seconds for which a request to a peer is retried: an outage of one region must not block changes in the others."""
 HOLDS = 30.0
-"""Seconds for which its answer, or its silence, holds."""
+"""Seconds for which a peer's answer, or its silence, is cached."""
 
-_TOGETHER = 0.02  # seconds in which questions become one
+_TOGETHER = 0.02  # seconds in which requests are combined into one
 
 
 class Look(NamedTuple):
     """One listing of a Connect cluster.
 
-    :param connectors: the names of all.
-    :param routes: of its streams.
+    :param connectors: the names of all connectors.
+    :param routes: the routes of its streams.
     """
 
     connectors: frozenset[str]
@@ -37,9 +37,9 @@ class Look(NamedTuple):
 
 
 class Mirrors:
-    """The mirrors of one Connect cluster, listed and read once for all who ask at the same time.
+    """The mirrors of one Connect cluster, with one listing shared by concurrent callers.
 
-    :param max_age: seconds for which a look is recent.
+    :param max_age: seconds for which a listing is recent.
     """
 
     def __init__(self, cluster: ConnectCluster, max_age: float) -> None:
@@ -49,19 +49,19 @@ class Mirrors:
         self._next = Poller(self._look, _TOGETHER)
 
     async def recent(self) -> Look:
-        """Return a recent look."""
+        """Return a recent listing."""
         return await self._recent.get()
 
     def forget_error(self) -> None:
-        """Discard the last look if it failed, so that the next caller looks again."""
+        """Discard the last listing if it failed, so that the next caller retries."""
         self._recent.forget_error()
 
     async def next(self) -> Look:
-        """Return a look that begins after this call."""
+        """Return a listing that starts after this call."""
         return await self._next.next()
 
     async def aclose(self) -> None:
-        """End the looks that are under way, and close the connections."""
+        """Cancel listings in progress, and close the connections."""
         await self._next.aclose()
         await self._cluster.aclose()
 
@@ -77,19 +77,19 @@ class Mirrors:
 
 
 class PeerClusters:
-    """Connect clusters that are only looked at, and closed with this."""
+    """Other Connect clusters, read-only, closed together with this object."""
 
     def __init__(self, clusters: Sequence[ConnectCluster] = ()) -> None:
         self._mirrors = tuple(Mirrors(cluster, HOLDS) for cluster in clusters)
 
     async def look(self) -> tuple[list[Look], list[ReplicatorError]]:
-        """Return what they had lately, and why some of them cannot be seen."""
+        """Return their recent listings, and why some clusters are unreachable."""
         answers = await asyncio.gather(*(_or_error(mirrors.recent) for mirrors in self._mirrors))
         seen = [answer for answer in answers if isinstance(answer, Look)]
         return seen, [answer for answer in answers if isinstance(answer, ReplicatorError)]
 
     async def look_again(self) -> list[Look]:
-        """Return what those have now that could be seen lately."""
+        """Return new listings of the clusters that were reachable recently."""
         answers = await asyncio.gather(*map(_again, self._mirrors))
         return [answer for answer in answers if isinstance(answer, Look)]
 

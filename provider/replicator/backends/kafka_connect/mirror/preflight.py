@@ -1,4 +1,4 @@
-"""A look at a mirror's worker and its two clusters before a change. Changes nothing."""
+"""Read-only checks of a mirror's worker and its two clusters before a change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from replicator.errors import (
 from replicator.model import DesiredState, Stream, WaitFor, format_duration
 from replicator.replicator import Finding, Severity
 
-_FACTORS = (  # MirrorMaker 2's defaults, and what the topics are needed by
+_FACTORS = (  # MirrorMaker 2's defaults, and what needs the topics
     (REPLICATION_FACTOR, DEFAULT_REPLICATION_FACTOR, None),
     ("offset-syncs.topic.replication.factor", 3, GROUPS),
     ("checkpoints.topic.replication.factor", 3, GROUPS),
@@ -52,11 +52,13 @@ async def check(
     aliases: Mapping[str, str],
     recorded: Mapping[End, str],
 ) -> tuple[Side, ClusterPair]:
-    """Return what would make the mirror do harm or not start, but for the worker's validation; raise the first of it.
+    """Return the worker's side and both clusters; raise the first problem that would do harm or prevent a start.
 
-    :param worker: id of the Kafka cluster that the workers keep their topics on.
-    :param others: the other mirrors that are known, of this Connect cluster and of others.
-    :param recorded: ids that hold for ends that cannot be seen.
+    The checks do not include the worker's own validation.
+
+    :param worker: id of the Kafka cluster that holds the workers' topics.
+    :param others: the other known mirrors, of this Connect cluster and of others.
+    :param recorded: ids of unreachable ends.
     """
     view = await look(ends, stream, recorded)
     side = side_of(stream, view, worker)
@@ -77,14 +79,14 @@ async def check(
 
 
 def _refuse_ways(mine: Route, others: Sequence[Route], globs: Iterable[str], topics: Iterable[str] | None) -> None:
-    """Run the checks that are slow with many mirrors and need no network."""
+    """Run the checks that need no network and are slow with many mirrors."""
     refuse_overlap(mine, others, topics)
     refuse_own_copies(mine, globs, topics)
     refuse_circle(mine, others, topics)
 
 
 async def warnings(ends: ClusterClients, stream: Stream, view: ClusterPair, *, new: bool) -> list[Finding]:
-    """Return warnings about the two ends that do not stop the change."""
+    """Return warnings about the two ends that do not prevent the change."""
     found = []
     for end, error in view.unseen.items():
         instead = "its recorded id holds" if end in view.recorded else "options are taken at their word"
@@ -107,7 +109,7 @@ async def warnings(ends: ClusterClients, stream: Stream, view: ClusterPair, *, n
 
 
 def _doubtful_globs(stream: Stream, names: Collection[str]) -> list[Finding]:
-    """Return a warning for each glob that a person seems to have meant as a regular expression."""
+    """Return a warning for each glob that was probably meant as a regular expression."""
     found = []
     for property, globs in (("include", stream.include), ("exclude", stream.exclude)):
         for glob, meant in misread_globs(globs, names):
@@ -124,7 +126,7 @@ async def _topics(ends: ClusterClients, stream: Stream, end: End, view: ClusterP
 
 
 async def _refuse_unresolved(cluster: ConnectCluster, stream: Stream, aliases: Mapping[str, str]) -> None:
-    """A placeholder that the worker cannot resolve would become the password."""
+    """Raise if the worker cannot resolve a placeholder, which would itself become the password."""
     for at in (kafka_endpoint(stream.source, "source"), kafka_endpoint(stream.destination, "destination")):
         wanted = placeholders(at.ref, aliases, f"{at.end}.authRef")
         problems = await cluster.resolves(list(wanted.values()), SOURCE_CLASS) if wanted else {}
@@ -139,12 +141,12 @@ async def _refuse_unresolved(cluster: ConnectCluster, stream: Stream, aliases: M
 
 
 async def _refuse_unreadable(ends: ClusterClients, stream: Stream, names: Iterable[str]) -> None:
-    """A topic that it may not read makes MirrorMaker 2 4.3 copy nothing, and say so in the worker's log alone.
+    """Raise if a topic is unreadable: MirrorMaker 2 4.3 then copies nothing, and reports it only in the worker's log.
 
-    A topic that may not be described is not listed. Where `include` names it, Kafka tells that.
+    A topic that may not be described is not listed. If `include` names it, Kafka reports that.
     """
     if stream.source.admin_auth_ref is not None:
-        return  # of another role it is not known what it may
+        return  # the permissions of another role are unknown
     found = await (await ends.brokers(stream, "source")).look_up({*matching_topics(stream, names), *named(stream)})
     unreadable = {name for name, topic in found.topics.items() if not topic.readable}
     if hidden := sorted(unreadable | found.hidden):
@@ -157,7 +159,7 @@ async def _refuse_unreadable(ends: ClusterClients, stream: Stream, names: Iterab
 
 
 async def refuse_invalid(cluster: ConnectCluster, config: Mapping[str, str], stream: Stream) -> None:
-    """Raise `InvalidStream` where the worker's own validation of a stream's connector finds something."""
+    """Raise `InvalidStream` if the worker's own validation of a stream's connector finds a problem."""
     found = await cluster.validate(SOURCE_CLASS, {**config, "name": stream.name})
     if not found.errors:
         return
@@ -205,7 +207,7 @@ def _refuse_factor(stream: Stream, view: ClusterPair) -> None:
 
 
 async def _cost_of_pause(ends: ClusterClients, stream: Stream, topics: Collection[str]) -> list[Finding]:
-    """Return how long a pause may last before something is lost, as far as the source tells it."""
+    """Return how long a pause may last before records are lost, as far as the source tells."""
     if stream.desired_state is not DesiredState.PAUSED:
         return []
     try:

@@ -1,4 +1,4 @@
-"""The recipe of a mirror: what MirrorMaker 2 adds to the life of connectors."""
+"""The recipe of a mirror: what MirrorMaker 2 adds to the life cycle of connectors."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from replicator.replicator import Description, Finding, ReplayMethod, Severity
 
 
 class Facts(NamedTuple):
-    """What a look before a change gives.
+    """The results of the checks before a change.
 
-    :param side: the end on whose cluster the workers stand.
+    :param side: the end on whose cluster the workers are.
     :param seen: both clusters.
     """
 
@@ -50,12 +50,12 @@ class Facts(NamedTuple):
 
 
 class MirrorRecipe:
-    """The mirrors of one Connect cluster.
+    """The recipe for the mirrors of one Connect cluster.
 
-    :param aliases: names of the worker's ConfigProviders, by scheme of reference.
-    :param peers: other Connect clusters whose mirrors matter to those here.
-    :param claims: what this process changes, here and elsewhere.
-    :param environ: where `env://` references are read for our own connections to brokers.
+    :param aliases: names of the worker's config providers, by `authRef` scheme.
+    :param peers: other Connect clusters whose mirrors may conflict with those here.
+    :param claims: the streams that this process is changing, in any cluster.
+    :param environ: the environment for `env://` references of the provider's own connections to brokers.
     """
 
     kind = BACKEND
@@ -79,7 +79,7 @@ class MirrorRecipe:
         self._mirrors = Mirrors(cluster, RECENT)
         self._surroundings = Surroundings(self._mirrors, peers, claims)
 
-    # --- a declaration as connectors ---------------------------------------------------------------------------------
+    # --- A declaration as connectors ---------------------------------------------------------------------------------
 
     def part_names(self, name: str) -> Sequence[str]:
         return part_names(name)
@@ -93,7 +93,7 @@ class MirrorRecipe:
     def needs_start(self, stream: Stream) -> bool:
         return not begins_at_the_beginning(stream)
 
-    # --- looks before a change ---------------------------------------------------------------------------------------
+    # --- checks before a change --------------------------------------------------------------------------------------
 
     async def recent(self) -> Listed:
         return (await self._mirrors.recent()).listed
@@ -107,7 +107,7 @@ class MirrorRecipe:
 
     async def look(self, stream: Stream, claimed: Sequence[StreamRecord], deployed: DeployedStream | None) -> Facts:
         routes = await self._surroundings.lately(stream, claimed)
-        if deployed is not None and deployed.record.creating:  # it is a claim itself, and `win` decides between claims
+        if deployed is not None and deployed.record.creating:  # it is itself a claim, and `win` decides between claims
             routes = [route for route in routes if route.settled]
         worker = (await self._cluster.recent_identity.get()).kafka_cluster_id
         recorded = recorded_ids(deployed.record if deployed else None, stream)
@@ -141,7 +141,7 @@ class MirrorRecipe:
             await self._refuse_gap(record.model_copy(update={"stream": stream}), again)
 
     async def _refuse_gap(self, record: StreamRecord, stored: Offsets) -> None:
-        """Raise where offsets are behind a gap. With `worker.cluster`, an end that cannot be seen raises nothing."""
+        """Raise if offsets are behind a gap. With `worker.cluster`, an unreachable end raises nothing."""
         try:
             source = await self._reader.source(record, stored)
         except ReplicatorError as error:
@@ -171,7 +171,7 @@ class MirrorRecipe:
             source_cluster=seen.id("source") or (known.source_cluster if was[0] == now[0] else None),
             destination_cluster=seen.id("destination") or (known.destination_cluster if was[1] == now[1] else None),
             side=facts.side.value,
-            topics={**topics, **known.topics},  # positions are of the topics that were there when they were made
+            topics={**topics, **known.topics},  # offsets belong to the topics that existed when they were stored
             replays=known.replays,
             starts=known.starts,
         )
@@ -202,7 +202,7 @@ class MirrorRecipe:
         (source,) = await self._reader.sources([deployed], [{}])
         return isinstance(source, SourceView) and not source.topics
 
-    # --- measures ----------------------------------------------------------------------------------------------------
+    # --- reads -------------------------------------------------------------------------------------------------------
 
     def as_found(self, deployed: DeployedStream) -> Stream:
         return self._reader.as_found(deployed)
@@ -230,7 +230,7 @@ class MirrorRecipe:
         stored = await self.positions(record.stream)
         brokers = await self._ends.brokers(record.stream, "source")
         named = {at.topic for at in read(start.lsn)} if start.lsn else set()
-        kept = named.intersection(at.topic for at in stored)  # of a topic that was taken before and may be again
+        kept = named.intersection(at.topic for at in stored)  # of a topic that was copied before and may be again
         source = await self._reader.source(record, stored, also=kept)
         found = await resolve(brokers, record, source, stored, start, method=method, target=target)
         return (
@@ -255,7 +255,7 @@ class MirrorRecipe:
 
 
 def moves(old: StreamRecord, new: StreamRecord) -> bool:
-    """Tell whether the positions of before mean nothing: of another source, or of topics that are empty at first."""
+    """Tell whether earlier offsets are meaningless: of another source, or of topics that are empty at first."""
     if Naming.of(old.stream) != Naming.of(new.stream):
         return True
     (source_was, destination_was), (source_now, destination_now) = _places(old.stream), _places(new.stream)
@@ -270,5 +270,5 @@ def _places(stream: Stream) -> tuple[str, str]:
 
 
 def _is_another(was: str, before: str | None, now: str, after: str | None) -> bool:
-    """Tell whether a cluster is another one, by its id; by its address where the id is not known."""
+    """Tell whether a cluster is another one, by its id, or by its address if the id is unknown."""
     return before != after if before and after else was != now

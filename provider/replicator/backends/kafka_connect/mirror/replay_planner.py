@@ -1,8 +1,8 @@
-"""Replay of a mirror: the source's log is read again from an earlier offset, and its records are appended once more.
+"""Replay of a mirror: reads the source's log again from an earlier offset, and appends its records once more.
 
-MirrorMaker 2 reads what it stored, so a replay sets the stored offsets back while the connector is stopped. The record
-of a replay is in the connector's configuration before that, and says that it was applied before the connector goes on:
-a crash at any point is finished by the next call with the same key, and no key is applied twice.
+MirrorMaker 2 resumes from its stored offsets, so a replay sets them back while the connector is stopped. The replay is
+recorded in the connector's configuration before that, and marked as applied before the connector resumes. After a
+crash at any point, the next call with the same key finishes the replay, and no key is applied twice.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from replicator.replicator import ReplayMethod, ReplayPlan
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A start that was resolved against what the source retains.
+    """A start position that was resolved against the records that the source retains.
 
     :param offsets: the next offset to copy, for each partition that moves.
-    :param until: the next offsets at which it has copied again all that was copied.
-    :param topics: ids of the topics of which it names every partition.
+    :param until: the next offsets at which everything has been copied again.
+    :param topics: ids of the topics whose partitions it all names.
     """
 
     plan: ReplayPlan
@@ -47,7 +47,7 @@ async def resolve(
     method: ReplayMethod,
     target: str | None,
 ) -> Start:
-    """Return what a replay from `start` would do; raise what it would raise."""
+    """Return the effect of a replay from `start`; raise what the replay would raise."""
     name = record.stream.name
     chosen = ReplayMethod.LOG_REWIND if method is ReplayMethod.AUTO else method
     if isinstance(cell := KAFKA_MIRROR.routes[0].replay[chosen], No):
@@ -99,9 +99,9 @@ def refuse_gaps(
     *,
     property: str | None = None,
 ) -> None:
-    """Raise `ReplayNotRetained` where the mirror would go on behind a gap, with the replay that does so knowingly.
+    """Raise `ReplayNotRetained` if the mirror would continue behind a gap, and name the replay that accepts the gap.
 
-    :param asked: what that replay starts at besides.
+    :param asked: the other positions from which that replay starts.
     """
     if lost := gaps(record, stored, source):
         first = write({**(asked or {}), **{at: source.earliest.get(at, 0) for at in lost}})
@@ -154,7 +154,7 @@ def _plan(
 
 
 def _resolved(stored: Offsets, moved: Offsets, start: Checkpoint, name: str) -> Checkpoint:
-    """Where it begins: all positions, or those that move where all are longer than a checkpoint may be."""
+    """Return the start as a checkpoint: all offsets, or only those that move if all are too long for one."""
     if not stored:
         return Checkpoint(lsn="-", wall=start.wall)
     found = checkpoint({**stored, **moved}) or checkpoint(moved)
@@ -171,7 +171,7 @@ def _resolved(stored: Offsets, moved: Offsets, start: Checkpoint, name: str) -> 
 async def _at_time(
     brokers: KafkaAdmin, source: SourceView, stored: Offsets, start: Checkpoint, name: str
 ) -> dict[Partition, int]:
-    """Where to start for a time: the first record of it or later, where that is copied already."""
+    """Return the start for a time: the first record at it or later, if that is copied already."""
     assert start.wall is not None
     wall = int(start.wall.timestamp() * 1000)
     found = await brokers.at_time(source.latest, wall)

@@ -1,8 +1,8 @@
-"""Where records go along several mirrors: no topic has two writers, and nothing comes back to where it was.
+"""Routes of records along several mirrors: no topic has two writers, and no record returns to its source.
 
-MirrorMaker 2 sees a circle only in names that begin with the alias of the destination. With names that are kept, or
-aliases that mirrors do not agree on, it copies for ever (seen on 4.3). What can be seen here are the mirrors of the
-Connect clusters that the configuration names.
+MirrorMaker 2 detects a loop only in names that begin with the destination's alias. With unchanged names, or aliases
+that differ between mirrors, it copies for ever (seen on 4.3). Only mirrors of the configured Connect clusters are known
+here.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from replicator.errors import DestinationInUse, InvalidStream
 from replicator.model import Owner
 
 _Asked = tuple[tuple[str, Names], ...]
-"""What `common` is asked: a topic at the source, with what is put before its name, is one of these names each time."""
+"""A query for `common`: a topic at the source, prefixed with each text, is in that text's names."""
 
 _LONGEST = 249
-"""Characters of a topic's name at most; Kafka makes none with a longer name."""
+"""Maximum length of a topic's name in Kafka."""
 
 
 class ClusterIdentity(NamedTuple):
-    """A cluster as far as it is known.
+    """The known identity of a cluster.
 
-    :param id: `None` where it could not be seen.
+    :param id: `None` if it is unknown.
     """
 
     id: str | None
     bootstrap: str
 
     def is_at(self, other: ClusterIdentity) -> bool:
-        """Tell whether both are the same cluster; by an address that both have where one was not seen."""
+        """Tell whether both are the same cluster, by id, or by a common address if an id is unknown."""
         if self.id and other.id:
             return self.id == other.id
         return not set(self.bootstrap.split(",")).isdisjoint(other.bootstrap.split(","))
@@ -43,12 +43,12 @@ class ClusterIdentity(NamedTuple):
 
 @dataclass(frozen=True)
 class Route:
-    """What one mirror copies, and where from and to.
+    """The topics that one mirror copies, with source and destination.
 
-    :param names: those of the topics at the source.
-    :param owner: of the stream; `None` where none is recorded.
-    :param settled: it may run; else it is a claim that others may still win against.
-    :param declared: a stream made it, and no person.
+    :param names: the topics' names at the source.
+    :param owner: the stream's owner; `None` if none is recorded.
+    :param settled: it may run; otherwise it is a claim that another one may still win against.
+    :param declared: it belongs to a stream, and was not created by hand.
     """
 
     name: str
@@ -76,27 +76,27 @@ class Route:
 
     @property
     def rank(self) -> tuple[str, str]:
-        """Of two claims that are not settled, the smaller one wins."""
+        """Return the rank of a claim: of two unsettled ones, the smaller rank wins."""
         return self.name, self.owner.urn if self.owner else ""
 
     @property
     def prefix(self) -> str:
-        """Return what is put before the name of each topic."""
+        """Return the text that is put before each topic's name."""
         return self.naming.at_destination("")
 
     @property
     def told(self) -> str:
-        """Return what an error calls it."""
+        """Return its name for errors."""
         if not self.declared:
             return f"connector {self.name!r}, without a record that can be read,"
         return f"stream {self.name!r}" if self.settled else f"stream {self.name!r}, whose creation has not ended,"
 
 
 def refuse_overlap(mine: Route, others: Iterable[Route], topics: Iterable[str] | None) -> None:
-    """Raise `DestinationInUse` where another mirror can write a topic that this one writes.
+    """Raise `DestinationInUse` if another mirror can write a topic that this one writes.
 
     :param others: without this stream itself.
-    :param topics: those of the source, to name one that is there; `None` where they cannot be seen.
+    :param topics: the source's topics, to name an existing one; `None` if they are unknown.
     """
     for other in others:
         if other.destination.is_at(mine.destination) and (shared := _shared(mine, other)) is not None:
@@ -111,7 +111,7 @@ def refuse_overlap(mine: Route, others: Iterable[Route], topics: Iterable[str] |
 
 
 def refuse_circle(mine: Route, others: Sequence[Route], topics: Iterable[str] | None) -> None:
-    """Raise `InvalidStream` where other mirrors would bring back what this one copies."""
+    """Raise `InvalidStream` if other mirrors would copy this one's records back to its source."""
     found = _Search(mine, others).way_back()
     if found is None:
         return
@@ -128,9 +128,9 @@ def refuse_circle(mine: Route, others: Sequence[Route], topics: Iterable[str] | 
 
 
 def refuse_own_copies(mine: Route, globs: Iterable[str], topics: Iterable[str] | None) -> None:
-    """Raise `InvalidStream` where the mirror takes topics that look like its own copies.
+    """Raise `InvalidStream` if the mirror takes topics that look like its own copies.
 
-    :param globs: its `include`, which may name some that are not there yet.
+    :param globs: its `include`, which may name topics that do not exist yet.
     """
     named = {glob.replace("*", "x").replace("?", "x") for glob in globs}
     looks = (topic for topic in sorted(named.union(topics or ())) if mine.naming.came_from(topic, mine.naming.source))
@@ -146,7 +146,7 @@ def refuse_own_copies(mine: Route, globs: Iterable[str], topics: Iterable[str] |
 
 
 def _shared(mine: Route, other: Route) -> _Asked | None:
-    """Return what both write, as a question for the topics that this one takes; `None` where there is nothing."""
+    """Return the query for this mirror's topics whose copies both write; `None` if there are none."""
     if mine.prefix.startswith(other.prefix):
         asked: _Asked = (("", mine.names), (mine.prefix.removeprefix(other.prefix), other.names))
     elif other.prefix.startswith(mine.prefix):
@@ -159,9 +159,9 @@ def _shared(mine: Route, other: Route) -> _Asked | None:
 class _Copies(NamedTuple):
     """Copies of topics at one cluster.
 
-    :param asked: what a topic of the source has to be so that it comes here.
-    :param prefix: what is before its name here.
-    :param way: the mirrors that brought it, after the first one.
+    :param asked: the query for the source's topics that reach this cluster.
+    :param prefix: the text before their names here.
+    :param way: the mirrors that copied them, after the first one.
     """
 
     here: ClusterIdentity
@@ -171,11 +171,11 @@ class _Copies(NamedTuple):
 
 
 class _Search:
-    """Follows the copies of one mirror along others, until some are where they came from and are copied again.
+    """Follows the copies of one mirror through others, until some are back at the source and are copied again.
 
-    It walks through what is where, and not through ways: where two of them lead to the same, one is followed. Topics
-    that are listed by name are followed one by one. What no mirror into the source can take any more is not followed at
-    all, which is how most meshes with prefixes end.
+    It searches states, not paths: of two paths to the same copies, it follows one. Topics that are listed by name are
+    followed one by one. Copies that no mirror into the source can take are not followed, which ends the search in most
+    meshes with prefixes.
     """
 
     def __init__(self, mine: Route, others: Sequence[Route]) -> None:
@@ -189,7 +189,7 @@ class _Search:
         self._seen: dict[tuple[ClusterIdentity, str], list[frozenset[tuple[str, Names]]]] = {}
 
     def way_back(self) -> _Copies | None:
-        """Return copies that are back at the source, by a way that is among the shortest; `None` where none come."""
+        """Return copies that return to the source, by a shortest path; `None` if none do."""
         mine = self._mine
         copies = self._new(_Copies(mine.destination, asked, mine.prefix) for asked in _split((("", mine.names),)))
         while copies:
@@ -201,7 +201,7 @@ class _Search:
         return None
 
     def _copied(self, one: _Copies) -> Iterator[_Copies]:
-        """Yield what the other mirrors make of copies."""
+        """Yield the copies that other mirrors make of these."""
         for other in self._leaving(one.here):
             prefix = other.prefix + one.prefix
             if len(prefix) < _LONGEST:
@@ -216,7 +216,7 @@ class _Search:
         return self._from[here]
 
     def _new(self, copies: Iterable[_Copies]) -> list[_Copies]:
-        """Those that were not there yet, nor others with fewer conditions, and that may come back."""
+        """Keep the copies that may return to the source and were not seen before, even with fewer conditions."""
         found = []
         for one in copies:
             seen, asked = self._seen.setdefault((one.here, one.prefix), []), frozenset(one.asked)
@@ -230,7 +230,7 @@ class _Search:
         if one.here.is_at(self._mine.source):
             return True
         for matching_topics, last in self._into_source:
-            if not prefixes:  # so the names stay as they are
+            if not prefixes:  # names are unchanged
                 if common((*one.asked, (one.prefix, matching_topics), (one.prefix, mine))) is not None:
                     return True
             elif can_follow(matching_topics, "", prefixes, one.prefix) and can_follow(mine, last, prefixes, one.prefix):
@@ -239,7 +239,7 @@ class _Search:
 
 
 def _split(asked: _Asked) -> list[_Asked]:
-    """Return the same question for each topic, where the topics are listed; nothing where there is none."""
+    """Return one query per topic if the topics can be listed, else the query; nothing if no topic satisfies it."""
     words = listed(asked)
     if words is None:
         asked = tuple(dict.fromkeys(asked))
@@ -248,7 +248,7 @@ def _split(asked: _Asked) -> list[_Asked]:
 
 
 def _example(asked: _Asked, topics: Iterable[str] | None) -> str:
-    """Return a topic for which the answer is yes: one that is there, if any is. As the first of `asked` calls it."""
+    """Return a topic that satisfies the query, an existing one if possible, with its name in the first of `asked`."""
     first = asked[0][0]
     for topic in sorted(topics or ()):
         if topic.startswith(first) and all(known.has(before + topic.removeprefix(first)) for before, known in asked):
@@ -257,7 +257,7 @@ def _example(asked: _Asked, topics: Iterable[str] | None) -> str:
 
 
 def _or_delete(way: Iterable[Route]) -> str:
-    """Return what else ends it: a connector may be deleted, and a creation that was cut off be ended."""
+    """Return another fix: delete a connector, or finish an interrupted creation."""
     for other in way:
         if not other.declared:
             return f", or delete the connector {other.name!r}"

@@ -1,4 +1,4 @@
-"""What the brokers of a source say, for the topics that mirrors take: few questions for all mirrors of a source."""
+"""The topics of mirrors as a source's brokers report them, with few requests for all mirrors of a source."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from replicator.backends.kafka_connect.record import StreamRecord
 T = TypeVar("T")
 
 MOST_TIMES = 64
-"""Partitions of a source of which the oldest record that waits is read, those furthest behind first. Those that are one
-offset behind are read besides: what takes it up may be the mark of a transaction."""
+"""Maximum number of a source's partitions whose oldest waiting record is read, those furthest behind first. Partitions
+that are one offset behind are read in addition: that offset may be a transaction marker."""
 READ_WITHIN = 2.0
-"""Seconds for reading them."""
+"""Timeout for reading them, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceView:
-    """What the source's brokers say, for the topics that one stream takes. Empty where no topic matches.
+    """The source as its brokers report it, for the topics of one stream. Empty if no topic matches.
 
     :param topics: by name.
     :param newest: the record with the latest time.
-    :param waiting: the time of the oldest record that is not copied, in milliseconds; where it was read.
-    :param unread: partitions whose oldest record that waits was to be read, and was not.
-    :param copied: the time of the record before that, in milliseconds; where it was read.
-    :param ended: partitions with nothing but marks of transactions after what is copied. They take up offsets too.
-    :param hidden: topics that the stream takes and that the credentials may not describe. Kafka does not tell whether
-        they still exist.
-    :param gone: topics that the stream has taken and that do not exist any more.
-    :param untold: topics with partitions whose offsets were not told: their rights or they themselves went meanwhile.
+    :param waiting: the time of the oldest record that is not copied, in milliseconds, if it was read.
+    :param unread: partitions whose oldest waiting record could not be read.
+    :param copied: the time of the record before that, in milliseconds, if it was read.
+    :param ended: partitions with only transaction markers after the copied records. Markers take up offsets too.
+    :param hidden: topics of the stream that the credentials may not describe. Kafka does not tell whether they still
+        exist.
+    :param gone: topics that the stream has copied and that no longer exist.
+    :param untold: topics with partitions of unknown offsets: the topic or the permission was removed meanwhile.
     """
 
     topics: Mapping[str, Topic]
@@ -57,7 +57,7 @@ class SourceView:
 
 
 def lag_of(stored: Offsets, source: SourceView) -> dict[Partition, int]:
-    """Records that are not copied yet, by partition that has some."""
+    """Return the number of records that are not copied yet, by partition that has any."""
     found = {}
     for at, end in source.latest.items():
         first = max(stored.get(at, 0), source.earliest.get(at, 0))
@@ -67,15 +67,15 @@ def lag_of(stored: Offsets, source: SourceView) -> dict[Partition, int]:
 
 
 def reached(stored: Offsets, source: SourceView) -> dict[Partition, int]:
-    """Up to which offset each partition of the source is copied, counting what is no longer retained as copied."""
+    """Return the offset up to which each partition is copied; records that are no longer retained count as copied."""
     lag = lag_of(stored, source)
     return {at: end - lag.get(at, 0) for at, end in source.latest.items()}
 
 
 def copied_until(stored: Offsets, source: SourceView) -> int | None:
-    """Return the time up to which all records are copied, in milliseconds; `None` where it is not known.
+    """Return the time up to which all records are copied, in milliseconds; `None` if unknown.
 
-    Where some partitions lag, it is the earliest of their last copied records.
+    If partitions lag, it is the earliest time of their last copied records.
     """
     if lag := lag_of(stored, source):
         times = [source.copied.get(at) for at in lag]
@@ -89,9 +89,9 @@ def copied_until(stored: Offsets, source: SourceView) -> int | None:
 async def view(
     brokers: KafkaAdmin, streams: Sequence[tuple[StreamRecord, Offsets]], also: Collection[str] = ()
 ) -> list[SourceView]:
-    """Return what the brokers of one source say, for several of its streams, each with its stored offsets.
+    """Return the brokers' view of one source for several of its streams, each with its stored offsets.
 
-    :param also: topics besides those that the streams take.
+    :param also: topics in addition to those of the streams.
     """
     counts = await brokers.topics()
     wanted = [sorted({*matching_topics(record.stream, counts), *(counts.keys() & set(also))}) for record, _ in streams]
@@ -99,7 +99,7 @@ async def view(
     missing = [{*named(record.stream), *had} - counts.keys() for (record, _), had in zip(streams, before, strict=True)]
     found = await brokers.look_up({name for names in (*wanted, *missing) for name in names})
     topics = found.topics
-    # A right that was given back since the listing shows a topic by its name.
+    # A permission that was restored since the listing shows a topic by its name.
     wanted = [
         sorted({*names, *matching_topics(record.stream, absent & topics.keys())})
         for names, absent, (record, _) in zip(wanted, missing, streams, strict=True)
@@ -123,7 +123,7 @@ async def view(
     ]
     lags = [lag_of(stored, item) for item, (_, stored) in zip(views, streams, strict=True)]
     firsts = [{at: item.latest[at] - lag for at, lag in lag.items()} for item, lag in zip(views, lags, strict=True)]
-    # Streams that take the same topic may wait for different records of it.
+    # Streams of the same topic may wait for different records of it.
     waiting = {
         (at, first): item.latest[at] - first
         for item, of in zip(views, firsts, strict=True)
@@ -148,7 +148,7 @@ async def view(
 
 
 def taken_before(record: StreamRecord, stored: Offsets) -> set[str]:
-    """Return the topics that a stream has copied, or that were there when it was created or changed."""
+    """Return the topics that a stream has copied, or that existed when it was created or changed."""
     return set(matching_topics(record.stream, {*record.topics, *(at.topic for at in stored)}))
 
 
@@ -159,14 +159,14 @@ async def _times(
     earliest: Offsets,
     end: Offsets,
 ) -> dict[tuple[Partition, int], Around]:
-    """Return the times around these offsets. A transaction mark has a time too; only a reader tells it from a record.
+    """Return the times around these offsets. A transaction marker has a time too; only reading tells it from a record.
 
-    A partition that was read and has nothing but marks is not read again until its end moves.
+    A partition that was read and has only markers is not read again until its end moves.
 
-    :param end: the offsets of the records that come next.
+    :param end: the offsets of the next records.
     """
     times: dict[tuple[Partition, int], Around] = {}
-    turns: list[dict[Partition, int]] = []  # each asks for one offset of a partition
+    turns: list[dict[Partition, int]] = []  # each request has one offset of a partition
     for at, offset in asked:
         if offset == earliest.get(at) and brokers.without_records.get(at) == (topics[at.topic].id, offset, end[at]):
             times[at, offset] = Around(None, None, end[at])
@@ -180,7 +180,7 @@ async def _times(
     ):
         for at, around in found.items():
             if around.after is None and (around.end is None or around.end < end[at]):
-                continue  # the reader has met another end than the one that is asked about
+                continue  # the reader has met another end than the one in question
             times[at, turn[at]] = around
             if around.after is None:
                 brokers.without_records[at] = (topics[at.topic].id, turn[at], end[at])

@@ -1,7 +1,7 @@
-"""Where a new mirror begins, and what becomes of offsets that Connect kept for its name.
+"""Start positions of new mirrors, and the treatment of offsets that Connect retained for a name.
 
-Connect keeps the offsets of a connector that is deleted, and a new connector of the name goes on there: behind what the
-source retains no longer, or after records that the destination has lost meanwhile.
+Connect retains the offsets of a deleted connector, and a new connector of the name resumes there: behind records that
+the source no longer retains, or after records that the destination has lost meanwhile.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from replicator.model import Checkpoint, Stream
 from replicator.replicator import ReplayMethod
 
 _STARTS_LIMIT = 16_384
-"""Characters."""
+"""Maximum length, in characters."""
 
 
 class StartPositions:
-    """Sets where new mirrors begin. The caller has the turn to change the stream."""
+    """Sets the start positions of new mirrors. The caller holds the stream's slot."""
 
     def __init__(self, cluster: ConnectCluster, ends: ClusterClients, streams: StreamReader) -> None:
         self._cluster = cluster
@@ -34,7 +34,7 @@ class StartPositions:
         self._streams = streams
 
     async def find(self, stream: Stream) -> dict[Partition, int] | None:
-        """Return where a new stream begins; `None` where that is the beginning, as MirrorMaker 2 does it itself."""
+        """Return a new stream's start position; `None` for the beginning, MirrorMaker 2's own default."""
         if begins_at_the_beginning(stream):
             return None
         asked = stream.start_from or "latest"
@@ -53,7 +53,7 @@ class StartPositions:
         return {**end, **found.offsets}
 
     async def earliest(self, stream: Stream) -> Offsets | None:
-        """Return the oldest offsets that the source retains of what a mirror takes; `None` where it cannot be seen."""
+        """Return the oldest retained offsets of a mirror's topics; `None` if the source is unreachable."""
         try:
             brokers = await self._ends.brokers(stream, "source")
             counts = await brokers.topics()
@@ -64,13 +64,13 @@ class StartPositions:
             return None
 
     async def set(self, record: StreamRecord, start: Offsets | None, kept: Offsets) -> Offsets:
-        """Store where a stopped mirror begins, and return that, as far as it is not the beginning.
+        """Store the start position of a stopped mirror, and return it, without partitions that start at the beginning.
 
-        Offsets that Connect kept hold where the declaration names no start: records that were copied are not copied
-        again. Those of partitions that the destination lacks are forgotten where the mirror begins at the beginning.
-        Raise `ReplayNotRetained` where the source retains no longer what comes after the others.
+        Without a declared start, the offsets that Connect retained apply: copied records are not copied again. Offsets
+        of partitions that the destination lacks are reset if the mirror starts at the beginning. Raise
+        `ReplayNotRetained` if the source no longer retains the records after the others.
 
-        :param kept: what Connect has stored for the name.
+        :param kept: the offsets that Connect has stored for the name.
         """
         stream = record.stream
         if kept and stream.start_from is not None:
@@ -87,7 +87,7 @@ class StartPositions:
         return {**kept, **first}
 
     async def _lost_copies(self, stream: Stream, kept: Offsets) -> list[Partition]:
-        """Return the partitions whose copies are empty or gone at the destination, although something was copied."""
+        """Return the partitions whose copies are empty or missing at the destination, although records were copied."""
         topics = set(matching_topics(stream, {at.topic for at in kept}))
         if not topics:
             return []
@@ -125,9 +125,9 @@ class StartPositions:
 
 
 def recorded_starts(earliest: Offsets | None, first: Offsets) -> str | None:
-    """Return where a mirror begins as its record has it; `None` where that is not known, or too long to be kept.
+    """Return a mirror's start position in the form of its record; `None` if it is unknown, or too long to record.
 
-    :param earliest: where it begins but for `first`.
+    :param earliest: the start of the partitions that are not in `first`.
     """
     if earliest is None:
         return None

@@ -1,4 +1,4 @@
-"""The status of a mirror, from what Connect, the source and the destination say of it."""
+"""The status of a mirror, derived from Connect, the source and the destination."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from replicator.errors import DestinationDenied
 from replicator.model import Checkpoint, StreamState, StreamStatus
 
 _LSN_SHOWN = 400
-"""Characters of a start that a text has room for."""
+"""Maximum number of characters of a start position in a text."""
 
 
 def next_offsets(offsets: Sequence[Offset], alias: str) -> dict[Partition, int]:
-    """Return what a mirror's stored offsets say; MirrorMaker 2 stores the last offset that it copied.
+    """Return the next offsets by a mirror's stored ones; MirrorMaker 2 stores the last offset that it copied.
 
-    :param alias: of the source. Connect keeps what a connector of the name stored under another one.
+    :param alias: of the source. Connect retains what a connector of the name stored under another alias.
     """
     return {
         Partition(str(item.partition["topic"]), int(item.partition["partition"])): int(item.offset["offset"]) + 1
@@ -36,7 +36,7 @@ def next_offsets(offsets: Sequence[Offset], alias: str) -> dict[Partition, int]:
 
 
 def as_stored(offsets: Offsets, naming: Naming) -> list[Offset]:
-    """Next offsets as MirrorMaker 2 stores them. It has no way to say 0 but to store nothing."""
+    """Return next offsets in MirrorMaker 2's form. It expresses 0 only by storing nothing."""
     return [
         Offset(
             {"cluster": naming.source, "topic": at.topic, "partition": at.number},
@@ -48,12 +48,12 @@ def as_stored(offsets: Offsets, naming: Naming) -> list[Offset]:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is seen of the two ends of a stream.
+    """The two ends of a stream, as far as they are reachable.
 
-    :param source: `None` where it cannot be seen from here.
-    :param copies: `None` where the destination cannot be seen from here.
-    :param unseen: why an end cannot be seen, in words.
-    :param rebuilt: what is wrong where another cluster answers at an end, of which the positions say nothing.
+    :param source: `None` if it is not reachable from here.
+    :param copies: `None` if the destination is not reachable from here.
+    :param unseen: why an end is not reachable, in words.
+    :param rebuilt: the problem if another cluster answers at an end, for which the offsets mean nothing.
     """
 
     source: SourceView | None
@@ -65,7 +65,7 @@ class Seen:
 def status_of(deployed: DeployedStream, stored: Offsets, seen: Seen, now: datetime) -> StreamStatus:
     """Return the status of one stream.
 
-    :param stored: next offsets, for every partition of which something was copied.
+    :param stored: next offsets, for every partition with copied records.
     """
     source = None if seen.rebuilt else seen.source
     lag = lag_of(stored, source) if source and not source.hidden and not source.untold else None
@@ -90,10 +90,10 @@ def status_of(deployed: DeployedStream, stored: Offsets, seen: Seen, now: dateti
 
 
 def outline_of(deployed: DeployedStream, refused: str | None = None, unanswered: str | None = None) -> StreamStatus:
-    """Return what a listing alone says of one stream; where it is unknown how far it has come, running is the word.
+    """Return the status by a listing alone; a stream of unknown progress is reported as running.
 
-    :param refused: why Connect does not tell its positions.
-    :param unanswered: why it is not known whether Connect tells them, which is no failure of the stream.
+    :param refused: why Connect refuses its offsets.
+    :param unanswered: why Connect did not answer, which is not a failure of the stream.
     """
     error = deployed.trace or refused
     state = StreamState.FAILED if error else deployed.state
@@ -101,14 +101,14 @@ def outline_of(deployed: DeployedStream, refused: str | None = None, unanswered:
 
 
 def by_part(offsets: Offsets) -> dict[str, int]:
-    """Offsets under names that a listing can carry."""
+    """Return offsets by partition names, as a listing can hold them."""
     return {str(at): offset for at, offset in offsets.items()}
 
 
 def gaps(record: StreamRecord, stored: Offsets, source: SourceView) -> dict[Partition, str]:
-    """Where the source retains no longer what comes after a stored position, with what is lost as a clause.
+    """Return the partitions whose next records the source no longer retains, with the loss as a clause.
 
-    MirrorMaker 2 goes on behind such a gap, and says nothing.
+    MirrorMaker 2 silently continues behind such a gap.
     """
     found = {}
     for at, offset in sorted(stored.items()):
@@ -124,19 +124,19 @@ def gaps(record: StreamRecord, stored: Offsets, source: SourceView) -> dict[Part
 
 
 def is_new(topic: Topic, known: str | None) -> bool:
-    """Tell whether another topic of the name was there before."""
+    """Tell whether another topic had the name before."""
     return known is not None and known != topic.id
 
 
 def describe_gaps(lost: Mapping[Partition, str]) -> str:
-    """Return what is lost, each clause once."""
+    """Return the losses as text, each clause once."""
     return "; ".join(dict.fromkeys(lost.values()))
 
 
 def replicated(record: StreamRecord, stored: Offsets) -> int | None:
-    """Return how many offsets were copied since the stream was created; `None` where its start is not known.
+    """Return the number of offsets copied since the stream was created; `None` if its start is unknown.
 
-    What a replay copies a second time is not counted.
+    Records that a replay copies again do not count.
     """
     if record.starts is None or record.creating:
         return None
@@ -149,14 +149,14 @@ def replicated(record: StreamRecord, stored: Offsets) -> int | None:
 
 
 def _trace(deployed: DeployedStream, stored: Offsets, lag: Mapping[Partition, int] | None) -> str | None:
-    """Return why a connector failed, and which topics wait for it."""
+    """Return why a connector failed, and the topics that wait for it."""
     if deployed.trace is None or not lag:
         return deployed.trace
     return f"{deployed.trace}; not copied: {some([f'{at} from offset {stored.get(at, 0)}' for at in sorted(lag)])}"
 
 
 def _faults(deployed: DeployedStream, stored: Offsets, source: SourceView, copies: Copies | None) -> list[str]:
-    """Return what the two ends say that a person has to put right."""
+    """Return problems at the two ends that a person has to fix."""
     found = [describe_gaps(gaps(deployed.record, stored, source))]
     stream = deployed.record.stream
     if source.unreadable and stream.source.admin_auth_ref is None:
@@ -184,7 +184,7 @@ def _faults(deployed: DeployedStream, stored: Offsets, source: SourceView, copie
 
 
 def _replay_of(deployed: DeployedStream, partitions: Collection[Partition], source: SourceView) -> str:
-    """Return how to copy partitions once more."""
+    """Return how to copy partitions again."""
     lsn = write(replay_start(deployed.record, source, partitions)) or ""
     start = f'--lsn "{lsn}"' if len(lsn) <= _LSN_SHOWN else "--lsn with the offsets to begin at"
     return (
@@ -196,7 +196,7 @@ def _replay_of(deployed: DeployedStream, partitions: Collection[Partition], sour
 def _waits(
     deployed: DeployedStream, source: SourceView | None, absent: Mapping[str, str], lag: Mapping[Partition, int] | None
 ) -> list[str]:
-    """Return what a stream that has not failed waits for, and what is not known of it."""
+    """Return what a stream that has not failed waits for, and what is unknown about it."""
     if deployed.record.creating:
         return [UNFINISHED]
     if source is None:
@@ -245,7 +245,7 @@ def _state(
 
 
 def is_done(replay_record: ReplayRecord, stored: Offsets) -> bool:
-    """Tell whether a replay has passed the positions at which it was asked for, or has ended otherwise."""
+    """Tell whether a replay has passed the offsets at which it was requested, or has ended otherwise."""
     if replay_record.progress.finished_at is not None:
         return True
     until = read(replay_record.until) if replay_record.until else {}

@@ -1,4 +1,4 @@
-"""What Connect and both ends say of mirrors: positions, status, objects, findings."""
+"""Reading of mirrors from Connect and both ends: offsets, status, objects, findings."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ from replicator.replicator import Description, Finding, Severity
 
 
 class StreamReader:
-    """Measures mirrors of one Connect cluster, and changes nothing.
+    """Reads mirrors of one Connect cluster. Changes nothing.
 
-    :param aliases: names of the worker's ConfigProviders, by scheme of reference.
+    :param aliases: names of the worker's config providers, by `authRef` scheme.
     """
 
     def __init__(self, cluster: ConnectCluster, ends: ClusterClients, aliases: Mapping[str, str]) -> None:
@@ -58,9 +58,9 @@ class StreamReader:
         self._aliases = aliases
 
     def outline(self, deployed: DeployedStream, error: ReplicatorError | None = None) -> Description:
-        """Return what a listing alone tells of a stream.
+        """Return the description of a stream by a listing alone.
 
-        :param error: why its positions cannot be read.
+        :param error: why its offsets cannot be read.
         """
         why = f"its positions cannot be read: {error.message}" if error else None
         refused = isinstance(error, EngineRefused)
@@ -68,9 +68,9 @@ class StreamReader:
         return Description(stream=self.as_found(deployed), status=status, engine_objects=_objects(deployed, None))
 
     async def describe(self, streams: Sequence[DeployedStream]) -> list[Description]:
-        """Return what is known of streams, less those that are removed meanwhile."""
+        """Return the descriptions of streams, without those that are removed meanwhile."""
         now = datetime.now(UTC)
-        asked, others, _ = await asyncio.gather(  # at once, since a cluster that is down takes long to say nothing
+        asked, others, _ = await asyncio.gather(  # concurrently, since a cluster that is down takes long to time out
             asyncio.gather(*(self._positions_or_error(deployed.record.stream) for deployed in streams)),
             asyncio.gather(*(self._rebuilt(self._responding, deployed.record) for deployed in streams)),
             self._look_ahead(streams),
@@ -95,7 +95,7 @@ class StreamReader:
         ] + [self.outline(deployed, error) for deployed, error, _ in answered if isinstance(error, ReplicatorError)]
 
     async def positions(self, stream: Stream) -> dict[Partition, int]:
-        """Return the next offset to copy, by partition; raise `StreamNotFound` where it is gone."""
+        """Return the next offset to copy, by partition; raise `StreamNotFound` if the stream no longer exists."""
         stored = await self._cluster.offsets(stream.name)
         try:
             return next_offsets(stored, Naming.of(stream).source)
@@ -107,7 +107,7 @@ class StreamReader:
             ) from None
 
     async def _positions_or_error(self, stream: Stream) -> Offsets | EngineRefused | EngineUnavailable | None:
-        """`None` where it is gone. What Connect does not tell of one connector says nothing about the others."""
+        """Return `None` if it no longer exists. Errors of one connector do not affect the others."""
         try:
             return await self.positions(stream)
         except StreamNotFound:
@@ -118,9 +118,9 @@ class StreamReader:
     async def sources(
         self, streams: Sequence[DeployedStream], stored: Sequence[Offsets], clients: Clients | None = None
     ) -> list[SourceView | Unseen]:
-        """Return what the sources' brokers say, asked once a source; or why one cannot be seen from here.
+        """Return the sources as their brokers report them, asked once per source; or why one is not reachable.
 
-        :param clients: of the sources, where not all of them are asked.
+        :param clients: clients of the sources, if not all of them are asked.
         """
         found: dict[int, SourceView | Unseen] = {}
         ends = clients or self._ends
@@ -140,7 +140,7 @@ class StreamReader:
     async def _copies(
         self, streams: Sequence[DeployedStream], stored: Sequence[Offsets], sources: Sequence[SourceView | Unseen]
     ) -> list[Copies | Unseen | None]:
-        """Return the same of the destinations; `None` for streams whose source is not seen."""
+        """Return the same for the destinations; `None` for streams whose source is unreachable."""
         found: dict[int, Copies | Unseen] = {}
 
         async def one(indices: Sequence[int]) -> None:
@@ -160,37 +160,37 @@ class StreamReader:
 
     async def _unseen(self, deployed: DeployedStream, end: End, error: ReplicatorError) -> Unseen:
         since = None
-        with suppress(ReplicatorError):  # the credentials may be what cannot be read
+        with suppress(ReplicatorError):  # the credentials may be unreadable
             since = (await self._ends.brokers(deployed.record.stream, end)).silent_since
         what = "its lag is not known" if end == "source" else "what the destination holds is not known"
         return Unseen(f"{what}: {error.message}" + (f" (since {format_time(since)})" if since else ""))
 
     async def source(self, record: StreamRecord, stored: Offsets, *, also: Collection[str] = ()) -> SourceView:
-        """Return the same of one stream; raise what keeps it from being seen.
+        """Return the same for one stream; raise the error that prevents it.
 
-        :param also: topics that the stream does not take.
+        :param also: topics in addition to those of the stream.
         """
         brokers = await self._ends.brokers(record.stream, "source")
         return (await view(brokers, [(record, stored)], also))[0]
 
     async def rebuilt(self, record: StreamRecord) -> str | None:
-        """Return what is wrong where another cluster answers at an end's address; `None` where none is seen."""
+        """Return the problem if another cluster answers at an end's address; `None` if none is found."""
         return await self._rebuilt(self._ends, record)
 
     async def _rebuilt(self, ends: Clients, record: StreamRecord) -> str | None:
         return rebuilt(record, await look(ends, record.stream))
 
     async def _look_ahead(self, streams: Sequence[DeployedStream]) -> None:
-        """Ask for the topics of the sources while positions are read, so that they are known when these are."""
+        """Request the sources' topics while offsets are read, so that both are known at the same time."""
 
         async def one(deployed: DeployedStream) -> None:
-            with suppress(ReplicatorError):  # it comes again
+            with suppress(ReplicatorError):  # a later request reports it
                 await (await self._responding.brokers(deployed.record.stream, "source")).topics()
 
         await asyncio.gather(*(one(streams[index]) for index, *_ in _by_end(streams, "source")))
 
     def as_found(self, deployed: DeployedStream) -> Stream:
-        """Return the declaration, with what somebody changed in the configuration as `options`, so that it is drift."""
+        """Return the declaration, with foreign changes of the configuration as `options`, which shows as drift."""
         stream = deployed.record.stream
         parts, there = build(deployed.record, self._aliases), {other.name: other for other in deployed.others}
         found: dict[str, str] = {}
@@ -208,9 +208,9 @@ class StreamReader:
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """An end that cannot be seen from here.
+    """An end that is not reachable from here.
 
-    :param why: in words.
+    :param why: the reason, in words.
     """
 
     why: str
@@ -245,7 +245,7 @@ def _objects(deployed: DeployedStream, source: SourceView | Unseen | None) -> di
 
 
 def _by_end(streams: Sequence[DeployedStream], end: End) -> list[list[int]]:
-    """Return the indices of streams one of whose ends is the same."""
+    """Return the indices of streams, grouped by a common end."""
     groups: dict[Any, list[int]] = {}
     for index, deployed in enumerate(streams):
         stream = deployed.record.stream

@@ -1,4 +1,4 @@
-"""What else copies, seen from one stream, and which of two streams that are created at once may go on."""
+"""The other mirrors around one stream, and the decision between two streams that are created at the same time."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from replicator.progress import tell
 from replicator.replicator import Finding, Severity
 
 _LISTED_WITHIN = 30.0
-"""Seconds in which a worker lists a connector that was created."""
+"""Seconds in which a worker lists a new connector."""
 _GIVEN_UP_WITHIN = 15.0
-"""Seconds in which a claim that lost is removed."""
+"""Seconds in which a losing claim is removed."""
 _EVERY = 0.2
 
 
 class Surroundings:
-    """Looks at all that a new or changed mirror could get in the way of. Changes nothing.
+    """Reads all mirrors that a new or changed mirror could conflict with. Changes nothing.
 
-    :param claims: of this process, also those of other Connect clusters.
+    :param claims: of this process, in all Connect clusters.
     """
 
     def __init__(self, here: Mirrors, peers: PeerClusters, claims: PendingChanges) -> None:
@@ -36,9 +36,9 @@ class Surroundings:
         self._claims = claims
 
     async def lately(self, stream: Stream, claimed: Iterable[StreamRecord]) -> list[Route]:
-        """Return the other mirrors that a recent look has, and those that are claimed.
+        """Return the other mirrors in recent listings, and the claimed ones.
 
-        :param claimed: by other streams that this process changes.
+        :param claimed: by other streams that this process is changing.
         """
         elsewhere, _ = await self._peers.look()
         found = _others(stream, await self._here.recent(), elsewhere)
@@ -46,7 +46,7 @@ class Surroundings:
         return [route for route in routes if not self._claims.is_removed(route.owner)]
 
     async def doubts(self, mine: StreamRecord) -> list[Finding]:
-        """Return warnings of what may copy the same, or bring it back, and cannot be told."""
+        """Return warnings about unknown mirrors that may copy the same topics, or copy them back."""
         elsewhere, errors = await self._peers.look()
         texts = [
             (error.code, f"whether a mirror elsewhere brings back what this one copies cannot be seen: {error.message}")
@@ -59,15 +59,15 @@ class Surroundings:
         return [Finding(severity=Severity.WARNING, code=code, message=text) for code, text in texts]
 
     async def win(self, mine: StreamRecord) -> frozenset[str]:
-        """Return when a claim, a stopped connector with its record, may become a mirror that runs.
+        """Wait until a claim, a stopped connector with its record, may become a running mirror.
 
-        What is returned are the names of all connectors that are listed beside it.
+        Return the names of all connectors that are listed with it.
 
-        The log of a Connect cluster has one order, so of two claims the later one is listed with the earlier one. What
-        is settled wins; of two that are not, the one of the smaller rank, once the other one is gone.
+        A Connect cluster's log has one order, so of two claims the later one is listed with the earlier one. A settled
+        mirror wins; of two unsettled ones, the one of smaller rank, once the other one is removed.
 
-        :raises DestinationInUse: another mirror writes the same; the claim is to be removed.
-        :raises InvalidStream: what it copies would come back; the claim is to be removed.
+        :raises DestinationInUse: another mirror writes the same topics; remove the claim.
+        :raises InvalidStream: its records would return to its source; remove the claim.
         """
         route, until = Route.of(mine), time.monotonic() + _GIVEN_UP_WITHIN
         while True:
@@ -84,7 +84,7 @@ class Surroundings:
             await asyncio.sleep(_EVERY)
 
     async def _now(self, stream: Stream) -> tuple[list[Route], frozenset[str]]:
-        """Return the other mirrors, and all connectors here, in a listing that has this one."""
+        """Return the other mirrors, and all connectors here, from a listing that has this one."""
         until = time.monotonic() + _LISTED_WITHIN
         tell(f"waiting for connector {stream.name!r} to be listed")
         while stream.name not in (look := await self._here.next()).connectors:
@@ -116,7 +116,7 @@ def _doubts(mine: Route, foreign: ForeignMirrors) -> list[str]:
 
 
 def _others(stream: Stream, here: Look, elsewhere: Iterable[Look]) -> list[Route]:
-    """Return all routes but the stream's own, which a peer has too where its address is of this cluster."""
+    """Return all routes but the stream's own, which a peer also has if its address leads to this cluster."""
     found = [route for route in (*here.routes, *here.foreign.routes) if route.name != stream.name]
     known: dict[str, list[Route]] = {}
     for route in found:
@@ -130,6 +130,6 @@ def _others(stream: Stream, here: Look, elsewhere: Iterable[Look]) -> list[Route
 
 
 def _is_the_same(other: Route, stream: Stream) -> bool:
-    """Tell whether a peer's mirror is this one: both addresses are of one Connect cluster, or it moves from there."""
+    """Tell whether a peer's mirror is this one: both addresses lead to one Connect cluster, or it moves from there."""
     urns = [owner.urn if owner else None for owner in (other.owner, stream.owner)]
     return other.declared and other.name == stream.name and urns[0] == urns[1]

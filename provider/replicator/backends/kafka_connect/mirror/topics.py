@@ -1,4 +1,4 @@
-"""Which topics a mirror takes, and what they are called at the destination."""
+"""The topics that a mirror copies, and their names at the destination."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ IDENTITY_POLICY = "org.apache.kafka.connect.mirror.IdentityReplicationPolicy"
 _POLICY = "replication.policy.class"
 _SEPARATOR = "replication.policy.separator"
 _ALIAS = "source.cluster.alias"
-_INTERNAL = (r".*[\-\.]internal", r".*\.replica", "__.*", r"\..*")  # what MirrorMaker 2 never copies, or not by default
+_INTERNAL = (r".*[\-\.]internal", r".*\.replica", "__.*", r"\..*")  # never copied, or not by default
 
 
 CONNECT_TOPICS = ("connect-configs", "connect-offsets", "connect-status")
-"""What a Connect cluster keeps itself in, by the usual names: the worker of a copy would run the same connectors."""
+"""The usual names of a Connect cluster's internal topics: a worker on a copy would run the same connectors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """What MirrorMaker 2 calls clusters and topics.
+    """MirrorMaker 2's names of clusters and topics.
 
-    :param source: alias of the source's cluster; it begins the names of its topics at the destination.
-    :param target: alias of the destination's cluster; topics that begin with it came from there, and are left out.
+    :param source: alias of the source's cluster, the prefix of its topics at the destination.
+    :param target: alias of the destination's cluster; topics with this prefix came from there, and are left out.
     :param prefixed: whether topics get the source's alias.
     """
 
@@ -39,7 +39,10 @@ class Naming:
 
     @classmethod
     def of(cls, stream: Stream) -> Naming:
-        """The aliases are the regions, unless `options` name the source's; raise `InvalidStream` for another policy."""
+        """Return a stream's naming. Aliases are the regions, unless `options` name the source's.
+
+        Raise `InvalidStream` for another replication policy.
+        """
         options = stream.options
         return _naming(
             str(options.get(_POLICY, PREFIX_POLICY)),
@@ -53,18 +56,18 @@ class Naming:
         return f"{self.source}{self.separator}{topic}" if self.prefixed else topic
 
     def came_from(self, topic: str, alias: str) -> bool:
-        """Tell whether a topic is named as the copy of one of another cluster."""
+        """Tell whether a topic's name is that of a copy from another cluster."""
         return self.prefixed and topic.startswith(f"{alias}{self.separator}")
 
     def came_through(self, topic: str, alias: str) -> bool:
-        """Tell whether it is named as a copy, or as the copy of a copy, that passed another cluster.
+        """Tell whether its name is that of a copy, or of a copy of a copy, that passed another cluster.
 
-        MirrorMaker 2 takes each part of a name before the last one for a cluster.
+        MirrorMaker 2 reads each part of a name but the last one as a cluster.
         """
         return self.prefixed and alias in topic.split(self.separator)[:-1]
 
 
-@lru_cache(maxsize=4096)  # a preview compares each stream with all others
+@lru_cache(maxsize=4096)  # a preview compares each stream with every other one
 def _naming(policy: str, alias: str, target: str, separator: str) -> Naming:
     if policy not in (PREFIX_POLICY, IDENTITY_POLICY):
         raise InvalidStream(
@@ -98,7 +101,7 @@ def _alias(endpoint: Endpoint, word: str) -> str:
 
 
 def matching_topics(stream: Stream, topics: Iterable[str]) -> list[str]:
-    """Those of the source's topics that the mirror copies, sorted."""
+    """Return the topics that the mirror copies, sorted."""
     include, exclude = _patterns(tuple(stream.include), tuple(stream.exclude))
     naming = Naming.of(stream)
     return sorted(
@@ -109,45 +112,45 @@ def matching_topics(stream: Stream, topics: Iterable[str]) -> list[str]:
 
 
 def named(stream: Stream) -> list[str]:
-    """Return the topics that `include` names without a glob, and that the mirror copies where they exist."""
+    """Return the topics that `include` names literally, and that the mirror copies if they exist."""
     return matching_topics(stream, (glob for glob in stream.include if not {"*", "?"}.intersection(glob)))
 
 
 def some(names: Sequence[str]) -> str:
-    """Return the first of some names, and how many more there are."""
+    """Return the first of some names, and the number of the others."""
     return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
 
 
 def takes_no_more(before: Stream, stream: Stream) -> bool:
-    """Tell whether a declaration's globs take only topics that those of an earlier declaration take too."""
+    """Tell whether a declaration's globs match only topics that those of an earlier declaration match too."""
     if before.include:
         narrower = bool(stream.include) and set(stream.include) <= set(before.include)
     else:
-        narrower = set(CONNECT_TOPICS).isdisjoint(stream.include)  # which are taken only by name
+        narrower = set(CONNECT_TOPICS).isdisjoint(stream.include)  # which are copied only by name
     return narrower and set(before.exclude) <= set(stream.exclude)
 
 
 def names(stream: Stream) -> Names:
-    """Return the names of all topics that the mirror would copy, those that are made later too."""
+    """Return the names of all topics that the mirror would copy, including future ones."""
     naming = Naming.of(stream)
     return _names(tuple(stream.include), tuple(stream.exclude), naming if naming.prefixed else None)
 
 
-@lru_cache(maxsize=4096)  # a preview compares each stream with all others
+@lru_cache(maxsize=4096)  # a preview compares each stream with every other one
 def _names(include: tuple[str, ...], exclude: tuple[str, ...], prefixed: Naming | None) -> Names:
     excluded = [*read_patterns(exclude_patterns(exclude, include)), *(came_through(prefixed) if prefixed else ())]
     return Names(tuple(read_patterns(include_patterns(include))), tuple(excluded))
 
 
 def read_patterns(regexes: Iterable[str]) -> list[Pattern]:
-    """Return the patterns of expressions, without those that hold more than a pattern can."""
+    """Return the patterns of expressions, without those that no pattern can express."""
     return [pattern for regex in regexes if (pattern := parse(regex)) is not None]
 
 
 def came_through(naming: Naming) -> tuple[Pattern, ...]:
-    """Return the patterns of names that `Naming.came_through` finds to have passed the destination.
+    """Return the patterns of names that passed the destination, as `Naming.came_through` decides.
 
-    None where the separator may overlap with itself or with the alias: a pattern would find too many.
+    Return none if the separator may overlap with itself or with the alias: a pattern would match too many.
     """
     between, alias = literal(naming.separator), literal(naming.target)
     overlaps = any(naming.separator.endswith(naming.separator[:size]) for size in range(1, len(naming.separator)))
@@ -157,20 +160,20 @@ def came_through(naming: Naming) -> tuple[Pattern, ...]:
     return first, (*ANYTHING, *between, *first)
 
 
-@lru_cache(maxsize=4096)  # a preview compares each stream with all others
+@lru_cache(maxsize=4096)  # a preview compares each stream with every other one
 def _patterns(include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
     return re.compile("|".join(include_patterns(include))), re.compile("|".join(exclude_patterns(exclude, include)))
 
 
 def include_patterns(globs: Iterable[str]) -> list[str]:
-    """`topics` of MirrorMaker 2: regular expressions that match whole names."""
+    """Return MirrorMaker 2's `topics`: regular expressions that match whole names."""
     return [_regex(glob, "include") for glob in globs] or [".*"]
 
 
 def exclude_patterns(globs: Iterable[str], include: Collection[str]) -> list[str]:
-    """`topics.exclude` of MirrorMaker 2.
+    """Return MirrorMaker 2's `topics.exclude`.
 
-    :param include: what is taken; a topic of Connect's own only where it is named, and not by a glob.
+    :param include: the included globs; an internal topic of Connect is copied only by its full name.
     """
     matching_topics = [re.compile(pattern) for pattern in include_patterns(include)]
     own = [
@@ -180,7 +183,7 @@ def exclude_patterns(globs: Iterable[str], include: Collection[str]) -> list[str
 
 
 def exclude_patterns_of_0_1(globs: Iterable[str]) -> list[str]:
-    """Return the same as release 0.1 wrote it, which did not leave out Connect's own topics."""
+    """Return the same as release 0.1 wrote it, which did not exclude Connect's internal topics."""
     return [*_INTERNAL, *(_regex(glob, "exclude") for glob in globs)]
 
 
@@ -188,7 +191,7 @@ _WORDS = {"*": r"[^.]*", "?": r"[^.]"}
 
 
 def _regex(glob: str, property: str) -> str:
-    """Return a glob as a regular expression that Java and Python read alike, without a comma, Java's separator."""
+    """Return a glob as a regular expression for Java and Python alike, without a comma, Java's separator."""
     if not re.fullmatch(r"[A-Za-z0-9._*?-]+", glob):
         raise InvalidStream(
             f"{glob!r} can match no topic",
