@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from replicator.backends.shared.ownership import may_remove, settle_owner
+from replicator.backends.shared.projections import Projections
 from replicator.backends.shared.replay_keys import refuse_reuse
 from replicator.backends.shared.reservations import Reservations
 from replicator.capabilities import MEMORY, No
@@ -48,7 +49,7 @@ class _Record:
     replays: dict[str, ReplayProgress] = field(default_factory=dict)
 
 
-class MemoryReplicator:
+class MemoryReplicator(Projections):
     """A Replicator with streams in memory.
 
     :param clock: seconds since the epoch.
@@ -119,12 +120,6 @@ class MemoryReplicator:
         del self._records[name]
         self._reservations.drop(record.stream)
         return True
-
-    async def list_streams(self) -> list[Stream]:
-        return [record.stream for record in self._records.values()]
-
-    async def get_status(self, name: str) -> StreamStatus:
-        return self._status(self._record(name))
 
     async def pause(self, name: str) -> None:
         record = self._record(name)
@@ -229,20 +224,19 @@ class MemoryReplicator:
             for name in wanted
         ]
 
-    async def overview(self) -> list[Description]:
-        return await self.describe()
-
     async def identity(self) -> str | None:
         return None
 
     async def aclose(self) -> None:
         return
 
+    def not_found(self, name: str) -> StreamNotFound:
+        return StreamNotFound("the memory backend has no such stream", stream=name)
+
     def _record(self, name: str) -> _Record:
-        try:
-            return self._records[name]
-        except KeyError:
-            raise StreamNotFound("the memory backend has no such stream", stream=name) from None
+        if name not in self._records:
+            raise self.not_found(name)
+        return self._records[name]
 
     def _now(self) -> int:
         """Return the number of the newest event at the source."""

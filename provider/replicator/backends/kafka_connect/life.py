@@ -19,12 +19,13 @@ from replicator.backends.kafka_connect.reservations import PendingChanges
 from replicator.backends.kafka_connect.stream_store import StreamStore
 from replicator.backends.shared.declarations import canonical, with_canonical_options
 from replicator.backends.shared.ownership import may_remove, refuse_elsewhere, settle_owner
-from replicator.errors import RecordUnreadable, ReplicatorError
+from replicator.backends.shared.projections import Projections
+from replicator.errors import RecordUnreadable, ReplicatorError, StreamNotFound
 from replicator.model import Checkpoint, DesiredState, Owner, Stream, StreamState, StreamStatus
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
 
 
-class ConnectorLife(Generic[Facts, Start, Positions]):
+class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
     """A Replicator over one Connect cluster.
 
     :param address: the Connect cluster's.
@@ -195,15 +196,6 @@ class ConnectorLife(Generic[Facts, Start, Positions]):
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    async def list_streams(self) -> list[Stream]:
-        return [self._recipe.as_found(deployed) for deployed in (await self._streams.listing()).streams.values()]
-
-    async def get_status(self, name: str) -> StreamStatus:
-        found = await self.describe([name])
-        if not found:
-            raise not_found(name)
-        return found[0].status
-
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
         return await self._identified(await self._described(names))
 
@@ -250,6 +242,9 @@ class ConnectorLife(Generic[Facts, Start, Positions]):
         listed = await self._streams.listing()
         outlines = [self._recipe.outline(deployed) for deployed in listed.streams.values()]
         return await self._identified(outlines + listed.failures())
+
+    def not_found(self, name: str) -> StreamNotFound:
+        return not_found(name)
 
     async def identity(self) -> str | None:
         return (await self._cluster.recent_identity.get()).kafka_cluster_id

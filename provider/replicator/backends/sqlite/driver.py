@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from replicator import authref
 from replicator.backends.shared.ownership import is_replaced, may_remove, settle_owner
+from replicator.backends.shared.projections import Projections
 from replicator.backends.shared.supported import checked, refused
 from replicator.backends.sqlite import adopt, preflight, replays
 from replicator.backends.sqlite import database as db
@@ -33,9 +34,9 @@ from replicator.backends.sqlite.reconciler import Reconciler
 from replicator.backends.sqlite.record import FileId, Phase, Store, StreamRecord, unreadable_record
 from replicator.backends.sqlite.status import Answer, ask, status_of
 from replicator.backends.sqlite.stream_lock import StreamLock, StreamLocks
-from replicator.backends.sqlite.stream_manager import StreamManager, engine_settings
+from replicator.backends.sqlite.stream_manager import StreamManager, engine_settings, not_found
 from replicator.backends.sqlite.targets import check_target, target_path
-from replicator.errors import Category, EngineUnavailable, RecordUnreadable, ReplicatorError
+from replicator.errors import Category, EngineUnavailable, RecordUnreadable, ReplicatorError, StreamNotFound
 from replicator.model import Checkpoint, Mode, Owner, Stream, StreamStatus
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
 
@@ -55,7 +56,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class SqliteDriver:
+class SqliteDriver(Projections):
     """Streams of SQLite files on this host.
 
     :param store: the records; written before each effect, so that work can be finished after a crash.
@@ -220,11 +221,6 @@ class SqliteDriver:
     async def list_streams(self) -> list[Stream]:
         return [record.stream for record in self._reconciler.store.records()]
 
-    async def get_status(self, name: str) -> StreamStatus:
-        if (why := self._reconciler.store.unreadable.get(name)) is not None:
-            return Description.unreadable(name, unreadable_record(name, why)).status
-        return (await self._statuses([self._manager.record(name)]))[0]
-
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
         records = [record for record in self._reconciler.store.records() if names is None or record.name in names]
         statuses = await self._statuses(records)
@@ -239,8 +235,8 @@ class SqliteDriver:
         ]
         return readable + unreadable
 
-    async def overview(self) -> list[Description]:
-        return await self.describe()
+    def not_found(self, name: str) -> StreamNotFound:
+        return not_found(name)
 
     async def identity(self) -> str | None:
         return None  # an address names one host, whose agent has one registry

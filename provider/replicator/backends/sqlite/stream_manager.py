@@ -275,7 +275,7 @@ class StreamManager:
     def record(self, name: str) -> StreamRecord:
         record = self._store.get(name)
         if record is None:
-            raise StreamNotFound("the agent has no such stream", stream=name, fix="see what is there: replicator list")
+            raise not_found(name)
         return record
 
     async def _inspect_alone(self, stream: Stream) -> FileId:
@@ -307,3 +307,8 @@ def engine_settings(stream: Stream) -> tuple[object, ...]:
         declared.options,
         declared.mode,
     )
+
+
+def not_found(name: str) -> StreamNotFound:
+    """Return the error for a stream that does not exist."""
+    return StreamNotFound("the agent has no such stream", stream=name, fix="see what is there: replicator list")

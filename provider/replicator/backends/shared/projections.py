@@ -1,0 +1,34 @@
+"""The methods of a Replicator that follow from its `describe`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from replicator.errors import StreamNotFound
+from replicator.model import Stream, StreamStatus
+from replicator.replicator import Description
+
+
+class Projections(ABC):
+    """A base class for drivers. A driver overrides what its engine answers with less work."""
+
+    @abstractmethod
+    async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
+        """Describe streams, as `Replicator.describe` says."""
+
+    @abstractmethod
+    def not_found(self, name: str) -> StreamNotFound:
+        """Return the error for a stream that does not exist."""
+
+    async def overview(self) -> list[Description]:
+        return await self.describe()
+
+    async def list_streams(self) -> list[Stream]:
+        return [item.declaration for item in await self.overview() if item.declaration is not None]
+
+    async def get_status(self, name: str) -> StreamStatus:
+        found = await self.describe([name])
+        if not found:
+            raise self.not_found(name)
+        return found[0].status
