@@ -26,7 +26,7 @@ from unittest.mock import patch
 import pytest
 import trustme
 from google.protobuf import struct_pb2
-from replicator.agent.policy import PolicyFile
+from replicator.agent.policy_file import PolicyFile
 from replicator.backends.kafka_connect.connector import unreadable
 from replicator.backends.kafka_connect.deployed import read_record
 from replicator.backends.kafka_connect.mirror.driver import open_mirror
@@ -34,8 +34,8 @@ from replicator.backends.kafka_connect.mirror.group_sync import group_finding
 from replicator.backends.kafka_connect.record import HEADER, StreamRecord
 from replicator.backends.settings import ConnectConfig
 from replicator.backends.sqlite.driver import SqliteDriver
+from replicator.backends.sqlite.grants import missing
 from replicator.backends.sqlite.litestream import find_binary
-from replicator.backends.sqlite.policy import missing
 from replicator.errors import BY_CODE, ReplicatorError
 from replicator.lifecycle.apply import delete
 from replicator.lifecycle.config import parse_config

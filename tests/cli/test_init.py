@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from replicator.agent.policy import PolicyFile, default_policy
+from replicator.agent.policy_file import PolicyFile, default_policy
 from replicator.agent.registry import FileStore
 from replicator.agent.state import StateFolder
-from replicator.backends.sqlite.policy import Gate
+from replicator.backends.sqlite.grants import Gate
 from replicator.backends.sqlite.record import Phase, StreamRecord
 from replicator.errors import PolicyRefused
 from replicator.model import Checkpoint, Stream

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
-from replicator.backends.sqlite.places import parse_location, side_folder, source_path
-from replicator.backends.sqlite.policy import destination_lines, source_lines
+from replicator.backends.sqlite.grants import destination_lines, source_lines
+from replicator.backends.sqlite.locations import parse_location, side_folder, source_path
 from replicator.errors import InvalidStream
 from replicator.model import URI_EXAMPLES, Stream, StreamState
 from replicator.plugin.redaction import redacted, redactor_of, sealed

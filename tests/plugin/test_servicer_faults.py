@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
-from replicator.backends.sqlite.policy import missing
+from replicator.backends.sqlite.grants import missing
 from replicator.errors import AgentUnreachable
 from replicator.model import Stream, StreamState
 from replicator.plugin._proto import pb

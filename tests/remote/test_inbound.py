@@ -280,6 +280,23 @@ async def test_what_is_no_request_has_an_answer_of_ours(
     assert not caplog.records
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+@pytest.mark.parametrize("head", [HALF_CHUNK, INFO.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n")])
+async def test_a_body_that_breaks_while_its_call_runs_is_answered_once(
+    socket_path: Path, caplog: pytest.LogCaptureFixture, head: bytes, pause: float
+) -> None:
+    async with serving(build_app({"recorder": Recorder()}), socket_path), raw(socket_path) as (reader, writer):
+        if pause:
+            writer.write(head)
+            await asyncio.sleep(pause)  # the call begins before its body breaks
+        writer.write(b"no number\r\n" if pause else head + b"no number\r\n")
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 200 "))
+    assert answer.count(b"HTTP/1.1") == 1
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+
+
 @pytest.mark.parametrize("spoken", ["9" * 5000, "²", "-1", "1.5", "", "٣"])
 async def test_a_protocol_that_is_no_number_is_refused(socket_path: Path, spoken: str) -> None:
     async with serving(build_app({}), socket_path):

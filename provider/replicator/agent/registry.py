@@ -19,7 +19,7 @@ from replicator.agent.agent_id import agent_id
 from replicator.backends.shared.reservations import Ends
 from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.record import REPAIR, Stored, StreamRecord, Tombstone, unreadable_record
-from replicator.backends.sqlite.sound import ends_of, wrong_field
+from replicator.backends.sqlite.record_check import ends_of, wrong_field
 from replicator.errors import AgentFault
 
 S = TypeVar("S", bound=Stored)

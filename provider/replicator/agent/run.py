@@ -19,13 +19,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from replicator import __version__
 from replicator.agent.child import launcher
 from replicator.agent.log import Level, start_logging
-from replicator.agent.policy import PolicyFile, default_policy
+from replicator.agent.policy_file import PolicyFile, default_policy
 from replicator.agent.registry import FileStore
 from replicator.agent.state import StateFolder
 from replicator.authref import Redactor
 from replicator.backends.sqlite.driver import SqliteDriver
+from replicator.backends.sqlite.grants import missing
 from replicator.backends.sqlite.litestream import Binary, EngineMissing, find_binary
-from replicator.backends.sqlite.policy import missing
 from replicator.errors import AgentFault, EngineUnavailable
 from replicator.model import format_duration
 from replicator.remote.routes import INFO_PATH

@@ -20,7 +20,7 @@ from replicator.cli.output import say, say_json, showing
 if TYPE_CHECKING:
     import asyncio
 
-    from replicator.agent.policy import PolicyFile
+    from replicator.agent.policy_file import PolicyFile
     from replicator.backends.sqlite.litestream_import import Takeover, Wanted
     from replicator.model import Stream
     from replicator.remote.client import RemoteReplicator
@@ -132,7 +132,7 @@ class _Work:
     def read(self, auth_ref: str | None, region: str | None, without: list[str]) -> None:
         """Read the file, and find out what the agent's policy, if it has one, lacks for it."""
         from replicator.backends.sqlite import litestream_import
-        from replicator.backends.sqlite.policy import lines_for
+        from replicator.backends.sqlite.grants import lines_for
 
         self.found = litestream_import.read(self.config, self._wanted(auth_ref, region, without))
         if self._policy is not None and (policy := self._policy.current()) is not None:
@@ -156,9 +156,9 @@ class _Work:
     def _wanted(self, auth_ref: str | None, region: str | None, without: list[str]) -> Wanted:
         import os
 
-        from replicator.agent.policy import PolicyFile
+        from replicator.agent.policy_file import PolicyFile
         from replicator.backends.sqlite.litestream_import import Wanted
-        from replicator.backends.sqlite.places import source_path
+        from replicator.backends.sqlite.locations import source_path
         from replicator.cli.options import parse_duration
 
         info = self._runner.run(self._client.info()).model_extra or {}
@@ -193,8 +193,8 @@ class _Work:
 
     def running(self) -> list[str]:
         """Return all signs of a litestream that still replicates one of the databases."""
+        from replicator.backends.sqlite.locations import source_path
         from replicator.backends.sqlite.lock_owners import daemons, holders
-        from replicator.backends.sqlite.places import source_path
         from replicator.cli.clients import listens
 
         paths = [source_path(stream) for stream in self.new]

@@ -188,8 +188,8 @@ def start_agent(
 def _warn_without_policy(settings: AgentSettings) -> None:
     import sys
 
-    from replicator.agent.policy import PolicyFile, default_policy
-    from replicator.backends.sqlite.policy import missing
+    from replicator.agent.policy_file import PolicyFile, default_policy
+    from replicator.backends.sqlite.grants import missing
 
     policies = PolicyFile(settings.policy or default_policy())
     if policies.current() is None:

@@ -33,9 +33,9 @@ def init(
     folders of copies. From then on the agent refuses everything else. Read it before you rely on it: it grants also
     what should not be there.
     """
-    from replicator.agent.policy import PolicyFile, default_policy
+    from replicator.agent.policy_file import PolicyFile, default_policy
     from replicator.agent.state import StateFolder, default_state
-    from replicator.backends.sqlite.policy import Policy, lines_for
+    from replicator.backends.sqlite.grants import Policy, lines_for
 
     path = (policy or default_policy()).absolute()
     folder = StateFolder((state or default_state()).absolute())
@@ -95,7 +95,7 @@ def _records(folder: StateFolder) -> Sequence[StreamRecord]:
 def _can_be_granted(record: StreamRecord) -> bool:
     """Tell whether this release can read the stream's destination; an unreadable line would invalidate the file."""
     from replicator import authref
-    from replicator.backends.sqlite.places import parse_location
+    from replicator.backends.sqlite.locations import parse_location
     from replicator.errors import ReplicatorError
 
     try:

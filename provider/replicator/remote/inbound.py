@@ -114,6 +114,9 @@ class Inbound(H11Protocol):
             answer = h11.Response(status_code=refusal.status_code, headers=refusal.raw_headers)
             for event in (answer, h11.Data(data=bytes(refusal.body)), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # a call that still runs cannot answer any more
+            self.cycle.message_event.set()
         self.transport.close()
 
     def _look(self) -> None:

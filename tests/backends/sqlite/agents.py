@@ -14,8 +14,8 @@ from replicator.authref import Redactor
 from replicator.backends.sqlite.daemon_pool import Supervised
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.driver import SqliteDriver
+from replicator.backends.sqlite.grants import Policies
 from replicator.backends.sqlite.litestream import CommandLine
-from replicator.backends.sqlite.policy import Policies
 from replicator.backends.sqlite.replica import parse_replica
 from replicator.model import Stream, StreamState, StreamStatus
 from replicator.replicator import ReplayProgress, Replicator

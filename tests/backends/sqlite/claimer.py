@@ -10,7 +10,7 @@ from typing import Any
 
 from replicator.backends.sqlite.claims import Claim, Claims
 from replicator.backends.sqlite.layout import CLAIM
-from replicator.backends.sqlite.places import parse_location
+from replicator.backends.sqlite.locations import parse_location
 from replicator.backends.sqlite.replica import S3Credentials
 from replicator.errors import DestinationInUse
 from replicator.model import Stream

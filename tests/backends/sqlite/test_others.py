@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from replicator.agent.policy import PolicyFile
+from replicator.agent.policy_file import PolicyFile
 from replicator.backends.sqlite import copies, litestream_errors
 from replicator.backends.sqlite.database import content_hash
+from replicator.backends.sqlite.grants import Policy
 from replicator.backends.sqlite.handles import Untrusted, opened
 from replicator.backends.sqlite.layout import purge_folder
 from replicator.backends.sqlite.litestream import Binary, CommandLine
-from replicator.backends.sqlite.policy import Policy
 from replicator.backends.sqlite.replica import CredentialsRefused, FolderLocation
 from replicator.errors import DestinationDenied, PolicyRefused, ReplayRefused, SourceFormat
 from replicator.model import Checkpoint, Drain

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from replicator.backends.sqlite.locations import parse_location, same_place, source_path
 from replicator.backends.sqlite.lock_owners import holders, still_running
-from replicator.backends.sqlite.places import parse_location, same_place, source_path
 from replicator.backends.sqlite.positions import Position
 from replicator.backends.sqlite.preflight import contents
 from replicator.backends.sqlite.reconciler import Reconciler

@@ -16,8 +16,8 @@ from pydantic import Field, ValidationError
 
 from replicator.backends.sqlite import litestream_errors
 from replicator.backends.sqlite.layout import CLAIM
+from replicator.backends.sqlite.locations import parse_location
 from replicator.backends.sqlite.objects import NotConditional
-from replicator.backends.sqlite.places import parse_location
 from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3Credentials
 from replicator.errors import DestinationInUse
 from replicator.model import Instant, Model, Stream

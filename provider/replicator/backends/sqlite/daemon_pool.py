@@ -30,6 +30,7 @@ from replicator.backends.sqlite.daemon_process import (
 )
 from replicator.backends.sqlite.database import DatabaseError, DatabaseLocked, checkpoint_truncate, use_wal
 from replicator.backends.sqlite.dialect import LITESTREAM
+from replicator.backends.sqlite.disk_space import file_size, refuse_a_copy, remove_a_part
 from replicator.backends.sqlite.litestream import (
     CommandLine,
     ControlClient,
@@ -38,7 +39,6 @@ from replicator.backends.sqlite.litestream import (
     EngineUnreachable,
 )
 from replicator.backends.sqlite.replica import ReplicaError, S3Credentials, S3Location, engine_environment
-from replicator.backends.sqlite.room import file_size, refuse_a_copy, remove_a_part
 from replicator.backends.sqlite.uploads import newest_upload
 from replicator.lockfile import open_private
 from replicator.model import format_upload

@@ -22,11 +22,11 @@ from replicator.backends.sqlite.litestream import (
     reading,
     whole_number,
 )
-from replicator.backends.sqlite.looks import Looks, whole_look
 from replicator.backends.sqlite.positions import transaction_file
 from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3Credentials
 from replicator.backends.sqlite.traffic import Traffic
 from replicator.backends.sqlite.uploads import Arrivals, Upload, newest_upload, next_file, next_upload
+from replicator.backends.sqlite.wal_checks import WalChecks, whole_look
 from replicator.backoff import Backoff
 
 _POLL = 0.05
@@ -163,7 +163,7 @@ class DaemonProcess:
         self.attempts = 0
         self.starts = 0
         self.entered: dict[str, int] = {}
-        self.looks: dict[str, Looks] = {}
+        self.looks: dict[str, WalChecks] = {}
         self.offered: set[Path] = set()
         self.failure: Exception | None = None
         self.failed = asyncio.Event()
@@ -209,7 +209,7 @@ class DaemonProcess:
     def enter(self, job: ReplicationJob, start: int) -> None:
         """Note that the process of start number `start` took a database over."""
         self.entered[job.name] = start
-        self.looks[job.name] = Looks()
+        self.looks[job.name] = WalChecks()
         self._arrivals[job.name] = Arrivals()
 
     def leave(self, name: str) -> None:

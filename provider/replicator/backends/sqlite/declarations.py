@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from replicator import authref
 from replicator.backends.shared.identity import resolved_endpoint
-from replicator.backends.sqlite.places import KEY_PAIR, check_source_path, file_of, parse_location
+from replicator.backends.sqlite.locations import KEY_PAIR, check_source_path, file_of, parse_location
 from replicator.backends.sqlite.replica import DEFAULT_REGION, ReplicaLocation, S3Location, parse_replica
 from replicator.errors import ReplicatorError
 from replicator.model import Endpoint, Stream

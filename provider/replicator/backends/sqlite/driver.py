@@ -21,15 +21,15 @@ from replicator.backends.sqlite import adopt, preflight, replays
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite.daemon_pool import Launch
 from replicator.backends.sqlite.dialect import LITESTREAM
+from replicator.backends.sqlite.grants import Policies
 from replicator.backends.sqlite.litestream import EngineError
-from replicator.backends.sqlite.places import (
+from replicator.backends.sqlite.locations import (
     location_of,
     parse_location,
     same_place,
     side_folder,
     source_path,
 )
-from replicator.backends.sqlite.policy import Policies
 from replicator.backends.sqlite.reconciler import Reconciler
 from replicator.backends.sqlite.record import FileId, Phase, Store, StreamRecord, unreadable_record
 from replicator.backends.sqlite.status import Answer, ask, status_of

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from replicator.backends.sqlite.claims import Claims
 from replicator.backends.sqlite.layout import CLAIM
+from replicator.backends.sqlite.locations import location_of, source_path
 from replicator.backends.sqlite.lock_owners import Holders, still_running
-from replicator.backends.sqlite.places import location_of, source_path
 from replicator.backends.sqlite.record import Phase, Store, StreamRecord
 from replicator.backends.sqlite.replays import new_generation
 from replicator.backends.sqlite.replica import ReplicaError, ReplicaUnreachable, S3Credentials

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite import litestream_errors, wal
-from replicator.backends.sqlite.places import parse_location, source_path
+from replicator.backends.sqlite.disk_space import room_for, size_of
+from replicator.backends.sqlite.locations import parse_location, source_path
 from replicator.backends.sqlite.record import FileId, StreamRecord
 from replicator.backends.sqlite.replica import PrefixContents, ReplicaError, ReplicaLocation, S3Credentials
-from replicator.backends.sqlite.room import room_for, size_of
 from replicator.errors import Category, CopiesAgain, DestinationInUse, ReplicatorError
 from replicator.model import DesiredState, Mode, Stream, format_size
 from replicator.replicator import Finding, Severity

@@ -14,11 +14,11 @@ from replicator.backends.shared.supported import refused_options
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite import litestream_errors, preflight, wal
 from replicator.backends.sqlite.daemon_pool import DaemonPool, DaemonProcess, Launch, ReplicationJob
+from replicator.backends.sqlite.grants import Gate, Policies
 from replicator.backends.sqlite.guards import Guards
 from replicator.backends.sqlite.health import Health
 from replicator.backends.sqlite.litestream import EngineError, EngineGarbled, EngineTimeout, EngineUnreachable
-from replicator.backends.sqlite.places import Identities, check_source_path, location_of, source_path
-from replicator.backends.sqlite.policy import Gate, Policies
+from replicator.backends.sqlite.locations import Identities, check_source_path, location_of, source_path
 from replicator.backends.sqlite.positions import position_at
 from replicator.backends.sqlite.record import FileId, Phase, Store, StreamRecord
 from replicator.backends.sqlite.replica import ReplicaError, S3Location

@@ -16,9 +16,9 @@ from typing import Any
 
 from replicator.backends.shared.replay_keys import refuse_reuse
 from replicator.backends.sqlite import copies, litestream_errors
+from replicator.backends.sqlite.grants import Gate
 from replicator.backends.sqlite.litestream import CommandLine, EngineError, LtxFile
-from replicator.backends.sqlite.places import source_path
-from replicator.backends.sqlite.policy import Gate
+from replicator.backends.sqlite.locations import source_path
 from replicator.backends.sqlite.positions import Position, batch_time
 from replicator.backends.sqlite.record import StreamRecord
 from replicator.backends.sqlite.replica import ReplicaLocation

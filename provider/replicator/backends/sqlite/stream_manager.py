@@ -12,7 +12,7 @@ from replicator.backends.shared.declarations import canonical
 from replicator.backends.sqlite import litestream_errors, replays
 from replicator.backends.sqlite.drain import drain
 from replicator.backends.sqlite.handles import opened
-from replicator.backends.sqlite.places import parse_location, same_place, side_folder, source_path
+from replicator.backends.sqlite.locations import parse_location, same_place, side_folder, source_path
 from replicator.backends.sqlite.positions import position_at
 from replicator.backends.sqlite.reconciler import Reconciler
 from replicator.backends.sqlite.record import FileId, Phase, StreamRecord, Tombstone

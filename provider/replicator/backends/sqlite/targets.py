@@ -8,9 +8,9 @@ from pathlib import Path
 
 from replicator.backends.sqlite import copies
 from replicator.backends.sqlite.dialect import LITESTREAM
+from replicator.backends.sqlite.grants import Gate
 from replicator.backends.sqlite.handles import Untrusted, settled
-from replicator.backends.sqlite.places import parse_location, source_path
-from replicator.backends.sqlite.policy import Gate
+from replicator.backends.sqlite.locations import parse_location, source_path
 from replicator.backends.sqlite.replica import FolderLocation
 from replicator.errors import InvalidStream, ReplayRefused
 from replicator.model import Stream

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from replicator.backends.shared.identity import FILES, Look
 from replicator.backends.sqlite import preflight
 from replicator.backends.sqlite.litestream import format_txid
-from replicator.backends.sqlite.places import parse_location, place_of
+from replicator.backends.sqlite.locations import parse_location, place_of
 from replicator.backends.sqlite.record import FORMAT, Store, StreamRecord, Tombstone
 from replicator.backends.sqlite.replica import PrefixContents, S3Credentials
 from replicator.errors import DestinationInUse

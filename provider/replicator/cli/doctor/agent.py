@@ -113,8 +113,8 @@ def _look_at_folder(folder: Path) -> list[Look]:
 
 def _look_at_policy(address: str, found: Info) -> list[Look]:
     """Check the agent's policy. That of another host's agent cannot be read here."""
-    from replicator.agent.policy import PolicyFile
-    from replicator.backends.sqlite.policy import missing
+    from replicator.agent.policy_file import PolicyFile
+    from replicator.backends.sqlite.grants import missing
 
     path = (found.model_extra or {}).get("policy")
     if path is None or not address.startswith("unix:"):

@@ -10,7 +10,7 @@ from replicator.backends.kafka.admin import Topic
 from replicator.backends.kafka.positions import Partition, read
 from replicator.backends.kafka_connect.connector import Connector, ConnectorState, Task
 from replicator.backends.kafka_connect.deployed import DeployedStream
-from replicator.backends.kafka_connect.mirror.connectors import BACKEND
+from replicator.backends.kafka_connect.mirror.connector_configs import BACKEND
 from replicator.backends.kafka_connect.mirror.source_view import SourceView
 from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord
 from replicator.model import Checkpoint, Stream

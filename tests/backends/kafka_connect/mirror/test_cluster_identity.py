@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from replicator.backends.kafka.admin import Cluster
 from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterPair, recorded_ids, side_of
-from replicator.backends.kafka_connect.mirror.connectors import Side
+from replicator.backends.kafka_connect.mirror.connector_configs import Side
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.errors import DestinationDenied, InvalidStream, ReplicatorError, SourceDenied
 

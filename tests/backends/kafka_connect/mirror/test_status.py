@@ -13,7 +13,7 @@ from replicator.backends.kafka_connect.connector import Offset
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.failures import HOUR, Failures
 from replicator.backends.kafka_connect.mirror.copies import Copies
-from replicator.backends.kafka_connect.mirror.recipe import moves
+from replicator.backends.kafka_connect.mirror.mirror_recipe import moves
 from replicator.backends.kafka_connect.mirror.source_view import SourceView, lag_of
 from replicator.backends.kafka_connect.mirror.status import Seen, gaps, is_done, next_offsets, status_of
 from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from replicator.backends.kafka.admin import Cluster, Found, KafkaAdmin, Topic
 from replicator.backends.kafka.positions import Offsets, Partition
 from replicator.backends.kafka.reading import Around
-from replicator.backends.kafka_connect.mirror.connectors import replication_factor
+from replicator.backends.kafka_connect.mirror.connector_configs import replication_factor
 from replicator.backends.kafka_connect.mirror.declarations import begins_at_the_beginning
 from replicator.backends.kafka_connect.mirror.source_view import READ_WITHIN, SourceView
 from replicator.backends.kafka_connect.mirror.topics import Naming

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from replicator.authref import Redactor
 from replicator.backends.kafka.positions import Offsets
 from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster
-from replicator.backends.kafka_connect.life import ConnectorLife
+from replicator.backends.kafka_connect.connector_life import ConnectorLife
+from replicator.backends.kafka_connect.mirror.mirror_recipe import Facts, MirrorRecipe
 from replicator.backends.kafka_connect.mirror.peer_clusters import HOLDS, PATIENCE, PeerClusters
-from replicator.backends.kafka_connect.mirror.recipe import Facts, MirrorRecipe
 from replicator.backends.kafka_connect.reservations import PendingChanges
 from replicator.backends.kafka_connect.rest import ConnectRest
 from replicator.backends.kafka_connect.worker_access import access

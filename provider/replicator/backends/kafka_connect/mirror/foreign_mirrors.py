@@ -11,7 +11,7 @@ from typing import NamedTuple
 from replicator.backends.kafka.admin import KafkaAdmin
 from replicator.backends.kafka.endpoint import KafkaEndpoint
 from replicator.backends.kafka_connect.connector import Connector
-from replicator.backends.kafka_connect.mirror.connectors import SOURCE_CLASS
+from replicator.backends.kafka_connect.mirror.connector_configs import SOURCE_CLASS
 from replicator.backends.kafka_connect.mirror.globs import Names
 from replicator.backends.kafka_connect.mirror.routes import ClusterIdentity, Route
 from replicator.backends.kafka_connect.mirror.topics import (

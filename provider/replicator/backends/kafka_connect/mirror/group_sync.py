@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from replicator.backends.kafka.positions import Partition
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.mirror.cluster_identity import Clients
-from replicator.backends.kafka_connect.mirror.connectors import GROUPS, is_on, part_names
+from replicator.backends.kafka_connect.mirror.connector_configs import GROUPS, is_on, part_names
 from replicator.backends.kafka_connect.mirror.topics import Naming
 from replicator.errors import GroupsNotSynced, ReplicatorError
 from replicator.model import Stream, format_time

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from replicator.backends.kafka_connect.cluster import ConnectCluster
 from replicator.backends.kafka_connect.deployed import Listed, sort
-from replicator.backends.kafka_connect.mirror.connectors import BACKEND
+from replicator.backends.kafka_connect.mirror.connector_configs import BACKEND
 from replicator.backends.kafka_connect.mirror.foreign_mirrors import ForeignMirrorReader, ForeignMirrors, is_mirror
 from replicator.backends.kafka_connect.mirror.routes import Route
 from replicator.backends.shared.poller import Poller

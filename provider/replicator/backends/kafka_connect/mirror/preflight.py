@@ -10,7 +10,7 @@ from replicator.backends.kafka.admin import Cluster
 from replicator.backends.kafka.endpoint import End, kafka_endpoint
 from replicator.backends.kafka_connect.cluster import ConnectCluster
 from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterClients, ClusterPair, look, side_of
-from replicator.backends.kafka_connect.mirror.connectors import (
+from replicator.backends.kafka_connect.mirror.connector_configs import (
     DEFAULT_REPLICATION_FACTOR,
     GROUPS,
     HEARTBEATS,

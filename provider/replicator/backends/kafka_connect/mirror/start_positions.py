@@ -10,7 +10,7 @@ from replicator.backends.kafka.positions import Offsets, Partition, write
 from replicator.backends.kafka_connect.cluster import ConnectCluster
 from replicator.backends.kafka_connect.connector_states import SEEN_WITHIN
 from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterClients
-from replicator.backends.kafka_connect.mirror.connectors import WORKER_CLUSTER
+from replicator.backends.kafka_connect.mirror.connector_configs import WORKER_CLUSTER
 from replicator.backends.kafka_connect.mirror.declarations import begins_at_the_beginning
 from replicator.backends.kafka_connect.mirror.replay_planner import resolve
 from replicator.backends.kafka_connect.mirror.status import as_stored, describe_gaps, gaps

@@ -11,7 +11,7 @@ from replicator.backends.kafka.positions import Offsets, Partition, checkpoint, 
 from replicator.backends.kafka_connect.cluster import Offset
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.mirror.cluster_identity import AGAIN
-from replicator.backends.kafka_connect.mirror.connectors import BACKEND
+from replicator.backends.kafka_connect.mirror.connector_configs import BACKEND
 from replicator.backends.kafka_connect.mirror.copies import Copies, lacking, lost, replay_start
 from replicator.backends.kafka_connect.mirror.source_view import READ_WITHIN, SourceView, copied_until, lag_of
 from replicator.backends.kafka_connect.mirror.topics import Naming, some

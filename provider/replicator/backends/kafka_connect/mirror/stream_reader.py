@@ -21,7 +21,7 @@ from replicator.backends.kafka_connect.mirror.cluster_identity import (
     look,
     rebuilt,
 )
-from replicator.backends.kafka_connect.mirror.connectors import build, option_of
+from replicator.backends.kafka_connect.mirror.connector_configs import build, option_of
 from replicator.backends.kafka_connect.mirror.copies import Copies, look_at_copies
 from replicator.backends.kafka_connect.mirror.group_sync import group_findings
 from replicator.backends.kafka_connect.mirror.source_view import SourceView, reached, view

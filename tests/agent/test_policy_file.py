@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from replicator.agent.policy import PolicyFile, default_policy
-from replicator.backends.sqlite.policy import Gate, Policy, destination_lines, lines_for
+from replicator.agent.policy_file import PolicyFile, default_policy
+from replicator.backends.sqlite.grants import Gate, Policy, destination_lines, lines_for
 from replicator.errors import InvalidConfig, PolicyRefused, PolicyUnusable, SecretExposed
 from replicator.model import Stream
 

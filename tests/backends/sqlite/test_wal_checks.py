@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from replicator.backends.sqlite import daemon_process, wal
 from replicator.backends.sqlite.litestream import SyncActivity
-from replicator.backends.sqlite.looks import Looks, whole_look
+from replicator.backends.sqlite.wal_checks import WalChecks, whole_look
 from replicator.capabilities import TABLE
 from replicator.model import StreamStatus
 
@@ -34,7 +34,7 @@ def after(seconds: float) -> datetime:
 
 
 def test_the_last_look_before_the_next_file_is_known() -> None:
-    looks = Looks()
+    looks = WalChecks()
     assert looks.until(7) is None
     for second in range(5):
         looks.note(after(second), 7)
@@ -50,7 +50,7 @@ def test_the_last_look_before_the_next_file_is_known() -> None:
 
 
 def test_a_long_outage_keeps_the_look_of_the_last_file_that_arrived_and_the_newest_ones() -> None:
-    looks = Looks()
+    looks = WalChecks()
     for second in range(2_000):
         looks.note(after(second), second)
     assert looks.until(0) == after(0)

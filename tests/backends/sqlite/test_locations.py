@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from replicator.authref import Redactor
-from replicator.backends.sqlite.places import Identities
+from replicator.backends.sqlite.locations import Identities
 from replicator.errors import DestinationInUse, InvalidStream
 from replicator.model import Stream
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from replicator.backends.sqlite.grants import Policy
 from replicator.backends.sqlite.handles import Untrusted, opened, read_trusted
-from replicator.backends.sqlite.policy import Policy
 from replicator.errors import InvalidConfig, PolicyUnusable
 from replicator.home import home
 

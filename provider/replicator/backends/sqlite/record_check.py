@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from replicator.backends.shared.reservations import Ends
-from replicator.backends.sqlite.places import named_file
+from replicator.backends.sqlite.locations import named_file
 from replicator.backends.sqlite.positions import Position
 from replicator.backends.sqlite.record import StreamRecord
 from replicator.backends.sqlite.replica import parse_replica

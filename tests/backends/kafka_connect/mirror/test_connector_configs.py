@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from replicator.backends.kafka_connect.deployed import Parts
-from replicator.backends.kafka_connect.mirror.connectors import BACKEND, Side, build, part_names
+from replicator.backends.kafka_connect.mirror.connector_configs import BACKEND, Side, build, part_names
 from replicator.backends.kafka_connect.record import KEY, PART_OF, StreamRecord
 from replicator.backends.settings import DEFAULT_ALIASES
 from replicator.errors import Unsupported

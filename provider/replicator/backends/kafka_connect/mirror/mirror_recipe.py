@@ -19,7 +19,7 @@ from replicator.backends.kafka_connect.mirror.cluster_identity import (
     rebuilt,
     recorded_ids,
 )
-from replicator.backends.kafka_connect.mirror.connectors import BACKEND, WORKER_CLUSTER, Side, build, part_names
+from replicator.backends.kafka_connect.mirror.connector_configs import BACKEND, WORKER_CLUSTER, Side, build, part_names
 from replicator.backends.kafka_connect.mirror.declarations import begins_at_the_beginning
 from replicator.backends.kafka_connect.mirror.peer_clusters import Mirrors, PeerClusters
 from replicator.backends.kafka_connect.mirror.replay_planner import refuse_gaps, resolve

@@ -15,7 +15,7 @@ _KEPT = 300  # checks of one database; there are thousands of databases
 _WHOLE = 32 * 1024 * 1024  # bytes; the engine takes a WAL above 64 MiB in several files
 
 
-class Looks:
+class WalChecks:
     """The last check for each of the newest transactions of one database."""
 
     def __init__(self) -> None:

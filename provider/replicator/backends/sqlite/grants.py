@@ -22,7 +22,7 @@ from replicator import authref
 from replicator.backends.shared.identity import Look
 from replicator.backends.sqlite.declarations import canonical_endpoint
 from replicator.backends.sqlite.handles import Untrusted, settled
-from replicator.backends.sqlite.places import source_path
+from replicator.backends.sqlite.locations import source_path
 from replicator.backends.sqlite.replica import FolderLocation, ReplicaLocation, S3Location, parse_replica
 from replicator.errors import PolicyMissing, PolicyRefused, PolicyUnusable, ReplicatorError, SecretExposed
 from replicator.model import Model, Stream
