@@ -104,7 +104,7 @@ def format_size(count: int) -> str:
 
 
 def format_upload(done: int | None, total: int) -> str:
-    """How far an upload is: `12.0 MB of 60.0 MB`."""
+    """Return the progress of an upload: `12.0 MB of 60.0 MB`."""
     return f"uploading {format_size(total)}" if done is None else f"{format_size(done)} of {format_size(total)}"
 
 
@@ -170,7 +170,7 @@ class Model(BaseModel):
 
 
 class EndpointKind(StrEnum):
-    """What stands at one end of a stream.
+    """The kind of an endpoint of a stream.
 
     :param postgres: a PostgreSQL database.
     :param sqlite: an SQLite file on an agent's host, `sqlite:///absolute/path`.
@@ -199,7 +199,7 @@ SCHEMES: dict[EndpointKind, tuple[str, ...]] = {
 
 
 class Mode(StrEnum):
-    """What is moved: the changes, a copy, or a copy and then the changes.
+    """The data to move: the changes, a snapshot, or a snapshot and then the changes.
 
     :param cdc: the changes, without a copy before them.
     :param snapshot: one copy, and no more.
@@ -212,7 +212,7 @@ class Mode(StrEnum):
 
 
 class Conflict(StrEnum):
-    """Which side wins where both hold a version of the same record.
+    """The side that wins if both hold a version of the same record.
 
     :param last_writer_wins: the version that was written later.
     :param source_wins: that of the source.
@@ -227,7 +227,7 @@ class Conflict(StrEnum):
 
 
 class DesiredState(StrEnum):
-    """Whether the stream should move data.
+    """The desired state of the stream.
 
     :param running: it moves data.
     :param paused: it stands still and keeps its checkpoint.
@@ -238,7 +238,7 @@ class DesiredState(StrEnum):
 
 
 class WaitFor(StrEnum):
-    """What a create or update waits for before it returns.
+    """The condition that a create or update waits for.
 
     :param none: nothing but that the engine has taken the change.
     :param running: that the stream moves data.
@@ -251,7 +251,7 @@ class WaitFor(StrEnum):
 
 
 class Drain(StrEnum):
-    """What a delete does with changes that are not at the destination yet.
+    """The handling of changes that are not at the destination yet when the stream is deleted.
 
     :param flush: it uploads them, and fails where that fails.
     :param wait: it waits until everything that was committed when it began is at the destination.
@@ -264,7 +264,7 @@ class Drain(StrEnum):
 
 
 class StreamState(StrEnum):
-    """What the engine says that a stream does; taken from its worst part.
+    """The state of a stream, taken from its worst part.
 
     :param running: it moves data.
     :param paused: it stands still, because it was asked to.
@@ -406,7 +406,7 @@ Patterns = Annotated[tuple[Text, ...], AfterValidator(_no_duplicates)]
 
 
 class Stream(Model):
-    """One replication unit, as a person declares it.
+    """A replication stream from a source to a destination.
 
     :param name: its name at the engine; left out, one is made from project, stack and resource, or as
         `pulumi:autonaming` says. A change replaces it.
@@ -463,7 +463,7 @@ OF_THE_PROGRAM = {name: Stream.model_fields[name].default for name in ("wait_for
 
 
 class StreamStatus(Model):
-    """What the engine tells about a stream. Every number that it cannot tell is `None`.
+    """The status of a stream as the engine reports it. Every number that it cannot report is `None`.
 
     :param last_event: time of the last change that was seen at the source.
     :param last_checkpoint: the position up to which everything is at the destination.
@@ -493,7 +493,7 @@ class StreamStatus(Model):
 
     @property
     def upload(self) -> str:
-        """How far the upload of now is, for a person: `12.0 MB of 60.0 MB`; empty where none is seen."""
+        """Return the progress of the current upload, for a person: `12.0 MB of 60.0 MB`; empty where none is seen."""
         if self.upload_total_bytes is None:
             return ""
         return format_upload(self.uploaded_bytes, self.upload_total_bytes)

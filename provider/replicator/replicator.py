@@ -13,7 +13,7 @@ from replicator.model import Checkpoint, Instant, Model, Owner, Stream, StreamSt
 
 
 class Severity(StrEnum):
-    """How much a finding matters.
+    """The severity of a finding.
 
     :param error: a change would fail.
     :param warning: it asks for attention.
@@ -26,7 +26,7 @@ class Severity(StrEnum):
 
 
 class Finding(Model):
-    """What a look at the live source and destination found: before a change, or beside a status.
+    """A finding of a check of the live source and destination, before a change or with a status.
 
     :param severity: how much it matters.
     :param code: stable, for programs.
@@ -53,7 +53,7 @@ class Finding(Model):
 
 
 class ReplayMethod(StrEnum):
-    """How to replay.
+    """The method of a replay.
 
     :param auto: the least harmful method that is exact; the plan names it.
     :param copy: the data as of the start is written to `target`.
@@ -72,7 +72,7 @@ class ReplayMethod(StrEnum):
 
 
 class ReplayPlan(Model):
-    """What a replay would do, resolved against what is retained now.
+    """The effect of a replay, resolved against what is retained now.
 
     :param method: the method that would run; never auto.
     :param start: the position that was asked for.
@@ -100,7 +100,7 @@ class ReplayPlan(Model):
 
 
 class ReplayState(StrEnum):
-    """Where a replay stands.
+    """The state of a replay.
 
     :param running: it has begun.
     :param done: it came to its end.

@@ -39,7 +39,7 @@ export interface GetCapabilitiesArgs {
 }
 
 /**
- * What each backend of this release can do.
+ * The capabilities of each backend of this release.
  */
 export interface GetCapabilitiesResult {
     /**

@@ -83,7 +83,7 @@ export interface GetStreamStatusResult {
      */
     readonly name: string;
     /**
-     * What the engine says that a stream does; taken from its worst part.
+     * The state of a stream, taken from its worst part.
      */
     readonly state: enums.StreamState;
     /**

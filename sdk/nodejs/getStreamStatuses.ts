@@ -42,7 +42,7 @@ export interface GetStreamStatusesArgs {
 }
 
 /**
- * What the engines tell about several streams. One that cannot be asked about does not hide the others.
+ * Status reports of several streams. One that cannot be asked about does not hide the others.
  */
 export interface GetStreamStatusesResult {
     /**

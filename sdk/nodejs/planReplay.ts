@@ -59,7 +59,7 @@ export interface PlanReplayArgs {
 }
 
 /**
- * What a replay would do, resolved against what is retained now.
+ * The effect of a replay, resolved against what is retained now.
  */
 export interface PlanReplayResult {
     /**

@@ -94,7 +94,7 @@ export interface ReplayResult {
      */
     readonly start: outputs.Checkpoint;
     /**
-     * What came of a replay.
+     * The outcome of a replay.
      */
     readonly state: enums.ReplayOutcomeState;
     /**

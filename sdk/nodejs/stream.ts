@@ -8,7 +8,7 @@ import * as enums from "./types/enums";
 import * as utilities from "./utilities";
 
 /**
- * One replication unit, as a person declares it.
+ * A replication stream from a source to a destination.
  *
  * ## Example Usage
  * ### A live SQLite database, replicated to a bucket in another region

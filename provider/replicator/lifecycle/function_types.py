@@ -12,7 +12,7 @@ from replicator.replicator import Finding, ReplayMethod, ReplayPlan, ReplayProgr
 
 
 class GetStreamStatusArgs(Model):
-    """Which stream to ask about.
+    """The stream to query.
 
     :param stream: the stream's id, `<backend>/<region or "default">/<name>`.
     """
@@ -21,7 +21,7 @@ class GetStreamStatusArgs(Model):
 
 
 class GetStreamStatusesArgs(Model):
-    """Which streams to ask about.
+    """The streams to query.
 
     :param streams: ids of streams, each `<backend>/<region or "default">/<name>`.
     """
@@ -57,7 +57,7 @@ class StreamReport(StreamStatus):
 
 
 class StreamStatuses(Model):
-    """What the engines tell about several streams. One that cannot be asked about does not hide the others.
+    """Status reports of several streams. One that cannot be asked about does not hide the others.
 
     :param statuses: the status by id.
     :param failures: the others, in the order asked for.
@@ -70,7 +70,7 @@ class StreamStatuses(Model):
 
 
 class ListStreamsArgs(Model):
-    """Which streams to list.
+    """The streams to list.
 
     :param backend: one backend; left out: each that the provider's configuration has a block for.
     :param region: only streams that are managed in this region, or `default` for those without one.
@@ -129,7 +129,7 @@ class ListedStreams(Model):
 
 
 class GetCapabilitiesArgs(Model):
-    """Which backend to tell about.
+    """The backend to describe.
 
     :param backend: one backend; left out: all of this release.
     """
@@ -145,7 +145,7 @@ class EndpointPair(Model):
 
 
 class Capability(Model):
-    """Whether one thing that a stream or a replay may ask for is there.
+    """Support for one value of a property of a stream or a replay.
 
     :param property: the property that asks for it; `method` is that of a replay.
     :param value: the value of the property; `None` for any.
@@ -160,7 +160,7 @@ class Capability(Model):
 
 
 class ChangeConsequence(Model):
-    """What changing one property in place does to the data.
+    """The effect that changing one property in place has on the data.
 
     :param property: the property's path.
     :param verdict: `safe`, `restarts`, `re-snapshots`, `loses position` or `deletes data`.
@@ -173,7 +173,7 @@ class ChangeConsequence(Model):
 
 
 class BackendCapabilities(Model):
-    """What one backend can do between some kinds of endpoints.
+    """The capabilities of one backend between some kinds of endpoints.
 
     :param backend: its name.
     :param capabilities: what a stream and a replay may ask for.
@@ -200,7 +200,7 @@ class BackendCapabilities(Model):
 
 
 class AllCapabilities(Model):
-    """What each backend of this release can do.
+    """The capabilities of each backend of this release.
 
     :param backends: one entry a backend; more where it can do other things between other kinds of endpoints.
     """
@@ -242,7 +242,7 @@ class ReplayRunInputs(PlanReplayArgs):
 
 
 class ReplayRunOutputs(ReplayRunInputs):
-    """What the state holds of a replay that ran.
+    """The outputs of a replay that ran.
 
     :param key: the idempotency key, made from the resource's URN and its inputs.
     :param state: where it stood at the last update or refresh.
@@ -265,7 +265,7 @@ class ReplayRunOutputs(ReplayRunInputs):
 
 
 class ReplayOutcomeState(StrEnum):
-    """What came of a replay.
+    """The outcome of a replay.
 
     :param planned: a preview: nothing was done.
     :param running: it has begun, and goes on at the engine.

@@ -67,7 +67,7 @@ $ pulumi import replicator:index:ReplayRun restored litestream/us-east/orders/<k
 
 
 class StreamOutputs(Stream):
-    """What the state holds of a stream: its inputs with defaults filled in, and what the engine told.
+    """The outputs of a stream: its inputs with defaults filled in, and what the engine reported.
 
     :param status: what the engine told at the last update or refresh; `getStreamStatus` tells what holds now.
     :param engine_objects: what was made at the engine for this stream.

@@ -52,7 +52,7 @@ type GetCapabilitiesArgs struct {
 	Backend *string `pulumi:"backend"`
 }
 
-// What each backend of this release can do.
+// The capabilities of each backend of this release.
 type GetCapabilitiesResult struct {
 	// One entry a backend; more where it can do other things between other kinds of endpoints.
 	Backends []BackendCapabilities `pulumi:"backends"`
@@ -72,7 +72,7 @@ func (GetCapabilitiesOutputArgs) ElementType() reflect.Type {
 	return reflect.TypeOf((*GetCapabilitiesArgs)(nil)).Elem()
 }
 
-// What each backend of this release can do.
+// The capabilities of each backend of this release.
 type GetCapabilitiesResultOutput struct{ *pulumi.OutputState }
 
 func (GetCapabilitiesResultOutput) ElementType() reflect.Type {

@@ -75,7 +75,7 @@ type GetStreamStatusResult struct {
 	LastEvent *string `pulumi:"lastEvent"`
 	// Its name at the engine.
 	Name string `pulumi:"name"`
-	// What the engine says that a stream does; taken from its worst part.
+	// The state of a stream, taken from its worst part.
 	State StreamStateEnum `pulumi:"state"`
 	// The size of that file in bytes.
 	UploadTotalBytes *float64 `pulumi:"uploadTotalBytes"`
@@ -162,7 +162,7 @@ func (o GetStreamStatusResultOutput) Name() pulumi.StringOutput {
 	return o.ApplyT(func(v GetStreamStatusResult) string { return v.Name }).(pulumi.StringOutput)
 }
 
-// What the engine says that a stream does; taken from its worst part.
+// The state of a stream, taken from its worst part.
 func (o GetStreamStatusResultOutput) State() StreamStateEnumOutput {
 	return o.ApplyT(func(v GetStreamStatusResult) StreamStateEnum { return v.State }).(StreamStateEnumOutput)
 }

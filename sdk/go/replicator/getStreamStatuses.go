@@ -56,7 +56,7 @@ type GetStreamStatusesArgs struct {
 	Streams []string `pulumi:"streams"`
 }
 
-// What the engines tell about several streams. One that cannot be asked about does not hide the others.
+// Status reports of several streams. One that cannot be asked about does not hide the others.
 type GetStreamStatusesResult struct {
 	// The others, in the order asked for.
 	Failures []StatusFailure `pulumi:"failures"`
@@ -80,7 +80,7 @@ func (GetStreamStatusesOutputArgs) ElementType() reflect.Type {
 	return reflect.TypeOf((*GetStreamStatusesArgs)(nil)).Elem()
 }
 
-// What the engines tell about several streams. One that cannot be asked about does not hide the others.
+// Status reports of several streams. One that cannot be asked about does not hide the others.
 type GetStreamStatusesResultOutput struct{ *pulumi.OutputState }
 
 func (GetStreamStatusesResultOutput) ElementType() reflect.Type {

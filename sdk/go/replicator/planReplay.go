@@ -64,7 +64,7 @@ type PlanReplayArgs struct {
 	Target *string `pulumi:"target"`
 }
 
-// What a replay would do, resolved against what is retained now.
+// The effect of a replay, resolved against what is retained now.
 type PlanReplayResult struct {
 	// Bytes that would be read.
 	Bytes *float64 `pulumi:"bytes"`
@@ -110,7 +110,7 @@ func (PlanReplayOutputArgs) ElementType() reflect.Type {
 	return reflect.TypeOf((*PlanReplayArgs)(nil)).Elem()
 }
 
-// What a replay would do, resolved against what is retained now.
+// The effect of a replay, resolved against what is retained now.
 type PlanReplayResultOutput struct{ *pulumi.OutputState }
 
 func (PlanReplayResultOutput) ElementType() reflect.Type {

@@ -181,7 +181,7 @@ func (in *backendPtr) ToBackendPtrOutputWithContext(ctx context.Context) Backend
 	return pulumi.ToOutputWithContext(ctx, in).(BackendPtrOutput)
 }
 
-// Which side wins where both hold a version of the same record.
+// The side that wins if both hold a version of the same record.
 type Conflict string
 
 const (
@@ -355,7 +355,7 @@ func (in *conflictPtr) ToConflictPtrOutputWithContext(ctx context.Context) Confl
 	return pulumi.ToOutputWithContext(ctx, in).(ConflictPtrOutput)
 }
 
-// Whether the stream should move data.
+// The desired state of the stream.
 type DesiredState string
 
 const (
@@ -523,7 +523,7 @@ func (in *desiredStatePtr) ToDesiredStatePtrOutputWithContext(ctx context.Contex
 	return pulumi.ToOutputWithContext(ctx, in).(DesiredStatePtrOutput)
 }
 
-// What a delete does with changes that are not at the destination yet.
+// The handling of changes that are not at the destination yet when the stream is deleted.
 type Drain string
 
 const (
@@ -694,7 +694,7 @@ func (in *drainPtr) ToDrainPtrOutputWithContext(ctx context.Context) DrainPtrOut
 	return pulumi.ToOutputWithContext(ctx, in).(DrainPtrOutput)
 }
 
-// What stands at one end of a stream.
+// The kind of an endpoint of a stream.
 type EndpointKind string
 
 const (
@@ -874,7 +874,7 @@ func (in *endpointKindPtr) ToEndpointKindPtrOutputWithContext(ctx context.Contex
 	return pulumi.ToOutputWithContext(ctx, in).(EndpointKindPtrOutput)
 }
 
-// What is moved: the changes, a copy, or a copy and then the changes.
+// The data to move: the changes, a snapshot, or a snapshot and then the changes.
 type Mode string
 
 const (
@@ -1216,7 +1216,7 @@ func (in *preflightPtr) ToPreflightPtrOutputWithContext(ctx context.Context) Pre
 	return pulumi.ToOutputWithContext(ctx, in).(PreflightPtrOutput)
 }
 
-// How to replay.
+// The method of a replay.
 type ReplayMethod string
 
 const (
@@ -1396,7 +1396,7 @@ func (in *replayMethodPtr) ToReplayMethodPtrOutputWithContext(ctx context.Contex
 	return pulumi.ToOutputWithContext(ctx, in).(ReplayMethodPtrOutput)
 }
 
-// What came of a replay.
+// The outcome of a replay.
 type ReplayOutcomeState string
 
 const (
@@ -1493,7 +1493,7 @@ func (o ReplayOutcomeStatePtrOutput) ToStringPtrOutputWithContext(ctx context.Co
 	}).(pulumi.StringPtrOutput)
 }
 
-// Where a replay stands.
+// The state of a replay.
 type ReplayState string
 
 const (
@@ -1588,7 +1588,7 @@ func (o ReplayStatePtrOutput) ToStringPtrOutputWithContext(ctx context.Context) 
 	}).(pulumi.StringPtrOutput)
 }
 
-// How much a finding matters.
+// The severity of a finding.
 type Severity string
 
 const (
@@ -1683,7 +1683,7 @@ func (o SeverityPtrOutput) ToStringPtrOutputWithContext(ctx context.Context) pul
 	}).(pulumi.StringPtrOutput)
 }
 
-// What the engine says that a stream does; taken from its worst part.
+// The state of a stream, taken from its worst part.
 type StreamStateEnum string
 
 const (
@@ -1782,7 +1782,7 @@ func (o StreamStateEnumPtrOutput) ToStringPtrOutputWithContext(ctx context.Conte
 	}).(pulumi.StringPtrOutput)
 }
 
-// What a create or update waits for before it returns.
+// The condition that a create or update waits for.
 type WaitFor string
 
 const (

@@ -13,7 +13,7 @@ import (
 
 var _ = internal.GetEnvOrDefault
 
-// What one backend can do between some kinds of endpoints.
+// The capabilities of one backend between some kinds of endpoints.
 type BackendCapabilities struct {
 	// Whether it is chosen where a stream names no backend.
 	Automatic bool `pulumi:"automatic"`
@@ -37,7 +37,7 @@ type BackendCapabilities struct {
 	Removal string `pulumi:"removal"`
 }
 
-// What one backend can do between some kinds of endpoints.
+// The capabilities of one backend between some kinds of endpoints.
 type BackendCapabilitiesOutput struct{ *pulumi.OutputState }
 
 func (BackendCapabilitiesOutput) ElementType() reflect.Type {
@@ -281,7 +281,7 @@ func (o BackendConfigPtrOutput) Regions() pulumi.StringMapOutput {
 	}).(pulumi.StringMapOutput)
 }
 
-// Whether one thing that a stream or a replay may ask for is there.
+// Support for one value of a property of a stream or a replay.
 type Capability struct {
 	// What to know about it, or why it is not there and what would work.
 	Note *string `pulumi:"note"`
@@ -293,7 +293,7 @@ type Capability struct {
 	Value *string `pulumi:"value"`
 }
 
-// Whether one thing that a stream or a replay may ask for is there.
+// Support for one value of a property of a stream or a replay.
 type CapabilityOutput struct{ *pulumi.OutputState }
 
 func (CapabilityOutput) ElementType() reflect.Type {
@@ -348,7 +348,7 @@ func (o CapabilityArrayOutput) Index(i pulumi.IntInput) CapabilityOutput {
 	}).(CapabilityOutput)
 }
 
-// What changing one property in place does to the data.
+// The effect that changing one property in place has on the data.
 type ChangeConsequence struct {
 	// The property's path.
 	Property string `pulumi:"property"`
@@ -358,7 +358,7 @@ type ChangeConsequence struct {
 	Verdict string `pulumi:"verdict"`
 }
 
-// What changing one property in place does to the data.
+// The effect that changing one property in place has on the data.
 type ChangeConsequenceOutput struct{ *pulumi.OutputState }
 
 func (ChangeConsequenceOutput) ElementType() reflect.Type {
@@ -914,9 +914,9 @@ func (o EndpointOutput) Uri() pulumi.StringOutput {
 
 // A kind of source and a kind of destination.
 type EndpointPair struct {
-	// What stands at one end of a stream.
+	// The kind of an endpoint of a stream.
 	Destination EndpointKind `pulumi:"destination"`
-	// What stands at one end of a stream.
+	// The kind of an endpoint of a stream.
 	Source EndpointKind `pulumi:"source"`
 }
 
@@ -935,12 +935,12 @@ func (o EndpointPairOutput) ToEndpointPairOutputWithContext(ctx context.Context)
 	return o
 }
 
-// What stands at one end of a stream.
+// The kind of an endpoint of a stream.
 func (o EndpointPairOutput) Destination() EndpointKindOutput {
 	return o.ApplyT(func(v EndpointPair) EndpointKind { return v.Destination }).(EndpointKindOutput)
 }
 
-// What stands at one end of a stream.
+// The kind of an endpoint of a stream.
 func (o EndpointPairOutput) Source() EndpointKindOutput {
 	return o.ApplyT(func(v EndpointPair) EndpointKind { return v.Source }).(EndpointKindOutput)
 }
@@ -965,7 +965,7 @@ func (o EndpointPairArrayOutput) Index(i pulumi.IntInput) EndpointPairOutput {
 	}).(EndpointPairOutput)
 }
 
-// What a look at the live source and destination found: before a change, or beside a status.
+// A finding of a check of the live source and destination, before a change or with a status.
 type Finding struct {
 	// Stable, for programs.
 	Code string `pulumi:"code"`
@@ -979,7 +979,7 @@ type Finding struct {
 	Severity Severity `pulumi:"severity"`
 }
 
-// What a look at the live source and destination found: before a change, or beside a status.
+// A finding of a check of the live source and destination, before a change or with a status.
 type FindingOutput struct{ *pulumi.OutputState }
 
 func (FindingOutput) ElementType() reflect.Type {
@@ -1089,7 +1089,7 @@ type ListedStream struct {
 	Id string `pulumi:"id"`
 	// What imports it into a program.
 	ImportEntry ImportEntry `pulumi:"importEntry"`
-	// What is moved: the changes, a copy, or a copy and then the changes.
+	// The data to move: the changes, a snapshot, or a snapshot and then the changes.
 	Mode Mode `pulumi:"mode"`
 	// Its name at the engine.
 	Name string `pulumi:"name"`
@@ -1136,7 +1136,7 @@ func (o ListedStreamOutput) ImportEntry() ImportEntryOutput {
 	return o.ApplyT(func(v ListedStream) ImportEntry { return v.ImportEntry }).(ImportEntryOutput)
 }
 
-// What is moved: the changes, a copy, or a copy and then the changes.
+// The data to move: the changes, a snapshot, or a snapshot and then the changes.
 func (o ListedStreamOutput) Mode() ModeOutput {
 	return o.ApplyT(func(v ListedStream) Mode { return v.Mode }).(ModeOutput)
 }
@@ -1241,7 +1241,7 @@ func (o StatusFailureArrayOutput) Index(i pulumi.IntInput) StatusFailureOutput {
 	}).(StatusFailureOutput)
 }
 
-// What the engine tells about a stream. Every number that it cannot tell is null.
+// The status of a stream as the engine reports it. Every number that it cannot report is null.
 type StreamStatus struct {
 	// Bytes written to the destination.
 	BytesReplicated *float64 `pulumi:"bytesReplicated"`
@@ -1261,7 +1261,7 @@ type StreamStatus struct {
 	LastEvent *string `pulumi:"lastEvent"`
 	// Its name at the engine.
 	Name string `pulumi:"name"`
-	// What the engine says that a stream does; taken from its worst part.
+	// The state of a stream, taken from its worst part.
 	State StreamStateEnum `pulumi:"state"`
 	// The size of that file in bytes.
 	UploadTotalBytes *float64 `pulumi:"uploadTotalBytes"`
@@ -1269,7 +1269,7 @@ type StreamStatus struct {
 	UploadedBytes *float64 `pulumi:"uploadedBytes"`
 }
 
-// What the engine tells about a stream. Every number that it cannot tell is null.
+// The status of a stream as the engine reports it. Every number that it cannot report is null.
 type StreamStatusOutput struct{ *pulumi.OutputState }
 
 func (StreamStatusOutput) ElementType() reflect.Type {
@@ -1329,7 +1329,7 @@ func (o StreamStatusOutput) Name() pulumi.StringOutput {
 	return o.ApplyT(func(v StreamStatus) string { return v.Name }).(pulumi.StringOutput)
 }
 
-// What the engine says that a stream does; taken from its worst part.
+// The state of a stream, taken from its worst part.
 func (o StreamStatusOutput) State() StreamStateEnumOutput {
 	return o.ApplyT(func(v StreamStatus) StreamStateEnum { return v.State }).(StreamStateEnumOutput)
 }
@@ -1458,7 +1458,7 @@ func (o StreamStatusPtrOutput) Name() pulumi.StringPtrOutput {
 	}).(pulumi.StringPtrOutput)
 }
 
-// What the engine says that a stream does; taken from its worst part.
+// The state of a stream, taken from its worst part.
 func (o StreamStatusPtrOutput) State() StreamStateEnumPtrOutput {
 	return o.ApplyT(func(v *StreamStatus) *StreamStateEnum {
 		if v == nil {

@@ -44,7 +44,7 @@ type ReplayResult struct {
 	Resolved *Checkpoint `pulumi:"resolved"`
 	// The position that was asked for.
 	Start Checkpoint `pulumi:"start"`
-	// What came of a replay.
+	// The outcome of a replay.
 	State ReplayOutcomeState `pulumi:"state"`
 	// The stream's name.
 	Stream string `pulumi:"stream"`
@@ -134,7 +134,7 @@ func (o ReplayResultOutput) Start() CheckpointOutput {
 	return o.ApplyT(func(v ReplayResult) Checkpoint { return v.Start }).(CheckpointOutput)
 }
 
-// What came of a replay.
+// The outcome of a replay.
 func (o ReplayResultOutput) State() ReplayOutcomeStateOutput {
 	return o.ApplyT(func(v ReplayResult) ReplayOutcomeState { return v.State }).(ReplayOutcomeStateOutput)
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// One replication unit, as a person declares it.
+// A replication stream from a source to a destination.
 //
 // ## Example Usage
 // ### A live SQLite database, replicated to a bucket in another region

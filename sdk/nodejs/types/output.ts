@@ -7,7 +7,7 @@ import * as outputs from "../types/output";
 import * as enums from "../types/enums";
 
 /**
- * What one backend can do between some kinds of endpoints.
+ * The capabilities of one backend between some kinds of endpoints.
  */
 export interface BackendCapabilities {
     /**
@@ -67,7 +67,7 @@ export interface BackendConfig {
 }
 
 /**
- * Whether one thing that a stream or a replay may ask for is there.
+ * Support for one value of a property of a stream or a replay.
  */
 export interface Capability {
     /**
@@ -89,7 +89,7 @@ export interface Capability {
 }
 
 /**
- * What changing one property in place does to the data.
+ * The effect that changing one property in place has on the data.
  */
 export interface ChangeConsequence {
     /**
@@ -185,17 +185,17 @@ export interface Endpoint {
  */
 export interface EndpointPair {
     /**
-     * What stands at one end of a stream.
+     * The kind of an endpoint of a stream.
      */
     destination: enums.EndpointKind;
     /**
-     * What stands at one end of a stream.
+     * The kind of an endpoint of a stream.
      */
     source: enums.EndpointKind;
 }
 
 /**
- * What a look at the live source and destination found: before a change, or beside a status.
+ * A finding of a check of the live source and destination, before a change or with a status.
  */
 export interface Finding {
     /**
@@ -259,7 +259,7 @@ export interface ListedStream {
      */
     importEntry: outputs.ImportEntry;
     /**
-     * What is moved: the changes, a copy, or a copy and then the changes.
+     * The data to move: the changes, a snapshot, or a snapshot and then the changes.
      */
     mode: enums.Mode;
     /**
@@ -299,7 +299,7 @@ export interface StatusFailure {
 }
 
 /**
- * What the engine tells about a stream. Every number that it cannot tell is null.
+ * The status of a stream as the engine reports it. Every number that it cannot report is null.
  */
 export interface StreamStatus {
     /**
@@ -339,7 +339,7 @@ export interface StreamStatus {
      */
     name: string;
     /**
-     * What the engine says that a stream does; taken from its worst part.
+     * The state of a stream, taken from its worst part.
      */
     state: enums.StreamState;
     /**

@@ -45,7 +45,7 @@ class Backend(_builtins.str, Enum):
 @pulumi.type_token("replicator:index:Conflict")
 class Conflict(_builtins.str, Enum):
     """
-    Which side wins where both hold a version of the same record.
+    The side that wins if both hold a version of the same record.
     """
     LAST_WRITER_WINS = "last_writer_wins"
     """
@@ -68,7 +68,7 @@ class Conflict(_builtins.str, Enum):
 @pulumi.type_token("replicator:index:DesiredState")
 class DesiredState(_builtins.str, Enum):
     """
-    Whether the stream should move data.
+    The desired state of the stream.
     """
     RUNNING = "running"
     """
@@ -83,7 +83,7 @@ class DesiredState(_builtins.str, Enum):
 @pulumi.type_token("replicator:index:Drain")
 class Drain(_builtins.str, Enum):
     """
-    What a delete does with changes that are not at the destination yet.
+    The handling of changes that are not at the destination yet when the stream is deleted.
     """
     FLUSH = "flush"
     """
@@ -102,7 +102,7 @@ class Drain(_builtins.str, Enum):
 @pulumi.type_token("replicator:index:EndpointKind")
 class EndpointKind(_builtins.str, Enum):
     """
-    What stands at one end of a stream.
+    The kind of an endpoint of a stream.
     """
     POSTGRES = "postgres"
     """
@@ -133,7 +133,7 @@ class EndpointKind(_builtins.str, Enum):
 @pulumi.type_token("replicator:index:Mode")
 class Mode(_builtins.str, Enum):
     """
-    What is moved: the changes, a copy, or a copy and then the changes.
+    The data to move: the changes, a snapshot, or a snapshot and then the changes.
     """
     CDC = "cdc"
     """
@@ -171,7 +171,7 @@ class Preflight(_builtins.str, Enum):
 @pulumi.type_token("replicator:index:ReplayMethod")
 class ReplayMethod(_builtins.str, Enum):
     """
-    How to replay.
+    The method of a replay.
     """
     AUTO = "auto"
     """
@@ -202,7 +202,7 @@ class ReplayMethod(_builtins.str, Enum):
 @pulumi.type_token("replicator:index:ReplayOutcomeState")
 class ReplayOutcomeState(_builtins.str, Enum):
     """
-    What came of a replay.
+    The outcome of a replay.
     """
     PLANNED = "planned"
     """
@@ -225,7 +225,7 @@ class ReplayOutcomeState(_builtins.str, Enum):
 @pulumi.type_token("replicator:index:ReplayState")
 class ReplayState(_builtins.str, Enum):
     """
-    Where a replay stands.
+    The state of a replay.
     """
     RUNNING = "running"
     """
@@ -244,7 +244,7 @@ class ReplayState(_builtins.str, Enum):
 @pulumi.type_token("replicator:index:Severity")
 class Severity(_builtins.str, Enum):
     """
-    How much a finding matters.
+    The severity of a finding.
     """
     ERROR = "error"
     """
@@ -263,7 +263,7 @@ class Severity(_builtins.str, Enum):
 @pulumi.type_token("replicator:index:StreamState")
 class StreamState(_builtins.str, Enum):
     """
-    What the engine says that a stream does; taken from its worst part.
+    The state of a stream, taken from its worst part.
     """
     RUNNING = "running"
     """
@@ -290,7 +290,7 @@ class StreamState(_builtins.str, Enum):
 @pulumi.type_token("replicator:index:WaitFor")
 class WaitFor(_builtins.str, Enum):
     """
-    What a create or update waits for before it returns.
+    The condition that a create or update waits for.
     """
     NONE = "none"
     """

@@ -26,7 +26,7 @@ __all__ = [
 @pulumi.output_type
 class GetCapabilitiesResult:
     """
-    What each backend of this release can do.
+    The capabilities of each backend of this release.
     """
     def __init__(__self__, backends=None):
         if backends and not isinstance(backends, list):

@@ -153,7 +153,7 @@ class GetStreamStatusResult:
     @pulumi.getter
     def state(self) -> 'StreamState':
         """
-        What the engine says that a stream does; taken from its worst part.
+        The state of a stream, taken from its worst part.
         """
         return pulumi.get(self, "state")
 

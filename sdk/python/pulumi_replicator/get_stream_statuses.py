@@ -26,7 +26,7 @@ __all__ = [
 @pulumi.output_type
 class GetStreamStatusesResult:
     """
-    What the engines tell about several streams. One that cannot be asked about does not hide the others.
+    Status reports of several streams. One that cannot be asked about does not hide the others.
     """
     def __init__(__self__, failures=None, findings=None, statuses=None):
         if failures and not isinstance(failures, list):

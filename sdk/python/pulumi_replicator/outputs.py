@@ -35,7 +35,7 @@ __all__ = [
 @pulumi.output_type
 class BackendCapabilities(dict):
     """
-    What one backend can do between some kinds of endpoints.
+    The capabilities of one backend between some kinds of endpoints.
     """
     def __init__(__self__, *,
                  automatic: _builtins.bool,
@@ -49,7 +49,7 @@ class BackendCapabilities(dict):
                  removal: _builtins.str,
                  options: Optional[Sequence[_builtins.str]] = None):
         """
-        What one backend can do between some kinds of endpoints.
+        The capabilities of one backend between some kinds of endpoints.
 
         :param _builtins.bool automatic: Whether it is chosen where a stream names no backend.
         :param _builtins.str backend: Its name.
@@ -194,7 +194,7 @@ class BackendConfig(dict):
 @pulumi.output_type
 class Capability(dict):
     """
-    Whether one thing that a stream or a replay may ask for is there.
+    Support for one value of a property of a stream or a replay.
     """
     def __init__(__self__, *,
                  property: _builtins.str,
@@ -202,7 +202,7 @@ class Capability(dict):
                  note: Optional[_builtins.str] = None,
                  value: Optional[_builtins.str] = None):
         """
-        Whether one thing that a stream or a replay may ask for is there.
+        Support for one value of a property of a stream or a replay.
 
         :param _builtins.str property: The property that asks for it; `method` is that of a replay.
         :param _builtins.bool supported: Whether the backend can do it; if not, it is refused in preview.
@@ -252,14 +252,14 @@ class Capability(dict):
 @pulumi.output_type
 class ChangeConsequence(dict):
     """
-    What changing one property in place does to the data.
+    The effect that changing one property in place has on the data.
     """
     def __init__(__self__, *,
                  property: _builtins.str,
                  verdict: _builtins.str,
                  text: Optional[_builtins.str] = None):
         """
-        What changing one property in place does to the data.
+        The effect that changing one property in place has on the data.
 
         :param _builtins.str property: The property's path.
         :param _builtins.str verdict: `safe`, `restarts`, `re-snapshots`, `loses position` or `deletes data`.
@@ -527,8 +527,8 @@ class EndpointPair(dict):
         """
         A kind of source and a kind of destination.
 
-        :param 'EndpointKind' destination: What stands at one end of a stream.
-        :param 'EndpointKind' source: What stands at one end of a stream.
+        :param 'EndpointKind' destination: The kind of an endpoint of a stream.
+        :param 'EndpointKind' source: The kind of an endpoint of a stream.
         """
         pulumi.set(__self__, "destination", destination)
         pulumi.set(__self__, "source", source)
@@ -537,7 +537,7 @@ class EndpointPair(dict):
     @pulumi.getter
     def destination(self) -> 'EndpointKind':
         """
-        What stands at one end of a stream.
+        The kind of an endpoint of a stream.
         """
         return pulumi.get(self, "destination")
 
@@ -545,7 +545,7 @@ class EndpointPair(dict):
     @pulumi.getter
     def source(self) -> 'EndpointKind':
         """
-        What stands at one end of a stream.
+        The kind of an endpoint of a stream.
         """
         return pulumi.get(self, "source")
 
@@ -553,7 +553,7 @@ class EndpointPair(dict):
 @pulumi.output_type
 class Finding(dict):
     """
-    What a look at the live source and destination found: before a change, or beside a status.
+    A finding of a check of the live source and destination, before a change or with a status.
     """
     def __init__(__self__, *,
                  code: _builtins.str,
@@ -562,7 +562,7 @@ class Finding(dict):
                  fix: Optional[_builtins.str] = None,
                  property: Optional[_builtins.str] = None):
         """
-        What a look at the live source and destination found: before a change, or beside a status.
+        A finding of a check of the live source and destination, before a change or with a status.
 
         :param _builtins.str code: Stable, for programs.
         :param _builtins.str message: What was found.
@@ -687,7 +687,7 @@ class ListedStream(dict):
         :param 'Endpoint' destination: Where it writes.
         :param _builtins.str id: Its resource id.
         :param 'ImportEntry' import_entry: What imports it into a program.
-        :param 'Mode' mode: What is moved: the changes, a copy, or a copy and then the changes.
+        :param 'Mode' mode: The data to move: the changes, a snapshot, or a snapshot and then the changes.
         :param _builtins.str name: Its name at the engine.
         :param 'Endpoint' source: Where it reads.
         :param 'StreamState' state: That of the engine's objects; what runs may be catching up, which `get_stream_status` tells.
@@ -740,7 +740,7 @@ class ListedStream(dict):
     @pulumi.getter
     def mode(self) -> 'Mode':
         """
-        What is moved: the changes, a copy, or a copy and then the changes.
+        The data to move: the changes, a snapshot, or a snapshot and then the changes.
         """
         return pulumi.get(self, "mode")
 
@@ -825,7 +825,7 @@ class StatusFailure(dict):
 @pulumi.output_type
 class StreamStatus(dict):
     """
-    What the engine tells about a stream. Every number that it cannot tell is null.
+    The status of a stream as the engine reports it. Every number that it cannot report is null.
     """
     @staticmethod
     def __key_warning(key: str):
@@ -876,10 +876,10 @@ class StreamStatus(dict):
                  upload_total_bytes: Optional[_builtins.float] = None,
                  uploaded_bytes: Optional[_builtins.float] = None):
         """
-        What the engine tells about a stream. Every number that it cannot tell is null.
+        The status of a stream as the engine reports it. Every number that it cannot report is null.
 
         :param _builtins.str name: Its name at the engine.
-        :param 'StreamState' state: What the engine says that a stream does; taken from its worst part.
+        :param 'StreamState' state: The state of a stream, taken from its worst part.
         :param _builtins.float bytes_replicated: Bytes written to the destination.
         :param _builtins.float errors_last_hour: Failures seen within the last 3,600 seconds.
         :param _builtins.float events_replicated: Changes written to the destination; the unit is the backend's.
@@ -926,7 +926,7 @@ class StreamStatus(dict):
     @pulumi.getter
     def state(self) -> 'StreamState':
         """
-        What the engine says that a stream does; taken from its worst part.
+        The state of a stream, taken from its worst part.
         """
         return pulumi.get(self, "state")
 

@@ -27,7 +27,7 @@ __all__ = [
 @pulumi.output_type
 class PlanReplayResult:
     """
-    What a replay would do, resolved against what is retained now.
+    The effect of a replay, resolved against what is retained now.
     """
     def __init__(__self__, bytes=None, duplicates=None, earliest=None, effects=None, events=None, latest=None, method=None, resolved=None, start=None, stream=None, target=None):
         if bytes and not isinstance(bytes, float):

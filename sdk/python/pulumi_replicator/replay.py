@@ -142,7 +142,7 @@ class ReplayResult:
     @pulumi.getter
     def state(self) -> 'ReplayOutcomeState':
         """
-        What came of a replay.
+        The outcome of a replay.
         """
         return pulumi.get(self, "state")
 

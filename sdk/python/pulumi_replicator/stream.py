@@ -323,7 +323,7 @@ class Stream(pulumi.CustomResource):
                  wait_for: pulumi.Input[Optional['WaitFor']] = None,
                  __props__=None):
         """
-        One replication unit, as a person declares it.
+        A replication stream from a source to a destination.
 
         ## Example Usage
         ### A live SQLite database, replicated to a bucket in another region
@@ -383,7 +383,7 @@ class Stream(pulumi.CustomResource):
                  args: StreamArgs,
                  opts: Optional[pulumi.ResourceOptions] = None):
         """
-        One replication unit, as a person declares it.
+        A replication stream from a source to a destination.
 
         ## Example Usage
         ### A live SQLite database, replicated to a bucket in another region

@@ -42,7 +42,7 @@ export const Conflict = {
 } as const;
 
 /**
- * Which side wins where both hold a version of the same record.
+ * The side that wins if both hold a version of the same record.
  */
 export type Conflict = (typeof Conflict)[keyof typeof Conflict];
 
@@ -58,7 +58,7 @@ export const DesiredState = {
 } as const;
 
 /**
- * Whether the stream should move data.
+ * The desired state of the stream.
  */
 export type DesiredState = (typeof DesiredState)[keyof typeof DesiredState];
 
@@ -78,7 +78,7 @@ export const Drain = {
 } as const;
 
 /**
- * What a delete does with changes that are not at the destination yet.
+ * The handling of changes that are not at the destination yet when the stream is deleted.
  */
 export type Drain = (typeof Drain)[keyof typeof Drain];
 
@@ -110,7 +110,7 @@ export const EndpointKind = {
 } as const;
 
 /**
- * What stands at one end of a stream.
+ * The kind of an endpoint of a stream.
  */
 export type EndpointKind = (typeof EndpointKind)[keyof typeof EndpointKind];
 
@@ -130,7 +130,7 @@ export const Mode = {
 } as const;
 
 /**
- * What is moved: the changes, a copy, or a copy and then the changes.
+ * The data to move: the changes, a snapshot, or a snapshot and then the changes.
  */
 export type Mode = (typeof Mode)[keyof typeof Mode];
 
@@ -182,7 +182,7 @@ export const ReplayMethod = {
 } as const;
 
 /**
- * How to replay.
+ * The method of a replay.
  */
 export type ReplayMethod = (typeof ReplayMethod)[keyof typeof ReplayMethod];
 
@@ -206,7 +206,7 @@ export const ReplayOutcomeState = {
 } as const;
 
 /**
- * What came of a replay.
+ * The outcome of a replay.
  */
 export type ReplayOutcomeState = (typeof ReplayOutcomeState)[keyof typeof ReplayOutcomeState];
 
@@ -226,7 +226,7 @@ export const ReplayState = {
 } as const;
 
 /**
- * Where a replay stands.
+ * The state of a replay.
  */
 export type ReplayState = (typeof ReplayState)[keyof typeof ReplayState];
 
@@ -246,7 +246,7 @@ export const Severity = {
 } as const;
 
 /**
- * How much a finding matters.
+ * The severity of a finding.
  */
 export type Severity = (typeof Severity)[keyof typeof Severity];
 
@@ -274,7 +274,7 @@ export const StreamState = {
 } as const;
 
 /**
- * What the engine says that a stream does; taken from its worst part.
+ * The state of a stream, taken from its worst part.
  */
 export type StreamState = (typeof StreamState)[keyof typeof StreamState];
 
@@ -294,6 +294,6 @@ export const WaitFor = {
 } as const;
 
 /**
- * What a create or update waits for before it returns.
+ * The condition that a create or update waits for.
  */
 export type WaitFor = (typeof WaitFor)[keyof typeof WaitFor];
