@@ -244,7 +244,7 @@ def test_replay(make: Make, memory: Memory) -> None:
     assert (emitted.events_replicated or 0) - position == record.events
 
     for key, lsn, says in (
-        ("first", "1", "key 'first' was used for a replay from lsn 0 [RPL-REPLAY-KEY]"),
+        ("first", "1", "idempotencyKey: key 'first' was used for a replay from lsn 0 by log_rewind"),
         ("second", "999999999", "[RPL-REPLAY-RETENTION]"),
         ("", "0", "replay: idempotencyKey: must not be empty"),
     ):

@@ -56,7 +56,7 @@ def test_replay(memory: Memory, make_project: Make) -> None:
     write(project, memory, "first", "1")
     reused = project.up("--skip-preview", check=False)
     assert reused.code == 1
-    assert "key 'first' was used for a replay from lsn 0 [RPL-REPLAY-KEY]" in reused.text
+    assert "key 'first' was used for a replay from lsn 0 by log_rewind, started " in reused.text
 
     write(project, memory, "second", "999999999")
     refused = project.preview(check=False)

@@ -126,15 +126,15 @@ class TestJars:
 
 
 @engine
-class TestKeeper:
-    def test_a_pair_starts_in_half_a_minute_serves_all_and_ends_with_its_last_user(self, tmp_path: Path) -> None:
+class TestPairDaemon:
+    def test_a_pair_starts_within_a_minute_serves_all_and_ends_with_its_last_user(self, tmp_path: Path) -> None:
         find_jars()
         folder, users = tmp_path / "kafka", tmp_path / "users"
         with users.open("a") as held:
             fcntl.flock(held, fcntl.LOCK_SH)
             started = time.monotonic()
             pair = keep(folder, users)
-            assert time.monotonic() - started < 30
+            assert time.monotonic() - started < 60
             assert keep(folder, users) == pair
             assert len(processes_of(folder / "run")) == 4
 

@@ -281,6 +281,7 @@ async def test_a_right_that_comes_back_between_two_questions_hides_no_lag(
     assert status.lag_seconds
 
 
+@pytest.mark.usefixtures("own_login")
 async def test_without_the_right_to_create_topics_it_is_refused_and_a_later_topic_fails(
     kafka: Pair, open_bed: OpenBed, user: User
 ) -> None:
