@@ -121,6 +121,12 @@ class MemoryReplicator(Projections):
         self._reservations.drop(record.stream)
         return True
 
+    async def list_streams(self) -> list[Stream]:
+        return [record.stream for record in self._records.values()]
+
+    async def get_status(self, name: str) -> StreamStatus:
+        return self._status(self._record(name))
+
     async def pause(self, name: str) -> None:
         record = self._record(name)
         self._settle(record)
