@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, StrEnum
-from typing import Literal
 
-from replicator.model import Conflict, EndpointKind, Mode, Stream
+from replicator.model import Conflict, End, EndpointKind, Mode, Stream
 from replicator.option_types import OptionType
 from replicator.replicator import ReplayMethod
 
@@ -31,7 +30,6 @@ class No:
 
 
 Cell = Yes | No
-End = Literal["source", "destination"]
 
 
 class Feature(StrEnum):

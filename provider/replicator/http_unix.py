@@ -14,7 +14,7 @@ from typing import Protocol
 import h11
 
 _CHUNK = 65_536
-SOCKET_PATH_LIMIT = 107
+SOCKET_PATH_MAX = 107
 """Bytes of a Unix socket's path that the kernel takes."""
 
 _BODY_LIMIT = 64 * 1024 * 1024  # bytes of an answer; a description of a stream has about 1 kB
@@ -51,7 +51,7 @@ Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWrite
 """Opens a connection; raises `OSError`."""
 
 
-class LineExchange:
+class PooledTransport:
     """A transport with one connection per request in progress. Belongs to one event loop."""
 
     def __init__(self, connect: Connect) -> None:
@@ -60,33 +60,33 @@ class LineExchange:
 
     async def request(self, verb: str, path: str, headers: Mapping[str, str], content: bytes) -> Response:
         """Send a request and read its answer. Cancellation closes the connection."""
-        line = await self._take()
+        connection = await self._take()
         try:
-            reply = await line.request(verb, path, headers, content)
+            reply = await connection.request(verb, path, headers, content)
         except (OSError, h11.RemoteProtocolError) as error:
-            line.close()
+            connection.close()
             raise BrokenError(str(error) or type(error).__name__) from error
         except BaseException:
-            line.close()
+            connection.close()
             raise
-        if line.reusable():
-            self._idle.append(line)
+        if connection.reusable():
+            self._idle.append(connection)
         else:
-            line.close()
+            connection.close()
         return reply
 
     async def aclose(self) -> None:
         """Close idle connections."""
-        lines, self._idle = self._idle, []
-        for line in lines:
-            await line.aclose()
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.aclose()
 
     async def _take(self) -> _Connection:
         while self._idle:
-            line = self._idle.pop()
-            if not line.ended():
-                return line
-            line.close()
+            connection = self._idle.pop()
+            if not connection.ended():
+                return connection
+            connection.close()
         try:
             reader, writer = await self._connect()
         except OSError as error:
@@ -94,7 +94,7 @@ class LineExchange:
         return _Connection(reader, writer)
 
 
-class UnixTransport(LineExchange):
+class UnixTransport(PooledTransport):
     """A transport to a Unix socket."""
 
     def __init__(self, path: Path) -> None:

@@ -169,6 +169,10 @@ class Model(BaseModel):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+End = Literal["source", "destination"]
+"""An end of a stream."""
+
+
 class EndpointKind(StrEnum):
     """The kind of an endpoint of a stream.
 

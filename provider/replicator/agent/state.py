@@ -15,7 +15,7 @@ from pathlib import Path
 
 from replicator.errors import AgentFault, InvalidConfig
 from replicator.home import home
-from replicator.http_unix import SOCKET_PATH_LIMIT
+from replicator.http_unix import SOCKET_PATH_MAX
 from replicator.lockfile import LockHeld, has_open, lock, read_pid
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -65,7 +65,7 @@ class StateFolder:
 
     def make(self) -> None:
         """Make the folder; raise `InvalidConfig` where it cannot be one, or other users may write to it."""
-        if len(os.fsencode(self.daemons / _LONGEST_SOCKET)) > SOCKET_PATH_LIMIT:
+        if len(os.fsencode(self.daemons / _LONGEST_SOCKET)) > SOCKET_PATH_MAX:
             raise InvalidConfig(
                 f"the path of the state folder is too long for the sockets below it: {self.path}",
                 fix="choose a shorter --state",

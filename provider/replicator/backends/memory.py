@@ -184,7 +184,7 @@ class MemoryReplicator(Projections):
     ) -> ReplayPlan:
         record = self._record(name)
         chosen = ReplayMethod.LOG_REWIND if method is ReplayMethod.AUTO else method
-        cell = MEMORY.routes[0].replay[chosen]
+        cell = MEMORY.route(record.stream).replay[chosen]
         if isinstance(cell, No):
             raise Unsupported(cell.reason, stream=name, property="method")
         self._settle(record)

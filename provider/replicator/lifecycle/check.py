@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from replicator.backends import REGISTRY
 from replicator.backends.shared.declarations import refusals, with_canonical_options
-from replicator.backends.shared.supported import kind_of, serves, unsupported
+from replicator.backends.shared.supported import kind_of, unsupported
 from replicator.capabilities import TABLE
 from replicator.errors import InvalidConfig, InvalidStream, Unsupported
 from replicator.lifecycle.config import ProviderConfig
@@ -162,7 +162,7 @@ def _choose_backend(
     candidates = [
         row for row in TABLE.values() if row.automatic and (not config.backends or row.backend in config.backends)
     ]
-    fitting = [row.backend for row in candidates if serves(row, source, destination)]
+    fitting = [row.backend for row in candidates if row.find(source, destination)]
     if len(fitting) == 1:
         return fitting[0], None
     if fitting:

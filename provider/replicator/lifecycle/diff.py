@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from replicator.backends.shared.declarations import End, canonical, is_same_place
+from replicator.backends.shared.declarations import canonical, is_same_place
 from replicator.capabilities import route_of
-from replicator.model import Stream
+from replicator.model import End, Stream
 
 _ENDS: Mapping[str, End] = {"source.uri": "source", "destination.uri": "destination"}
 _SETS = frozenset({"include", "exclude"})

@@ -25,10 +25,12 @@ def find_socket() -> Path:
 
     A login through ssh may have `$XDG_RUNTIME_DIR` when the agent had none; its socket is then in the home folder.
     """
+    from replicator.home import known_home
     from replicator.remote.address import default_socket
 
-    usual, home = default_socket(), Path.home() / ".replicator" / "agent.sock"
-    return home if os.geteuid() != 0 and not _is_socket(usual) and _is_socket(home) else usual
+    usual, home = default_socket(), known_home()
+    in_home = home / ".replicator" / "agent.sock" if home else usual
+    return in_home if os.geteuid() != 0 and not _is_socket(usual) and _is_socket(in_home) else usual
 
 
 def why(error: OSError) -> Why:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import cast
 
 import pytest
-from replicator.backends.kafka.endpoint import End, KafkaEndpoint, kafka_endpoint
+from replicator.backends.kafka.endpoint import KafkaEndpoint, kafka_endpoint
 from replicator.errors import InvalidStream, SecretSyntax
-from replicator.model import Endpoint
+from replicator.model import End, Endpoint
 
 LOGIN = "env://KAFKA_*"
 

@@ -9,15 +9,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from replicator import authref
 from replicator.authref import AuthRef
 from replicator.errors import InvalidStream, ReplicatorError
-from replicator.model import Endpoint
-
-End = Literal["source", "destination"]
+from replicator.model import End, Endpoint
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _LOGIN = {

@@ -143,7 +143,7 @@ class ReplayExecutor:
         return fitted
 
     async def _go_on(self, deployed: DeployedStream, key: str) -> DeployedStream:
-        """Apply a recorded replay, and start the mirror. Steps that are done are not repeated."""
+        """Apply a recorded replay, and start the stream. Steps that are done are not repeated."""
         replay_record = self.settled(deployed, await self._recipe.positions(deployed.record.stream)).replay_record(key)
         assert replay_record is not None
         if replay_record.progress.finished_at is not None:

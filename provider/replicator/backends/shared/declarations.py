@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pkgutil import resolve_name
-from typing import Literal, Protocol
+from typing import Protocol
 
 from replicator.backends import REGISTRY
 from replicator.capabilities import TABLE
 from replicator.errors import ReplicatorError
-from replicator.model import Endpoint, Stream
-
-End = Literal["source", "destination"]
+from replicator.model import End, Endpoint, Stream
 
 
 class DeclarationRules(Protocol):

@@ -70,11 +70,6 @@ def kind_of(inputs: Mapping[str, Any], end: str) -> str | None:
     return kind if isinstance(kind, str) and kind in _KINDS else None
 
 
-def serves(row: Capabilities, source: str, destination: str) -> bool:
-    """Tell whether a backend replicates one kind to another."""
-    return any((a, b) == (source, destination) for a, b in row.pairs)
-
-
 def _refused_references(inputs: Mapping[str, Any]) -> Iterable[ReplicatorError]:
     for end in ("source", "destination"):
         endpoint = inputs.get(end)
@@ -98,10 +93,12 @@ def _refused_cells(inputs: Mapping[str, Any], unknown: Collection[str]) -> Itera
         yield Unsupported(f"{backend!r} is not in this release; it has {', '.join(TABLE)}", property="backend")
         return
     source, destination = kind_of(inputs, "source"), kind_of(inputs, "destination")
-    if source and destination and not serves(row, source, destination):
+    route = row.find(source, destination) if source and destination else None
+    if source and destination and route is None:
         pairs = ", ".join(sorted(f"{a} → {b}" for a, b in row.pairs))
         yield Unsupported(f"{backend} does not move {source} to {destination}; it moves {pairs}", property="backend")
-    route = row.find(source or "", destination or "") or (row.routes[0] if len(row.routes) == 1 else None)
+    if route is None and len(row.routes) == 1:
+        (route,) = row.routes
     for path, cell in _asked(inputs, route) if route else ():
         if isinstance(cell, No):
             yield Unsupported(cell.reason, property=path)

@@ -21,6 +21,9 @@ from replicator.errors import EngineRefused, InvalidStream, ReplayRefused, Sourc
 NAME = "copy.db"
 """The name of the database in the folder in which it is written."""
 
+PARTS = ("-wal", "-shm", "-journal")
+"""Endings of the files beside a database that SQLite reads into it."""
+
 Admit = Callable[[Path], None]
 
 _PRIVATE = 0o600
@@ -160,7 +163,7 @@ def tidy(target: Path, key: str) -> None:
 
 
 def _refuse_beside(target: Path, parent: int, stream: str) -> None:
-    for ending in ("-wal", "-shm", "-journal"):
+    for ending in PARTS:
         if _is_there(f"{target.name}{ending}", parent):
             raise _occupied(f"{target}{ending} exists, and SQLite would read it into the copy", stream)
 

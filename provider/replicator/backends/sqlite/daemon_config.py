@@ -20,7 +20,7 @@ import yaml
 
 from replicator.backends.sqlite.litestream import checked_path
 from replicator.backends.sqlite.replica import ReplicaLocation
-from replicator.http_unix import SOCKET_PATH_LIMIT
+from replicator.http_unix import SOCKET_PATH_MAX
 
 _MONITOR = timedelta(seconds=1)  # how often the engine looks at the WAL unless told otherwise
 
@@ -86,8 +86,8 @@ def daemon_argv(binary: Path, config: Path) -> list[str]:
 
 def _common(settings: DaemonSettings) -> dict[str, Any]:
     socket = str(settings.socket)
-    if len(socket.encode()) > SOCKET_PATH_LIMIT:
-        raise ValueError(f"the path of a Unix socket has at most {SOCKET_PATH_LIMIT} bytes: {socket}")
+    if len(socket.encode()) > SOCKET_PATH_MAX:
+        raise ValueError(f"the path of a Unix socket has at most {SOCKET_PATH_MAX} bytes: {socket}")
     config: dict[str, Any] = {
         "socket": {"enabled": True, "path": socket, "permissions": 0o600},
         "logging": {"level": "info", "type": "json"},

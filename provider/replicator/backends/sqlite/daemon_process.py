@@ -237,7 +237,7 @@ class DaemonProcess:
         return arrivals is not None and arrivals.get_on(replicated, waiting, self.moves(), quiet_for)
 
     async def progress(self, job: ReplicationJob, *, timeout: float = ASK_WITHIN) -> Synced:
-        """How far the uploads are; takes what is in the WAL, unless the last transaction file is large.
+        """Return the progress of the uploads; read the WAL first, unless the last transaction file is large.
 
         The engine reads that whole file for each request, which for gigabytes takes longer than an answer may. Then the
         destination tells whether the file has arrived, and `replicated_txid` is unknown until then. The time of the

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from replicator import authref
@@ -12,12 +11,12 @@ from replicator.backends.shared.identity import resolved_endpoint
 from replicator.backends.sqlite.locations import KEY_PAIR, check_source_path, file_of, parse_location
 from replicator.backends.sqlite.replica import DEFAULT_REGION, ReplicaLocation, S3Location, parse_replica
 from replicator.errors import ReplicatorError
-from replicator.model import Endpoint, Stream
+from replicator.model import End, Endpoint, Stream
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def canonical_uri(endpoint: Endpoint, end: Literal["source", "destination"]) -> str:
+def canonical_uri(endpoint: Endpoint, end: End) -> str:
     """Return the canonical URI of a database or replica; raise ValueError for an invalid destination.
 
     At AWS a bucket has one region, so it does not identify the place. Other stores may require it in signatures.
@@ -32,7 +31,7 @@ def canonical_uri(endpoint: Endpoint, end: Literal["source", "destination"]) -> 
     return location.url_for_engine()
 
 
-def is_same_place(one: Endpoint, other: Endpoint, end: Literal["source", "destination"]) -> bool:
+def is_same_place(one: Endpoint, other: Endpoint, end: End) -> bool:
     """Tell whether two URIs name the same database path, or the same prefix of one store. Raise ValueError."""
     if end == "source":
         return file_of(one.uri) == file_of(other.uri)

@@ -97,7 +97,7 @@ async def plan(
                 fix="give a path on the agent's host, or the method reseed to fill the destination anew",
             )
         method = ReplayMethod.COPY
-    cell = CAPABILITIES.routes[0].replay[method]
+    cell = CAPABILITIES.route(record.stream).replay[method]
     if isinstance(cell, No):
         raise Unsupported(cell.reason, stream=record.name, property="method")
     if method is ReplayMethod.RESEED:

@@ -42,6 +42,7 @@ class StreamManager:
     # --- creation ---------------------------------------------------------------------------------------------------
 
     async def create(self, lock: StreamLock, stream: Stream, unfinished: StreamRecord | None) -> None:
+        lock.require(stream.name)
         if unfinished is not None:
             await self._daemons.detach(stream.name)
             elsewhere = not await same_place(unfinished.stream, stream)
@@ -112,6 +113,7 @@ class StreamManager:
     # --- change -----------------------------------------------------------------------------------------------------
 
     async def change(self, lock: StreamLock, record: StreamRecord, stream: Stream) -> None:
+        lock.require(record.name)
         record = await self._change_removal(record, stream)
         old = record.stream
         new_source = source_path(old) != source_path(stream)
@@ -189,6 +191,7 @@ class StreamManager:
             await self.resume(lock, record)
 
     async def pause(self, lock: StreamLock, record: StreamRecord) -> None:
+        lock.require(record.name)
         self._refuse_unfinished(record)
         if record.paused and self._daemons.of(record.name) is None:
             return
@@ -201,6 +204,7 @@ class StreamManager:
             await self._store.put(paused.model_copy(update={"reached": reached}))
 
     async def resume(self, lock: StreamLock, record: StreamRecord) -> None:
+        lock.require(record.name)
         self._refuse_unfinished(record)
         if record.stream.mode is Mode.SNAPSHOT:
             await self._store.put(await self._reconciler.copy_once(lock, record))
@@ -224,6 +228,7 @@ class StreamManager:
 
     async def remove(self, lock: StreamLock, record: StreamRecord) -> None:
         """Remove a stream. Leave it unchanged if its last changes cannot be uploaded or its replica not be purged."""
+        lock.require(record.name)
         stream = record.stream
         if stream.purge_destination:
             await self._claim_to_purge(stream)

@@ -15,8 +15,6 @@ from replicator.backends.sqlite.replica import FolderLocation
 from replicator.errors import InvalidStream, ReplayRefused
 from replicator.model import Stream
 
-_PART_OF_A_DATABASE = ("-wal", "-shm", "-journal")
-
 
 def target_path(target: str) -> Path:
     """Return the path of a target; a relative one is refused later.
@@ -44,7 +42,7 @@ def check_target(stream: str, target: str | None, *, gate: Gate, state: Path) ->
     if not path.is_absolute() or path.name in ("", ".."):
         raise InvalidStream("must be the absolute path of a file on the agent's host", stream=stream, property="target")
     gate.check_copy(stream, path)
-    for ending in _PART_OF_A_DATABASE:
+    for ending in copies.PARTS:
         if path.name.endswith(ending):
             database = path.with_name(path.name.removesuffix(ending))
             raise _refused(

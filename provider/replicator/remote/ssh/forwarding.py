@@ -36,7 +36,7 @@ class Forwarding:
         self._address = address
         self._socket = socket
         self._tunnel = tunnel
-        self._exchange = UnixTransport(tunnel.socket)
+        self._transport = UnixTransport(tunnel.socket)
         self._start_hint = start_hint
         self._installed = installed
         self._turn = asyncio.Lock()
@@ -64,7 +64,7 @@ class Forwarding:
         process = self._tunnel.process
         before = process.mark()
         try:
-            return await self._exchange.request(verb, path, headers, content)
+            return await self._transport.request(verb, path, headers, content)
         except (ConnectError, BrokenError):
             if _OPEN_FAILED in process.said(before):
                 fault: AgentUnreachable = await self._explain(answered=answered)
@@ -76,7 +76,7 @@ class Forwarding:
 
     async def aclose(self) -> None:
         """Close open connections, and end ssh."""
-        await self._exchange.aclose()
+        await self._transport.aclose()
         await self._tunnel.aclose()
 
     async def _explain(self, *, answered: bool) -> AgentUnreachable:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from replicator.errors import AgentUnreachable, SshFailed
-from replicator.http_unix import BrokenError, ConnectError, LineExchange, Response
+from replicator.http_unix import BrokenError, ConnectError, PooledTransport, Response
 from replicator.remote.address import SshAddress
 from replicator.remote.ssh import frames
 from replicator.remote.ssh import process as ssh
@@ -57,7 +57,7 @@ class Session:
         self._channels: dict[int, _Channel] = {}
         self._next = 0
         self._stdin, self._stdout = _pipes(process)
-        self._exchange = LineExchange(self._connect)
+        self._transport = PooledTransport(self._connect)
         self._reading: asyncio.Task[None] | None = None
         self._readable = True
 
@@ -89,7 +89,7 @@ class Session:
         :param answered: whether the agent has answered before, so that it may be restarting.
         """
         try:
-            return await self._exchange.request(verb, path, headers, content)
+            return await self._transport.request(verb, path, headers, content)
         except (ConnectError, BrokenError) as error:
             if isinstance(refused := error.__cause__, _RefusedError):
                 fault = no_connection(self._host, self._socket, refused.why, self._start_hint)

@@ -14,14 +14,14 @@ from typing import Protocol
 from replicator import authref
 from replicator.authref import Redactor
 from replicator.backends.kafka.admin import Cluster, KafkaAdmin
-from replicator.backends.kafka.endpoint import End, KafkaEndpoint, kafka_endpoint
+from replicator.backends.kafka.endpoint import KafkaEndpoint, kafka_endpoint
 from replicator.backends.kafka_connect.mirror.connect_topics import ConnectTopics
 from replicator.backends.kafka_connect.mirror.connector_configs import WORKER_CLUSTER, Side
 from replicator.backends.kafka_connect.mirror.declarations import canonical_uri
 from replicator.backends.kafka_connect.mirror.topics import Naming, takes_no_more
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.errors import InvalidStream, ReplicatorError
-from replicator.model import Endpoint, Stream
+from replicator.model import End, Endpoint, Stream
 
 
 class ClusterClients:

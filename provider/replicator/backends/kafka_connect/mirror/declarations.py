@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from urllib.parse import urlencode
 
-from replicator.backends.kafka.endpoint import End, KafkaEndpoint, kafka_endpoint
+from replicator.backends.kafka.endpoint import KafkaEndpoint, kafka_endpoint
 from replicator.backends.kafka_connect.mirror.topics import Naming, include_patterns
 from replicator.backends.kafka_connect.placeholders import refuse_one_value
 from replicator.errors import InvalidStream, ReplicatorError
-from replicator.model import Endpoint, Mode, Stream
+from replicator.model import End, Endpoint, Mode, Stream
 
 _GLOB = re.compile(r"[A-Za-z0-9._*?-]+")
 _REGEX = re.compile(r"^\.\*|[\^$|()\[\]{}+\\]")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from replicator.backends.kafka.admin import Cluster
-from replicator.backends.kafka.endpoint import End, kafka_endpoint
+from replicator.backends.kafka.endpoint import kafka_endpoint
 from replicator.backends.kafka_connect.cluster import ConnectCluster
 from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterClients, ClusterPair, look, side_of
 from replicator.backends.kafka_connect.mirror.connector_configs import (
@@ -32,7 +32,7 @@ from replicator.errors import (
     SecretNotFound,
     SourceDenied,
 )
-from replicator.model import DesiredState, Stream, WaitFor, format_duration
+from replicator.model import DesiredState, End, Stream, WaitFor, format_duration
 from replicator.replicator import Finding, Severity
 
 _FACTORS = (  # MirrorMaker 2's defaults, and what needs the topics

@@ -50,7 +50,7 @@ async def resolve(
     """Return the effect of a replay from `start`; raise what the replay would raise."""
     name = record.stream.name
     chosen = ReplayMethod.LOG_REWIND if method is ReplayMethod.AUTO else method
-    if isinstance(cell := KAFKA_MIRROR.routes[0].replay[chosen], No):
+    if isinstance(cell := KAFKA_MIRROR.route(record.stream).replay[chosen], No):
         raise Unsupported(cell.reason, stream=name, property="method")
     if target is not None:
         raise Unsupported(

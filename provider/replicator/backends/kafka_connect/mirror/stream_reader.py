@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from replicator.backends.kafka.endpoint import End, kafka_endpoint
+from replicator.backends.kafka.endpoint import kafka_endpoint
 from replicator.backends.kafka.positions import Offsets, Partition
 from replicator.backends.kafka_connect.cluster import ConnectCluster
 from replicator.backends.kafka_connect.deployed import DeployedStream, differing
@@ -41,7 +41,7 @@ from replicator.errors import (
     SourceMissing,
     StreamNotFound,
 )
-from replicator.model import Stream, format_time
+from replicator.model import End, Stream, format_time
 from replicator.replicator import Description, Finding, Severity
 
 
