@@ -251,10 +251,14 @@ class Cell:
 
     def records(self) -> list[dict[str, Any]]:
         """The registry as it is on disk."""
-        return [json.loads(path.read_text()) for path in sorted((self.state / "registry" / "streams").iterdir())]
+        return self._registered("streams")
 
     def tombstones(self) -> list[dict[str, Any]]:
-        return [json.loads(path.read_text()) for path in sorted((self.state / "registry" / "tombstones").iterdir())]
+        return self._registered("tombstones")
+
+    def _registered(self, what: str) -> list[dict[str, Any]]:
+        # a .tmp file beside them is a write under way
+        return [json.loads(path.read_text()) for path in sorted((self.state / "registry" / what).glob("*.json"))]
 
     @property
     def side_folder(self) -> Path:

@@ -180,7 +180,10 @@ class KafkaAdmin:
         return Cluster(str(found.cluster_id), len(found.nodes), creates)
 
     async def _ask_groups(self) -> list[str]:
-        found = await self._ask(lambda client: client.list_consumer_groups(request_timeout=PATIENCE))
+        found = await self._ask(
+            lambda client: client.list_consumer_groups(request_timeout=PATIENCE),
+            lambda found: found.errors,  # each is of one broker, whose groups are then missing (seen on librdkafka 2)
+        )
         return [group.group_id for group in found.valid]
 
     async def _ask_topics(self) -> dict[str, int]:
@@ -304,12 +307,22 @@ class KafkaAdmin:
         self._note_answer()
         return found, errors
 
-    async def _ask(self, question: Callable[[AdminClient], Future[T]]) -> T:
+    async def _ask(
+        self,
+        question: Callable[[AdminClient], Future[T]],
+        errors: Callable[[T], Iterable[KafkaError]] = lambda _: (),
+    ) -> T:
+        """Return the answer.
+
+        :param errors: the errors in an answer that is incomplete; the first one is raised.
+        """
         future = await self._call(question)
         try:
             found = await asyncio.wrap_future(future)
         except KafkaException as error:
             raise self._error(error.args[0]) from None
+        for failed in errors(found):
+            raise self._error(failed)
         self._note_answer()
         return found
 
