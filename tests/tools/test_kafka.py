@@ -334,19 +334,22 @@ class TestWorker:
             assert "'None' policy does not allow 'linger.ms'" in refused.text
 
     def test_plugins_are_found_beside_what_is_always_there(self, kafka: Pair, tmp_path: Path) -> None:
-        plugins = [find_jars("debezium-postgres"), find_jars("jdbc-sink")]
-        worker = Worker(tmp_path, kafka.east.bootstrap, group=unique("group"), plugins=plugins)
-        with worker, worker.client() as rest:
-            found = {row["class"]: row["version"] for row in rest.get("/connector-plugins").json()}
-        assert found == {
-            "io.debezium.connector.postgresql.PostgresConnector": "3.7.0.Final",
-            "io.debezium.connector.jdbc.JdbcSinkConnector": "3.6.0.Final",
+        always = {
             **{f"org.apache.kafka.connect.file.FileStream{kind}Connector": "4.3.1" for kind in ("Source", "Sink")},
             **{
                 f"org.apache.kafka.connect.mirror.Mirror{kind}Connector": "4.3.1"
                 for kind in ("Source", "Checkpoint", "Heartbeat")
             },
         }
+        debezium = {
+            "io.debezium.connector.postgresql.PostgresConnector": "3.7.0.Final",
+            "io.debezium.connector.jdbc.JdbcSinkConnector": "3.6.0.Final",
+        }
+        for side in (kafka.east, kafka.west):
+            with httpx.Client(base_url=side.connect, trust_env=False, timeout=30) as rest:
+                assert plugins_of(rest) == always | debezium
+        with Worker(tmp_path, kafka.east.bootstrap, group=unique("group")) as worker, worker.client() as rest:
+            assert plugins_of(rest) == always
 
     def test_a_worker_can_hang(self, kafka: Pair, tmp_path: Path) -> None:
         with Worker(tmp_path, kafka.east.bootstrap, group=unique("group")) as worker, worker.client() as rest:
@@ -384,6 +387,11 @@ FILE = {
     "topic": "lines",
     "file": "in.txt",
 }
+
+
+def plugins_of(rest: httpx.Client) -> dict[str, str]:
+    """The version of each class of connectors that a worker has."""
+    return {row["class"]: row["version"] for row in rest.get("/connector-plugins").json()}
 
 
 def validated(rest: httpx.Client, config: dict[str, str]) -> dict[str, Any]:

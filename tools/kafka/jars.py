@@ -3,8 +3,9 @@
     python tools/kafka/jars.py [--lock] [--for-tests] [NAME ...]
 
 Each name is a folder beside this file with a `pom.xml` and the list `jars.lock`; without one it is `runtime`: broker,
-Connect and MirrorMaker 2. The folders with the jars are printed, one a line; they are kept in `$REPLICATOR_CACHE` (else
-the user's cache folder), by the content that they are made from. With `--lock` the lists are written anew.
+Connect and MirrorMaker 2, and with `--for-tests` all of them. The folders with the jars are printed, one a line; they
+are kept in `$REPLICATOR_CACHE` (else the user's cache folder), by the content that they are made from. With `--lock` the
+lists are written anew.
 """
 
 from __future__ import annotations
@@ -83,11 +84,15 @@ def _copy(source: Path, folder: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Collect Kafka's jars with Maven.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; runtime where none is given")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; see above where none is given"
+    )
     parser.add_argument("--lock", action="store_true", help="write the lists of checksums anew")
-    parser.add_argument("--for-tests", action="store_true", help="where there is no Maven, say so and succeed")
+    parser.add_argument(
+        "--for-tests", action="store_true", help="all of them; where there is no Maven, say so and succeed"
+    )
     options = parser.parse_args(arguments)
-    names = options.names or ["runtime"]
+    names = options.names or (NAMES if options.for_tests else ["runtime"])
     if unknown := set(names) - set(NAMES):
         parser.error(f"no such folder: {', '.join(sorted(unknown))}")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -96,7 +101,7 @@ def main(arguments: list[str]) -> int:
             if options.lock:
                 write_lock(name)
             if options.for_tests and shutil.which("mvn") is None and not collected(name):
-                say("there is no mvn on PATH; Kafka will not be tested")
+                say(f"there is no mvn on PATH; what needs {name} of Kafka's jars will not be tested")
             else:
                 print(collect(name))
     except BuildError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +42,10 @@ class Pair:
 
 
 @contextmanager
-def running_pair(folder: Path, *, worker_heap: str = "384m") -> Iterator[Pair]:
+def running_pair(folder: Path, *, plugins: Sequence[Path] = (), worker_heap: str = "384m") -> Iterator[Pair]:
     """Two sides that run inside the block, with their files below `folder`.
 
+    :param plugins: what each worker has beside MirrorMaker 2 and the file connectors, as `Worker` takes it.
     :param worker_heap: the memory of each worker's Java heap, as Java's `-Xmx` takes it.
 
     Raises EngineMissing, BuildError and EngineNotReady.
@@ -52,7 +53,7 @@ def running_pair(folder: Path, *, worker_heap: str = "384m") -> Iterator[Pair]:
     tls = make_tls(folder / "tls")
     brokers = [Broker(folder / name / "broker", tls=tls, authorizer=True) for name in SIDES]
     workers = [
-        Worker(folder / name / "worker", broker.bootstrap, heap=worker_heap)
+        Worker(folder / name / "worker", broker.bootstrap, plugins=plugins, heap=worker_heap)
         for name, broker in zip(SIDES, brokers, strict=True)
     ]
     try:

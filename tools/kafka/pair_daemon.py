@@ -1,4 +1,4 @@
-"""Keeps one pair of Kafka clusters running for several processes.
+"""Keeps one pair of Kafka clusters running for several processes. Its workers have Debezium's plugins.
 
 `keep` starts a daemon process where there is none, and gives the pair's addresses. The daemon, `python pair_daemon.py
 FOLDER [--users FILE]`, ends the pair when it is told to, by SIGTERM, or when nobody has a shared lock on FILE any more.
@@ -32,6 +32,7 @@ from tools.kafka.process import find_jars, find_java
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT = 120.0
+PLUGINS = ("debezium-postgres", "jdbc-sink")
 _PAIR: TypeAdapter[Pair] = TypeAdapter(Pair)
 
 
@@ -43,7 +44,8 @@ def keep(folder: Path, users: Path | None = None) -> Pair:
     Raises EngineMissing, BuildError and EngineNotReady.
     """
     find_java()
-    find_jars()
+    for name in ("runtime", *PLUGINS):
+        find_jars(name)
     described = folder / "pair.json"
     spawned = False
     with held(folder / "starting"):
@@ -114,7 +116,7 @@ def _serve(folder: Path, users: Path | None) -> None:
         lock.write(str(os.getpid()))
         lock.flush()
         shutil.rmtree(files, ignore_errors=True)
-        with running_pair(files) as pair:
+        with running_pair(files, plugins=[find_jars(name) for name in PLUGINS]) as pair:
             fresh = folder / "pair.json.new"
             fresh.write_bytes(_PAIR.dump_json(pair, indent=2))
             fresh.rename(described)
