@@ -15,9 +15,11 @@ FIND_PYTHON = for python in $(or $(PYTHON),python3 python3.13 python3.12 python3
 	  exit 1; \
 	fi
 
-# What tests need of Debian: an ssh server, what shows it a user of its own where root runs the tests, and for Kafka the
-# runtime of Java and what collects its jars.
-DEBIAN_PACKAGES := openssh-server libnss-wrapper openjdk-17-jre-headless maven
+# What tests need of Debian: an ssh server, what shows it a user of its own where root runs the tests, for Kafka the
+# runtime of Java and what collects its jars, and PostgreSQL's server.
+DEBIAN_PACKAGES := openssh-server libnss-wrapper openjdk-17-jre-headless maven postgresql
+# What an installed server of PostgreSQL would make and start by itself, unless this says that it should not.
+CREATE_CLUSTER := /etc/postgresql-common/createcluster.conf
 
 .DEFAULT_GOAL := help
 .PHONY: help deps venv lock check unit test proof cli demo demo-kafka engines-up engines-down bench bench-check schema sdk docs dist \
@@ -31,7 +33,12 @@ deps: ## Install the Debian packages that tests need (as root)
 	  dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed || echo "$$package"; \
 	done); \
 	if [ -n "$$missing" ]; then \
-	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing; \
+	  export DEBIAN_FRONTEND=noninteractive; install="apt-get -qq install -y --no-install-recommends"; \
+	  apt-get -qq update && \
+	  case "$$missing" in *postgresql*) \
+	    $$install postgresql-common && sed -i 's/^#create_main_cluster = .*/create_main_cluster = false/' $(CREATE_CLUSTER);; \
+	  esac && \
+	  $$install $$missing; \
 	fi
 
 venv: $(INSTALLED) ## Make .venv with the locked dependencies and this package in it

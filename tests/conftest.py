@@ -1,6 +1,7 @@
 """Skips: on a laptop an engine that is missing skips its tests by name; in CI nothing may be skipped.
 
-And what the processes of a run share: one pair of Kafka clusters, started by the first test that asks for it.
+And what tests share: one pair of Kafka clusters for all processes of a run, and one PostgreSQL server for each process,
+started by the first test that asks for it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from replicator.lifecycle.config import all_settings
 
 if TYPE_CHECKING:
     from tools.kafka.pair import Pair
+    from tools.postgres import Postgres
 
 SKIPPABLE_IN_CI: frozenset[str] = frozenset()
 """Node ids of tests that CI may skip, each with its reason beside it."""
@@ -123,6 +125,20 @@ def kafka(run_folder: Path) -> Pair:
     from tools.kafka.pair_daemon import keep
 
     return keep(run_folder / "kafka", run_folder / "users")
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL server, the same for all tests of a process.
+
+    Names of databases, roles and slots are therefore a test's own, and a test drops its slots. Who stops or kills a
+    server runs one of their own beside it (`tools.postgres.Postgres`).
+    """
+    from tools.postgres import Postgres
+
+    settings = {"max_wal_senders": "60", "max_replication_slots": "60", "max_connections": "200"}
+    with Postgres(tmp_path_factory.mktemp("postgres"), settings=settings) as server:
+        yield server
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@
 
 Each name is a folder beside this file with a `pom.xml` and the list `jars.lock`; without one it is `runtime`: broker,
 Connect and MirrorMaker 2, and with `--for-tests` all of them. The folders with the jars are printed, one a line; they
-are kept in `$REPLICATOR_CACHE` (else the user's cache folder), by the content that they are made from. With `--lock` the
-lists are written anew.
+are kept in `$REPLICATOR_CACHE` (else the user's cache folder), by the content that they are made from. With `--lock`
+the lists are written anew.
 """
 
 from __future__ import annotations
