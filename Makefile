@@ -88,7 +88,7 @@ demo: venv ## Show the whole thing on this machine
 demo-kafka: venv ## The same with two Kafka clusters (needs Java 17 and Maven: make deps)
 	$(BIN)/python tools/demo_kafka.py
 
-engines-up: venv ## Start two Kafka clusters with Connect, for the examples, and print their addresses
+engines-up: venv ## Start two Kafka clusters with Connect, and PostgreSQL, for the examples, and print their addresses
 	@$(BIN)/python tools/engines.py up
 
 engines-down: venv ## End what engines-up started

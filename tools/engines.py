@@ -1,10 +1,12 @@
-"""Starts the engines that the examples need and that are no part of this package: two Kafka clusters with Connect.
+"""Starts the engines that the examples need and that are no part of this package: two Kafka clusters and PostgreSQL.
 
     python tools/engines.py up      # start them where they do not run, and print their addresses
     python tools/engines.py down    # end them, and nothing else
 
+Each cluster has a Connect worker with Debezium's plugins. PostgreSQL is ready for logical decoding.
+
 The addresses are lines for a shell: `eval "$(python tools/engines.py up)"`. Files and logs are in `build/engines`; an
-`up` after a `down` starts with empty clusters.
+`up` after a `down` starts with empty clusters and an empty database.
 """
 
 from __future__ import annotations
@@ -16,17 +18,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, Python looks in tools/ alone
 from tests.engines import EngineMissing, EngineNotReady
 from tools.gobuild import BuildError, say
-from tools.kafka.pair_daemon import end, keep
+from tools.kafka.pair_daemon import end, keep, kept_database
 
 FOLDER = Path(__file__).resolve().parents[1] / "build" / "engines"
 
 
 def up(folder: Path) -> None:
     """Start what does not run, and print where it listens. Raises EngineMissing, BuildError and EngineNotReady."""
-    pair = keep(folder / "kafka")
-    say("two Kafka clusters run, east and west, each with a Connect worker; end them with: make engines-down")
+    pair = keep(folder / "kafka", postgres=True)
+    database = kept_database(folder / "kafka")
+    say("two Kafka clusters run, east and west, each with a Connect worker, and PostgreSQL")
+    say("end them with: make engines-down")
     for name, side in (("EAST", pair.east), ("WEST", pair.west)):
         print(f"export KAFKA_{name}={side.bootstrap} CONNECT_{name}={side.connect}")
+    print(f"export POSTGRES={database.uri} POSTGRES_USER={database.user} POSTGRES_PASSWORD={database.password}")
 
 
 def down(folder: Path) -> None:

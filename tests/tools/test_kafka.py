@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AclOperation, AdminClient, ResourceType
@@ -179,12 +180,15 @@ class TestPairDaemon:
         try:
             printed = engines("up")
             assert engines("up") == printed
-            script = f'{printed}\necho "$KAFKA_EAST $CONNECT_WEST"'
+            told = "$KAFKA_EAST $CONNECT_WEST $POSTGRES $POSTGRES_USER $POSTGRES_PASSWORD"
+            script = f'{printed}\necho "{told}"'
             shell = subprocess.run(["sh", "-c", script], check=True, stdout=subprocess.PIPE, text=True)
-            bootstrap, connect = shell.stdout.split()
+            bootstrap, connect, uri, user, password = shell.stdout.split()
             assert AdminClient(dict(plain(bootstrap))).list_topics(timeout=10).brokers
             assert httpx.get(f"{connect}/health", trust_env=False).json()["status"] == "healthy"
             assert bootstrap != kafka.east.bootstrap
+            with psycopg.connect(uri, user=user, password=password) as session:
+                assert session.execute("SHOW wal_level").fetchall() == [("logical",)]
             assert engines("down") == ""
             wait_until(lambda: not processes_of(tmp_path), what="no process is left")
             assert engines("down") == ""
