@@ -437,7 +437,149 @@ KAFKA_MIRROR = Capabilities(
     },
 )
 
-TABLE: Mapping[str, Capabilities] = {row.backend: row for row in (LITESTREAM, KAFKA_MIRROR, MEMORY)}
+_LOG = "Debezium reads the write-ahead log"
+_CONNECTOR = "the connector stops and goes on from its position; nothing is lost, the lag grows for some seconds"
+_READ_AGAIN = "its rows are read while the changes go on, and arrive as records of a snapshot"
+_NEW_SLOT = "a new replication slot is made, and a first snapshot taken, unless mode is cdc; the old slot is dropped"
+
+_POSTGRES_TO_KAFKA = Route(
+    managed_at="destination",
+    pairs=frozenset({(EndpointKind.POSTGRES, EndpointKind.KAFKA)}),
+    modes={
+        Mode.SNAPSHOT_THEN_CDC: Yes("the rows as they are, and then every change"),
+        Mode.CDC: Yes("every change that is committed after the slot was made"),
+        Mode.SNAPSHOT: Yes("the rows as they are, without a slot; then the stream counts as paused"),
+    },
+    conflicts={
+        Conflict.SOURCE_WINS: Yes(),
+        Conflict.DEST_WINS: No(f"{_LOG} and appends to a topic, which has no versions to compare; use source_wins"),
+        Conflict.LAST_WRITER_WINS: No(
+            f"{_LOG} and appends to a topic, which has no versions to compare; use source_wins"
+        ),
+        Conflict.MANUAL_REVIEW: No(f"{_LOG} and holds no change back for a review; use source_wins"),
+    },
+    start_from={
+        StartKind.EARLIEST: No("a new slot begins now, and no WAL from before is kept for it; use snapshot_then_cdc"),
+        StartKind.LATEST: No("a new slot begins at the latest change; leave startFrom out, and write mode: cdc"),
+        StartKind.LSN: No("a new slot begins now, and holds no position from before; leave startFrom out"),
+        StartKind.WALL: No("a new slot begins now, and holds no position from before; leave startFrom out"),
+    },
+    replay={
+        ReplayMethod.LOG_REWIND: No(
+            "a slot does not send changes again that were confirmed; set back the offsets of the topics' consumers"
+        ),
+        ReplayMethod.COPY: No("a stream writes to its topics alone; use a stream of its own with another topic.prefix"),
+        ReplayMethod.RESEED: No("a topic is a log and is not written again; replace the stream for a new snapshot"),
+        ReplayMethod.SINK_REWIND: No("the destination is the log itself; set back the offsets of its consumers"),
+        ReplayMethod.RESNAPSHOT: No("it cannot be asked for yet; replace the stream, which takes a new snapshot"),
+    },
+    features={
+        Feature.INCLUDE_EXCLUDE: Yes("names of tables, and of their columns"),
+        Feature.FILTER: Yes("a condition over columns; the publication and every snapshot have it"),
+        Feature.CHECKPOINT_INTERVAL: Yes("the time between two heartbeats, by which a quiet stream proves where it is"),
+        Feature.PURGE_DESTINATION: No(
+            "a topic does not tell which of its records a stream wrote; leave it out, and delete the topics yourself"
+        ),
+        Feature.DRAIN_FLUSH: Yes("the connector stops, and its task flushes what it has read"),
+        Feature.DRAIN_WAIT: No(
+            "a delete does not wait for the end of the source; pause the writers first, and use flush"
+        ),
+        Feature.DRAIN_SKIP: Yes("the same as flush"),
+        Feature.WAIT_CAUGHT_UP: Yes("as fresh as the heartbeats, and as offset.flush.interval.ms of the worker"),
+        Feature.OPTIONS: Yes("settings of Debezium"),
+    },
+    default_interval="10s",
+    lag_unit="change",
+    pause_cost="the replication slot holds the WAL of the pause, of the whole server, on the disk of the source",
+    removal="the topics at the destination stay; slot, publication and positions are removed, so the same stream "
+    "begins with a new snapshot",
+    changes={
+        **_SAFE_CHANGES,
+        "ownerUrn": Effect(Verdict.RESTARTS, f"the record in its connector names the resource; {_CONNECTOR}"),
+        "source.uri": Effect(Verdict.RE_SNAPSHOTS, f"another database is another source: {_NEW_SLOT}"),
+        "source.region": Effect(Verdict.SAFE, ""),
+        "destination.uri": Effect(
+            Verdict.RE_SNAPSHOTS, f"another cluster is filled from the beginning: {_NEW_SLOT}; the old topics stay"
+        ),
+        "mode": Effect(
+            Verdict.RE_SNAPSHOTS,
+            "between snapshot and the others the stream begins again; between cdc and snapshot_then_cdc it goes on",
+        ),
+        "include": Effect(
+            Verdict.RE_SNAPSHOTS,
+            f"a table that is new in it joins: {_READ_AGAIN}, unless mode is cdc; a table that leaves keeps its topic",
+        ),
+        "exclude": Effect(
+            Verdict.RE_SNAPSHOTS,
+            f"a table that is new in the stream joins: {_READ_AGAIN}, unless mode is cdc; a table that leaves keeps "
+            "its topic",
+        ),
+        "filter": Effect(
+            Verdict.RE_SNAPSHOTS,
+            "the new filter holds for changes at once, and every table is read again under it, unless mode is cdc: "
+            f"{_READ_AGAIN}; rows that it no longer passes stay in the topics as they are",
+        ),
+        "checkpointInterval": Effect(Verdict.RESTARTS, _CONNECTOR),
+        "source.authRef": Effect(Verdict.RESTARTS, _CONNECTOR),
+        "destination.authRef": Effect(Verdict.RESTARTS, _CONNECTOR),
+        "source.adminAuthRef": Effect(Verdict.SAFE, ""),
+        "destination.adminAuthRef": Effect(Verdict.SAFE, ""),
+        "startFrom": Effect(Verdict.SAFE, ""),
+        "options": Effect(Verdict.RESTARTS, _CONNECTOR),
+        'options["topic.prefix"]': Effect(
+            Verdict.RE_SNAPSHOTS, f"the topics get other names, and are filled from the beginning: {_NEW_SLOT}"
+        ),
+    },
+    access=Effect(Verdict.RESTARTS, f"it is the same place, reached in another way; {_CONNECTOR}"),
+)
+
+DEBEZIUM = Capabilities(
+    backend="debezium",
+    routes=(_POSTGRES_TO_KAFKA,),
+    options={
+        "topic.prefix": OptionType.TEXT,
+        "key.converter": OptionType.TEXT,
+        "key.converter.schemas.enable": OptionType.FLAG,
+        "value.converter": OptionType.TEXT,
+        "value.converter.schemas.enable": OptionType.FLAG,
+        "header.converter": OptionType.TEXT,
+        "tombstones.on.delete": OptionType.FLAG,
+        "skipped.operations": OptionType.TEXT,
+        "skip.messages.without.change": OptionType.FLAG,
+        "provide.transaction.metadata": OptionType.FLAG,
+        "binary.handling.mode": OptionType.TEXT,
+        "decimal.handling.mode": OptionType.TEXT,
+        "hstore.handling.mode": OptionType.TEXT,
+        "interval.handling.mode": OptionType.TEXT,
+        "time.precision.mode": OptionType.TEXT,
+        "include.unknown.datatypes": OptionType.FLAG,
+        "unavailable.value.placeholder": OptionType.TEXT,
+        "schema.name.adjustment.mode": OptionType.TEXT,
+        "field.name.adjustment.mode": OptionType.TEXT,
+        "message.key.columns": OptionType.TEXT,
+        "snapshot.fetch.size": OptionType.NUMBER,
+        "snapshot.max.threads": OptionType.NUMBER,
+        "snapshot.isolation.mode": OptionType.TEXT,
+        "incremental.snapshot.chunk.size": OptionType.NUMBER,
+        "max.batch.size": OptionType.NUMBER,
+        "max.queue.size": OptionType.NUMBER,
+        "max.queue.size.in.bytes": OptionType.NUMBER,
+        "poll.interval.ms": OptionType.NUMBER,
+        "status.update.interval.ms": OptionType.NUMBER,
+        "retriable.restart.connector.wait.ms": OptionType.NUMBER,
+        "errors.max.retries": OptionType.NUMBER,
+        "topic.creation.default.partitions": OptionType.NUMBER,
+        "topic.creation.default.replication.factor": OptionType.NUMBER,
+        "topic.creation.default.cleanup.policy": OptionType.TEXT,
+        "topic.creation.default.compression.type": OptionType.TEXT,
+        "producer.override.batch.size": OptionType.NUMBER,
+        "producer.override.compression.type": OptionType.TEXT,
+        "producer.override.linger.ms": OptionType.NUMBER,
+        "producer.override.max.request.size": OptionType.NUMBER,
+    },
+)
+
+TABLE: Mapping[str, Capabilities] = {row.backend: row for row in (LITESTREAM, KAFKA_MIRROR, DEBEZIUM, MEMORY)}
 
 
 def route_of(stream: Stream) -> Route | None:

@@ -23,6 +23,9 @@ ReplicatorError
 ├── SourceDenied             RPL-SOURCE-DENIED      no permission on the source
 ├── SourceSwapped            RPL-SOURCE-SWAPPED     another file took the source's place
 ├── SourceFull               RPL-SOURCE-FULL        no space left beside the source
+├── SourceSetup              RPL-SOURCE-SETUP       the source lacks what the engine needs; the SQL is in the fix
+├── SourceLimit              RPL-SOURCE-LIMIT       no slot, sender, connection or WAL is left
+├── SourcePosition           RPL-SOURCE-POSITION    the slot is gone, was made again, or is ahead
 ├── DestinationMissing       RPL-DEST-MISSING       the bucket or folder is not there
 ├── DestinationDenied        RPL-DEST-DENIED        the destination refuses the credentials
 ├── DestinationInUse         RPL-DEST-INUSE         another writer's data is there
@@ -308,6 +311,42 @@ class SourceFull(ReplicatorError):
 
     code = "RPL-SOURCE-FULL"
     category = Category.UNAVAILABLE
+
+
+class SourceSetup(ReplicatorError):
+    """The database lacks what a stream needs of it: a publication, a replication slot, the identity of rows, a right or
+    a setting; or another stream has an object of that name.
+
+    Run the SQL that the error prints as a role that may. With `adminAuthRef`, the provider makes publication and helper
+    tables itself.
+    """
+
+    code = "RPL-SOURCE-SETUP"
+    category = Category.CONFLICT
+
+
+class SourceLimit(ReplicatorError):
+    """The database has no replication slot, WAL sender or connection left, or a slot holds so much WAL that the server
+    is about to remove it. Kafka Connect takes a connector past the limit, and its task fails afterwards.
+
+    Raise the setting that the error names, and restart the server; or drop slots that nothing reads. Resume or remove a
+    stream whose slot holds WAL.
+    """
+
+    code = "RPL-SOURCE-LIMIT"
+    category = Category.UNAVAILABLE
+
+
+class SourcePosition(ReplicatorError):
+    """The database can no longer send the changes after the stream's position: the replication slot was dropped, made
+    again or moved, or the server removed WAL that it needed. Changes are lost to the stream.
+
+    Replace the resource, which makes a new slot and takes a new snapshot: `pulumi up --target-replace URN`. Rows that
+    were deleted at the source meanwhile stay at the destination.
+    """
+
+    code = "RPL-SOURCE-POSITION"
+    category = Category.CONFLICT
 
 
 class DestinationMissing(ReplicatorError):

@@ -37,6 +37,7 @@ export class Provider extends pulumi.ProviderResource {
         let resourceInputs: pulumi.Inputs = {};
         opts = opts || {};
         {
+            resourceInputs["debezium"] = pulumi.output(args?.debezium).apply(JSON.stringify);
             resourceInputs["kafkaMirror"] = pulumi.output(args?.kafkaMirror).apply(JSON.stringify);
             resourceInputs["litestream"] = pulumi.output(args?.litestream).apply(JSON.stringify);
             resourceInputs["memory"] = pulumi.output(args?.memory).apply(JSON.stringify);
@@ -51,6 +52,10 @@ export class Provider extends pulumi.ProviderResource {
  * The set of arguments for constructing a Provider resource.
  */
 export interface ProviderArgs {
+    /**
+     * Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
+     */
+    debezium?: pulumi.Input<inputs.ConnectConfigArgs | undefined>;
     /**
      * Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
      */

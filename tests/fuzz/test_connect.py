@@ -68,7 +68,7 @@ def test_a_damaged_answer_is_read_or_an_error(count: int, seeded: bool, monkeypa
                 cluster.identity(),
                 cluster.get("a"),
                 cluster.validate("A", {"name": "a"}),
-                cluster.resolves(["${env:A}"], "A"),
+                cluster.resolves(["${env:A}"], "A", "a"),
                 reader.positions(MARKER.stream.model_copy(update={"name": "a"})),
             ):
                 try:

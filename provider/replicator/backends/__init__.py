@@ -68,6 +68,18 @@ REGISTRY: Mapping[str, Backend] = {
             elsewhere="http://connect.example:8083",
         ),
         Backend(
+            kind="debezium",
+            config_key="debezium",
+            driver="replicator.backends.kafka_connect.debezium.driver:open_debezium",
+            via_agent=False,
+            default_address=False,
+            declarations="replicator.backends.kafka_connect.debezium.declarations",
+            identified_by="connectCluster",
+            settings=ConnectConfig,
+            example="http://connect.example:8083",
+            elsewhere="http://connect.example:8083",
+        ),
+        Backend(
             kind="memory",
             config_key="memory",
             driver="replicator.backends.memory:MemoryReplicator",

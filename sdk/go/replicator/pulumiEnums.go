@@ -18,6 +18,8 @@ const (
 	BackendLitestream = Backend("litestream")
 	// Moves kafka to kafka.
 	BackendKafkaMirror = Backend("kafka-mirror")
+	// Moves postgres to kafka.
+	BackendDebezium = Backend("debezium")
 	// Moves any kind to any other. It is chosen by name alone.
 	BackendMemory = Backend("memory")
 )
@@ -146,6 +148,7 @@ func (o BackendPtrOutput) ToStringPtrOutputWithContext(ctx context.Context) pulu
 //
 //	BackendLitestream
 //	BackendKafkaMirror
+//	BackendDebezium
 //	BackendMemory
 type BackendInput interface {
 	pulumi.Input

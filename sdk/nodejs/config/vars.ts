@@ -11,6 +11,17 @@ declare var exports: any;
 const __config = new pulumi.Config("replicator");
 
 /**
+ * Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
+ */
+export declare const debezium: outputs.ConnectConfig | undefined;
+Object.defineProperty(exports, "debezium", {
+    get() {
+        return __config.getObject<outputs.ConnectConfig>("debezium");
+    },
+    enumerable: true,
+});
+
+/**
  * Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
  */
 export declare const kafkaMirror: outputs.ConnectConfig | undefined;

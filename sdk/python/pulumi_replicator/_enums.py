@@ -36,6 +36,10 @@ class Backend(_builtins.str, Enum):
     """
     Moves kafka to kafka.
     """
+    DEBEZIUM = "debezium"
+    """
+    Moves postgres to kafka.
+    """
     MEMORY = "memory"
     """
     Moves any kind to any other. It is chosen by name alone.

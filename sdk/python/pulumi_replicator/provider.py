@@ -22,6 +22,7 @@ __all__ = ['ProviderArgs', 'Provider']
 @pulumi.input_type
 class ProviderArgs:
     def __init__(__self__, *,
+                 debezium: pulumi.Input[Optional['ConnectConfigArgs']] = None,
                  kafka_mirror: pulumi.Input[Optional['ConnectConfigArgs']] = None,
                  litestream: pulumi.Input[Optional['BackendConfigArgs']] = None,
                  memory: pulumi.Input[Optional['BackendConfigArgs']] = None,
@@ -29,11 +30,14 @@ class ProviderArgs:
         """
         The set of arguments for constructing a Provider resource.
 
+        :param pulumi.Input['ConnectConfigArgs'] debezium: Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
         :param pulumi.Input['ConnectConfigArgs'] kafka_mirror: Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
         :param pulumi.Input['BackendConfigArgs'] litestream: Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
         :param pulumi.Input['BackendConfigArgs'] memory: Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
         :param pulumi.Input['Preflight'] preflight: What a preview does with what it finds at the live source and destination. Left out, it is read from the environment variable `REPLICATOR_PREFLIGHT`; without both it is `strict`.
         """
+        if debezium is not None:
+            pulumi.set(__self__, "debezium", debezium)
         if kafka_mirror is not None:
             pulumi.set(__self__, "kafka_mirror", kafka_mirror)
         if litestream is not None:
@@ -42,6 +46,18 @@ class ProviderArgs:
             pulumi.set(__self__, "memory", memory)
         if preflight is not None:
             pulumi.set(__self__, "preflight", preflight)
+
+    @_builtins.property
+    @pulumi.getter
+    def debezium(self) -> pulumi.Input[Optional['ConnectConfigArgs']]:
+        """
+        Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
+        """
+        return pulumi.get(self, "debezium")
+
+    @debezium.setter
+    def debezium(self, value: pulumi.Input[Optional['ConnectConfigArgs']]):
+        pulumi.set(self, "debezium", value)
 
     @_builtins.property
     @pulumi.getter(name="kafkaMirror")
@@ -98,6 +114,7 @@ class Provider(pulumi.ProviderResource):
     def __init__(__self__,
                  resource_name: str,
                  opts: Optional[pulumi.ResourceOptions] = None,
+                 debezium: pulumi.Input[Optional[Union['ConnectConfigArgs', 'ConnectConfigArgsDict', 'outputs.ConnectConfig']]] = None,
                  kafka_mirror: pulumi.Input[Optional[Union['ConnectConfigArgs', 'ConnectConfigArgsDict', 'outputs.ConnectConfig']]] = None,
                  litestream: pulumi.Input[Optional[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']]] = None,
                  memory: pulumi.Input[Optional[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']]] = None,
@@ -108,6 +125,7 @@ class Provider(pulumi.ProviderResource):
 
         :param str resource_name: The name of the resource.
         :param pulumi.ResourceOptions opts: Options for the resource.
+        :param pulumi.Input[Union['ConnectConfigArgs', 'ConnectConfigArgsDict', 'outputs.ConnectConfig']] debezium: Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
         :param pulumi.Input[Union['ConnectConfigArgs', 'ConnectConfigArgsDict', 'outputs.ConnectConfig']] kafka_mirror: Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
         :param pulumi.Input[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']] litestream: Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
         :param pulumi.Input[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']] memory: Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
@@ -137,6 +155,7 @@ class Provider(pulumi.ProviderResource):
     def _internal_init(__self__,
                  resource_name: str,
                  opts: Optional[pulumi.ResourceOptions] = None,
+                 debezium: pulumi.Input[Optional[Union['ConnectConfigArgs', 'ConnectConfigArgsDict', 'outputs.ConnectConfig']]] = None,
                  kafka_mirror: pulumi.Input[Optional[Union['ConnectConfigArgs', 'ConnectConfigArgsDict', 'outputs.ConnectConfig']]] = None,
                  litestream: pulumi.Input[Optional[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']]] = None,
                  memory: pulumi.Input[Optional[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']]] = None,
@@ -150,6 +169,7 @@ class Provider(pulumi.ProviderResource):
                 raise TypeError('__props__ is only valid when passed in combination with a valid opts.id to get an existing resource')
             __props__ = ProviderArgs.__new__(ProviderArgs)
 
+            __props__.__dict__["debezium"] = pulumi.Output.from_input(debezium).apply(pulumi.runtime.to_json) if debezium is not None else None
             __props__.__dict__["kafka_mirror"] = pulumi.Output.from_input(kafka_mirror).apply(pulumi.runtime.to_json) if kafka_mirror is not None else None
             __props__.__dict__["litestream"] = pulumi.Output.from_input(litestream).apply(pulumi.runtime.to_json) if litestream is not None else None
             __props__.__dict__["memory"] = pulumi.Output.from_input(memory).apply(pulumi.runtime.to_json) if memory is not None else None

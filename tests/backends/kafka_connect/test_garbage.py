@@ -149,7 +149,7 @@ QUESTIONS: dict[str, Callable[[ConnectCluster], Awaitable[object]]] = {
     "offsets": lambda cluster: cluster.offsets("a"),
     "wait": lambda cluster: cluster.wait_running("a", 2),
     "validate": lambda cluster: cluster.validate("A", {"name": "a"}),
-    "resolves": lambda cluster: cluster.resolves(["${env:A}"], "A"),
+    "resolves": lambda cluster: cluster.resolves(["${env:A}"], "A", "a"),
     "put": lambda cluster: cluster.put_config("a", {"connector.class": "A"}, 1),
 }
 

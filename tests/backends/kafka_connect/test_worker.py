@@ -164,6 +164,7 @@ async def test_placeholders_are_checked_without_their_values(worker: Worker, clu
             "${file:/etc/passwd:root}",
         ],
         MIRROR,
+        "source.cluster.alias",
     )
     assert list(found.values()) == [
         None,
@@ -181,7 +182,7 @@ async def test_placeholders_are_checked_without_their_values(worker: Worker, clu
     assert CANARY not in repr(found)
     assert CANARY not in worker.log
     with pytest.raises(EngineRefused, match="Failed to find any class"):
-        await cluster.resolves(["${env:PLAIN}", "${file:/none:x}"], "Nope")
+        await cluster.resolves(["${env:PLAIN}", "${file:/none:x}"], "Nope", "source.cluster.alias")
 
 
 async def test_what_a_placeholder_stands_for_is_in_no_error_though_the_engine_says_it(

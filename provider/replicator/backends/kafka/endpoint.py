@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from replicator import authref
 from replicator.authref import AuthRef
@@ -43,6 +43,11 @@ class KafkaEndpoint:
     mechanism: str | None = None
     truststore: str | None = None
     ref: AuthRef | None = None
+
+    @property
+    def servers(self) -> str:
+        """Return the brokers in one order and spelling."""
+        return ",".join(sorted(set(self.bootstrap.lower().split(","))))
 
     def worker_properties(self, placeholders: Mapping[str, str]) -> dict[str, str]:
         """Return the configuration of a Java client of this cluster.
@@ -110,6 +115,25 @@ def kafka_endpoint(endpoint: Endpoint, end: End, *, admin: bool = False) -> Kafk
     if truststore is not None and not re.fullmatch(r"/[^\"\\$\n]+", truststore):
         raise _invalid(end, "ssl.truststore.location is no absolute path")
     return KafkaEndpoint(end, ",".join(servers), protocol, mechanism, truststore, ref)
+
+
+def canonical_kafka_uri(endpoint: Endpoint, end: End) -> str:
+    """Return the canonical spelling of a cluster's brokers and connection; raise `InvalidStream` for an invalid URI.
+
+    The order of brokers has no meaning.
+    """
+    at = kafka_endpoint(endpoint, end)
+    parameters = {
+        "security.protocol": at.protocol,
+        "sasl.mechanism": at.mechanism,
+        "ssl.truststore.location": at.truststore,
+    }
+    return f"kafka://{at.servers}?{urlencode({key: value for key, value in parameters.items() if value}, safe='/')}"
+
+
+def is_same_cluster(one: Endpoint, other: Endpoint, end: End) -> bool:
+    """Tell whether two URIs name the same brokers; raise `InvalidStream`."""
+    return kafka_endpoint(one, end).servers == kafka_endpoint(other, end).servers
 
 
 def _ref(text: str, end: End, name: str) -> AuthRef:

@@ -70,7 +70,6 @@ _POLLS_FOR = 5.0  # seconds that a task may take to pause before it is stopped a
 
 _TOGETHER = 0.02  # seconds in which reads of single connectors are combined into one
 
-_ECHOED = "source.cluster.alias"  # a field of MirrorMaker's connectors; its type, STRING, is echoed as it is resolved
 _VALIDATED = {"name": "replicator-validation"}  # without a name there is one more error
 
 
@@ -344,24 +343,26 @@ class ConnectCluster:
         found = self._rest.read(answer, lambda body: read_validation(body, sent))
         return Validation(tuple(FieldError(item.field, self._rest.quote(item.message)) for item in found.errors))
 
-    async def resolves(self, placeholders: Sequence[str], connector_class: str) -> dict[str, Problem | None]:
+    async def resolves(
+        self, placeholders: Sequence[str], connector_class: str, field: str
+    ) -> dict[str, Problem | None]:
         """Return why a worker cannot resolve placeholders such as `${env:NAME}`; their values are discarded at once.
 
-        :param connector_class: one of MirrorMaker's.
+        :param field: a field of the class whose type is STRING, which a worker echoes as it is resolved.
         """
-        problems = await asyncio.gather(*(self._resolve(item, connector_class) for item in placeholders))
+        problems = await asyncio.gather(*(self._resolve(item, connector_class, field) for item in placeholders))
         return dict(zip(placeholders, problems, strict=True))
 
-    async def _resolve(self, placeholder: str, connector_class: str) -> Problem | None:
+    async def _resolve(self, placeholder: str, connector_class: str, field: str) -> Problem | None:
         # Text around it keeps the worker from trimming a final line break, which files often have.
-        sent = {**_VALIDATED, "connector.class": connector_class, _ECHOED: f"[{placeholder}]"}
+        sent = {**_VALIDATED, "connector.class": connector_class, field: f"[{placeholder}]"}
         try:
             answer = await self._validate(connector_class, sent)
         except EngineRefused:
             # The same request without the placeholder tells an unreadable reference from a missing class.
-            await self._validate(connector_class, {**sent, _ECHOED: "replicator"})
+            await self._validate(connector_class, {**sent, field: "replicator"})
             return Problem.UNREADABLE
-        return self._rest.read(answer, lambda body: problem_of(placeholder, echo_of(_ECHOED, body)[1:-1]))
+        return self._rest.read(answer, lambda body: problem_of(placeholder, echo_of(field, body)[1:-1]))
 
     async def _validate(self, connector_class: str, sent: Mapping[str, str]) -> Answer:
         path = path_of("connector-plugins", connector_class, "config", "validate")

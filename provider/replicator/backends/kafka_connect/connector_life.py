@@ -109,16 +109,30 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
         if self._recipe.moves(deployed.record, record):
             settled = self._replays.settled(deployed, await self._recipe.positions(deployed.record.stream))
             ended = given_up_all(settled, "the stream was moved meanwhile")
-            fresh = await self._recipe.moved(await self._recipe.record(wanted, facts, None))
+            fresh = await self._recipe.moved(await self._recipe.record(wanted, facts, None), deployed.record)
             record = fresh.model_copy(update={"replays": ended.replays})
             await self._states.stop(deployed)
+            if self._recipe.has_objects:
+                return await self._create_elsewhere(deployed, record, facts)
             await self._cluster.reset_offsets(wanted.name)
         else:
             await self._states.before_change(deployed, wanted)
             await self._states.pause_first(deployed, wanted)
+            if self._recipe.must_stop(deployed.record, record):
+                await self._states.stop(deployed)
+            await self._recipe.alter(deployed.record, record)
         await self._apply(deployed, self._recipe.parts(record))
+        await self._recipe.follow_up(record)
         await self._states.set_state(wanted)
         return True
+
+    async def _create_elsewhere(self, deployed: DeployedStream, record: StreamRecord, facts: Facts) -> bool:
+        """Make a stream's objects in another place. The next change finishes what is interrupted, as a creation."""
+        record = record.model_copy(update={"creating": True})
+        deployed = await self._states.put_record(deployed, record)
+        await self._cluster.reset_offsets(deployed.name)
+        with self._busy_with(deployed.name, "it moves to another place: its connectors are not started yet"):
+            return await self._creating.create(record.model_copy(update={"creating": False}), facts, deployed)
 
     async def _reconcile(self, deployed: DeployedStream, record: StreamRecord) -> None:
         """Correct only what differs on the engine's side from an unchanged declaration."""
@@ -127,7 +141,9 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
         if record == deployed.record:
             parts = parts.with_record_of(deployed.connector.config)
         await self._states.pause_first(deployed, record.stream)
+        await self._recipe.alter(deployed.record, record)
         await self._apply(deployed, parts)
+        await self._recipe.follow_up(record)
         for connector in deployed.all:
             if connector.failed and record.stream.desired_state is DesiredState.RUNNING:
                 await self._cluster.restart_failed(connector.name)
@@ -182,6 +198,7 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
         if self._recipe.needs_start(deployed.record.stream):
             await self._cluster.stop(deployed.name, SEEN_WITHIN)
             await self._states.put_record(deployed, deployed.record.model_copy(update={"creating": True}))
+        await self._recipe.dispose(deployed.record)
         await self._cluster.delete(deployed.name, SEEN_WITHIN)
 
     # --- pausing -----------------------------------------------------------------------------------------------------

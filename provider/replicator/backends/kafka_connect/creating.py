@@ -14,8 +14,19 @@ from replicator.backends.kafka_connect.deployed import DeployedStream, Parts
 from replicator.backends.kafka_connect.recipe import Facts, Recipe
 from replicator.backends.kafka_connect.record import PART_OF, StreamRecord
 from replicator.backends.kafka_connect.stream_store import StreamStore
-from replicator.errors import DestinationInUse, EngineRefused, InvalidStream, ReplayNotRetained, ReplicatorError
+from replicator.errors import (
+    DestinationInUse,
+    EngineRefused,
+    InvalidStream,
+    ReplayNotRetained,
+    ReplicatorError,
+    SourceLimit,
+    SourceSetup,
+)
 from replicator.model import DesiredState
+
+_FINAL = (DestinationInUse, InvalidStream, ReplayNotRetained, SourceSetup, SourceLimit)
+"""Errors that the same attempt would meet again: the creation is undone."""
 
 
 class Creating:
@@ -41,7 +52,8 @@ class Creating:
                 await self._cluster.stop(deployed.name, SEEN_WITHIN)
             try:
                 prepared = await self._recipe.prepare(record, start)
-            except (DestinationInUse, InvalidStream, ReplayNotRetained):  # Connect keeps the retained offsets
+            except _FINAL:  # Connect keeps the retained offsets
+                await self._recipe.dispose(record)
                 await self._cluster.remove(record.stream.name, SEEN_WITHIN)
                 raise
             parts = self._recipe.parts(prepared.record)

@@ -120,14 +120,34 @@ class Recipe(Protocol[Facts, Start, Positions]):
         Runs again after an interruption.
         """
 
-    async def moved(self, record: StreamRecord) -> StreamRecord:
-        """Return the record of a stream that starts afresh in another place."""
+    async def moved(self, record: StreamRecord, before: StreamRecord) -> StreamRecord:
+        """Return the record of a stream that starts afresh in another place.
+
+        :param before: of the place that it leaves.
+        """
 
     def starts_idle(self, record: StreamRecord) -> bool:
         """Tell whether the main connector of a new stream has nothing to do."""
 
     async def may_idle(self, deployed: DeployedStream, connector: str) -> bool:
         """Tell whether a connector of the stream may run without a task now."""
+
+    # --- objects outside Connect ---
+
+    has_objects: bool
+    """Whether streams have objects outside Connect, which are made in `prepare` and removed in `dispose`."""
+
+    def must_stop(self, old: StreamRecord, new: StreamRecord) -> bool:
+        """Tell whether the connector must not run while the declaration changes in place."""
+
+    async def alter(self, old: StreamRecord, new: StreamRecord) -> None:
+        """Change the objects for another declaration of the same places, before its configuration is written."""
+
+    async def follow_up(self, record: StreamRecord) -> None:
+        """Finish a change after its configuration was written. Runs again at each change."""
+
+    async def dispose(self, record: StreamRecord) -> None:
+        """Remove the objects of a stream whose connector is stopped. Those that are gone are no error."""
 
     # --- reads ---
 
@@ -158,3 +178,21 @@ class Recipe(Protocol[Facts, Start, Positions]):
 
     async def aclose(self) -> None:
         """Cancel what runs, and close connections."""
+
+
+class ConnectOnly:
+    """The part of a recipe for streams that have no objects outside Connect."""
+
+    has_objects = False
+
+    def must_stop(self, old: StreamRecord, new: StreamRecord) -> bool:
+        return False
+
+    async def alter(self, old: StreamRecord, new: StreamRecord) -> None:
+        pass
+
+    async def follow_up(self, record: StreamRecord) -> None:
+        pass
+
+    async def dispose(self, record: StreamRecord) -> None:
+        pass

@@ -92,6 +92,7 @@ class StreamRecord(Model):
     :param creating: its start position is not set yet.
     :param replays: replays by key, the oldest first.
     :param starts: the stream's start, as a checkpoint's text, without partitions that started at 0; `None` if unknown.
+    :param details: what the backend alone knows of it, as its recipe writes it.
     """
 
     stream: Stream
@@ -102,6 +103,7 @@ class StreamRecord(Model):
     creating: bool = Field(default=False, validation_alias="making", serialization_alias="making")
     replays: tuple[ReplayRecord, ...] = Field(default=(), validation_alias="rewinds", serialization_alias="rewinds")
     starts: str | None = None
+    details: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda value: not value)
 
     @classmethod
     def read(cls, config: Mapping[str, str], backend: str) -> Self | None:

@@ -11,6 +11,11 @@ import (
 
 var _ = internal.GetEnvOrDefault
 
+// Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
+func GetDebezium(ctx *pulumi.Context) string {
+	return config.Get(ctx, "replicator:debezium")
+}
+
 // Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
 func GetKafkaMirror(ctx *pulumi.Context) string {
 	return config.Get(ctx, "replicator:kafkaMirror")

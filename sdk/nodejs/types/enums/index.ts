@@ -12,6 +12,10 @@ export const Backend = {
      */
     KafkaMirror: "kafka-mirror",
     /**
+     * Moves postgres to kafka.
+     */
+    Debezium: "debezium",
+    /**
      * Moves any kind to any other. It is chosen by name alone.
      */
     Memory: "memory",

@@ -15,6 +15,11 @@ else:
 from .. import _utilities
 from .. import outputs as _root_outputs
 
+debezium: Optional[str]
+"""
+Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
+"""
+
 kafkaMirror: Optional[str]
 """
 Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.

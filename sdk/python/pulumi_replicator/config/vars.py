@@ -22,6 +22,13 @@ __config__ = pulumi.Config('replicator')
 
 class _ExportableConfig(types.ModuleType):
     @_builtins.property
+    def debezium(self) -> Optional[str]:
+        """
+        Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
+        """
+        return __config__.get('debezium')
+
+    @_builtins.property
     def kafka_mirror(self) -> Optional[str]:
         """
         Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.

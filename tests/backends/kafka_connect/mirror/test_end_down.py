@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from replicator.authref import Redactor
 from replicator.backends.kafka.admin import PATIENCE, RECENT
-from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterClients, RespondingClients
+from replicator.backends.kafka_connect.cluster_clients import ClusterClients
+from replicator.backends.kafka_connect.mirror.cluster_identity import RespondingClients
 from replicator.errors import EngineUnavailable, ReplicatorError
 from replicator.model import DesiredState, Stream, StreamState, WaitFor
 from replicator.replicator import Severity

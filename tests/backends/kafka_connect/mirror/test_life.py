@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from replicator.backends.kafka_connect.cluster import ConnectCluster
-from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterClients
+from replicator.backends.kafka_connect.cluster_clients import ClusterClients
 from replicator.errors import (
     EngineUnavailable,
     InvalidStream,

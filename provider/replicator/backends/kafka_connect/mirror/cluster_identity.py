@@ -11,10 +11,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from replicator import authref
 from replicator.authref import Redactor
 from replicator.backends.kafka.admin import Cluster, KafkaAdmin
 from replicator.backends.kafka.endpoint import KafkaEndpoint, kafka_endpoint
+from replicator.backends.kafka_connect.cluster_clients import ClusterClients
 from replicator.backends.kafka_connect.mirror.connect_topics import ConnectTopics
 from replicator.backends.kafka_connect.mirror.connector_configs import WORKER_CLUSTER, Side
 from replicator.backends.kafka_connect.mirror.declarations import canonical_uri
@@ -24,25 +24,12 @@ from replicator.errors import InvalidStream, ReplicatorError
 from replicator.model import End, Endpoint, Stream
 
 
-class ClusterClients:
-    """Clients of the clusters at the ends of streams, created on first use and cached.
-
-    :param environ: the environment for `env://` references of the provider's own connections.
-    :param redactor: receives every value that is read.
-    """
+class MirrorClients(ClusterClients):
+    """Clients of the clusters at the ends of mirrors."""
 
     def __init__(self, environ: Mapping[str, str], redactor: Redactor) -> None:
-        self._environ = environ
-        self._redactor = redactor
-        self._clients: dict[KafkaEndpoint, KafkaAdmin] = {}
+        super().__init__(environ, redactor)
         self._connect_topics: dict[KafkaEndpoint, ConnectTopics] = {}
-
-    async def brokers(self, stream: Stream, end: End) -> KafkaAdmin:
-        """Return the client; raise `SecretNotFound` if the credentials cannot be read on this host."""
-        at = kafka_endpoint(stream.source if end == "source" else stream.destination, end, admin=True)
-        if at not in self._clients:
-            self._clients[at] = KafkaAdmin(at, await self._credentials(at))
-        return self._clients[at]
 
     async def refuse_connect_topics(self, stream: Stream, names: Collection[str]) -> None:
         """Raise `InvalidStream` if some of the topics are internal topics of a Connect cluster.
@@ -53,18 +40,6 @@ class ClusterClients:
         if at not in self._connect_topics:
             self._connect_topics[at] = ConnectTopics(await self.brokers(stream, "source"))
         await self._connect_topics[at].refuse(names, stream.include)
-
-    async def _credentials(self, at: KafkaEndpoint) -> dict[str, str]:
-        if at.ref is None:
-            return {}
-        fields = ("username", "password")
-        try:
-            found = await asyncio.to_thread(authref.resolve, at.ref, fields, required=fields, environ=self._environ)
-        except ReplicatorError as error:
-            error.property = f"{at.end}.authRef"
-            raise
-        self._redactor.add(found["password"])
-        return found
 
 
 class Clients(Protocol):

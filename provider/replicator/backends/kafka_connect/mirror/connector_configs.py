@@ -13,6 +13,7 @@ from enum import StrEnum
 from replicator.backends.kafka.endpoint import KafkaEndpoint, kafka_endpoint
 from replicator.backends.kafka_connect.deployed import Parts
 from replicator.backends.kafka_connect.mirror.topics import Naming, exclude_patterns, include_patterns
+from replicator.backends.kafka_connect.options import option_text
 from replicator.backends.kafka_connect.placeholders import placeholders
 from replicator.backends.kafka_connect.record import PART_OF, StreamRecord
 from replicator.model import Stream
@@ -101,7 +102,7 @@ def _common(stream: Stream, side: Side, aliases: Mapping[str, str]) -> dict[str,
     }
     if side is Side.SOURCE:
         found |= {f"producer.override.{key}": value for key, value in _properties(target, aliases).items()}
-    return {**found, **{key: _text(value) for key, value in stream.options.items() if key != WORKER_CLUSTER}}
+    return {**found, **{key: option_text(value) for key, value in stream.options.items() if key != WORKER_CLUSTER}}
 
 
 def _properties(at: KafkaEndpoint, aliases: Mapping[str, str]) -> dict[str, str]:
@@ -110,16 +111,9 @@ def _properties(at: KafkaEndpoint, aliases: Mapping[str, str]) -> dict[str, str]
 
 def replication_factor(stream: Stream) -> int:
     """Return the replication factor of the copies that MirrorMaker 2 creates."""
-    return int(float(_text(stream.options.get(REPLICATION_FACTOR, DEFAULT_REPLICATION_FACTOR))))
+    return int(float(option_text(stream.options.get(REPLICATION_FACTOR, DEFAULT_REPLICATION_FACTOR))))
 
 
 def is_on(stream: Stream, option: str) -> bool:
     """Tell whether an option that is off by default is on."""
-    return _text(stream.options.get(option, "false")) == "true"
-
-
-def _text(value: object) -> str:
-    """Return an option as Connect's flat configuration holds it. All of Pulumi's numbers are floats."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return option_text(stream.options.get(option, "false")) == "true"

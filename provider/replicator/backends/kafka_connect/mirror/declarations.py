@@ -6,9 +6,8 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
-from urllib.parse import urlencode
 
-from replicator.backends.kafka.endpoint import KafkaEndpoint, kafka_endpoint
+from replicator.backends.kafka.endpoint import canonical_kafka_uri, is_same_cluster, kafka_endpoint
 from replicator.backends.kafka_connect.mirror.topics import Naming, include_patterns
 from replicator.backends.kafka_connect.placeholders import refuse_one_value
 from replicator.errors import InvalidStream, ReplicatorError
@@ -21,24 +20,8 @@ _REPEATED = re.compile(r"[^.][*?+]")
 _WHAT_GLOBS_ARE = "topics hold letters, digits, . _ and -; * and ? stand for some of them, but for no dot"
 
 
-def canonical_uri(endpoint: Endpoint, end: End) -> str:
-    """Return the canonical spelling of a cluster's brokers and connection; raise `InvalidStream` for an invalid URI.
-
-    The order of brokers has no meaning.
-    """
-    at = kafka_endpoint(endpoint, end)
-    parameters = {
-        "security.protocol": at.protocol,
-        "sasl.mechanism": at.mechanism,
-        "ssl.truststore.location": at.truststore,
-    }
-    return f"kafka://{_servers(at)}?{urlencode({key: value for key, value in parameters.items() if value}, safe='/')}"
-
-
-def is_same_place(one: Endpoint, other: Endpoint, end: End) -> bool:
-    """Tell whether two URIs name the same brokers; raise `InvalidStream`."""
-    first, second = kafka_endpoint(one, end), kafka_endpoint(other, end)
-    return _servers(first) == _servers(second)
+canonical_uri = canonical_kafka_uri
+is_same_place = is_same_cluster
 
 
 def refusals(stream: Stream) -> Iterator[ReplicatorError]:
@@ -60,10 +43,6 @@ def refusals(stream: Stream) -> Iterator[ReplicatorError]:
 def begins_at_the_beginning(stream: Stream) -> bool:
     """Tell whether the first record to copy is the oldest one retained at the source."""
     return stream.start_from == "earliest" or (stream.start_from is None and stream.mode is not Mode.CDC)
-
-
-def _servers(at: KafkaEndpoint) -> str:
-    return ",".join(sorted(set(at.bootstrap.lower().split(","))))
 
 
 def _refuse_end(endpoint: Endpoint, end: End) -> None:

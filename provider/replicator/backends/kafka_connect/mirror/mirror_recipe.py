@@ -13,8 +13,8 @@ from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, P
 from replicator.backends.kafka_connect.mirror import preflight
 from replicator.backends.kafka_connect.mirror.cluster_identity import (
     AGAIN,
-    ClusterClients,
     ClusterPair,
+    MirrorClients,
     look,
     rebuilt,
     recorded_ids,
@@ -29,7 +29,7 @@ from replicator.backends.kafka_connect.mirror.status import as_stored, is_done
 from replicator.backends.kafka_connect.mirror.stream_reader import StreamReader
 from replicator.backends.kafka_connect.mirror.surroundings import Surroundings
 from replicator.backends.kafka_connect.mirror.topics import Naming, matching_topics, names
-from replicator.backends.kafka_connect.recipe import Prepared, ResolvedReplay
+from replicator.backends.kafka_connect.recipe import ConnectOnly, Prepared, ResolvedReplay
 from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord
 from replicator.backends.kafka_connect.reservations import PendingChanges
 from replicator.backends.shared.declarations import canonical
@@ -49,7 +49,7 @@ class Facts(NamedTuple):
     seen: ClusterPair
 
 
-class MirrorRecipe:
+class MirrorRecipe(ConnectOnly):
     """The recipe for the mirrors of one Connect cluster.
 
     :param aliases: names of the worker's config providers, by `authRef` scheme.
@@ -73,7 +73,7 @@ class MirrorRecipe:
         self._cluster = cluster
         self._aliases = aliases
         self._peers = peers
-        self._ends = ClusterClients(environ, redactor)
+        self._ends = MirrorClients(environ, redactor)
         self._reader = StreamReader(cluster, self._ends, aliases)
         self._starts = StartPositions(cluster, self._ends, self._reader)
         self._mirrors = Mirrors(cluster, RECENT)
@@ -189,7 +189,7 @@ class MirrorRecipe:
     async def _earliest(self, stream: Stream, start: Offsets | None) -> Offsets | None:
         return await self._starts.earliest(stream) if start is None else start
 
-    async def moved(self, record: StreamRecord) -> StreamRecord:
+    async def moved(self, record: StreamRecord, before: StreamRecord) -> StreamRecord:
         starts = recorded_starts(await self._starts.earliest(record.stream), {})
         return record.model_copy(update={"starts": starts})
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from replicator.backends.kafka.admin import Cluster
 from replicator.backends.kafka.endpoint import kafka_endpoint
 from replicator.backends.kafka_connect.cluster import ConnectCluster
-from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterClients, ClusterPair, look, side_of
+from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterPair, MirrorClients, look, side_of
 from replicator.backends.kafka_connect.mirror.connector_configs import (
     DEFAULT_REPLICATION_FACTOR,
     GROUPS,
@@ -23,13 +23,13 @@ from replicator.backends.kafka_connect.mirror.copies import refuse_uncreatable, 
 from replicator.backends.kafka_connect.mirror.declarations import misread_globs
 from replicator.backends.kafka_connect.mirror.routes import Route, refuse_circle, refuse_overlap, refuse_own_copies
 from replicator.backends.kafka_connect.mirror.topics import Naming, matching_topics, named, some
+from replicator.backends.kafka_connect.placeholder_check import refuse_unresolved
 from replicator.backends.kafka_connect.placeholders import placeholders
 from replicator.errors import (
     DestinationInUse,
     InvalidStream,
     ReplayNotRetained,
     ReplicatorError,
-    SecretNotFound,
     SourceDenied,
 )
 from replicator.model import DesiredState, End, Stream, WaitFor, format_duration
@@ -46,7 +46,7 @@ _FACTORS = (  # MirrorMaker 2's defaults, and what needs the topics
 async def check(
     cluster: ConnectCluster,
     worker: str,
-    ends: ClusterClients,
+    ends: MirrorClients,
     stream: Stream,
     others: Sequence[Route],
     aliases: Mapping[str, str],
@@ -85,7 +85,7 @@ def _refuse_ways(mine: Route, others: Sequence[Route], globs: Iterable[str], top
     refuse_circle(mine, others, topics)
 
 
-async def warnings(ends: ClusterClients, stream: Stream, view: ClusterPair, *, new: bool) -> list[Finding]:
+async def warnings(ends: MirrorClients, stream: Stream, view: ClusterPair, *, new: bool) -> list[Finding]:
     """Return warnings about the two ends that do not prevent the change."""
     found = []
     for end, error in view.unseen.items():
@@ -121,26 +121,25 @@ def _doubtful_globs(stream: Stream, names: Collection[str]) -> list[Finding]:
     return found
 
 
-async def _topics(ends: ClusterClients, stream: Stream, end: End, view: ClusterPair) -> dict[str, int] | None:
+async def _topics(ends: MirrorClients, stream: Stream, end: End, view: ClusterPair) -> dict[str, int] | None:
     return await (await ends.brokers(stream, end)).topics() if view.id(end) else None
 
 
 async def _refuse_unresolved(cluster: ConnectCluster, stream: Stream, aliases: Mapping[str, str]) -> None:
-    """Raise if the worker cannot resolve a placeholder, which would itself become the password."""
     for at in (kafka_endpoint(stream.source, "source"), kafka_endpoint(stream.destination, "destination")):
-        wanted = placeholders(at.ref, aliases, f"{at.end}.authRef")
-        problems = await cluster.resolves(list(wanted.values()), SOURCE_CLASS) if wanted else {}
-        for text, problem in problems.items():
-            if problem is not None:
-                raise SecretNotFound(
-                    f"the worker puts no usable value in the place of {text}: {problem.value}",
-                    stream=stream.name,
-                    property=f"{at.end}.authRef",
-                    fix="let the worker's config.providers read it: docs/kafka-mirror.md has the lines",
-                )
+        property = f"{at.end}.authRef"
+        await refuse_unresolved(
+            cluster,
+            placeholders(at.ref, aliases, property).values(),
+            SOURCE_CLASS,
+            "source.cluster.alias",
+            stream=stream.name,
+            property=property,
+            page="docs/kafka-mirror.md",
+        )
 
 
-async def _refuse_unreadable(ends: ClusterClients, stream: Stream, names: Iterable[str]) -> None:
+async def _refuse_unreadable(ends: MirrorClients, stream: Stream, names: Iterable[str]) -> None:
     """Raise if a topic is unreadable: MirrorMaker 2 4.3 then copies nothing, and reports it only in the worker's log.
 
     A topic that may not be described is not listed. If `include` names it, Kafka reports that.
@@ -206,7 +205,7 @@ def _refuse_factor(stream: Stream, view: ClusterPair) -> None:
             )
 
 
-async def _cost_of_pause(ends: ClusterClients, stream: Stream, topics: Collection[str]) -> list[Finding]:
+async def _cost_of_pause(ends: MirrorClients, stream: Stream, topics: Collection[str]) -> list[Finding]:
     """Return how long a pause may last before records are lost, as far as the source tells."""
     if stream.desired_state is not DesiredState.PAUSED:
         return []

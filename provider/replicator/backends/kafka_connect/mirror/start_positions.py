@@ -9,7 +9,7 @@ from __future__ import annotations
 from replicator.backends.kafka.positions import Offsets, Partition, write
 from replicator.backends.kafka_connect.cluster import ConnectCluster
 from replicator.backends.kafka_connect.connector_states import SEEN_WITHIN
-from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterClients
+from replicator.backends.kafka_connect.mirror.cluster_identity import MirrorClients
 from replicator.backends.kafka_connect.mirror.connector_configs import WORKER_CLUSTER
 from replicator.backends.kafka_connect.mirror.declarations import begins_at_the_beginning
 from replicator.backends.kafka_connect.mirror.replay_planner import resolve
@@ -28,7 +28,7 @@ _STARTS_LIMIT = 16_384
 class StartPositions:
     """Sets the start positions of new mirrors. The caller holds the stream's slot."""
 
-    def __init__(self, cluster: ConnectCluster, ends: ClusterClients, streams: StreamReader) -> None:
+    def __init__(self, cluster: ConnectCluster, ends: MirrorClients, streams: StreamReader) -> None:
         self._cluster = cluster
         self._ends = ends
         self._streams = streams

@@ -16,7 +16,7 @@ from replicator.backends.kafka_connect.cluster import ConnectCluster
 from replicator.backends.kafka_connect.deployed import DeployedStream, differing
 from replicator.backends.kafka_connect.mirror.cluster_identity import (
     Clients,
-    ClusterClients,
+    MirrorClients,
     RespondingClients,
     look,
     rebuilt,
@@ -51,7 +51,7 @@ class StreamReader:
     :param aliases: names of the worker's config providers, by `authRef` scheme.
     """
 
-    def __init__(self, cluster: ConnectCluster, ends: ClusterClients, aliases: Mapping[str, str]) -> None:
+    def __init__(self, cluster: ConnectCluster, ends: MirrorClients, aliases: Mapping[str, str]) -> None:
         self._cluster = cluster
         self._ends = ends
         self._responding = RespondingClients(ends)

@@ -1,0 +1,1 @@
+"""debezium: streams of changes from PostgreSQL."""

@@ -1,0 +1,152 @@
+"""The configuration of a stream's connector."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+
+from replicator.backends.kafka.endpoint import KafkaEndpoint, kafka_endpoint
+from replicator.backends.kafka_connect.debezium.declarations import PREFIX, topic_prefix
+from replicator.backends.kafka_connect.debezium.details import details_of, signal_table, slot_name
+from replicator.backends.kafka_connect.debezium.source_objects import heartbeat_sql
+from replicator.backends.kafka_connect.deployed import Parts
+from replicator.backends.kafka_connect.options import option_text
+from replicator.backends.kafka_connect.placeholders import placeholder, placeholders
+from replicator.backends.kafka_connect.record import StreamRecord
+from replicator.backends.postgres.endpoint import PostgresEndpoint, postgres_endpoint
+from replicator.backends.postgres.identifiers import NamePattern, Table, read_pattern
+from replicator.backends.postgres.predicate import read_predicate
+from replicator.model import Mode, Stream
+
+BACKEND = "debezium"
+SOURCE_CLASS = "io.debezium.connector.postgresql.PostgresConnector"
+DEFAULT_INTERVAL = timedelta(seconds=10)
+"""Between two heartbeats."""
+
+_SNAPSHOT_MODES = {
+    Mode.SNAPSHOT_THEN_CDC: "initial",
+    Mode.CDC: "no_data",
+    Mode.SNAPSHOT: "initial_only",
+}
+
+
+def build(record: StreamRecord, aliases: Mapping[str, str]) -> Parts:
+    """Return the configuration of a stream's connector.
+
+    :param aliases: names of the worker's config providers, by `authRef` scheme.
+    """
+    stream, details = record.stream, details_of(record)
+    at = postgres_endpoint(stream.source, "source")
+    tables = details.names
+    main = {
+        "connector.class": SOURCE_CLASS,
+        "tasks.max": "1",
+        "plugin.name": "pgoutput",
+        **_database(at, aliases),
+        "slot.name": slot_name(stream),
+        "publication.name": slot_name(stream),
+        "publication.autocreate.mode": "disabled",  # otherwise a missing one is made without the row filter
+        "topic.prefix": topic_prefix(stream),
+        "table.include.list": ",".join(map(table_regex, tables)),
+        **_columns(stream, tables),
+        **_filtered(stream, tables),
+        "snapshot.mode": _SNAPSHOT_MODES[stream.mode],
+        # Brokers without auto.create.topics.enable then have the topics too, with their own defaults.
+        "topic.creation.default.partitions": "-1",
+        "topic.creation.default.replication.factor": "-1",
+        **(_helpers(stream) if details.has_helpers else {}),
+        **(_producer(kafka_endpoint(stream.destination, "destination"), aliases) if record.side == "source" else {}),
+        **{key: option_text(value) for key, value in stream.options.items() if key != PREFIX},
+        **record.keys(BACKEND),
+    }
+    return Parts(main, {})
+
+
+def interval_of(stream: Stream) -> timedelta:
+    """Return the time between two heartbeats."""
+    return stream.checkpoint_interval or DEFAULT_INTERVAL
+
+
+def table_regex(table: Table) -> str:
+    """Return a table's name for Debezium, which reads regular expressions, separated by commas."""
+    return f"{_escaped(table.schema)}\\.{_escaped(table.name)}"
+
+
+def column_patterns(stream: Stream) -> tuple[list[NamePattern], list[NamePattern]]:
+    """Return the globs over columns that a stream includes, and those that it excludes."""
+    included = (read_pattern(text, "include") for text in stream.include)
+    excluded = (read_pattern(text, "exclude") for text in stream.exclude)
+    return [item for item in included if item.names_columns], [item for item in excluded if item.names_columns]
+
+
+def snapshot_select(table: Table, condition: str) -> str:
+    """Return the query of a snapshot of the rows that pass a filter."""
+    return f"SELECT * FROM {table.sql} WHERE ({condition})"  # noqa: S608 - parsed, and without a subquery
+
+
+def _database(at: PostgresEndpoint, aliases: Mapping[str, str]) -> dict[str, str]:
+    found = {
+        "database.hostname": at.host,
+        "database.port": str(at.port),
+        "database.dbname": at.database,
+        "database.user": at.user or "",
+    }
+    for field in at.needed:
+        assert at.ref is not None
+        key = "database.user" if field == "username" else "database.password"
+        found[key] = placeholder(at.ref, field, aliases, at.ref_property)
+    if at.sslmode:
+        found["database.sslmode"] = at.sslmode
+    if at.root_cert:
+        found["database.sslrootcert"] = at.root_cert
+    return found
+
+
+def _columns(stream: Stream, tables: Iterable[Table]) -> dict[str, str]:
+    """Return which columns are sent, if not all of them. A column that is added later follows the same rule."""
+    included, excluded = column_patterns(stream)
+    if not included and not excluded:
+        return {}
+    found = []
+    for table in tables:
+        wanted = [item.parts[2].pattern for item in included if item.matches(table)]
+        refused = [item.parts[2].pattern for item in excluded if item.matches(table)]
+        without = f"(?!(?:{'|'.join(refused)})$)" if refused else ""
+        found.append(f"{table_regex(table)}\\.{without}(?:{'|'.join(wanted) or '.*'})")
+    return {"column.include.list": ",".join(found)}
+
+
+def _filtered(stream: Stream, tables: list[Table]) -> dict[str, str]:
+    """Return the filter of the first snapshot; the publication has the one of changes."""
+    if stream.filter is None:
+        return {}
+    condition = read_predicate(stream.filter).sql
+    key = "snapshot.select.statement.overrides"
+    names = {table: f"{table.schema}.{table.name}" for table in tables}
+    return {
+        key: ",".join(names.values()),
+        **{f"{key}.{name}": snapshot_select(table, condition) for table, name in names.items()},
+    }
+
+
+def _helpers(stream: Stream) -> dict[str, str]:
+    if stream.mode is Mode.SNAPSHOT:
+        return {}
+    signal = signal_table(stream)
+    return {
+        "heartbeat.interval.ms": str(interval_of(stream) // timedelta(milliseconds=1)),
+        "heartbeat.action.query": heartbeat_sql(stream),
+        "signal.enabled.channels": "source",
+        "signal.data.collection": f"{signal.schema}.{signal.name}",
+    }
+
+
+def _producer(at: KafkaEndpoint, aliases: Mapping[str, str]) -> dict[str, str]:
+    """Return where records go if the worker's own cluster is another one."""
+    properties = at.worker_properties(placeholders(at.ref, aliases, "destination.authRef"))
+    return {f"producer.override.{key}": value for key, value in properties.items()}
+
+
+def _escaped(name: str) -> str:
+    return re.escape(name).replace(",", "\\,")

@@ -1,0 +1,569 @@
+"""The recipe of a Debezium stream: what PostgreSQL adds to the life cycle of connectors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from replicator.authref import Redactor
+from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster, Connector
+from replicator.backends.kafka_connect.cluster_clients import ClusterClients
+from replicator.backends.kafka_connect.debezium import preflight, source_facts, source_status
+from replicator.backends.kafka_connect.debezium.connector_config import BACKEND, build, snapshot_select
+from replicator.backends.kafka_connect.debezium.declarations import is_same_place, topic_prefix
+from replicator.backends.kafka_connect.debezium.details import (
+    DebeziumDetails,
+    LeftSource,
+    TableDetails,
+    details_of,
+    signal_table,
+    slot_name,
+    with_details,
+)
+from replicator.backends.kafka_connect.debezium.positions import Position, read_position
+from replicator.backends.kafka_connect.debezium.preflight import Side
+from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts, topic_part
+from replicator.backends.kafka_connect.debezium.source_objects import SourceObjects, published
+from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
+from replicator.backends.kafka_connect.debezium.status import (
+    AGAIN,
+    findings_of,
+    lost_position,
+    no_heartbeat,
+    outline_of,
+    status_of,
+)
+from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, Parts, differing, sort
+from replicator.backends.kafka_connect.recipe import Prepared, ResolvedReplay
+from replicator.backends.kafka_connect.record import RECORD_KEYS, ReplayRecord, StreamRecord
+from replicator.backends.kafka_connect.reservations import PendingChanges
+from replicator.backends.postgres import catalog
+from replicator.backends.postgres.identifiers import Table
+from replicator.backends.postgres.predicate import read_predicate
+from replicator.backends.postgres.session import Sessions
+from replicator.backends.shared.declarations import canonical
+from replicator.backends.shared.single_flight import SingleFlight
+from replicator.errors import (
+    EngineRefused,
+    EngineUnavailable,
+    InvalidStream,
+    ReplayRefused,
+    ReplicatorError,
+    SourcePosition,
+    SourceSetup,
+    StreamNotFound,
+)
+from replicator.model import Checkpoint, Mode, Stream, WaitFor
+from replicator.replicator import Description, Finding, ReplayMethod, Severity
+
+
+class Facts(NamedTuple):
+    """The results of the checks before a change.
+
+    :param source: `None` if the source is not reachable, and the change does not need it.
+    :param side: the end on whose Kafka cluster the workers are; `source` stands for any but the destination's.
+    :param ids: the identities of both ends, as far as they are known.
+    """
+
+    source: SourceFacts | None
+    side: Side
+    ids: StreamRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One listing of the Connect cluster."""
+
+    connectors: Mapping[str, Connector]
+    listed: Listed
+
+
+class DebeziumRecipe:
+    """The recipe for the Debezium streams of one Connect cluster.
+
+    :param aliases: names of the worker's config providers, by `authRef` scheme.
+    :param claims: the streams that this process is changing, in any cluster.
+    :param environ: the environment for `env://` references of the provider's own connections.
+    """
+
+    kind = BACKEND
+    has_objects = True
+
+    def __init__(
+        self,
+        cluster: ConnectCluster,
+        *,
+        aliases: Mapping[str, str],
+        redactor: Redactor,
+        claims: PendingChanges,
+        environ: Mapping[str, str],
+    ) -> None:
+        self._cluster = cluster
+        self._aliases = aliases
+        self._claims = claims
+        self._ends = ClusterClients(environ, redactor)
+        self._sessions = Sessions(environ, redactor)
+        self._objects = SourceObjects(self._sessions)
+        self._recent = SingleFlight(self._listing, RECENT)
+
+    # --- a declaration as connectors ---------------------------------------------------------------------------------
+
+    def part_names(self, name: str) -> Sequence[str]:
+        return ()
+
+    def parts(self, record: StreamRecord) -> Parts:
+        return build(record, self._aliases)
+
+    def moves(self, old: StreamRecord, new: StreamRecord) -> bool:
+        """Tell whether the stream gets a new slot and a first snapshot: for another database, prefix or cluster."""
+        was, now = old.stream, new.stream
+        one_copy = (was.mode is Mode.SNAPSHOT) != (now.mode is Mode.SNAPSHOT)
+        return (
+            one_copy
+            or topic_prefix(was) != topic_prefix(now)
+            or any(
+                _is_another(known[0], known[1], same)
+                for known, same in (
+                    ((old.source_cluster, new.source_cluster), is_same_place(was.source, now.source, "source")),
+                    (
+                        (old.destination_cluster, new.destination_cluster),
+                        is_same_place(was.destination, now.destination, "destination"),
+                    ),
+                )
+            )
+        )
+
+    def needs_start(self, stream: Stream) -> bool:
+        return True
+
+    # --- checks before a change --------------------------------------------------------------------------------------
+
+    async def recent(self) -> Listed:
+        return (await self._recent.get()).listed
+
+    def forget_errors(self) -> None:
+        self._recent.forget_error()
+
+    async def claim(self, stream: Stream, deployed: DeployedStream | None) -> StreamRecord:
+        known = deployed.record if deployed and _keeps_ends(deployed.record.stream, stream) else None
+        source, destination = await asyncio.gather(self._source_id(stream, known), self._destination_id(stream, known))
+        return StreamRecord(
+            stream=stream,
+            source_cluster=source,
+            destination_cluster=destination,
+            details=deployed.record.details if deployed else {},
+        )
+
+    async def _source_id(self, stream: Stream, known: StreamRecord | None) -> str | None:
+        session = self._objects.owner(stream)
+        try:
+            return (await catalog.server(session)).identity
+        except EngineUnavailable:
+            if known is None:
+                raise
+            return known.source_cluster
+
+    async def _destination_id(self, stream: Stream, known: StreamRecord | None) -> str | None:
+        try:
+            return (await (await self._ends.brokers(stream, "destination")).cluster()).id
+        except EngineUnavailable:
+            if known is None:
+                raise
+            return known.destination_cluster
+
+    async def look(self, stream: Stream, claimed: Sequence[StreamRecord], deployed: DeployedStream | None) -> Facts:
+        known = deployed.record if deployed is not None and not deployed.record.creating else None
+        ids = await self.claim(stream, deployed)
+        worker = (await self._cluster.recent_identity.get()).kafka_cluster_id
+        side: Side = "destination" if ids.destination_cluster == worker else "source"
+        seen = await self._recent.get()
+        others = [*(item.record for item in seen.listed.streams.values()), *claimed]
+        others = [record for record in others if not self._claims.is_removed(record.stream.owner)]
+        preflight.refuse_same_topics(stream, ids.destination_cluster, others, seen.connectors.values())
+        await preflight.refuse_unresolved_logins(self._cluster, stream, self._aliases)
+        try:
+            source = await source_facts.look(self._sessions, stream)
+        except EngineUnavailable:
+            if known is None or not _keeps_data(known.stream, stream):
+                raise
+            return Facts(None, side, ids)
+        await source_facts.refuse_unfit(self._sessions, stream, source)
+        facts = Facts(source, side, ids)
+        if known is None or self.moves(known, ids):
+            await self._refuse_creation(stream, facts, claimed, deployed)
+        else:
+            await self._refuse_change(facts, known, stream)
+        return facts
+
+    async def _refuse_creation(
+        self, stream: Stream, facts: Facts, claimed: Sequence[StreamRecord], deployed: DeployedStream | None
+    ) -> None:
+        assert facts.source is not None
+        if stream.mode is Mode.SNAPSHOT:
+            return
+        details = self._details(stream, facts, deployed.record if deployed else None)
+        found = await self._objects.refuse_foreign(stream, details, published(stream, details))
+        if found.slot is None:
+            server = facts.source.server.identity.partition("/")[0]
+            listed = (await self.recent()).streams
+            beside = [
+                record
+                for record in claimed
+                if (record.source_cluster or "").partition("/")[0] == server and record.stream.name not in listed
+            ]
+            source_facts.refuse_full(facts.source.server, len(beside))
+        has_helpers = found.publication is None or found.is_ours(details.claim) or found.has_helpers
+        _refuse_blind_wait(stream, has_helpers=has_helpers)
+
+    async def _refuse_change(self, facts: Facts, known: StreamRecord, stream: Stream) -> None:
+        details = self._details(stream, facts, known)
+        _refuse_blind_wait(stream, has_helpers=details.has_helpers)
+        if stream.mode is Mode.SNAPSHOT:
+            return
+        await self._objects.refuse_foreign(stream, details, published(stream, details))
+        if (again := _read_again(details_of(known), details)) and not details.has_helpers:
+            raise SourceSetup(
+                f"{again[0]} is to be read while the stream runs, and the stream has no table for signals",
+                property="include",
+                fix="name a role that may make tables with adminAuthRef, and replace the stream; or give the table a "
+                "stream of its own",
+            )
+
+    async def validate(self, stream: Stream, facts: Facts) -> None:
+        if facts.source is None:
+            return
+        record = facts.ids.model_copy(
+            update={"stream": stream, "side": facts.side, "details": self._details(stream, facts, None).wire()}
+        )
+        await preflight.refuse_invalid(self._cluster, self.parts(record).main, stream)
+
+    async def warnings(
+        self, stream: Stream, facts: Facts, claim: StreamRecord, deployed: DeployedStream | None
+    ) -> list[Finding]:
+        if facts.source is None:
+            text = "the source does not answer; this change does not need it, and the stream goes on when it does"
+            return [
+                Finding(severity=Severity.WARNING, code=EngineUnavailable.code, message=text, property="source.uri")
+            ]
+        known = deployed.record if deployed else None
+        details = self._details(stream, facts, known)
+        found = [*_hidden_rows(stream, facts.source)]
+        if known is None or known.creating or self.moves(known, claim):
+            prefix = topic_prefix(stream)
+            found += await preflight.topics_there(
+                self._ends, stream, [f"{prefix}.{topic_part(table)}" for table in facts.source.tables]
+            )
+            objects = await self._objects.look(stream)
+            foreign = objects.publication is not None and not objects.is_ours(details.claim)
+            if stream.mode is not Mode.SNAPSHOT and foreign and not objects.has_helpers:
+                found.append(no_heartbeat(stream))
+            return found
+        for table in _read_again(details_of(known), details):
+            rows = facts.source.tables[table].rows
+            count = "an unknown number of rows" if rows is None else f"about {rows} rows"
+            passing = ", those that pass the filter" if stream.filter else ""
+            text = f"{table} is read while the stream runs: {count}{passing}, as of the last ANALYZE"
+            found.append(Finding(severity=Severity.WARNING, code=InvalidStream.code, message=text, property="include"))
+        for name in sorted(details_of(known).tables.keys() - details.tables.keys()):
+            text = f"{name} leaves the stream: its topic stays as it is, and gets no more changes"
+            found.append(Finding(severity=Severity.WARNING, code=InvalidStream.code, message=text, property="include"))
+        return found
+
+    async def refuse_gap(self, record: StreamRecord) -> None:
+        stream = record.stream
+        if stream.mode is Mode.SNAPSHOT:
+            return
+        try:
+            objects = await self._objects.look(stream)
+        except EngineUnavailable as error:
+            raise EngineUnavailable(
+                f"whether it can go on without a gap cannot be seen: {error.message}",
+                stream=stream.name,
+                property=error.property,
+                fix=error.fix,
+            ) from error
+        if lost := lost_position(stream, await self.positions(stream), objects.slot):
+            raise lost
+        if objects.publication is None:
+            raise SourcePosition(
+                f"the publication {slot_name(stream)} was dropped, and the changes since the stream's position cannot "
+                "be decoded with one that is made now",
+                stream=stream.name,
+                fix=AGAIN,
+            )
+
+    async def refuse_return(self, record: StreamRecord, stream: Stream) -> None:
+        pass  # a table that returns is read again
+
+    # --- changes -----------------------------------------------------------------------------------------------------
+
+    async def record(self, stream: Stream, facts: Facts, deployed: DeployedStream | None) -> StreamRecord:
+        known = deployed.record if deployed else None
+        details = self._details(stream, facts, known)
+        if known is not None and facts.source is not None:
+            objects = await self._objects.look(stream)
+            owns = objects.is_ours(details.claim)
+            details = details.model_copy(update={"has_helpers": details.has_helpers or owns or objects.has_helpers})
+            if known.creating and self.moves(known, facts.ids):
+                details = _leaving(details, known)
+        return StreamRecord(
+            stream=stream,
+            source_cluster=facts.ids.source_cluster,
+            destination_cluster=facts.ids.destination_cluster,
+            side=facts.side,
+            replays=known.replays if known else (),
+            details=details.wire(),
+        )
+
+    def _details(self, stream: Stream, facts: Facts, known: StreamRecord | None) -> DebeziumDetails:
+        """Return what the record is to keep of the source; a table that is new in a stream is read once more."""
+        before = details_of(known) if known is not None and known.details else None
+        if facts.source is None:
+            assert before is not None
+            return before
+        tables = {str(table): found.oid for table, found in facts.source.tables.items()}
+        if before is None or known is None:
+            return DebeziumDetails(
+                claim=secrets.token_hex(16), tables={name: TableDetails(oid=oid) for name, oid in tables.items()}
+            )
+        reads = stream.mode is Mode.SNAPSHOT_THEN_CDC and not known.creating
+        refiltered = _condition(known.stream) != _condition(stream)
+
+        def entry(name: str, oid: int) -> TableDetails:
+            old = before.tables.get(name)
+            count = old.snapshots if old else 0
+            again = reads and (old is None or old.oid != oid or refiltered)
+            return TableDetails(oid=oid, snapshots=count + again)
+
+        return before.model_copy(update={"tables": {name: entry(name, oid) for name, oid in tables.items()}})
+
+    async def find_start(self, stream: Stream) -> None:
+        return None
+
+    async def prepare(self, record: StreamRecord, start: None) -> Prepared:
+        await self._refuse_kept_offsets(record)
+        details = details_of(record)
+        made = await self._objects.make(record, published(record.stream, details))
+        return Prepared(made, frozenset())
+
+    async def _refuse_kept_offsets(self, record: StreamRecord) -> None:
+        """Remove positions that Connect kept of a connector of the same name: they are of another slot."""
+        if details_of(record).slot_made:
+            return
+        if await self._cluster.offsets(record.stream.name):
+            await self._cluster.reset_offsets(record.stream.name)
+
+    async def moved(self, record: StreamRecord, before: StreamRecord) -> StreamRecord:
+        return with_details(record, _leaving(details_of(record), before))
+
+    def starts_idle(self, record: StreamRecord) -> bool:
+        return False
+
+    async def may_idle(self, deployed: DeployedStream, connector: str) -> bool:
+        return False
+
+    # --- objects outside Connect -------------------------------------------------------------------------------------
+
+    def must_stop(self, old: StreamRecord, new: StreamRecord) -> bool:
+        return bool(_read_again(details_of(old), details_of(new)))
+
+    async def alter(self, old: StreamRecord, new: StreamRecord) -> None:
+        if new.stream.mode is Mode.SNAPSHOT:
+            return
+        wanted = published(new.stream, details_of(new))
+        try:
+            await self._objects.set_tables(new, wanted)
+        except EngineUnavailable:
+            if not _keeps_data(old.stream, new.stream):
+                raise
+
+    async def follow_up(self, record: StreamRecord) -> None:
+        """Signal each snapshot that the record has; one that was signalled before is not signalled again."""
+        stream, details = record.stream, details_of(record)
+        due = {name: table for name, table in details.tables.items() if table.snapshots}
+        if not due or not details.has_helpers:
+            return
+        facts = await source_facts.look(self._sessions, stream)
+        condition = read_predicate(stream.filter).sql if stream.filter else None
+        async with self._objects.owner(stream).transaction() as connection:
+            for table, found in facts.tables.items():
+                if str(table) not in due:
+                    continue
+                at = due[str(table)]
+                await connection.execute(
+                    f"INSERT INTO {signal_table(stream).sql} (id, type, data) VALUES (%s, 'execute-snapshot', %s) "  # noqa: S608
+                    "ON CONFLICT (id) DO NOTHING".encode(),
+                    (f"{at.oid}-{at.snapshots}", json.dumps(_signal(table, condition, has_key=bool(found.key)))),
+                )
+
+    async def dispose(self, record: StreamRecord) -> None:
+        await self._objects.remove(record)
+
+    # --- reads -------------------------------------------------------------------------------------------------------
+
+    def as_found(self, deployed: DeployedStream) -> Stream:
+        stream, config = deployed.record.stream, build(deployed.record, self._aliases).main
+        strange = differing(deployed.connector, config) - RECORD_KEYS
+        found = {key: deployed.connector.config.get(key, "") for key in sorted(strange)}
+        return stream.model_copy(update={"options": {**stream.options, **found}}) if found else stream
+
+    def outline(self, deployed: DeployedStream, error: ReplicatorError | None = None) -> Description:
+        return Description(
+            stream=self.as_found(deployed), status=outline_of(deployed, error), engine_objects=_engine_objects(deployed)
+        )
+
+    async def measure(self, streams: Sequence[DeployedStream]) -> list[Description]:
+        read = await asyncio.gather(*(self._position_or_error(deployed.record.stream) for deployed in streams))
+        known = [(deployed, at) for deployed, at in zip(streams, read, strict=True) if isinstance(at, Position)]
+        sources = await source_status.look(self._sessions, known)
+        unread = [
+            self.outline(deployed, at)
+            for deployed, at in zip(streams, read, strict=True)
+            if isinstance(at, ReplicatorError)
+        ]
+        return [self._described(deployed, at, sources[deployed.name]) for deployed, at in known] + unread
+
+    def _described(self, deployed: DeployedStream, at: Position, source: SourceStatus | ReplicatorError) -> Description:
+        slot = source.slot if isinstance(source, SourceStatus) else None
+        streams = deployed.record.stream.mode is not Mode.SNAPSHOT
+        return Description(
+            stream=self.as_found(deployed),
+            status=status_of(deployed, at, source),
+            engine_objects=_engine_objects(deployed),
+            source_end={"wal": slot.end} if slot and streams else {},
+            reached={"wal": at.lsn or 0} if slot and streams else {},
+            findings=tuple(findings_of(deployed, at, source)),
+        )
+
+    async def _position_or_error(self, stream: Stream) -> Position | ReplicatorError | None:
+        try:
+            return await self.positions(stream)
+        except StreamNotFound:
+            return None
+        except (EngineRefused, EngineUnavailable) as error:
+            return error
+
+    async def _listing(self) -> Look:
+        connectors = await self._cluster.listing()
+        return Look(connectors, sort(connectors.values(), BACKEND))
+
+    # --- replays -----------------------------------------------------------------------------------------------------
+
+    async def positions(self, stream: Stream) -> Position:
+        return read_position(await self._cluster.offsets(stream.name), topic_prefix(stream), stream.name)
+
+    def is_done(self, replay: ReplayRecord, positions: Position) -> bool:
+        return replay.progress.finished_at is not None
+
+    async def resolve(
+        self, deployed: DeployedStream, start: Checkpoint, method: ReplayMethod, target: str | None
+    ) -> tuple[ResolvedReplay, Position]:
+        raise ReplayRefused(
+            "a replication slot does not send changes again that were confirmed",
+            stream=deployed.name,
+            fix="set back the offsets of the topics' consumers; or replace the resource, which takes a new snapshot",
+        )
+
+    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> None:
+        raise AssertionError("no replay is resolved")
+
+    async def aclose(self) -> None:
+        await self._recent.settled()
+        await self._sessions.aclose()
+        await self._cluster.aclose()
+
+
+def _leaving(details: DebeziumDetails, before: StreamRecord) -> DebeziumDetails:
+    """Return the details of a stream that leaves its source, whose objects are then removed."""
+    was = details_of(before)
+    left = (*was.left, LeftSource(source=before.stream.source, slot_made=was.slot_made))
+    return details.model_copy(
+        update={"claim": was.claim, "left": left, "slot_made": False, "owns_publication": False, "has_helpers": False}
+    )
+
+
+def _is_another(was: str | None, now: str | None, same_place: bool) -> bool:
+    """Tell whether an end is another one, by its identity, or by its address if that is unknown."""
+    return was != now if was and now else not same_place
+
+
+def _condition(stream: Stream) -> str | None:
+    return read_predicate(stream.filter).sql if stream.filter else None
+
+
+def _read_again(old: DebeziumDetails, new: DebeziumDetails) -> list[Table]:
+    """Return the tables that are read while the stream runs, for a change of the declaration."""
+    return [
+        table
+        for table in new.names
+        if new.tables[str(table)].snapshots > (old.tables[str(table)].snapshots if str(table) in old.tables else 0)
+    ]
+
+
+def _keeps_ends(old: Stream, new: Stream) -> bool:
+    return canonical(old).source == canonical(new).source and canonical(old).destination == canonical(new).destination
+
+
+def _keeps_data(old: Stream, new: Stream) -> bool:
+    """Tell whether a change needs nothing of the source, such as a pause."""
+    same = (old.include, old.exclude, old.mode, _condition(old)) == (
+        new.include,
+        new.exclude,
+        new.mode,
+        _condition(new),
+    )
+    return same and _keeps_ends(old, new)
+
+
+def _refuse_blind_wait(stream: Stream, *, has_helpers: bool) -> None:
+    if stream.wait_for is WaitFor.CAUGHT_UP and stream.mode is not Mode.SNAPSHOT and not has_helpers:
+        raise InvalidStream(
+            "whether it has caught up cannot be seen: it has no table for heartbeats, and a quiet source sends nothing",
+            property="waitFor",
+            fix="name a role that may make tables with source.adminAuthRef; or write waitFor: running",
+        )
+
+
+def _hidden_rows(stream: Stream, facts: SourceFacts) -> list[Finding]:
+    hidden = [str(table) for table, found in facts.tables.items() if found.hides_rows]
+    if not hidden or stream.mode is Mode.CDC:
+        return []
+    text = (
+        f"row-level security of {hidden[0]} applies to the role {facts.role.name}: a snapshot has the rows that its "
+        "policies show, and the changes are those of all rows"
+    )
+    return [Finding(severity=Severity.WARNING, code=SourceSetup.code, message=text, property="source.authRef")]
+
+
+def _signal(table: Table, condition: str | None, *, has_key: bool) -> dict[str, object]:
+    """Return the signal that reads one table again. Its filter is a condition, or for a table without a key a query."""
+    name = f"{table.schema}.{table.name}"
+    found: dict[str, object] = {
+        "data-collections": [name],
+        "type": "incremental" if has_key else "blocking",
+    }
+    if condition is not None:
+        text = condition if has_key else snapshot_select(table, condition)
+        found["additional-conditions"] = [{"data-collection": name, "filter": text}]
+    return found
+
+
+def _engine_objects(deployed: DeployedStream) -> dict[str, object]:
+    record = deployed.record
+    details = details_of(record)
+    prefix = topic_prefix(record.stream)
+    found: dict[str, object] = {
+        "connectors": [deployed.name],
+        "topics": [f"{prefix}.{topic_part(table)}" for table in details.names],
+    }
+    if details.slot_made:
+        found |= {"slot": slot_name(record.stream), "publication": slot_name(record.stream)}
+    if record.source_cluster:
+        found["sourceDatabase"] = record.source_cluster
+    if record.destination_cluster:
+        found["destinationCluster"] = record.destination_cluster
+    return found

@@ -1,0 +1,82 @@
+"""The rules of a Debezium stream's declaration: spellings of its ends, and checks that need no engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from replicator.backends.kafka.endpoint import canonical_kafka_uri, is_same_cluster, kafka_endpoint
+from replicator.backends.kafka_connect.placeholders import refuse_one_value
+from replicator.backends.postgres.endpoint import postgres_endpoint
+from replicator.backends.postgres.identifiers import read_pattern
+from replicator.backends.postgres.predicate import read_predicate
+from replicator.errors import InvalidStream, ReplicatorError
+from replicator.model import End, Endpoint, EndpointKind, Stream
+
+PREFIX = "topic.prefix"
+"""The option with the first part of topic names; left out, the stream's name."""
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
+
+
+def canonical_uri(endpoint: Endpoint, end: End) -> str:
+    """Return the canonical spelling of a database or cluster; raise `InvalidStream` for an invalid URI."""
+    if endpoint.kind is EndpointKind.POSTGRES:
+        return postgres_endpoint(endpoint, end).uri
+    return canonical_kafka_uri(endpoint, end)
+
+
+def is_same_place(one: Endpoint, other: Endpoint, end: End) -> bool:
+    """Tell whether two URIs name one database of one server, or the same brokers; raise `InvalidStream`."""
+    if one.kind is not other.kind:
+        return False
+    if one.kind is EndpointKind.POSTGRES:
+        first, second = postgres_endpoint(one, end), postgres_endpoint(other, end)
+        return (first.host.lower(), first.port, first.database) == (second.host.lower(), second.port, second.database)
+    return is_same_cluster(one, other, end)
+
+
+def refusals(stream: Stream) -> Iterator[ReplicatorError]:
+    """Yield the reasons why no worker could run this stream."""
+    checks: tuple[Callable[[], object], ...] = (
+        partial(postgres_endpoint, stream.source, "source"),
+        partial(postgres_endpoint, stream.source, "source", admin=True),
+        partial(_refuse_destination, stream.destination),
+        partial(_refuse_prefix, stream),
+        partial(_refuse_filter, stream),
+        *(partial(read_pattern, pattern, "include") for pattern in stream.include),
+        *(partial(read_pattern, pattern, "exclude") for pattern in stream.exclude),
+    )
+    told = set()
+    for check in checks:
+        try:
+            check()
+        except ReplicatorError as error:
+            if (error.property, error.message) not in told:
+                told.add((error.property, error.message))
+                yield error
+
+
+def topic_prefix(stream: Stream) -> str:
+    """Return the first part of the names of a stream's topics."""
+    return str(stream.options.get(PREFIX, stream.name))
+
+
+def _refuse_destination(endpoint: Endpoint) -> None:
+    ref = kafka_endpoint(endpoint, "destination").ref
+    if ref is not None:
+        refuse_one_value(ref, "destination.authRef")
+
+
+def _refuse_prefix(stream: Stream) -> None:
+    if not _TOPIC.fullmatch(topic_prefix(stream)):
+        raise InvalidStream(
+            "is no first part of a topic's name",
+            property=f"options.{PREFIX}",
+            fix="use letters, digits, dots, _ and -, 200 characters at most",
+        )
+
+
+def _refuse_filter(stream: Stream) -> None:
+    if stream.filter is not None:
+        read_predicate(stream.filter)

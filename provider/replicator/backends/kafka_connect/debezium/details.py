@@ -1,0 +1,82 @@
+"""What a stream's record keeps of its source: the tables, and which objects of the database are the stream's own."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from replicator.backends.kafka_connect.record import StreamRecord
+from replicator.backends.postgres.identifiers import Table, read_table
+from replicator.model import Endpoint, Model, Stream
+
+SCHEMA = "replicator"
+"""The schema of the tables that are made for streams."""
+
+
+class TableDetails(Model):
+    """A table of a stream.
+
+    :param oid: another one is another table.
+    :param snapshots: how often it was read again while the stream ran, each time for a change of the declaration.
+    """
+
+    oid: int
+    snapshots: int = Field(default=0, exclude_if=lambda value: not value)
+
+
+class LeftSource(Model):
+    """A source that the stream has left, where its objects may still be.
+
+    :param slot_made: the slot there is the stream's own.
+    """
+
+    source: Endpoint
+    slot_made: bool
+
+
+class DebeziumDetails(Model):
+    """The source of a stream.
+
+    :param claim: a random word that names the stream in comments of its objects.
+    :param tables: the tables, by name.
+    :param slot_made: the slot is the stream's own; not so before it is made.
+    :param owns_publication: the publication is the stream's own; else somebody else made it, and removes it.
+    :param has_helpers: the tables for heartbeats and signals exist.
+    :param left: the sources of before, whose objects are still to be removed.
+    """
+
+    claim: str
+    tables: dict[str, TableDetails] = Field(default_factory=dict)
+    slot_made: bool = False
+    owns_publication: bool = False
+    has_helpers: bool = False
+    left: tuple[LeftSource, ...] = Field(default=(), exclude_if=lambda value: not value)
+
+    @property
+    def names(self) -> list[Table]:
+        """Return the tables, in order."""
+        return sorted(map(read_table, self.tables))
+
+
+def details_of(record: StreamRecord) -> DebeziumDetails:
+    """Return what a record keeps of the source."""
+    return DebeziumDetails.model_validate(record.details)
+
+
+def with_details(record: StreamRecord, details: DebeziumDetails) -> StreamRecord:
+    """Return the record with other details."""
+    return record.model_copy(update={"details": details.wire()})
+
+
+def slot_name(stream: Stream) -> str:
+    """Return the name of a stream's slot, and of its publication."""
+    return stream.name.replace("-", "_")
+
+
+def heartbeat_table(stream: Stream) -> Table:
+    """Return the table that the connector writes its heartbeats to."""
+    return Table(SCHEMA, f"heartbeat_{slot_name(stream)}")
+
+
+def signal_table(stream: Stream) -> Table:
+    """Return the table through which the connector is told to read tables again."""
+    return Table(SCHEMA, f"signal_{slot_name(stream)}")

@@ -1,0 +1,129 @@
+"""Read-only checks of a Debezium stream's worker, of its neighbours, and of its destination."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from replicator.backends.kafka.endpoint import kafka_endpoint
+from replicator.backends.kafka_connect.cluster import ConnectCluster, Connector, Problem
+from replicator.backends.kafka_connect.cluster_clients import ClusterClients
+from replicator.backends.kafka_connect.debezium.connector_config import BACKEND, SOURCE_CLASS
+from replicator.backends.kafka_connect.debezium.declarations import PREFIX, topic_prefix
+from replicator.backends.kafka_connect.placeholder_check import refuse_unresolved
+from replicator.backends.kafka_connect.placeholders import placeholder, placeholders
+from replicator.backends.kafka_connect.record import KEY, StreamRecord, recorded_backend
+from replicator.backends.postgres.endpoint import postgres_endpoint
+from replicator.errors import DestinationInUse, EngineUnavailable, InvalidStream, SourceDenied
+from replicator.model import Stream
+from replicator.replicator import Finding, Severity
+
+_ECHOED = "offsets.storage.topic"  # every source connector has it, and a worker echoes it as it is resolved
+_PASSWORD = re.compile(r"password authentication failed|no pg_hba.conf entry|no password was provided")
+
+Side = Literal["source", "destination"]
+
+
+async def refuse_unresolved_logins(cluster: ConnectCluster, stream: Stream, aliases: Mapping[str, str]) -> None:
+    """Raise `SecretNotFound` if the worker cannot resolve a placeholder of either end."""
+    source = postgres_endpoint(stream.source, "source")
+    wanted = [placeholder(source.ref, field, aliases, source.ref_property) for field in source.needed if source.ref]
+    await refuse_unresolved(
+        cluster,
+        wanted,
+        SOURCE_CLASS,
+        _ECHOED,
+        stream=stream.name,
+        property=source.ref_property,
+        page="docs/debezium.md",
+        harmless=(Problem.BREAKS_JAAS,),
+    )
+    destination = kafka_endpoint(stream.destination, "destination")
+    await refuse_unresolved(
+        cluster,
+        placeholders(destination.ref, aliases, "destination.authRef").values(),
+        SOURCE_CLASS,
+        _ECHOED,
+        stream=stream.name,
+        property="destination.authRef",
+        page="docs/debezium.md",
+    )
+
+
+async def refuse_invalid(cluster: ConnectCluster, config: Mapping[str, str], stream: Stream) -> None:
+    """Raise if the worker's own validation finds a problem. Debezium connects to the database in it."""
+    found = await cluster.validate(SOURCE_CLASS, {**config, "name": stream.name})
+    for error in found.errors:
+        if error.field in stream.options:
+            raise InvalidStream(error.message, stream=stream.name, property=f"options.{error.field}")
+        if error.field.startswith("producer.override."):
+            raise InvalidStream(
+                f"the worker, of another Kafka cluster, does not let a connector set {error.field}",
+                stream=stream.name,
+                property="destination.uri",
+                fix="set connector.client.config.override.policy=All on the workers, or use a Connect cluster of the "
+                "destination",
+            )
+        if error.field.startswith("database."):
+            told = f"the worker cannot use the database: {error.message}"
+            if _PASSWORD.search(error.message):
+                raise SourceDenied(
+                    told,
+                    stream=stream.name,
+                    property="source.authRef",
+                    fix="check that the worker reads the same secret, and that pg_hba.conf lets its host in",
+                )
+            raise EngineUnavailable(
+                told, stream=stream.name, property="source.uri", fix="see that the worker's host reaches the database"
+            )
+    if found.errors:
+        raise InvalidStream(str(found.errors[0]), stream=stream.name, property="options")
+
+
+async def side_of(ends: ClusterClients, stream: Stream, worker: str) -> tuple[Side, str]:
+    """Return on which cluster the worker is, as seen from the destination, and the destination's id.
+
+    :param worker: id of the Kafka cluster that holds the workers' topics.
+    """
+    cluster = await (await ends.brokers(stream, "destination")).cluster()
+    return ("destination" if cluster.id == worker else "source"), cluster.id
+
+
+def refuse_same_topics(
+    stream: Stream, destination: str | None, others: Iterable[StreamRecord], connectors: Iterable[Connector]
+) -> None:
+    """Raise `DestinationInUse` if another connector writes topics of the same prefix to the same cluster.
+
+    :param destination: id of the destination cluster; `None` if unknown.
+    :param others: the other streams of this backend.
+    :param connectors: all connectors of the Connect cluster.
+    """
+    prefix = topic_prefix(stream)
+    for record in others:
+        same_place = None in (destination, record.destination_cluster) or destination == record.destination_cluster
+        if record.stream.name != stream.name and same_place and topic_prefix(record.stream) == prefix:
+            raise _in_use(f"the stream {record.stream.name!r}", prefix)
+    for connector in connectors:
+        foreign = recorded_backend(connector.config) != BACKEND or KEY not in connector.config
+        if connector.name != stream.name and foreign and connector.config.get("topic.prefix") == prefix:
+            raise _in_use(f"the connector {connector.name!r}, which no stream made,", prefix)
+
+
+def _in_use(who: str, prefix: str) -> DestinationInUse:
+    return DestinationInUse(
+        f"{who} writes topics that begin with {prefix!r}",
+        property=f"options.{PREFIX}",
+        fix=f"give this stream another prefix: options.{PREFIX}",
+    )
+
+
+async def topics_there(ends: ClusterClients, stream: Stream, topics: Iterable[str]) -> list[Finding]:
+    """Return a warning if topics of a new stream exist already."""
+    there = await (await ends.brokers(stream, "destination")).topics()
+    used = sorted(set(topics) & set(there))
+    if not used:
+        return []
+    more = f", and {len(used) - 1} more" if used[1:] else ""
+    text = f"the topic {used[0]} is there already{more}; the stream appends to it"
+    return [Finding(severity=Severity.WARNING, code=DestinationInUse.code, message=text, property="destination.uri")]

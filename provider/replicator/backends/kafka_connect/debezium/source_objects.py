@@ -1,0 +1,286 @@
+"""The objects that a stream needs in its source: publication, replication slot, and tables for heartbeats and signals.
+
+They are named after the stream. What the provider makes carries the stream's claim in a comment, so that a stream never
+takes or drops an object of another one. A publication that somebody else made for the stream is used as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+from replicator.backends.kafka_connect.debezium.details import (
+    SCHEMA,
+    DebeziumDetails,
+    details_of,
+    heartbeat_table,
+    signal_table,
+    slot_name,
+    with_details,
+)
+from replicator.backends.kafka_connect.record import StreamRecord
+from replicator.backends.postgres import publications, slots
+from replicator.backends.postgres.endpoint import postgres_endpoint
+from replicator.backends.postgres.identifiers import Table, literal, quoted
+from replicator.backends.postgres.predicate import read_predicate
+from replicator.backends.postgres.publications import Publication
+from replicator.backends.postgres.session import Session, Sessions
+from replicator.errors import EngineUnavailable, SourceDenied, SourceSetup
+from replicator.model import Mode, Stream
+
+_COMMENT = re.compile(r'replicator-provider: stream "([a-z0-9-]+)", claim ([0-9a-f]+)')
+_LEFT_WITHIN = 30.0
+"""Seconds in which a connector that was stopped lets its slot go."""
+KEPT_HEARTBEATS = "2 days"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundObjects:
+    """The objects that exist under a stream's name.
+
+    :param has_helpers: the tables for heartbeats and signals exist, and the streaming role may use them.
+    """
+
+    publication: Publication | None
+    slot: slots.Slot | None
+    has_helpers: bool
+
+    def is_ours(self, claim: str) -> bool:
+        """Tell whether the publication was made for the stream with this claim."""
+        return self.publication is not None and _claim_of(self.publication.comment) == claim
+
+
+class SourceObjects:
+    """Makes, changes and removes the objects of streams. The caller holds the stream's slot in the Connect cluster."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def owner(self, stream: Stream) -> Session:
+        """Return the session of the role that makes publications and tables."""
+        return self._sessions.at(postgres_endpoint(stream.source, "source", admin=True))
+
+    def streaming(self, stream: Stream) -> Session:
+        """Return the session of the role that streams, and that makes and drops the slot."""
+        return self._sessions.at(postgres_endpoint(stream.source, "source"))
+
+    async def look(self, stream: Stream) -> FoundObjects:
+        """Return what exists under the stream's name."""
+        session, name = self.owner(stream), slot_name(stream)
+        role = await self._sessions.role(postgres_endpoint(stream.source, "source"))
+        publication = await publications.look(session, name)
+        found = await slots.look(session, [name])
+        (row,) = await session.rows(
+            _HELPERS, {"role": role, "heartbeat": heartbeat_table(stream).sql, "signal": signal_table(stream).sql}
+        )
+        return FoundObjects(publication, found.get(name), bool(row["usable"]))
+
+    async def refuse_foreign(
+        self, stream: Stream, details: DebeziumDetails, wanted: Mapping[Table, str | None]
+    ) -> FoundObjects:
+        """Return what exists; raise `SourceSetup` if an object of the name is another's, or unfit and not ours.
+
+        :param wanted: the tables to publish, each with its row filter.
+        """
+        found = await self.look(stream)
+        self._refuse_foreign(stream, details, wanted, found)
+        return found
+
+    def _refuse_foreign(
+        self, stream: Stream, details: DebeziumDetails, wanted: Mapping[Table, str | None], found: FoundObjects
+    ) -> None:
+        if found.publication is not None and not found.is_ours(details.claim):
+            self._refuse_unfit(stream, wanted, found.publication)
+        if found.slot is not None and not details.slot_made and not found.is_ours(details.claim):
+            raise slots.in_use(found.slot)
+
+    def _refuse_unfit(self, stream: Stream, wanted: Mapping[Table, str | None], publication: Publication) -> None:
+        if holder := _COMMENT.fullmatch(publication.comment or ""):
+            raise SourceSetup(
+                f"the publication {publication.name} belongs to a stream {holder[1]!r} of another Connect cluster",
+                property="name",
+                fix="give this stream another name; or remove that one",
+            )
+        if lacks := publication.lacks(wanted, via_root=True):
+            raise SourceSetup(
+                f"the publication {publication.name} exists, of the role {publication.owner}, and does not fit this "
+                f"stream: {'; '.join(lacks)}",
+                property="include",
+                fix="drop it, so that the provider makes it; or let its owner run: "
+                + "; ".join(self._publication_sql(publication.name, wanted, exists=publication.names_tables)),
+            )
+
+    async def make(self, record: StreamRecord, wanted: Mapping[Table, str | None]) -> StreamRecord:
+        """Make what is missing, and return the record with what is the stream's own. Runs again after an interruption.
+
+        :raises SourceSetup: the role may not make it; the SQL is in the fix. Or an object of the name is another's.
+        """
+        stream, details = record.stream, details_of(record)
+        if details.left:
+            details = await self._remove_left(record, details)
+        found = await self.look(stream)
+        self._refuse_foreign(stream, details, wanted, found)
+        if stream.mode is Mode.SNAPSHOT:
+            return with_details(record, details)
+        if found.publication is None:
+            await self._make_publication(record, details, wanted, found)
+            details = details.model_copy(update={"owns_publication": True, "has_helpers": True})
+        else:
+            owns = found.is_ours(details.claim)
+            if owns:
+                await self._set_tables(record, wanted)
+            details = details.model_copy(update={"owns_publication": owns, "has_helpers": owns or found.has_helpers})
+        if found.slot is None:
+            await slots.create(self.streaming(stream), slot_name(stream))
+        return with_details(record, details.model_copy(update={"slot_made": True}))
+
+    async def set_tables(self, record: StreamRecord, wanted: Mapping[Table, str | None]) -> None:
+        """Give the publication other tables or filters. What streams gets them at once.
+
+        :raises SourceSetup: somebody else made the publication, and it does not fit.
+        """
+        stream, details = record.stream, details_of(record)
+        found = await self.look(stream)
+        if found.publication is None or not found.is_ours(details.claim):
+            if found.publication is not None:
+                self._refuse_unfit(stream, wanted, found.publication)
+            return
+        all_of_them = self._with_helpers(stream, wanted)
+        if found.publication.tables.keys() != all_of_them.keys() or found.publication.lacks(all_of_them, via_root=True):
+            await self._set_tables(record, wanted)
+
+    async def remove(self, record: StreamRecord) -> None:
+        """Remove what is the stream's own: first the slot, which holds WAL, then publication and tables.
+
+        :raises WaitTimeout: a process still reads from the slot.
+        """
+        stream, details = record.stream, details_of(record)
+        name = slot_name(stream)
+        found = await self.look(stream)
+        ours = found.is_ours(details.claim) or (found.publication is None and details.owns_publication)
+        if found.slot is not None and (ours or details.slot_made):
+            await slots.drop(self.streaming(stream), name, _LEFT_WITHIN)
+        if not ours:
+            return
+        async with self.owner(stream).transaction() as connection:
+            await connection.execute(_LOCK)
+            await connection.execute(publications.drop_sql(name).encode())
+            for table in (heartbeat_table(stream), signal_table(stream)):
+                await connection.execute(f"DROP TABLE IF EXISTS {table.sql}".encode())
+            if not await _holds_tables(connection):
+                await connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA}".encode())
+
+    async def _remove_left(self, record: StreamRecord, details: DebeziumDetails) -> DebeziumDetails:
+        """Remove the objects at sources of before. One that does not answer keeps them."""
+        for place in details.left:
+            before = record.stream.model_copy(update={"source": place.source, "mode": Mode.CDC})
+            kept = details.model_copy(update={"slot_made": place.slot_made, "owns_publication": False})
+            with suppress(EngineUnavailable):  # a source that is gone is a reason to move; the preview says what stays
+                await self.remove(with_details(record.model_copy(update={"stream": before}), kept))
+        return details.model_copy(update={"left": ()})
+
+    async def _make_publication(
+        self, record: StreamRecord, details: DebeziumDetails, wanted: Mapping[Table, str | None], found: FoundObjects
+    ) -> None:
+        stream = record.stream
+        session = self.owner(stream)
+        if found.slot is not None and not details.slot_made:
+            raise slots.in_use(found.slot)
+        role = await self._sessions.role(postgres_endpoint(stream.source, "source"))
+        try:
+            async with session.transaction() as connection:
+                await connection.execute(_LOCK)
+                for statement in self._setup_sql(stream, role, details.claim, wanted):
+                    await connection.execute(statement.encode())
+        except SourceDenied as error:
+            raise SourceSetup(
+                f"the role may not make what the stream needs: {error.message}",
+                property="source.adminAuthRef",
+                fix="name a role that may with adminAuthRef; or let a database administrator run: "
+                + self.setup_script(stream, role, wanted),
+            ) from None
+
+    async def _set_tables(self, record: StreamRecord, wanted: Mapping[Table, str | None]) -> None:
+        stream = record.stream
+        async with self.owner(stream).transaction() as connection:
+            await connection.execute(
+                publications.alter_sql(slot_name(stream), self._with_helpers(stream, wanted)).encode()
+            )
+
+    def setup_script(self, stream: Stream, role: str, wanted: Mapping[Table, str | None]) -> str:
+        """Return the SQL that a database administrator runs where no role of the stream may."""
+        return "; ".join(self._setup_sql(stream, role, None, wanted))
+
+    def _setup_sql(self, stream: Stream, role: str, claim: str | None, wanted: Mapping[Table, str | None]) -> list[str]:
+        heartbeat, signal, name = heartbeat_table(stream), signal_table(stream), slot_name(stream)
+        found = [
+            f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
+            f"CREATE TABLE IF NOT EXISTS {heartbeat.sql} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
+            "at timestamptz NOT NULL, lsn pg_lsn NOT NULL)",
+            f"CREATE TABLE IF NOT EXISTS {signal.sql} (id text PRIMARY KEY, type text NOT NULL, data text)",
+            f"GRANT USAGE ON SCHEMA {SCHEMA} TO {quoted(role)}",
+            f"GRANT SELECT, INSERT, DELETE ON {heartbeat.sql}, {signal.sql} TO {quoted(role)}",
+            publications.create_sql(name, self._with_helpers(stream, wanted)),
+        ]
+        if claim is not None:
+            found.append(publications.comment_sql(name, _comment(stream, claim)))
+        return found
+
+    def _publication_sql(self, name: str, wanted: Mapping[Table, str | None], *, exists: bool) -> list[str]:
+        if exists:
+            return [
+                publications.alter_sql(name, wanted),
+                f"ALTER PUBLICATION {quoted(name)} SET (publish_via_partition_root = true)",
+            ]
+        return [publications.drop_sql(name), publications.create_sql(name, wanted)]
+
+    def _with_helpers(self, stream: Stream, wanted: Mapping[Table, str | None]) -> dict[Table, str | None]:
+        return {**wanted, heartbeat_table(stream): None, signal_table(stream): None}
+
+
+_LOCK = b"SELECT pg_advisory_xact_lock(hashtext('replicator-provider'))"
+"""Held while helper tables and their schema are made or removed: two streams may be, at the same time."""
+
+
+async def _holds_tables(connection: AsyncConnection[DictRow]) -> bool:
+    cursor = await connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace(%s)) AS found", (SCHEMA,)
+    )
+    row = await cursor.fetchone()
+    return bool(row and row["found"])
+
+
+_HELPERS = """
+SELECT coalesce(has_table_privilege(%(role)s, to_regclass(%(heartbeat)s), 'INSERT')
+            AND has_table_privilege(%(role)s, to_regclass(%(heartbeat)s), 'DELETE')
+            AND has_table_privilege(%(role)s, to_regclass(%(signal)s), 'INSERT'), false) AS usable
+"""
+
+
+def heartbeat_sql(stream: Stream) -> str:
+    """Return the statement that a connector runs at each heartbeat: where the WAL ends now, and at which time."""
+    table = heartbeat_table(stream).sql
+    return (
+        f"WITH old AS (DELETE FROM {table} WHERE at < now() - {literal(KEPT_HEARTBEATS)}::interval) "  # noqa: S608
+        f"INSERT INTO {table} (at, lsn) VALUES (clock_timestamp(), pg_current_wal_insert_lsn())"
+    )
+
+
+def published(stream: Stream, details: DebeziumDetails) -> dict[Table, str | None]:
+    """Return the tables to publish, each with its row filter."""
+    condition = read_predicate(stream.filter).sql if stream.filter else None
+    return dict.fromkeys(details.names, condition)
+
+
+def _comment(stream: Stream, claim: str) -> str:
+    return f'replicator-provider: stream "{stream.name}", claim {claim}'
+
+
+def _claim_of(comment: str | None) -> str | None:
+    match = _COMMENT.fullmatch(comment or "")
+    return match[2] if match else None

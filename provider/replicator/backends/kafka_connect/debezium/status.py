@@ -1,0 +1,156 @@
+"""The status of a Debezium stream, derived from Kafka Connect and from the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from replicator.backends.kafka_connect.debezium.connector_config import interval_of
+from replicator.backends.kafka_connect.debezium.details import details_of, slot_name
+from replicator.backends.kafka_connect.debezium.positions import Position
+from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
+from replicator.backends.kafka_connect.deployed import DeployedStream
+from replicator.backends.kafka_connect.record import UNFINISHED
+from replicator.backends.postgres.lsn import write_lsn
+from replicator.backends.postgres.slots import Slot
+from replicator.errors import ReplicatorError, SourceLimit, SourcePosition, SourceSetup
+from replicator.model import Mode, Stream, StreamState, StreamStatus, format_duration, format_size
+from replicator.replicator import Finding, Severity
+
+AGAIN = (
+    "replace the resource, which makes a new slot and takes a new snapshot: pulumi up --target-replace with its URN; "
+    "rows that were deleted meanwhile stay at the destination"
+)
+"""The way out if changes are lost."""
+
+
+_END = 8192
+"""Bytes that may lie between a transaction's last change and the end of its commit."""
+
+
+def status_of(deployed: DeployedStream, position: Position, source: SourceStatus | ReplicatorError) -> StreamStatus:
+    """Return the status of one stream."""
+    lost = lost_position(deployed.record.stream, position, source.slot) if isinstance(source, SourceStatus) else None
+    streams = deployed.record.stream.mode is not Mode.SNAPSHOT
+    error = deployed.trace or (lost.message if lost and streams and not deployed.record.creating else None)
+    unseen = f"its lag is not known: {source.message}" if isinstance(source, ReplicatorError) else None
+    beat = source.heartbeat if isinstance(source, SourceStatus) else None
+    return StreamStatus(
+        name=deployed.name,
+        state=StreamState.FAILED if error else _state(deployed, position, source),
+        last_event=position.wall,
+        last_checkpoint=position.checkpoint,
+        lag_seconds=round(beat.age, 3) if beat and streams and not error else None,
+        last_error=error or "; ".join(filter(None, [*_waits(deployed, position, source), unseen])) or None,
+    )
+
+
+def outline_of(deployed: DeployedStream, error: ReplicatorError | None = None) -> StreamStatus:
+    """Return the status by a listing alone; a stream of unknown progress is reported as running.
+
+    :param error: why its offsets cannot be read.
+    """
+    state = StreamState.FAILED if deployed.trace else deployed.state
+    why = f"its position cannot be read: {error.message}" if error else None
+    return StreamStatus(name=deployed.name, state=state, last_error=deployed.trace or why)
+
+
+def lost_position(stream: Stream, position: Position, slot: Slot | None) -> SourcePosition | None:
+    """Return the error if changes after the position can no longer be read; `None` if all of them can.
+
+    A slot is confirmed up to the end of the last transaction, and the position is the last change in it. So a slot that
+    was made again is told by its restart point, which is after the position; and one that was moved, by a distance that
+    no end of a transaction has.
+    """
+    name, at = slot_name(stream), position.lsn
+    where = f"the stream is at {write_lsn(at)}" if at is not None else "the stream has no position yet"
+    why = None
+    if slot is None:
+        why = f"the replication slot {name} does not exist any more, and {where}"
+    elif slot.is_lost:
+        why = f"the server has removed WAL that the replication slot {name} needed, and {where}"
+    elif at is not None and slot.restart is not None and slot.restart > at:
+        why = f"the replication slot {name} was made again: it begins at {write_lsn(slot.restart)}, and {where}"
+    elif at is not None and slot.confirmed is not None and slot.active_pid is None and slot.confirmed - at > _END:
+        why = f"the replication slot {name} was moved to {write_lsn(slot.confirmed)}, and {where}"
+    return (
+        SourcePosition(f"{why}; changes between are lost to the stream", stream=stream.name, fix=AGAIN) if why else None
+    )
+
+
+def findings_of(deployed: DeployedStream, position: Position, source: SourceStatus | ReplicatorError) -> list[Finding]:
+    """Return what else is worth knowing of a stream: what its slot holds, and what cannot be measured."""
+    if isinstance(source, ReplicatorError):
+        return [Finding.of(source, Severity.WARNING)]
+    stream = deployed.record.stream
+    if stream.mode is Mode.SNAPSHOT or deployed.record.creating:
+        return []
+    found = []
+    if lost := lost_position(stream, position, source.slot):
+        found.append(Finding.of(lost, Severity.ERROR))
+    elif source.slot is not None:
+        found += _held(source.slot)
+    if not details_of(deployed.record).has_helpers:
+        found.append(no_heartbeat(stream))
+    return found
+
+
+def no_heartbeat(stream: Stream) -> Finding:
+    """Return the warning for a stream without heartbeats."""
+    return Finding(
+        severity=Severity.WARNING,
+        code=SourceSetup.code,
+        message="it has no table for heartbeats, so lagSeconds is not known; and while its tables are quiet, what the "
+        "rest of the server writes stays in the WAL that its slot holds",
+        property="source.adminAuthRef",
+        fix="name a role that may make tables with adminAuthRef; docs/debezium.md has the SQL",
+    )
+
+
+def _held(slot: Slot) -> Iterator[Finding]:
+    """Yield what a slot holds; a warning if the server is about to remove it."""
+    if slot.held is None:
+        return
+    endangered = slot.wal_status == "unreserved"
+    left = (
+        f"; {format_size(max(0, slot.left))} are left before the server removes what it needs"
+        if slot.left is not None
+        else ""
+    )
+    behind = f", at most {format_size(max(0, slot.end - slot.confirmed))} of it not sent yet" if slot.confirmed else ""
+    yield Finding(
+        severity=Severity.WARNING if endangered else Severity.INFO,
+        code=SourceLimit.code,
+        message=f"the replication slot {slot.name} holds {format_size(max(0, slot.held))} of WAL{behind} "
+        f"(wal_status {slot.wal_status}){left}",
+        property="source.uri",
+        fix="resume the stream, or see why it does not go on; raise max_slot_wal_keep_size" if endangered else None,
+    )
+
+
+def _state(deployed: DeployedStream, position: Position, source: SourceStatus | ReplicatorError) -> StreamState:
+    if (state := deployed.state) is not StreamState.RUNNING:
+        return state
+    mode = deployed.record.stream.mode
+    if mode is Mode.SNAPSHOT and position.lsn is not None and not position.in_snapshot:
+        return StreamState.PAUSED
+    if position.in_snapshot or (position.lsn is None and mode is not Mode.CDC):
+        return StreamState.SNAPSHOT
+    if isinstance(source, SourceStatus) and source.slot is not None and source.slot.active_pid is None:
+        return StreamState.CATCHING_UP
+    return StreamState.RUNNING
+
+
+def _waits(deployed: DeployedStream, position: Position, source: SourceStatus | ReplicatorError) -> Iterator[str]:
+    """Yield what a stream that has not failed waits for."""
+    if deployed.record.creating:
+        yield UNFINISHED
+        return
+    if deployed.state is not StreamState.RUNNING or not isinstance(source, SourceStatus):
+        return
+    streams = deployed.record.stream.mode is not Mode.SNAPSHOT
+    if streams and source.slot is not None and source.slot.active_pid is None and not position.in_snapshot:
+        interval = format_duration(interval_of(deployed.record.stream))
+        yield (
+            f"nothing reads from the replication slot {source.slot.name}: Debezium makes its first snapshot, or cannot "
+            f"connect and tries again every 10 s, as the worker's log says (heartbeats are {interval} apart)"
+        )

@@ -1,0 +1,1 @@
+"""What backends that read or write PostgreSQL share."""

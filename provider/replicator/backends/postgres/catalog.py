@@ -1,0 +1,171 @@
+"""What a database tells about itself: server, roles, tables, and what is left of its limits. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from replicator.backends.postgres.identifiers import Table
+from replicator.backends.postgres.session import Row, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server and one of its databases.
+
+    :param identity: the same for as long as it is this database of this server, or of a standby that was promoted.
+    :param wal_level: `logical` where changes can be decoded.
+    :param free_slots: replication slots that can still be made.
+    :param free_senders: connections for replication that can still be opened.
+    :param free_connections: connections that an ordinary role can still open.
+    :param kept_wal: `max_slot_wal_keep_size` in bytes; `None` for no limit.
+    """
+
+    identity: str
+    version: int
+    wal_level: str
+    is_standby: bool
+    free_slots: int
+    free_senders: int
+    free_connections: int
+    kept_wal: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a role may do in the database.
+
+    :param replicates: it may stream changes and make slots.
+    :param creates: it may create publications and schemas in this database.
+    """
+
+    name: str
+    is_superuser: bool
+    replicates: bool
+    creates: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """A table as the catalog has it.
+
+    :param oid: another one means another table of the same name.
+    :param columns: in order.
+    :param key: the columns of its primary key.
+    :param identity: the columns that an update or a delete carries of the old row; `None` for all of them.
+    :param is_partition: it is a part of another table.
+    :param readable: the streaming role may select from it.
+    :param owned: the asking role owns it.
+    :param hides_rows: row-level security applies to the streaming role.
+    :param rows: as of the last `ANALYZE`; `None` if there was none.
+    """
+
+    table: Table
+    oid: int
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    identity: tuple[str, ...] | None
+    is_partition: bool
+    readable: bool
+    owned: bool
+    hides_rows: bool
+    rows: int | None
+
+    @property
+    def has_identity(self) -> bool:
+        """Tell whether an update or a delete can say which row it is of."""
+        return self.identity is None or bool(self.identity)
+
+
+_SERVER = """
+SELECT (SELECT system_identifier FROM pg_control_system()) AS system,
+       (SELECT oid FROM pg_database WHERE datname = current_database()) AS database,
+       current_setting('server_version_num')::int AS version,
+       current_setting('wal_level') AS wal_level,
+       pg_is_in_recovery() AS standby,
+       current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots) AS slots,
+       current_setting('max_wal_senders')::int
+         - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender') AS senders,
+       current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+         - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
+       (SELECT setting::bigint * 1048576 FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS kept
+"""
+
+_ROLE = """
+SELECT rolname AS name, rolsuper AS super, rolsuper OR rolreplication AS replicates,
+       has_database_privilege(oid, current_database(), 'CREATE') AS creates
+FROM pg_roles WHERE rolname = %(role)s
+"""
+
+_TABLES = """
+SELECT n.nspname AS schema, c.relname AS name, c.oid::bigint AS oid, c.relispartition AS partition,
+       has_schema_privilege(%(role)s, n.oid, 'USAGE') AND has_table_privilege(%(role)s, c.oid, 'SELECT') AS readable,
+       pg_has_role(c.relowner, 'USAGE') AS owned,
+       c.relrowsecurity AND (c.relforcerowsecurity OR NOT pg_has_role(%(role)s, c.relowner, 'USAGE'))
+         AND NOT (SELECT rolbypassrls OR rolsuper FROM pg_roles WHERE rolname = %(role)s) AS hides,
+       c.relreplident::text AS identity, nullif(c.reltuples, -1)::bigint AS rows,
+       ARRAY(SELECT attname::text FROM pg_attribute
+             WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum) AS columns,
+       ARRAY(SELECT a.attname::text FROM pg_index i
+             JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY(i.indkey)
+             WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY a.attnum) AS key,
+       ARRAY(SELECT a.attname::text FROM pg_index i
+             JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY(i.indkey)
+             WHERE i.indrelid = c.oid AND i.indisreplident ORDER BY a.attnum) AS index
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+  AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%%'
+ORDER BY 1, 2
+"""
+
+
+async def server(session: Session) -> Server:
+    """Return the facts of the server."""
+    (row,) = await session.rows(_SERVER)
+    return Server(
+        identity=f"{row['system']}/{row['database']}",
+        version=row["version"] // 10000,
+        wal_level=row["wal_level"],
+        is_standby=row["standby"],
+        free_slots=row["slots"],
+        free_senders=row["senders"],
+        free_connections=row["connections"],
+        kept_wal=None if row["kept"] is None or row["kept"] < 0 else row["kept"],
+    )
+
+
+async def role(session: Session, name: str) -> Role | None:
+    """Return what a role may do; `None` if it does not exist."""
+    rows = await session.rows(_ROLE, {"role": name})
+    return Role(rows[0]["name"], rows[0]["super"], rows[0]["replicates"], rows[0]["creates"]) if rows else None
+
+
+async def tables(session: Session, role: str, *, without: Collection[str] = ()) -> dict[Table, TableFacts]:
+    """Return every ordinary or partitioned table that is logged.
+
+    :param role: the role that streams.
+    :param without: schemas to leave out.
+    """
+    rows = await session.rows(_TABLES, {"role": role})
+    return {found.table: found for row in rows if row["schema"] not in without for found in (_facts(row),)}
+
+
+def _facts(row: Row) -> TableFacts:
+    identities: dict[str, tuple[str, ...] | None] = {
+        "d": tuple(row["key"]),
+        "i": tuple(row["index"]),
+        "n": (),
+        "f": None,
+    }
+    return TableFacts(
+        table=Table(row["schema"], row["name"]),
+        oid=row["oid"],
+        columns=tuple(row["columns"]),
+        key=tuple(row["key"]),
+        identity=identities[row["identity"]],
+        is_partition=row["partition"],
+        readable=row["readable"],
+        owned=row["owned"],
+        hides_rows=row["hides"],
+        rows=row["rows"],
+    )

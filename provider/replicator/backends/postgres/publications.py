@@ -1,0 +1,102 @@
+"""Publications: which tables, and which of their rows, a slot's consumer gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from replicator.backends.postgres.identifiers import Table, literal, quoted
+from replicator.backends.postgres.predicate import is_same_filter
+from replicator.backends.postgres.session import Session
+
+_PUBLICATION = """
+SELECT p.puballtables AS everything, p.pubviaroot AS via_root, p.pubinsert AND p.pubupdate AND p.pubdelete AS whole,
+       pg_get_userbyid(p.pubowner) AS owner, obj_description(p.oid, 'pg_publication') AS comment,
+       EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid) AS schemas
+FROM pg_publication p WHERE p.pubname = %(name)s
+"""
+_MEMBERS = """
+SELECT schemaname AS schema, tablename AS name, rowfilter AS filter FROM pg_publication_tables WHERE pubname = %(name)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A publication as the catalog has it.
+
+    :param tables: its tables, each with its row filter as PostgreSQL prints it.
+    :param names_tables: it has neither all tables nor those of a schema.
+    :param is_whole: it publishes inserts, updates and deletes.
+    :param via_root: changes of a partition have the name of the whole table.
+    """
+
+    name: str
+    owner: str
+    comment: str | None
+    tables: Mapping[Table, str | None]
+    names_tables: bool
+    is_whole: bool
+    via_root: bool
+
+    def lacks(self, wanted: Mapping[Table, str | None], *, via_root: bool) -> list[str]:
+        """Return how it falls short of these tables and filters, in words; more tables than these are no harm."""
+        found = []
+        if not self.is_whole:
+            found.append("it does not publish inserts, updates and deletes")
+        if via_root and not self.via_root:
+            found.append("it has not publish_via_partition_root")
+        if missing := sorted(table for table in wanted if table not in self.tables):
+            found.append(f"it lacks {', '.join(map(str, missing))}")
+        for table, condition in sorted(wanted.items()):
+            if table in self.tables and not is_same_filter(self.tables[table], condition):
+                now = self.tables[table] or "no row filter"
+                found.append(f"{table} has {now}, and the stream {condition or 'no filter'}")
+        return found
+
+
+async def look(session: Session, name: str) -> Publication | None:
+    """Return a publication of the session's database; `None` if it does not exist."""
+    rows = await session.rows(_PUBLICATION, {"name": name})
+    if not rows:
+        return None
+    members = await session.rows(_MEMBERS, {"name": name})
+    row = rows[0]
+    return Publication(
+        name=name,
+        owner=row["owner"],
+        comment=row["comment"],
+        tables={Table(member["schema"], member["name"]): member["filter"] for member in members},
+        names_tables=not row["everything"] and not row["schemas"],
+        is_whole=row["whole"],
+        via_root=row["via_root"],
+    )
+
+
+def create_sql(name: str, tables: Mapping[Table, str | None]) -> str:
+    """Return the statement that makes a publication.
+
+    :param tables: each with its row filter.
+    """
+    members = _members(tables.items())
+    return f"CREATE PUBLICATION {quoted(name)} FOR TABLE {members} WITH (publish_via_partition_root = true)"
+
+
+def alter_sql(name: str, tables: Mapping[Table, str | None]) -> str:
+    """Return the statement that gives a publication these tables and no others."""
+    return f"ALTER PUBLICATION {quoted(name)} SET TABLE {_members(tables.items())}"
+
+
+def comment_sql(name: str, text: str) -> str:
+    """Return the statement that gives a publication a comment."""
+    return f"COMMENT ON PUBLICATION {quoted(name)} IS {literal(text)}"
+
+
+def drop_sql(name: str) -> str:
+    """Return the statement that removes a publication."""
+    return f"DROP PUBLICATION IF EXISTS {quoted(name)}"
+
+
+def _members(tables: Iterable[tuple[Table, str | None]]) -> str:
+    return ", ".join(
+        f"{table.sql} WHERE ({condition})" if condition else table.sql for table, condition in sorted(tables)
+    )

@@ -1,0 +1,34 @@
+"""Streams from a database of the test's own to the west, removed when the test ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from tests.backends.kafka_connect.debezium.debezium_env import DebeziumEnv
+from tools.kafka.pair import Pair
+from tools.postgres import Postgres
+
+OpenBed = Callable[..., DebeziumEnv]
+"""Opens what `DebeziumEnv` describes, until the test ends."""
+
+
+@pytest.fixture
+async def open_bed(postgres: Postgres) -> AsyncIterator[OpenBed]:
+    opened: list[DebeziumEnv] = []
+
+    def open_(*given: Any, **rest: Any) -> DebeziumEnv:
+        opened.append(DebeziumEnv(*(given or (postgres,)), **rest))
+        return opened[-1]
+
+    yield open_
+    for bed in reversed(opened):
+        await bed.remove()
+
+
+@pytest.fixture
+def bed(kafka: Pair, postgres: Postgres, open_bed: OpenBed) -> DebeziumEnv:
+    """To the west, by the workers of the west."""
+    return open_bed(postgres, kafka.west)
