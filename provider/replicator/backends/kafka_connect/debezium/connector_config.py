@@ -55,6 +55,7 @@ def build(record: StreamRecord, aliases: Mapping[str, str]) -> Parts:
         # Brokers without auto.create.topics.enable then have the topics too, with their own defaults.
         "topic.creation.default.partitions": "-1",
         "topic.creation.default.replication.factor": "-1",
+        **(_notifications(stream) if stream.mode is Mode.SNAPSHOT else {}),
         **(_helpers(stream) if details.has_helpers else {}),
         **(_producer(kafka_endpoint(stream.destination, "destination"), aliases) if record.side == "source" else {}),
         **{key: option_text(value) for key, value in stream.options.items() if key != PREFIX},
@@ -69,8 +70,8 @@ def interval_of(stream: Stream) -> timedelta:
 
 
 def table_regex(table: Table) -> str:
-    """Return a table's name for Debezium, which reads regular expressions, separated by commas."""
-    return f"{_escaped(table.schema)}\\.{_escaped(table.name)}"
+    """Return a table's name for Debezium, which reads regular expressions, and ignores case unless told."""
+    return f"(?-i:{re.escape(table.schema)}\\.{re.escape(table.name)})"
 
 
 def column_patterns(stream: Stream) -> tuple[list[NamePattern], list[NamePattern]]:
@@ -112,8 +113,8 @@ def _columns(stream: Stream, tables: Iterable[Table]) -> dict[str, str]:
     for table in tables:
         wanted = [item.parts[2].pattern for item in included if item.matches(table)]
         refused = [item.parts[2].pattern for item in excluded if item.matches(table)]
-        without = f"(?!(?:{'|'.join(refused)})$)" if refused else ""
-        found.append(f"{table_regex(table)}\\.{without}(?:{'|'.join(wanted) or '.*'})")
+        without = f"(?!(?-i:{'|'.join(refused)})$)" if refused else ""
+        found.append(f"{table_regex(table)}\\.{without}(?-i:{'|'.join(wanted) or '.*'})")
     return {"column.include.list": ",".join(found)}
 
 
@@ -122,17 +123,22 @@ def _filtered(stream: Stream, tables: list[Table]) -> dict[str, str]:
     if stream.filter is None:
         return {}
     condition = read_predicate(stream.filter).sql
-    key = "snapshot.select.statement.overrides"
-    names = {table: f"{table.schema}.{table.name}" for table in tables}
+    key = "snapshot.select.statement.overrides"  # its names are identifiers; one that matches no table filters nothing
     return {
-        key: ",".join(names.values()),
-        **{f"{key}.{name}": snapshot_select(table, condition) for table, name in names.items()},
+        key: ",".join(table.sql for table in tables),
+        **{f"{key}.{table.sql}": snapshot_select(table, condition) for table in tables},
+    }
+
+
+def _notifications(stream: Stream) -> dict[str, str]:
+    """Return what lets a copy of empty tables end: a notification is a record, with which Connect stores a position."""
+    return {
+        "notification.enabled.channels": "sink",
+        "notification.sink.topic.name": f"{topic_prefix(stream)}.notifications",
     }
 
 
 def _helpers(stream: Stream) -> dict[str, str]:
-    if stream.mode is Mode.SNAPSHOT:
-        return {}
     signal = signal_table(stream)
     return {
         "heartbeat.interval.ms": str(interval_of(stream) // timedelta(milliseconds=1)),
@@ -146,7 +152,3 @@ def _producer(at: KafkaEndpoint, aliases: Mapping[str, str]) -> dict[str, str]:
     """Return where records go if the worker's own cluster is another one."""
     properties = at.worker_properties(placeholders(at.ref, aliases, "destination.authRef"))
     return {f"producer.override.{key}": value for key, value in properties.items()}
-
-
-def _escaped(name: str) -> str:
-    return re.escape(name).replace(",", "\\,")

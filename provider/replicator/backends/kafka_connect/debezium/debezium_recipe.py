@@ -541,7 +541,7 @@ def _hidden_rows(stream: Stream, facts: SourceFacts) -> list[Finding]:
 
 def _signal(table: Table, condition: str | None, *, has_key: bool) -> dict[str, object]:
     """Return the signal that reads one table again. Its filter is a condition, or for a table without a key a query."""
-    name = f"{table.schema}.{table.name}"
+    name = table.sql
     found: dict[str, object] = {
         "data-collections": [name],
         "type": "incremental" if has_key else "blocking",

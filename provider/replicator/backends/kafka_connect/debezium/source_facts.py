@@ -66,6 +66,7 @@ async def refuse_unfit(sessions: Sessions, stream: Stream, facts: SourceFacts) -
     _refuse_role(stream, facts.role)
     _refuse_unreadable(facts)
     _refuse_columns(stream, facts.tables)
+    _refuse_names(facts.tables)
     _refuse_same_topics(facts.tables)
     if stream.mode is not Mode.SNAPSHOT:
         _refuse_without_identity(facts.tables.values())
@@ -191,6 +192,17 @@ def _refuse_columns(stream: Stream, tables: Mapping[Table, TableFacts]) -> None:
                     property="include" if own else "exclude",
                     fix="include the columns of the primary key",
                 )
+
+
+def _refuse_names(tables: Iterable[Table]) -> None:
+    """Raise for names that Debezium 3.7 does not tell apart, or splits. It then sends nothing, and says nothing."""
+    for table in tables:
+        if "." in table.schema or set(f"{table.schema}{table.name}") & set(",\n\r"):
+            raise Unsupported(
+                f"{table} has a dot in its schema, or a comma or a line break in its name, by which Debezium misses it",
+                property="include",
+                fix="exclude it, or rename it",
+            )
 
 
 def _refuse_same_topics(tables: Iterable[Table]) -> None:
