@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 
 import psycopg
 from psycopg import errors
@@ -29,6 +30,7 @@ class Slot:
     :param wal_status: `reserved`, `extended`, `unreserved` or `lost`, as PostgreSQL has them.
     :param left: bytes that can still be written before the slot may lose WAL; `None` without a limit.
     :param end: where the server's WAL ended, in bytes.
+    :param now: the server's clock at that moment.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Slot:
     wal_status: str | None
     left: int | None
     end: int
+    now: datetime
 
     @property
     def is_lost(self) -> bool:
@@ -59,7 +62,8 @@ END = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_curre
 _SLOTS = f"""
 SELECT s.slot_name AS name, s.plugin, s.database, s.active_pid, s.confirmed_flush_lsn::text AS confirmed,
        s.restart_lsn::text AS restart,
-       pg_wal_lsn_diff(w.at, s.restart_lsn)::bigint AS held, s.wal_status, s.safe_wal_size AS left, w.at::text AS at
+       pg_wal_lsn_diff(w.at, s.restart_lsn)::bigint AS held, s.wal_status, s.safe_wal_size AS left, w.at::text AS at,
+       clock_timestamp() AS now
 FROM pg_replication_slots s, (SELECT {END} AS at) w
 WHERE s.slot_type = 'logical' AND s.slot_name = ANY(%(names)s)
 """  # noqa: S608 - no text of a person is in it
@@ -138,4 +142,5 @@ def _slot(row: Row) -> Slot:
         wal_status=row["wal_status"],
         left=row["left"],
         end=read_lsn(row["at"]),
+        now=row["now"],
     )

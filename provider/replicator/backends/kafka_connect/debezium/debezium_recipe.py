@@ -28,7 +28,6 @@ from replicator.backends.kafka_connect.debezium.positions import Position, read_
 from replicator.backends.kafka_connect.debezium.preflight import Side
 from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts, topic_part
 from replicator.backends.kafka_connect.debezium.source_objects import SourceObjects, published
-from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
 from replicator.backends.kafka_connect.debezium.status import (
     AGAIN,
     findings_of,
@@ -45,6 +44,7 @@ from replicator.backends.postgres import catalog
 from replicator.backends.postgres.identifiers import Table
 from replicator.backends.postgres.predicate import read_predicate
 from replicator.backends.postgres.session import Sessions
+from replicator.backends.postgres.slots import Slot
 from replicator.backends.shared.declarations import canonical
 from replicator.backends.shared.single_flight import SingleFlight
 from replicator.errors import (
@@ -419,24 +419,23 @@ class DebeziumRecipe:
     async def measure(self, streams: Sequence[DeployedStream]) -> list[Description]:
         read = await asyncio.gather(*(self._position_or_error(deployed.record.stream) for deployed in streams))
         known = [(deployed, at) for deployed, at in zip(streams, read, strict=True) if isinstance(at, Position)]
-        sources = await source_status.look(self._sessions, known)
+        seen = await source_status.slots_of(self._sessions, [deployed.record.stream for deployed, _ in known])
         unread = [
             self.outline(deployed, at)
             for deployed, at in zip(streams, read, strict=True)
             if isinstance(at, ReplicatorError)
         ]
-        return [self._described(deployed, at, sources[deployed.name]) for deployed, at in known] + unread
+        return [self._described(deployed, at, seen[deployed.name]) for deployed, at in known] + unread
 
-    def _described(self, deployed: DeployedStream, at: Position, source: SourceStatus | ReplicatorError) -> Description:
-        slot = source.slot if isinstance(source, SourceStatus) else None
-        streams = deployed.record.stream.mode is not Mode.SNAPSHOT
+    def _described(self, deployed: DeployedStream, at: Position, slot: Slot | ReplicatorError | None) -> Description:
+        streams = deployed.record.stream.mode is not Mode.SNAPSHOT and isinstance(slot, Slot)
         return Description(
             stream=self.as_found(deployed),
-            status=status_of(deployed, at, source),
+            status=status_of(deployed, at, slot),
             engine_objects=_engine_objects(deployed),
-            source_end={"wal": slot.end} if slot and streams else {},
-            reached={"wal": at.lsn or 0} if slot and streams else {},
-            findings=tuple(findings_of(deployed, at, source)),
+            source_end={"wal": slot.end} if streams and isinstance(slot, Slot) else {},
+            reached={"wal": at.lsn or 0} if streams else {},
+            findings=tuple(findings_of(deployed, at, slot)),
         )
 
     async def _position_or_error(self, stream: Stream) -> Position | ReplicatorError | None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from replicator.backends.kafka_connect.debezium.connector_config import interval_of
 from replicator.backends.kafka_connect.debezium.details import details_of, slot_name
 from replicator.backends.kafka_connect.debezium.positions import Position
-from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.record import UNFINISHED
 from replicator.backends.postgres.lsn import write_lsn
 from replicator.backends.postgres.slots import Slot
 from replicator.errors import ReplicatorError, SourceLimit, SourcePosition, SourceSetup
-from replicator.model import Mode, Stream, StreamState, StreamStatus, format_duration, format_size
+from replicator.model import Mode, Stream, StreamState, StreamStatus, format_size
 from replicator.replicator import Finding, Severity
 
 AGAIN = (
@@ -27,21 +25,35 @@ _END = 8192
 """Bytes that may lie between a transaction's last change and the end of its commit."""
 
 
-def status_of(deployed: DeployedStream, position: Position, source: SourceStatus | ReplicatorError) -> StreamStatus:
-    """Return the status of one stream."""
-    lost = lost_position(deployed.record.stream, position, source.slot) if isinstance(source, SourceStatus) else None
+def status_of(deployed: DeployedStream, position: Position, slot: Slot | ReplicatorError | None) -> StreamStatus:
+    """Return the status of one stream.
+
+    :param slot: `None` if it does not exist; an error if the database is not reachable.
+    """
     streams = deployed.record.stream.mode is not Mode.SNAPSHOT
-    error = deployed.trace or (lost.message if lost and streams and not deployed.record.creating else None)
-    unseen = f"its lag is not known: {source.message}" if isinstance(source, ReplicatorError) else None
-    beat = source.heartbeat if isinstance(source, SourceStatus) else None
+    lost = None
+    if streams and not deployed.record.creating and not isinstance(slot, ReplicatorError):
+        lost = lost_position(deployed.record.stream, position, slot)
+    error = deployed.trace or (lost.message if lost else None)
+    unseen = f"its lag is not known: {slot.message}" if isinstance(slot, ReplicatorError) else None
     return StreamStatus(
         name=deployed.name,
-        state=StreamState.FAILED if error else _state(deployed, position, source),
+        state=StreamState.FAILED if error else _state(deployed, position, slot),
         last_event=position.wall,
         last_checkpoint=position.checkpoint,
-        lag_seconds=round(beat.age, 3) if beat and streams and not error else None,
-        last_error=error or "; ".join(filter(None, [*_waits(deployed, position, source), unseen])) or None,
+        lag_seconds=_lag(deployed, position, slot) if streams and not error else None,
+        last_error=error or "; ".join(filter(None, [*_waits(deployed, position, slot), unseen])) or None,
     )
+
+
+def _lag(deployed: DeployedStream, position: Position, slot: Slot | ReplicatorError | None) -> float | None:
+    """Return the age of the last transaction that arrived: what was committed before it has arrived too.
+
+    Without heartbeats it would be the age of the last change, however long nothing changes.
+    """
+    if not isinstance(slot, Slot) or position.wall is None or not details_of(deployed.record).has_helpers:
+        return None
+    return max(0.0, round((slot.now - position.wall).total_seconds(), 3))
 
 
 def outline_of(deployed: DeployedStream, error: ReplicatorError | None = None) -> StreamStatus:
@@ -77,18 +89,18 @@ def lost_position(stream: Stream, position: Position, slot: Slot | None) -> Sour
     )
 
 
-def findings_of(deployed: DeployedStream, position: Position, source: SourceStatus | ReplicatorError) -> list[Finding]:
+def findings_of(deployed: DeployedStream, position: Position, slot: Slot | ReplicatorError | None) -> list[Finding]:
     """Return what else is worth knowing of a stream: what its slot holds, and what cannot be measured."""
-    if isinstance(source, ReplicatorError):
-        return [Finding.of(source, Severity.WARNING)]
     stream = deployed.record.stream
     if stream.mode is Mode.SNAPSHOT or deployed.record.creating:
         return []
+    if isinstance(slot, ReplicatorError):
+        return [Finding.of(slot, Severity.WARNING)]
     found = []
-    if lost := lost_position(stream, position, source.slot):
+    if lost := lost_position(stream, position, slot):
         found.append(Finding.of(lost, Severity.ERROR))
-    elif source.slot is not None:
-        found += _held(source.slot)
+    elif slot is not None:
+        found += _held(slot)
     if not details_of(deployed.record).has_helpers:
         found.append(no_heartbeat(stream))
     return found
@@ -127,7 +139,7 @@ def _held(slot: Slot) -> Iterator[Finding]:
     )
 
 
-def _state(deployed: DeployedStream, position: Position, source: SourceStatus | ReplicatorError) -> StreamState:
+def _state(deployed: DeployedStream, position: Position, slot: Slot | ReplicatorError | None) -> StreamState:
     if (state := deployed.state) is not StreamState.RUNNING:
         return state
     mode = deployed.record.stream.mode
@@ -135,22 +147,25 @@ def _state(deployed: DeployedStream, position: Position, source: SourceStatus | 
         return StreamState.PAUSED
     if position.in_snapshot or (position.lsn is None and mode is not Mode.CDC):
         return StreamState.SNAPSHOT
-    if isinstance(source, SourceStatus) and source.slot is not None and source.slot.active_pid is None:
-        return StreamState.CATCHING_UP
-    return StreamState.RUNNING
+    return StreamState.CATCHING_UP if _is_unread(slot) else StreamState.RUNNING
 
 
-def _waits(deployed: DeployedStream, position: Position, source: SourceStatus | ReplicatorError) -> Iterator[str]:
+def _is_unread(slot: Slot | ReplicatorError | None) -> bool:
+    return isinstance(slot, Slot) and slot.active_pid is None
+
+
+def _waits(deployed: DeployedStream, position: Position, slot: Slot | ReplicatorError | None) -> Iterator[str]:
     """Yield what a stream that has not failed waits for."""
     if deployed.record.creating:
         yield UNFINISHED
-        return
-    if deployed.state is not StreamState.RUNNING or not isinstance(source, SourceStatus):
-        return
-    streams = deployed.record.stream.mode is not Mode.SNAPSHOT
-    if streams and source.slot is not None and source.slot.active_pid is None and not position.in_snapshot:
-        interval = format_duration(interval_of(deployed.record.stream))
-        yield (
-            f"nothing reads from the replication slot {source.slot.name}: Debezium makes its first snapshot, or cannot "
-            f"connect and tries again every 10 s, as the worker's log says (heartbeats are {interval} apart)"
-        )
+    elif (
+        deployed.record.stream.mode is not Mode.SNAPSHOT and deployed.state is StreamState.RUNNING and _is_unread(slot)
+    ):
+        name = slot_name(deployed.record.stream)
+        if position.lsn is None or position.in_snapshot:
+            yield f"nothing reads from the slot {name} yet: a snapshot is under way, or Debezium cannot read the tables"
+        else:
+            yield (
+                f"nothing reads from the replication slot {name}: Debezium cannot connect, and tries again every 10 s; "
+                "the worker's log says why"
+            )
