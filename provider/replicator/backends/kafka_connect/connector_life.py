@@ -20,7 +20,7 @@ from replicator.backends.kafka_connect.stream_store import StreamStore
 from replicator.backends.shared.declarations import canonical, with_canonical_options
 from replicator.backends.shared.ownership import may_remove, refuse_elsewhere, settle_owner
 from replicator.backends.shared.projections import Projections
-from replicator.errors import RecordUnreadable, ReplicatorError, StreamNotFound
+from replicator.errors import EngineUnavailable, RecordUnreadable, ReplicatorError, StreamNotFound
 from replicator.model import Checkpoint, DesiredState, Owner, Stream, StreamState, StreamStatus
 from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
 
@@ -100,6 +100,8 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
         :param claimed: other streams that are being changed.
         """
         facts = await self._recipe.look(wanted, claimed, deployed)
+        if deployed is not None and not self._recipe.is_writable(facts):
+            return await self._pause_only(deployed, wanted)
         if deployed is not None:  # a creation starts with the worker's checks
             await self._recipe.validate(wanted, facts)
         record = await self._recipe.record(wanted, facts, deployed)
@@ -125,6 +127,20 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
         await self._recipe.follow_up(record)
         await self._states.set_state(wanted)
         return True
+
+    async def _pause_only(self, deployed: DeployedStream, wanted: Stream) -> bool:
+        """Pause a stream whose record cannot be written now; the record goes on to say what was declared before."""
+        if wanted.desired_state is DesiredState.PAUSED:
+            await self._states.pause(deployed)
+            before = deployed.record.stream.model_copy(update={"desired_state": DesiredState.PAUSED, "owner": None})
+            if canonical(before.recorded()) == canonical(wanted.recorded()).model_copy(update={"owner": None}):
+                return True
+        raise EngineUnavailable(
+            "the worker takes no change of the stream while the source does not answer",
+            stream=wanted.name,
+            property="source.uri",
+            fix="run pulumi up again when the source answers; a pause alone, or replicator pause, works now",
+        )
 
     async def _create_elsewhere(self, deployed: DeployedStream, record: StreamRecord, facts: Facts) -> bool:
         """Make a stream's objects in another place. The next change finishes what is interrupted, as a creation."""
@@ -195,6 +211,7 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
         An interruption leaves a stream without offsets, which would start at the engine's default. So a stream with
         another start position is first marked as one whose start position is not set.
         """
+        await self._recipe.refuse_removal(deployed.record)
         if self._recipe.needs_start(deployed.record.stream):
             await self._cluster.stop(deployed.name, SEEN_WITHIN)
             await self._states.put_record(deployed, deployed.record.model_copy(update={"creating": True}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, Parts
 from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord
@@ -137,6 +137,9 @@ class Recipe(Protocol[Facts, Start, Positions]):
     has_objects: bool
     """Whether streams have objects outside Connect, which are made in `prepare` and removed in `dispose`."""
 
+    def is_writable(self, facts: Facts) -> bool:
+        """Tell whether the worker takes a configuration now. It may connect to the source to validate one."""
+
     def must_stop(self, old: StreamRecord, new: StreamRecord) -> bool:
         """Tell whether the connector must not run while the declaration changes in place."""
 
@@ -145,6 +148,9 @@ class Recipe(Protocol[Facts, Start, Positions]):
 
     async def follow_up(self, record: StreamRecord) -> None:
         """Finish a change after its configuration was written. Runs again at each change."""
+
+    async def refuse_removal(self, record: StreamRecord) -> None:
+        """Raise if the objects of a stream cannot be removed now. Nothing of it is removed then."""
 
     async def dispose(self, record: StreamRecord) -> None:
         """Remove the objects of a stream whose connector is stopped. Those that are gone are no error."""
@@ -180,10 +186,13 @@ class Recipe(Protocol[Facts, Start, Positions]):
         """Cancel what runs, and close connections."""
 
 
-class ConnectOnly:
+class ConnectOnly(Generic[Facts]):
     """The part of a recipe for streams that have no objects outside Connect."""
 
     has_objects = False
+
+    def is_writable(self, facts: Facts) -> bool:
+        return True
 
     def must_stop(self, old: StreamRecord, new: StreamRecord) -> bool:
         return False
@@ -192,6 +201,9 @@ class ConnectOnly:
         pass
 
     async def follow_up(self, record: StreamRecord) -> None:
+        pass
+
+    async def refuse_removal(self, record: StreamRecord) -> None:
         pass
 
     async def dispose(self, record: StreamRecord) -> None:

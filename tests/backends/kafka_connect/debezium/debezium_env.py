@@ -52,10 +52,9 @@ class DebeziumEnv:
         self.login.write_text(f"username={self.role}\npassword={PASSWORD}\n")
         self.admin = side.secrets / f"{self.owner}.properties"
         self.admin.write_text(f"username={self.owner}\npassword={PASSWORD}\n")
-        self.app = connect(server, database=self.database, user=self.owner, password=PASSWORD)
+        self.app = self._app()
         self.app.execute(f'CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO "{self.role}"')
         self.app.execute(f'ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT ON TABLES TO "{self.role}"')
-        self.app.execute("SET search_path = app")
         self._settings = ConnectConfig(address=self.connect, **settings)
         self._drivers: list[Debezium] = []
         self.driver = self.another()
@@ -66,6 +65,16 @@ class DebeziumEnv:
         made = open_debezium(self.connect, self._settings)
         self._drivers.append(made)
         return made
+
+    def _app(self) -> psycopg.Connection:
+        session = connect(self.server, database=self.database, user=self.owner, password=PASSWORD)
+        session.execute("SET search_path = app")
+        return session
+
+    def reconnect(self) -> None:
+        """Let the application connect again, after its server was down."""
+        self.app.close()
+        self.app = self._app()
 
     # --- the database ------------------------------------------------------------------------------------------------
 

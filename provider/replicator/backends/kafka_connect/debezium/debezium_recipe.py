@@ -368,6 +368,9 @@ class DebeziumRecipe:
 
     # --- objects outside Connect -------------------------------------------------------------------------------------
 
+    def is_writable(self, facts: Facts) -> bool:
+        return facts.source is not None
+
     def must_stop(self, old: StreamRecord, new: StreamRecord) -> bool:
         return bool(_read_again(details_of(old), details_of(new)))
 
@@ -375,11 +378,7 @@ class DebeziumRecipe:
         if new.stream.mode is Mode.SNAPSHOT:
             return
         wanted = published(new.stream, details_of(new))
-        try:
-            await self._objects.set_tables(new, wanted)
-        except EngineUnavailable:
-            if not _keeps_data(old.stream, new.stream):
-                raise
+        await self._objects.set_tables(new, wanted)
 
     async def follow_up(self, record: StreamRecord) -> None:
         """Signal each snapshot that the record has; one that was signalled before is not signalled again."""
@@ -399,6 +398,18 @@ class DebeziumRecipe:
                     "ON CONFLICT (id) DO NOTHING".encode(),
                     (f"{at.oid}-{at.snapshots}", json.dumps(_signal(table, condition, has_key=bool(found.key)))),
                 )
+
+    async def refuse_removal(self, record: StreamRecord) -> None:
+        try:
+            await self._objects.look(record.stream)
+        except ReplicatorError as error:
+            raise type(error)(
+                f"its slot cannot be dropped, and would hold WAL for ever: {error.message}",
+                stream=record.stream.name,
+                property=error.property,
+                fix="let the database answer; or, if it is gone for good, delete the connector "
+                f"{record.stream.name} yourself, after which the stream counts as removed",
+            ) from error
 
     async def dispose(self, record: StreamRecord) -> None:
         await self._objects.remove(record)

@@ -49,7 +49,7 @@ class Facts(NamedTuple):
     seen: ClusterPair
 
 
-class MirrorRecipe(ConnectOnly):
+class MirrorRecipe(ConnectOnly[Facts]):
     """The recipe for the mirrors of one Connect cluster.
 
     :param aliases: names of the worker's config providers, by `authRef` scheme.
