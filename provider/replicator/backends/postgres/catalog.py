@@ -36,13 +36,11 @@ class Role:
     """What a role may do in the database.
 
     :param replicates: it may stream changes and make slots.
-    :param creates: it may create publications and schemas in this database.
     """
 
     name: str
     is_superuser: bool
     replicates: bool
-    creates: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +90,7 @@ SELECT (SELECT system_identifier FROM pg_control_system()) AS system,
 """
 
 _ROLE = """
-SELECT rolname AS name, rolsuper AS super, rolsuper OR rolreplication AS replicates,
-       has_database_privilege(oid, current_database(), 'CREATE') AS creates
+SELECT rolname AS name, rolsuper AS super, rolsuper OR rolreplication AS replicates
 FROM pg_roles WHERE rolname = %(role)s
 """
 
@@ -137,7 +134,7 @@ async def server(session: Session) -> Server:
 async def role(session: Session, name: str) -> Role | None:
     """Return what a role may do; `None` if it does not exist."""
     rows = await session.rows(_ROLE, {"role": name})
-    return Role(rows[0]["name"], rows[0]["super"], rows[0]["replicates"], rows[0]["creates"]) if rows else None
+    return Role(rows[0]["name"], rows[0]["super"], rows[0]["replicates"]) if rows else None
 
 
 async def tables(session: Session, role: str, *, without: Collection[str] = ()) -> dict[Table, TableFacts]:

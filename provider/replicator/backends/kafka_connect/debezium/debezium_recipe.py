@@ -48,6 +48,7 @@ from replicator.backends.postgres.slots import Slot
 from replicator.backends.shared.declarations import canonical
 from replicator.backends.shared.single_flight import SingleFlight
 from replicator.errors import (
+    CopiesAgain,
     EngineRefused,
     EngineUnavailable,
     InvalidStream,
@@ -206,7 +207,10 @@ class DebeziumRecipe:
         if stream.mode is Mode.SNAPSHOT:
             return
         details = self._details(stream, facts, deployed.record if deployed else None)
-        found = await self._objects.refuse_foreign(stream, details, published(stream, details))
+        wanted = published(stream, details)
+        found = await self._objects.refuse_foreign(stream, details, wanted)
+        if found.publication is None:
+            await self._objects.refuse_unable(stream, wanted, facts.source.tables.values())
         if found.slot is None:
             server = facts.source.server.identity.partition("/")[0]
             listed = (await self.recent()).streams
@@ -267,7 +271,7 @@ class DebeziumRecipe:
             count = "an unknown number of rows" if rows is None else f"about {rows} rows"
             passing = ", those that pass the filter" if stream.filter else ""
             text = f"{table} is read while the stream runs: {count}{passing}, as of the last ANALYZE"
-            found.append(Finding(severity=Severity.WARNING, code=InvalidStream.code, message=text, property="include"))
+            found.append(Finding(severity=Severity.WARNING, code=CopiesAgain.code, message=text, property="include"))
         for name in sorted(details_of(known).tables.keys() - details.tables.keys()):
             text = f"{name} leaves the stream: its topic stays as it is, and gets no more changes"
             found.append(Finding(severity=Severity.WARNING, code=InvalidStream.code, message=text, property="include"))

@@ -7,7 +7,7 @@ takes or drops an object of another one. A publication that somebody else made f
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -25,8 +25,9 @@ from replicator.backends.kafka_connect.debezium.details import (
 )
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres import publications, slots
+from replicator.backends.postgres.catalog import TableFacts
 from replicator.backends.postgres.endpoint import postgres_endpoint
-from replicator.backends.postgres.identifiers import Table, literal, quoted
+from replicator.backends.postgres.identifiers import Table, literal, quoted, shown
 from replicator.backends.postgres.predicate import read_predicate
 from replicator.backends.postgres.publications import Publication
 from replicator.backends.postgres.session import Session, Sessions
@@ -90,6 +91,36 @@ class SourceObjects:
         found = await self.look(stream)
         self._refuse_foreign(stream, details, wanted, found)
         return found
+
+    async def refuse_unable(
+        self, stream: Stream, wanted: Mapping[Table, str | None], tables: Iterable[TableFacts]
+    ) -> None:
+        """Raise `SourceSetup` if the role may not make the publication and the helper tables of a stream.
+
+        :param wanted: as in `refuse_foreign`.
+        :param tables: the same tables, as that role sees them.
+        """
+        (row,) = await self.owner(stream).rows(_RIGHTS, {"schema": SCHEMA})
+        lacks = [
+            *(["create publications and schemas in the database"] if not row["creates"] else []),
+            *([f"create tables in the schema {SCHEMA}"] if not row["fills"] else []),
+            *(
+                [f"publish tables that it does not own: {', '.join(foreign)}"]
+                if (foreign := _not_owned(tables))
+                else []
+            ),
+        ]
+        if lacks:
+            role = await self._sessions.role(postgres_endpoint(stream.source, "source"))
+            raise self._unable(stream, f"the role {shown(row['name'])} may not {'; nor '.join(lacks)}", role, wanted)
+
+    def _unable(self, stream: Stream, why: str, role: str, wanted: Mapping[Table, str | None]) -> SourceSetup:
+        return SourceSetup(
+            why,
+            property="source.adminAuthRef",
+            fix="name a role that may with adminAuthRef; or let a database administrator run: "
+            + self.setup_script(stream, role, wanted),
+        )
 
     def _refuse_foreign(
         self, stream: Stream, details: DebeziumDetails, wanted: Mapping[Table, str | None], found: FoundObjects
@@ -198,12 +229,8 @@ class SourceObjects:
                 for statement in self._setup_sql(stream, role, details.claim, wanted):
                     await connection.execute(statement.encode())
         except SourceDenied as error:
-            raise SourceSetup(
-                f"the role may not make what the stream needs: {error.message}",
-                property="source.adminAuthRef",
-                fix="name a role that may with adminAuthRef; or let a database administrator run: "
-                + self.setup_script(stream, role, wanted),
-            ) from None
+            why = f"the role may not make what the stream needs: {error.message}"
+            raise self._unable(stream, why, role, wanted) from None
 
     async def _set_tables(self, record: StreamRecord, wanted: Mapping[Table, str | None]) -> None:
         stream = record.stream
@@ -254,6 +281,15 @@ async def _holds_tables(connection: AsyncConnection[DictRow]) -> bool:
     row = await cursor.fetchone()
     return bool(row and row["found"])
 
+
+def _not_owned(tables: Iterable[TableFacts]) -> list[str]:
+    return [str(found.table) for found in tables if not found.owned]
+
+
+_RIGHTS = """
+SELECT current_user AS name, has_database_privilege(current_database(), 'CREATE') AS creates,
+       coalesce(has_schema_privilege(to_regnamespace(%(schema)s)::oid, 'CREATE'), true) AS fills
+"""
 
 _HELPERS = """
 SELECT coalesce(has_table_privilege(%(role)s, to_regclass(%(heartbeat)s), 'INSERT')
