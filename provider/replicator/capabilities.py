@@ -471,7 +471,7 @@ _POSTGRES_TO_KAFKA = Route(
         ReplayMethod.COPY: No("a stream writes to its topics alone; use a stream of its own with another topic.prefix"),
         ReplayMethod.RESEED: No("a topic is a log and is not written again; replace the stream for a new snapshot"),
         ReplayMethod.SINK_REWIND: No("the destination is the log itself; set back the offsets of its consumers"),
-        ReplayMethod.RESNAPSHOT: No("it cannot be asked for yet; replace the stream, which takes a new snapshot"),
+        ReplayMethod.RESNAPSHOT: Yes("every row that passes the filter is sent as it is now; deleted rows are not"),
     },
     features={
         Feature.INCLUDE_EXCLUDE: Yes("names of tables, and of their columns"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from replicator.authref import Redactor
 from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster, Connector
 from replicator.backends.kafka_connect.cluster_clients import ClusterClients
-from replicator.backends.kafka_connect.debezium import preflight, source_facts, source_status
+from replicator.backends.kafka_connect.debezium import preflight, replay_planner, source_facts, source_status
 from replicator.backends.kafka_connect.debezium.connector_config import BACKEND, build, snapshot_select
 from replicator.backends.kafka_connect.debezium.declarations import is_same_place, topic_prefix
 from replicator.backends.kafka_connect.debezium.details import (
@@ -41,7 +42,9 @@ from replicator.backends.kafka_connect.recipe import Prepared, ResolvedReplay
 from replicator.backends.kafka_connect.record import RECORD_KEYS, ReplayRecord, StreamRecord
 from replicator.backends.kafka_connect.reservations import PendingChanges
 from replicator.backends.postgres import catalog
+from replicator.backends.postgres.catalog import TableFacts
 from replicator.backends.postgres.identifiers import Table
+from replicator.backends.postgres.lsn import read_lsn, write_lsn
 from replicator.backends.postgres.predicate import read_predicate
 from replicator.backends.postgres.session import Sessions
 from replicator.backends.postgres.slots import Slot
@@ -52,7 +55,6 @@ from replicator.errors import (
     EngineRefused,
     EngineUnavailable,
     InvalidStream,
-    ReplayRefused,
     ReplicatorError,
     SourcePosition,
     SourceSetup,
@@ -391,16 +393,25 @@ class DebeziumRecipe:
         if not due or not details.has_helpers:
             return
         facts = await source_facts.look(self._sessions, stream)
-        condition = read_predicate(stream.filter).sql if stream.filter else None
+        await self._signal(
+            stream,
+            {
+                f"{at.oid}-{at.snapshots}": found
+                for table, found in facts.tables.items()
+                if (at := due.get(str(table))) is not None
+            },
+        )
+
+    async def _signal(self, stream: Stream, snapshots: Mapping[str, TableFacts]) -> None:
+        """Tell the connector to read tables again, each once for its id."""
+        condition = _condition(stream)
         async with self._objects.owner(stream).transaction() as connection:
-            for table, found in facts.tables.items():
-                if str(table) not in due:
-                    continue
-                at = due[str(table)]
+            for id, found in snapshots.items():
+                data = json.dumps(_signal(found.table, condition, has_key=bool(found.key)))
                 await connection.execute(
                     f"INSERT INTO {signal_table(stream).sql} (id, type, data) VALUES (%s, 'execute-snapshot', %s) "  # noqa: S608
                     "ON CONFLICT (id) DO NOTHING".encode(),
-                    (f"{at.oid}-{at.snapshots}", json.dumps(_signal(table, condition, has_key=bool(found.key)))),
+                    (id, data),
                 )
 
     async def refuse_removal(self, record: StreamRecord) -> None:
@@ -471,19 +482,35 @@ class DebeziumRecipe:
         return read_position(await self._cluster.offsets(stream.name), topic_prefix(stream), stream.name)
 
     def is_done(self, replay: ReplayRecord, positions: Position) -> bool:
-        return replay.progress.finished_at is not None
+        if replay.progress.finished_at is not None:
+            return True
+        return (
+            replay.applied
+            and positions.lsn is not None
+            and positions.lsn >= read_lsn(replay.until)
+            and not positions.in_snapshot
+        )
 
     async def resolve(
         self, deployed: DeployedStream, start: Checkpoint, method: ReplayMethod, target: str | None
     ) -> tuple[ResolvedReplay, Position]:
-        raise ReplayRefused(
-            "a replication slot does not send changes again that were confirmed",
-            stream=deployed.name,
-            fix="set back the offsets of the topics' consumers; or replace the resource, which takes a new snapshot",
-        )
+        stream = deployed.record.stream
+        at = await self.positions(stream)
+        facts = await source_facts.look(self._sessions, stream)
+        (slot,) = (await source_status.slots_of(self._sessions, [stream])).values()
+        if isinstance(slot, ReplicatorError):
+            raise slot
+        return replay_planner.resolve(deployed.record, facts, at, slot, start, method=method, target=target), at
 
-    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> None:
-        raise AssertionError("no replay is resolved")
+    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> ReplayRecord:
+        stream = record.stream
+        facts = await source_facts.look(self._sessions, stream)
+        key = hashlib.sha256(replay.progress.key.encode()).hexdigest()[:32]
+        await self._signal(stream, {f"replay-{key}-{found.oid}": found for found in facts.tables.values()})
+        (slot,) = (await source_status.slots_of(self._sessions, [stream])).values()
+        if not isinstance(slot, Slot):
+            raise slot or _no_slot(stream)
+        return replay.model_copy(update={"until": write_lsn(slot.end)})
 
     async def aclose(self) -> None:
         await self._recent.settled()
@@ -531,6 +558,12 @@ def _keeps_data(old: Stream, new: Stream) -> bool:
         _condition(new),
     )
     return same and _keeps_ends(old, new)
+
+
+def _no_slot(stream: Stream) -> SourcePosition:
+    return SourcePosition(
+        f"the replication slot {slot_name(stream)} does not exist", stream=stream.name, property="source.uri", fix=AGAIN
+    )
 
 
 def _refuse_blind_wait(stream: Stream, *, has_helpers: bool) -> None:

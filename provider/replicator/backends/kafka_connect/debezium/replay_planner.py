@@ -1,0 +1,115 @@
+"""Replay of a Debezium stream: reads its tables again while the changes go on.
+
+A slot does not send again what its consumer has confirmed, so no earlier change can come again. A new snapshot sends
+each row as it is now, and says nothing of rows that were deleted since.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from replicator.backends.kafka_connect.debezium.details import details_of
+from replicator.backends.kafka_connect.debezium.positions import Position
+from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts
+from replicator.backends.kafka_connect.debezium.status import AGAIN, lost_position
+from replicator.backends.kafka_connect.recipe import ResolvedReplay
+from replicator.backends.kafka_connect.record import StreamRecord
+from replicator.backends.postgres.lsn import read_lsn, write_lsn
+from replicator.backends.postgres.slots import Slot
+from replicator.capabilities import DEBEZIUM, No
+from replicator.errors import ReplayNotRetained, ReplayRefused, Unsupported
+from replicator.model import Checkpoint, Mode, format_time
+from replicator.replicator import ReplayMethod, ReplayPlan
+
+_FIX = "use method resnapshot, which reads the rows as they are now; or set back the offsets of the topics' consumers"
+
+
+def resolve(
+    record: StreamRecord,
+    facts: SourceFacts,
+    position: Position,
+    slot: Slot | None,
+    start: Checkpoint,
+    *,
+    method: ReplayMethod,
+    target: str | None,
+) -> ResolvedReplay:
+    """Return the effect of a replay from `start`; raise what the replay would raise."""
+    stream, name = record.stream, record.stream.name
+    chosen = ReplayMethod.RESNAPSHOT if method is ReplayMethod.AUTO else method
+    if isinstance(cell := DEBEZIUM.route(stream).replay[chosen], No):
+        raise Unsupported(cell.reason, stream=name, property="method")
+    if target is not None:
+        raise Unsupported(
+            "a stream writes to the topics that it has, and to no other target", stream=name, property="target"
+        )
+    if stream.mode is Mode.SNAPSHOT:
+        raise ReplayRefused("it made its one copy", stream=name, fix="replace the resource, which makes another copy")
+    lost = lost_position(stream, position, slot)
+    if lost is not None or slot is None:
+        raise ReplayRefused(lost.message if lost else "it has no slot", stream=name, fix=AGAIN)
+    if not details_of(record).has_helpers:
+        raise ReplayRefused(
+            "it has no table for signals, by which Debezium is told to read tables again",
+            stream=name,
+            fix="name a role that may make tables with source.adminAuthRef, and replace the resource",
+        )
+    now = Checkpoint(lsn=write_lsn(slot.end), wall=datetime.now(UTC))
+    _refuse_the_future(start, slot, name)
+    if method is ReplayMethod.AUTO and _is_before(start, position):
+        at = position.checkpoint
+        earliest = f"; the earliest is {at.lsn}" + (f" of {format_time(at.wall)}" if at.wall else "") if at else ""
+        raise ReplayNotRetained(
+            f"changes that have reached the topics are not sent again{earliest}",
+            stream=name,
+            property="start",
+            fix=_FIX,
+        )
+    counts = [found.rows for found in facts.tables.values()]
+    rows = None if None in counts else sum(count for count in counts if count is not None)
+    return ResolvedReplay(
+        plan=ReplayPlan(
+            stream=name,
+            method=chosen,
+            start=start,
+            resolved=now,
+            events=None if stream.filter else rows,
+            duplicates=True,
+            earliest=position.checkpoint,
+            latest=now,
+            effects=_effects(record, rows),
+        ),
+        start="",
+        until="",
+        extent=f"{len(facts.tables)} tables",
+    )
+
+
+def _effects(record: StreamRecord, rows: int | None) -> tuple[str, ...]:
+    count = "an unknown number of rows" if rows is None else f"about {rows} rows, as of the last ANALYZE"
+    passing = "; only those that pass the filter are sent" if record.stream.filter else ""
+    tables = len(details_of(record).tables)
+    return (
+        "rows that were deleted since the start are not sent again, and readers of the topics keep them",
+        f"each row of {tables} table{'s' if tables > 1 else ''} is sent as it is now, as a record of a snapshot: "
+        f"{count}{passing}",
+        "the connector stops for some seconds; changes go on while the tables are read",
+    )
+
+
+def _refuse_the_future(start: Checkpoint, slot: Slot, name: str) -> None:
+    late_lsn = start.lsn is not None and read_lsn(start.lsn) > slot.end
+    late_wall = start.wall is not None and start.wall > slot.now
+    if late_lsn or late_wall:
+        raise ReplayNotRetained(
+            f"the start is past the end of the source, which is {write_lsn(slot.end)} at {format_time(slot.now)}",
+            stream=name,
+            property="start",
+            fix="start at a position that the source has",
+        )
+
+
+def _is_before(start: Checkpoint, position: Position) -> bool:
+    if start.lsn is not None and position.lsn is not None:
+        return read_lsn(start.lsn) < position.lsn
+    return start.wall is not None and position.wall is not None and start.wall < position.wall
