@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from replicator.backends.postgres.lsn import read_lsn
 from replicator.errors import ReplicatorError
+from replicator.replicator import ReplayMethod
 
+from tests.backends.kafka_connect.debezium.debezium_env import DebeziumEnv
 from tests.backends.kafka_connect.mirror.mirror_env import records
 from tests.kafka import make_topic, plain, produce, unique
 from tools.kafka.pair import Pair
@@ -46,6 +49,15 @@ class Places(Protocol):
 
     def copy(self) -> str | None:
         """A place for a copy; None where the backend makes none."""
+        ...
+
+    @property
+    def replay_method(self) -> ReplayMethod:
+        """What replays from any position that was a checkpoint."""
+        ...
+
+    def order(self, lsn: str) -> int | str:
+        """A checkpoint's position as something that sorts."""
         ...
 
 
@@ -90,6 +102,11 @@ class Files:
     def copy(self) -> str:
         return str(self.folder / "copy.db")
 
+    replay_method = ReplayMethod.AUTO
+
+    def order(self, lsn: str) -> int | str:
+        return int(lsn) if lsn.isdecimal() else lsn
+
     def _folder(self, path: str) -> dict[str, str]:
         return {"kind": "s3", "uri": f"file://{self.folder}/{path}"}
 
@@ -125,6 +142,11 @@ class Topics:
     def copy(self) -> None:
         return None
 
+    replay_method = ReplayMethod.AUTO
+
+    def order(self, lsn: str) -> int | str:
+        return lsn
+
     def _topic(self, name: str) -> str:
         return f"{self.test}-{name}"
 
@@ -135,3 +157,45 @@ class Topics:
             "include": [include],
             "options": {"replication.factor": 1},
         }
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Tables that are streamed to topics of the west; each topic's name begins with the test's own word."""
+
+    bed: DebeziumEnv
+    test: str = field(default_factory=lambda: unique("t"))
+    made: set[str] = field(default_factory=set)
+
+    def ends(self, name: str) -> dict[str, Any]:
+        if name not in self.made:
+            self.made.add(name)
+            self.bed.execute(f'CREATE TABLE "{name}" (id int PRIMARY KEY)')
+            self.bed.execute(f'INSERT INTO "{name}" VALUES (1), (2)')
+        return self._stream(name, f"{self.test}-{name}")
+
+    def touching(self, name: str, how: Touch) -> dict[str, Any]:
+        return self.ends(f"beside-{name}") | self._stream(f"beside-{name}", f"{self.test}-{name}")
+
+    def spelled(self, ends: dict[str, Any]) -> dict[str, Any]:
+        source = ends["source"]
+        return ends | {"source": source | {"uri": source["uri"].replace("postgres://", "postgresql://")}}
+
+    def with_source_of(self, name: str) -> tuple[dict[str, Any], None]:
+        return self.ends(name) | self._stream(name, f"{self.test}-other-{name}"), None
+
+    def not_retained(self, name: str) -> str:
+        return "FFFFFFFF/0"
+
+    def copy(self) -> None:
+        return None
+
+    replay_method = ReplayMethod.RESNAPSHOT
+
+    def order(self, lsn: str) -> int:
+        return read_lsn(lsn)
+
+    def _stream(self, table: str, prefix: str) -> dict[str, Any]:
+        declared = self.bed.stream(f'app."{table}"', name=table, options={"topic.prefix": prefix}).wire()
+        wanted = ("source", "destination", "include", "options", "checkpointInterval")
+        return {key: declared[key] for key in wanted}

@@ -68,7 +68,12 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
                 deployed = await self._streams.get(stream.name)
 
     async def _seems_new(self, stream: Stream) -> bool:
-        """Tell whether a recent listing lacks the stream. Connect itself refuses a name that exists."""
+        """Tell whether a recent listing lacks the stream. Connect itself refuses a name that exists.
+
+        Objects outside Connect would be refused before that, as somebody else's.
+        """
+        if self._recipe.has_objects:
+            return False
         updated = stream.owner is not None and stream.owner.claim
         listed = await self._recipe.recent()
         return not updated and stream.name not in listed.streams and stream.name not in listed.unreadable
