@@ -95,16 +95,17 @@ def test_a_table_joins_and_leaves(here: World, make_project: Make) -> None:
     project.up(SKIP)
     here.insert(one, 3, 6)
 
-    both = here.inputs("d-join", f"app.{one}", f"app.{other}", waitFor="caught_up")
+    # Debezium applies a choice of columns to its table of signals too, and then misses them.
+    both = here.inputs("d-join", f"app.{one}", f"app.{other}", exclude=[f"app.{one}.note"], waitFor="caught_up")
     here.write(project, both)
     planned = project.preview()
     assert planned.done("main") == ["update"]
     assert planned.said("warning") == [
         f"include: re-snapshots: {ROUTE.changes['include'].text}",
+        f"exclude: re-snapshots: {ROUTE.changes['exclude'].text}",
         f"include: app.{other} is read while the stream runs: about 5 rows, as of the last ANALYZE [RPL-SOURCE-COPIED]",
     ]
     project.up(SKIP)
-    here.arrives("d-join", one)
     here.arrives("d-join", other)
     assert [op for op, *_ in here.changes("d-join", f"app.{one}")] == ["r", "r", "r", "c", "c", "c"]
     assert project.preview(CLEAN).done("main") == ["same"]
