@@ -26,7 +26,7 @@ CREATE_CLUSTER := /etc/postgresql-common/createcluster.conf
   clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 deps: ## Install the Debian packages that tests need (as root)
 	@missing=$$(for package in $(DEBIAN_PACKAGES); do \
