@@ -22,11 +22,11 @@ DEBIAN_PACKAGES := openssh-server libnss-wrapper openjdk-17-jre-headless maven p
 CREATE_CLUSTER := /etc/postgresql-common/createcluster.conf
 
 .DEFAULT_GOAL := help
-.PHONY: help deps venv lock check unit test proof cli demo demo-kafka engines-up engines-down bench bench-check schema sdk docs dist \
+.PHONY: help deps venv lock check unit test proof cli demo demo-kafka demo-debezium engines-up engines-down bench bench-check schema sdk docs dist \
   clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 deps: ## Install the Debian packages that tests need (as root)
 	@missing=$$(for package in $(DEBIAN_PACKAGES); do \
@@ -87,6 +87,9 @@ demo: venv ## Show the whole thing on this machine
 
 demo-kafka: venv ## The same with two Kafka clusters (needs Java 17 and Maven: make deps)
 	$(BIN)/python tools/demo_kafka.py
+
+demo-debezium: venv ## The same with PostgreSQL, Debezium and Kafka (needs Java 17, Maven and PostgreSQL: make deps)
+	$(BIN)/python tools/demo_debezium.py
 
 engines-up: venv ## Start two Kafka clusters with Connect, and PostgreSQL, for the examples, and print their addresses
 	@$(BIN)/python tools/engines.py up

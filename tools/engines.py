@@ -3,7 +3,8 @@
     python tools/engines.py up      # start them where they do not run, and print their addresses
     python tools/engines.py down    # end them, and nothing else
 
-Each cluster has a Connect worker with Debezium's plugins. PostgreSQL is ready for logical decoding.
+Each cluster has a Connect worker with Debezium's plugins, which reads secrets of streams from files in the folder that
+`SECRETS_…` names. PostgreSQL is ready for logical decoding.
 
 The addresses are lines for a shell: `eval "$(python tools/engines.py up)"`. Files and logs are in `build/engines`; an
 `up` after a `down` starts with empty clusters and an empty database.
@@ -30,7 +31,7 @@ def up(folder: Path) -> None:
     say("two Kafka clusters run, east and west, each with a Connect worker, and PostgreSQL")
     say("end them with: make engines-down")
     for name, side in (("EAST", pair.east), ("WEST", pair.west)):
-        print(f"export KAFKA_{name}={side.bootstrap} CONNECT_{name}={side.connect}")
+        print(f"export KAFKA_{name}={side.bootstrap} CONNECT_{name}={side.connect} SECRETS_{name}={side.secrets}")
     print(f"export POSTGRES={database.uri} POSTGRES_USER={database.user} POSTGRES_PASSWORD={database.password}")
 
 

@@ -469,7 +469,9 @@ _POSTGRES_TO_KAFKA = Route(
             "a slot does not send changes again that were confirmed; set back the offsets of the topics' consumers"
         ),
         ReplayMethod.COPY: No("a stream writes to its topics alone; use a stream of its own with another topic.prefix"),
-        ReplayMethod.RESEED: No("a topic is a log and is not written again; replace the stream for a new snapshot"),
+        ReplayMethod.RESEED: No(
+            "a topic is a log and is not written again; use resnapshot, which sends the rows once more"
+        ),
         ReplayMethod.SINK_REWIND: No("the destination is the log itself; set back the offsets of its consumers"),
         ReplayMethod.RESNAPSHOT: Yes("every row that passes the filter is sent as it is now; deleted rows are not"),
     },
@@ -482,7 +484,7 @@ _POSTGRES_TO_KAFKA = Route(
         ),
         Feature.DRAIN_FLUSH: Yes("the connector stops, and its task flushes what it has read"),
         Feature.DRAIN_WAIT: No(
-            "a delete does not wait for the end of the source; pause the writers first, and use flush"
+            "a delete does not wait for the end of the source; use flush, and pause the writers first"
         ),
         Feature.DRAIN_SKIP: Yes("the same as flush"),
         Feature.WAIT_CAUGHT_UP: Yes("as fresh as the heartbeats, and as offset.flush.interval.ms of the worker"),

@@ -341,8 +341,8 @@ class SourcePosition(ReplicatorError):
     """The database can no longer send the changes after the stream's position: the replication slot was dropped, made
     again or moved, or the server removed WAL that it needed. Changes are lost to the stream.
 
-    Replace the resource, which makes a new slot and takes a new snapshot: `pulumi up --target-replace URN`. Rows that
-    were deleted at the source meanwhile stay at the destination.
+    Remove the stream and make it again, with a new slot and a new snapshot: `pulumi destroy --target URN`, then
+    `pulumi up`. Rows that were deleted at the source meanwhile stay at the destination.
     """
 
     code = "RPL-SOURCE-POSITION"

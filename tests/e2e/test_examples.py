@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import debezium
 from tests.e2e.kafka import World, orders
 from tests.engines import S3Server, s3_server
 from tests.languages import prepare
 from tests.pulumi import ROOT, SCRIPTS, Project, cli_folder
 from tools.kafka.pair import Pair
+from tools.postgres import Postgres
 
 EXAMPLES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/Pulumi.yaml"))
 MIRRORS: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]] = {
@@ -30,6 +32,11 @@ MIRRORS: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]] = {
     ),
 }
 """The examples that mirror topics, each with topics that it includes, and with outputs."""
+TABLES: Mapping[str, Mapping[str, Any]] = {
+    "debezium": {"state": "running"},
+    "debezium-python": {"states": {"app": "running", "billing": "running"}},
+}
+"""The examples that stream tables, each with outputs."""
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +98,7 @@ def prepared(example: str, s3: S3Server, agent: Path, bare_python: dict[str, str
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("example", sorted(set(EXAMPLES) - set(MIRRORS)))
+@pytest.mark.parametrize("example", sorted(set(EXAMPLES) - set(MIRRORS) - set(TABLES)))
 def test_an_example_runs(example: str, s3: S3Server, agent: Path, bare_python: dict[str, str], tmp_path: Path) -> None:
     project = prepared(example, s3, agent, bare_python, tmp_path)
     up = project.up()
@@ -172,6 +179,48 @@ def test_an_example_of_a_mirror_runs(example: str, kafka: Pair, tmp_path: Path) 
         assert here.copy(topic) == orders(0, 5)
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize("example", TABLES)
+def test_an_example_of_tables_runs(example: str, kafka: Pair, postgres: Postgres, tmp_path: Path) -> None:
+    with debezium.world(postgres, kafka.west) as here:
+        here.execute(f'CREATE SCHEMA billing; GRANT USAGE ON SCHEMA billing TO "{here.role}"')
+        for table in ("app.orders", "app.refunds", "billing.invoices"):
+            columns = "id int PRIMARY KEY, region text NOT NULL, card_number text"
+            here.execute(f"CREATE TABLE {table} ({columns})")
+            here.execute(f'ALTER TABLE {table} REPLICA IDENTITY FULL; GRANT SELECT ON {table} TO "{here.role}"')
+            here.execute(f"INSERT INTO {table} VALUES (1, 'eu', '4111'), (2, 'us', '4222')")
+        project = copied(example, tmp_path)
+        prepare(project)
+        project.init()
+        for key, value in (
+            ("database", here.uri),
+            ("brokers", here.side.bootstrap),
+            ("login", f"file://{here.login}"),
+            ("owner", f"file://{here.admin}"),
+            ("replicas", "1"),
+        ):
+            project.configure(key, value)
+        project.configure("replicator:debezium", {"address": here.connect})
+
+        assert project.up("--skip-preview").said("warning") == []
+        found = project.outputs()
+        assert TABLES[example].items() <= found.items()
+        topics = found["topics"] if example == "debezium" else [*found["topics"]["app"], *found["topics"]["billing"]]
+        assert len(topics) == (2 if example == "debezium" else 3)
+        wanted = {topic: _sent(here, topic.partition(".")[2], filtered=example == "debezium") for topic in topics}
+        assert {topic: here.state(*topic.split(".", 1)) for topic in topics} == wanted
+        project.preview("--expect-no-changes")
+        project.destroy("--skip-preview")
+        assert here.publications() == here.helpers() == set()
+
+
+def _sent(here: debezium.World, table: str, *, filtered: bool) -> dict[int, Any]:
+    """What the topic of a table is to tell: with the filter and the column of the example in YAML, or without."""
+    hidden = "- 'card_number'" if filtered and table == "app.orders" else ""
+    condition = "region = 'eu'" if filtered else "true"
+    return dict(here.execute(f"SELECT id, to_jsonb(t) {hidden} FROM {table} t WHERE {condition}"))
+
+
 DEMOS = {
     "demo.py": ("warning: destination.uri: re-snapshots", ": the same", "beside the database: nothing"),
     "demo_kafka.py": (
@@ -181,6 +230,12 @@ DEMOS = {
         "records are there twice, the plan said ",
         "so the mirror would copy its own output",
         "; connectors: none",
+    ),
+    "demo_debezium.py": (
+        "is not in its replica identity",
+        "the replication slot orders holds ",
+        "their last state of each key is the same as",
+        "in the database: nothing",
     ),
 }
 

@@ -49,7 +49,7 @@ def build(record: StreamRecord, aliases: Mapping[str, str]) -> Parts:
         "publication.autocreate.mode": "disabled",  # otherwise a missing one is made without the row filter
         "topic.prefix": topic_prefix(stream),
         "table.include.list": ",".join(map(table_regex, tables)),
-        **_columns(stream, tables),
+        **_columns(stream, tables, has_helpers=details.has_helpers),
         **_filtered(stream, tables),
         "snapshot.mode": _SNAPSHOT_MODES[stream.mode],
         # Brokers without auto.create.topics.enable then have the topics too, with their own defaults.
@@ -104,8 +104,11 @@ def _database(at: PostgresEndpoint, aliases: Mapping[str, str]) -> dict[str, str
     return found
 
 
-def _columns(stream: Stream, tables: Iterable[Table]) -> dict[str, str]:
-    """Return which columns are sent, if not all of them. A column that is added later follows the same rule."""
+def _columns(stream: Stream, tables: Iterable[Table], *, has_helpers: bool) -> dict[str, str]:
+    """Return which columns are sent, if not all of them. A column that is added later follows the same rule.
+
+    Debezium drops columns of signals too, and then does not obey them.
+    """
     included, excluded = column_patterns(stream)
     if not included and not excluded:
         return {}
@@ -115,6 +118,8 @@ def _columns(stream: Stream, tables: Iterable[Table]) -> dict[str, str]:
         refused = [item.parts[2].pattern for item in excluded if item.matches(table)]
         without = f"(?!(?-i:{'|'.join(refused)})$)" if refused else ""
         found.append(f"{table_regex(table)}\\.{without}(?-i:{'|'.join(wanted) or '.*'})")
+    if has_helpers:
+        found.append(f"{table_regex(signal_table(stream))}\\..*")
     return {"column.include.list": ",".join(found)}
 
 

@@ -235,8 +235,8 @@ class DebeziumRecipe:
             raise SourceSetup(
                 f"{again[0]} is to be read while the stream runs, and the stream has no table for signals",
                 property="include",
-                fix="name a role that may make tables with adminAuthRef, and replace the stream; or give the table a "
-                "stream of its own",
+                fix="give the table a stream of its own; or name a role that may make tables with adminAuthRef, remove "
+                "the stream, and make it again",
             )
 
     async def validate(self, stream: Stream, facts: Facts) -> None:

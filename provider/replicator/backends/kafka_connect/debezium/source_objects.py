@@ -133,9 +133,11 @@ class SourceObjects:
     def _refuse_unfit(self, stream: Stream, wanted: Mapping[Table, str | None], publication: Publication) -> None:
         if holder := _COMMENT.fullmatch(publication.comment or ""):
             raise SourceSetup(
-                f"the publication {publication.name} belongs to a stream {holder[1]!r} of another Connect cluster",
+                f"the publication {publication.name} belongs to a stream {holder[1]!r} that this Connect cluster does "
+                "not have: it is of another one, or somebody deleted its connector",
                 property="name",
-                fix="give this stream another name; or remove that one",
+                fix="give this stream another name; or, if nothing needs what is left of that one: "
+                + "; ".join(_removal_sql(stream)),
             )
         if lacks := publication.lacks(wanted, via_root=True):
             raise SourceSetup(
@@ -280,6 +282,15 @@ async def _holds_tables(connection: AsyncConnection[DictRow]) -> bool:
     )
     row = await cursor.fetchone()
     return bool(row and row["found"])
+
+
+def _removal_sql(stream: Stream) -> list[str]:
+    name = slot_name(stream)
+    return [
+        f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {literal(name)}",  # noqa: S608
+        publications.drop_sql(name),
+        f"DROP TABLE IF EXISTS {heartbeat_table(stream).sql}, {signal_table(stream).sql}",
+    ]
 
 
 def _not_owned(tables: Iterable[TableFacts]) -> list[str]:

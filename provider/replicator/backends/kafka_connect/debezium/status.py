@@ -15,8 +15,8 @@ from replicator.model import Mode, Stream, StreamState, StreamStatus, format_siz
 from replicator.replicator import Finding, Severity
 
 AGAIN = (
-    "replace the resource, which makes a new slot and takes a new snapshot: pulumi up --target-replace with its URN; "
-    "rows that were deleted meanwhile stay at the destination"
+    "remove the stream and make it again, with a new slot and a new snapshot: pulumi destroy --target with its URN, "
+    "then pulumi up; rows that were deleted meanwhile stay at the destination"
 )
 """The way out if changes are lost."""
 

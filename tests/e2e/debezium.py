@@ -1,0 +1,125 @@
+"""A database and a Kafka cluster, and what somebody sees and does there who does not use Pulumi."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tests.agent.support import command
+from tests.backends.kafka_connect.debezium.debezium_env import OPTIONS, DebeziumEnv
+from tests.pulumi import Project
+from tests.waiting import wait_until
+from tools.kafka.pair import Side
+from tools.postgres import Postgres
+
+NOW = {"now": {"fn::invoke": {"function": "replicator:index:getStreamStatus", "arguments": {"stream": "${main.id}"}}}}
+NUMBERS = {
+    "state": "${now.state}",
+    "lagSeconds": "${now.lagSeconds}",
+    "checkpoint": "${now.lastCheckpoint.lsn}",
+    "findings": "${now.findings}",
+}
+
+
+class World(DebeziumEnv):
+    """The outside of a Pulumi project, whose streams have tables of the schema `app`."""
+
+    def inputs(self, name: str, *include: str, **changes: Any) -> dict[str, Any]:
+        """A stream of some tables; of `app.NAME` if none is named. A property given as None is left out."""
+        found = {
+            "name": name,
+            "source": {
+                "kind": "postgres",
+                "uri": self.uri,
+                "authRef": f"file://{self.login}",
+                "adminAuthRef": f"file://{self.admin}",
+            },
+            "destination": {"kind": "kafka", "uri": f"kafka://{self.side.bootstrap}"},
+            "include": list(include or (f"app.{_table(name)}",)),
+            "checkpointInterval": "1s",
+            "options": OPTIONS,
+            **changes,
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
+    def write(
+        self,
+        project: Project,
+        inputs: Mapping[str, Any] | None,
+        *,
+        block: Mapping[str, Any] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        outputs: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write a program with the stream `main`, if inputs are given.
+
+        :param block: `debezium` of the provider's configuration.
+        """
+        provider = {
+            "type": "pulumi:providers:replicator",
+            "properties": {"debezium": dict(block or {"address": self.connect})},
+            "defaultProvider": True,
+        }
+        main = {"main": {"type": "replicator:index:Stream", "properties": dict(inputs)}} if inputs else {}
+        project.write_yaml(
+            {
+                "variables": dict(variables or {}),
+                "resources": {"connect": provider, **main},
+                "outputs": dict(outputs or {}),
+            }
+        )
+
+    def table(self, name: str, rows: int = 3) -> str:
+        """A table of the schema `app` with rows, every second one of the region `us`; gives its name back."""
+        table = _table(name)
+        self.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, region text NOT NULL, note text)")
+        self.insert(table, 0, rows)
+        return table
+
+    def insert(self, table: str, first: int, end: int) -> None:
+        regions = "CASE mod(n, 2) WHEN 0 THEN 'eu' ELSE 'us' END"
+        self.execute(
+            f"INSERT INTO {table} SELECT n, {regions}, 'note ' || n FROM generate_series(%s::int, %s::int) n",
+            first,
+            end - 1,
+        )
+
+    def rows(self, table: str, condition: str = "true") -> dict[int, dict[str, Any]]:
+        """What a table holds, by id."""
+        found = self.execute(f"SELECT id, row_to_json(t) FROM {table} t WHERE {condition}")
+        return dict(found)
+
+    def arrives(self, name: str, table: str, condition: str = "true") -> None:
+        """Wait until the topic of a table tells of these rows, and of no others."""
+        wait_until(
+            lambda: self.state(name, f"app.{table}") == self.rows(table, condition),
+            f"the topic of {table} has its rows",
+            timeout=40,
+        )
+
+    def command(self, *arguments: str) -> str:
+        """Run `replicator` as an operator does; it has to succeed."""
+        done = command(*arguments, "--backend", "debezium", "--address", self.connect)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def status(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.command("status", name, "--json"))[0]
+        return found
+
+
+@contextmanager
+def world(server: Postgres, side: Side) -> Iterator[World]:
+    """A database of its own, for as long as the block runs."""
+    made = World(server, side)
+    try:
+        yield made
+    finally:
+        asyncio.run(made.remove())
+
+
+def _table(name: str) -> str:
+    return name.replace("-", "_")
