@@ -28,10 +28,16 @@ import trustme
 from google.protobuf import struct_pb2
 from replicator.agent.policy_file import PolicyFile
 from replicator.backends.kafka_connect.connector import unreadable
+from replicator.backends.kafka_connect.debezium.positions import Position
+from replicator.backends.kafka_connect.debezium.source_facts import refuse_full, refuse_without_identity
+from replicator.backends.kafka_connect.debezium.status import lost_position
 from replicator.backends.kafka_connect.deployed import read_record
 from replicator.backends.kafka_connect.mirror.driver import open_mirror
 from replicator.backends.kafka_connect.mirror.group_sync import group_finding
 from replicator.backends.kafka_connect.record import HEADER, StreamRecord
+from replicator.backends.postgres.catalog import Server, TableFacts
+from replicator.backends.postgres.identifiers import Table
+from replicator.backends.postgres.lsn import read_lsn
 from replicator.backends.settings import ConnectConfig
 from replicator.backends.sqlite.driver import SqliteDriver
 from replicator.backends.sqlite.grants import missing
@@ -52,6 +58,7 @@ from replicator.remote.server import build_app
 from replicator.remote.ssh.command import CONFIG_VARIABLE
 from replicator.replicator import ReplayMethod, Replicator
 
+from tests.backends.kafka_connect.debezium.builders import declare as declare_tables
 from tests.backends.kafka_connect.mirror.builders import declare as declare_mirror
 from tests.backends.sqlite.agents import Agent, caught_up, declare, finished
 from tests.engines import S3Identity, S3Server, free_ports, make_database, s3_server
@@ -330,6 +337,39 @@ async def _(lab: Lab) -> None:
         (lab.folder / f"shop.db{side}").unlink(missing_ok=True)
     (lab.folder / "restored.db").rename(lab.folder / "shop.db")
     await driver.resume("orders")
+
+
+@raises("RPL-SOURCE-SETUP")
+async def _(lab: Lab) -> None:
+    refuse_without_identity([_table("orders", identity=())])
+
+
+@raises("RPL-SOURCE-LIMIT")
+async def _(lab: Lab) -> None:
+    server = Server(
+        "", 15, "logical", is_standby=False, free_slots=0, free_senders=4, free_connections=40, kept_wal=None
+    )
+    refuse_full(server, 0)
+
+
+@raises("RPL-SOURCE-POSITION")
+async def _(lab: Lab) -> str:
+    return str(lost_position(declare_tables(), Position(lsn=read_lsn("0/16B3748")), None))
+
+
+def _table(name: str, *, identity: tuple[str, ...] | None) -> TableFacts:
+    return TableFacts(
+        table=Table("public", name),
+        oid=1,
+        columns=("id",),
+        key=(),
+        identity=identity,
+        is_partition=False,
+        readable=True,
+        owned=True,
+        hides_rows=False,
+        rows=None,
+    )
 
 
 @raises("RPL-SOURCE-FULL")

@@ -83,7 +83,7 @@ async def test_no_way_of_starting_hides_a_lost_position(bed: DebeziumEnv, hand: 
         with pytest.raises(SourcePosition) as refused:
             await start()
         assert message in refused.value.message
-        assert refused.value.fix is not None and "--target-replace" in refused.value.fix
+        assert refused.value.fix is not None and "pulumi destroy --target" in refused.value.fix
     (error,) = [item for item in await bed.driver.preflight(stream) if item.severity.value == "error"]
     assert (error.code, message in error.message) == ("RPL-SOURCE-POSITION", True)
     if hand is not publication_dropped:

@@ -69,7 +69,7 @@ async def refuse_unfit(sessions: Sessions, stream: Stream, facts: SourceFacts) -
     _refuse_names(facts.tables)
     _refuse_same_topics(facts.tables)
     if stream.mode is not Mode.SNAPSHOT:
-        _refuse_without_identity(facts.tables.values())
+        refuse_without_identity(facts.tables.values())
     if stream.filter is not None:
         await _refuse_filter(sessions, stream, facts, read_predicate(stream.filter))
 
@@ -225,7 +225,8 @@ def topic_part(table: Table) -> str:
     return "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "_" for char in text)
 
 
-def _refuse_without_identity(tables: Iterable[TableFacts]) -> None:
+def refuse_without_identity(tables: Iterable[TableFacts]) -> None:
+    """Raise `SourceSetup` if a table's rows have nothing that tells them apart."""
     lacking = [found.table for found in tables if not found.has_identity]
     if lacking:
         raise SourceSetup(
