@@ -526,7 +526,6 @@ _POSTGRES_TO_KAFKA = Route(
         "destination.authRef": Effect(Verdict.RESTARTS, _CONNECTOR),
         "source.adminAuthRef": Effect(Verdict.SAFE, ""),
         "destination.adminAuthRef": Effect(Verdict.SAFE, ""),
-        "startFrom": Effect(Verdict.SAFE, ""),
         "options": Effect(Verdict.RESTARTS, _CONNECTOR),
         'options["topic.prefix"]': Effect(
             Verdict.RE_SNAPSHOTS, f"the topics get other names, and are filled from the beginning: {_NEW_SLOT}"

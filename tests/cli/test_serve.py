@@ -103,7 +103,7 @@ async def test_a_backend_of_the_agent_is_refused_with_the_command_that_serves_it
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--backend", "mysql", "--socket", "a"], "there are kafka-mirror, litestream, memory"),
+        (["--backend", "mysql", "--socket", "a"], "there are debezium, kafka-mirror, litestream, memory"),
         (["--backend", "memory", "--socket", "a", "--latency", "soon"], "'soon' is not a duration"),
         (["--backend", "memory", "--socket", "a", "--latency", "-1s"], "is not a duration"),
         (["--backend", "memory", "--socket", "a", "--latency", "10s - 5s"], "'10s - 5s' is not a duration"),

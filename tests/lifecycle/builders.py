@@ -19,7 +19,7 @@ URN = "urn:pulumi:dev::shop::replicator:index:Stream::orders"
 OTHER_URN = "urn:pulumi:prod::shop::replicator:index:Stream::orders"
 SQLITE = {"kind": "sqlite", "uri": "sqlite:///srv/orders.db"}
 S3 = {"kind": "s3", "uri": "s3://bucket/orders", "authRef": "env://S3_*"}
-POSTGRES = {"kind": "postgres", "uri": "postgres://db.example/orders"}
+POSTGRES = {"kind": "postgres", "uri": "postgres://app@db.example/orders"}
 KAFKA = {"kind": "kafka", "uri": "kafka://broker.example:9092"}
 
 

@@ -109,14 +109,15 @@ def test_the_backend(given: dict[str, Any], old: dict[str, Any], configured: Pro
         (
             {"source": POSTGRES},
             ProviderConfig(),
-            "no backend moves postgres to s3; this release moves kafka → kafka (kafka-mirror), sqlite → s3",
+            "no backend moves postgres to s3; this release moves kafka → kafka (kafka-mirror), postgres → kafka "
+            "(debezium), sqlite → s3",
         ),
         ({"source": POSTGRES}, LITESTREAM_ONLY, "those configured move sqlite → s3 (litestream)"),
         ({}, MEMORY_ONLY, "the configuration names memory, which a stream has to ask for by name"),
         (
             {"backend": "nope"},
             ProviderConfig(),
-            "'nope' is not in this release; it has litestream, kafka-mirror, memory",
+            "'nope' is not in this release; it has litestream, kafka-mirror, debezium, memory",
         ),
         ({"backend": "litestream", "source": KAFKA}, ProviderConfig(), "litestream does not move kafka to s3"),
     ],
@@ -182,7 +183,7 @@ STARTS = {
     StartKind.WALL: {"wall": "2026-01-31T12:00:00Z"},
 }
 ASKS: dict[Feature, list[tuple[str, Any]]] = {
-    Feature.INCLUDE_EXCLUDE: [("include", ["a"]), ("exclude", ["a"])],
+    Feature.INCLUDE_EXCLUDE: [("include", ["a.b"]), ("exclude", ["a.b"])],
     Feature.FILTER: [("filter", "a > 1")],
     Feature.CHECKPOINT_INTERVAL: [("checkpointInterval", "10s")],
     Feature.PURGE_DESTINATION: [("purgeDestination", True)],

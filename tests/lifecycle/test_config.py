@@ -102,7 +102,7 @@ WORDS = "must be one of 'strict', 'warn' or 'off'"
         (
             {"token": "x"},
             "token",
-            "is not a setting of this provider; it has kafkaMirror, litestream, memory, preflight",
+            "is not a setting of this provider; it has debezium, kafkaMirror, litestream, memory, preflight",
             "pulumi config rm replicator:token",
         ),
         ({"backends": {}}, "backends", "is not a setting", "pulumi config rm replicator:backends"),
@@ -195,6 +195,7 @@ def test_the_way_out_leads_to_where_the_setting_was_written(where: dict[str, Any
 def test_each_setting_has_a_variable() -> None:
     names = {key: setting.variable for key, setting in all_settings().items()}
     assert names == {
+        "debezium": "REPLICATOR_DEBEZIUM",
         "kafkaMirror": "REPLICATOR_KAFKA_MIRROR",
         "litestream": "REPLICATOR_LITESTREAM",
         "memory": "REPLICATOR_MEMORY",

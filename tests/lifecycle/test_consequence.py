@@ -81,6 +81,27 @@ VERDICTS: dict[str, dict[str, Verdict | None]] = {
         'options["replication.policy.class"]': RE_SNAPSHOTS,
         'options["replication.policy.separator"]': RE_SNAPSHOTS,
     },
+    "debezium": {
+        "source.uri": RE_SNAPSHOTS,
+        "source.region": SAFE,
+        "source.authRef": RESTARTS,
+        "source.adminAuthRef": SAFE,
+        "destination.uri": RE_SNAPSHOTS,
+        "destination.authRef": RESTARTS,
+        "destination.adminAuthRef": SAFE,
+        "mode": RE_SNAPSHOTS,
+        "include": RE_SNAPSHOTS,
+        "exclude": RE_SNAPSHOTS,
+        "filter": RE_SNAPSHOTS,
+        "checkpointInterval": RESTARTS,
+        "desiredState": SAFE,
+        "waitFor": SAFE,
+        "deletionProtection": SAFE,
+        "ownerUrn": RESTARTS,
+        "drainBeforeDelete": SAFE,
+        "options": RESTARTS,
+        'options["topic.prefix"]': RE_SNAPSHOTS,
+    },
 }
 
 
