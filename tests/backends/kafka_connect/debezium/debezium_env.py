@@ -38,6 +38,7 @@ ORDERS = "CREATE TABLE orders (id int PRIMARY KEY, region text NOT NULL DEFAULT 
 class DebeziumEnv:
     """Streams from a database of the test's own to one side, by the Connect cluster there.
 
+    :param connect_to: another way to the Connect cluster for drivers.
     :param settings: of the block in the provider's configuration.
     """
 
@@ -55,14 +56,14 @@ class DebeziumEnv:
         self.app = self._app()
         self.app.execute(f'CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO "{self.role}"')
         self.app.execute(f'ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT ON TABLES TO "{self.role}"')
-        self._settings = ConnectConfig(address=self.connect, **settings)
+        self._settings = settings
         self._drivers: list[Debezium] = []
         self.driver = self.another()
         self._names: list[str] = []
 
     def another(self) -> Debezium:
         """A driver that knows nothing of what the first one did, as a provider's next process."""
-        made = open_debezium(self.connect, self._settings)
+        made = open_debezium(self.connect, ConnectConfig(address=self.connect, **self._settings))
         self._drivers.append(made)
         return made
 
@@ -217,7 +218,7 @@ class DebeziumEnv:
 
     def rest(self) -> httpx.Client:
         """The Connect cluster, for what somebody does by hand. The caller closes it."""
-        return httpx.Client(base_url=self.connect, transport=Patient(), timeout=30)
+        return httpx.Client(base_url=self.side.connect, transport=Patient(), timeout=30)
 
     def connector(self, name: str) -> dict[str, str]:
         """A connector's configuration as Connect has it."""
