@@ -31,10 +31,9 @@ BEGIN, END = "<!-- capabilities: made by `make docs` -->", "<!-- end of capabili
 
 PLANNED = {
     "hanzo-replicate": "sqlite, base → s3, nats",
-    "debezium": "postgres, kafka → postgres",
     "warpstream": "kafka → kafka, s3, nats",
 }
-"""Backends, and routes of backends, that are not in this release; the README marks them so."""
+"""Backends that are not in this release; the README marks them so."""
 
 
 def _cell(cell: Cell) -> str:
