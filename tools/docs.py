@@ -31,9 +31,10 @@ BEGIN, END = "<!-- capabilities: made by `make docs` -->", "<!-- end of capabili
 
 PLANNED = {
     "hanzo-replicate": "sqlite, base → s3, nats",
+    "debezium": "postgres, kafka → postgres",
     "warpstream": "kafka → kafka, s3, nats",
 }
-"""Backends that are not in this release; the README marks them so."""
+"""Backends, and routes of backends, that are not in this release; the README marks them so."""
 
 
 def _cell(cell: Cell) -> str:
