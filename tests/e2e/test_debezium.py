@@ -183,17 +183,40 @@ def test_drift(here: World, make_project: Make) -> None:
     assert here.connector("d-drift") == right
     assert project.preview(CLEAN).done("main") == ["same"]
 
-    here.command("pause", "d-drift")
+    project.destroy(SKIP)
+
+
+def test_the_ways_out_that_errors_name(here: World, make_project: Make) -> None:
+    project = make_project("d-lost")
+    table = here.table("d-lost")
+    here.write(project, here.inputs("d-lost", waitFor="caught_up"))
+    project.up(SKIP)
     with here.rest() as rest:
-        rest.put("/connectors/d-drift/stop").raise_for_status()
-    wait_until(lambda: not (here.slot("d-drift") or {}).get("active"), "the slot is free", timeout=20)
-    here.sql("SELECT pg_drop_replication_slot('d_drift')")
+        rest.put("/connectors/d-lost/stop").raise_for_status()
+    wait_until(lambda: not (here.slot("d-lost") or {}).get("active"), "the slot is free", timeout=20)
+    here.sql("SELECT pg_drop_replication_slot('d_lost')")
+    here.insert(table, 3, 6)
     failed = project.up(SKIP, "--refresh", check=False)
     assert failed.code == 1
-    assert "the replication slot d_drift does not exist any more" in failed.text
-    assert "RPL-SOURCE-POSITION" in failed.text
+    (error,) = (item for item in failed.said("error", "main") if "RPL-SOURCE-POSITION" in item)
+    assert "the replication slot d_lost does not exist any more" in error
+    assert "pulumi destroy --target with its URN, then pulumi up" in error
+    project.destroy(SKIP, "--target", project.resources()["main"]["urn"])
+    project.up(SKIP)
+    assert here.state("d-lost", f"app.{table}") == here.rows(table)
+
+    with here.rest() as rest:
+        rest.delete("/connectors/d-lost").raise_for_status()
+    refused = project.preview("--refresh", check=False)
+    (error,) = refused.said("error", "main")
+    assert "the publication d_lost belongs to a stream 'd-lost' that this Connect cluster does not have" in error
+    wait_until(lambda: not (here.slot("d-lost") or {}).get("active"), "the slot is free", timeout=20)
+    for statement in error[error.index("SELECT pg_drop") :].splitlines()[0].split("; "):
+        here.sql(statement)
+    here.insert(table, 6, 9)
+    project.up(SKIP, "--refresh")
+    assert here.state("d-lost", f"app.{table}") == here.rows(table)
     project.destroy(SKIP)
-    assert "d-drift" not in here.connectors()
 
 
 # --- what a preview refuses ------------------------------------------------------------------------------------------

@@ -268,12 +268,13 @@ class DebeziumRecipe:
             if stream.mode is not Mode.SNAPSHOT and foreign and not objects.has_helpers:
                 found.append(no_heartbeat(stream))
             return found
+        property = "include" if _condition(known.stream) == _condition(stream) else "filter"
         for table in _read_again(details_of(known), details):
             rows = facts.source.tables[table].rows
-            count = "an unknown number of rows" if rows is None else f"about {rows} rows"
-            passing = ", those that pass the filter" if stream.filter else ""
-            text = f"{table} is read while the stream runs: {count}{passing}, as of the last ANALYZE"
-            found.append(Finding(severity=Severity.WARNING, code=CopiesAgain.code, message=text, property="include"))
+            count = "rows that nobody has counted" if rows is None else f"about {rows} rows, as of the last ANALYZE"
+            passing = "; those that pass the filter are sent" if stream.filter else ""
+            text = f"{table} is read while the stream runs: {count}{passing}"
+            found.append(Finding(severity=Severity.WARNING, code=CopiesAgain.code, message=text, property=property))
         for name in sorted(details_of(known).tables.keys() - details.tables.keys()):
             text = f"{name} leaves the stream: its topic stays as it is, and gets no more changes"
             found.append(Finding(severity=Severity.WARNING, code=InvalidStream.code, message=text, property="include"))

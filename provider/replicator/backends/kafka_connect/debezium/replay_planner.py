@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from replicator.backends.kafka_connect.debezium.details import details_of
 from replicator.backends.kafka_connect.debezium.positions import Position
 from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts
-from replicator.backends.kafka_connect.debezium.status import AGAIN, lost_position
+from replicator.backends.kafka_connect.debezium.status import AGAIN, COPY_AGAIN, lost_position
 from replicator.backends.kafka_connect.recipe import ResolvedReplay
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres.lsn import read_lsn, write_lsn
@@ -44,7 +44,7 @@ def resolve(
             "a stream writes to the topics that it has, and to no other target", stream=name, property="target"
         )
     if stream.mode is Mode.SNAPSHOT:
-        raise ReplayRefused("it made its one copy", stream=name, fix="replace the resource, which makes another copy")
+        raise ReplayRefused("it made its one copy", stream=name, fix=COPY_AGAIN)
     lost = lost_position(stream, position, slot)
     if lost is not None or slot is None:
         raise ReplayRefused(lost.message if lost else "it has no slot", stream=name, fix=AGAIN)
@@ -52,7 +52,7 @@ def resolve(
         raise ReplayRefused(
             "it has no table for signals, by which Debezium is told to read tables again",
             stream=name,
-            fix="name a role that may make tables with source.adminAuthRef, and replace the resource",
+            fix="name a role that may make tables with source.adminAuthRef, remove the stream, and make it again",
         )
     now = Checkpoint(lsn=write_lsn(slot.end), wall=datetime.now(UTC))
     _refuse_the_future(start, slot, name)

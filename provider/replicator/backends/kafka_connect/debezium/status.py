@@ -19,6 +19,8 @@ AGAIN = (
     "then pulumi up; rows that were deleted meanwhile stay at the destination"
 )
 """The way out if changes are lost."""
+COPY_AGAIN = "remove the stream and make it again: pulumi destroy --target with its URN, then pulumi up"
+"""The way to another copy of a stream of mode snapshot."""
 
 
 _END = 8192
