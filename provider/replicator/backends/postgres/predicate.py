@@ -67,6 +67,8 @@ def is_same_filter(one: str | None, other: str | None) -> bool:
 
 
 def _condition(text: str, property: str) -> exp.Expr:
+    if not text.strip():
+        raise InvalidStream("is empty", property=property, fix=f"{_WHAT}; or leave it out")
     try:
         statements = sqlglot.parse(f"SELECT 1 WHERE\n{text}\n", read="postgres")
     except sqlglot.errors.SqlglotError:
@@ -76,13 +78,11 @@ def _condition(text: str, property: str) -> exp.Expr:
     if more or not isinstance(first, exp.Select) or clauses != {"expressions", "where"}:
         raise InvalidStream("holds more than one SQL condition", property=property, fix=_WHAT)
     condition = first.args["where"].this
-    if condition is None:
-        raise InvalidStream("is empty", property=property, fix=f"{_WHAT}; or leave it out")
     assert isinstance(condition, exp.Expr)
     return condition
 
 
-def _bare(text: str) -> str:
+def _bare(text: str) -> exp.Expr:
     condition = _condition(text, "filter")
 
     def simpler(node: exp.Expr) -> exp.Expr:
@@ -91,4 +91,4 @@ def _bare(text: str) -> str:
             return inner.transform(simpler)
         return node
 
-    return condition.transform(simpler).sql(dialect="postgres", comments=False)
+    return condition.transform(simpler)
