@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from replicator.errors import StreamNotFound
 from replicator.model import DesiredState, Owner, Stream, StreamState
 
-from tests.backends.kafka_connect.debezium.debezium_env import ORDERS, DebeziumEnv
+from tests.backends.kafka_connect.debezium.conftest import OpenBed
+from tests.backends.kafka_connect.debezium.debezium_env import ORDERS, PASSWORD, DebeziumEnv
 from tests.waiting import until
+from tools.kafka.pair import Pair
+from tools.postgres import Postgres
 
 pytestmark = pytest.mark.engine
 
@@ -154,3 +160,60 @@ async def test_listing_and_status_survive_a_database_that_is_away(bed: DebeziumE
     (listed,) = [item for item in await bed.driver.overview() if item.name == stream.name]
     assert listed.stream == stream
     assert stream in await bed.driver.list_streams()
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path) -> Iterator[Postgres]:
+    """A server that speaks TLS."""
+    with Postgres(tmp_path / "encrypted", tls=True) as server:
+        yield server
+
+
+async def test_a_server_is_verified_by_its_certificate(
+    kafka: Pair, encrypted: Postgres, open_bed: OpenBed, postgres: Postgres
+) -> None:
+    bed = open_bed(encrypted, kafka.west)
+    bed.execute(ORDERS)
+    stream = await bed.made(source={"uri": f"{bed.uri}?sslmode=verify-full&sslrootcert={encrypted.ca}"})
+    bed.execute("INSERT INTO orders VALUES (1)")
+    await same(bed, stream)
+    used = bed.sql(
+        "SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename IN (%s, %s) "
+        "AND application_name <> ''",
+        bed.role,
+        bed.owner,
+    )
+    assert used == [(True,)]
+
+    plain = open_bed(postgres, kafka.west)
+    plain.execute(ORDERS)
+    error = await plain.refused(plain.stream(source={"uri": f"{plain.uri}?sslmode=require"}))
+    assert (error.code, error.property) == ("RPL-ENGINE-DOWN", "source.uri")
+    assert "SSL" in error.message
+
+
+async def test_one_value_is_the_password_of_the_role_in_the_uri(bed: DebeziumEnv) -> None:
+    bed.execute(ORDERS)
+    login = {"authRef": f"file://{bed.login}#password", "uri": bed.uri.replace("://", f"://{bed.role}@")}
+    stream = await bed.made(source=login)
+    bed.execute("INSERT INTO orders VALUES (1)")
+    await same(bed, stream)
+    config = bed.connector(stream.name)
+    assert config["database.user"] == bed.role
+    assert config["database.password"] == f"${{file:{bed.login}:password}}"
+    assert PASSWORD not in json.dumps(config)
+
+
+async def test_a_password_that_is_wrong_or_unreadable_is_refused(bed: DebeziumEnv) -> None:
+    bed.execute(ORDERS)
+    stream = bed.stream()
+    right = bed.login.read_text()
+    bed.login.write_text(f"username={bed.role}\npassword=nonsense\n")
+    error = await bed.refused(stream)
+    assert (error.code, error.property) == ("RPL-SOURCE-DENIED", "source.authRef")
+    assert "nonsense" not in str(error)
+    bed.login.write_text(f"username={bed.role}\n")
+    error = await bed.refused(stream)
+    assert (error.code, error.property) == ("RPL-AUTH-NOTFOUND", "source.authRef")
+    bed.login.write_text(right)
+    await bed.driver.upsert_stream(stream)

@@ -230,7 +230,12 @@ class DebeziumRecipe:
         _refuse_blind_wait(stream, has_helpers=details.has_helpers)
         if stream.mode is Mode.SNAPSHOT:
             return
-        await self._objects.refuse_foreign(stream, details, published(stream, details))
+        found = await self._objects.refuse_foreign(stream, details, published(stream, details))
+        if found.is_ours(details.claim) and facts.source is not None:
+            joining = [
+                table for name, table in sorted(_by_name(facts.source).items()) if name not in details_of(known).tables
+            ]
+            await self._objects.refuse_unable(stream, published(stream, details), joining)
         if (again := _read_again(details_of(known), details)) and not details.has_helpers:
             raise SourceSetup(
                 f"{again[0]} is to be read while the stream runs, and the stream has no table for signals",
@@ -574,6 +579,10 @@ def _refuse_blind_wait(stream: Stream, *, has_helpers: bool) -> None:
             property="waitFor",
             fix="name a role that may make tables with source.adminAuthRef; or write waitFor: running",
         )
+
+
+def _by_name(facts: SourceFacts) -> dict[str, TableFacts]:
+    return {str(table): found for table, found in facts.tables.items()}
 
 
 def _hidden_rows(stream: Stream, facts: SourceFacts) -> list[Finding]:
