@@ -35,7 +35,7 @@ class Server:
 class Role:
     """What a role may do in the database.
 
-    :param replicates: it may stream changes and make slots.
+    :param replicates: it may stream changes and make slots, by its own attribute or as a member of Amazon RDS's role.
     """
 
     name: str
@@ -90,8 +90,12 @@ SELECT (SELECT system_identifier FROM pg_control_system()) AS system,
 """
 
 _ROLE = """
-SELECT rolname AS name, rolsuper AS super, rolsuper OR rolreplication AS replicates
-FROM pg_roles WHERE rolname = %(role)s
+SELECT rolname AS name, rolsuper AS super,
+       rolsuper OR rolreplication OR EXISTS (
+         SELECT FROM pg_roles managed
+         WHERE managed.rolname = 'rds_replication' AND pg_has_role(r.oid, managed.oid, 'MEMBER')
+       ) AS replicates
+FROM pg_roles r WHERE rolname = %(role)s
 """
 
 _TABLES = """

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from replicator.backends.postgres.identifiers import Table, literal, quoted
 from replicator.backends.postgres.predicate import is_same_filter
 from replicator.backends.postgres.session import Session
 
-_PUBLICATION = """
-SELECT p.puballtables AS everything, p.pubviaroot AS via_root, p.pubinsert AND p.pubupdate AND p.pubdelete AS whole,
+_PUBLICATIONS = """
+SELECT p.pubname AS publication, p.puballtables AS everything, p.pubviaroot AS via_root,
+       p.pubinsert AND p.pubupdate AND p.pubdelete AS whole,
        pg_get_userbyid(p.pubowner) AS owner, obj_description(p.oid, 'pg_publication') AS comment,
        EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid) AS schemas
-FROM pg_publication p WHERE p.pubname = %(name)s
+FROM pg_publication p WHERE p.pubname = ANY(%(names)s)
 """
 _MEMBERS = """
-SELECT schemaname AS schema, tablename AS name, rowfilter AS filter FROM pg_publication_tables WHERE pubname = %(name)s
+SELECT pubname AS publication, schemaname AS schema, tablename AS name, rowfilter AS filter
+FROM pg_publication_tables WHERE pubname = ANY(%(names)s)
 """
 
 
@@ -54,22 +56,26 @@ class Publication:
         return found
 
 
-async def look(session: Session, name: str) -> Publication | None:
-    """Return a publication of the session's database; `None` if it does not exist."""
-    rows = await session.rows(_PUBLICATION, {"name": name})
-    if not rows:
-        return None
-    members = await session.rows(_MEMBERS, {"name": name})
-    row = rows[0]
-    return Publication(
-        name=name,
-        owner=row["owner"],
-        comment=row["comment"],
-        tables={Table(member["schema"], member["name"]): member["filter"] for member in members},
-        names_tables=not row["everything"] and not row["schemas"],
-        is_whole=row["whole"],
-        via_root=row["via_root"],
-    )
+async def look(session: Session, names: Collection[str]) -> dict[str, Publication]:
+    """Return the publications of the session's database that exist, in two questions."""
+    rows = await session.rows(_PUBLICATIONS, {"names": list(names)})
+    members = await session.rows(_MEMBERS, {"names": list(names)}) if rows else []
+    tables: dict[str, dict[Table, str | None]] = {}
+    for member in members:
+        table = Table(member["schema"], member["name"])
+        tables.setdefault(member["publication"], {})[table] = member["filter"]
+    return {
+        row["publication"]: Publication(
+            name=row["publication"],
+            owner=row["owner"],
+            comment=row["comment"],
+            tables=tables.get(row["publication"], {}),
+            names_tables=not row["everything"] and not row["schemas"],
+            is_whole=row["whole"],
+            via_root=row["via_root"],
+        )
+        for row in rows
+    }
 
 
 def create_sql(name: str, tables: Mapping[Table, str | None]) -> str:
@@ -81,9 +87,13 @@ def create_sql(name: str, tables: Mapping[Table, str | None]) -> str:
     return f"CREATE PUBLICATION {quoted(name)} FOR TABLE {members} WITH (publish_via_partition_root = true)"
 
 
-def alter_sql(name: str, tables: Mapping[Table, str | None]) -> str:
-    """Return the statement that gives a publication these tables and no others."""
-    return f"ALTER PUBLICATION {quoted(name)} SET TABLE {_members(tables.items())}"
+def alter_sql(name: str, tables: Mapping[Table, str | None]) -> list[str]:
+    """Return the statements that give a publication these tables and no others, and every change of their rows."""
+    return [
+        f"ALTER PUBLICATION {quoted(name)} SET TABLE {_members(tables.items())}",
+        f"ALTER PUBLICATION {quoted(name)} SET (publish = 'insert, update, delete, truncate', "
+        "publish_via_partition_root = true)",
+    ]
 
 
 def comment_sql(name: str, text: str) -> str:

@@ -143,8 +143,11 @@ class Session:
             "connect_timeout": str(PATIENCE),
             "application_name": "replicator",
             "options": f"-c statement_timeout={statement}s -c lock_timeout={PATIENCE}s -c search_path=pg_catalog",
+            # Left out, libpq reads them from its environment variables and files, which are another person's.
+            "password": "",
+            "passfile": "/dev/null",
+            "sslmode": self.at.sslmode or "prefer",
             **login,
-            **({"sslmode": self.at.sslmode} if self.at.sslmode else {}),
             **({"sslrootcert": self.at.root_cert} if self.at.root_cert else {}),
         }
         return await AsyncConnection.connect(

@@ -86,10 +86,9 @@ async def test_no_way_of_starting_hides_a_lost_position(bed: DebeziumEnv, hand: 
         assert refused.value.fix is not None and "pulumi destroy --target" in refused.value.fix
     (error,) = [item for item in await bed.driver.preflight(stream) if item.severity.value == "error"]
     assert (error.code, message in error.message) == ("RPL-SOURCE-POSITION", True)
-    if hand is not publication_dropped:
-        found = await bed.described(stream.name)
-        assert found.status.state is StreamState.FAILED
-        assert found.findings[0].code == "RPL-SOURCE-POSITION"
+    found = await bed.described(stream.name)
+    assert found.status.state is StreamState.FAILED
+    assert found.findings[0].code == "RPL-SOURCE-POSITION"
     assert (await bed.driver.overview())[0].status.state is StreamState.PAUSED
 
     await bed.driver.delete_stream(stream.name)
@@ -202,3 +201,30 @@ async def test_a_move_that_was_cut_off_is_finished_by_the_next_up(
     assert bed.state(stream) == table_of(other)
     assert bed.publications() == set()
     other._names.clear()
+
+
+FILTERED = ("SET TABLE app.orders", "app.orders has no row filter, and the stream region = 'eu'")
+HANDS = {
+    "no filter": FILTERED,
+    "no table": ("DROP TABLE app.orders", "it lacks app.orders"),
+    "inserts alone": ("SET (publish = 'insert')", "it does not publish inserts, updates and deletes"),
+}
+
+
+@pytest.mark.parametrize("case", HANDS)
+async def test_a_publication_changed_by_hand_is_told_and_put_right(bed: DebeziumEnv, case: str) -> None:
+    statement, message = HANDS[case]
+    bed.execute(ORDERS)
+    bed.execute("ALTER TABLE orders REPLICA IDENTITY FULL")
+    stream = await bed.made(filter="region = 'eu'")
+    await bed.caught_up(stream.name)
+    bed.execute(f"ALTER PUBLICATION {slot_of(stream)} {statement}")
+    found = await bed.described(stream.name)
+    assert found.status.state is StreamState.FAILED
+    assert message in str(found.status.last_error)
+    assert found.findings[0].code == "RPL-SOURCE-SETUP"
+    await bed.driver.upsert_stream(stream)
+    bed.execute("INSERT INTO orders VALUES (1, 'eu'), (2, 'us')")
+    bed.execute("UPDATE orders SET note = 'x'")
+    await bed.caught_up(stream.name)
+    assert set(bed.state(stream)) == {1}

@@ -29,11 +29,13 @@ from replicator.backends.kafka_connect.debezium.positions import Position, read_
 from replicator.backends.kafka_connect.debezium.preflight import Side
 from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts, topic_part
 from replicator.backends.kafka_connect.debezium.source_objects import SourceObjects, published
+from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
 from replicator.backends.kafka_connect.debezium.status import (
     AGAIN,
     findings_of,
     lost_position,
     no_heartbeat,
+    no_publication,
     outline_of,
     status_of,
 )
@@ -301,12 +303,7 @@ class DebeziumRecipe:
         if lost := lost_position(stream, await self.positions(stream), objects.slot):
             raise lost
         if objects.publication is None:
-            raise SourcePosition(
-                f"the publication {slot_name(stream)} was dropped, and the changes since the stream's position cannot "
-                "be decoded with one that is made now",
-                stream=stream.name,
-                fix=AGAIN,
-            )
+            raise no_publication(stream)
 
     async def refuse_return(self, record: StreamRecord, stream: Stream) -> None:
         pass  # a table that returns is read again
@@ -451,7 +448,7 @@ class DebeziumRecipe:
     async def measure(self, streams: Sequence[DeployedStream]) -> list[Description]:
         read = await asyncio.gather(*(self._position_or_error(deployed.record.stream) for deployed in streams))
         known = [(deployed, at) for deployed, at in zip(streams, read, strict=True) if isinstance(at, Position)]
-        seen = await source_status.slots_of(self._sessions, [deployed.record.stream for deployed, _ in known])
+        seen = await source_status.look(self._sessions, [deployed.record.stream for deployed, _ in known])
         unread = [
             self.outline(deployed, at)
             for deployed, at in zip(streams, read, strict=True)
@@ -459,15 +456,16 @@ class DebeziumRecipe:
         ]
         return [self._described(deployed, at, seen[deployed.name]) for deployed, at in known] + unread
 
-    def _described(self, deployed: DeployedStream, at: Position, slot: Slot | ReplicatorError | None) -> Description:
-        streams = deployed.record.stream.mode is not Mode.SNAPSHOT and isinstance(slot, Slot)
+    def _described(self, deployed: DeployedStream, at: Position, source: SourceStatus | ReplicatorError) -> Description:
+        slot = source.slot if isinstance(source, SourceStatus) else None
+        seen = slot if deployed.record.stream.mode is not Mode.SNAPSHOT else None
         return Description(
             stream=self.as_found(deployed),
-            status=status_of(deployed, at, slot),
+            status=status_of(deployed, at, source),
             engine_objects=_engine_objects(deployed),
-            source_end={"wal": slot.end} if streams and isinstance(slot, Slot) else {},
-            reached={"wal": at.lsn or 0} if streams else {},
-            findings=tuple(findings_of(deployed, at, slot)),
+            source_end={"wal": seen.end} if seen else {},
+            reached={"wal": at.lsn or 0} if seen else {},
+            findings=tuple(findings_of(deployed, at, source)),
         )
 
     async def _position_or_error(self, stream: Stream) -> Position | ReplicatorError | None:
@@ -503,19 +501,23 @@ class DebeziumRecipe:
         stream = deployed.record.stream
         at = await self.positions(stream)
         facts = await source_facts.look(self._sessions, stream)
-        (slot,) = (await source_status.slots_of(self._sessions, [stream])).values()
-        if isinstance(slot, ReplicatorError):
-            raise slot
+        slot = await self._slot(stream)
         return replay_planner.resolve(deployed.record, facts, at, slot, start, method=method, target=target), at
+
+    async def _slot(self, stream: Stream) -> Slot | None:
+        (found,) = (await source_status.look(self._sessions, [stream])).values()
+        if isinstance(found, ReplicatorError):
+            raise found
+        return found.slot
 
     async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> ReplayRecord:
         stream = record.stream
         facts = await source_facts.look(self._sessions, stream)
         key = hashlib.sha256(replay.progress.key.encode()).hexdigest()[:32]
         await self._signal(stream, {f"replay-{key}-{found.oid}": found for found in facts.tables.values()})
-        (slot,) = (await source_status.slots_of(self._sessions, [stream])).values()
-        if not isinstance(slot, Slot):
-            raise slot or _no_slot(stream)
+        slot = await self._slot(stream)
+        if slot is None:
+            raise _no_slot(stream)
         return replay.model_copy(update={"until": write_lsn(slot.end)})
 
     async def aclose(self) -> None:

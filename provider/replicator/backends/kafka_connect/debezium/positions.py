@@ -19,11 +19,13 @@ class Position:
     :param lsn: of the last change that reached Kafka, in bytes; `None` before the first one.
     :param wall: when that was committed at the source.
     :param in_snapshot: the first snapshot, or that of tables which were added, is under way.
+    :param is_change: the position is that of a row, and not of a heartbeat.
     """
 
     lsn: int | None = None
     wall: datetime | None = None
     in_snapshot: bool = False
+    is_change: bool = False
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -46,6 +48,7 @@ def read_position(offsets: Sequence[Offset], prefix: str, stream: str) -> Positi
             lsn=None if lsn is None else int(lsn),
             wall=None if not microseconds else datetime.fromtimestamp(int(microseconds) / 1_000_000, UTC),
             in_snapshot=_in_snapshot(offset),
+            is_change=offset.get("messageType") not in (None, "COMMIT"),
         )
     except (TypeError, ValueError, OverflowError):
         raise EngineRefused(

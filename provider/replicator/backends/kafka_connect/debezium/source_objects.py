@@ -74,7 +74,7 @@ class SourceObjects:
         """Return what exists under the stream's name."""
         session, name = self.owner(stream), slot_name(stream)
         role = await self._sessions.role(postgres_endpoint(stream.source, "source"))
-        publication = await publications.look(session, name)
+        publication = (await publications.look(session, [name])).get(name)
         found = await slots.look(session, [name])
         (row,) = await session.rows(
             _HELPERS, {"role": role, "heartbeat": heartbeat_table(stream).sql, "signal": signal_table(stream).sql}
@@ -237,9 +237,8 @@ class SourceObjects:
     async def _set_tables(self, record: StreamRecord, wanted: Mapping[Table, str | None]) -> None:
         stream = record.stream
         async with self.owner(stream).transaction() as connection:
-            await connection.execute(
-                publications.alter_sql(slot_name(stream), self._with_helpers(stream, wanted)).encode()
-            )
+            for statement in publications.alter_sql(slot_name(stream), self._with_helpers(stream, wanted)):
+                await connection.execute(statement.encode())
 
     def setup_script(self, stream: Stream, role: str, wanted: Mapping[Table, str | None]) -> str:
         """Return the SQL that a database administrator runs where no role of the stream may."""
@@ -262,10 +261,7 @@ class SourceObjects:
 
     def _publication_sql(self, name: str, wanted: Mapping[Table, str | None], *, exists: bool) -> list[str]:
         if exists:
-            return [
-                publications.alter_sql(name, wanted),
-                f"ALTER PUBLICATION {quoted(name)} SET (publish_via_partition_root = true)",
-            ]
+            return publications.alter_sql(name, wanted)
         return [publications.drop_sql(name), publications.create_sql(name, wanted)]
 
     def _with_helpers(self, stream: Stream, wanted: Mapping[Table, str | None]) -> dict[Table, str | None]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from replicator.backends.kafka_connect.debezium.details import details_of, slot_name
 from replicator.backends.kafka_connect.debezium.positions import Position
+from replicator.backends.kafka_connect.debezium.source_objects import published
+from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.record import UNFINISHED
 from replicator.backends.postgres.lsn import write_lsn
@@ -27,33 +29,66 @@ _END = 8192
 """Bytes that may lie between a transaction's last change and the end of its commit."""
 
 
-def status_of(deployed: DeployedStream, position: Position, slot: Slot | ReplicatorError | None) -> StreamStatus:
+def status_of(deployed: DeployedStream, position: Position, source: SourceStatus | ReplicatorError) -> StreamStatus:
     """Return the status of one stream.
 
-    :param slot: `None` if it does not exist; an error if the database is not reachable.
+    :param source: an error if the database is not reachable.
     """
-    streams = deployed.record.stream.mode is not Mode.SNAPSHOT
-    lost = None
-    if streams and not deployed.record.creating and not isinstance(slot, ReplicatorError):
-        lost = lost_position(deployed.record.stream, position, slot)
-    error = deployed.trace or (lost.message if lost else None)
-    unseen = f"its lag is not known: {slot.message}" if isinstance(slot, ReplicatorError) else None
+    slot = None if isinstance(source, ReplicatorError) else source.slot
+    error = deployed.trace or "; ".join(item.message for item in faults_of(deployed, position, source)) or None
+    unseen = f"its lag is not known: {source.message}" if isinstance(source, ReplicatorError) else None
     return StreamStatus(
         name=deployed.name,
         state=StreamState.FAILED if error else _state(deployed, position, slot),
-        last_event=position.wall,
+        last_event=position.wall if position.is_change else None,
         last_checkpoint=position.checkpoint,
-        lag_seconds=_lag(deployed, position, slot) if streams and not error else None,
+        lag_seconds=None if error else _lag(deployed, position, slot),
         last_error=error or "; ".join(filter(None, [*_waits(deployed, position, slot), unseen])) or None,
     )
 
 
-def _lag(deployed: DeployedStream, position: Position, slot: Slot | ReplicatorError | None) -> float | None:
+def faults_of(
+    deployed: DeployedStream, position: Position, source: SourceStatus | ReplicatorError
+) -> list[ReplicatorError]:
+    """Return what is wrong with the stream's objects in the database."""
+    stream = deployed.record.stream
+    if isinstance(source, ReplicatorError) or stream.mode is Mode.SNAPSHOT or deployed.record.creating:
+        return []
+    if lost := lost_position(stream, position, source.slot):
+        return [lost]
+    if source.publication is None:
+        return [no_publication(stream)]
+    lacks = source.publication.lacks(published(stream, details_of(deployed.record)), via_root=True)
+    if not lacks:
+        return []
+    return [
+        SourceSetup(
+            f"the publication {source.publication.name} was changed by hand: {'; '.join(lacks)}",
+            stream=stream.name,
+            property="filter" if stream.filter else "include",
+            fix="run pulumi up, which gives it back its tables and filters. Changes that it left out are lost to the "
+            "stream: replicator replay with --method resnapshot reads the rows again. Rows that it let through stay in "
+            "the topics",
+        )
+    ]
+
+
+def no_publication(stream: Stream) -> SourcePosition:
+    """Return the error for a stream whose publication was dropped."""
+    return SourcePosition(
+        f"the publication {slot_name(stream)} was dropped, and the changes since the stream's position cannot be "
+        "decoded with one that is made now",
+        stream=stream.name,
+        fix=AGAIN,
+    )
+
+
+def _lag(deployed: DeployedStream, position: Position, slot: Slot | None) -> float | None:
     """Return the age of the last transaction that arrived: what was committed before it has arrived too.
 
     Without heartbeats it would be the age of the last change, however long nothing changes.
     """
-    if not isinstance(slot, Slot) or position.wall is None or not details_of(deployed.record).has_helpers:
+    if slot is None or position.wall is None or not details_of(deployed.record).has_helpers:
         return None
     return max(0.0, round((slot.now - position.wall).total_seconds(), 3))
 
@@ -91,18 +126,16 @@ def lost_position(stream: Stream, position: Position, slot: Slot | None) -> Sour
     )
 
 
-def findings_of(deployed: DeployedStream, position: Position, slot: Slot | ReplicatorError | None) -> list[Finding]:
+def findings_of(deployed: DeployedStream, position: Position, source: SourceStatus | ReplicatorError) -> list[Finding]:
     """Return what else is worth knowing of a stream: what its slot holds, and what cannot be measured."""
     stream = deployed.record.stream
     if stream.mode is Mode.SNAPSHOT or deployed.record.creating:
         return []
-    if isinstance(slot, ReplicatorError):
-        return [Finding.of(slot, Severity.WARNING)]
-    found = []
-    if lost := lost_position(stream, position, slot):
-        found.append(Finding.of(lost, Severity.ERROR))
-    elif slot is not None:
-        found += _held(slot)
+    if isinstance(source, ReplicatorError):
+        return [Finding.of(source, Severity.WARNING)]
+    found = [Finding.of(error, Severity.ERROR) for error in faults_of(deployed, position, source)]
+    if source.slot is not None and not source.slot.is_lost:
+        found += _held(source.slot)
     if not details_of(deployed.record).has_helpers:
         found.append(no_heartbeat(stream))
     return found
@@ -141,7 +174,7 @@ def _held(slot: Slot) -> Iterator[Finding]:
     )
 
 
-def _state(deployed: DeployedStream, position: Position, slot: Slot | ReplicatorError | None) -> StreamState:
+def _state(deployed: DeployedStream, position: Position, slot: Slot | None) -> StreamState:
     if (state := deployed.state) is not StreamState.RUNNING:
         return state
     mode = deployed.record.stream.mode
@@ -152,22 +185,19 @@ def _state(deployed: DeployedStream, position: Position, slot: Slot | Replicator
     return StreamState.CATCHING_UP if _is_unread(slot) else StreamState.RUNNING
 
 
-def _is_unread(slot: Slot | ReplicatorError | None) -> bool:
-    return isinstance(slot, Slot) and slot.active_pid is None
+def _is_unread(slot: Slot | None) -> bool:
+    return slot is not None and slot.active_pid is None
 
 
-def _waits(deployed: DeployedStream, position: Position, slot: Slot | ReplicatorError | None) -> Iterator[str]:
-    """Yield what a stream that has not failed waits for."""
+def _waits(deployed: DeployedStream, position: Position, slot: Slot | None) -> Iterator[str]:
+    """Yield what a stream that has not failed waits for. Nothing reads from a slot during the first snapshot."""
+    stream = deployed.record.stream
     if deployed.record.creating:
         yield UNFINISHED
-    elif (
-        deployed.record.stream.mode is not Mode.SNAPSHOT and deployed.state is StreamState.RUNNING and _is_unread(slot)
-    ):
-        name = slot_name(deployed.record.stream)
-        if position.lsn is None or position.in_snapshot:
-            yield f"nothing reads from the slot {name} yet: a snapshot is under way, or Debezium cannot read the tables"
-        else:
-            yield (
-                f"nothing reads from the replication slot {name}: Debezium cannot connect, and tries again every 10 s; "
-                "the worker's log says why"
-            )
+        return
+    at_changes = stream.mode is not Mode.SNAPSHOT and position.lsn is not None and not position.in_snapshot
+    if at_changes and deployed.state is StreamState.RUNNING and _is_unread(slot):
+        yield (
+            f"nothing reads from the replication slot {slot_name(stream)}: Debezium cannot connect, and tries again every "
+            "10 s; the worker's log says why"
+        )
