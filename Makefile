@@ -21,6 +21,9 @@ DEBIAN_PACKAGES := openssh-server libnss-wrapper openjdk-17-jre-headless maven p
 # What an installed server of PostgreSQL would make and start by itself, unless this says that it should not.
 CREATE_CLUSTER := /etc/postgresql-common/createcluster.conf
 
+# Else each process of pytest would compile the tests once more, and each program that they start the package.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help deps venv lock check unit test proof cli demo demo-kafka engines-up engines-down bench bench-check schema sdk docs dist \
   clean
