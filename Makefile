@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Most tests wait for an engine, so more processes than cores pay off. A module stays in one process, with its servers.
-PROCESSES := 3
+PROCESSES := 4
 PYTEST := $(BIN)/pytest -q -n $(PROCESSES) --dist loadscope --no-loadscope-reorder
 # The Python that PYTHON names, else the first that is new enough and can make virtual environments.
 FIND_PYTHON = for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
@@ -20,6 +20,9 @@ FIND_PYTHON = for python in $(or $(PYTHON),python3 python3.13 python3.12 python3
 DEBIAN_PACKAGES := openssh-server libnss-wrapper openjdk-17-jre-headless maven postgresql
 # What an installed server of PostgreSQL would make and start by itself, unless this says that it should not.
 CREATE_CLUSTER := /etc/postgresql-common/createcluster.conf
+
+# Else each process of pytest would compile the tests once more, and each program that they start the package.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help deps venv lock check unit test proof cli demo demo-kafka demo-debezium engines-up engines-down bench bench-check schema sdk docs dist \

@@ -36,19 +36,26 @@ settings.load_profile("replicator")
 
 LONGEST_FIRST = (
     "tests/soak/test_soak.py",
-    "tests/backends/sqlite/test_proof.py",
-    "tests/backends/sqlite/test_slow.py",
-    "tests/backends/sqlite/test_lag.py",
-    "tests/backends/sqlite/test_stream_manager.py",
-    "tests/e2e/test_interrupts.py",
-    "tests/e2e/test_litestream.py",
     "tests/e2e/test_kafka_mirror.py",
+    "tests/backends/sqlite/test_slow.py",
     "tests/e2e/test_examples.py",
-    "tests/tools/test_kafka.py",
+    "tests/contract/test_behaviour.py",
+    "tests/e2e/test_litestream.py",
+    "tests/backends/sqlite/test_lag.py",
+    "tests/backends/sqlite/test_proof.py",
+    "tests/e2e/test_interrupts.py",
     "tests/faults/mirror/test_cut_off.py",
+    "tests/backends/sqlite/test_stream_manager.py",
+    "tests/tools/test_kafka.py",
+    "tests/backends/sqlite/test_lost.py",
     "tests/faults/mirror/test_processes.py",
+    "tests/remote/test_ssh.py",
+    "tests/backends/sqlite/test_claims.py",
 )
-"""Modules that take minutes. Begun last, one of them would be waited for by every other process."""
+"""Modules that take minutes. Begun last, one of them would be waited for by every other process.
+
+Those that compute, with the Pulumi CLI or Java, alternate with those that wait.
+"""
 
 for setting in all_settings().values():
     os.environ.pop(setting.variable, None)  # a developer's own agent is no concern of a test

@@ -20,6 +20,7 @@ from tests.pulumi import ROOT, SCRIPTS
 EFFECTS = ("upsert_stream", "delete_stream", "pause", "resume", "replay")
 SERVE = (str(SCRIPTS / "replicator"), "serve", "--backend", "memory")
 SERVE_BEHIND = (sys.executable, "-m", "tests.e2e.lagging_backend")
+SERVE_HELD = (sys.executable, "-m", "tests.e2e.held_backend")
 
 T = TypeVar("T")
 

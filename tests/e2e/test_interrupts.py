@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,36 @@ import pytest
 from replicator.model import StreamState, token_digest
 
 from tests.e2e.conftest import Make
-from tests.e2e.memory import SERVE_BEHIND, Memory, serving
+from tests.e2e.memory import SERVE_BEHIND, SERVE_HELD, Memory, serving
 from tests.e2e.programs import stream, yaml_program
 from tests.pulumi import Project, is_running, kill_plugins, plugins_of
 from tests.waiting import wait_until
 
-SLOW = 1.2  # seconds before the backend does anything
 UP = ("up", "--skip-preview")
 
 
+class HeldMemory(Memory):
+    """A memory backend that does nothing in calls of one kind while they are held."""
+
+    def __init__(self, socket: Path, gate: Path) -> None:
+        super().__init__(socket)
+        self._gate = gate
+
+    @contextmanager
+    def holding(self, call: str) -> Iterator[None]:
+        self._gate.write_text(call)
+        try:
+            yield
+        finally:
+            self._gate.write_text("")
+
+
 @pytest.fixture(scope="module")
-def slow() -> Iterator[Memory]:
-    with serving(arguments=("--latency", f"{SLOW}s")) as served:
-        yield served
+def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeldMemory]:
+    gate = tmp_path_factory.mktemp("held") / "gate"
+    gate.write_text("")
+    with serving(SERVE_HELD, ("--gate", str(gate))) as served:
+        yield HeldMemory(served.socket, gate)
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 60) -> str:
@@ -44,8 +62,13 @@ def start_change(project: Project, memory: Memory) -> subprocess.Popen[str]:
     return process
 
 
-def test_interrupt_while_the_backend_works(slow: Memory, make_project: Make) -> None:
-    project = make_project("interrupted")
+def test_interrupt_while_the_backend_works(make_project: Make) -> None:
+    """Each call takes its time: after the interrupt the plugin asks for what has come of the change."""
+    with serving(arguments=("--latency", "1.2s")) as slow:
+        interrupt_while_it_works(slow, make_project("interrupted"))
+
+
+def interrupt_while_it_works(slow: Memory, project: Project) -> None:
     project.write_yaml(yaml_program(slow.address, stream(project)))
     process = start_change(project, slow)
     process.send_signal(signal.SIGINT)
@@ -60,69 +83,72 @@ def test_interrupt_while_the_backend_works(slow: Memory, make_project: Make) -> 
 
     project.up("--skip-preview")
     assert project.preview("--expect-no-changes").done("main") == ["same"]
-    assert [name for name in slow.names() if "interrupted" in name] == [state["inputs"]["name"]]
+    assert slow.names() == [state["inputs"]["name"]]
 
 
-def test_plugin_killed_in_create_then_cli_killed_in_update(slow: Memory, make_project: Make) -> None:
+def test_plugin_killed_in_create_then_cli_killed_in_update(held: HeldMemory, make_project: Make) -> None:
     project = make_project("killed")
-    project.write_yaml(yaml_program(slow.address, stream(project)))
-    process = start_change(project, slow)
-    kill_plugins(process.pid)
-    text = finish(process)
+    project.write_yaml(yaml_program(held.address, stream(project)))
+    with held.holding("upsert_stream"):
+        process = start_change(project, held)
+        kill_plugins(process.pid)
+        text = finish(process)
     assert process.returncode == 1, text
     assert "main" not in project.resources()
-    wait_until(lambda: [name for name in slow.names() if "killed" in name], "the backend went on")
+    wait_until(lambda: [name for name in held.names() if "killed" in name], "the backend went on")
 
     project.up("--skip-preview")
     name = project.resources()["main"]["inputs"]["name"]
-    assert [other for other in slow.names() if "killed" in other] == [name]
+    assert [other for other in held.names() if "killed" in other] == [name]
 
-    project.write_yaml(yaml_program(slow.address, stream(project, mode="cdc")))
-    process = start_change(project, slow)
-    plugins = plugins_of(process.pid)
-    assert plugins
-    process.kill()
-    finish(process)
+    project.write_yaml(yaml_program(held.address, stream(project, mode="cdc")))
+    with held.holding("upsert_stream"):
+        process = start_change(project, held)
+        plugins = plugins_of(process.pid)
+        assert plugins
+        process.kill()
+        finish(process)
     wait_until(lambda: not [plugin for plugin in plugins if is_running(plugin)], "the plugins have ended", timeout=5)
     project.run("cancel", "--yes", "--stack", project.stack)
     project.up("--skip-preview")
-    found = slow.find(name)
+    found = held.find(name)
     assert found
     assert found.stream.mode == "cdc"
     assert project.preview("--expect-no-changes").done("main") == ["same"]
 
 
-def test_a_lost_create_is_adopted_with_the_same_data_only(slow: Memory, make_project: Make) -> None:
+def test_a_lost_create_is_adopted_with_the_same_data_only(held: HeldMemory, make_project: Make) -> None:
     project = make_project("lost-answer")
     inputs = stream(project, name="lost-answer")
-    project.write_yaml(yaml_program(slow.address, inputs))
-    process = start_change(project, slow)
-    kill_plugins(process.pid)
-    finish(process)
+    project.write_yaml(yaml_program(held.address, inputs))
+    with held.holding("upsert_stream"):
+        process = start_change(project, held)
+        kill_plugins(process.pid)
+        finish(process)
     assert "main" not in project.resources()
-    wait_until(lambda: "lost-answer" in slow.names(), "the backend went on")
-    made = slow.find("lost-answer")
+    wait_until(lambda: "lost-answer" in held.names(), "the backend went on")
+    made = held.find("lost-answer")
 
     other = {"kind": "postgres", "uri": "postgres://db.example/other"}
-    project.write_yaml(yaml_program(slow.address, {**inputs, "source": other}))
+    project.write_yaml(yaml_program(held.address, {**inputs, "source": other}))
     refused = project.up("--skip-preview", check=False)
     assert refused.code == 1
     (error,) = refused.said("error", "main")
     assert f"memory/default/lost-answer exists, with the source {inputs['source']['uri']}" in error
     assert "or one whose create was interrupted [RPL-OWNER-OTHER]" in error
-    found = slow.find("lost-answer")
+    found = held.find("lost-answer")
     assert found and made
     assert found.stream == made.stream
 
-    project.write_yaml(yaml_program(slow.address, inputs))
+    project.write_yaml(yaml_program(held.address, inputs))
     project.up("--skip-preview")
-    adopted = slow.find("lost-answer")
+    adopted = held.find("lost-answer")
     assert adopted and adopted.stream.owner
     assert adopted.stream.owner != made.stream.owner, "the token that was lost is stale"
     assert adopted.stream.owner.token == token_digest(project.owner_token("main"))
     assert (adopted.status.events_replicated or 0) >= (found.status.events_replicated or 0), "nothing began again"
     project.destroy("--skip-preview")
-    assert slow.find("lost-answer") is None
+    assert held.find("lost-answer") is None
 
 
 KILLS: tuple[tuple[str, Mapping[str, Any], str], ...] = (
@@ -138,15 +164,15 @@ KILLS: tuple[tuple[str, Mapping[str, Any], str], ...] = (
 
 
 @pytest.mark.timeout(400)
-def test_plugin_killed_at_each_call(slow: Memory, make_project: Make) -> None:
+def test_plugin_killed_at_each_call(held: HeldMemory, make_project: Make) -> None:
     project = make_project("each-call")
     name = "killed-at-each-call"
     for what, changes, call in KILLS:
-        project.write_yaml(yaml_program(slow.address, stream(project, name=name, **changes)))
-        kill_plugins_at(call, project, slow, *UP)
+        project.write_yaml(yaml_program(held.address, stream(project, name=name, **changes)))
+        kill_plugins_at(call, project, held, *UP)
         assert (what, project.up("--skip-preview").text.count("error")) == (what, 0)
         assert project.preview("--expect-no-changes").done("main") == ["same"]
-        found = slow.find(name)
+        found = held.find(name)
         assert found
         wanted = {"mode": "snapshot_then_cdc", "desiredState": "running", **changes}
         wire = found.stream.wire()
@@ -155,19 +181,20 @@ def test_plugin_killed_at_each_call(slow: Memory, make_project: Make) -> None:
         assert found.status.state is (StreamState.PAUSED if paused else StreamState.RUNNING)
         assert found.stream.owner
         assert token_digest(project.owner_token("main")) == found.stream.owner.token
-    kill_plugins_at("delete_stream", project, slow, "destroy", "--skip-preview")
+    kill_plugins_at("delete_stream", project, held, "destroy", "--skip-preview")
     project.destroy("--skip-preview")
-    assert slow.find(name) is None
+    assert held.find(name) is None
     assert "main" not in project.resources()
 
 
-def kill_plugins_at(call: str, project: Project, memory: Memory, *words: str) -> None:
+def kill_plugins_at(call: str, project: Project, memory: HeldMemory, *words: str) -> None:
     """Run an operation, and kill its plugins when the backend gets a call."""
     before = memory.calls()[call]
-    process = project.start(*words)
-    wait_until(lambda: memory.calls()[call] > before, f"{call} came")
-    kill_plugins(process.pid)
-    text = finish(process)
+    with memory.holding(call):
+        process = project.start(*words)
+        wait_until(lambda: memory.calls()[call] > before, f"{call} came")
+        kill_plugins(process.pid)
+        text = finish(process)
     assert process.returncode == 1, text
 
 

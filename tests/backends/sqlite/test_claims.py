@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from replicator.backends.sqlite import guards
+from replicator.backends.sqlite import driver, guards
 from replicator.backends.sqlite.claims import Claims
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.layout import CLAIM
@@ -160,7 +160,8 @@ async def test_a_stream_that_lost_its_claim_stops_and_goes_on_elsewhere_when_it_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A person deleted the claim, and another agent took the place."""
-    monkeypatch.setattr(guards, "CLAIM_EVERY", 1.0)
+    monkeypatch.setattr(driver, "LOOK_EVERY", 0.5)
+    monkeypatch.setattr(guards, "CLAIM_EVERY", 0.5)
     await agent.driver.upsert_stream(declare("orders", database, uri))
     await caught_up(agent.driver, "orders")
     place = parse_replica(uri)
@@ -172,7 +173,7 @@ async def test_a_stream_that_lost_its_claim_stops_and_goes_on_elsewhere_when_it_
     await until(lambda: _let_go(agent), what="its process has let go")
     before = (await place.list_prefix(credentials)).objects
     add_rows(database, 5)
-    await asyncio.sleep(3)
+    await asyncio.sleep(1.5)
     assert (await place.list_prefix(credentials)).objects == before
     with pytest.raises(DestinationInUse):
         await agent.driver.resume("orders")

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from replicator.backends.sqlite import guards
+from replicator.backends.sqlite import driver, guards
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.litestream import Binary, CommandLine
 from replicator.backends.sqlite.replica import S3Credentials, parse_replica
@@ -27,13 +27,15 @@ from tests.waiting import until
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
 OWNER = Owner(urn=URN)
+LOOK_EVERY = 0.5  # seconds
 
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look each second at what is looked at each minute."""
-    monkeypatch.setattr(guards, "START_EVERY", 1.0)
-    monkeypatch.setattr(guards, "OTHERS_EVERY", 1.0)
+    """Look twice a second, and each time at what is looked at each minute."""
+    monkeypatch.setattr(driver, "LOOK_EVERY", LOOK_EVERY)
+    monkeypatch.setattr(guards, "START_EVERY", LOOK_EVERY)
+    monkeypatch.setattr(guards, "OTHERS_EVERY", LOOK_EVERY)
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ async def test_a_deleted_replica_fails_the_stream_until_it_is_copied_again(
     add_rows(database, 5)
     status = await state_is(agent.driver, "orders", StreamState.FAILED)
     assert "was deleted" in str(status.last_error) and "run pulumi up" in str(status.last_error)
-    await asyncio.sleep(4)  # it does not change that by itself
+    await asyncio.sleep(3 * LOOK_EVERY)  # it does not change that by itself
     assert (await agent.driver.get_status("orders")).state is StreamState.FAILED
     if way == "update":
         await agent.driver.upsert_stream(stream)
@@ -114,13 +116,19 @@ async def test_a_replica_that_was_deleted_during_a_pause_is_copied_by_the_resume
 
 
 async def test_a_store_that_does_not_answer_is_no_deleted_replica(
-    agent: Agent, command_line: CommandLine, database: Path, place: str, s3: TwoOwners
+    agent: Agent,
+    command_line: CommandLine,
+    database: Path,
+    place: str,
+    s3: TwoOwners,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(guards, "_WITHIN", 1.0)
     await agent.driver.upsert_stream(declare("orders", database, place))
     await caught_up(agent.driver, "orders")
     await seen_whole(agent)
     with s3.frozen():
-        await asyncio.sleep(8)
+        await asyncio.sleep(3)  # two looks have been given up
         assert "was deleted" not in str((await agent.driver.get_status("orders")).last_error)
     add_rows(database, 3)
     await assert_whole(agent, command_line, database, generation=1)
@@ -155,7 +163,7 @@ async def test_a_database_that_is_copied_over_fails_until_an_update_copies_it(
 
     await until(told, what="it is told")
     add_rows(database, 5)  # litestream would go on from here
-    await asyncio.sleep(3)
+    await asyncio.sleep(3 * LOOK_EVERY)
     assert (await agent.driver.get_status("orders")).state is StreamState.FAILED
     await agent.driver.upsert_stream(stream)
     add_rows(database, 5)
@@ -172,11 +180,11 @@ async def test_what_applications_do_with_a_wal_is_no_copy_over_it(
         for how in ("truncate", "restart", "close"):
             await writer("burst", 10)
             await writer("close") if how == "close" else await writer("checkpoint", how)
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(1.5)  # litestream looks each second
         for pid in agent.pids:
             os.kill(pid, signal.SIGKILL)
         add_rows(database, 5)
-        await asyncio.sleep(5)
+        await asyncio.sleep(3)
     await assert_whole(agent, command_line, database, generation=1)
 
 
@@ -250,7 +258,7 @@ async def test_a_stream_stops_for_another_litestream_and_goes_on_after_it(
             assert f"process {daemon.process.pid} (litestream) holds {database}" in str(status.last_error)
             await writer("burst", 10)
             await daemon.upload(database)
-            await asyncio.sleep(6)
+            await asyncio.sleep(4 * LOOK_EVERY)
             assert (await agent.driver.get_status("orders")).state is StreamState.FAILED
             await writer("burst", 10)
             await daemon.end()

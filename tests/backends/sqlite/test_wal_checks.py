@@ -125,11 +125,11 @@ async def test_what_was_written_while_litestream_did_not_look_is_as_old_as_it_is
 @pytest.mark.engine
 async def test_an_interval_of_looks_is_no_lower_lag(agent: Agent, tmp_path: Path) -> None:
     database = make_database(tmp_path / "orders.db")
-    options = {"monitor-interval": "20s"}
+    options = {"monitor-interval": "10s"}
     stream = declare("orders", database, f"file://{tmp_path}/replica", checkpointInterval="60s", options=options)
     await agent.driver.upsert_stream(stream)
     await caught_up(agent.driver, "orders")
-    await asyncio.sleep(21)
+    await asyncio.sleep(11)
     written = write(database)
     await asyncio.sleep(STOPPED_FOR)
     asked = time.time()
