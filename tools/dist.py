@@ -37,7 +37,21 @@ LOCK = ROOT / "requirements.lock"
 LAUNCHER = Path(__file__).with_name("launcher.sh")
 BINARY = "pulumi-resource-replicator"
 
-IMPORTED = frozenset({"confluent-kafka", "durationpy", "grpcio", "h11", "httpx", "protobuf", "pydantic", "sniffio"})
+IMPORTED = frozenset(
+    {
+        "confluent-kafka",
+        "durationpy",
+        "grpcio",
+        "h11",
+        "httpx",
+        "protobuf",
+        "psycopg",
+        "psycopg-binary",
+        "pydantic",
+        "sniffio",
+        "sqlglot",
+    }
+)
 """What the plugin imports; what these need comes along."""
 ALONE = frozenset({"pulumi"})
 """What comes without what it needs: the plugin loads its generated protocol modules only."""

@@ -198,6 +198,6 @@ def _waits(deployed: DeployedStream, position: Position, slot: Slot | None) -> I
     at_changes = stream.mode is not Mode.SNAPSHOT and position.lsn is not None and not position.in_snapshot
     if at_changes and deployed.state is StreamState.RUNNING and _is_unread(slot):
         yield (
-            f"nothing reads from the replication slot {slot_name(stream)}: Debezium cannot connect, and tries again every "
-            "10 s; the worker's log says why"
+            f"nothing reads from the replication slot {slot_name(stream)}: Debezium cannot connect, and tries again "
+            "every 10 s; the worker's log says why"
         )
