@@ -14,6 +14,7 @@ from replicator.model import StreamState, WaitFor
 from tests.backends.kafka_connect.debezium.conftest import OpenBed
 from tests.backends.kafka_connect.debezium.debezium_env import ORDERS, DebeziumEnv
 from tests.kafka import unique
+from tests.waiting import until
 from tools.kafka.pair import Pair
 from tools.postgres import Postgres
 
@@ -121,6 +122,45 @@ async def test_of_two_connect_clusters_one_gets_the_name(bed: DebeziumEnv, kafka
     await winner.caught_up(here.name)
     for env in (bed, other):
         assert (here.name in env.connectors()) is (env is winner)
+
+
+async def test_a_delete_leaves_what_another_stream_made_of_the_same_name(
+    bed: DebeziumEnv, kafka: Pair, open_bed: OpenBed
+) -> None:
+    """Somebody removed the objects of the first one, and a stream of another Connect cluster took the name."""
+    bed.execute(ORDERS)
+    first = await bed.made()
+    await bed.caught_up(first.name)
+    with bed.rest() as rest:
+        rest.put(f"/connectors/{first.name}/stop").raise_for_status()
+    slot = first.name.replace("-", "_")
+    await until(lambda: _is_free(bed, first.name), timeout=20, what="the slot is free")
+    bed.sql("SELECT pg_drop_replication_slot(%s)", slot)
+    bed.sql(f"DROP PUBLICATION {slot}; DROP SCHEMA replicator CASCADE")
+    other = open_bed(bed.server, kafka.east)
+    there = other.stream(name=first.name)
+    taken = there.model_copy(update={"source": there.source.model_copy(update={"uri": bed.uri})})
+    bed.sql(f'GRANT ALL ON SCHEMA app TO "{other.role}", "{other.owner}"; GRANT "{bed.owner}" TO "{other.owner}"')
+    bed.sql(
+        f'GRANT SELECT ON app.orders TO "{other.role}"; GRANT CREATE ON DATABASE "{bed.database}" TO "{other.owner}"'
+    )
+    await other.driver.upsert_stream(taken)
+    await other.caught_up(first.name)
+
+    found = await bed.described(first.name)
+    assert found.status.state is StreamState.FAILED
+    with pytest.raises(ReplicatorError):
+        await bed.driver.resume(first.name)
+    await bed.driver.delete_stream(first.name)
+    assert (bed.slot(first.name) is not None, bed.publications(), len(bed.helpers())) == (True, {slot}, 2)
+    bed.execute("INSERT INTO orders VALUES (1)")
+    await other.caught_up(first.name)
+    assert set(other.state(taken)) == {1}
+
+
+async def _is_free(bed: DebeziumEnv, name: str) -> bool:
+    slot = bed.slot(name)
+    return slot is not None and not slot["active"]
 
 
 async def test_many_at_once_share_the_schema_of_helpers(bed: DebeziumEnv) -> None:

@@ -34,8 +34,8 @@ from replicator.backends.kafka_connect.debezium.status import (
     AGAIN,
     findings_of,
     lost_position,
+    lost_publication,
     no_heartbeat,
-    no_publication,
     outline_of,
     status_of,
 )
@@ -302,8 +302,8 @@ class DebeziumRecipe:
             ) from error
         if lost := lost_position(stream, await self.positions(stream), objects.slot):
             raise lost
-        if objects.publication is None:
-            raise no_publication(stream)
+        if lost := lost_publication(record, objects.publication):
+            raise lost
 
     async def refuse_return(self, record: StreamRecord, stream: Stream) -> None:
         pass  # a table that returns is read again

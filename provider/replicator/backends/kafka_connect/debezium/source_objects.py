@@ -53,7 +53,11 @@ class FoundObjects:
 
     def is_ours(self, claim: str) -> bool:
         """Tell whether the publication was made for the stream with this claim."""
-        return self.publication is not None and _claim_of(self.publication.comment) == claim
+        return self.publication is not None and claim_of(self.publication) == claim
+
+    def is_of_another(self, claim: str) -> bool:
+        """Tell whether the publication was made for a stream with another claim, whose slot is then the one there."""
+        return self.publication is not None and claim_of(self.publication) not in (None, claim)
 
 
 class SourceObjects:
@@ -76,9 +80,8 @@ class SourceObjects:
         role = await self._sessions.role(postgres_endpoint(stream.source, "source"))
         publication = (await publications.look(session, [name])).get(name)
         found = await slots.look(session, [name])
-        (row,) = await session.rows(
-            _HELPERS, {"role": role, "heartbeat": heartbeat_table(stream).sql, "signal": signal_table(stream).sql}
-        )
+        tables = [heartbeat_table(stream).name, signal_table(stream).name]
+        (row,) = await session.rows(_HELPERS, {"role": role, "schema": SCHEMA, "tables": tables})
         return FoundObjects(publication, found.get(name), bool(row["usable"]))
 
     async def refuse_foreign(
@@ -196,7 +199,7 @@ class SourceObjects:
         name = slot_name(stream)
         found = await self.look(stream)
         ours = found.is_ours(details.claim) or (found.publication is None and details.owns_publication)
-        if found.slot is not None and (ours or details.slot_made):
+        if found.slot is not None and (ours or details.slot_made) and not found.is_of_another(details.claim):
             await slots.drop(self.streaming(stream), name, _LEFT_WITHIN)
         if not ours:
             return
@@ -205,7 +208,7 @@ class SourceObjects:
             await connection.execute(publications.drop_sql(name).encode())
             for table in (heartbeat_table(stream), signal_table(stream)):
                 await connection.execute(f"DROP TABLE IF EXISTS {table.sql}".encode())
-            if not await _holds_tables(connection):
+            if await _may_drop_schema(connection):
                 await connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA}".encode())
 
     async def _remove_left(self, record: StreamRecord, details: DebeziumDetails) -> DebeziumDetails:
@@ -272,12 +275,15 @@ _LOCK = b"SELECT pg_advisory_xact_lock(hashtext('replicator-provider'))"
 """Held while helper tables and their schema are made or removed: two streams may be, at the same time."""
 
 
-async def _holds_tables(connection: AsyncConnection[DictRow]) -> bool:
+async def _may_drop_schema(connection: AsyncConnection[DictRow]) -> bool:
+    """Tell whether the schema of helper tables is empty, and the role's own."""
     cursor = await connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace(%s)) AS found", (SCHEMA,)
+        "SELECT pg_has_role(nspowner, 'USAGE') AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid) AS may "
+        "FROM pg_namespace n WHERE nspname = %s",
+        (SCHEMA,),
     )
     row = await cursor.fetchone()
-    return bool(row and row["found"])
+    return bool(row and row["may"])
 
 
 def _removal_sql(stream: Stream) -> list[str]:
@@ -299,9 +305,12 @@ SELECT current_user AS name, has_database_privilege(current_database(), 'CREATE'
 """
 
 _HELPERS = """
-SELECT coalesce(has_table_privilege(%(role)s, to_regclass(%(heartbeat)s), 'INSERT')
-            AND has_table_privilege(%(role)s, to_regclass(%(heartbeat)s), 'DELETE')
-            AND has_table_privilege(%(role)s, to_regclass(%(signal)s), 'INSERT'), false) AS usable
+SELECT count(*) = 2 AND coalesce(bool_and(
+         has_schema_privilege(%(role)s, n.oid, 'USAGE')
+         AND has_table_privilege(%(role)s, c.oid, 'INSERT') AND has_table_privilege(%(role)s, c.oid, 'DELETE')
+       ), false) AS usable
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = ANY(%(tables)s)
 """
 
 
@@ -324,6 +333,7 @@ def _comment(stream: Stream, claim: str) -> str:
     return f'replicator-provider: stream "{stream.name}", claim {claim}'
 
 
-def _claim_of(comment: str | None) -> str | None:
-    match = _COMMENT.fullmatch(comment or "")
+def claim_of(publication: Publication) -> str | None:
+    """Return the claim of the stream that a publication was made for; `None` if no stream made it."""
+    match = _COMMENT.fullmatch(publication.comment or "")
     return match[2] if match else None

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from replicator.backends.kafka_connect.debezium.details import details_of, slot_name
 from replicator.backends.kafka_connect.debezium.positions import Position
-from replicator.backends.kafka_connect.debezium.source_objects import published
+from replicator.backends.kafka_connect.debezium.source_objects import claim_of, published
 from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
 from replicator.backends.kafka_connect.deployed import DeployedStream
-from replicator.backends.kafka_connect.record import UNFINISHED
+from replicator.backends.kafka_connect.record import UNFINISHED, StreamRecord
 from replicator.backends.postgres.lsn import write_lsn
+from replicator.backends.postgres.publications import Publication
 from replicator.backends.postgres.slots import Slot
 from replicator.errors import ReplicatorError, SourceLimit, SourcePosition, SourceSetup
 from replicator.model import Mode, Stream, StreamState, StreamStatus, format_size
@@ -56,8 +57,9 @@ def faults_of(
         return []
     if lost := lost_position(stream, position, source.slot):
         return [lost]
-    if source.publication is None:
-        return [no_publication(stream)]
+    if lost := lost_publication(deployed.record, source.publication):
+        return [lost]
+    assert source.publication is not None
     lacks = source.publication.lacks(published(stream, details_of(deployed.record)), via_root=True)
     if not lacks:
         return []
@@ -73,12 +75,18 @@ def faults_of(
     ]
 
 
-def no_publication(stream: Stream) -> SourcePosition:
-    """Return the error for a stream whose publication was dropped."""
+def lost_publication(record: StreamRecord, publication: Publication | None) -> SourcePosition | None:
+    """Return the error for a stream whose publication was dropped, or is another stream's now; `None` for neither."""
+    name = slot_name(record.stream)
+    if publication is None:
+        why = f"the publication {name} was dropped"
+    elif claim_of(publication) not in (None, details_of(record).claim):
+        why = f"the publication {name} was dropped, and another stream has made one of this name"
+    else:
+        return None
     return SourcePosition(
-        f"the publication {slot_name(stream)} was dropped, and the changes since the stream's position cannot be "
-        "decoded with one that is made now",
-        stream=stream.name,
+        f"{why}; the changes since the stream's position cannot be decoded with one that was made later",
+        stream=record.stream.name,
         fix=AGAIN,
     )
 
