@@ -237,7 +237,8 @@ class DebeziumRecipe:
             joining = [
                 table for name, table in sorted(_by_name(facts.source).items()) if name not in details_of(known).tables
             ]
-            await self._objects.refuse_unable(stream, published(stream, details), joining)
+            if joining:
+                await self._objects.refuse_unable(stream, published(stream, details), joining)
         if (again := _read_again(details_of(known), details)) and not details.has_helpers:
             raise SourceSetup(
                 f"{again[0]} is to be read while the stream runs, and the stream has no table for signals",
