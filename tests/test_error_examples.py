@@ -354,7 +354,11 @@ async def _(lab: Lab) -> None:
 
 @raises("RPL-SOURCE-POSITION")
 async def _(lab: Lab) -> str:
-    return str(lost_position(declare_tables(), Position(lsn=read_lsn("0/16B3748")), None))
+    return str(
+        lost_position(
+            StreamRecord(stream=declare_tables(), details={"claim": "c"}), Position(lsn=read_lsn("0/16B3748")), None
+        )
+    )
 
 
 def _table(name: str, *, identity: tuple[str, ...] | None) -> TableFacts:

@@ -195,6 +195,7 @@ def test_a_database_in_one_spelling(uri: str, canonical: str) -> None:
         ("postgres://app@db/shop?sslmode=require&sslrootcert=/ca", {}, "source.uri", "does not verify the server"),
         ("postgres://app@db/shop?sslmode=verify-ca&sslrootcert=ca", {}, "source.uri", "is no absolute path"),
         ("postgres://app@db/shop#x", {}, "source.uri", "has a part after #"),
+        ("postgres://app@db/shop?sslmode=verify-full", {}, "source.uri", "nothing names the authority's certificate"),
         ("postgres://db/shop", {}, "source.uri", "names no role, and nothing names credentials"),
         ("postgres://db/shop", {"authRef": "env://PG_PASSWORD"}, "source.authRef", "names one value"),
     ],

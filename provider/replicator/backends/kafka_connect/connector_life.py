@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Generic
 
 from replicator.backends.kafka_connect.cluster import ConnectCluster, ConnectorState
@@ -126,11 +126,27 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
             await self._states.before_change(deployed, wanted)
             await self._states.pause_first(deployed, wanted)
             if self._recipe.must_stop(deployed.record, record):
-                await self._states.stop(deployed)
+                return await self._change_stopped(deployed, record)
             await self._recipe.alter(deployed.record, record)
         await self._apply(deployed, self._recipe.parts(record))
         await self._recipe.follow_up(record)
         await self._states.set_state(wanted)
+        return True
+
+    async def _change_stopped(self, deployed: DeployedStream, record: StreamRecord) -> bool:
+        """Change a stream whose connector must not run meanwhile; where that fails, start it as it was."""
+        ran = deployed.connector.state is ConnectorState.RUNNING
+        await self._states.stop(deployed)
+        try:
+            await self._recipe.alter(deployed.record, record)
+            await self._apply(deployed, self._recipe.parts(record))
+            await self._recipe.follow_up(record)
+        except ReplicatorError:
+            if ran:
+                with suppress(ReplicatorError):  # the first error tells more
+                    await self._states.start_all(await self._streams.found(deployed.name))
+            raise
+        await self._states.set_state(record.stream)
         return True
 
     async def _pause_only(self, deployed: DeployedStream, wanted: Stream) -> bool:

@@ -1,4 +1,4 @@
-"""A PostgreSQL database as an endpoint names it: `postgres://user@host:5432/database?sslmode=verify-full`.
+"""A PostgreSQL database as an endpoint names it: `postgres://user@host:5432/database?sslmode=require`.
 
 The parameters are libpq's. None of them is secret; the password is what `authRef` names.
 """
@@ -18,7 +18,7 @@ from replicator.model import End, Endpoint
 PORT = 5432
 SSL_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
 _PARAMETERS = ("sslmode", "sslrootcert")
-_EXAMPLE = "write postgres://user@host:5432/database?sslmode=verify-full"
+_EXAMPLE = "write postgres://user@host:5432/database?sslmode=require"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,12 @@ def _parameters(query: str, end: End) -> dict[str, str]:
         raise _invalid(end, "sslmode has an unknown value", f"it is one of {', '.join(SSL_MODES)}")
     if root_cert is not None and not re.fullmatch(r"/[^\"\\$\n]+", root_cert):
         raise _invalid(end, "sslrootcert is no absolute path")
+    if root_cert is None and mode in ("verify-ca", "verify-full"):
+        raise _invalid(
+            end,
+            f"sslmode is {mode}, and nothing names the authority's certificate",
+            "add sslrootcert=/path/of/ca.pem, a path on the workers and where Pulumi runs",
+        )
     if root_cert is not None and mode not in ("verify-ca", "verify-full"):
         raise _invalid(end, "has sslrootcert, and sslmode does not verify the server", "write sslmode=verify-full")
     return given

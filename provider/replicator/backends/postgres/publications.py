@@ -40,6 +40,10 @@ class Publication:
     is_whole: bool
     via_root: bool
 
+    def holds(self, tables: Collection[Table]) -> bool:
+        """Tell whether it publishes all of these tables, whatever the filter."""
+        return all(table in self.tables for table in tables)
+
     def lacks(self, wanted: Mapping[Table, str | None], *, via_root: bool) -> list[str]:
         """Return how it falls short of these tables and filters, in words; more tables than these are no harm."""
         found = []

@@ -6,6 +6,7 @@ Sessions are for questions and for objects that the provider makes. A worker con
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from replicator import authref
 from replicator.authref import Redactor
 from replicator.backends.postgres.endpoint import PostgresEndpoint
 from replicator.errors import (
+    EngineDenied,
     EngineRefused,
     EngineUnavailable,
     ReplicatorError,
@@ -97,7 +99,7 @@ class Session:
 
     def error(self, error: psycopg.Error) -> ReplicatorError:
         """Return the error for what the database or its driver reports."""
-        told = self._redactor(str(error.diag.message_primary or error).strip().splitlines()[-1])
+        told = self._redactor(_told(error))
         uri, login = f"{self.at.end}.uri", self.at.ref_property
         where = f"the database {self.at.database} at {self.at.server}"
         kind = _kind_of(error)
@@ -107,6 +109,8 @@ class Session:
                 property=login if self.at.ref else uri,
                 fix="check the role and its password, and that pg_hba.conf lets this host in",
             )
+        if issubclass(kind, errors.UndefinedTable):
+            return SourceMissing(f"{where}: {told}", property="include", fix="create it, or correct include")
         if issubclass(kind, errors.InvalidCatalogName):
             return SourceMissing(f"{where} does not exist: {told}", property=uri, fix="create it, or correct the URI")
         if isinstance(error, errors.InsufficientPrivilege):
@@ -116,6 +120,12 @@ class Session:
                 f"{where} has no place left: {told}",
                 property=uri,
                 fix="raise the limit that the text names, or free a place",
+            )
+        if error.sqlstate is None and _TLS.search(told):
+            return EngineDenied(
+                f"{where} and this host do not agree on TLS: {told}",
+                property=uri,
+                fix="correct sslmode and sslrootcert of the URI, or let the server speak TLS",
             )
         if issubclass(kind, psycopg.OperationalError) and _is_away(error):
             return EngineUnavailable(
@@ -213,6 +223,16 @@ _LOGIN_ERRORS: tuple[tuple[str, type[psycopg.Error]], ...] = (
     ("remaining connection slots", errors.TooManyConnections),
 )
 """By their English text, since libpq gives no SQLSTATE for a connection that fails (libpq 17)."""
+
+
+_TLS = re.compile(r"\bSSL\b|certificate")
+
+
+def _told(error: psycopg.Error) -> str:
+    """Return what the server says, with its detail; or the first attempt's reason where no connection comes about."""
+    if error.diag.message_primary:
+        return ": ".join(filter(None, (error.diag.message_primary, error.diag.message_detail)))
+    return str(error).strip().splitlines()[0].removeprefix("connection failed: ")
 
 
 def _kind_of(error: psycopg.Error) -> type[psycopg.Error]:

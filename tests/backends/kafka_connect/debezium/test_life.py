@@ -188,8 +188,8 @@ async def test_a_server_is_verified_by_its_certificate(
     plain = open_bed(postgres, kafka.west)
     plain.execute(ORDERS)
     error = await plain.refused(plain.stream(source={"uri": f"{plain.uri}?sslmode=require"}))
-    assert (error.code, error.property) == ("RPL-ENGINE-DOWN", "source.uri")
-    assert "SSL" in error.message
+    assert (error.code, error.property) == ("RPL-ENGINE-DENIED", "source.uri")
+    assert "server does not support SSL" in error.message
 
 
 async def test_one_value_is_the_password_of_the_role_in_the_uri(bed: DebeziumEnv) -> None:

@@ -43,7 +43,7 @@ from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, P
 from replicator.backends.kafka_connect.recipe import Prepared, ResolvedReplay
 from replicator.backends.kafka_connect.record import RECORD_KEYS, ReplayRecord, StreamRecord
 from replicator.backends.kafka_connect.reservations import PendingChanges
-from replicator.backends.postgres import catalog
+from replicator.backends.postgres import catalog, slots
 from replicator.backends.postgres.catalog import TableFacts
 from replicator.backends.postgres.identifiers import Table
 from replicator.backends.postgres.lsn import read_lsn, write_lsn
@@ -217,13 +217,13 @@ class DebeziumRecipe:
             await self._objects.refuse_unable(stream, wanted, facts.source.tables.values())
         if found.slot is None:
             server = facts.source.server.identity.partition("/")[0]
-            listed = (await self.recent()).streams
-            beside = [
-                record
+            beside = {
+                slot_name(record.stream)
                 for record in claimed
-                if (record.source_cluster or "").partition("/")[0] == server and record.stream.name not in listed
-            ]
-            source_facts.refuse_full(facts.source.server, len(beside))
+                if (record.source_cluster or "").partition("/")[0] == server and record.stream.mode is not Mode.SNAPSHOT
+            }
+            there = await slots.look(self._objects.owner(stream), beside) if beside else {}
+            source_facts.refuse_full(facts.source.server, len(beside - there.keys()))
         has_helpers = found.publication is None or found.is_ours(details.claim) or found.has_helpers
         _refuse_blind_wait(stream, has_helpers=has_helpers)
 
@@ -301,7 +301,7 @@ class DebeziumRecipe:
                 property=error.property,
                 fix=error.fix,
             ) from error
-        if lost := lost_position(stream, await self.positions(stream), objects.slot):
+        if lost := lost_position(record, await self.positions(stream), objects.slot):
             raise lost
         if lost := lost_publication(record, objects.publication):
             raise lost
@@ -447,15 +447,15 @@ class DebeziumRecipe:
         )
 
     async def measure(self, streams: Sequence[DeployedStream]) -> list[Description]:
+        seen = await source_status.look(self._sessions, [deployed.record.stream for deployed in streams])
         read = await asyncio.gather(*(self._position_or_error(deployed.record.stream) for deployed in streams))
-        known = [(deployed, at) for deployed, at in zip(streams, read, strict=True) if isinstance(at, Position)]
-        seen = await source_status.look(self._sessions, [deployed.record.stream for deployed, _ in known])
-        unread = [
-            self.outline(deployed, at)
-            for deployed, at in zip(streams, read, strict=True)
-            if isinstance(at, ReplicatorError)
-        ]
-        return [self._described(deployed, at, seen[deployed.name]) for deployed, at in known] + unread
+        found = []
+        for deployed, at in zip(streams, read, strict=True):
+            if isinstance(at, Position):
+                found.append(self._described(deployed, at, seen[deployed.name]))
+            elif at is not None:
+                found.append(self.outline(deployed, at))
+        return found
 
     def _described(self, deployed: DeployedStream, at: Position, source: SourceStatus | ReplicatorError) -> Description:
         slot = source.slot if isinstance(source, SourceStatus) else None
@@ -500,9 +500,9 @@ class DebeziumRecipe:
         self, deployed: DeployedStream, start: Checkpoint, method: ReplayMethod, target: str | None
     ) -> tuple[ResolvedReplay, Position]:
         stream = deployed.record.stream
-        at = await self.positions(stream)
         facts = await source_facts.look(self._sessions, stream)
         slot = await self._slot(stream)
+        at = await self.positions(stream)
         return replay_planner.resolve(deployed.record, facts, at, slot, start, method=method, target=target), at
 
     async def _slot(self, stream: Stream) -> Slot | None:

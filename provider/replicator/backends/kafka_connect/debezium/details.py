@@ -39,6 +39,7 @@ class DebeziumDetails(Model):
     :param claim: a random word that names the stream in comments of its objects.
     :param tables: the tables, by name.
     :param slot_made: the slot is the stream's own; not so before it is made.
+    :param begin: where the slot was confirmed when it was made, as an LSN; `None` before that.
     :param owns_publication: the publication is the stream's own; else somebody else made it, and removes it.
     :param has_helpers: the tables for heartbeats and signals exist.
     :param left: the sources of before, whose objects are still to be removed.
@@ -47,6 +48,7 @@ class DebeziumDetails(Model):
     claim: str
     tables: dict[str, TableDetails] = Field(default_factory=dict)
     slot_made: bool = False
+    begin: str | None = Field(default=None, exclude_if=lambda value: value is None)
     owns_publication: bool = False
     has_helpers: bool = False
     left: tuple[LeftSource, ...] = Field(default=(), exclude_if=lambda value: not value)

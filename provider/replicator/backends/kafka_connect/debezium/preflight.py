@@ -36,7 +36,7 @@ async def refuse_unresolved_logins(cluster: ConnectCluster, stream: Stream, alia
         _ECHOED,
         stream=stream.name,
         property=source.ref_property,
-        page="docs/debezium.md",
+        page="docs/kafka-mirror.md",
         harmless=(Problem.BREAKS_JAAS,),
     )
     destination = kafka_endpoint(stream.destination, "destination")
@@ -47,7 +47,7 @@ async def refuse_unresolved_logins(cluster: ConnectCluster, stream: Stream, alia
         _ECHOED,
         stream=stream.name,
         property="destination.authRef",
-        page="docs/debezium.md",
+        page="docs/kafka-mirror.md",
     )
 
 

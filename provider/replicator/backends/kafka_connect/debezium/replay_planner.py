@@ -45,7 +45,7 @@ def resolve(
         )
     if stream.mode is Mode.SNAPSHOT:
         raise ReplayRefused("it made its one copy", stream=name, fix=COPY_AGAIN)
-    lost = lost_position(stream, position, slot)
+    lost = lost_position(record, position, slot)
     if lost is not None or slot is None:
         raise ReplayRefused(lost.message if lost else "it has no slot", stream=name, fix=AGAIN)
     if not details_of(record).has_helpers:

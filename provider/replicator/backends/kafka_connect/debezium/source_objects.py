@@ -28,6 +28,7 @@ from replicator.backends.postgres import publications, slots
 from replicator.backends.postgres.catalog import TableFacts
 from replicator.backends.postgres.endpoint import postgres_endpoint
 from replicator.backends.postgres.identifiers import Table, literal, quoted, shown
+from replicator.backends.postgres.lsn import write_lsn
 from replicator.backends.postgres.predicate import read_predicate
 from replicator.backends.postgres.publications import Publication
 from replicator.backends.postgres.session import Session, Sessions
@@ -44,12 +45,17 @@ KEPT_HEARTBEATS = "2 days"
 class FoundObjects:
     """The objects that exist under a stream's name.
 
-    :param has_helpers: the tables for heartbeats and signals exist, and the streaming role may use them.
+    :param helpers: the tables for heartbeats and signals exist, and the streaming role may use them.
     """
 
     publication: Publication | None
     slot: slots.Slot | None
-    has_helpers: bool
+    helpers: frozenset[Table]
+
+    @property
+    def has_helpers(self) -> bool:
+        """Tell whether the tables for heartbeats and signals can be used: a publication that exists has them too."""
+        return bool(self.helpers) and (self.publication is None or self.publication.holds(self.helpers))
 
     def is_ours(self, claim: str) -> bool:
         """Tell whether the publication was made for the stream with this claim."""
@@ -80,9 +86,10 @@ class SourceObjects:
         role = await self._sessions.role(postgres_endpoint(stream.source, "source"))
         publication = (await publications.look(session, [name])).get(name)
         found = await slots.look(session, [name])
-        tables = [heartbeat_table(stream).name, signal_table(stream).name]
-        (row,) = await session.rows(_HELPERS, {"role": role, "schema": SCHEMA, "tables": tables})
-        return FoundObjects(publication, found.get(name), bool(row["usable"]))
+        helpers = frozenset((heartbeat_table(stream), signal_table(stream)))
+        names = [table.name for table in helpers]
+        (row,) = await session.rows(_HELPERS, {"role": role, "schema": SCHEMA, "tables": names})
+        return FoundObjects(publication, found.get(name), helpers if row["usable"] else frozenset())
 
     async def refuse_foreign(
         self, stream: Stream, details: DebeziumDetails, wanted: Mapping[Table, str | None]
@@ -129,11 +136,15 @@ class SourceObjects:
         self, stream: Stream, details: DebeziumDetails, wanted: Mapping[Table, str | None], found: FoundObjects
     ) -> None:
         if found.publication is not None and not found.is_ours(details.claim):
-            self._refuse_unfit(stream, wanted, found.publication)
+            self._refuse_unfit(stream, details, wanted, found)
         if found.slot is not None and not details.slot_made and not found.is_ours(details.claim):
             raise slots.in_use(found.slot)
 
-    def _refuse_unfit(self, stream: Stream, wanted: Mapping[Table, str | None], publication: Publication) -> None:
+    def _refuse_unfit(
+        self, stream: Stream, details: DebeziumDetails, wanted: Mapping[Table, str | None], found: FoundObjects
+    ) -> None:
+        publication = found.publication
+        assert publication is not None
         if holder := _COMMENT.fullmatch(publication.comment or ""):
             raise SourceSetup(
                 f"the publication {publication.name} belongs to a stream {holder[1]!r} that this Connect cluster does "
@@ -142,13 +153,15 @@ class SourceObjects:
                 fix="give this stream another name; or, if nothing needs what is left of that one: "
                 + "; ".join(_removal_sql(stream)),
             )
-        if lacks := publication.lacks(wanted, via_root=True):
+        needed = with_helpers(stream, wanted) if details.has_helpers else wanted
+        if lacks := publication.lacks(needed, via_root=True):
+            whole = with_helpers(stream, wanted) if found.helpers else wanted
             raise SourceSetup(
                 f"the publication {publication.name} exists, of the role {publication.owner}, and does not fit this "
                 f"stream: {'; '.join(lacks)}",
                 property="include",
-                fix="drop it, so that the provider makes it; or let its owner run: "
-                + "; ".join(self._publication_sql(publication.name, wanted, exists=publication.names_tables)),
+                fix="let its owner run: "
+                + "; ".join(self._publication_sql(publication.name, whole, exists=publication.names_tables)),
             )
 
     async def make(self, record: StreamRecord, wanted: Mapping[Table, str | None]) -> StreamRecord:
@@ -171,9 +184,9 @@ class SourceObjects:
             if owns:
                 await self._set_tables(record, wanted)
             details = details.model_copy(update={"owns_publication": owns, "has_helpers": owns or found.has_helpers})
-        if found.slot is None:
-            await slots.create(self.streaming(stream), slot_name(stream))
-        return with_details(record, details.model_copy(update={"slot_made": True}))
+        slot = found.slot or await slots.create(self.streaming(stream), slot_name(stream))
+        begin = write_lsn(slot.confirmed) if slot.confirmed is not None else None
+        return with_details(record, details.model_copy(update={"slot_made": True, "begin": begin}))
 
     async def set_tables(self, record: StreamRecord, wanted: Mapping[Table, str | None]) -> None:
         """Give the publication other tables or filters. What streams gets them at once.
@@ -184,9 +197,9 @@ class SourceObjects:
         found = await self.look(stream)
         if found.publication is None or not found.is_ours(details.claim):
             if found.publication is not None:
-                self._refuse_unfit(stream, wanted, found.publication)
+                self._refuse_unfit(stream, details, wanted, found)
             return
-        all_of_them = self._with_helpers(stream, wanted)
+        all_of_them = with_helpers(stream, wanted)
         if found.publication.tables.keys() != all_of_them.keys() or found.publication.lacks(all_of_them, via_root=True):
             await self._set_tables(record, wanted)
 
@@ -238,9 +251,13 @@ class SourceObjects:
             raise self._unable(stream, why, role, wanted) from None
 
     async def _set_tables(self, record: StreamRecord, wanted: Mapping[Table, str | None]) -> None:
+        """Alter the publication, and make helper tables that somebody has dropped."""
         stream = record.stream
+        role = await self._sessions.role(postgres_endpoint(stream.source, "source"))
+        helpers = [] if (await self.look(stream)).helpers else _helpers_sql(stream, role)
         async with self.owner(stream).transaction() as connection:
-            for statement in publications.alter_sql(slot_name(stream), self._with_helpers(stream, wanted)):
+            await connection.execute(_LOCK)
+            for statement in (*helpers, *publications.alter_sql(slot_name(stream), with_helpers(stream, wanted))):
                 await connection.execute(statement.encode())
 
     def setup_script(self, stream: Stream, role: str, wanted: Mapping[Table, str | None]) -> str:
@@ -248,16 +265,8 @@ class SourceObjects:
         return "; ".join(self._setup_sql(stream, role, None, wanted))
 
     def _setup_sql(self, stream: Stream, role: str, claim: str | None, wanted: Mapping[Table, str | None]) -> list[str]:
-        heartbeat, signal, name = heartbeat_table(stream), signal_table(stream), slot_name(stream)
-        found = [
-            f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
-            f"CREATE TABLE IF NOT EXISTS {heartbeat.sql} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
-            "at timestamptz NOT NULL, lsn pg_lsn NOT NULL)",
-            f"CREATE TABLE IF NOT EXISTS {signal.sql} (id text PRIMARY KEY, type text NOT NULL, data text)",
-            f"GRANT USAGE ON SCHEMA {SCHEMA} TO {quoted(role)}",
-            f"GRANT SELECT, INSERT, DELETE ON {heartbeat.sql}, {signal.sql} TO {quoted(role)}",
-            publications.create_sql(name, self._with_helpers(stream, wanted)),
-        ]
+        name = slot_name(stream)
+        found = [*_helpers_sql(stream, role), publications.create_sql(name, with_helpers(stream, wanted))]
         if claim is not None:
             found.append(publications.comment_sql(name, _comment(stream, claim)))
         return found
@@ -266,9 +275,6 @@ class SourceObjects:
         if exists:
             return publications.alter_sql(name, wanted)
         return [publications.drop_sql(name), publications.create_sql(name, wanted)]
-
-    def _with_helpers(self, stream: Stream, wanted: Mapping[Table, str | None]) -> dict[Table, str | None]:
-        return {**wanted, heartbeat_table(stream): None, signal_table(stream): None}
 
 
 _LOCK = b"SELECT pg_advisory_xact_lock(hashtext('replicator-provider'))"
@@ -321,6 +327,23 @@ def heartbeat_sql(stream: Stream) -> str:
         f"WITH old AS (DELETE FROM {table} WHERE at < now() - {literal(KEPT_HEARTBEATS)}::interval) "  # noqa: S608
         f"INSERT INTO {table} (at, lsn) VALUES (clock_timestamp(), pg_current_wal_insert_lsn())"
     )
+
+
+def _helpers_sql(stream: Stream, role: str) -> list[str]:
+    heartbeat, signal = heartbeat_table(stream), signal_table(stream)
+    return [
+        f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
+        f"CREATE TABLE IF NOT EXISTS {heartbeat.sql} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
+        "at timestamptz NOT NULL, lsn pg_lsn NOT NULL)",
+        f"CREATE TABLE IF NOT EXISTS {signal.sql} (id text PRIMARY KEY, type text NOT NULL, data text)",
+        f"GRANT USAGE ON SCHEMA {SCHEMA} TO {quoted(role)}",
+        f"GRANT SELECT, INSERT, DELETE ON {heartbeat.sql}, {signal.sql} TO {quoted(role)}",
+    ]
+
+
+def with_helpers(stream: Stream, wanted: Mapping[Table, str | None]) -> dict[Table, str | None]:
+    """Return tables to publish, and those for heartbeats and signals."""
+    return {**wanted, heartbeat_table(stream): None, signal_table(stream): None}
 
 
 def published(stream: Stream, details: DebeziumDetails) -> dict[Table, str | None]:

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 from replicator.backends.kafka_connect.debezium.details import details_of, slot_name
 from replicator.backends.kafka_connect.debezium.positions import Position
-from replicator.backends.kafka_connect.debezium.source_objects import claim_of, published
+from replicator.backends.kafka_connect.debezium.source_objects import claim_of, published, with_helpers
 from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.record import UNFINISHED, StreamRecord
-from replicator.backends.postgres.lsn import write_lsn
+from replicator.backends.postgres.lsn import read_lsn, write_lsn
 from replicator.backends.postgres.publications import Publication
 from replicator.backends.postgres.slots import Slot
 from replicator.errors import ReplicatorError, SourceLimit, SourcePosition, SourceSetup
-from replicator.model import Mode, Stream, StreamState, StreamStatus, format_size
+from replicator.model import DesiredState, Mode, Stream, StreamState, StreamStatus, format_size
 from replicator.replicator import Finding, Severity
 
 AGAIN = (
@@ -28,6 +28,10 @@ COPY_AGAIN = "remove the stream and make it again: pulumi destroy --target with 
 
 _END = 8192
 """Bytes that may lie between a transaction's last change and the end of its commit."""
+_END_OF_HEARTBEAT = 256
+"""The same after a heartbeat, whose position is its commit."""
+_MEANWHILE = 2**30
+"""Bytes that a server may write between two questions, while the slot is read."""
 
 
 def status_of(deployed: DeployedStream, position: Position, source: SourceStatus | ReplicatorError) -> StreamStatus:
@@ -55,12 +59,14 @@ def faults_of(
     stream = deployed.record.stream
     if isinstance(source, ReplicatorError) or stream.mode is Mode.SNAPSHOT or deployed.record.creating:
         return []
-    if lost := lost_position(stream, position, source.slot):
+    if lost := lost_position(deployed.record, position, source.slot):
         return [lost]
     if lost := lost_publication(deployed.record, source.publication):
         return [lost]
     assert source.publication is not None
-    lacks = source.publication.lacks(published(stream, details_of(deployed.record)), via_root=True)
+    details = details_of(deployed.record)
+    wanted = published(stream, details)
+    lacks = source.publication.lacks(with_helpers(stream, wanted) if details.has_helpers else wanted, via_root=True)
     if not lacks:
         return []
     return [
@@ -111,13 +117,16 @@ def outline_of(deployed: DeployedStream, error: ReplicatorError | None = None) -
     return StreamStatus(name=deployed.name, state=state, last_error=deployed.trace or why)
 
 
-def lost_position(stream: Stream, position: Position, slot: Slot | None) -> SourcePosition | None:
+def lost_position(record: StreamRecord, position: Position, slot: Slot | None) -> SourcePosition | None:
     """Return the error if changes after the position can no longer be read; `None` if all of them can.
 
-    A slot is confirmed up to the end of the last transaction, and the position is the last change in it. So a slot that
-    was made again is told by its restart point, which is after the position; and one that was moved, by a distance that
-    no end of a transaction has.
+    A slot is confirmed up to the end of the last transaction, and the position is the last change in it, or the end of
+    a heartbeat's transaction. So a slot that was made again is told by its restart point, which is after the position;
+    and one that was moved, by a distance that no end of a transaction has.
+
+    :param slot: as of a moment before the position was read, since a slot follows the positions that are stored.
     """
+    stream = record.stream
     name, at = slot_name(stream), position.lsn
     where = f"the stream is at {write_lsn(at)}" if at is not None else "the stream has no position yet"
     why = None
@@ -125,13 +134,27 @@ def lost_position(stream: Stream, position: Position, slot: Slot | None) -> Sour
         why = f"the replication slot {name} does not exist any more, and {where}"
     elif slot.is_lost:
         why = f"the server has removed WAL that the replication slot {name} needed, and {where}"
-    elif at is not None and slot.restart is not None and slot.restart > at:
-        why = f"the replication slot {name} was made again: it begins at {write_lsn(slot.restart)}, and {where}"
-    elif at is not None and slot.confirmed is not None and slot.active_pid is None and slot.confirmed - at > _END:
-        why = f"the replication slot {name} was moved to {write_lsn(slot.confirmed)}, and {where}"
+    elif at is None:
+        begin = details_of(record).begin
+        if begin is not None and slot.confirmed is not None and slot.confirmed > read_lsn(begin):
+            read = write_lsn(slot.confirmed)
+            why = f"the replication slot {name} was read up to {read}, and Kafka Connect has no position of the stream"
+    elif at - slot.end > (0 if slot.active_pid is None else _MEANWHILE):
+        why = f"the server's WAL ends at {write_lsn(slot.end)}, and {where}"
+    elif slot.restart is not None and slot.restart > at:
+        begins = write_lsn(slot.restart)
+        why = f"the replication slot {name} was made again, or read by another process: it is at {begins}, and {where}"
+    elif _is_moved(slot, position):
+        why = f"the replication slot {name} was moved to {write_lsn(slot.confirmed or 0)}, and {where}"
     return (
         SourcePosition(f"{why}; changes between are lost to the stream", stream=stream.name, fix=AGAIN) if why else None
     )
+
+
+def _is_moved(slot: Slot, position: Position) -> bool:
+    if slot.confirmed is None or position.lsn is None or slot.active_pid is not None:
+        return False
+    return slot.confirmed - position.lsn > (_END if position.is_change else _END_OF_HEARTBEAT)
 
 
 def findings_of(deployed: DeployedStream, position: Position, source: SourceStatus | ReplicatorError) -> list[Finding]:
@@ -203,9 +226,12 @@ def _waits(deployed: DeployedStream, position: Position, slot: Slot | None) -> I
     if deployed.record.creating:
         yield UNFINISHED
         return
+    if deployed.connector.stopped and stream.desired_state is DesiredState.RUNNING:
+        yield "its connector is stopped: a change was interrupted, or somebody stopped it; run pulumi up --refresh"
+        return
     at_changes = stream.mode is not Mode.SNAPSHOT and position.lsn is not None and not position.in_snapshot
     if at_changes and deployed.state is StreamState.RUNNING and _is_unread(slot):
         yield (
-            f"nothing reads from the replication slot {slot_name(stream)}: Debezium cannot connect, and tries again "
-            "every 10 s; the worker's log says why"
+            f"nothing reads from the replication slot {slot_name(stream)}: Debezium is connecting, or cannot and tries "
+            "again every 10 s; the worker's log says why"
         )
