@@ -411,7 +411,7 @@ class DebeziumRecipe:
         condition = _condition(stream)
         async with self._objects.owner(stream).transaction() as connection:
             for id, found in snapshots.items():
-                data = json.dumps(_signal(found.table, condition, has_key=bool(found.key)))
+                data = json.dumps(_signal(found, condition))
                 await connection.execute(
                     f"INSERT INTO {signal_table(stream).sql} (id, type, data) VALUES (%s, 'execute-snapshot', %s) "  # noqa: S608
                     "ON CONFLICT (id) DO NOTHING".encode(),
@@ -599,17 +599,23 @@ def _hidden_rows(stream: Stream, facts: SourceFacts) -> list[Finding]:
     return [Finding(severity=Severity.WARNING, code=SourceSetup.code, message=text, property="source.authRef")]
 
 
-def _signal(table: Table, condition: str | None, *, has_key: bool) -> dict[str, object]:
-    """Return the signal that reads one table again. Its filter is a condition, or for a table without a key a query."""
-    name = table.sql
-    found: dict[str, object] = {
-        "data-collections": [name],
-        "type": "incremental" if has_key else "blocking",
+def _signal(found: TableFacts, condition: str | None) -> dict[str, object]:
+    """Return the signal that reads one table again.
+
+    A task cannot go on with an incremental snapshot of a table whose name needs quotes: it fails for ever (seen on
+    Debezium 3.7). Nor can that read a table without a key. So changes wait for a blocking snapshot of such a table,
+    whose filter is a whole query.
+    """
+    table = found.table
+    incremental = bool(found.key) and str(table) == f"{table.schema}.{table.name}"
+    signal: dict[str, object] = {
+        "data-collections": [table.sql],
+        "type": "incremental" if incremental else "blocking",
     }
     if condition is not None:
-        text = condition if has_key else snapshot_select(table, condition)
-        found["additional-conditions"] = [{"data-collection": name, "filter": text}]
-    return found
+        text = condition if incremental else snapshot_select(table, condition)
+        signal["additional-conditions"] = [{"data-collection": table.sql, "filter": text}]
+    return signal
 
 
 def _engine_objects(deployed: DeployedStream) -> dict[str, object]:
