@@ -226,7 +226,7 @@ async def test_a_move_that_was_cut_off_is_finished_by_the_next_up(
     other._names.clear()
 
 
-FILTERED = ("SET TABLE app.orders", "app.orders has no row filter, and the stream region = 'eu'")
+FILTERED = ("SET TABLE app.orders", "app.orders has no row filter, and the stream (region = 'eu'::text)")
 HANDS = {
     "no filter": FILTERED,
     "no table": ("DROP TABLE app.orders", "it lacks app.orders"),

@@ -72,11 +72,13 @@ class Facts(NamedTuple):
     :param source: `None` if the source is not reachable, and the change does not need it.
     :param side: the end on whose Kafka cluster the workers are; `source` stands for any but the destination's.
     :param ids: the identities of both ends, as far as they are known.
+    :param printed: the row filter of each table as PostgreSQL prints it, as far as it is known.
     """
 
     source: SourceFacts | None
     side: Side
     ids: StreamRecord
+    printed: Mapping[Table, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +197,9 @@ class DebeziumRecipe:
         except EngineUnavailable:
             if known is None or not _keeps_data(known.stream, stream):
                 raise
-            return Facts(None, side, ids)
-        await source_facts.refuse_unfit(self._sessions, stream, source)
-        facts = Facts(source, side, ids)
+            return Facts(None, side, ids, {})
+        printed = await source_facts.refuse_unfit(self._sessions, stream, source)
+        facts = Facts(source, side, ids, printed)
         if known is None or self.moves(known, ids):
             await self._refuse_creation(stream, facts, claimed, deployed)
         else:
@@ -335,21 +337,22 @@ class DebeziumRecipe:
         if facts.source is None:
             assert before is not None
             return before
-        tables = {str(table): found.oid for table, found in facts.source.tables.items()}
+        tables = {
+            str(table): TableDetails(oid=found.oid, condition=facts.printed.get(table))
+            for table, found in facts.source.tables.items()
+        }
         if before is None or known is None:
-            return DebeziumDetails(
-                claim=secrets.token_hex(16), tables={name: TableDetails(oid=oid) for name, oid in tables.items()}
-            )
+            return DebeziumDetails(claim=secrets.token_hex(16), tables=tables)
         reads = stream.mode is Mode.SNAPSHOT_THEN_CDC and not known.creating
         refiltered = _condition(known.stream) != _condition(stream)
 
-        def entry(name: str, oid: int) -> TableDetails:
+        def entry(name: str, table: TableDetails) -> TableDetails:
             old = before.tables.get(name)
             count = old.snapshots if old else 0
-            again = reads and (old is None or old.oid != oid or refiltered)
-            return TableDetails(oid=oid, snapshots=count + again)
+            again = reads and (old is None or old.oid != table.oid or refiltered)
+            return table.model_copy(update={"snapshots": count + again})
 
-        return before.model_copy(update={"tables": {name: entry(name, oid) for name, oid in tables.items()}})
+        return before.model_copy(update={"tables": {name: entry(name, table) for name, table in tables.items()}})
 
     async def find_start(self, stream: Stream) -> None:
         return None

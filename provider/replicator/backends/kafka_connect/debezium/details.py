@@ -16,10 +16,12 @@ class TableDetails(Model):
     """A table of a stream.
 
     :param oid: another one is another table.
+    :param condition: the row filter as PostgreSQL prints it; `None` without one, or if it is not known.
     :param snapshots: how often it was read again while the stream ran, each time for a change of the declaration.
     """
 
     oid: int
+    condition: str | None = Field(default=None, exclude_if=lambda value: value is None)
     snapshots: int = Field(default=0, exclude_if=lambda value: not value)
 
 

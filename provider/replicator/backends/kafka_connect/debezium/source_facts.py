@@ -60,8 +60,11 @@ async def look(sessions: Sessions, stream: Stream) -> SourceFacts:
     return SourceFacts(server, role, {table: found[table] for table in _chosen(stream, found)})
 
 
-async def refuse_unfit(sessions: Sessions, stream: Stream, facts: SourceFacts) -> None:
-    """Raise what keeps the source from being streamed, with the SQL that changes that."""
+async def refuse_unfit(sessions: Sessions, stream: Stream, facts: SourceFacts) -> dict[Table, str]:
+    """Raise what keeps the source from being streamed, with the SQL that changes that.
+
+    Return the row filter of each table as PostgreSQL prints it; without those that are not known.
+    """
     _refuse_server(facts.server)
     _refuse_role(stream, facts.role)
     _refuse_unreadable(facts)
@@ -70,8 +73,9 @@ async def refuse_unfit(sessions: Sessions, stream: Stream, facts: SourceFacts) -
     _refuse_same_topics(facts.tables)
     if stream.mode is not Mode.SNAPSHOT:
         refuse_without_identity(facts.tables.values())
-    if stream.filter is not None:
-        await _refuse_filter(sessions, stream, facts, read_predicate(stream.filter))
+    if stream.filter is None:
+        return {}
+    return await _refuse_filter(sessions, stream, facts, read_predicate(stream.filter))
 
 
 def refuse_full(server: Server, others: int) -> None:
@@ -237,7 +241,9 @@ def refuse_without_identity(tables: Iterable[TableFacts]) -> None:
         )
 
 
-async def _refuse_filter(sessions: Sessions, stream: Stream, facts: SourceFacts, predicate: Predicate) -> None:
+async def _refuse_filter(
+    sessions: Sessions, stream: Stream, facts: SourceFacts, predicate: Predicate
+) -> dict[Table, str]:
     for table, found in facts.tables.items():
         if missing := sorted(predicate.columns - set(found.columns)):
             raise InvalidStream(
@@ -255,23 +261,33 @@ async def _refuse_filter(sessions: Sessions, stream: Stream, facts: SourceFacts,
                 fix=f"ALTER TABLE {table.sql} REPLICA IDENTITY FULL",
             )
     session = sessions.at(postgres_endpoint(stream.source, "source"))
-    for table in facts.tables:
-        await _refuse_condition(session, table, predicate)
+    printed = {table: await _printed(session, table, predicate) for table in facts.tables}
+    return {table: text for table, text in printed.items() if text is not None}
 
 
-async def _refuse_condition(session: Session, table: Table, predicate: Predicate) -> None:
-    """Raise `InvalidStream` for what a publication of the table refuses: its columns, types and mutable functions.
+_PREDICATE = """
+SELECT pg_get_expr(i.indpred, i.indrelid) AS condition FROM pg_index i
+WHERE i.indrelid = 'pg_temp.replicator_check'::regclass AND i.indpred IS NOT NULL
+"""
 
-    An index has the same rule on functions, so an index of an empty temporary table is made, and rolled back.
+
+async def _printed(session: Session, table: Table, predicate: Predicate) -> str | None:
+    """Return a condition as PostgreSQL prints it in a publication; `None` if the role may make no temporary table.
+
+    Raise `InvalidStream` for what a publication of the table refuses: its columns, types and mutable functions. An
+    index has the same rules and the same print, so an index of an empty temporary table is made, and rolled back.
     """
     try:
         await session.rows(f"EXPLAIN SELECT 1 FROM {table.sql} WHERE ({predicate.sql})")  # noqa: S608 - parsed, and without a subquery
         async with session.transaction() as connection:
             await connection.execute(f"CREATE TEMPORARY TABLE replicator_check (LIKE {table.sql})".encode())
             await connection.execute(f"CREATE INDEX ON replicator_check ((true)) WHERE ({predicate.sql})".encode())
+            cursor = await connection.execute(_PREDICATE)
+            row = await cursor.fetchone()
             await connection.rollback()
-    except SourceDenied:  # the role may make no temporary tables; PostgreSQL checks it when the publication is made
-        return
+            return str(row["condition"]) if row else None
+    except SourceDenied:  # PostgreSQL checks it when the publication is made
+        return None
     except EngineRefused as error:
         raise InvalidStream(
             f"PostgreSQL refuses it for {table}: {error.message.partition(': ')[2]}",

@@ -153,7 +153,8 @@ class SourceObjects:
                 fix="give this stream another name; or, if nothing needs what is left of that one: "
                 + "; ".join(_removal_sql(stream)),
             )
-        needed = with_helpers(stream, wanted) if details.has_helpers else wanted
+        needed = expected(stream, details)
+        needed = with_helpers(stream, needed) if details.has_helpers else needed
         if lacks := publication.lacks(needed, via_root=True):
             whole = with_helpers(stream, wanted) if found.helpers else wanted
             raise SourceSetup(
@@ -199,7 +200,7 @@ class SourceObjects:
             if found.publication is not None:
                 self._refuse_unfit(stream, details, wanted, found)
             return
-        all_of_them = with_helpers(stream, wanted)
+        all_of_them = with_helpers(stream, expected(stream, details))
         if found.publication.tables.keys() != all_of_them.keys() or found.publication.lacks(all_of_them, via_root=True):
             await self._set_tables(record, wanted)
 
@@ -344,6 +345,12 @@ def _helpers_sql(stream: Stream, role: str) -> list[str]:
 def with_helpers(stream: Stream, wanted: Mapping[Table, str | None]) -> dict[Table, str | None]:
     """Return tables to publish, and those for heartbeats and signals."""
     return {**wanted, heartbeat_table(stream): None, signal_table(stream): None}
+
+
+def expected(stream: Stream, details: DebeziumDetails) -> dict[Table, str | None]:
+    """Return the tables to publish, each with its row filter as PostgreSQL prints it, as far as that is known."""
+    wanted = published(stream, details)
+    return {table: details.tables[str(table)].condition or condition for table, condition in wanted.items()}
 
 
 def published(stream: Stream, details: DebeziumDetails) -> dict[Table, str | None]:

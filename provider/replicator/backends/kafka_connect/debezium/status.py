@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from replicator.backends.kafka_connect.debezium.details import details_of, slot_name
 from replicator.backends.kafka_connect.debezium.positions import Position
-from replicator.backends.kafka_connect.debezium.source_objects import claim_of, published, with_helpers
+from replicator.backends.kafka_connect.debezium.source_objects import claim_of, expected, with_helpers
 from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.record import UNFINISHED, StreamRecord
@@ -65,7 +65,7 @@ def faults_of(
         return [lost]
     assert source.publication is not None
     details = details_of(deployed.record)
-    wanted = published(stream, details)
+    wanted = expected(stream, details)
     lacks = source.publication.lacks(with_helpers(stream, wanted) if details.has_helpers else wanted, via_root=True)
     if not lacks:
         return []
