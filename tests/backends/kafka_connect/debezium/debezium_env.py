@@ -233,11 +233,13 @@ class DebeziumEnv:
 
     async def remove(self) -> None:
         """Delete what the test made, whatever state it left it in."""
-        for name in self._names:
-            await self.driver.delete_stream(name)
-        for driver in self._drivers:
-            await driver.aclose()
-        self.app.close()
+        try:
+            for name in self._names:
+                await self.driver.delete_stream(name)
+        finally:
+            for driver in self._drivers:
+                await driver.aclose()
+            self.app.close()
 
 
 def rows(session: psycopg.Connection, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
