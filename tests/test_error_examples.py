@@ -346,9 +346,7 @@ async def _(lab: Lab) -> None:
 
 @raises("RPL-SOURCE-LIMIT")
 async def _(lab: Lab) -> None:
-    server = Server(
-        "", 15, "logical", is_standby=False, free_slots=0, free_senders=4, free_connections=40, kept_wal=None
-    )
+    server = Server("", 15, "logical", is_standby=False, free_slots=0, free_senders=4, free_connections=40)
     refuse_full(server, 0)
 
 

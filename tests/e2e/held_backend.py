@@ -5,15 +5,15 @@ What a test cuts off is then under way for certain, and nothing else is slow.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
 from replicator.backends.memory import MemoryReplicator
 from replicator.model import Owner, Stream
-from replicator.remote.server import build_app, serve
 from replicator.replicator import Description
+
+from tests.e2e.gated import main
 
 
 class Held(MemoryReplicator):
@@ -43,17 +43,5 @@ class Held(MemoryReplicator):
             await asyncio.sleep(0.02)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--socket", type=Path, required=True)
-    parser.add_argument("--gate", type=Path, required=True)
-    given = parser.parse_args()
-
-    def ready() -> None:
-        print(f"listening on unix://{given.socket}", flush=True)
-
-    asyncio.run(serve(build_app({"memory": Held(given.gate)}), given.socket, ready=ready))
-
-
 if __name__ == "__main__":
-    main()
+    main(Held)

@@ -5,15 +5,14 @@ The memory backend delivers at once, so that nothing ever waits for it.
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
 from replicator.backends.memory import MemoryReplicator
 from replicator.model import StreamState, StreamStatus
-from replicator.remote.server import build_app, serve
 from replicator.replicator import Description
+
+from tests.e2e.gated import main
 
 
 class Behind(MemoryReplicator):
@@ -40,17 +39,5 @@ class Behind(MemoryReplicator):
         return status.model_copy(update=still)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--socket", type=Path, required=True)
-    parser.add_argument("--gate", type=Path, required=True)
-    given = parser.parse_args()
-
-    def ready() -> None:
-        print(f"listening on unix://{given.socket}", flush=True)
-
-    asyncio.run(serve(build_app({"memory": Behind(given.gate)}), given.socket, ready=ready))
-
-
 if __name__ == "__main__":
-    main()
+    main(Behind)

@@ -70,7 +70,7 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
     async def _seems_new(self, stream: Stream) -> bool:
         """Tell whether a recent listing lacks the stream. Connect itself refuses a name that exists.
 
-        Objects outside Connect would be refused before that, as somebody else's.
+        Objects outside Connect would be refused before that, as those of another stream.
         """
         if self._recipe.has_objects:
             return False
@@ -127,20 +127,22 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
             await self._states.pause_first(deployed, wanted)
             if self._recipe.must_stop(deployed.record, record):
                 return await self._change_stopped(deployed, record)
-            await self._recipe.alter(deployed.record, record)
-        await self._apply(deployed, self._recipe.parts(record))
-        await self._recipe.follow_up(record)
+        await self._rewrite(deployed, record, self._recipe.parts(record))
         await self._states.set_state(wanted)
         return True
+
+    async def _rewrite(self, deployed: DeployedStream, record: StreamRecord, parts: Parts) -> None:
+        """Change the objects outside Connect, and then the configurations."""
+        await self._recipe.alter(deployed.record, record)
+        await self._apply(deployed, parts)
+        await self._recipe.follow_up(record)
 
     async def _change_stopped(self, deployed: DeployedStream, record: StreamRecord) -> bool:
         """Change a stream whose connector must not run meanwhile; where that fails, start it as it was."""
         ran = deployed.connector.state is ConnectorState.RUNNING
         await self._states.stop(deployed)
         try:
-            await self._recipe.alter(deployed.record, record)
-            await self._apply(deployed, self._recipe.parts(record))
-            await self._recipe.follow_up(record)
+            await self._rewrite(deployed, record, self._recipe.parts(record))
         except ReplicatorError:
             if ran:
                 with suppress(ReplicatorError):  # the first error tells more
@@ -178,9 +180,7 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
         if record == deployed.record:
             parts = parts.with_record_of(deployed.connector.config)
         await self._states.pause_first(deployed, record.stream)
-        await self._recipe.alter(deployed.record, record)
-        await self._apply(deployed, parts)
-        await self._recipe.follow_up(record)
+        await self._rewrite(deployed, record, parts)
         for connector in deployed.all:
             if connector.failed and record.stream.desired_state is DesiredState.RUNNING:
                 await self._cluster.restart_failed(connector.name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+import re
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from replicator.backends.kafka_connect.connector import Connector
@@ -134,6 +135,21 @@ def read_record(connector: Connector, backend: str) -> StreamRecord:
 def not_found(name: str) -> StreamNotFound:
     """Return the error for a stream that does not exist."""
     return StreamNotFound("the Connect cluster has no such stream", stream=name)
+
+
+def foreign_settings(connector: Connector, config: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
+    """Return what somebody changed in a connector, by key, without values that may be secrets.
+
+    :param config: the intended configuration.
+    :param known: keys that do not count.
+    """
+    return {
+        key: _shown(key, connector.config.get(key, "")) for key in sorted(differing(connector, config) - set(known))
+    }
+
+
+def _shown(key: str, value: str) -> str:
+    return "[redacted]" if re.search(r"(?i)jaas|passw|secret|token|key$", key) else value
 
 
 def differing(connector: Connector, config: Mapping[str, str]) -> set[str]:

@@ -16,14 +16,12 @@ async def refuse_unresolved(
     *,
     stream: str,
     property: str,
-    page: str,
     harmless: Collection[Problem] = (),
 ) -> None:
     """Raise `SecretNotFound` if the worker cannot resolve a placeholder, which would itself become the password.
 
     :param field: as in `ConnectCluster.resolves`.
     :param property: what names the secret.
-    :param page: the page of docs with the lines of the worker's configuration.
     :param harmless: problems that this use of the value does not have.
     """
     problems = await cluster.resolves(list(wanted), connector_class, field) if wanted else {}
@@ -33,5 +31,5 @@ async def refuse_unresolved(
                 f"the worker puts no usable value in the place of {text}: {problem.value}",
                 stream=stream,
                 property=property,
-                fix=f"let the worker's config.providers read it: {page} has the lines",
+                fix="let the worker's config.providers read it: docs/kafka-mirror.md has the lines",
             )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, Parts
 from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord
+from replicator.errors import EngineRefused, EngineUnavailable, StreamNotFound
 from replicator.model import Checkpoint, Stream
 from replicator.replicator import Description, Finding, ReplayMethod, ReplayPlan
 
@@ -187,6 +188,19 @@ class Recipe(Protocol[Facts, Start, Positions]):
 
     async def aclose(self) -> None:
         """Cancel what runs, and close connections."""
+
+
+async def answer_or_error(positions: Awaitable[Positions]) -> Positions | EngineRefused | EngineUnavailable | None:
+    """Return a stream's positions, or why they cannot be read; `None` if the stream no longer exists.
+
+    Errors of one connector do not affect the others.
+    """
+    try:
+        return await positions
+    except StreamNotFound:
+        return None
+    except (EngineRefused, EngineUnavailable) as error:
+        return error
 
 
 class ConnectOnly(Generic[Facts]):

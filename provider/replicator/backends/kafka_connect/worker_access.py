@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from replicator import authref
 from replicator.authref import Redactor
-from replicator.backends.kafka_connect.rest import Access
+from replicator.backends.kafka_connect.cluster import PATIENCE, ConnectCluster
+from replicator.backends.kafka_connect.rest import Access, ConnectRest
 from replicator.backends.settings import ConnectConfig
 from replicator.errors import ReplicatorError
+
+
+def open_cluster(
+    address: str, settings: ConnectConfig, redactor: Redactor, *, patience: float = PATIENCE
+) -> ConnectCluster:
+    """Open the Connect cluster at an address of `settings`; raise what `access` raises.
+
+    :param patience: as in `ConnectCluster`.
+    """
+    return ConnectCluster(
+        ConnectRest(access(address, settings, redactor, os.environ), redact=redactor), patience=patience
+    )
 
 
 def access(address: str, settings: ConnectConfig, redactor: Redactor, environ: Mapping[str, str]) -> Access:

@@ -18,7 +18,6 @@ class Server:
     :param free_slots: replication slots that can still be made.
     :param free_senders: connections for replication that can still be opened.
     :param free_connections: connections that an ordinary role can still open.
-    :param kept_wal: `max_slot_wal_keep_size` in bytes; `None` for no limit.
     """
 
     identity: str
@@ -28,7 +27,6 @@ class Server:
     free_slots: int
     free_senders: int
     free_connections: int
-    kept_wal: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,6 @@ class Role:
     """
 
     name: str
-    is_superuser: bool
     replicates: bool
 
 
@@ -85,12 +82,11 @@ SELECT (SELECT system_identifier FROM pg_control_system()) AS system,
        current_setting('max_wal_senders')::int
          - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender') AS senders,
        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-         - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
-       (SELECT setting::bigint * 1048576 FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS kept
+         - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections
 """
 
 _ROLE = """
-SELECT rolname AS name, rolsuper AS super,
+SELECT rolname AS name,
        rolsuper OR rolreplication OR EXISTS (
          SELECT FROM pg_roles managed
          WHERE managed.rolname = 'rds_replication' AND pg_has_role(r.oid, managed.oid, 'MEMBER')
@@ -131,14 +127,13 @@ async def server(session: Session) -> Server:
         free_slots=row["slots"],
         free_senders=row["senders"],
         free_connections=row["connections"],
-        kept_wal=None if row["kept"] is None or row["kept"] < 0 else row["kept"],
     )
 
 
 async def role(session: Session, name: str) -> Role | None:
     """Return what a role may do; `None` if it does not exist."""
     rows = await session.rows(_ROLE, {"role": name})
-    return Role(rows[0]["name"], rows[0]["super"], rows[0]["replicates"]) if rows else None
+    return Role(rows[0]["name"], rows[0]["replicates"]) if rows else None
 
 
 async def tables(session: Session, role: str, *, without: Collection[str] = ()) -> dict[Table, TableFacts]:

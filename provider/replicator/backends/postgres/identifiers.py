@@ -16,8 +16,6 @@ from replicator.errors import InvalidStream
 
 _PART = re.compile(r'"((?:[^"]|"")+)"|([A-Za-z0-9_$*?\u0080-\U0010ffff]+)')
 _PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
-NAME_LIMIT = 63
-"""Bytes of a name in PostgreSQL, which cuts a longer one."""
 
 
 class Table(NamedTuple):

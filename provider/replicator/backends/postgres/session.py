@@ -54,7 +54,7 @@ class Session:
         :raises SourceDenied: the role may not log in, or may not read this.
         """
         async with self._turn:
-            reused = self._connection is not None and not self._connection.closed
+            reused = not self._is_broken()
             try:
                 return await self._rows(query, parameters)
             except psycopg.OperationalError as error:

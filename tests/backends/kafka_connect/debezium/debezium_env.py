@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import closing
@@ -245,10 +244,6 @@ class DebeziumEnv:
 def rows(session: psycopg.Connection, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
     cursor = session.execute(statement.encode(), parameters or None)
     return cursor.fetchall() if cursor.description else []
-
-
-async def in_thread(call: Any, *given: Any) -> Any:
-    return await asyncio.to_thread(call, *given)
 
 
 def _read(text: bytes | None) -> Any:

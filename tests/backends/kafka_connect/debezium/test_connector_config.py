@@ -9,11 +9,13 @@ import pytest
 from replicator.backends.kafka_connect.debezium.connector_config import build
 from replicator.backends.kafka_connect.debezium.declarations import refusals
 from replicator.backends.kafka_connect.debezium.details import DebeziumDetails, TableDetails
+from replicator.backends.kafka_connect.deployed import foreign_settings
 from replicator.backends.kafka_connect.record import RECORD_KEYS, StreamRecord
 from replicator.backends.postgres.identifiers import Table
 from replicator.backends.settings import DEFAULT_ALIASES
 
 from tests.backends.kafka_connect.debezium.builders import declare
+from tests.backends.kafka_connect.mirror.builders import connector
 
 ORDERS, ODD = Table("public", "orders"), Table("My Schema", "Tab.le")
 
@@ -127,6 +129,15 @@ def test_the_columns_that_are_sent(
         for columns in (sent, held)
     ]
     assert matches == [sent, []]
+
+
+def test_a_password_that_somebody_wrote_into_the_connector_is_not_shown() -> None:
+    declared = config()
+    there = connector("orders", "RUNNING", **{**declared, "database.password": "hunter2", "poll.interval.ms": "5"})
+    assert foreign_settings(there, declared, RECORD_KEYS) == {
+        "database.password": "[redacted]",
+        "poll.interval.ms": "5",
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from replicator.backends.kafka.endpoint import KafkaEndpoint, kafka_endpoint
 from replicator.backends.kafka_connect.debezium.declarations import PREFIX, topic_prefix
-from replicator.backends.kafka_connect.debezium.details import details_of, signal_table, slot_name
+from replicator.backends.kafka_connect.debezium.details import details_of, row_filter, signal_table, slot_name
 from replicator.backends.kafka_connect.debezium.source_objects import heartbeat_sql
 from replicator.backends.kafka_connect.deployed import Parts
 from replicator.backends.kafka_connect.options import option_text
@@ -16,7 +16,6 @@ from replicator.backends.kafka_connect.placeholders import placeholder, placehol
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres.endpoint import PostgresEndpoint, postgres_endpoint
 from replicator.backends.postgres.identifiers import NamePattern, Table, read_pattern
-from replicator.backends.postgres.predicate import read_predicate
 from replicator.model import Mode, Stream
 
 BACKEND = "debezium"
@@ -125,9 +124,9 @@ def _columns(stream: Stream, tables: Iterable[Table], *, has_helpers: bool) -> d
 
 def _filtered(stream: Stream, tables: list[Table]) -> dict[str, str]:
     """Return the filter of the first snapshot; the publication has the one of changes."""
-    if stream.filter is None:
+    condition = row_filter(stream)
+    if condition is None:
         return {}
-    condition = read_predicate(stream.filter).sql
     key = "snapshot.select.statement.overrides"  # its names are identifiers; one that matches no table filters nothing
     return {
         key: ",".join(table.sql for table in tables),

@@ -21,6 +21,7 @@ from replicator.backends.kafka_connect.debezium.details import (
     LeftSource,
     TableDetails,
     details_of,
+    row_filter,
     signal_table,
     slot_name,
     with_details,
@@ -28,7 +29,7 @@ from replicator.backends.kafka_connect.debezium.details import (
 from replicator.backends.kafka_connect.debezium.positions import Position, read_position
 from replicator.backends.kafka_connect.debezium.preflight import Side
 from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts, topic_part
-from replicator.backends.kafka_connect.debezium.source_objects import SourceObjects, published
+from replicator.backends.kafka_connect.debezium.source_objects import FoundObjects, SourceObjects
 from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
 from replicator.backends.kafka_connect.debezium.status import (
     AGAIN,
@@ -39,28 +40,25 @@ from replicator.backends.kafka_connect.debezium.status import (
     outline_of,
     status_of,
 )
-from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, Parts, differing, sort
-from replicator.backends.kafka_connect.recipe import Prepared, ResolvedReplay
+from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, Parts, foreign_settings, sort
+from replicator.backends.kafka_connect.recipe import Prepared, ResolvedReplay, answer_or_error
 from replicator.backends.kafka_connect.record import RECORD_KEYS, ReplayRecord, StreamRecord
 from replicator.backends.kafka_connect.reservations import PendingChanges
 from replicator.backends.postgres import catalog, slots
 from replicator.backends.postgres.catalog import TableFacts
 from replicator.backends.postgres.identifiers import Table
 from replicator.backends.postgres.lsn import read_lsn, write_lsn
-from replicator.backends.postgres.predicate import read_predicate
 from replicator.backends.postgres.session import Sessions
 from replicator.backends.postgres.slots import Slot
 from replicator.backends.shared.declarations import canonical
 from replicator.backends.shared.single_flight import SingleFlight
 from replicator.errors import (
     CopiesAgain,
-    EngineRefused,
     EngineUnavailable,
     InvalidStream,
     ReplicatorError,
     SourcePosition,
     SourceSetup,
-    StreamNotFound,
 )
 from replicator.model import Checkpoint, Mode, Stream, WaitFor
 from replicator.replicator import Description, Finding, ReplayMethod, Severity
@@ -72,12 +70,14 @@ class Facts(NamedTuple):
     :param source: `None` if the source is not reachable, and the change does not need it.
     :param side: the end on whose Kafka cluster the workers are; `source` stands for any but the destination's.
     :param ids: the identities of both ends, as far as they are known.
+    :param objects: what exists under the stream's name; `None` if nothing is needed there.
     :param printed: the row filter of each table as PostgreSQL prints it, as far as it is known.
     """
 
     source: SourceFacts | None
     side: Side
     ids: StreamRecord
+    objects: FoundObjects | None
     printed: Mapping[Table, str]
 
 
@@ -197,26 +197,25 @@ class DebeziumRecipe:
         except EngineUnavailable:
             if known is None or not _keeps_data(known.stream, stream):
                 raise
-            return Facts(None, side, ids, {})
+            return Facts(None, side, ids, None, {})
         printed = await source_facts.refuse_unfit(self._sessions, stream, source)
-        facts = Facts(source, side, ids, printed)
+        facts = Facts(source, side, ids, None, printed)
         if known is None or self.moves(known, ids):
-            await self._refuse_creation(stream, facts, claimed, deployed)
+            objects = await self._refuse_creation(stream, facts, claimed, deployed)
         else:
-            await self._refuse_change(facts, known, stream)
-        return facts
+            objects = await self._refuse_change(facts, known, stream)
+        return facts._replace(objects=objects)
 
     async def _refuse_creation(
         self, stream: Stream, facts: Facts, claimed: Sequence[StreamRecord], deployed: DeployedStream | None
-    ) -> None:
+    ) -> FoundObjects | None:
         assert facts.source is not None
         if stream.mode is Mode.SNAPSHOT:
-            return
+            return None
         details = self._details(stream, facts, deployed.record if deployed else None)
-        wanted = published(stream, details)
-        found = await self._objects.refuse_foreign(stream, details, wanted)
+        found = await self._objects.refuse_foreign(stream, details)
         if found.publication is None:
-            await self._objects.refuse_unable(stream, wanted, facts.source.tables.values())
+            await self._objects.refuse_unable(stream, details, facts.source.tables.values())
         if found.slot is None:
             server = facts.source.server.identity.partition("/")[0]
             beside = {
@@ -228,19 +227,18 @@ class DebeziumRecipe:
             source_facts.refuse_full(facts.source.server, len(beside - there.keys()))
         has_helpers = found.publication is None or found.is_ours(details.claim) or found.has_helpers
         _refuse_blind_wait(stream, has_helpers=has_helpers)
+        return found
 
-    async def _refuse_change(self, facts: Facts, known: StreamRecord, stream: Stream) -> None:
+    async def _refuse_change(self, facts: Facts, known: StreamRecord, stream: Stream) -> FoundObjects | None:
         details = self._details(stream, facts, known)
         _refuse_blind_wait(stream, has_helpers=details.has_helpers)
         if stream.mode is Mode.SNAPSHOT:
-            return
-        found = await self._objects.refuse_foreign(stream, details, published(stream, details))
+            return None
+        found = await self._objects.refuse_foreign(stream, details)
         if found.is_ours(details.claim) and facts.source is not None:
-            joining = [
-                table for name, table in sorted(_by_name(facts.source).items()) if name not in details_of(known).tables
-            ]
-            if joining:
-                await self._objects.refuse_unable(stream, published(stream, details), joining)
+            before = details_of(known).tables
+            if joining := [table for name, table in facts.source.tables.items() if str(name) not in before]:
+                await self._objects.refuse_unable(stream, details, joining)
         if (again := _read_again(details_of(known), details)) and not details.has_helpers:
             raise SourceSetup(
                 f"{again[0]} is to be read while the stream runs, and the stream has no table for signals",
@@ -248,6 +246,7 @@ class DebeziumRecipe:
                 fix="give the table a stream of its own; or name a role that may make tables with adminAuthRef, remove "
                 "the stream, and make it again",
             )
+        return found
 
     async def validate(self, stream: Stream, facts: Facts) -> None:
         if facts.source is None:
@@ -273,15 +272,15 @@ class DebeziumRecipe:
             found += await preflight.topics_there(
                 self._ends, stream, [f"{prefix}.{topic_part(table)}" for table in facts.source.tables]
             )
-            objects = await self._objects.look(stream)
-            foreign = objects.publication is not None and not objects.is_ours(details.claim)
-            if stream.mode is not Mode.SNAPSHOT and foreign and not objects.has_helpers:
+            there = facts.objects
+            foreign = there is not None and there.publication is not None and not there.is_ours(details.claim)
+            if there is not None and foreign and not there.has_helpers:
                 found.append(no_heartbeat(stream))
             return found
-        property = "include" if _condition(known.stream) == _condition(stream) else "filter"
+        property = "include" if row_filter(known.stream) == row_filter(stream) else "filter"
         for table in _read_again(details_of(known), details):
             rows = facts.source.tables[table].rows
-            count = "rows that nobody has counted" if rows is None else f"about {rows} rows, as of the last ANALYZE"
+            count = "an unknown number of rows" if rows is None else f"about {rows} rows, as of the last ANALYZE"
             passing = "; those that pass the filter are sent" if stream.filter else ""
             text = f"{table} is read while the stream runs: {count}{passing}"
             found.append(Finding(severity=Severity.WARNING, code=CopiesAgain.code, message=text, property=property))
@@ -316,12 +315,11 @@ class DebeziumRecipe:
     async def record(self, stream: Stream, facts: Facts, deployed: DeployedStream | None) -> StreamRecord:
         known = deployed.record if deployed else None
         details = self._details(stream, facts, known)
-        if known is not None and facts.source is not None:
-            objects = await self._objects.look(stream)
-            owns = objects.is_ours(details.claim)
-            details = details.model_copy(update={"has_helpers": details.has_helpers or owns or objects.has_helpers})
-            if known.creating and self.moves(known, facts.ids):
-                details = _leaving(details, known)
+        if known is not None and facts.objects is not None:
+            usable = facts.objects.is_ours(details.claim) or facts.objects.has_helpers
+            details = details.model_copy(update={"has_helpers": details.has_helpers or usable})
+        if known is not None and facts.source is not None and known.creating and self.moves(known, facts.ids):
+            details = _leaving(details, known)
         return StreamRecord(
             stream=stream,
             source_cluster=facts.ids.source_cluster,
@@ -344,7 +342,7 @@ class DebeziumRecipe:
         if before is None or known is None:
             return DebeziumDetails(claim=secrets.token_hex(16), tables=tables)
         reads = stream.mode is Mode.SNAPSHOT_THEN_CDC and not known.creating
-        refiltered = _condition(known.stream) != _condition(stream)
+        refiltered = row_filter(known.stream) != row_filter(stream)
 
         def entry(name: str, table: TableDetails) -> TableDetails:
             old = before.tables.get(name)
@@ -358,12 +356,10 @@ class DebeziumRecipe:
         return None
 
     async def prepare(self, record: StreamRecord, start: None) -> Prepared:
-        await self._refuse_kept_offsets(record)
-        details = details_of(record)
-        made = await self._objects.make(record, published(record.stream, details))
-        return Prepared(made, frozenset())
+        await self._forget_kept_offsets(record)
+        return Prepared(await self._objects.make(record), frozenset())
 
-    async def _refuse_kept_offsets(self, record: StreamRecord) -> None:
+    async def _forget_kept_offsets(self, record: StreamRecord) -> None:
         """Remove positions that Connect kept of a connector of the same name: they are of another slot."""
         if details_of(record).slot_made:
             return
@@ -390,8 +386,7 @@ class DebeziumRecipe:
     async def alter(self, old: StreamRecord, new: StreamRecord) -> None:
         if new.stream.mode is Mode.SNAPSHOT:
             return
-        wanted = published(new.stream, details_of(new))
-        await self._objects.set_tables(new, wanted)
+        await self._objects.set_tables(new)
 
     async def follow_up(self, record: StreamRecord) -> None:
         """Signal each snapshot that the record has; one that was signalled before is not signalled again."""
@@ -411,7 +406,7 @@ class DebeziumRecipe:
 
     async def _signal(self, stream: Stream, snapshots: Mapping[str, TableFacts]) -> None:
         """Tell the connector to read tables again, each once for its id."""
-        condition = _condition(stream)
+        condition = row_filter(stream)
         async with self._objects.owner(stream).transaction() as connection:
             for id, found in snapshots.items():
                 data = json.dumps(_signal(found, condition))
@@ -440,8 +435,7 @@ class DebeziumRecipe:
 
     def as_found(self, deployed: DeployedStream) -> Stream:
         stream, config = deployed.record.stream, build(deployed.record, self._aliases).main
-        strange = differing(deployed.connector, config) - RECORD_KEYS
-        found = {key: deployed.connector.config.get(key, "") for key in sorted(strange)}
+        found = foreign_settings(deployed.connector, config, RECORD_KEYS)
         return stream.model_copy(update={"options": {**stream.options, **found}}) if found else stream
 
     def outline(self, deployed: DeployedStream, error: ReplicatorError | None = None) -> Description:
@@ -451,7 +445,7 @@ class DebeziumRecipe:
 
     async def measure(self, streams: Sequence[DeployedStream]) -> list[Description]:
         seen = await source_status.look(self._sessions, [deployed.record.stream for deployed in streams])
-        read = await asyncio.gather(*(self._position_or_error(deployed.record.stream) for deployed in streams))
+        read = await asyncio.gather(*(answer_or_error(self.positions(deployed.record.stream)) for deployed in streams))
         found = []
         for deployed, at in zip(streams, read, strict=True):
             if isinstance(at, Position):
@@ -471,14 +465,6 @@ class DebeziumRecipe:
             reached={"wal": at.lsn or 0} if seen else {},
             findings=tuple(findings_of(deployed, at, source)),
         )
-
-    async def _position_or_error(self, stream: Stream) -> Position | ReplicatorError | None:
-        try:
-            return await self.positions(stream)
-        except StreamNotFound:
-            return None
-        except (EngineRefused, EngineUnavailable) as error:
-            return error
 
     async def _listing(self) -> Look:
         connectors = await self._cluster.listing()
@@ -544,10 +530,6 @@ def _is_another(was: str | None, now: str | None, same_place: bool) -> bool:
     return was != now if was and now else not same_place
 
 
-def _condition(stream: Stream) -> str | None:
-    return read_predicate(stream.filter).sql if stream.filter else None
-
-
 def _read_again(old: DebeziumDetails, new: DebeziumDetails) -> list[Table]:
     """Return the tables that are read while the stream runs, for a change of the declaration."""
     return [
@@ -563,11 +545,11 @@ def _keeps_ends(old: Stream, new: Stream) -> bool:
 
 def _keeps_data(old: Stream, new: Stream) -> bool:
     """Tell whether a change needs nothing of the source, such as a pause."""
-    same = (old.include, old.exclude, old.mode, _condition(old)) == (
+    same = (old.include, old.exclude, old.mode, row_filter(old)) == (
         new.include,
         new.exclude,
         new.mode,
-        _condition(new),
+        row_filter(new),
     )
     return same and _keeps_ends(old, new)
 
@@ -585,10 +567,6 @@ def _refuse_blind_wait(stream: Stream, *, has_helpers: bool) -> None:
             property="waitFor",
             fix="name a role that may make tables with source.adminAuthRef; or write waitFor: running",
         )
-
-
-def _by_name(facts: SourceFacts) -> dict[str, TableFacts]:
-    return {str(table): found for table, found in facts.tables.items()}
 
 
 def _hidden_rows(stream: Stream, facts: SourceFacts) -> list[Finding]:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres.identifiers import Table, read_table
+from replicator.backends.postgres.predicate import read_predicate
 from replicator.model import Endpoint, Model, Stream
 
 SCHEMA = "replicator"
@@ -42,7 +43,7 @@ class DebeziumDetails(Model):
     :param tables: the tables, by name.
     :param slot_made: the slot is the stream's own; not so before it is made.
     :param begin: where the slot was confirmed when it was made, as an LSN; `None` before that.
-    :param owns_publication: the publication is the stream's own; else somebody else made it, and removes it.
+    :param owns_publication: the publication is the stream's own; otherwise an administrator made it, and removes it.
     :param has_helpers: the tables for heartbeats and signals exist.
     :param left: the sources of before, whose objects are still to be removed.
     """
@@ -69,6 +70,11 @@ def details_of(record: StreamRecord) -> DebeziumDetails:
 def with_details(record: StreamRecord, details: DebeziumDetails) -> StreamRecord:
     """Return the record with other details."""
     return record.model_copy(update={"details": details.wire()})
+
+
+def row_filter(stream: Stream) -> str | None:
+    """Return a stream's filter as SQL in one spelling; `None` without one."""
+    return read_predicate(stream.filter).sql if stream.filter else None
 
 
 def slot_name(stream: Stream) -> str:

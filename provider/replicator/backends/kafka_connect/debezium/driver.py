@@ -11,8 +11,7 @@ from replicator.backends.kafka_connect.connector_life import ConnectorLife
 from replicator.backends.kafka_connect.debezium.debezium_recipe import DebeziumRecipe, Facts
 from replicator.backends.kafka_connect.debezium.positions import Position
 from replicator.backends.kafka_connect.reservations import PendingChanges
-from replicator.backends.kafka_connect.rest import ConnectRest
-from replicator.backends.kafka_connect.worker_access import access
+from replicator.backends.kafka_connect.worker_access import open_cluster
 from replicator.backends.settings import DEFAULT_ALIASES, ConnectConfig
 
 # Process-wide: a program may have streams on several Connect clusters, and each cluster has its own driver.
@@ -23,9 +22,8 @@ _PREVIEWED = PendingChanges(30.0, 30.0)
 def open_debezium(address: str, settings: ConnectConfig) -> Debezium:
     """Open the streams of the Connect cluster at an address; raise `SecretNotFound` if the login cannot be read."""
     redactor = Redactor()
-    rest = ConnectRest(access(address, settings, redactor, os.environ), redact=redactor)
     return Debezium(
-        ConnectCluster(rest),
+        open_cluster(address, settings, redactor),
         address,
         aliases={**DEFAULT_ALIASES, **settings.secret_providers},
         redactor=redactor,

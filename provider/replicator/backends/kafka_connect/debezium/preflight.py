@@ -36,7 +36,6 @@ async def refuse_unresolved_logins(cluster: ConnectCluster, stream: Stream, alia
         _ECHOED,
         stream=stream.name,
         property=source.ref_property,
-        page="docs/kafka-mirror.md",
         harmless=(Problem.BREAKS_JAAS,),
     )
     destination = kafka_endpoint(stream.destination, "destination")
@@ -47,7 +46,6 @@ async def refuse_unresolved_logins(cluster: ConnectCluster, stream: Stream, alia
         _ECHOED,
         stream=stream.name,
         property="destination.authRef",
-        page="docs/kafka-mirror.md",
     )
 
 
@@ -79,15 +77,6 @@ async def refuse_invalid(cluster: ConnectCluster, config: Mapping[str, str], str
             )
     if found.errors:
         raise InvalidStream(str(found.errors[0]), stream=stream.name, property="options")
-
-
-async def side_of(ends: ClusterClients, stream: Stream, worker: str) -> tuple[Side, str]:
-    """Return on which cluster the worker is, as seen from the destination, and the destination's id.
-
-    :param worker: id of the Kafka cluster that holds the workers' topics.
-    """
-    cluster = await (await ends.brokers(stream, "destination")).cluster()
-    return ("destination" if cluster.id == worker else "source"), cluster.id
 
 
 def refuse_same_topics(

@@ -19,6 +19,7 @@ from replicator.backends.kafka_connect.debezium.details import (
     DebeziumDetails,
     details_of,
     heartbeat_table,
+    row_filter,
     signal_table,
     slot_name,
     with_details,
@@ -29,7 +30,6 @@ from replicator.backends.postgres.catalog import TableFacts
 from replicator.backends.postgres.endpoint import postgres_endpoint
 from replicator.backends.postgres.identifiers import Table, literal, quoted, shown
 from replicator.backends.postgres.lsn import write_lsn
-from replicator.backends.postgres.predicate import read_predicate
 from replicator.backends.postgres.publications import Publication
 from replicator.backends.postgres.session import Session, Sessions
 from replicator.errors import EngineUnavailable, SourceDenied, SourceSetup
@@ -91,24 +91,16 @@ class SourceObjects:
         (row,) = await session.rows(_HELPERS, {"role": role, "schema": SCHEMA, "tables": names})
         return FoundObjects(publication, found.get(name), helpers if row["usable"] else frozenset())
 
-    async def refuse_foreign(
-        self, stream: Stream, details: DebeziumDetails, wanted: Mapping[Table, str | None]
-    ) -> FoundObjects:
-        """Return what exists; raise `SourceSetup` if an object of the name is another's, or unfit and not ours.
-
-        :param wanted: the tables to publish, each with its row filter.
-        """
+    async def refuse_foreign(self, stream: Stream, details: DebeziumDetails) -> FoundObjects:
+        """Return what exists; raise `SourceSetup` if an object of the name is another's, or unfit and not ours."""
         found = await self.look(stream)
-        self._refuse_foreign(stream, details, wanted, found)
+        self._refuse_foreign(stream, details, found)
         return found
 
-    async def refuse_unable(
-        self, stream: Stream, wanted: Mapping[Table, str | None], tables: Iterable[TableFacts]
-    ) -> None:
+    async def refuse_unable(self, stream: Stream, details: DebeziumDetails, tables: Iterable[TableFacts]) -> None:
         """Raise `SourceSetup` if the role may not make the publication and the helper tables of a stream.
 
-        :param wanted: as in `refuse_foreign`.
-        :param tables: the same tables, as that role sees them.
+        :param tables: those that it has to publish, as it sees them.
         """
         (row,) = await self.owner(stream).rows(_RIGHTS, {"schema": SCHEMA})
         lacks = [
@@ -122,50 +114,23 @@ class SourceObjects:
         ]
         if lacks:
             role = await self._sessions.role(postgres_endpoint(stream.source, "source"))
-            raise self._unable(stream, f"the role {shown(row['name'])} may not {'; nor '.join(lacks)}", role, wanted)
+            raise self._unable(stream, f"the role {shown(row['name'])} may not {'; nor '.join(lacks)}", role, details)
 
-    def _unable(self, stream: Stream, why: str, role: str, wanted: Mapping[Table, str | None]) -> SourceSetup:
+    def _unable(self, stream: Stream, why: str, role: str, details: DebeziumDetails) -> SourceSetup:
         return SourceSetup(
             why,
             property="source.adminAuthRef",
             fix="name a role that may with adminAuthRef; or let a database administrator run: "
-            + self.setup_script(stream, role, wanted),
+            + "; ".join(_setup_sql(stream, role, details)),
         )
 
-    def _refuse_foreign(
-        self, stream: Stream, details: DebeziumDetails, wanted: Mapping[Table, str | None], found: FoundObjects
-    ) -> None:
+    def _refuse_foreign(self, stream: Stream, details: DebeziumDetails, found: FoundObjects) -> None:
         if found.publication is not None and not found.is_ours(details.claim):
-            self._refuse_unfit(stream, details, wanted, found)
+            _refuse_unfit(stream, details, found)
         if found.slot is not None and not details.slot_made and not found.is_ours(details.claim):
             raise slots.in_use(found.slot)
 
-    def _refuse_unfit(
-        self, stream: Stream, details: DebeziumDetails, wanted: Mapping[Table, str | None], found: FoundObjects
-    ) -> None:
-        publication = found.publication
-        assert publication is not None
-        if holder := _COMMENT.fullmatch(publication.comment or ""):
-            raise SourceSetup(
-                f"the publication {publication.name} belongs to a stream {holder[1]!r} that this Connect cluster does "
-                "not have: it is of another one, or somebody deleted its connector",
-                property="name",
-                fix="give this stream another name; or, if nothing needs what is left of that one: "
-                + "; ".join(_removal_sql(stream)),
-            )
-        needed = expected(stream, details)
-        needed = with_helpers(stream, needed) if details.has_helpers else needed
-        if lacks := publication.lacks(needed, via_root=True):
-            whole = with_helpers(stream, wanted) if found.helpers else wanted
-            raise SourceSetup(
-                f"the publication {publication.name} exists, of the role {publication.owner}, and does not fit this "
-                f"stream: {'; '.join(lacks)}",
-                property="include",
-                fix="let its owner run: "
-                + "; ".join(self._publication_sql(publication.name, whole, exists=publication.names_tables)),
-            )
-
-    async def make(self, record: StreamRecord, wanted: Mapping[Table, str | None]) -> StreamRecord:
+    async def make(self, record: StreamRecord) -> StreamRecord:
         """Make what is missing, and return the record with what is the stream's own. Runs again after an interruption.
 
         :raises SourceSetup: the role may not make it; the SQL is in the fix. Or an object of the name is another's.
@@ -174,22 +139,22 @@ class SourceObjects:
         if details.left:
             details = await self._remove_left(record, details)
         found = await self.look(stream)
-        self._refuse_foreign(stream, details, wanted, found)
+        self._refuse_foreign(stream, details, found)
         if stream.mode is Mode.SNAPSHOT:
             return with_details(record, details)
         if found.publication is None:
-            await self._make_publication(record, details, wanted, found)
+            await self._make_publication(stream, details)
             details = details.model_copy(update={"owns_publication": True, "has_helpers": True})
         else:
             owns = found.is_ours(details.claim)
             if owns:
-                await self._set_tables(record, wanted)
+                await self._set_tables(stream, details, found)
             details = details.model_copy(update={"owns_publication": owns, "has_helpers": owns or found.has_helpers})
         slot = found.slot or await slots.create(self.streaming(stream), slot_name(stream))
         begin = write_lsn(slot.confirmed) if slot.confirmed is not None else None
         return with_details(record, details.model_copy(update={"slot_made": True, "begin": begin}))
 
-    async def set_tables(self, record: StreamRecord, wanted: Mapping[Table, str | None]) -> None:
+    async def set_tables(self, record: StreamRecord) -> None:
         """Give the publication other tables or filters. What streams gets them at once.
 
         :raises SourceSetup: somebody else made the publication, and it does not fit.
@@ -198,11 +163,11 @@ class SourceObjects:
         found = await self.look(stream)
         if found.publication is None or not found.is_ours(details.claim):
             if found.publication is not None:
-                self._refuse_unfit(stream, details, wanted, found)
+                _refuse_unfit(stream, details, found)
             return
         all_of_them = with_helpers(stream, expected(stream, details))
         if found.publication.tables.keys() != all_of_them.keys() or found.publication.lacks(all_of_them, via_root=True):
-            await self._set_tables(record, wanted)
+            await self._set_tables(stream, details, found)
 
     async def remove(self, record: StreamRecord) -> None:
         """Remove what is the stream's own: first the slot, which holds WAL, then publication and tables.
@@ -234,48 +199,60 @@ class SourceObjects:
                 await self.remove(with_details(record.model_copy(update={"stream": before}), kept))
         return details.model_copy(update={"left": ()})
 
-    async def _make_publication(
-        self, record: StreamRecord, details: DebeziumDetails, wanted: Mapping[Table, str | None], found: FoundObjects
-    ) -> None:
-        stream = record.stream
-        session = self.owner(stream)
-        if found.slot is not None and not details.slot_made:
-            raise slots.in_use(found.slot)
+    async def _make_publication(self, stream: Stream, details: DebeziumDetails) -> None:
         role = await self._sessions.role(postgres_endpoint(stream.source, "source"))
+        comment = publications.comment_sql(slot_name(stream), _comment(stream, details.claim))
         try:
-            async with session.transaction() as connection:
+            async with self.owner(stream).transaction() as connection:
                 await connection.execute(_LOCK)
-                for statement in self._setup_sql(stream, role, details.claim, wanted):
+                for statement in (*_setup_sql(stream, role, details), comment):
                     await connection.execute(statement.encode())
         except SourceDenied as error:
             why = f"the role may not make what the stream needs: {error.message}"
-            raise self._unable(stream, why, role, wanted) from None
+            raise self._unable(stream, why, role, details) from None
 
-    async def _set_tables(self, record: StreamRecord, wanted: Mapping[Table, str | None]) -> None:
+    async def _set_tables(self, stream: Stream, details: DebeziumDetails, found: FoundObjects) -> None:
         """Alter the publication, and make helper tables that somebody has dropped."""
-        stream = record.stream
         role = await self._sessions.role(postgres_endpoint(stream.source, "source"))
-        helpers = [] if (await self.look(stream)).helpers else _helpers_sql(stream, role)
+        helpers = [] if found.helpers else _helpers_sql(stream, role)
+        tables = with_helpers(stream, published(stream, details))
         async with self.owner(stream).transaction() as connection:
             await connection.execute(_LOCK)
-            for statement in (*helpers, *publications.alter_sql(slot_name(stream), with_helpers(stream, wanted))):
+            for statement in (*helpers, *publications.alter_sql(slot_name(stream), tables)):
                 await connection.execute(statement.encode())
 
-    def setup_script(self, stream: Stream, role: str, wanted: Mapping[Table, str | None]) -> str:
-        """Return the SQL that a database administrator runs where no role of the stream may."""
-        return "; ".join(self._setup_sql(stream, role, None, wanted))
 
-    def _setup_sql(self, stream: Stream, role: str, claim: str | None, wanted: Mapping[Table, str | None]) -> list[str]:
-        name = slot_name(stream)
-        found = [*_helpers_sql(stream, role), publications.create_sql(name, with_helpers(stream, wanted))]
-        if claim is not None:
-            found.append(publications.comment_sql(name, _comment(stream, claim)))
-        return found
+def _refuse_unfit(stream: Stream, details: DebeziumDetails, found: FoundObjects) -> None:
+    """Raise `SourceSetup` if a publication that is not ours is another stream's, or does not fit."""
+    publication = found.publication
+    assert publication is not None
+    if holder := _COMMENT.fullmatch(publication.comment or ""):
+        raise SourceSetup(
+            f"the publication {publication.name} belongs to a stream {holder[1]!r} that this Connect cluster does "
+            "not have: it is of another one, or somebody deleted its connector",
+            property="name",
+            fix="give this stream another name; or, if nothing needs what is left of that one: "
+            + "; ".join(_removal_sql(stream)),
+        )
+    if lacks := publication.lacks(expected(stream, details), via_root=True):
+        tables = published(stream, details)
+        tables = with_helpers(stream, tables) if found.helpers else tables
+        if publication.names_tables:
+            statements = publications.alter_sql(publication.name, tables)
+        else:
+            statements = [publications.drop_sql(publication.name), publications.create_sql(publication.name, tables)]
+        raise SourceSetup(
+            f"the publication {publication.name} exists, of the role {publication.owner}, and does not fit this "
+            f"stream: {'; '.join(lacks)}",
+            property="include",
+            fix=f"let its owner run: {'; '.join(statements)}",
+        )
 
-    def _publication_sql(self, name: str, wanted: Mapping[Table, str | None], *, exists: bool) -> list[str]:
-        if exists:
-            return publications.alter_sql(name, wanted)
-        return [publications.drop_sql(name), publications.create_sql(name, wanted)]
+
+def _setup_sql(stream: Stream, role: str, details: DebeziumDetails) -> list[str]:
+    """Return what a database administrator runs where no role of the stream may."""
+    tables = with_helpers(stream, published(stream, details))
+    return [*_helpers_sql(stream, role), publications.create_sql(slot_name(stream), tables)]
 
 
 _LOCK = b"SELECT pg_advisory_xact_lock(hashtext('replicator-provider'))"
@@ -348,15 +325,17 @@ def with_helpers(stream: Stream, wanted: Mapping[Table, str | None]) -> dict[Tab
 
 
 def expected(stream: Stream, details: DebeziumDetails) -> dict[Table, str | None]:
-    """Return the tables to publish, each with its row filter as PostgreSQL prints it, as far as that is known."""
-    wanted = published(stream, details)
-    return {table: details.tables[str(table)].condition or condition for table, condition in wanted.items()}
+    """Return the tables that the publication must have, each with its row filter as PostgreSQL prints it, if known."""
+    wanted = {
+        table: details.tables[str(table)].condition or condition
+        for table, condition in published(stream, details).items()
+    }
+    return with_helpers(stream, wanted) if details.has_helpers else wanted
 
 
 def published(stream: Stream, details: DebeziumDetails) -> dict[Table, str | None]:
     """Return the tables to publish, each with its row filter."""
-    condition = read_predicate(stream.filter).sql if stream.filter else None
-    return dict.fromkeys(details.names, condition)
+    return dict.fromkeys(details.names, row_filter(stream))
 
 
 def _comment(stream: Stream, claim: str) -> str:

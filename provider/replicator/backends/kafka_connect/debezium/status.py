@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from replicator.backends.kafka_connect.debezium.details import details_of, slot_name
 from replicator.backends.kafka_connect.debezium.positions import Position
-from replicator.backends.kafka_connect.debezium.source_objects import claim_of, expected, with_helpers
+from replicator.backends.kafka_connect.debezium.source_objects import claim_of, expected
 from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.record import UNFINISHED, StreamRecord
@@ -64,9 +64,7 @@ def faults_of(
     if lost := lost_publication(deployed.record, source.publication):
         return [lost]
     assert source.publication is not None
-    details = details_of(deployed.record)
-    wanted = expected(stream, details)
-    lacks = source.publication.lacks(with_helpers(stream, wanted) if details.has_helpers else wanted, via_root=True)
+    lacks = source.publication.lacks(expected(stream, details_of(deployed.record)), via_root=True)
     if not lacks:
         return []
     return [
@@ -122,7 +120,7 @@ def lost_position(record: StreamRecord, position: Position, slot: Slot | None) -
 
     A slot is confirmed up to the end of the last transaction, and the position is the last change in it, or the end of
     a heartbeat's transaction. So a slot that was made again is told by its restart point, which is after the position;
-    and one that was moved, by a distance that no end of a transaction has.
+    and one that was moved, by that too if it moved far, or by a distance that no end of a transaction has.
 
     :param slot: as of a moment before the position was read, since a slot follows the positions that are stored.
     """
@@ -142,8 +140,8 @@ def lost_position(record: StreamRecord, position: Position, slot: Slot | None) -
     elif at - slot.end > (0 if slot.active_pid is None else _MEANWHILE):
         why = f"the server's WAL ends at {write_lsn(slot.end)}, and {where}"
     elif slot.restart is not None and slot.restart > at:
-        begins = write_lsn(slot.restart)
-        why = f"the replication slot {name} was made again, or read by another process: it is at {begins}, and {where}"
+        now = write_lsn(slot.confirmed if slot.confirmed is not None else slot.restart)
+        why = f"the replication slot {name} was made again, read by another process, or was moved to {now}, and {where}"
     elif _is_moved(slot, position):
         why = f"the replication slot {name} was moved to {write_lsn(slot.confirmed or 0)}, and {where}"
     return (

@@ -12,8 +12,7 @@ from replicator.backends.kafka_connect.connector_life import ConnectorLife
 from replicator.backends.kafka_connect.mirror.mirror_recipe import Facts, MirrorRecipe
 from replicator.backends.kafka_connect.mirror.peer_clusters import HOLDS, PATIENCE, PeerClusters
 from replicator.backends.kafka_connect.reservations import PendingChanges
-from replicator.backends.kafka_connect.rest import ConnectRest
-from replicator.backends.kafka_connect.worker_access import access
+from replicator.backends.kafka_connect.worker_access import open_cluster
 from replicator.backends.settings import DEFAULT_ALIASES, ConnectConfig
 
 # Process-wide: a program may have mirrors on several Connect clusters, and each cluster has its own driver.
@@ -25,14 +24,10 @@ def open_mirror(address: str, settings: ConnectConfig) -> KafkaMirror:
     """Open the mirrors of the Connect cluster at an address; raise `SecretNotFound` if the login cannot be read."""
     redactor = Redactor()
     aliases = {**DEFAULT_ALIASES, **settings.secret_providers}
-
-    def rest(at: str) -> ConnectRest:
-        return ConnectRest(access(at, settings, redactor, os.environ), redact=redactor)
-
     elsewhere = sorted({settings.address or address, *settings.regions.values()} - {address})
-    peers = PeerClusters([ConnectCluster(rest(at), patience=PATIENCE) for at in elsewhere])
+    peers = PeerClusters([open_cluster(at, settings, redactor, patience=PATIENCE) for at in elsewhere])
     return KafkaMirror(
-        ConnectCluster(rest(address)),
+        open_cluster(address, settings, redactor),
         address,
         aliases=aliases,
         redactor=redactor,

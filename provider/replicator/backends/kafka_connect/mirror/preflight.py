@@ -135,7 +135,6 @@ async def _refuse_unresolved(cluster: ConnectCluster, stream: Stream, aliases: M
             "source.cluster.alias",
             stream=stream.name,
             property=property,
-            page="docs/kafka-mirror.md",
         )
 
 

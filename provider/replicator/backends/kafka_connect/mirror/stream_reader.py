@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 from replicator.backends.kafka.endpoint import kafka_endpoint
 from replicator.backends.kafka.positions import Offsets, Partition
 from replicator.backends.kafka_connect.cluster import ConnectCluster
-from replicator.backends.kafka_connect.deployed import DeployedStream, differing
+from replicator.backends.kafka_connect.deployed import DeployedStream, foreign_settings
 from replicator.backends.kafka_connect.mirror.cluster_identity import (
     Clients,
     MirrorClients,
@@ -33,13 +32,12 @@ from replicator.backends.kafka_connect.mirror.status import (
     status_of,
 )
 from replicator.backends.kafka_connect.mirror.topics import Naming, exclude_patterns_of_0_1, some
+from replicator.backends.kafka_connect.recipe import answer_or_error
 from replicator.backends.kafka_connect.record import PART_OF, RECORD_KEYS, StreamRecord
 from replicator.errors import (
     EngineRefused,
-    EngineUnavailable,
     ReplicatorError,
     SourceMissing,
-    StreamNotFound,
 )
 from replicator.model import End, Stream, format_time
 from replicator.replicator import Description, Finding, Severity
@@ -71,7 +69,7 @@ class StreamReader:
         """Return the descriptions of streams, without those that are removed meanwhile."""
         now = datetime.now(UTC)
         asked, others, _ = await asyncio.gather(  # concurrently, since a cluster that is down takes long to time out
-            asyncio.gather(*(self._positions_or_error(deployed.record.stream) for deployed in streams)),
+            asyncio.gather(*(answer_or_error(self.positions(deployed.record.stream)) for deployed in streams)),
             asyncio.gather(*(self._rebuilt(self._responding, deployed.record) for deployed in streams)),
             self._look_ahead(streams),
         )
@@ -105,15 +103,6 @@ class StreamReader:
                 stream=stream.name,
                 fix=f"look at GET /connectors/{stream.name}/offsets of the worker",
             ) from None
-
-    async def _positions_or_error(self, stream: Stream) -> Offsets | EngineRefused | EngineUnavailable | None:
-        """Return `None` if it no longer exists. Errors of one connector do not affect the others."""
-        try:
-            return await self.positions(stream)
-        except StreamNotFound:
-            return None
-        except (EngineRefused, EngineUnavailable) as error:
-            return error
 
     async def sources(
         self, streams: Sequence[DeployedStream], stored: Sequence[Offsets], clients: Clients | None = None
@@ -199,10 +188,10 @@ class StreamReader:
             if connector is None:
                 found[option_of(name)] = "false"
                 continue
-            strange = differing(connector, config) - RECORD_KEYS - {PART_OF}
+            known = {*RECORD_KEYS, PART_OF}
             if connector.config.get("topics.exclude") == ",".join(exclude_patterns_of_0_1(stream.exclude)):
-                strange.discard("topics.exclude")  # the next change rewrites it
-            found |= {key: _shown(key, connector.config.get(key, "")) for key in sorted(strange)}
+                known.add("topics.exclude")  # the next change rewrites it
+            found |= foreign_settings(connector, config, known)
         return stream.model_copy(update={"options": {**stream.options, **found}}) if found else stream
 
 
@@ -252,7 +241,3 @@ def _by_end(streams: Sequence[DeployedStream], end: End) -> list[list[int]]:
         at = kafka_endpoint(stream.source if end == "source" else stream.destination, end, admin=True)
         groups.setdefault(at, []).append(index)
     return [*groups.values()]
-
-
-def _shown(key: str, value: str) -> str:
-    return "[redacted]" if re.search(r"(?i)jaas|passw|secret|token|key$", key) else value
