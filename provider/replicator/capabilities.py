@@ -534,9 +534,90 @@ _POSTGRES_TO_KAFKA = Route(
     access=Effect(Verdict.RESTARTS, f"it is the same place, reached in another way; {_CONNECTOR}"),
 )
 
+_ROWS = "the sink writes each row as the source has it"
+_WITH_SINK = "Debezium and its sink go on from their positions; nothing is lost, the lag grows for some seconds"
+_ROWS_AGAIN = "its rows are read while the changes go on, and written over those of the same key"
+
+_POSTGRES_TO_POSTGRES = Route(
+    managed_at="destination",
+    pairs=frozenset({(EndpointKind.POSTGRES, EndpointKind.POSTGRES)}),
+    modes={
+        Mode.SNAPSHOT_THEN_CDC: Yes("the rows as they are, and then every change"),
+        Mode.CDC: Yes("every change that is committed after the slot was made; rows of before are not copied"),
+        Mode.SNAPSHOT: Yes("the rows as they are, without a slot; then the stream counts as paused"),
+    },
+    conflicts={
+        Conflict.SOURCE_WINS: Yes("a row that was changed at the destination is overwritten by its next change"),
+        Conflict.DEST_WINS: No(f"{_ROWS}, and looks at none of the destination; use source_wins"),
+        Conflict.LAST_WRITER_WINS: No(f"{_ROWS}, and compares no versions; use source_wins"),
+        Conflict.MANUAL_REVIEW: No(f"{_ROWS}, and holds no change back for a review; use source_wins"),
+    },
+    start_from=_POSTGRES_TO_KAFKA.start_from,
+    replay={
+        ReplayMethod.SINK_REWIND: Yes("the topics between are read again, from a time or offsets that they retain"),
+        ReplayMethod.RESNAPSHOT: Yes("every row that passes the filter is written as it is now; deleted rows are not"),
+        ReplayMethod.LOG_REWIND: No("a slot does not send changes again that were confirmed; use sink_rewind"),
+        ReplayMethod.COPY: No("a stream writes to its tables alone; use a stream of its own to another database"),
+        ReplayMethod.RESEED: No("tables are not written anew; use resnapshot, which writes the rows once more"),
+    },
+    features={
+        **_POSTGRES_TO_KAFKA.features,
+        Feature.PURGE_DESTINATION: No(
+            "a table does not tell which of its rows a stream wrote; leave it out, and drop the tables yourself"
+        ),
+        Feature.DRAIN_FLUSH: Yes("a delete writes what is on the way, and fails where it cannot"),
+        Feature.DRAIN_SKIP: Yes("a delete leaves out what is on the way, for a destination that is gone"),
+    },
+    default_interval="10s",
+    lag_unit="change",
+    pause_cost="the replication slot holds the WAL of the pause, of the whole server, on the disk of the source; and "
+    "what the topics between no longer retain when the stream resumes is lost",
+    removal="the tables at the destination stay as they are; slot, publication, positions and the topics between are "
+    "removed, so the same stream begins with a new snapshot",
+    changes={
+        **_SAFE_CHANGES,
+        "ownerUrn": Effect(Verdict.RESTARTS, f"the record in its connector names the resource; {_WITH_SINK}"),
+        "source.uri": Effect(
+            Verdict.RE_SNAPSHOTS,
+            f"another database is another source: {_NEW_SLOT}; rows of the old one stay at the destination",
+        ),
+        "source.region": Effect(Verdict.SAFE, ""),
+        "destination.uri": Effect(
+            Verdict.RE_SNAPSHOTS, f"another database is filled from the beginning: {_NEW_SLOT}; the old tables stay"
+        ),
+        "mode": _POSTGRES_TO_KAFKA.changes["mode"],
+        "include": Effect(
+            Verdict.RE_SNAPSHOTS,
+            f"a table that is new in it joins: {_ROWS_AGAIN}, unless mode is cdc; a table that leaves stays as it is "
+            "at the destination",
+        ),
+        "exclude": Effect(
+            Verdict.RE_SNAPSHOTS,
+            f"a table that is new in the stream joins: {_ROWS_AGAIN}, unless mode is cdc; a table that leaves stays as "
+            "it is at the destination",
+        ),
+        "filter": Effect(
+            Verdict.RE_SNAPSHOTS,
+            "the new filter holds for changes at once, and every table is read again under it, unless mode is cdc: "
+            f"{_ROWS_AGAIN}; rows that it no longer passes stay at the destination as they are",
+        ),
+        "checkpointInterval": Effect(Verdict.RESTARTS, _WITH_SINK),
+        "source.authRef": Effect(Verdict.RESTARTS, _WITH_SINK),
+        "destination.authRef": Effect(Verdict.RESTARTS, _WITH_SINK),
+        "source.adminAuthRef": Effect(Verdict.SAFE, ""),
+        "destination.adminAuthRef": Effect(Verdict.SAFE, ""),
+        "options": Effect(Verdict.RESTARTS, _WITH_SINK),
+        'options["topic.prefix"]': Effect(
+            Verdict.RE_SNAPSHOTS,
+            f"the topics between get other names: {_NEW_SLOT}; the old topics are removed with the stream",
+        ),
+    },
+    access=Effect(Verdict.RESTARTS, f"it is the same place, reached in another way; {_WITH_SINK}"),
+)
+
 DEBEZIUM = Capabilities(
     backend="debezium",
-    routes=(_POSTGRES_TO_KAFKA,),
+    routes=(_POSTGRES_TO_KAFKA, _POSTGRES_TO_POSTGRES),
     options={
         "topic.prefix": OptionType.TEXT,
         "key.converter": OptionType.TEXT,
@@ -573,6 +654,7 @@ DEBEZIUM = Capabilities(
         "topic.creation.default.replication.factor": OptionType.NUMBER,
         "topic.creation.default.cleanup.policy": OptionType.TEXT,
         "topic.creation.default.compression.type": OptionType.TEXT,
+        "topic.creation.default.retention.ms": OptionType.NUMBER,
         "producer.override.batch.size": OptionType.NUMBER,
         "producer.override.compression.type": OptionType.TEXT,
         "producer.override.linger.ms": OptionType.NUMBER,

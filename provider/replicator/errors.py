@@ -384,6 +384,18 @@ class DestinationInUse(ReplicatorError):
     category = Category.CONFLICT
 
 
+class DestinationSetup(ReplicatorError):
+    """The database that a stream writes to lacks what the stream needs of it: a table, a key, a column, a type or a
+    right; or a table there has something that would make writes fail, such as a foreign key.
+
+    Run the SQL that the error prints as a role that may. With `adminAuthRef`, the provider makes tables and columns
+    itself.
+    """
+
+    code = "RPL-DEST-SETUP"
+    category = Category.CONFLICT
+
+
 class CopiesAgain(ReplicatorError):
     """A change uploads the whole source again, or may have to. It stands in a preview and fails no change.
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from replicator.backends.kafka_connect.debezium.driver import open_debezium
-from replicator.backends.settings import ConnectConfig
+from replicator.backends.settings import DebeziumConfig
 from replicator.capabilities import DEBEZIUM
 from replicator.model import Stream
 
@@ -367,7 +367,7 @@ def test_import(here: World, make_project: Make) -> None:
     inputs = here.inputs("d-legacy")
 
     async def make() -> None:
-        debezium = open_debezium(here.connect, ConnectConfig())
+        debezium = open_debezium(here.connect, DebeziumConfig())
         try:
             await debezium.upsert_stream(Stream.model_validate(inputs))
         finally:

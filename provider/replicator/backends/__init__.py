@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from replicator.backends.settings import BackendConfig, ConnectConfig
+from replicator.backends.settings import BackendConfig, ConnectConfig, DebeziumConfig
 from replicator.capabilities import TABLE
 from replicator.model import Stream
 
@@ -75,7 +75,7 @@ REGISTRY: Mapping[str, Backend] = {
             default_address=False,
             declarations="replicator.backends.kafka_connect.debezium.declarations",
             identified_by="connectCluster",
-            settings=ConnectConfig,
+            settings=DebeziumConfig,
             example="http://connect.example:8083",
             elsewhere="http://connect.example:8083",
         ),

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator
 
 from replicator import authref
-from replicator.errors import InvalidStream, ReplicatorError
-from replicator.model import REGION, Model, Stream, Text
+from replicator.errors import InvalidConfig, InvalidStream, ReplicatorError
+from replicator.model import REGION, EndpointKind, Model, Stream, Text
 
 
 class BackendConfig(Model):
@@ -89,6 +89,33 @@ class ConnectConfig(BackendConfig):
         for key, value in stream.options.items():
             for alias in sorted(set(_PLACEHOLDER.findall(str(value))) - set(aliases.values())):
                 yield _unnamed(f"options.{key}", f"a ConfigProvider {alias}", aliases)
+
+
+class DebeziumConfig(ConnectConfig):
+    """Where Kafka Connect clusters with Debezium are reached.
+
+    :param kafka: the brokers of the workers' Kafka cluster, `kafka://host:9092`, which streams to a database need:
+        their changes pass through topics there.
+    :param kafka_auth_ref: user name and password for these brokers, where they ask for them.
+    """
+
+    kafka: Text | None = None
+    kafka_auth_ref: Text | None = None
+
+    def refusals(self, stream: Stream) -> Iterator[ReplicatorError]:
+        """Yield errors as `ConnectConfig` does, and one for a stream to a database where no brokers are named."""
+        yield from super().refusals(stream)
+        if stream.destination.kind is EndpointKind.POSTGRES and self.kafka is None:
+            yield without_brokers()
+
+
+def without_brokers() -> InvalidConfig:
+    """Return the error for a configuration that does not name the brokers of the workers' Kafka cluster."""
+    return InvalidConfig(
+        "changes for a database pass through topics of the Connect workers' Kafka cluster, and the configuration does "
+        "not name its brokers",
+        fix="pulumi config set --path replicator:debezium.kafka kafka://b1.example:9092",
+    )
 
 
 def _unnamed(property: str, what: str, aliases: Mapping[str, str]) -> InvalidStream:

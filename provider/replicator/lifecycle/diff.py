@@ -17,12 +17,13 @@ _SETS = frozenset({"include", "exclude"})
 
 
 def replacing(stream: Stream) -> frozenset[str]:
-    """Return the paths whose change requires a replacement: name, backend, and the agent or cluster.
+    """Return the paths whose change requires a replacement: name, backend, the agent or cluster, and kinds of ends.
 
-    Other changes apply in place.
+    Other changes apply in place, and so do kinds that the route says something of.
     """
     route = route_of(stream)
-    return frozenset({"name", "backend", f"{route.managed_at if route else 'source'}.region"})
+    kinds = {path for path in ("source.kind", "destination.kind") if route is not None and path not in route.changes}
+    return frozenset({"name", "backend", f"{route.managed_at if route else 'source'}.region", *kinds})
 
 
 class Kind(Enum):

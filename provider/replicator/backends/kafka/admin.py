@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
     AclOperation,
     AdminClient,
@@ -29,7 +29,7 @@ from confluent_kafka.admin import (
 
 from replicator.backends.kafka.endpoint import KafkaEndpoint
 from replicator.backends.kafka.positions import Partition
-from replicator.backends.kafka.reading import SILENT, Around, first_keys, times_around
+from replicator.backends.kafka.reading import SILENT, Around, Read, first_keys, first_records, times_around
 from replicator.backends.shared.single_flight import SingleFlight
 from replicator.errors import (
     DestinationDenied,
@@ -273,6 +273,52 @@ class KafkaAdmin:
     async def keys(self, partitions: Collection[Partition], within: float) -> dict[Partition, list[bytes | None]]:
         """Return the keys of partitions' first records, as far as they can be read in `within` seconds."""
         return await _in_thread(first_keys, self._config, partitions, within) if partitions else {}
+
+    async def records(self, offsets: Mapping[Partition, int], within: float) -> dict[Partition, Read | None]:
+        """Return the first record at each offset or later, as far as they can be read in `within` seconds."""
+        return await _in_thread(first_records, self._config, offsets, within) if offsets else {}
+
+    async def create(self, names: Collection[str], partitions: int, factor: int, config: Mapping[str, str]) -> set[str]:
+        """Create topics, and return the names of those that existed.
+
+        :param factor: the replication factor; -1 for the brokers' default.
+        """
+        if not names:
+            return set()
+        asked = [NewTopic(name, partitions, factor, config=dict(config)) for name in sorted(names)]
+        futures = await self._call(lambda client: client.create_topics(asked, request_timeout=PATIENCE))
+        _, errors = await self._sorted(futures)
+        for error in errors.values():
+            if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise self._error(error)
+        self._topics.forget()
+        return set(errors)
+
+    async def delete(self, names: Collection[str]) -> None:
+        """Delete topics. Those that are gone are no error."""
+        if not names:
+            return
+        futures = await self._call(
+            lambda client: client.delete_topics(sorted(names), request_timeout=PATIENCE, operation_timeout=PATIENCE)
+        )
+        await self._each(futures)
+        self._topics.forget()
+
+    async def set_group(self, group: str, offsets: Mapping[Partition, int]) -> None:
+        """Set the next offsets of a consumer group that has no member now."""
+        if not offsets:
+            return
+        asked = ConsumerGroupTopicPartitions(
+            group, [TopicPartition(at.topic, at.number, offset) for at, offset in sorted(offsets.items())]
+        )
+        futures = await self._call(
+            lambda client: client.alter_consumer_group_offsets([asked], request_timeout=PATIENCE)
+        )
+        (future,) = futures.values()
+        found = await self._ask(lambda _: future)
+        for item in found.topic_partitions or ():
+            if item.error is not None:
+                raise self._error(item.error)
 
     async def _offsets(self, partitions: Iterable[Partition], spec: OffsetSpec) -> dict[Partition, Found]:
         asked = {TopicPartition(at.topic, at.number): spec for at in partitions}

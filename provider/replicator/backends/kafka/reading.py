@@ -73,6 +73,40 @@ def first_keys(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A record of a partition.
+
+    :param time: in milliseconds; `None` if it has none.
+    """
+
+    offset: int
+    value: bytes | None
+    time: int | None
+
+
+def first_records(
+    config: Mapping[str, Any], offsets: Mapping[Partition, int], within: float
+) -> dict[Partition, Read | None]:
+    """Return the first record of each partition at an offset or later, as far as they can be read in `within` seconds.
+
+    `None` stands for a partition that has none.
+    """
+    found: dict[Partition, Read | None] = {}
+    with _reading(config, offsets) as consumer:
+        for at, message in _messages(consumer, left := set(offsets), within):
+            if message.error() is None:
+                kind, stamp = message.timestamp()
+                value = message.value()
+                text = value.encode() if isinstance(value, str) else value
+                found[at] = Read(int(message.offset() or 0), text, stamp if kind else None)
+                _leave(consumer, at, left)
+            elif _is_end(message):
+                found[at] = None
+                _leave(consumer, at, left)
+    return found
+
+
 @contextmanager
 def _reading(config: Mapping[str, Any], offsets: Mapping[Partition, int]) -> Iterator[Consumer]:
     consumer = Consumer(

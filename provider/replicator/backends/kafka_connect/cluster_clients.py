@@ -27,7 +27,10 @@ class ClusterClients:
 
     async def brokers(self, stream: Stream, end: End) -> KafkaAdmin:
         """Return the client; raise `SecretNotFound` if the credentials cannot be read on this host."""
-        at = kafka_endpoint(stream.source if end == "source" else stream.destination, end, admin=True)
+        return await self.at(kafka_endpoint(stream.source if end == "source" else stream.destination, end, admin=True))
+
+    async def at(self, at: KafkaEndpoint) -> KafkaAdmin:
+        """Return the client of a cluster; raise as `brokers` does."""
         if at not in self._clients:
             self._clients[at] = KafkaAdmin(at, await self._credentials(at))
         return self._clients[at]

@@ -12,6 +12,12 @@ from replicator.backends.kafka_connect.validation import holds_placeholder
 
 _TRACE_LIMIT = 500
 _THROWN = re.compile(r"^(?:Caused by: )?((?:[a-z_]\w*\.)+[A-Z][\w$]*)(?:: (.*))?$", re.MULTILINE)
+_HARMLESS = re.compile(
+    r"Could not find table: [\w.\"$ ]+|Cannot alter table [\w.\"$ ]+ because schema evolution is disabled|"
+    r"permission denied for \w+ [\w\"$]+|null value in column \"[^\"]+\" of relation \"[^\"]+\"|"
+    r"violates [a-z-]+ constraint \"[^\"]+\""
+)
+"""What a database or a sink says without values of rows."""
 _PROTOCOL_ERRORS = "org.apache.kafka.common.errors."
 
 
@@ -148,7 +154,8 @@ def read_status(
     :param config: of the connector, if it is known. Traces may contain the values of its placeholders.
     """
     connector = body["connector"]
-    secretive = config is None or holds_placeholder(config)
+    # Traces of a sink quote the records that it could not write.
+    secretive = config is None or body["type"] == "sink" or holds_placeholder(config)
 
     def told(trace: str | None) -> str | None:
         return _trimmed(reduced(trace, config or ()) if trace and secretive else trace, redact)
@@ -167,7 +174,7 @@ def read_status(
 
 
 def reduced(trace: str, settings: Collection[str]) -> str:
-    """Return the classes of a Java stack trace and the settings that it names, without any value.
+    """Return the classes of a Java stack trace, the settings that it names, and names of tables, without any value.
 
     Errors of Kafka's protocol keep their messages: brokers and clients write them without Connect's configuration.
 
@@ -180,7 +187,10 @@ def reduced(trace: str, settings: Collection[str]) -> str:
             found.append(f"{kind}: {message}" if message else kind)
         else:
             named = ", ".join(name for name in settings if name in re.split(r"[^\w.-]+", message))
-            found.append(f"{kind} (setting {named})" if named else kind)
+            if harmless := _HARMLESS.search(message):
+                found.append(f"{kind}: {harmless[0]}")
+            else:
+                found.append(f"{kind} (setting {named})" if named else kind)
     return " Caused by: ".join(found) or "the trace is not shown, because the configuration has placeholders"
 
 

@@ -114,7 +114,7 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
             with self._busy_with(wanted.name, "it is being created: its connectors are not started yet"):
                 return await self._creating.create(record, facts, deployed)
         if self._recipe.moves(deployed.record, record):
-            settled = self._replays.settled(deployed, await self._recipe.positions(deployed.record.stream))
+            settled = self._replays.settled(deployed, await self._recipe.positions(deployed.record))
             ended = given_up_all(settled, "the stream was moved meanwhile")
             fresh = await self._recipe.moved(await self._recipe.record(wanted, facts, None), deployed.record)
             record = fresh.model_copy(update={"replays": ended.replays})
@@ -127,13 +127,16 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
             await self._states.pause_first(deployed, wanted)
             if self._recipe.must_stop(deployed.record, record):
                 return await self._change_stopped(deployed, record)
-        await self._rewrite(deployed, record, self._recipe.parts(record))
+        await self._rewrite(deployed, record)
         await self._states.set_state(wanted)
         return True
 
-    async def _rewrite(self, deployed: DeployedStream, record: StreamRecord, parts: Parts) -> None:
+    async def _rewrite(self, deployed: DeployedStream, record: StreamRecord) -> None:
         """Change the objects outside Connect, and then the configurations."""
-        await self._recipe.alter(deployed.record, record)
+        record = await self._recipe.alter(deployed.record, record)
+        parts = self._recipe.parts(record)
+        if record == deployed.record:
+            parts = parts.with_record_of(deployed.connector.config)
         await self._apply(deployed, parts)
         await self._recipe.follow_up(record)
 
@@ -142,7 +145,7 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
         ran = deployed.connector.state is ConnectorState.RUNNING
         await self._states.stop(deployed)
         try:
-            await self._rewrite(deployed, record, self._recipe.parts(record))
+            await self._rewrite(deployed, record)
         except ReplicatorError:
             if ran:
                 with suppress(ReplicatorError):  # the first error tells more
@@ -176,11 +179,8 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
     async def _reconcile(self, deployed: DeployedStream, record: StreamRecord) -> None:
         """Correct only what differs on the engine's side from an unchanged declaration."""
         await self._states.before_change(deployed, record.stream)
-        parts = self._recipe.parts(record)
-        if record == deployed.record:
-            parts = parts.with_record_of(deployed.connector.config)
         await self._states.pause_first(deployed, record.stream)
-        await self._rewrite(deployed, record, parts)
+        await self._rewrite(deployed, record)
         for connector in deployed.all:
             if connector.failed and record.stream.desired_state is DesiredState.RUNNING:
                 await self._cluster.restart_failed(connector.name)
@@ -217,6 +217,8 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
                 deployed = DeployedStream(connector, read_record(connector, self.kind), parts)
                 if not may_remove(deployed.record.stream, owner):
                     return False
+                await self._recipe.refuse_removal(deployed.record)
+                await self._recipe.drain(deployed)
             for part in parts:  # also those that remained when the one with the record was deleted by hand
                 await self._cluster.delete(part.name, SEEN_WITHIN)
             token = None
@@ -232,7 +234,6 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
         An interruption leaves a stream without offsets, which would start at the engine's default. So a stream with
         another start position is first marked as one whose start position is not set.
         """
-        await self._recipe.refuse_removal(deployed.record)
         if self._recipe.needs_start(deployed.record.stream):
             await self._cluster.stop(deployed.name, SEEN_WITHIN)
             await self._states.put_record(deployed, deployed.record.model_copy(update={"creating": True}))

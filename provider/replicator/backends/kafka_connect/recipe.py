@@ -144,14 +144,17 @@ class Recipe(Protocol[Facts, Start, Positions]):
     def must_stop(self, old: StreamRecord, new: StreamRecord) -> bool:
         """Tell whether the connector must not run while the declaration changes in place."""
 
-    async def alter(self, old: StreamRecord, new: StreamRecord) -> None:
-        """Change the objects for another declaration of the same places, before its configuration is written."""
+    async def alter(self, old: StreamRecord, new: StreamRecord) -> StreamRecord:
+        """Change the objects for another declaration of the same places, and return the record to write with it."""
 
     async def follow_up(self, record: StreamRecord) -> None:
         """Finish a change after its configuration was written. Runs again at each change."""
 
     async def refuse_removal(self, record: StreamRecord) -> None:
         """Raise if the objects of a stream cannot be removed now. Nothing of it is removed then."""
+
+    async def drain(self, deployed: DeployedStream) -> None:
+        """Deliver what is on the way before a delete, as `drainBeforeDelete` asks; raise if that cannot be done."""
 
     async def dispose(self, record: StreamRecord) -> None:
         """Remove the objects of a stream whose connector is stopped. Those that are gone are no error."""
@@ -169,8 +172,8 @@ class Recipe(Protocol[Facts, Start, Positions]):
 
     # --- replays ---
 
-    async def positions(self, stream: Stream) -> Positions:
-        """Return the offsets that Connect stores for a stream; raise `StreamNotFound`."""
+    async def positions(self, record: StreamRecord) -> Positions:
+        """Return how far a stream is by the offsets that Connect stores; raise `StreamNotFound`."""
 
     def is_done(self, replay: ReplayRecord, positions: Positions) -> bool:
         """Tell whether a replay has passed the offsets at which it was requested, or has ended otherwise."""
@@ -214,13 +217,16 @@ class ConnectOnly(Generic[Facts]):
     def must_stop(self, old: StreamRecord, new: StreamRecord) -> bool:
         return False
 
-    async def alter(self, old: StreamRecord, new: StreamRecord) -> None:
-        pass
+    async def alter(self, old: StreamRecord, new: StreamRecord) -> StreamRecord:
+        return new
 
     async def follow_up(self, record: StreamRecord) -> None:
         pass
 
     async def refuse_removal(self, record: StreamRecord) -> None:
+        pass
+
+    async def drain(self, deployed: DeployedStream) -> None:
         pass
 
     async def dispose(self, record: StreamRecord) -> None:

@@ -87,6 +87,7 @@ class StreamRecord(Model):
     :param stream: the declaration with its owner, without secrets.
     :param source_cluster: id of the cluster that its offsets belong to; `None` if unknown.
     :param destination_cluster: id of the cluster that it writes to; `None` if unknown.
+    :param topics_cluster: id of the Kafka cluster that has its topics, if the destination is no Kafka cluster.
     :param side: the end on whose cluster the workers are, as detected or declared, whatever its connectors are now.
     :param topics: topic ids of the source when it was created or last changed: another id is another topic.
     :param creating: its start position is not set yet.
@@ -98,6 +99,7 @@ class StreamRecord(Model):
     stream: Stream
     source_cluster: str | None = None
     destination_cluster: str | None = None
+    topics_cluster: str | None = Field(default=None, exclude_if=lambda value: value is None)
     side: Literal["source", "destination"] = "destination"
     topics: dict[str, str] = Field(default_factory=dict)
     creating: bool = Field(default=False, validation_alias="making", serialization_alias="making")

@@ -55,7 +55,7 @@ class ReplayExecutor:
         """Return the progress of the replay with a key; raise `ReplayNotFound` if it does not exist."""
         if deployed.record.replay_record(key) is None:
             raise ReplayNotFound(f"no replay has the key {key!r}", stream=deployed.name)
-        record = self.settled(deployed, await self._recipe.positions(deployed.record.stream))
+        record = self.settled(deployed, await self._recipe.positions(deployed.record))
         replay_record = record.replay_record(key)
         assert replay_record is not None
         if replay_record.progress.finished_at is not None or not (why := deployed.standstill):
@@ -144,7 +144,7 @@ class ReplayExecutor:
 
     async def _go_on(self, deployed: DeployedStream, key: str) -> DeployedStream:
         """Apply a recorded replay, and start the stream. Steps that are done are not repeated."""
-        replay_record = self.settled(deployed, await self._recipe.positions(deployed.record.stream)).replay_record(key)
+        replay_record = self.settled(deployed, await self._recipe.positions(deployed.record)).replay_record(key)
         assert replay_record is not None
         if replay_record.progress.finished_at is not None:
             return deployed

@@ -165,3 +165,111 @@ def _facts(row: Row) -> TableFacts:
         hides_rows=row["hides"],
         rows=row["rows"],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    :param type: as SQL has it, such as `numeric(10,2)` or `app.mood`.
+    :param base: the name of the type behind a domain, without its length, `int4[]` for an array; `enum` for any
+        enumeration, and empty for types that are no single value, and for those of extensions but `citext`.
+    :param dimensions: how many dimensions an array was declared with.
+    :param required: it refuses null.
+    :param given: an insert may leave it out: it has a default, or is an identity.
+    :param generated: computed from other columns, so that no insert may name it.
+    :param assigned: an identity that is `GENERATED ALWAYS`, so that no insert may name it.
+    """
+
+    name: str
+    type: str
+    base: str
+    dimensions: int
+    required: bool
+    given: bool
+    generated: bool
+    assigned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The columns of a table, and what an insert into it meets.
+
+    :param keys: the columns of each unique index that holds for all rows.
+    :param references: names of foreign keys of the table, or to it, that are checked with each statement or commit.
+    :param triggers: names of triggers that run when an ordinary session writes.
+    :param owned: the asked role owns it, and may add columns.
+    :param writable: the asked role may read, insert, update, delete and truncate.
+    :param limited: row-level security applies to the asked role.
+    """
+
+    columns: tuple[Column, ...]
+    keys: frozenset[frozenset[str]]
+    references: tuple[str, ...]
+    triggers: tuple[str, ...]
+    owned: bool
+    writable: bool
+    limited: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of its columns, in order."""
+        return tuple(column.name for column in self.columns)
+
+
+_SHAPES = """
+SELECT n.nspname AS schema, c.relname AS name,
+  (SELECT json_agg(json_build_object(
+     'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'required', a.attnotnull,
+     'dimensions', a.attndims, 'given', a.atthasdef OR a.attidentity <> '', 'generated', a.attgenerated <> '',
+     'assigned', a.attidentity = 'a', 'base', CASE
+       WHEN e.typnamespace = 'pg_catalog'::regnamespace THEN e.typname || '[]'
+       WHEN e.oid IS NOT NULL THEN ''
+       WHEN b.typtype = 'e' THEN 'enum'
+       WHEN b.typname = 'citext' THEN b.typname
+       WHEN b.typtype IN ('b', 'r') AND b.typnamespace = 'pg_catalog'::regnamespace THEN b.typname
+       ELSE '' END) ORDER BY a.attnum)
+   FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+   JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+   LEFT JOIN pg_type e ON e.oid = b.typelem AND b.typcategory = 'A'
+   WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
+  ARRAY(SELECT (SELECT json_agg(a.attname) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY(i.indkey))
+        FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+          AND NOT (0 = ANY(i.indkey)) AND i.indimmediate) AS keys,
+  ARRAY(SELECT k.conname::text FROM pg_constraint k
+        WHERE k.contype = 'f' AND c.oid IN (k.conrelid, k.confrelid) ORDER BY 1) AS references,
+  ARRAY(SELECT t.tgname::text FROM pg_trigger t
+        WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') ORDER BY 1) AS triggers,
+  pg_has_role(%(role)s, c.relowner, 'USAGE') AS owned,
+  has_schema_privilege(%(role)s, n.oid, 'USAGE') AND has_table_privilege(%(role)s, c.oid, 'SELECT')
+    AND has_table_privilege(%(role)s, c.oid, 'INSERT') AND has_table_privilege(%(role)s, c.oid, 'UPDATE')
+    AND has_table_privilege(%(role)s, c.oid, 'DELETE') AND has_table_privilege(%(role)s, c.oid, 'TRUNCATE') AS writable,
+  c.relrowsecurity AND (c.relforcerowsecurity OR NOT pg_has_role(%(role)s, c.relowner, 'USAGE'))
+    AND NOT (SELECT rolbypassrls OR rolsuper FROM pg_roles WHERE rolname = %(role)s) AS limited
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN unnest(%(schemas)s::text[], %(tables)s::text[]) AS asked(schema, name)
+  ON asked.schema = n.nspname AND asked.name = c.relname
+WHERE c.relkind IN ('r', 'p')
+"""
+
+
+async def shapes(session: Session, role: str, tables: Collection[Table]) -> dict[Table, Shape]:
+    """Return those of some tables that exist.
+
+    :param role: the role that writes to them.
+    """
+    asked = {"role": role, "schemas": [table.schema for table in tables], "tables": [table.name for table in tables]}
+    rows = await session.rows(_SHAPES, asked) if tables else []
+    return {Table(row["schema"], row["name"]): _shape(row) for row in rows}
+
+
+def _shape(row: Row) -> Shape:
+    return Shape(
+        columns=tuple(Column(**column) for column in row["columns"] or ()),
+        keys=frozenset(frozenset(names) for names in row["keys"]),
+        references=tuple(row["references"]),
+        triggers=tuple(row["triggers"]),
+        owned=row["owned"],
+        writable=row["writable"],
+        limited=row["limited"],
+    )

@@ -20,6 +20,8 @@ from replicator import authref
 from replicator.authref import Redactor
 from replicator.backends.postgres.endpoint import PostgresEndpoint
 from replicator.errors import (
+    DestinationDenied,
+    DestinationMissing,
     EngineDenied,
     EngineRefused,
     EngineUnavailable,
@@ -51,7 +53,7 @@ class Session:
         """Return the rows of a query. A connection that has ended is opened again, once.
 
         :raises EngineUnavailable: the database does not answer.
-        :raises SourceDenied: the role may not log in, or may not read this.
+        :raises SourceDenied: the role may not log in, or may not read this; `DestinationDenied` at that end.
         """
         async with self._turn:
             reused = not self._is_broken()
@@ -101,20 +103,23 @@ class Session:
         """Return the error for what the database or its driver reports."""
         told = self._redactor(_told(error))
         uri, login = f"{self.at.end}.uri", self.at.ref_property
+        is_source = self.at.end == "source"
+        denied = SourceDenied if is_source else DestinationDenied
+        missing = SourceMissing if is_source else DestinationMissing
         where = f"the database {self.at.database} at {self.at.server}"
         kind = _kind_of(error)
         if issubclass(kind, errors.InvalidAuthorizationSpecification):
-            return SourceDenied(
+            return denied(
                 f"{where} refuses the login: {told}",
                 property=login if self.at.ref else uri,
                 fix="check the role and its password, and that pg_hba.conf lets this host in",
             )
         if issubclass(kind, errors.UndefinedTable):
-            return SourceMissing(f"{where}: {told}", property="include", fix="create it, or correct include")
+            return missing(f"{where}: {told}", property="include", fix="create it, or correct include")
         if issubclass(kind, errors.InvalidCatalogName):
-            return SourceMissing(f"{where} does not exist: {told}", property=uri, fix="create it, or correct the URI")
+            return missing(f"{where} does not exist: {told}", property=uri, fix="create it, or correct the URI")
         if isinstance(error, errors.InsufficientPrivilege):
-            return SourceDenied(f"{where} refuses it: {told}", property=login, fix="grant what docs/debezium.md lists")
+            return denied(f"{where} refuses it: {told}", property=login, fix="grant what docs/debezium.md lists")
         if issubclass(kind, (errors.TooManyConnections, errors.ConfigurationLimitExceeded)):
             return SourceLimit(
                 f"{where} has no place left: {told}",

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import psycopg
 from replicator.backends.kafka_connect.debezium.driver import Debezium, open_debezium
-from replicator.backends.settings import ConnectConfig
+from replicator.backends.settings import DebeziumConfig
 from replicator.errors import ReplicatorError
 from replicator.model import Stream, StreamState
 from replicator.replicator import Description, Finding
@@ -62,7 +62,7 @@ class DebeziumEnv:
 
     def another(self) -> Debezium:
         """A driver that knows nothing of what the first one did, as a provider's next process."""
-        made = open_debezium(self.connect, ConnectConfig(address=self.connect, **self._settings))
+        made = open_debezium(self.connect, DebeziumConfig(address=self.connect, **self._settings))
         self._drivers.append(made)
         return made
 

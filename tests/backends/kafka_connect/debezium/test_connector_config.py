@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 import pytest
-from replicator.backends.kafka_connect.debezium.connector_config import build
+from replicator.backends.kafka.endpoint import kafka_endpoint
+from replicator.backends.kafka_connect.debezium.connector_config import build_source, producer
 from replicator.backends.kafka_connect.debezium.declarations import refusals
 from replicator.backends.kafka_connect.debezium.details import DebeziumDetails, TableDetails
 from replicator.backends.kafka_connect.deployed import foreign_settings
@@ -25,7 +26,8 @@ def config(*tables: Table, side: str = "destination", has_helpers: bool = True, 
         claim="c", tables={str(table): TableDetails(oid=1) for table in tables or (ORDERS,)}, has_helpers=has_helpers
     )
     record = StreamRecord.model_validate({"stream": declare(**changes), "side": side, "details": details.wire()})
-    return build(record, DEFAULT_ALIASES).main
+    settings = producer(kafka_endpoint(record.stream.destination, "destination"), DEFAULT_ALIASES)
+    return build_source(record, DEFAULT_ALIASES, settings if side == "source" else {})
 
 
 def test_what_stands_in_every_one() -> None:

@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
-from replicator.backends.kafka.endpoint import KafkaEndpoint, kafka_endpoint
+from replicator.backends.kafka.endpoint import KafkaEndpoint
 from replicator.backends.kafka_connect.debezium.declarations import PREFIX, topic_prefix
 from replicator.backends.kafka_connect.debezium.details import details_of, row_filter, signal_table, slot_name
 from replicator.backends.kafka_connect.debezium.source_objects import heartbeat_sql
-from replicator.backends.kafka_connect.deployed import Parts
 from replicator.backends.kafka_connect.options import option_text
 from replicator.backends.kafka_connect.placeholders import placeholder, placeholders
 from replicator.backends.kafka_connect.record import StreamRecord
@@ -30,15 +29,16 @@ _SNAPSHOT_MODES = {
 }
 
 
-def build(record: StreamRecord, aliases: Mapping[str, str]) -> Parts:
-    """Return the configuration of a stream's connector.
+def build_source(record: StreamRecord, aliases: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the configuration of a stream's connector, with the record.
 
     :param aliases: names of the worker's config providers, by `authRef` scheme.
+    :param settings: what the destination needs.
     """
     stream, details = record.stream, details_of(record)
     at = postgres_endpoint(stream.source, "source")
     tables = details.names
-    main = {
+    return {
         "connector.class": SOURCE_CLASS,
         "tasks.max": "1",
         "plugin.name": "pgoutput",
@@ -56,11 +56,10 @@ def build(record: StreamRecord, aliases: Mapping[str, str]) -> Parts:
         "topic.creation.default.replication.factor": "-1",
         **(_notifications(stream) if stream.mode is Mode.SNAPSHOT else {}),
         **(_helpers(stream) if details.has_helpers else {}),
-        **(_producer(kafka_endpoint(stream.destination, "destination"), aliases) if record.side == "source" else {}),
+        **settings,
         **{key: option_text(value) for key, value in stream.options.items() if key != PREFIX},
         **record.keys(BACKEND),
     }
-    return Parts(main, {})
 
 
 def interval_of(stream: Stream) -> timedelta:
@@ -78,6 +77,14 @@ def column_patterns(stream: Stream) -> tuple[list[NamePattern], list[NamePattern
     included = (read_pattern(text, "include") for text in stream.include)
     excluded = (read_pattern(text, "exclude") for text in stream.exclude)
     return [item for item in included if item.names_columns], [item for item in excluded if item.names_columns]
+
+
+def takes_column(stream: Stream, table: Table, column: str) -> bool:
+    """Tell whether a stream sends a column of one of its tables."""
+    included, excluded = column_patterns(stream)
+    own = [item for item in included if item.matches(table)]
+    wanted = not own or any(item.matches_column(table, column) for item in own)
+    return wanted and not any(item.matches_column(table, column) for item in excluded)
 
 
 def snapshot_select(table: Table, condition: str) -> str:
@@ -152,7 +159,7 @@ def _helpers(stream: Stream) -> dict[str, str]:
     }
 
 
-def _producer(at: KafkaEndpoint, aliases: Mapping[str, str]) -> dict[str, str]:
+def producer(at: KafkaEndpoint, aliases: Mapping[str, str]) -> dict[str, str]:
     """Return where records go if the worker's own cluster is another one."""
     properties = at.worker_properties(placeholders(at.ref, aliases, "destination.authRef"))
     return {f"producer.override.{key}": value for key, value in properties.items()}

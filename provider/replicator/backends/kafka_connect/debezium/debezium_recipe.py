@@ -7,15 +7,24 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from replicator.authref import Redactor
 from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster, Connector
 from replicator.backends.kafka_connect.cluster_clients import ClusterClients
-from replicator.backends.kafka_connect.debezium import preflight, replay_planner, source_facts, source_status
-from replicator.backends.kafka_connect.debezium.connector_config import BACKEND, build, snapshot_select
+from replicator.backends.kafka_connect.debezium import (
+    preflight,
+    replay_planner,
+    sink_replay,
+    source_facts,
+    source_status,
+)
+from replicator.backends.kafka_connect.debezium.between import Between, KafkaBetween
+from replicator.backends.kafka_connect.debezium.connector_config import BACKEND, build_source, snapshot_select
+from replicator.backends.kafka_connect.debezium.database_destination import DatabaseDestination
 from replicator.backends.kafka_connect.debezium.declarations import is_same_place, topic_prefix
+from replicator.backends.kafka_connect.debezium.destination import Destination
 from replicator.backends.kafka_connect.debezium.details import (
     DebeziumDetails,
     LeftSource,
@@ -26,7 +35,7 @@ from replicator.backends.kafka_connect.debezium.details import (
     slot_name,
     with_details,
 )
-from replicator.backends.kafka_connect.debezium.positions import Position, read_position
+from replicator.backends.kafka_connect.debezium.positions import Progress, read_position
 from replicator.backends.kafka_connect.debezium.preflight import Side
 from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts, topic_part
 from replicator.backends.kafka_connect.debezium.source_objects import FoundObjects, SourceObjects
@@ -40,6 +49,7 @@ from replicator.backends.kafka_connect.debezium.status import (
     outline_of,
     status_of,
 )
+from replicator.backends.kafka_connect.debezium.topics_destination import TopicsDestination
 from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, Parts, foreign_settings, sort
 from replicator.backends.kafka_connect.recipe import Prepared, ResolvedReplay, answer_or_error
 from replicator.backends.kafka_connect.record import RECORD_KEYS, ReplayRecord, StreamRecord
@@ -60,7 +70,7 @@ from replicator.errors import (
     SourcePosition,
     SourceSetup,
 )
-from replicator.model import Checkpoint, Mode, Stream, WaitFor
+from replicator.model import Checkpoint, EndpointKind, Mode, Stream, WaitFor
 from replicator.replicator import Description, Finding, ReplayMethod, Severity
 
 
@@ -93,6 +103,7 @@ class DebeziumRecipe:
     """The recipe for the Debezium streams of one Connect cluster.
 
     :param aliases: names of the worker's config providers, by `authRef` scheme.
+    :param kafka: the brokers of the workers' Kafka cluster, which has the topics between.
     :param claims: the streams that this process is changing, in any cluster.
     :param environ: the environment for `env://` references of the provider's own connections.
     """
@@ -105,6 +116,7 @@ class DebeziumRecipe:
         cluster: ConnectCluster,
         *,
         aliases: Mapping[str, str],
+        kafka: KafkaBetween,
         redactor: Redactor,
         claims: PendingChanges,
         environ: Mapping[str, str],
@@ -112,18 +124,28 @@ class DebeziumRecipe:
         self._cluster = cluster
         self._aliases = aliases
         self._claims = claims
-        self._ends = ClusterClients(environ, redactor)
+        ends = ClusterClients(environ, redactor)
         self._sessions = Sessions(environ, redactor)
         self._objects = SourceObjects(self._sessions)
+        self._topics = TopicsDestination(cluster, ends, aliases)
+        self._database = DatabaseDestination(cluster, Between(kafka, ends), self._sessions, aliases)
+        self._destinations: Mapping[EndpointKind, Destination] = {
+            EndpointKind.KAFKA: self._topics,
+            EndpointKind.POSTGRES: self._database,
+        }
         self._recent = SingleFlight(self._listing, RECENT)
 
     # --- a declaration as connectors ---------------------------------------------------------------------------------
 
     def part_names(self, name: str) -> Sequence[str]:
-        return ()
+        return [part for destination in self._destinations.values() for part in destination.part_names(name)]
 
     def parts(self, record: StreamRecord) -> Parts:
-        return build(record, self._aliases)
+        destination = self._to(record)
+        return Parts(build_source(record, self._aliases, destination.settings(record)), destination.parts(record))
+
+    def _to(self, record: StreamRecord) -> Destination:
+        return self._destinations[record.stream.destination.kind]
 
     def moves(self, old: StreamRecord, new: StreamRecord) -> bool:
         """Tell whether the stream gets a new slot and a first snapshot: for another database, prefix or cluster."""
@@ -156,12 +178,17 @@ class DebeziumRecipe:
         self._recent.forget_error()
 
     async def claim(self, stream: Stream, deployed: DeployedStream | None) -> StreamRecord:
+        if deployed is not None:
+            _refuse_other_kinds(deployed.record.stream, stream)
         known = deployed.record if deployed and _keeps_ends(deployed.record.stream, stream) else None
-        source, destination = await asyncio.gather(self._source_id(stream, known), self._destination_id(stream, known))
+        source, (destination, topics) = await asyncio.gather(
+            self._source_id(stream, known), self._destination_ids(stream, known)
+        )
         return StreamRecord(
             stream=stream,
             source_cluster=source,
             destination_cluster=destination,
+            topics_cluster=topics,
             details=deployed.record.details if deployed else {},
         )
 
@@ -174,24 +201,28 @@ class DebeziumRecipe:
                 raise
             return known.source_cluster
 
-    async def _destination_id(self, stream: Stream, known: StreamRecord | None) -> str | None:
+    async def _destination_ids(self, stream: Stream, known: StreamRecord | None) -> tuple[str | None, str | None]:
+        """Return the ids of the destination, and of the Kafka cluster with the topics between."""
+        destination = self._destinations[stream.destination.kind]
         try:
-            return (await (await self._ends.brokers(stream, "destination")).cluster()).id
+            return await destination.identity(stream), await destination.topics_cluster(stream)
         except EngineUnavailable:
             if known is None:
                 raise
-            return known.destination_cluster
+            return known.destination_cluster, known.topics_cluster
 
     async def look(self, stream: Stream, claimed: Sequence[StreamRecord], deployed: DeployedStream | None) -> Facts:
         known = deployed.record if deployed is not None and not deployed.record.creating else None
         ids = await self.claim(stream, deployed)
         worker = (await self._cluster.recent_identity.get()).kafka_cluster_id
-        side: Side = "destination" if ids.destination_cluster == worker else "source"
+        topics = ids.topics_cluster or ids.destination_cluster
+        side: Side = "destination" if topics == worker else "source"
         seen = await self._recent.get()
         others = [*(item.record for item in seen.listed.streams.values()), *claimed]
         others = [record for record in others if not self._claims.is_removed(record.stream.owner)]
-        preflight.refuse_same_topics(stream, ids.destination_cluster, others, seen.connectors.values())
+        preflight.refuse_same_topics(stream, topics, others, seen.connectors.values())
         await preflight.refuse_unresolved_logins(self._cluster, stream, self._aliases)
+        await self._to(ids).refuse_unresolved_logins(stream)
         try:
             source = await source_facts.look(self._sessions, stream)
         except EngineUnavailable:
@@ -204,7 +235,18 @@ class DebeziumRecipe:
             objects = await self._refuse_creation(stream, facts, claimed, deployed)
         else:
             objects = await self._refuse_change(facts, known, stream)
+        try:
+            planned = self._planned(stream, facts, deployed)
+            await self._to(ids).refuse_unfit(planned, source, deployed.record if deployed else None)
+        except EngineUnavailable:
+            if known is None or not _keeps_data(known.stream, stream):
+                raise
         return facts._replace(objects=objects)
+
+    def _planned(self, stream: Stream, facts: Facts, deployed: DeployedStream | None) -> StreamRecord:
+        """Return the record that a change would write, as far as the checks before it need one."""
+        details = self._details(stream, facts, deployed.record if deployed else None)
+        return facts.ids.model_copy(update={"stream": stream, "side": facts.side, "details": details.wire()})
 
     async def _refuse_creation(
         self, stream: Stream, facts: Facts, claimed: Sequence[StreamRecord], deployed: DeployedStream | None
@@ -251,10 +293,9 @@ class DebeziumRecipe:
     async def validate(self, stream: Stream, facts: Facts) -> None:
         if facts.source is None:
             return
-        record = facts.ids.model_copy(
-            update={"stream": stream, "side": facts.side, "details": self._details(stream, facts, None).wire()}
-        )
+        record = self._planned(stream, facts, None)
         await preflight.refuse_invalid(self._cluster, self.parts(record).main, stream)
+        await self._to(record).validate(record)
 
     async def warnings(
         self, stream: Stream, facts: Facts, claim: StreamRecord, deployed: DeployedStream | None
@@ -267,16 +308,18 @@ class DebeziumRecipe:
         known = deployed.record if deployed else None
         details = self._details(stream, facts, known)
         found = [*_hidden_rows(stream, facts.source)]
+        destination = self._to(claim)
         if known is None or known.creating or self.moves(known, claim):
-            prefix = topic_prefix(stream)
-            found += await preflight.topics_there(
-                self._ends, stream, [f"{prefix}.{topic_part(table)}" for table in facts.source.tables]
-            )
+            found += await destination.warnings(stream, facts.source, list(facts.source.tables))
             there = facts.objects
             foreign = there is not None and there.publication is not None and not there.is_ours(details.claim)
             if there is not None and foreign and not there.has_helpers:
                 found.append(no_heartbeat(stream))
             return found
+        before = details_of(known).tables
+        found += await destination.warnings(
+            stream, facts.source, [table for table in facts.source.tables if str(table) not in before]
+        )
         property = "include" if row_filter(known.stream) == row_filter(stream) else "filter"
         for table in _read_again(details_of(known), details):
             rows = facts.source.tables[table].rows
@@ -285,7 +328,7 @@ class DebeziumRecipe:
             text = f"{table} is read while the stream runs: {count}{passing}"
             found.append(Finding(severity=Severity.WARNING, code=CopiesAgain.code, message=text, property=property))
         for name in sorted(details_of(known).tables.keys() - details.tables.keys()):
-            text = f"{name} leaves the stream: its topic stays as it is, and gets no more changes"
+            text = f"{name} leaves the stream: what the destination has of it stays as it is, and gets no more changes"
             found.append(Finding(severity=Severity.WARNING, code=InvalidStream.code, message=text, property="include"))
         return found
 
@@ -302,10 +345,12 @@ class DebeziumRecipe:
                 property=error.property,
                 fix=error.fix,
             ) from error
-        if lost := lost_position(record, await self.positions(stream), objects.slot):
+        progress = await self.positions(record)
+        if lost := lost_position(record, progress.source, objects.slot):
             raise lost
         if lost := lost_publication(record, objects.publication):
             raise lost
+        await self._to(record).refuse_gap(record, progress)
 
     async def refuse_return(self, record: StreamRecord, stream: Stream) -> None:
         pass  # a table that returns is read again
@@ -324,7 +369,9 @@ class DebeziumRecipe:
             stream=stream,
             source_cluster=facts.ids.source_cluster,
             destination_cluster=facts.ids.destination_cluster,
+            topics_cluster=facts.ids.topics_cluster,
             side=facts.side,
+            topics=known.topics if known else {},
             replays=known.replays if known else (),
             details=details.wire(),
         )
@@ -357,7 +404,10 @@ class DebeziumRecipe:
 
     async def prepare(self, record: StreamRecord, start: None) -> Prepared:
         await self._forget_kept_offsets(record)
-        return Prepared(await self._objects.make(record), frozenset())
+        source = await source_facts.look(self._sessions, record.stream)
+        record = await self._to(record).prepare(record, source)
+        listed = frozenset((await self._cluster.listing()).keys())
+        return Prepared(await self._objects.make(record), listed)
 
     async def _forget_kept_offsets(self, record: StreamRecord) -> None:
         """Remove positions that Connect kept of a connector of the same name: they are of another slot."""
@@ -367,7 +417,12 @@ class DebeziumRecipe:
             await self._cluster.reset_offsets(record.stream.name)
 
     async def moved(self, record: StreamRecord, before: StreamRecord) -> StreamRecord:
-        return with_details(record, _leaving(details_of(record), before))
+        details = _leaving(details_of(record), before)
+        if record.destination_cluster != before.destination_cluster:
+            details = details.model_copy(
+                update={"left_destinations": (*details_of(before).left_destinations, before.stream.destination)}
+            )
+        return with_details(record, details).model_copy(update={"topics": before.topics})
 
     def starts_idle(self, record: StreamRecord) -> bool:
         return False
@@ -381,12 +436,16 @@ class DebeziumRecipe:
         return facts.source is not None
 
     def must_stop(self, old: StreamRecord, new: StreamRecord) -> bool:
-        return bool(_read_again(details_of(old), details_of(new)))
+        before, after = details_of(old), details_of(new)
+        has_sink = bool(self._to(new).parts(new))  # whose consumer group takes offsets only while it does not run
+        return bool(_read_again(before, after)) or (has_sink and before.tables.keys() != after.tables.keys())
 
-    async def alter(self, old: StreamRecord, new: StreamRecord) -> None:
-        if new.stream.mode is Mode.SNAPSHOT:
-            return
-        await self._objects.set_tables(new)
+    async def alter(self, old: StreamRecord, new: StreamRecord) -> StreamRecord:
+        if self._to(new).parts(new):
+            new = await self._to(new).prepare(new, await source_facts.look(self._sessions, new.stream))
+        if new.stream.mode is not Mode.SNAPSHOT:
+            await self._objects.set_tables(new)
+        return new
 
     async def follow_up(self, record: StreamRecord) -> None:
         """Signal each snapshot that the record has; one that was signalled before is not signalled again."""
@@ -427,44 +486,72 @@ class DebeziumRecipe:
                 fix="let the database answer; or, if it is gone for good, delete the connector "
                 f"{record.stream.name} yourself, after which the stream counts as removed",
             ) from error
+        await self._to(record).refuse_removal(record)
+
+    async def drain(self, deployed: DeployedStream) -> None:
+        await self._to(deployed.record).drain(deployed)
 
     async def dispose(self, record: StreamRecord) -> None:
         await self._objects.remove(record)
+        await self._to(record).dispose(record)
 
     # --- reads -------------------------------------------------------------------------------------------------------
 
     def as_found(self, deployed: DeployedStream) -> Stream:
-        stream, config = deployed.record.stream, build(deployed.record, self._aliases).main
-        found = foreign_settings(deployed.connector, config, RECORD_KEYS)
+        stream, parts = deployed.record.stream, self.parts(deployed.record)
+        found = foreign_settings(deployed.connector, parts.main, RECORD_KEYS)
+        for other in deployed.others:
+            own = foreign_settings(other, parts.others.get(other.name, {}), ())
+            found |= {f"{other.name}: {key}": value for key, value in own.items()}
         return stream.model_copy(update={"options": {**stream.options, **found}}) if found else stream
 
     def outline(self, deployed: DeployedStream, error: ReplicatorError | None = None) -> Description:
         return Description(
-            stream=self.as_found(deployed), status=outline_of(deployed, error), engine_objects=_engine_objects(deployed)
+            stream=self.as_found(deployed),
+            status=outline_of(deployed, error),
+            engine_objects=self._engine_objects(deployed),
         )
 
     async def measure(self, streams: Sequence[DeployedStream]) -> list[Description]:
         seen = await source_status.look(self._sessions, [deployed.record.stream for deployed in streams])
-        read = await asyncio.gather(*(answer_or_error(self.positions(deployed.record.stream)) for deployed in streams))
+        read = await asyncio.gather(*(answer_or_error(self.positions(deployed.record)) for deployed in streams))
         found = []
         for deployed, at in zip(streams, read, strict=True):
-            if isinstance(at, Position):
+            if isinstance(at, Progress):
                 found.append(self._described(deployed, at, seen[deployed.name]))
             elif at is not None:
                 found.append(self.outline(deployed, at))
         return found
 
-    def _described(self, deployed: DeployedStream, at: Position, source: SourceStatus | ReplicatorError) -> Description:
+    def _described(
+        self, deployed: DeployedStream, progress: Progress, source: SourceStatus | ReplicatorError
+    ) -> Description:
+        at = progress.source
         slot = source.slot if isinstance(source, SourceStatus) else None
         seen = slot if deployed.record.stream.mode is not Mode.SNAPSHOT else None
-        return Description(
+        half = Description(
             stream=self.as_found(deployed),
             status=status_of(deployed, at, source),
-            engine_objects=_engine_objects(deployed),
+            engine_objects=self._engine_objects(deployed),
             source_end={"wal": seen.end} if seen else {},
             reached={"wal": at.lsn or 0} if seen else {},
             findings=tuple(findings_of(deployed, at, source)),
         )
+        return self._to(deployed.record).described(deployed, progress, half)
+
+    def _engine_objects(self, deployed: DeployedStream) -> dict[str, object]:
+        record = deployed.record
+        details = details_of(record)
+        prefix = topic_prefix(record.stream)
+        found: dict[str, object] = {
+            "connectors": [connector.name for connector in deployed.all],
+            "topics": [f"{prefix}.{topic_part(table)}" for table in details.names],
+        }
+        if details.slot_made:
+            found |= {"slot": slot_name(record.stream), "publication": slot_name(record.stream)}
+        if record.source_cluster:
+            found["sourceDatabase"] = record.source_cluster
+        return found | dict(self._to(record).engine_objects(record))
 
     async def _listing(self) -> Look:
         connectors = await self._cluster.listing()
@@ -472,27 +559,45 @@ class DebeziumRecipe:
 
     # --- replays -----------------------------------------------------------------------------------------------------
 
-    async def positions(self, stream: Stream) -> Position:
-        return read_position(await self._cluster.offsets(stream.name), topic_prefix(stream), stream.name)
+    async def positions(self, record: StreamRecord) -> Progress:
+        stream = record.stream
+        at = read_position(await self._cluster.offsets(stream.name), topic_prefix(stream), stream.name)
+        return await self._to(record).progress(record, at)
 
-    def is_done(self, replay: ReplayRecord, positions: Position) -> bool:
+    def is_done(self, replay: ReplayRecord, positions: Progress) -> bool:
         if replay.progress.finished_at is not None:
             return True
+        if replay.progress.method is ReplayMethod.SINK_REWIND:
+            return replay.applied and sink_replay.is_done(replay, positions)
+        reached = positions.reached
         return (
             replay.applied
-            and positions.lsn is not None
-            and positions.lsn >= read_lsn(replay.until)
-            and not positions.in_snapshot
+            and reached is not None
+            and reached >= read_lsn(replay.until)
+            and not positions.source.in_snapshot
         )
 
     async def resolve(
         self, deployed: DeployedStream, start: Checkpoint, method: ReplayMethod, target: str | None
-    ) -> tuple[ResolvedReplay, Position]:
-        stream = deployed.record.stream
-        facts = await source_facts.look(self._sessions, stream)
+    ) -> tuple[ResolvedReplay, Progress]:
+        stream, destination = deployed.record.stream, self._to(deployed.record)
         slot = await self._slot(stream)
-        at = await self.positions(stream)
-        return replay_planner.resolve(deployed.record, facts, at, slot, start, method=method, target=target), at
+        progress = await self.positions(deployed.record)
+        found = await destination.resolve(deployed, progress, start, method, target)
+        if found is None:
+            facts = await source_facts.look(self._sessions, stream)
+            found = replay_planner.resolve(
+                deployed.record,
+                facts,
+                progress.source,
+                slot,
+                start,
+                method=method,
+                target=target,
+                leftovers=destination.leftovers,
+            )
+            found = replace(found, topics=destination.topics_of(progress))
+        return found, progress
 
     async def _slot(self, stream: Stream) -> Slot | None:
         (found,) = (await source_status.look(self._sessions, [stream])).values()
@@ -502,6 +607,9 @@ class DebeziumRecipe:
 
     async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> ReplayRecord:
         stream = record.stream
+        await self._to(record).set_back(record, replay)
+        if replay.progress.method is ReplayMethod.SINK_REWIND:
+            return replay
         facts = await source_facts.look(self._sessions, stream)
         key = hashlib.sha256(replay.progress.key.encode()).hexdigest()[:32]
         await self._signal(stream, {f"replay-{key}-{found.oid}": found for found in facts.tables.values()})
@@ -537,6 +645,19 @@ def _read_again(old: DebeziumDetails, new: DebeziumDetails) -> list[Table]:
         for table in new.names
         if new.tables[str(table)].snapshots > (old.tables[str(table)].snapshots if str(table) in old.tables else 0)
     ]
+
+
+def _refuse_other_kinds(old: Stream, new: Stream) -> None:
+    for end, was, now in (
+        ("source", old.source.kind, new.source.kind),
+        ("destination", old.destination.kind, new.destination.kind),
+    ):
+        if was is not now:
+            raise InvalidStream(
+                f"the stream exists with the kind {was}",
+                property=f"{end}.kind",
+                fix="remove it first; or give the new stream another name",
+            )
 
 
 def _keeps_ends(old: Stream, new: Stream) -> bool:
@@ -597,20 +718,3 @@ def _signal(found: TableFacts, condition: str | None) -> dict[str, object]:
         text = condition if incremental else snapshot_select(table, condition)
         signal["additional-conditions"] = [{"data-collection": table.sql, "filter": text}]
     return signal
-
-
-def _engine_objects(deployed: DeployedStream) -> dict[str, object]:
-    record = deployed.record
-    details = details_of(record)
-    prefix = topic_prefix(record.stream)
-    found: dict[str, object] = {
-        "connectors": [deployed.name],
-        "topics": [f"{prefix}.{topic_part(table)}" for table in details.names],
-    }
-    if details.slot_made:
-        found |= {"slot": slot_name(record.stream), "publication": slot_name(record.stream)}
-    if record.source_cluster:
-        found["sourceDatabase"] = record.source_cluster
-    if record.destination_cluster:
-        found["destinationCluster"] = record.destination_cluster
-    return found

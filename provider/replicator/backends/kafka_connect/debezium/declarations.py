@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from replicator.backends.kafka.endpoint import canonical_kafka_uri, is_same_cluster, kafka_endpoint
@@ -11,8 +11,14 @@ from replicator.backends.kafka_connect.placeholders import refuse_one_value
 from replicator.backends.postgres.endpoint import postgres_endpoint
 from replicator.backends.postgres.identifiers import read_pattern
 from replicator.backends.postgres.predicate import read_predicate
-from replicator.errors import InvalidStream, ReplicatorError
+from replicator.errors import InvalidStream, ReplicatorError, Unsupported
 from replicator.model import End, Endpoint, EndpointKind, Stream
+
+_FREE_BETWEEN = re.compile(
+    r"topic\.prefix|topic\.creation\.default\.(?!partitions).*|producer\.override\..*|snapshot\..*|incremental\.snapshot\..*|max\..*|poll\..*|"
+    r"status\..*|retriable\..*|errors\..*"
+)
+"""Options that say nothing of how records look: in topics between, that is not for a program to choose."""
 
 PREFIX = "topic.prefix"
 """The option with the first part of topic names; left out, the stream's name."""
@@ -41,7 +47,7 @@ def refusals(stream: Stream) -> Iterator[ReplicatorError]:
     checks: tuple[Callable[[], object], ...] = (
         partial(postgres_endpoint, stream.source, "source"),
         partial(postgres_endpoint, stream.source, "source", admin=True),
-        partial(_refuse_destination, stream.destination),
+        *_DESTINATIONS[stream.destination.kind](stream),
         partial(_refuse_prefix, stream),
         partial(_refuse_filter, stream),
         *(partial(read_pattern, pattern, "include") for pattern in stream.include),
@@ -62,10 +68,35 @@ def topic_prefix(stream: Stream) -> str:
     return str(stream.options.get(PREFIX, stream.name))
 
 
-def _refuse_destination(endpoint: Endpoint) -> None:
+def _topics_checks(stream: Stream) -> Iterator[Callable[[], object]]:
+    yield partial(_refuse_one_value, stream.destination)
+
+
+def _database_checks(stream: Stream) -> Iterator[Callable[[], object]]:
+    yield partial(postgres_endpoint, stream.destination, "destination")
+    yield partial(postgres_endpoint, stream.destination, "destination", admin=True)
+    yield from (partial(_refuse_form, key) for key in stream.options if not _FREE_BETWEEN.fullmatch(key))
+
+
+_DESTINATIONS: Mapping[EndpointKind, Callable[[Stream], Iterator[Callable[[], object]]]] = {
+    EndpointKind.KAFKA: _topics_checks,
+    EndpointKind.POSTGRES: _database_checks,
+}
+"""The checks of each kind of destination."""
+
+
+def _refuse_one_value(endpoint: Endpoint) -> None:
     ref = kafka_endpoint(endpoint, "destination").ref
     if ref is not None:
         refuse_one_value(ref, "destination.authRef")
+
+
+def _refuse_form(key: str) -> None:
+    raise Unsupported(
+        "says what records in a topic look like, and on the way to a database they have a form of their own",
+        property=f"options.{key}",
+        fix="leave it out",
+    )
 
 
 def _refuse_prefix(stream: Stream) -> None:

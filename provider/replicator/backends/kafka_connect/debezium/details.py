@@ -5,12 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from replicator.backends.kafka_connect.record import StreamRecord
+from replicator.backends.postgres.helper_schema import SCHEMA
 from replicator.backends.postgres.identifiers import Table, read_table
 from replicator.backends.postgres.predicate import read_predicate
 from replicator.model import Endpoint, Model, Stream
-
-SCHEMA = "replicator"
-"""The schema of the tables that are made for streams."""
 
 
 class TableDetails(Model):
@@ -46,6 +44,7 @@ class DebeziumDetails(Model):
     :param owns_publication: the publication is the stream's own; otherwise an administrator made it, and removes it.
     :param has_helpers: the tables for heartbeats and signals exist.
     :param left: the sources of before, whose objects are still to be removed.
+    :param left_destinations: the databases of before, where the stream's claims are still to be dropped.
     """
 
     claim: str
@@ -55,6 +54,7 @@ class DebeziumDetails(Model):
     owns_publication: bool = False
     has_helpers: bool = False
     left: tuple[LeftSource, ...] = Field(default=(), exclude_if=lambda value: not value)
+    left_destinations: tuple[Endpoint, ...] = Field(default=(), exclude_if=lambda value: not value)
 
     @property
     def names(self) -> list[Table]:

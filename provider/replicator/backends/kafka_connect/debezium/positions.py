@@ -1,14 +1,17 @@
-"""What Kafka Connect stores of a Debezium stream's progress."""
+"""How far a stream is: what Kafka Connect stores of Debezium's progress, and of the sink's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from replicator.backends.kafka.positions import Offsets, Partition
+from replicator.backends.kafka.reading import Read
 from replicator.backends.kafka_connect.cluster import Offset
 from replicator.backends.postgres.lsn import write_lsn
-from replicator.errors import EngineRefused
+from replicator.errors import EngineRefused, ReplicatorError
 from replicator.model import Checkpoint
 
 
@@ -31,6 +34,95 @@ class Position:
     def checkpoint(self) -> Checkpoint | None:
         """Return it as a checkpoint; `None` before the first change."""
         return Checkpoint(lsn=write_lsn(self.lsn), wall=self.wall) if self.lsn is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The first record of a partition that the sink has not written.
+
+    :param after: LSN of the commit before the record's transaction: all up to it is written. 0 for rows of a snapshot,
+        which belong to no transaction.
+    :param wall: when the record's transaction was committed, or its row read; `None` if it does not say.
+    """
+
+    after: int
+    wall: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SinkProgress:
+    """How far the sink is in the topics between, as of the worker's last flush of offsets.
+
+    :param stored: the next offset to write, for each partition that has one.
+    :param topics: ids of the topics that exist, by name.
+    :param earliest: the first offsets that are retained.
+    :param latest: the next offsets of the topics.
+    :param waiting: the first record that is not written, for each partition that was read and has one.
+    :param unread: partitions that could not be read.
+    """
+
+    stored: Offsets
+    topics: Mapping[str, str]
+    earliest: Offsets
+    latest: Offsets
+    waiting: Mapping[Partition, Waiting] = field(default_factory=dict)
+    unread: frozenset[Partition] = frozenset()
+
+    def next(self, at: Partition) -> int:
+        """Return the next offset to write: without a stored one, a sink begins at the first that is retained."""
+        return self.stored.get(at, self.earliest.get(at, 0))
+
+    @property
+    def behind(self) -> dict[Partition, int]:
+        """Return the number of records to write, for each partition that has any."""
+        found = {at: end - self.next(at) for at, end in self.latest.items()}
+        return {at: count for at, count in found.items() if count > 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stream is.
+
+    :param source: how far Debezium is.
+    :param sink: how far the sink is; an error if that is unknown, and `None` if the topics are the destination.
+    :param away: the error if the sink's database does not answer.
+    """
+
+    source: Position
+    sink: SinkProgress | ReplicatorError | None = None
+    away: ReplicatorError | None = None
+
+    @property
+    def reached(self) -> int | None:
+        """Return the LSN up to which every transaction has arrived; `None` if unknown."""
+        lsn = self.source.lsn
+        if self.sink is None or lsn is None:
+            return lsn
+        if isinstance(self.sink, ReplicatorError) or self.sink.unread:
+            return None
+        return min([lsn, *(item.after for item in self.sink.waiting.values())])
+
+    @property
+    def wall(self) -> datetime | None:
+        """Return the time up to which every transaction has arrived; `None` if unknown."""
+        wall = self.source.wall
+        if self.sink is None or wall is None:
+            return wall
+        if isinstance(self.sink, ReplicatorError) or self.sink.unread:
+            return None
+        times = [item.wall for item in self.sink.waiting.values()]
+        return None if None in times else min([wall, *(time for time in times if time is not None)])
+
+
+def read_waiting(record: Read) -> Waiting:
+    """Return what a record between says of its transaction, which Debezium writes into the envelope's `source`."""
+    try:
+        source = json.loads(record.value or b"")["payload"]["source"]
+        milliseconds, sequence = source.get("ts_ms"), json.loads(source.get("sequence") or "[]")
+        after = int(sequence[0]) if sequence and sequence[0] and source.get("snapshot") in (None, "false") else 0
+        return Waiting(after, datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+        return Waiting(0, None)  # somebody else's record, which the sink leaves out
 
 
 def read_position(offsets: Sequence[Offset], prefix: str, stream: str) -> Position:

@@ -6,46 +6,36 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from replicator.backends.kafka.endpoint import kafka_endpoint
 from replicator.backends.kafka_connect.cluster import ConnectCluster, Connector, Problem
 from replicator.backends.kafka_connect.cluster_clients import ClusterClients
 from replicator.backends.kafka_connect.debezium.connector_config import BACKEND, SOURCE_CLASS
 from replicator.backends.kafka_connect.debezium.declarations import PREFIX, topic_prefix
 from replicator.backends.kafka_connect.placeholder_check import refuse_unresolved
-from replicator.backends.kafka_connect.placeholders import placeholder, placeholders
+from replicator.backends.kafka_connect.placeholders import placeholder
 from replicator.backends.kafka_connect.record import KEY, StreamRecord, recorded_backend
 from replicator.backends.postgres.endpoint import postgres_endpoint
 from replicator.errors import DestinationInUse, EngineUnavailable, InvalidStream, SourceDenied
 from replicator.model import Stream
 from replicator.replicator import Finding, Severity
 
-_ECHOED = "offsets.storage.topic"  # every source connector has it, and a worker echoes it as it is resolved
+ECHOED = "offsets.storage.topic"  # every source connector has it, and a worker echoes it as it is resolved
 _PASSWORD = re.compile(r"password authentication failed|no pg_hba.conf entry|no password was provided")
 
 Side = Literal["source", "destination"]
 
 
 async def refuse_unresolved_logins(cluster: ConnectCluster, stream: Stream, aliases: Mapping[str, str]) -> None:
-    """Raise `SecretNotFound` if the worker cannot resolve a placeholder of either end."""
+    """Raise `SecretNotFound` if the worker cannot resolve a placeholder of the source."""
     source = postgres_endpoint(stream.source, "source")
     wanted = [placeholder(source.ref, field, aliases, source.ref_property) for field in source.needed if source.ref]
     await refuse_unresolved(
         cluster,
         wanted,
         SOURCE_CLASS,
-        _ECHOED,
+        ECHOED,
         stream=stream.name,
         property=source.ref_property,
         harmless=(Problem.BREAKS_JAAS,),
-    )
-    destination = kafka_endpoint(stream.destination, "destination")
-    await refuse_unresolved(
-        cluster,
-        placeholders(destination.ref, aliases, "destination.authRef").values(),
-        SOURCE_CLASS,
-        _ECHOED,
-        stream=stream.name,
-        property="destination.authRef",
     )
 
 
@@ -80,17 +70,18 @@ async def refuse_invalid(cluster: ConnectCluster, config: Mapping[str, str], str
 
 
 def refuse_same_topics(
-    stream: Stream, destination: str | None, others: Iterable[StreamRecord], connectors: Iterable[Connector]
+    stream: Stream, cluster: str | None, others: Iterable[StreamRecord], connectors: Iterable[Connector]
 ) -> None:
     """Raise `DestinationInUse` if another connector writes topics of the same prefix to the same cluster.
 
-    :param destination: id of the destination cluster; `None` if unknown.
+    :param cluster: id of the Kafka cluster that has the stream's topics; `None` if unknown.
     :param others: the other streams of this backend.
     :param connectors: all connectors of the Connect cluster.
     """
     prefix = topic_prefix(stream)
     for record in others:
-        same_place = None in (destination, record.destination_cluster) or destination == record.destination_cluster
+        theirs = record.topics_cluster or record.destination_cluster
+        same_place = None in (cluster, theirs) or cluster == theirs
         if record.stream.name != stream.name and same_place and topic_prefix(record.stream) == prefix:
             raise _in_use(f"the stream {record.stream.name!r}", prefix)
     for connector in connectors:

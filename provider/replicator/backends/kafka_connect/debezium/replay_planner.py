@@ -33,8 +33,12 @@ def resolve(
     *,
     method: ReplayMethod,
     target: str | None,
+    leftovers: str,
 ) -> ResolvedReplay:
-    """Return the effect of a replay from `start`; raise what the replay would raise."""
+    """Return the effect of a replay from `start`; raise what the replay would raise.
+
+    :param leftovers: what becomes of rows that the source no longer has, as a clause.
+    """
     stream, name = record.stream, record.stream.name
     chosen = ReplayMethod.RESNAPSHOT if method is ReplayMethod.AUTO else method
     if isinstance(cell := DEBEZIUM.route(stream).replay[chosen], No):
@@ -77,7 +81,7 @@ def resolve(
             duplicates=True,
             earliest=position.checkpoint,
             latest=now,
-            effects=_effects(record, rows),
+            effects=_effects(record, rows, leftovers),
         ),
         start="",
         until="",
@@ -85,12 +89,12 @@ def resolve(
     )
 
 
-def _effects(record: StreamRecord, rows: int | None) -> tuple[str, ...]:
+def _effects(record: StreamRecord, rows: int | None, leftovers: str) -> tuple[str, ...]:
     count = "an unknown number of rows" if rows is None else f"about {rows} rows, as of the last ANALYZE"
     passing = "; only those that pass the filter are sent" if record.stream.filter else ""
     tables = len(details_of(record).tables)
     return (
-        "rows that were deleted since the start are not sent again, and readers of the topics keep them",
+        f"rows that were deleted since the start are not sent again, and {leftovers}",
         f"each row of {tables} table{'s' if tables > 1 else ''} is sent as it is now, as a record of a snapshot: "
         f"{count}{passing}",
         "the connector stops for some seconds; changes go on while the tables are read",

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from replicator.backends.kafka_connect.debezium.connector_config import column_patterns
-from replicator.backends.kafka_connect.debezium.details import SCHEMA
 from replicator.backends.postgres import catalog
 from replicator.backends.postgres.catalog import Role, Server, TableFacts
 from replicator.backends.postgres.endpoint import postgres_endpoint
+from replicator.backends.postgres.helper_schema import SCHEMA
 from replicator.backends.postgres.identifiers import Table, chosen, quoted, read_pattern, shown
 from replicator.backends.postgres.predicate import Predicate, read_predicate
 from replicator.backends.postgres.session import Session, Sessions

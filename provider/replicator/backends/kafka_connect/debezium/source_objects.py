@@ -11,11 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from psycopg import AsyncConnection
-from psycopg.rows import DictRow
-
 from replicator.backends.kafka_connect.debezium.details import (
-    SCHEMA,
     DebeziumDetails,
     details_of,
     heartbeat_table,
@@ -28,6 +24,7 @@ from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres import publications, slots
 from replicator.backends.postgres.catalog import TableFacts
 from replicator.backends.postgres.endpoint import postgres_endpoint
+from replicator.backends.postgres.helper_schema import LOCK, SCHEMA, drop_unused
 from replicator.backends.postgres.identifiers import Table, literal, quoted, shown
 from replicator.backends.postgres.lsn import write_lsn
 from replicator.backends.postgres.publications import Publication
@@ -183,12 +180,11 @@ class SourceObjects:
         if not ours:
             return
         async with self.owner(stream).transaction() as connection:
-            await connection.execute(_LOCK)
+            await connection.execute(LOCK)
             await connection.execute(publications.drop_sql(name).encode())
             for table in (heartbeat_table(stream), signal_table(stream)):
                 await connection.execute(f"DROP TABLE IF EXISTS {table.sql}".encode())
-            if await _may_drop_schema(connection):
-                await connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA}".encode())
+            await drop_unused(connection)
 
     async def _remove_left(self, record: StreamRecord, details: DebeziumDetails) -> DebeziumDetails:
         """Remove the objects at sources of before. One that does not answer keeps them."""
@@ -204,7 +200,7 @@ class SourceObjects:
         comment = publications.comment_sql(slot_name(stream), _comment(stream, details.claim))
         try:
             async with self.owner(stream).transaction() as connection:
-                await connection.execute(_LOCK)
+                await connection.execute(LOCK)
                 for statement in (*_setup_sql(stream, role, details), comment):
                     await connection.execute(statement.encode())
         except SourceDenied as error:
@@ -217,7 +213,7 @@ class SourceObjects:
         helpers = [] if found.helpers else _helpers_sql(stream, role)
         tables = with_helpers(stream, published(stream, details))
         async with self.owner(stream).transaction() as connection:
-            await connection.execute(_LOCK)
+            await connection.execute(LOCK)
             for statement in (*helpers, *publications.alter_sql(slot_name(stream), tables)):
                 await connection.execute(statement.encode())
 
@@ -253,21 +249,6 @@ def _setup_sql(stream: Stream, role: str, details: DebeziumDetails) -> list[str]
     """Return what a database administrator runs where no role of the stream may."""
     tables = with_helpers(stream, published(stream, details))
     return [*_helpers_sql(stream, role), publications.create_sql(slot_name(stream), tables)]
-
-
-_LOCK = b"SELECT pg_advisory_xact_lock(hashtext('replicator-provider'))"
-"""Held while helper tables and their schema are made or removed: two streams may be, at the same time."""
-
-
-async def _may_drop_schema(connection: AsyncConnection[DictRow]) -> bool:
-    """Tell whether the schema of helper tables is empty, and the role's own."""
-    cursor = await connection.execute(
-        "SELECT pg_has_role(nspowner, 'USAGE') AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid) AS may "
-        "FROM pg_namespace n WHERE nspname = %s",
-        (SCHEMA,),
-    )
-    row = await cursor.fetchone()
-    return bool(row and row["may"])
 
 
 def _removal_sql(stream: Stream) -> list[str]:

@@ -131,10 +131,10 @@ class MirrorRecipe(ConnectOnly[Facts]):
     async def refuse_gap(self, record: StreamRecord) -> None:
         if why := await self._reader.rebuilt(record):
             raise ReplayNotRetained(why, stream=record.stream.name, fix=AGAIN)
-        await self._refuse_gap(record, await self.positions(record.stream))
+        await self._refuse_gap(record, await self.positions(record))
 
     async def refuse_return(self, record: StreamRecord, stream: Stream) -> None:
-        stored = await self.positions(stream)
+        stored = await self.positions(record)
         before = names(record.stream)
         again = {at: offset for at, offset in stored.items() if not before.has(at.topic)}
         if again:
@@ -181,7 +181,7 @@ class MirrorRecipe(ConnectOnly[Facts]):
 
     async def prepare(self, record: StreamRecord, start: Offsets | None) -> Prepared:
         listed, kept, earliest = await asyncio.gather(
-            self._surroundings.win(record), self.positions(record.stream), self._earliest(record.stream, start)
+            self._surroundings.win(record), self.positions(record), self._earliest(record.stream, start)
         )
         first = await self._starts.set(record, start, kept)
         return Prepared(record.model_copy(update={"starts": recorded_starts(earliest, first)}), listed)
@@ -215,8 +215,8 @@ class MirrorRecipe(ConnectOnly[Facts]):
 
     # --- replays -----------------------------------------------------------------------------------------------------
 
-    async def positions(self, stream: Stream) -> Offsets:
-        return await self._reader.positions(stream)
+    async def positions(self, record: StreamRecord) -> Offsets:
+        return await self._reader.positions(record.stream)
 
     def is_done(self, replay: ReplayRecord, positions: Offsets) -> bool:
         return is_done(replay, positions)
@@ -227,7 +227,7 @@ class MirrorRecipe(ConnectOnly[Facts]):
         record = deployed.record
         if why := await self._reader.rebuilt(record):
             raise ReplayRefused(why, stream=deployed.name, fix=AGAIN)
-        stored = await self.positions(record.stream)
+        stored = await self.positions(record)
         brokers = await self._ends.brokers(record.stream, "source")
         named = {at.topic for at in read(start.lsn)} if start.lsn else set()
         kept = named.intersection(at.topic for at in stored)  # of a topic that was copied before and may be again

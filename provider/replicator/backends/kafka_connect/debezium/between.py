@@ -1,0 +1,177 @@
+"""The topics between Debezium and the sink, in the Kafka cluster of the Connect workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from replicator.backends.kafka.admin import Found, KafkaAdmin
+from replicator.backends.kafka.endpoint import kafka_endpoint
+from replicator.backends.kafka.positions import Offsets, Partition
+from replicator.backends.kafka_connect.cluster_clients import ClusterClients
+from replicator.backends.kafka_connect.debezium.positions import SinkProgress, read_waiting
+from replicator.backends.kafka_connect.options import option_text
+from replicator.backends.settings import without_brokers
+from replicator.errors import DestinationInUse, InvalidConfig, ReplicatorError
+from replicator.model import Endpoint, EndpointKind, Stream, format_duration
+
+RETENTION = timedelta(days=7)
+"""How long a topic between keeps a change, unless `options` say otherwise."""
+_PARTITIONS = 1
+"""Of each topic: a TRUNCATE has no key, and has to stay between the changes before and after it."""
+_CREATION = "topic.creation.default."
+_RETENTION = "retention.ms"
+_READ_WITHIN = 3.0
+"""Seconds in which the first records that wait are read."""
+
+
+class KafkaBetween(NamedTuple):
+    """The Kafka cluster of the Connect workers, as the provider reaches it.
+
+    :param uri: the brokers; `None` if the configuration does not name them.
+    :param auth_ref: the provider's login there.
+    """
+
+    uri: str | None = None
+    auth_ref: str | None = None
+
+
+class Between:
+    """The topics between of all streams of one Connect cluster."""
+
+    def __init__(self, kafka: KafkaBetween, clients: ClusterClients) -> None:
+        self._kafka = kafka
+        self._clients = clients
+
+    async def cluster_id(self) -> str:
+        """Return the id of the Kafka cluster."""
+        with self._named():
+            return (await (await self._brokers()).cluster()).id
+
+    async def ids(self, names: Collection[str]) -> dict[str, str]:
+        """Return the ids of those topics that exist."""
+        with self._named():
+            return {name: topic.id for name, topic in (await (await self._brokers()).describe(names)).items()}
+
+    async def used(self, names: Collection[str]) -> list[str]:
+        """Return those topics that exist and have had a record."""
+        with self._named():
+            brokers = await self._brokers()
+            there = await brokers.describe(names)
+            ends = await brokers.latest(
+                Partition(name, number) for name, topic in there.items() for number in range(topic.partitions)
+            )
+            return sorted({at.topic for at, end in ends.items() if end > 0})
+
+    async def make(
+        self, stream: Stream, names: Collection[str], known: Mapping[str, str], group: str
+    ) -> dict[str, str]:
+        """Make topics that do not exist, and return the ids of all.
+
+        :param known: ids of topics that the stream has made.
+        :param group: the sink's consumer group, which has no member now, and begins at the topics' beginnings.
+        :raises DestinationInUse: a topic exists that the stream has not made, with records in it.
+        """
+        with self._named():
+            brokers = await self._brokers()
+            factor, config = _creation(stream)
+            existed = await brokers.create(set(names) - known.keys(), _PARTITIONS, factor, config)
+            if foreign := await self.used(existed):
+                raise topic_in_use(foreign)
+            made = await brokers.describe(set(names) - known.keys())
+            begins = [Partition(name, number) for name, topic in made.items() for number in range(topic.partitions)]
+            await brokers.set_group(group, dict.fromkeys(begins, 0))
+            return {name: topic.id for name, topic in made.items()}
+
+    async def remove(self, topics: Mapping[str, str], others: Collection[str]) -> None:
+        """Delete topics.
+
+        :param topics: those that the stream has made, with their ids: another topic of the name stays.
+        :param others: names of topics that Debezium makes for a stream.
+        """
+        with self._named():
+            there = await self.ids([*topics, *others])
+            await (await self._brokers()).delete(
+                [name for name, id in there.items() if name in others or topics[name] == id]
+            )
+
+    async def progress(self, names: Collection[str], stored: Offsets) -> SinkProgress:
+        """Return how far a sink is.
+
+        :param names: the topics that it reads.
+        :param stored: the next offset to write, as Connect has it.
+        """
+        with self._named():
+            brokers = await self._brokers()
+            topics = await brokers.describe(names)
+            partitions = [
+                Partition(name, number) for name, topic in topics.items() for number in range(topic.partitions)
+            ]
+            earliest, latest = await asyncio.gather(brokers.earliest(partitions), brokers.latest(partitions))
+            own = {at: offset for at, offset in stored.items() if at in latest}
+            seen = SinkProgress(own, {name: topic.id for name, topic in topics.items()}, earliest, latest)
+            first = {at: max(seen.next(at), earliest.get(at, 0)) for at in seen.behind}
+            read = await brokers.records(first, _READ_WITHIN)
+            return SinkProgress(
+                own,
+                seen.topics,
+                earliest,
+                latest,
+                waiting={at: read_waiting(record) for at, record in read.items() if record is not None},
+                unread=frozenset(first.keys() - read.keys()),
+            )
+
+    async def at_time(self, partitions: Collection[Partition], wall: datetime) -> dict[Partition, Found]:
+        """Return the first record of each partition that was written then or later."""
+        with self._named():
+            return await (await self._brokers()).at_time(partitions, int(wall.timestamp() * 1000))
+
+    async def _brokers(self) -> KafkaAdmin:
+        if self._kafka.uri is None:
+            raise without_brokers()
+        endpoint = Endpoint(kind=EndpointKind.KAFKA, uri=self._kafka.uri, auth_ref=self._kafka.auth_ref)
+        return await self._clients.at(kafka_endpoint(endpoint, "destination"))
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Make errors name the cluster's setting, which is no property of a stream."""
+        try:
+            yield
+        except (InvalidConfig, DestinationInUse):
+            raise
+        except ReplicatorError as error:
+            if error.property is not None:
+                error.property = None
+                error.message = f"the Kafka cluster between, debezium:kafka of the configuration: {error.message}"
+            raise
+
+
+def topic_in_use(names: list[str]) -> DestinationInUse:
+    """Return the error for topics that exist already."""
+    more = f", and {len(names) - 1} more" if names[1:] else ""
+    return DestinationInUse(
+        f"the topic {names[0]} of the Kafka cluster between has records already{more}",
+        property="options.topic.prefix",
+        fix="give the stream another prefix with options.topic.prefix; or delete the topic, if nothing needs it",
+    )
+
+
+def kept_for(stream: Stream) -> str:
+    """Return how long the topics between keep a change, in words."""
+    milliseconds = int(_creation(stream)[1][_RETENTION])
+    return "without a limit" if milliseconds < 0 else f"for {format_duration(timedelta(milliseconds=milliseconds))}"
+
+
+def _creation(stream: Stream) -> tuple[int, dict[str, str]]:
+    """Return the replication factor and the configuration of topics that are made."""
+    given = {
+        key.removeprefix(_CREATION): option_text(value)
+        for key, value in stream.options.items()
+        if key.startswith(_CREATION)
+    }
+    factor = given.pop("replication.factor", "-1")
+    retention = str(RETENTION // timedelta(milliseconds=1))
+    return int(factor), {"cleanup.policy": "delete", _RETENTION: retention, **given}

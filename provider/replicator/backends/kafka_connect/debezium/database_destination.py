@@ -1,0 +1,329 @@
+"""A database as the destination of a stream: topics between, and a sink that writes their changes to tables."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from replicator.backends.kafka.positions import Offsets, Partition, read
+from replicator.backends.kafka_connect.cluster import ConnectCluster, Offset, Problem
+from replicator.backends.kafka_connect.connector_states import SEEN_WITHIN
+from replicator.backends.kafka_connect.debezium import sink_replay, target_tables
+from replicator.backends.kafka_connect.debezium.between import Between, kept_for, topic_in_use
+from replicator.backends.kafka_connect.debezium.declarations import topic_prefix
+from replicator.backends.kafka_connect.debezium.details import details_of, signal_table, with_details
+from replicator.backends.kafka_connect.debezium.positions import Position, Progress, SinkProgress
+from replicator.backends.kafka_connect.debezium.sink_config import (
+    EXACT,
+    SINK_CLASS,
+    build_sink,
+    group_name,
+    sink_name,
+    topics_between,
+)
+from replicator.backends.kafka_connect.debezium.sink_status import described, lost_changes
+from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts, topic_part
+from replicator.backends.kafka_connect.debezium.target_tables import TargetTables
+from replicator.backends.kafka_connect.deployed import DeployedStream
+from replicator.backends.kafka_connect.placeholder_check import refuse_unresolved
+from replicator.backends.kafka_connect.placeholders import placeholder
+from replicator.backends.kafka_connect.recipe import ResolvedReplay
+from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord
+from replicator.backends.postgres.endpoint import postgres_endpoint
+from replicator.backends.postgres.identifiers import Table
+from replicator.backends.postgres.session import Sessions
+from replicator.errors import (
+    EngineRefused,
+    EngineUnavailable,
+    InvalidConfig,
+    InvalidStream,
+    ReplicatorError,
+    StreamNotFound,
+)
+from replicator.model import Checkpoint, Drain, Stream, StreamState
+from replicator.progress import tell
+from replicator.replicator import Description, Finding, ReplayMethod, Severity
+
+_POLL = 1.0
+"""Seconds between two looks at a sink that writes what is left."""
+_ECHOED = "collection.name.format"  # a worker echoes it as it is resolved
+
+
+class DatabaseDestination:
+    """The databases that streams write to, by a sink in the same Connect cluster.
+
+    :param between: the topics between.
+    :param aliases: names of the worker's config providers, by `authRef` scheme.
+    """
+
+    leftovers = "the destination keeps them"
+
+    def __init__(
+        self, cluster: ConnectCluster, between: Between, sessions: Sessions, aliases: Mapping[str, str]
+    ) -> None:
+        self._cluster = cluster
+        self._between = between
+        self._aliases = aliases
+        self._tables = TargetTables(sessions)
+
+    # --- a declaration as connectors ---------------------------------------------------------------------------------
+
+    def part_names(self, name: str) -> Sequence[str]:
+        return (sink_name(name),)
+
+    def parts(self, record: StreamRecord) -> dict[str, dict[str, str]]:
+        stream = record.stream
+        at = postgres_endpoint(stream.destination, "destination")
+        return {sink_name(stream.name): build_sink(stream.name, topics_between(record), at, self._aliases)}
+
+    def settings(self, record: StreamRecord) -> Mapping[str, str]:
+        return EXACT
+
+    # --- checks before a change --------------------------------------------------------------------------------------
+
+    async def identity(self, stream: Stream) -> str:
+        return await self._tables.identity(stream)
+
+    async def topics_cluster(self, stream: Stream) -> str | None:
+        """Return the id of the Kafka cluster of the workers, to which sources write, and from which sinks read."""
+        worker = (await self._cluster.recent_identity.get()).kafka_cluster_id
+        between = await self._between.cluster_id()
+        if worker != between:
+            raise InvalidConfig(
+                f"debezium:kafka names the Kafka cluster {between}, and the Connect workers are of {worker}",
+                fix="name the brokers that the workers have in bootstrap.servers",
+            )
+        return worker
+
+    async def refuse_unresolved_logins(self, stream: Stream) -> None:
+        at = postgres_endpoint(stream.destination, "destination")
+        wanted = [placeholder(at.ref, field, self._aliases, at.ref_property) for field in at.needed if at.ref]
+        await refuse_unresolved(
+            self._cluster,
+            wanted,
+            SINK_CLASS,
+            _ECHOED,
+            stream=stream.name,
+            property=at.ref_property,
+            harmless=(Problem.BREAKS_JAAS,),
+        )
+
+    async def refuse_unfit(self, record: StreamRecord, source: SourceFacts, known: StreamRecord | None) -> None:
+        await self._tables.refuse_unfit(record, source)
+        made = known.topics if known is not None else {}
+        if used := await self._between.used([topic for topic in topics_between(record) if topic not in made]):
+            raise topic_in_use(used)
+
+    async def validate(self, record: StreamRecord) -> None:
+        """Raise what the worker finds wrong with the sink's configuration. It does not connect to the database."""
+        (config,) = self.parts(record).values()
+        found = await self._cluster.validate(SINK_CLASS, {**config, "name": sink_name(record.stream.name)})
+        for error in found.errors:
+            if error.field.startswith("consumer.override."):
+                raise InvalidStream(
+                    f"the worker does not let a connector set {error.field}",
+                    stream=record.stream.name,
+                    property="destination.uri",
+                    fix="set connector.client.config.override.policy=All on the workers, Kafka's default",
+                )
+        if found.errors:
+            raise InvalidStream(
+                f"the worker refuses the sink: {found.errors[0]}", stream=record.stream.name, property="destination.uri"
+            )
+
+    async def warnings(self, stream: Stream, source: SourceFacts, new: Sequence[Table]) -> list[Finding]:
+        facts = await self._tables.look(stream, source)
+        rows = await self._tables.rows(stream, [table for table in new if table in facts.there])
+        found = [*target_tables.warnings(facts, rows, new), *target_tables.lossy_floats(facts, new)]
+        if made := [table for table in new if table in facts.missing]:
+            more = f" and {len(made) - 1} more" if made[1:] else ""
+            text = (
+                f"{made[0]}{more} is made at the destination, with the columns and the primary key of the source; "
+                "defaults, indexes and other constraints are not"
+            )
+            found.append(_info(text))
+        if new:
+            found.append(
+                _info(
+                    f"changes pass through topics that begin with {topic_prefix(stream)!r}, which keep them "
+                    f"{kept_for(stream)}: so long may the destination be away, and so far back can a replay begin"
+                )
+            )
+        return found
+
+    async def refuse_gap(self, record: StreamRecord, progress: Progress) -> None:
+        sink = progress.sink
+        if isinstance(sink, ReplicatorError):
+            raise EngineUnavailable(
+                f"whether it can go on without a gap cannot be seen: {sink.message}",
+                stream=record.stream.name,
+                property=sink.property,
+                fix=sink.fix,
+            )
+        if sink is not None and (lost := lost_changes(record, sink)):
+            raise lost
+
+    # --- changes -----------------------------------------------------------------------------------------------------
+
+    async def prepare(self, record: StreamRecord, source: SourceFacts) -> StreamRecord:
+        details = details_of(record)
+        for place in details.left_destinations:
+            before = record.stream.model_copy(update={"destination": place})
+            with suppress(EngineUnavailable):  # a destination that is gone is a reason to move
+                await self._tables.release(before, details.claim)
+        await self._tables.make(record, source)
+        topics = await self._between.make(
+            record.stream, topics_between(record), record.topics, group_name(record.stream.name)
+        )
+        settled = details.model_copy(update={"left_destinations": ()})
+        return with_details(record, settled).model_copy(update={"topics": {**record.topics, **topics}})
+
+    async def refuse_removal(self, record: StreamRecord) -> None:
+        try:
+            await self._between.cluster_id()
+            await self._tables.identity(record.stream)
+        except ReplicatorError as error:
+            if record.stream.drain_before_delete is Drain.SKIP and error.property is not None:
+                return
+            raise type(error)(
+                f"what it has at the destination cannot be removed: {error.message}",
+                stream=record.stream.name,
+                property=error.property,
+                fix="let it answer; or, if the destination is gone for good, set drainBeforeDelete: skip",
+            ) from error
+
+    async def drain(self, deployed: DeployedStream) -> None:
+        """Stop Debezium, and wait until the sink has written what the topics hold."""
+        record = deployed.record
+        if record.stream.drain_before_delete is Drain.SKIP or record.creating:
+            return
+        if deployed.state is not StreamState.RUNNING:
+            await self._refuse_undelivered(record)
+            return
+        await self._cluster.stop(deployed.name, SEEN_WITHIN)
+        while behind := await self._behind(record):
+            if (sink := await self._cluster.look(sink_name(record.stream.name))) is None or not sink.running:
+                await self._refuse_undelivered(record)
+            tell(f"the sink writes what is on the way: {behind} changes")
+            await asyncio.sleep(_POLL)
+
+    async def _refuse_undelivered(self, record: StreamRecord) -> None:
+        if behind := await self._behind(record):
+            raise EngineRefused(
+                f"{behind} changes are in the topics between, and would not reach the destination",
+                stream=record.stream.name,
+                property="drainBeforeDelete",
+                fix="resume the stream, or repair its sink, and delete it again; or set drainBeforeDelete: skip",
+            )
+
+    async def _behind(self, record: StreamRecord) -> int:
+        sink = (await self.progress(record, Position())).sink
+        if isinstance(sink, StreamNotFound) or sink is None:
+            return 0
+        if isinstance(sink, ReplicatorError):
+            raise sink
+        return sum(sink.behind.values())
+
+    async def dispose(self, record: StreamRecord) -> None:
+        prefix = topic_prefix(record.stream)
+        signal = signal_table(record.stream)
+        others = (
+            f"{prefix}.{topic_part(signal)}",
+            f"__debezium-heartbeat.{prefix}",
+            f"{prefix}.notifications",
+        )
+        await self._between.remove(record.topics, others)
+        try:
+            await self._tables.release(record.stream, details_of(record).claim)
+        except EngineUnavailable:
+            if record.stream.drain_before_delete is not Drain.SKIP:
+                raise
+
+    # --- reads -------------------------------------------------------------------------------------------------------
+
+    def engine_objects(self, record: StreamRecord) -> Mapping[str, object]:
+        found = {"tables": [str(table) for table in details_of(record).names]}
+        return found | ({"destinationDatabase": record.destination_cluster} if record.destination_cluster else {})
+
+    async def progress(self, record: StreamRecord, position: Position) -> Progress:
+        """Return the whole progress. The topics' ends are asked after Debezium's position, which they then include."""
+        sink, away = await asyncio.gather(self._sink(record), self._tables.away(record.stream))
+        return Progress(position, sink, away)
+
+    async def _sink(self, record: StreamRecord) -> SinkProgress | ReplicatorError:
+        try:
+            stored = _stored(await self._cluster.offsets(sink_name(record.stream.name)))
+            return await self._between.progress(topics_between(record), stored)
+        except StreamNotFound:
+            return _no_sink(record)
+        except ReplicatorError as error:
+            return error
+
+    def described(self, deployed: DeployedStream, progress: Progress, found: Description) -> Description:
+        return described(deployed, progress, found)
+
+    # --- replays -----------------------------------------------------------------------------------------------------
+
+    def topics_of(self, progress: Progress) -> Mapping[str, str]:
+        return progress.sink.topics if isinstance(progress.sink, SinkProgress) else {}
+
+    async def resolve(
+        self, deployed: DeployedStream, progress: Progress, start: Checkpoint, method: ReplayMethod, target: str | None
+    ) -> ResolvedReplay | None:
+        if method not in (ReplayMethod.AUTO, ReplayMethod.SINK_REWIND):
+            return None
+        sink = progress.sink
+        partitions = sink.latest if isinstance(sink, SinkProgress) else {}
+        found = await self._between.at_time(partitions, start.wall) if start.wall is not None else {}
+        return sink_replay.resolve(deployed.record, progress, start, found, target=target)
+
+    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> None:
+        if replay.start:
+            await self._cluster.alter_offsets(sink_name(record.stream.name), _as_stored(read(replay.start)))
+        elif replay.progress.method is ReplayMethod.RESNAPSHOT:
+            await self._pass_gaps(record)
+
+    async def _pass_gaps(self, record: StreamRecord) -> None:
+        """Let the sink go on behind changes that are lost: a new snapshot brings the rows."""
+        sink = (await self.progress(record, Position())).sink
+        if isinstance(sink, ReplicatorError):
+            raise sink
+        assert sink is not None
+        begins = {
+            at: first
+            for at, first in sink.earliest.items()
+            if not first <= sink.stored.get(at, -1) <= sink.latest.get(at, 0)
+        }
+        if begins:
+            await self._cluster.alter_offsets(sink_name(record.stream.name), _as_stored(begins))
+
+
+def _stored(offsets: Sequence[Offset]) -> dict[Partition, int]:
+    """Return the next offsets as Connect has them of a sink, whose consumer group commits them."""
+    return {
+        Partition(str(item.partition["kafka_topic"]), int(item.partition["kafka_partition"])): int(
+            item.offset["kafka_offset"]
+        )
+        for item in offsets
+        if item.offset is not None
+    }
+
+
+def _as_stored(offsets: Offsets) -> list[Offset]:
+    return [
+        Offset({"kafka_topic": at.topic, "kafka_partition": at.number}, {"kafka_offset": offset})
+        for at, offset in sorted(offsets.items())
+    ]
+
+
+def _no_sink(record: StreamRecord) -> ReplicatorError:
+    return StreamNotFound(
+        f"its connector {sink_name(record.stream.name)} was deleted",
+        stream=record.stream.name,
+        fix="run pulumi up --refresh, which makes it again",
+    )
+
+
+def _info(text: str) -> Finding:
+    return Finding(severity=Severity.INFO, code=InvalidStream.code, message=text, property="destination.uri")

@@ -1,0 +1,86 @@
+"""Two databases and a Connect cluster between them, with names of a test's own: what tests of sinks do with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from replicator.model import Stream
+from replicator.replicator import Description
+
+from tests.backends.kafka_connect.debezium.debezium_env import PASSWORD, DebeziumEnv, rows
+from tests.kafka import unique
+from tests.postgres import connect, make_database, make_role
+from tools.kafka.pair import Side
+from tools.postgres import Postgres
+
+BETWEEN = {"topic.creation.default.replication.factor": 1}
+
+
+class SinkEnv(DebeziumEnv):
+    """Streams from a database of the test's own to another one, `target`, by the Connect cluster of one side.
+
+    :param target_server: the server of the destination; the source's unless told.
+    """
+
+    def __init__(
+        self,
+        server: Postgres,
+        side: Side,
+        connect_to: str | None = None,
+        *,
+        target_server: Postgres | None = None,
+        **settings: Any,
+    ) -> None:
+        self.target_server = target_server or server
+        super().__init__(server, side, connect_to, **{"kafka": f"kafka://{side.bootstrap}", **settings})
+        self.target_database = make_database(self.target_server, unique("dst"))
+        self.writer = make_role(self.target_server, unique("wrt"), PASSWORD, replication=False)
+        self.target_sql(f'ALTER DATABASE "{self.target_database}" OWNER TO "{self.writer}"')
+        self.target_login = side.secrets / f"{self.writer}.properties"
+        self.target_login.write_text(f"username={self.writer}\npassword={PASSWORD}\n")
+
+    @property
+    def target_uri(self) -> str:
+        return f"postgres://{self.target_server.host}:{self.target_server.port}/{self.target_database}"
+
+    def target_sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run a statement in the destination, as the superuser."""
+        with connect(self.target_server, database=self.target_database) as session:
+            return rows(session, statement, parameters)
+
+    def target(self) -> psycopg.Connection:
+        """A session of the role that writes. The caller closes it."""
+        return connect(self.target_server, database=self.target_database, user=self.writer, password=PASSWORD)
+
+    def stream(self, *include: str, **changes: Any) -> Stream:
+        destination = {
+            "kind": "postgres",
+            "uri": self.target_uri,
+            "authRef": f"file://{self.target_login}",
+            **changes.pop("destination", {}),
+        }
+        options = {**BETWEEN, **changes.pop("options", {})}
+        given = super().stream(*include, destination=destination, **changes)
+        return given.model_copy(update={"options": options})
+
+    def content(self, table: str = "app.orders", *, at: str = "target") -> list[tuple[Any, ...]]:
+        """The rows of a table as texts, in order."""
+        run = self.target_sql if at == "target" else self.sql
+        names = [
+            name
+            for (name,) in self.sql(
+                "SELECT attname::text FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 "
+                "AND NOT attisdropped ORDER BY attnum",
+                table,
+            )
+        ]
+        columns = ", ".join(f'"{name}"::text' for name in names)
+        return sorted(run(f"SELECT {columns} FROM {table}"), key=repr)
+
+    async def same(self, name: str, *tables: str) -> Description:
+        """Wait until the stream is caught up, and compare the content of its tables at both ends."""
+        found = await self.caught_up(name)
+        for table in tables or ("app.orders",):
+            assert self.content(table) == self.content(table, at="source")
+        return found
