@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.backends.kafka_connect.debezium.debezium_env import DebeziumEnv
+from tests.backends.kafka_connect.debezium.sink_env import SinkEnv
 from tools.kafka.pair import Pair
 from tools.postgres import Postgres
 
@@ -26,6 +27,14 @@ async def open_bed(postgres: Postgres) -> AsyncIterator[OpenBed]:
     yield open_
     for bed in reversed(opened):
         await bed.remove()
+
+
+@pytest.fixture
+async def sinks(kafka: Pair, postgres: Postgres) -> AsyncIterator[SinkEnv]:
+    """From database to database, by the workers of the west."""
+    opened = SinkEnv(postgres, kafka.west)
+    yield opened
+    await opened.remove()
 
 
 @pytest.fixture

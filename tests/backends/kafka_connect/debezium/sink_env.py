@@ -11,6 +11,7 @@ from replicator.replicator import Description
 from tests.backends.kafka_connect.debezium.debezium_env import PASSWORD, DebeziumEnv, rows
 from tests.kafka import unique
 from tests.postgres import connect, make_database, make_role
+from tests.waiting import until
 from tools.kafka.pair import Side
 from tools.postgres import Postgres
 
@@ -77,6 +78,32 @@ class SinkEnv(DebeziumEnv):
         ]
         columns = ", ".join(f'"{name}"::text' for name in names)
         return sorted(run(f"SELECT {columns} FROM {table}"), key=repr)
+
+    def sql_texts(self, selection: str) -> list[tuple[Any, ...]]:
+        """Rows of the source's schema `app` as `content` has them: of a table's name and a condition."""
+        (columns,) = self.sql(
+            "SELECT string_agg(format('%%I::text', attname), ', ' ORDER BY attnum) FROM pg_attribute "
+            "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+            f"app.{selection.split(maxsplit=1)[0]}",
+        )
+        return sorted(self.sql(f"SELECT {columns[0]} FROM app.{selection}"), key=repr)
+
+    async def caught_up_at_the_source(self, name: str) -> None:
+        """Wait until Debezium has written all that was committed before to the topics."""
+        slot = self.slot(name)
+        assert slot is not None
+        (end,) = self.sql("SELECT pg_current_wal_lsn()::text")
+
+        async def there() -> bool:
+            return bool(
+                self.sql(
+                    "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s",
+                    end[0],
+                    slot["slot_name"],
+                )[0][0]
+            )
+
+        await until(there, timeout=60, what=f"{name} has read the WAL")
 
     async def same(self, name: str, *tables: str) -> Description:
         """Wait until the stream is caught up, and compare the content of its tables at both ends."""

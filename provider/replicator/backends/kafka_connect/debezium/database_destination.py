@@ -166,18 +166,19 @@ class DatabaseDestination:
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    async def prepare(self, record: StreamRecord, source: SourceFacts) -> StreamRecord:
+    async def prepare(self, record: StreamRecord, source: SourceFacts) -> tuple[StreamRecord, frozenset[Table]]:
         details = details_of(record)
         for place in details.left_destinations:
             before = record.stream.model_copy(update={"destination": place})
             with suppress(EngineUnavailable):  # a destination that is gone is a reason to move
                 await self._tables.release(before, details.claim)
-        await self._tables.make(record, source)
+        made = await self._tables.make(record, source)
         topics = await self._between.make(
             record.stream, topics_between(record), record.topics, group_name(record.stream.name)
         )
         settled = details.model_copy(update={"left_destinations": ()})
-        return with_details(record, settled).model_copy(update={"topics": {**record.topics, **topics}})
+        record = with_details(record, settled).model_copy(update={"topics": {**record.topics, **topics}})
+        return record, made
 
     async def refuse_removal(self, record: StreamRecord) -> None:
         try:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ from replicator.backends.kafka_connect.record import RECORD_KEYS, ReplayRecord, 
 from replicator.backends.kafka_connect.reservations import PendingChanges
 from replicator.backends.postgres import catalog, slots
 from replicator.backends.postgres.catalog import TableFacts
-from replicator.backends.postgres.identifiers import Table
+from replicator.backends.postgres.identifiers import Table, read_table
 from replicator.backends.postgres.lsn import read_lsn, write_lsn
 from replicator.backends.postgres.session import Sessions
 from replicator.backends.postgres.slots import Slot
@@ -405,7 +405,7 @@ class DebeziumRecipe:
     async def prepare(self, record: StreamRecord, start: None) -> Prepared:
         await self._forget_kept_offsets(record)
         source = await source_facts.look(self._sessions, record.stream)
-        record = await self._to(record).prepare(record, source)
+        record, _ = await self._to(record).prepare(record, source)  # the first snapshot fills all tables
         listed = frozenset((await self._cluster.listing()).keys())
         return Prepared(await self._objects.make(record), listed)
 
@@ -442,7 +442,9 @@ class DebeziumRecipe:
 
     async def alter(self, old: StreamRecord, new: StreamRecord) -> StreamRecord:
         if self._to(new).parts(new):
-            new = await self._to(new).prepare(new, await source_facts.look(self._sessions, new.stream))
+            source = await source_facts.look(self._sessions, new.stream)
+            new, made = await self._to(new).prepare(new, source)
+            new = with_details(new, _filled(details_of(old), new, made))
         if new.stream.mode is not Mode.SNAPSHOT:
             await self._objects.set_tables(new)
         return new
@@ -658,6 +660,22 @@ def _refuse_other_kinds(old: Stream, new: Stream) -> None:
                 property=f"{end}.kind",
                 fix="remove it first; or give the new stream another name",
             )
+
+
+def _filled(old: DebeziumDetails, record: StreamRecord, made: Collection[Table]) -> DebeziumDetails:
+    """Return the details of a record by which tables are read once more that were made or got columns.
+
+    :param old: the details of before; a table that joins the stream is read anyway.
+    """
+    details = details_of(record)
+    if record.stream.mode is not Mode.SNAPSHOT_THEN_CDC or not details.has_helpers:
+        return details
+    again = {
+        name: table.model_copy(update={"snapshots": table.snapshots + 1})
+        for name, table in details.tables.items()
+        if read_table(name) in made and name in old.tables and old.tables[name].snapshots == table.snapshots
+    }
+    return details.model_copy(update={"tables": {**details.tables, **again}})
 
 
 def _keeps_ends(old: Stream, new: Stream) -> bool:

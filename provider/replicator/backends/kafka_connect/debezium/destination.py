@@ -68,8 +68,11 @@ class Destination(Protocol):
 
     # --- changes ---
 
-    async def prepare(self, record: StreamRecord, source: SourceFacts) -> StreamRecord:
-        """Claim what the stream writes to, make what is missing, and return the record with it."""
+    async def prepare(self, record: StreamRecord, source: SourceFacts) -> tuple[StreamRecord, frozenset[Table]]:
+        """Claim what the stream writes to, and make what is missing.
+
+        Return the record with it, and the tables of which the destination has not all rows, or not all columns.
+        """
 
     async def refuse_removal(self, record: StreamRecord) -> None:
         """Raise if what the stream has at the destination cannot be removed now."""

@@ -133,8 +133,10 @@ class TargetTables:
         await self._refuse_unable(stream, facts)
         return facts
 
-    async def make(self, record: StreamRecord, source: SourceFacts) -> None:
-        """Claim the tables, and make those that are missing. Runs again after an interruption.
+    async def make(self, record: StreamRecord, source: SourceFacts) -> frozenset[Table]:
+        """Claim the tables, make those that are missing, and return those that were made or got columns.
+
+        Runs again after an interruption.
 
         :raises DestinationInUse: another stream writes to one of them.
         :raises DestinationSetup: the role may not make them; the SQL is in the fix.
@@ -153,6 +155,7 @@ class TargetTables:
         except DestinationDenied as error:
             raise self._unable(facts, f"the role may not make what the stream needs: {error.message}") from None
         _refuse_loops(await self.look(stream, source))  # of two streams that claim at once, one sees the other's claim
+        return frozenset((*facts.missing, *(table for table in facts.there if facts.added(table))))
 
     async def release(self, stream: Stream, claim: str) -> None:
         """Drop a stream's claims. Its tables stay."""
@@ -408,8 +411,8 @@ def _refuse_table(stream: Stream, facts: TargetFacts, table: Table, shape: Shape
         raise DestinationSetup(
             f"the role {shown(facts.role)} may not read, write and truncate {table}",
             property="destination.authRef",
-            fix=f"GRANT USAGE ON SCHEMA {quoted(table.schema)} TO {quoted(facts.role)}; GRANT {_WRITES} ON {table.sql} TO "
-            f"{quoted(facts.role)}",
+            fix=f"GRANT USAGE ON SCHEMA {quoted(table.schema)} TO {quoted(facts.role)}; "
+            f"GRANT {_WRITES} ON {table.sql} TO {quoted(facts.role)}",
         )
     if shape.limited:
         raise DestinationSetup(

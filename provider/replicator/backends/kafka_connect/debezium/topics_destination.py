@@ -76,8 +76,8 @@ class TopicsDestination:
     async def refuse_gap(self, record: StreamRecord, progress: Progress) -> None:
         pass
 
-    async def prepare(self, record: StreamRecord, source: SourceFacts) -> StreamRecord:
-        return record
+    async def prepare(self, record: StreamRecord, source: SourceFacts) -> tuple[StreamRecord, frozenset[Table]]:
+        return record, frozenset()
 
     async def refuse_removal(self, record: StreamRecord) -> None:
         pass
