@@ -55,7 +55,7 @@ export interface ProviderArgs {
     /**
      * Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
      */
-    debezium?: pulumi.Input<inputs.ConnectConfigArgs | undefined>;
+    debezium?: pulumi.Input<inputs.DebeziumConfigArgs | undefined>;
     /**
      * Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
      */

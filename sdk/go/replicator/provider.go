@@ -34,7 +34,7 @@ func NewProvider(ctx *pulumi.Context,
 
 type providerArgs struct {
 	// Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
-	Debezium *ConnectConfig `pulumi:"debezium"`
+	Debezium *DebeziumConfig `pulumi:"debezium"`
 	// Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
 	KafkaMirror *ConnectConfig `pulumi:"kafkaMirror"`
 	// Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
@@ -48,7 +48,7 @@ type providerArgs struct {
 // The set of arguments for constructing a Provider resource.
 type ProviderArgs struct {
 	// Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
-	Debezium ConnectConfigPtrInput
+	Debezium DebeziumConfigPtrInput
 	// Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
 	KafkaMirror ConnectConfigPtrInput
 	// Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.

@@ -821,6 +821,298 @@ func (o ConnectConfigPtrOutput) SecretProviders() pulumi.StringMapOutput {
 	}).(pulumi.StringMapOutput)
 }
 
+// Where Kafka Connect clusters with Debezium are reached.
+type DebeziumConfig struct {
+	// One or several workers of a cluster, `http://host:8083`, separated by commas.
+	Address *string `pulumi:"address"`
+	// User name and password for the workers, where they ask for them.
+	AuthRef *string `pulumi:"authRef"`
+	// A PEM file with the authority of the workers' certificates; left out, those of this system.
+	CaFile *string `pulumi:"caFile"`
+	// A PEM file with the certificate that is shown to the workers.
+	CertificateFile *string `pulumi:"certificateFile"`
+	// The brokers of the workers' Kafka cluster, `kafka://host:9092`, which streams to a database need: their changes pass through topics there.
+	Kafka *string `pulumi:"kafka"`
+	// User name and password for these brokers, where they ask for them.
+	KafkaAuthRef *string `pulumi:"kafkaAuthRef"`
+	// A PEM file with the certificate's key, where that is another one.
+	KeyFile *string `pulumi:"keyFile"`
+	// Addresses by region of the destination, where one differs from `address`.
+	Regions map[string]string `pulumi:"regions"`
+	// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
+	SecretProviders map[string]string `pulumi:"secretProviders"`
+}
+
+// DebeziumConfigInput is an input type that accepts DebeziumConfigArgs and DebeziumConfigOutput values.
+// You can construct a concrete instance of `DebeziumConfigInput` via:
+//
+//	DebeziumConfigArgs{...}
+type DebeziumConfigInput interface {
+	pulumi.Input
+
+	ToDebeziumConfigOutput() DebeziumConfigOutput
+	ToDebeziumConfigOutputWithContext(context.Context) DebeziumConfigOutput
+}
+
+// Where Kafka Connect clusters with Debezium are reached.
+type DebeziumConfigArgs struct {
+	// One or several workers of a cluster, `http://host:8083`, separated by commas.
+	Address pulumi.StringPtrInput `pulumi:"address"`
+	// User name and password for the workers, where they ask for them.
+	AuthRef pulumi.StringPtrInput `pulumi:"authRef"`
+	// A PEM file with the authority of the workers' certificates; left out, those of this system.
+	CaFile pulumi.StringPtrInput `pulumi:"caFile"`
+	// A PEM file with the certificate that is shown to the workers.
+	CertificateFile pulumi.StringPtrInput `pulumi:"certificateFile"`
+	// The brokers of the workers' Kafka cluster, `kafka://host:9092`, which streams to a database need: their changes pass through topics there.
+	Kafka pulumi.StringPtrInput `pulumi:"kafka"`
+	// User name and password for these brokers, where they ask for them.
+	KafkaAuthRef pulumi.StringPtrInput `pulumi:"kafkaAuthRef"`
+	// A PEM file with the certificate's key, where that is another one.
+	KeyFile pulumi.StringPtrInput `pulumi:"keyFile"`
+	// Addresses by region of the destination, where one differs from `address`.
+	Regions pulumi.StringMapInput `pulumi:"regions"`
+	// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
+	SecretProviders pulumi.StringMapInput `pulumi:"secretProviders"`
+}
+
+func (DebeziumConfigArgs) ElementType() reflect.Type {
+	return reflect.TypeOf((*DebeziumConfig)(nil)).Elem()
+}
+
+func (i DebeziumConfigArgs) ToDebeziumConfigOutput() DebeziumConfigOutput {
+	return i.ToDebeziumConfigOutputWithContext(context.Background())
+}
+
+func (i DebeziumConfigArgs) ToDebeziumConfigOutputWithContext(ctx context.Context) DebeziumConfigOutput {
+	return pulumi.ToOutputWithContext(ctx, i).(DebeziumConfigOutput)
+}
+
+func (i DebeziumConfigArgs) ToDebeziumConfigPtrOutput() DebeziumConfigPtrOutput {
+	return i.ToDebeziumConfigPtrOutputWithContext(context.Background())
+}
+
+func (i DebeziumConfigArgs) ToDebeziumConfigPtrOutputWithContext(ctx context.Context) DebeziumConfigPtrOutput {
+	return pulumi.ToOutputWithContext(ctx, i).(DebeziumConfigOutput).ToDebeziumConfigPtrOutputWithContext(ctx)
+}
+
+// DebeziumConfigPtrInput is an input type that accepts DebeziumConfigArgs, DebeziumConfigPtr and DebeziumConfigPtrOutput values.
+// You can construct a concrete instance of `DebeziumConfigPtrInput` via:
+//
+//	        DebeziumConfigArgs{...}
+//
+//	or:
+//
+//	        nil
+type DebeziumConfigPtrInput interface {
+	pulumi.Input
+
+	ToDebeziumConfigPtrOutput() DebeziumConfigPtrOutput
+	ToDebeziumConfigPtrOutputWithContext(context.Context) DebeziumConfigPtrOutput
+}
+
+type debeziumConfigPtrType DebeziumConfigArgs
+
+func DebeziumConfigPtr(v *DebeziumConfigArgs) DebeziumConfigPtrInput {
+	return (*debeziumConfigPtrType)(v)
+}
+
+func (*debeziumConfigPtrType) ElementType() reflect.Type {
+	return reflect.TypeOf((**DebeziumConfig)(nil)).Elem()
+}
+
+func (i *debeziumConfigPtrType) ToDebeziumConfigPtrOutput() DebeziumConfigPtrOutput {
+	return i.ToDebeziumConfigPtrOutputWithContext(context.Background())
+}
+
+func (i *debeziumConfigPtrType) ToDebeziumConfigPtrOutputWithContext(ctx context.Context) DebeziumConfigPtrOutput {
+	return pulumi.ToOutputWithContext(ctx, i).(DebeziumConfigPtrOutput)
+}
+
+// Where Kafka Connect clusters with Debezium are reached.
+type DebeziumConfigOutput struct{ *pulumi.OutputState }
+
+func (DebeziumConfigOutput) ElementType() reflect.Type {
+	return reflect.TypeOf((*DebeziumConfig)(nil)).Elem()
+}
+
+func (o DebeziumConfigOutput) ToDebeziumConfigOutput() DebeziumConfigOutput {
+	return o
+}
+
+func (o DebeziumConfigOutput) ToDebeziumConfigOutputWithContext(ctx context.Context) DebeziumConfigOutput {
+	return o
+}
+
+func (o DebeziumConfigOutput) ToDebeziumConfigPtrOutput() DebeziumConfigPtrOutput {
+	return o.ToDebeziumConfigPtrOutputWithContext(context.Background())
+}
+
+func (o DebeziumConfigOutput) ToDebeziumConfigPtrOutputWithContext(ctx context.Context) DebeziumConfigPtrOutput {
+	return o.ApplyTWithContext(ctx, func(_ context.Context, v DebeziumConfig) *DebeziumConfig {
+		return &v
+	}).(DebeziumConfigPtrOutput)
+}
+
+// One or several workers of a cluster, `http://host:8083`, separated by commas.
+func (o DebeziumConfigOutput) Address() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v DebeziumConfig) *string { return v.Address }).(pulumi.StringPtrOutput)
+}
+
+// User name and password for the workers, where they ask for them.
+func (o DebeziumConfigOutput) AuthRef() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v DebeziumConfig) *string { return v.AuthRef }).(pulumi.StringPtrOutput)
+}
+
+// A PEM file with the authority of the workers' certificates; left out, those of this system.
+func (o DebeziumConfigOutput) CaFile() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v DebeziumConfig) *string { return v.CaFile }).(pulumi.StringPtrOutput)
+}
+
+// A PEM file with the certificate that is shown to the workers.
+func (o DebeziumConfigOutput) CertificateFile() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v DebeziumConfig) *string { return v.CertificateFile }).(pulumi.StringPtrOutput)
+}
+
+// The brokers of the workers' Kafka cluster, `kafka://host:9092`, which streams to a database need: their changes pass through topics there.
+func (o DebeziumConfigOutput) Kafka() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v DebeziumConfig) *string { return v.Kafka }).(pulumi.StringPtrOutput)
+}
+
+// User name and password for these brokers, where they ask for them.
+func (o DebeziumConfigOutput) KafkaAuthRef() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v DebeziumConfig) *string { return v.KafkaAuthRef }).(pulumi.StringPtrOutput)
+}
+
+// A PEM file with the certificate's key, where that is another one.
+func (o DebeziumConfigOutput) KeyFile() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v DebeziumConfig) *string { return v.KeyFile }).(pulumi.StringPtrOutput)
+}
+
+// Addresses by region of the destination, where one differs from `address`.
+func (o DebeziumConfigOutput) Regions() pulumi.StringMapOutput {
+	return o.ApplyT(func(v DebeziumConfig) map[string]string { return v.Regions }).(pulumi.StringMapOutput)
+}
+
+// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
+func (o DebeziumConfigOutput) SecretProviders() pulumi.StringMapOutput {
+	return o.ApplyT(func(v DebeziumConfig) map[string]string { return v.SecretProviders }).(pulumi.StringMapOutput)
+}
+
+type DebeziumConfigPtrOutput struct{ *pulumi.OutputState }
+
+func (DebeziumConfigPtrOutput) ElementType() reflect.Type {
+	return reflect.TypeOf((**DebeziumConfig)(nil)).Elem()
+}
+
+func (o DebeziumConfigPtrOutput) ToDebeziumConfigPtrOutput() DebeziumConfigPtrOutput {
+	return o
+}
+
+func (o DebeziumConfigPtrOutput) ToDebeziumConfigPtrOutputWithContext(ctx context.Context) DebeziumConfigPtrOutput {
+	return o
+}
+
+func (o DebeziumConfigPtrOutput) Elem() DebeziumConfigOutput {
+	return o.ApplyT(func(v *DebeziumConfig) DebeziumConfig {
+		if v != nil {
+			return *v
+		}
+		var ret DebeziumConfig
+		return ret
+	}).(DebeziumConfigOutput)
+}
+
+// One or several workers of a cluster, `http://host:8083`, separated by commas.
+func (o DebeziumConfigPtrOutput) Address() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *DebeziumConfig) *string {
+		if v == nil {
+			return nil
+		}
+		return v.Address
+	}).(pulumi.StringPtrOutput)
+}
+
+// User name and password for the workers, where they ask for them.
+func (o DebeziumConfigPtrOutput) AuthRef() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *DebeziumConfig) *string {
+		if v == nil {
+			return nil
+		}
+		return v.AuthRef
+	}).(pulumi.StringPtrOutput)
+}
+
+// A PEM file with the authority of the workers' certificates; left out, those of this system.
+func (o DebeziumConfigPtrOutput) CaFile() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *DebeziumConfig) *string {
+		if v == nil {
+			return nil
+		}
+		return v.CaFile
+	}).(pulumi.StringPtrOutput)
+}
+
+// A PEM file with the certificate that is shown to the workers.
+func (o DebeziumConfigPtrOutput) CertificateFile() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *DebeziumConfig) *string {
+		if v == nil {
+			return nil
+		}
+		return v.CertificateFile
+	}).(pulumi.StringPtrOutput)
+}
+
+// The brokers of the workers' Kafka cluster, `kafka://host:9092`, which streams to a database need: their changes pass through topics there.
+func (o DebeziumConfigPtrOutput) Kafka() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *DebeziumConfig) *string {
+		if v == nil {
+			return nil
+		}
+		return v.Kafka
+	}).(pulumi.StringPtrOutput)
+}
+
+// User name and password for these brokers, where they ask for them.
+func (o DebeziumConfigPtrOutput) KafkaAuthRef() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *DebeziumConfig) *string {
+		if v == nil {
+			return nil
+		}
+		return v.KafkaAuthRef
+	}).(pulumi.StringPtrOutput)
+}
+
+// A PEM file with the certificate's key, where that is another one.
+func (o DebeziumConfigPtrOutput) KeyFile() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *DebeziumConfig) *string {
+		if v == nil {
+			return nil
+		}
+		return v.KeyFile
+	}).(pulumi.StringPtrOutput)
+}
+
+// Addresses by region of the destination, where one differs from `address`.
+func (o DebeziumConfigPtrOutput) Regions() pulumi.StringMapOutput {
+	return o.ApplyT(func(v *DebeziumConfig) map[string]string {
+		if v == nil {
+			return nil
+		}
+		return v.Regions
+	}).(pulumi.StringMapOutput)
+}
+
+// The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
+func (o DebeziumConfigPtrOutput) SecretProviders() pulumi.StringMapOutput {
+	return o.ApplyT(func(v *DebeziumConfig) map[string]string {
+		if v == nil {
+			return nil
+		}
+		return v.SecretProviders
+	}).(pulumi.StringMapOutput)
+}
+
 // One end of a stream.
 type Endpoint struct {
 	// A reference to another role, for objects that we make.
@@ -1535,6 +1827,8 @@ func init() {
 	pulumi.RegisterInputType(reflect.TypeOf((*CheckpointPtrInput)(nil)).Elem(), CheckpointArgs{})
 	pulumi.RegisterInputType(reflect.TypeOf((*ConnectConfigInput)(nil)).Elem(), ConnectConfigArgs{})
 	pulumi.RegisterInputType(reflect.TypeOf((*ConnectConfigPtrInput)(nil)).Elem(), ConnectConfigArgs{})
+	pulumi.RegisterInputType(reflect.TypeOf((*DebeziumConfigInput)(nil)).Elem(), DebeziumConfigArgs{})
+	pulumi.RegisterInputType(reflect.TypeOf((*DebeziumConfigPtrInput)(nil)).Elem(), DebeziumConfigArgs{})
 	pulumi.RegisterInputType(reflect.TypeOf((*EndpointInput)(nil)).Elem(), EndpointArgs{})
 	pulumi.RegisterOutputType(BackendCapabilitiesOutput{})
 	pulumi.RegisterOutputType(BackendCapabilitiesArrayOutput{})
@@ -1548,6 +1842,8 @@ func init() {
 	pulumi.RegisterOutputType(CheckpointPtrOutput{})
 	pulumi.RegisterOutputType(ConnectConfigOutput{})
 	pulumi.RegisterOutputType(ConnectConfigPtrOutput{})
+	pulumi.RegisterOutputType(DebeziumConfigOutput{})
+	pulumi.RegisterOutputType(DebeziumConfigPtrOutput{})
 	pulumi.RegisterOutputType(EndpointOutput{})
 	pulumi.RegisterOutputType(EndpointPairOutput{})
 	pulumi.RegisterOutputType(EndpointPairArrayOutput{})

@@ -13,10 +13,10 @@ const __config = new pulumi.Config("replicator");
 /**
  * Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
  */
-export declare const debezium: outputs.ConnectConfig | undefined;
+export declare const debezium: outputs.DebeziumConfig | undefined;
 Object.defineProperty(exports, "debezium", {
     get() {
-        return __config.getObject<outputs.ConnectConfig>("debezium");
+        return __config.getObject<outputs.DebeziumConfig>("debezium");
     },
     enumerable: true,
 });

@@ -83,6 +83,48 @@ export interface ConnectConfigArgs {
 }
 
 /**
+ * Where Kafka Connect clusters with Debezium are reached.
+ */
+export interface DebeziumConfigArgs {
+    /**
+     * One or several workers of a cluster, `http://host:8083`, separated by commas.
+     */
+    address?: pulumi.Input<string | undefined>;
+    /**
+     * User name and password for the workers, where they ask for them.
+     */
+    authRef?: pulumi.Input<string | undefined>;
+    /**
+     * A PEM file with the authority of the workers' certificates; left out, those of this system.
+     */
+    caFile?: pulumi.Input<string | undefined>;
+    /**
+     * A PEM file with the certificate that is shown to the workers.
+     */
+    certificateFile?: pulumi.Input<string | undefined>;
+    /**
+     * The brokers of the workers' Kafka cluster, `kafka://host:9092`, which streams to a database need: their changes pass through topics there.
+     */
+    kafka?: pulumi.Input<string | undefined>;
+    /**
+     * User name and password for these brokers, where they ask for them.
+     */
+    kafkaAuthRef?: pulumi.Input<string | undefined>;
+    /**
+     * A PEM file with the certificate's key, where that is another one.
+     */
+    keyFile?: pulumi.Input<string | undefined>;
+    /**
+     * Addresses by region of the destination, where one differs from `address`.
+     */
+    regions?: pulumi.Input<{[key: string]: pulumi.Input<string>} | undefined>;
+    /**
+     * The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
+     */
+    secretProviders?: pulumi.Input<{[key: string]: pulumi.Input<string>} | undefined>;
+}
+
+/**
  * One end of a stream.
  */
 export interface EndpointArgs {

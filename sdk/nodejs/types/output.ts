@@ -155,6 +155,48 @@ export interface ConnectConfig {
 }
 
 /**
+ * Where Kafka Connect clusters with Debezium are reached.
+ */
+export interface DebeziumConfig {
+    /**
+     * One or several workers of a cluster, `http://host:8083`, separated by commas.
+     */
+    address?: string;
+    /**
+     * User name and password for the workers, where they ask for them.
+     */
+    authRef?: string;
+    /**
+     * A PEM file with the authority of the workers' certificates; left out, those of this system.
+     */
+    caFile?: string;
+    /**
+     * A PEM file with the certificate that is shown to the workers.
+     */
+    certificateFile?: string;
+    /**
+     * The brokers of the workers' Kafka cluster, `kafka://host:9092`, which streams to a database need: their changes pass through topics there.
+     */
+    kafka?: string;
+    /**
+     * User name and password for these brokers, where they ask for them.
+     */
+    kafkaAuthRef?: string;
+    /**
+     * A PEM file with the certificate's key, where that is another one.
+     */
+    keyFile?: string;
+    /**
+     * Addresses by region of the destination, where one differs from `address`.
+     */
+    regions?: {[key: string]: string};
+    /**
+     * The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
+     */
+    secretProviders?: {[key: string]: string};
+}
+
+/**
  * One end of a stream.
  */
 export interface Endpoint {

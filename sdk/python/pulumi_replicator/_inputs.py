@@ -24,6 +24,8 @@ __all__ = [
     'CheckpointArgsDict',
     'ConnectConfigArgs',
     'ConnectConfigArgsDict',
+    'DebeziumConfigArgs',
+    'DebeziumConfigArgsDict',
     'EndpointArgs',
     'EndpointArgsDict',
 ]
@@ -306,6 +308,200 @@ class ConnectConfigArgs:
     @certificate_file.setter
     def certificate_file(self, value: pulumi.Input[Optional[_builtins.str]]):
         pulumi.set(self, "certificate_file", value)
+
+    @_builtins.property
+    @pulumi.getter(name="keyFile")
+    def key_file(self) -> pulumi.Input[Optional[_builtins.str]]:
+        """
+        A PEM file with the certificate's key, where that is another one.
+        """
+        return pulumi.get(self, "key_file")
+
+    @key_file.setter
+    def key_file(self, value: pulumi.Input[Optional[_builtins.str]]):
+        pulumi.set(self, "key_file", value)
+
+    @_builtins.property
+    @pulumi.getter
+    def regions(self) -> pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]]:
+        """
+        Addresses by region of the destination, where one differs from `address`.
+        """
+        return pulumi.get(self, "regions")
+
+    @regions.setter
+    def regions(self, value: pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]]):
+        pulumi.set(self, "regions", value)
+
+    @_builtins.property
+    @pulumi.getter(name="secretProviders")
+    def secret_providers(self) -> pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]]:
+        """
+        The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
+        """
+        return pulumi.get(self, "secret_providers")
+
+    @secret_providers.setter
+    def secret_providers(self, value: pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]]):
+        pulumi.set(self, "secret_providers", value)
+
+
+class DebeziumConfigArgsDict(TypedDict):
+    """
+    Where Kafka Connect clusters with Debezium are reached.
+    """
+    address: NotRequired[pulumi.Input[Optional[_builtins.str]]]
+    """
+    One or several workers of a cluster, `http://host:8083`, separated by commas.
+    """
+    auth_ref: NotRequired[pulumi.Input[Optional[_builtins.str]]]
+    """
+    User name and password for the workers, where they ask for them.
+    """
+    ca_file: NotRequired[pulumi.Input[Optional[_builtins.str]]]
+    """
+    A PEM file with the authority of the workers' certificates; left out, those of this system.
+    """
+    certificate_file: NotRequired[pulumi.Input[Optional[_builtins.str]]]
+    """
+    A PEM file with the certificate that is shown to the workers.
+    """
+    kafka: NotRequired[pulumi.Input[Optional[_builtins.str]]]
+    """
+    The brokers of the workers' Kafka cluster, `kafka://host:9092`, which streams to a database need: their changes pass through topics there.
+    """
+    kafka_auth_ref: NotRequired[pulumi.Input[Optional[_builtins.str]]]
+    """
+    User name and password for these brokers, where they ask for them.
+    """
+    key_file: NotRequired[pulumi.Input[Optional[_builtins.str]]]
+    """
+    A PEM file with the certificate's key, where that is another one.
+    """
+    regions: NotRequired[pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]]]
+    """
+    Addresses by region of the destination, where one differs from `address`.
+    """
+    secret_providers: NotRequired[pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]]]
+    """
+    The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
+    """
+
+@pulumi.input_type
+class DebeziumConfigArgs:
+    def __init__(__self__, *,
+                 address: pulumi.Input[Optional[_builtins.str]] = None,
+                 auth_ref: pulumi.Input[Optional[_builtins.str]] = None,
+                 ca_file: pulumi.Input[Optional[_builtins.str]] = None,
+                 certificate_file: pulumi.Input[Optional[_builtins.str]] = None,
+                 kafka: pulumi.Input[Optional[_builtins.str]] = None,
+                 kafka_auth_ref: pulumi.Input[Optional[_builtins.str]] = None,
+                 key_file: pulumi.Input[Optional[_builtins.str]] = None,
+                 regions: pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]] = None,
+                 secret_providers: pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]] = None):
+        """
+        Where Kafka Connect clusters with Debezium are reached.
+
+        :param pulumi.Input[_builtins.str] address: One or several workers of a cluster, `http://host:8083`, separated by commas.
+        :param pulumi.Input[_builtins.str] auth_ref: User name and password for the workers, where they ask for them.
+        :param pulumi.Input[_builtins.str] ca_file: A PEM file with the authority of the workers' certificates; left out, those of this system.
+        :param pulumi.Input[_builtins.str] certificate_file: A PEM file with the certificate that is shown to the workers.
+        :param pulumi.Input[_builtins.str] kafka: The brokers of the workers' Kafka cluster, `kafka://host:9092`, which streams to a database need: their changes pass through topics there.
+        :param pulumi.Input[_builtins.str] kafka_auth_ref: User name and password for these brokers, where they ask for them.
+        :param pulumi.Input[_builtins.str] key_file: A PEM file with the certificate's key, where that is another one.
+        :param pulumi.Input[Mapping[str, pulumi.Input[_builtins.str]]] regions: Addresses by region of the destination, where one differs from `address`.
+        :param pulumi.Input[Mapping[str, pulumi.Input[_builtins.str]]] secret_providers: The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
+        """
+        if address is not None:
+            pulumi.set(__self__, "address", address)
+        if auth_ref is not None:
+            pulumi.set(__self__, "auth_ref", auth_ref)
+        if ca_file is not None:
+            pulumi.set(__self__, "ca_file", ca_file)
+        if certificate_file is not None:
+            pulumi.set(__self__, "certificate_file", certificate_file)
+        if kafka is not None:
+            pulumi.set(__self__, "kafka", kafka)
+        if kafka_auth_ref is not None:
+            pulumi.set(__self__, "kafka_auth_ref", kafka_auth_ref)
+        if key_file is not None:
+            pulumi.set(__self__, "key_file", key_file)
+        if regions is not None:
+            pulumi.set(__self__, "regions", regions)
+        if secret_providers is not None:
+            pulumi.set(__self__, "secret_providers", secret_providers)
+
+    @_builtins.property
+    @pulumi.getter
+    def address(self) -> pulumi.Input[Optional[_builtins.str]]:
+        """
+        One or several workers of a cluster, `http://host:8083`, separated by commas.
+        """
+        return pulumi.get(self, "address")
+
+    @address.setter
+    def address(self, value: pulumi.Input[Optional[_builtins.str]]):
+        pulumi.set(self, "address", value)
+
+    @_builtins.property
+    @pulumi.getter(name="authRef")
+    def auth_ref(self) -> pulumi.Input[Optional[_builtins.str]]:
+        """
+        User name and password for the workers, where they ask for them.
+        """
+        return pulumi.get(self, "auth_ref")
+
+    @auth_ref.setter
+    def auth_ref(self, value: pulumi.Input[Optional[_builtins.str]]):
+        pulumi.set(self, "auth_ref", value)
+
+    @_builtins.property
+    @pulumi.getter(name="caFile")
+    def ca_file(self) -> pulumi.Input[Optional[_builtins.str]]:
+        """
+        A PEM file with the authority of the workers' certificates; left out, those of this system.
+        """
+        return pulumi.get(self, "ca_file")
+
+    @ca_file.setter
+    def ca_file(self, value: pulumi.Input[Optional[_builtins.str]]):
+        pulumi.set(self, "ca_file", value)
+
+    @_builtins.property
+    @pulumi.getter(name="certificateFile")
+    def certificate_file(self) -> pulumi.Input[Optional[_builtins.str]]:
+        """
+        A PEM file with the certificate that is shown to the workers.
+        """
+        return pulumi.get(self, "certificate_file")
+
+    @certificate_file.setter
+    def certificate_file(self, value: pulumi.Input[Optional[_builtins.str]]):
+        pulumi.set(self, "certificate_file", value)
+
+    @_builtins.property
+    @pulumi.getter
+    def kafka(self) -> pulumi.Input[Optional[_builtins.str]]:
+        """
+        The brokers of the workers' Kafka cluster, `kafka://host:9092`, which streams to a database need: their changes pass through topics there.
+        """
+        return pulumi.get(self, "kafka")
+
+    @kafka.setter
+    def kafka(self, value: pulumi.Input[Optional[_builtins.str]]):
+        pulumi.set(self, "kafka", value)
+
+    @_builtins.property
+    @pulumi.getter(name="kafkaAuthRef")
+    def kafka_auth_ref(self) -> pulumi.Input[Optional[_builtins.str]]:
+        """
+        User name and password for these brokers, where they ask for them.
+        """
+        return pulumi.get(self, "kafka_auth_ref")
+
+    @kafka_auth_ref.setter
+    def kafka_auth_ref(self, value: pulumi.Input[Optional[_builtins.str]]):
+        pulumi.set(self, "kafka_auth_ref", value)
 
     @_builtins.property
     @pulumi.getter(name="keyFile")

@@ -23,6 +23,7 @@ __all__ = [
     'ChangeConsequence',
     'Checkpoint',
     'ConnectConfig',
+    'DebeziumConfig',
     'Endpoint',
     'EndpointPair',
     'Finding',
@@ -401,6 +402,126 @@ class ConnectConfig(dict):
         A PEM file with the certificate that is shown to the workers.
         """
         return pulumi.get(self, "certificate_file")
+
+    @_builtins.property
+    @pulumi.getter(name="keyFile")
+    def key_file(self) -> Optional[_builtins.str]:
+        """
+        A PEM file with the certificate's key, where that is another one.
+        """
+        return pulumi.get(self, "key_file")
+
+    @_builtins.property
+    @pulumi.getter
+    def regions(self) -> Optional[Mapping[str, _builtins.str]]:
+        """
+        Addresses by region of the destination, where one differs from `address`.
+        """
+        return pulumi.get(self, "regions")
+
+    @_builtins.property
+    @pulumi.getter(name="secretProviders")
+    def secret_providers(self) -> Optional[Mapping[str, _builtins.str]]:
+        """
+        The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
+        """
+        return pulumi.get(self, "secret_providers")
+
+
+@pulumi.output_type
+class DebeziumConfig(dict):
+    """
+    Where Kafka Connect clusters with Debezium are reached.
+    """
+    def __init__(__self__, *,
+                 address: Optional[_builtins.str] = None,
+                 auth_ref: Optional[_builtins.str] = None,
+                 ca_file: Optional[_builtins.str] = None,
+                 certificate_file: Optional[_builtins.str] = None,
+                 kafka: Optional[_builtins.str] = None,
+                 kafka_auth_ref: Optional[_builtins.str] = None,
+                 key_file: Optional[_builtins.str] = None,
+                 regions: Optional[Mapping[str, _builtins.str]] = None,
+                 secret_providers: Optional[Mapping[str, _builtins.str]] = None):
+        """
+        Where Kafka Connect clusters with Debezium are reached.
+
+        :param _builtins.str address: One or several workers of a cluster, `http://host:8083`, separated by commas.
+        :param _builtins.str auth_ref: User name and password for the workers, where they ask for them.
+        :param _builtins.str ca_file: A PEM file with the authority of the workers' certificates; left out, those of this system.
+        :param _builtins.str certificate_file: A PEM file with the certificate that is shown to the workers.
+        :param _builtins.str kafka: The brokers of the workers' Kafka cluster, `kafka://host:9092`, which streams to a database need: their changes pass through topics there.
+        :param _builtins.str kafka_auth_ref: User name and password for these brokers, where they ask for them.
+        :param _builtins.str key_file: A PEM file with the certificate's key, where that is another one.
+        :param Mapping[str, _builtins.str] regions: Addresses by region of the destination, where one differs from `address`.
+        :param Mapping[str, _builtins.str] secret_providers: The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
+        """
+        if address is not None:
+            pulumi.set(__self__, "address", address)
+        if auth_ref is not None:
+            pulumi.set(__self__, "auth_ref", auth_ref)
+        if ca_file is not None:
+            pulumi.set(__self__, "ca_file", ca_file)
+        if certificate_file is not None:
+            pulumi.set(__self__, "certificate_file", certificate_file)
+        if kafka is not None:
+            pulumi.set(__self__, "kafka", kafka)
+        if kafka_auth_ref is not None:
+            pulumi.set(__self__, "kafka_auth_ref", kafka_auth_ref)
+        if key_file is not None:
+            pulumi.set(__self__, "key_file", key_file)
+        if regions is not None:
+            pulumi.set(__self__, "regions", regions)
+        if secret_providers is not None:
+            pulumi.set(__self__, "secret_providers", secret_providers)
+
+    @_builtins.property
+    @pulumi.getter
+    def address(self) -> Optional[_builtins.str]:
+        """
+        One or several workers of a cluster, `http://host:8083`, separated by commas.
+        """
+        return pulumi.get(self, "address")
+
+    @_builtins.property
+    @pulumi.getter(name="authRef")
+    def auth_ref(self) -> Optional[_builtins.str]:
+        """
+        User name and password for the workers, where they ask for them.
+        """
+        return pulumi.get(self, "auth_ref")
+
+    @_builtins.property
+    @pulumi.getter(name="caFile")
+    def ca_file(self) -> Optional[_builtins.str]:
+        """
+        A PEM file with the authority of the workers' certificates; left out, those of this system.
+        """
+        return pulumi.get(self, "ca_file")
+
+    @_builtins.property
+    @pulumi.getter(name="certificateFile")
+    def certificate_file(self) -> Optional[_builtins.str]:
+        """
+        A PEM file with the certificate that is shown to the workers.
+        """
+        return pulumi.get(self, "certificate_file")
+
+    @_builtins.property
+    @pulumi.getter
+    def kafka(self) -> Optional[_builtins.str]:
+        """
+        The brokers of the workers' Kafka cluster, `kafka://host:9092`, which streams to a database need: their changes pass through topics there.
+        """
+        return pulumi.get(self, "kafka")
+
+    @_builtins.property
+    @pulumi.getter(name="kafkaAuthRef")
+    def kafka_auth_ref(self) -> Optional[_builtins.str]:
+        """
+        User name and password for these brokers, where they ask for them.
+        """
+        return pulumi.get(self, "kafka_auth_ref")
 
     @_builtins.property
     @pulumi.getter(name="keyFile")

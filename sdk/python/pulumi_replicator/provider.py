@@ -22,7 +22,7 @@ __all__ = ['ProviderArgs', 'Provider']
 @pulumi.input_type
 class ProviderArgs:
     def __init__(__self__, *,
-                 debezium: pulumi.Input[Optional['ConnectConfigArgs']] = None,
+                 debezium: pulumi.Input[Optional['DebeziumConfigArgs']] = None,
                  kafka_mirror: pulumi.Input[Optional['ConnectConfigArgs']] = None,
                  litestream: pulumi.Input[Optional['BackendConfigArgs']] = None,
                  memory: pulumi.Input[Optional['BackendConfigArgs']] = None,
@@ -30,7 +30,7 @@ class ProviderArgs:
         """
         The set of arguments for constructing a Provider resource.
 
-        :param pulumi.Input['ConnectConfigArgs'] debezium: Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
+        :param pulumi.Input['DebeziumConfigArgs'] debezium: Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
         :param pulumi.Input['ConnectConfigArgs'] kafka_mirror: Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
         :param pulumi.Input['BackendConfigArgs'] litestream: Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
         :param pulumi.Input['BackendConfigArgs'] memory: Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
@@ -49,14 +49,14 @@ class ProviderArgs:
 
     @_builtins.property
     @pulumi.getter
-    def debezium(self) -> pulumi.Input[Optional['ConnectConfigArgs']]:
+    def debezium(self) -> pulumi.Input[Optional['DebeziumConfigArgs']]:
         """
         Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
         """
         return pulumi.get(self, "debezium")
 
     @debezium.setter
-    def debezium(self, value: pulumi.Input[Optional['ConnectConfigArgs']]):
+    def debezium(self, value: pulumi.Input[Optional['DebeziumConfigArgs']]):
         pulumi.set(self, "debezium", value)
 
     @_builtins.property
@@ -114,7 +114,7 @@ class Provider(pulumi.ProviderResource):
     def __init__(__self__,
                  resource_name: str,
                  opts: Optional[pulumi.ResourceOptions] = None,
-                 debezium: pulumi.Input[Optional[Union['ConnectConfigArgs', 'ConnectConfigArgsDict', 'outputs.ConnectConfig']]] = None,
+                 debezium: pulumi.Input[Optional[Union['DebeziumConfigArgs', 'DebeziumConfigArgsDict', 'outputs.DebeziumConfig']]] = None,
                  kafka_mirror: pulumi.Input[Optional[Union['ConnectConfigArgs', 'ConnectConfigArgsDict', 'outputs.ConnectConfig']]] = None,
                  litestream: pulumi.Input[Optional[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']]] = None,
                  memory: pulumi.Input[Optional[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']]] = None,
@@ -125,7 +125,7 @@ class Provider(pulumi.ProviderResource):
 
         :param str resource_name: The name of the resource.
         :param pulumi.ResourceOptions opts: Options for the resource.
-        :param pulumi.Input[Union['ConnectConfigArgs', 'ConnectConfigArgsDict', 'outputs.ConnectConfig']] debezium: Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
+        :param pulumi.Input[Union['DebeziumConfigArgs', 'DebeziumConfigArgsDict', 'outputs.DebeziumConfig']] debezium: Where streams of the backend `debezium` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_DEBEZIUM`.
         :param pulumi.Input[Union['ConnectConfigArgs', 'ConnectConfigArgsDict', 'outputs.ConnectConfig']] kafka_mirror: Where streams of the backend `kafka-mirror` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_KAFKA_MIRROR`.
         :param pulumi.Input[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']] litestream: Where streams of the backend `litestream` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_LITESTREAM`; without both it is the agent on this machine.
         :param pulumi.Input[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']] memory: Where streams of the backend `memory` are managed: one address, or one for each region. Left out, it is read from the environment variable `REPLICATOR_MEMORY`.
@@ -155,7 +155,7 @@ class Provider(pulumi.ProviderResource):
     def _internal_init(__self__,
                  resource_name: str,
                  opts: Optional[pulumi.ResourceOptions] = None,
-                 debezium: pulumi.Input[Optional[Union['ConnectConfigArgs', 'ConnectConfigArgsDict', 'outputs.ConnectConfig']]] = None,
+                 debezium: pulumi.Input[Optional[Union['DebeziumConfigArgs', 'DebeziumConfigArgsDict', 'outputs.DebeziumConfig']]] = None,
                  kafka_mirror: pulumi.Input[Optional[Union['ConnectConfigArgs', 'ConnectConfigArgsDict', 'outputs.ConnectConfig']]] = None,
                  litestream: pulumi.Input[Optional[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']]] = None,
                  memory: pulumi.Input[Optional[Union['BackendConfigArgs', 'BackendConfigArgsDict', 'outputs.BackendConfig']]] = None,

@@ -12,7 +12,7 @@ export const Backend = {
      */
     KafkaMirror: "kafka-mirror",
     /**
-     * Moves postgres to kafka.
+     * Moves postgres to kafka, postgres to postgres.
      */
     Debezium: "debezium",
     /**
