@@ -58,7 +58,7 @@ class ConnectorStates:
         replay = deployed.record.cut_off()
         if deployed.connector.state is ConnectorState.STOPPED and replay is not None:
             deployed = await self.set_back(deployed, replay)
-        if deployed.connector.state in ("PAUSED", "STOPPED"):
+        if any(connector.state in ("PAUSED", "STOPPED") for connector in self._recipe.positioned(deployed)):
             await self._refuse_gap(deployed.record)
         await self.start_all(deployed)
 
@@ -80,9 +80,11 @@ class ConnectorStates:
         """
         if stream.desired_state is DesiredState.PAUSED:
             return
-        if deployed.connector.state in ("PAUSED", "STOPPED") and deployed.record.cut_off() is None:
+        positioned = self._recipe.positioned(deployed)
+        held = any(connector.state in ("PAUSED", "STOPPED") for connector in positioned)
+        if held and deployed.record.cut_off() is None:
             await self._refuse_gap(deployed.record.model_copy(update={"stream": stream}))
-        if deployed.connector.failed:
+        if any(connector.failed for connector in positioned):
             await self._refuse_gap(deployed.record)
         elif deployed.connector.state is ConnectorState.RUNNING:
             await self._recipe.refuse_return(deployed.record, stream)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from replicator.backends.kafka_connect.cluster import Connector
 from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, Parts
 from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord
 from replicator.errors import EngineRefused, EngineUnavailable, StreamNotFound
@@ -93,6 +94,9 @@ class Recipe(Protocol[Facts, Start, Positions]):
         self, stream: Stream, facts: Facts, claim: StreamRecord, deployed: DeployedStream | None
     ) -> list[Finding]:
         """Return warnings about the change."""
+
+    def positioned(self, deployed: DeployedStream) -> Sequence[Connector]:
+        """Return the connectors that go on from a position, and of which `refuse_gap` tells whether they can."""
 
     async def refuse_gap(self, record: StreamRecord) -> None:
         """Raise if the stream would start behind a gap or in the wrong place, or if that is unknown."""

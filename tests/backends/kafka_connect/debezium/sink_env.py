@@ -62,7 +62,8 @@ class SinkEnv(DebeziumEnv):
             **changes.pop("destination", {}),
         }
         options = {**BETWEEN, **changes.pop("options", {})}
-        given = super().stream(*include, destination=destination, **changes)
+        drain = {"drainBeforeDelete": changes.pop("drainBeforeDelete", "skip")}  # a failed one is removed too
+        given = super().stream(*include, destination=destination, **drain, **changes)
         return given.model_copy(update={"options": options})
 
     def content(self, table: str = "app.orders", *, at: str = "target") -> list[tuple[Any, ...]]:

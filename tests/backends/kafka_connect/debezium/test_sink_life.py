@@ -48,7 +48,7 @@ async def test_rows_and_changes_arrive_in_a_table_that_is_made_and_a_delete_leav
 async def test_what_was_written_before_a_delete_arrives(sinks: SinkEnv) -> None:
     bed = sinks
     bed.execute(ORDERS)
-    stream = await bed.made()
+    stream = await bed.made(drainBeforeDelete="flush")
     fill(bed, 1, 3000)
     await bed.caught_up_at_the_source(stream.name)
     await bed.driver.delete_stream(stream.name, owner=stream.owner)

@@ -12,10 +12,10 @@ from replicator.backends.kafka.admin import Found, KafkaAdmin
 from replicator.backends.kafka.endpoint import kafka_endpoint
 from replicator.backends.kafka.positions import Offsets, Partition
 from replicator.backends.kafka_connect.cluster_clients import ClusterClients
-from replicator.backends.kafka_connect.debezium.positions import SinkProgress, read_waiting
+from replicator.backends.kafka_connect.debezium.positions import SinkProgress, lsn_before, read_waiting
 from replicator.backends.kafka_connect.options import option_text
 from replicator.backends.settings import without_brokers
-from replicator.errors import DestinationInUse, InvalidConfig, ReplicatorError
+from replicator.errors import DestinationInUse, EngineUnavailable, InvalidConfig, ReplicatorError
 from replicator.model import Endpoint, EndpointKind, Stream, format_duration
 
 RETENTION = timedelta(days=7)
@@ -128,6 +128,40 @@ class Between:
         """Return the first record of each partition that was written then or later."""
         with self._named():
             return await (await self._brokers()).at_time(partitions, int(wall.timestamp() * 1000))
+
+    async def at_lsn(self, sink: SinkProgress, lsn: int) -> dict[Partition, int]:
+        """Return where each partition has the first change of a transaction that was committed at an LSN or later.
+
+        Records are in the order of commits, and each names the commit before its transaction. So the transaction that
+        the LSN falls into has the last such name below it.
+        """
+        with self._named():
+            ends = {at: sink.next(at) for at in sink.latest}
+            later = await self._first(sink.earliest, ends, lsn)
+            last = {at: offset - 1 for at, offset in later.items() if offset > sink.earliest.get(at, 0)}
+            before = {at: found for at, found in (await self._lsns(last)).items() if found is not None}
+            if not before:
+                return later
+            crossing = max(before.values())
+            within = {at: later[at] for at, found in before.items() if found == crossing}
+            return {**later, **await self._first(sink.earliest, within, crossing)}
+
+    async def _first(self, begins: Offsets, ends: Offsets, lsn: int) -> dict[Partition, int]:
+        """Return the first offset of each partition whose record follows a commit at an LSN or later, by bisection."""
+        low, high = {at: begins.get(at, 0) for at in ends}, dict(ends)
+        while middle := {at: (low[at] + high[at]) // 2 for at in low if low[at] < high[at]}:
+            for at, found in (await self._lsns(middle)).items():
+                if found is None or found >= lsn:
+                    high[at] = middle[at]
+                else:
+                    low[at] = middle[at] + 1
+        return low
+
+    async def _lsns(self, offsets: Offsets) -> dict[Partition, int | None]:
+        read = await (await self._brokers()).records(offsets, _READ_WITHIN)
+        if unread := offsets.keys() - read.keys():
+            raise EngineUnavailable(f"{min(unread)} could not be read within {_READ_WITHIN:g} s")
+        return {at: lsn_before(record) if record else None for at, record in read.items()}
 
     async def _brokers(self) -> KafkaAdmin:
         if self._kafka.uri is None:

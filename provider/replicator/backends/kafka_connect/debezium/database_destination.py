@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from replicator.backends.kafka.admin import Found
 from replicator.backends.kafka.positions import Offsets, Partition, read
 from replicator.backends.kafka_connect.cluster import ConnectCluster, Offset, Problem
 from replicator.backends.kafka_connect.connector_states import SEEN_WITHIN
@@ -32,6 +33,7 @@ from replicator.backends.kafka_connect.recipe import ResolvedReplay
 from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord
 from replicator.backends.postgres.endpoint import postgres_endpoint
 from replicator.backends.postgres.identifiers import Table
+from replicator.backends.postgres.lsn import read_lsn
 from replicator.backends.postgres.session import Sessions
 from replicator.errors import (
     EngineRefused,
@@ -195,28 +197,26 @@ class DatabaseDestination:
             ) from error
 
     async def drain(self, deployed: DeployedStream) -> None:
-        """Stop Debezium, and wait until the sink has written what the topics hold."""
+        """Stop Debezium, and wait until the sink has written what the topics hold.
+
+        A stream that is paused writes nothing more, and neither does its delete.
+        """
         record = deployed.record
-        if record.stream.drain_before_delete is Drain.SKIP or record.creating:
-            return
-        if deployed.state is not StreamState.RUNNING:
-            await self._refuse_undelivered(record)
+        idle = record.creating or deployed.state is StreamState.PAUSED
+        if idle or record.stream.drain_before_delete is Drain.SKIP:
             return
         await self._cluster.stop(deployed.name, SEEN_WITHIN)
         while behind := await self._behind(record):
-            if (sink := await self._cluster.look(sink_name(record.stream.name))) is None or not sink.running:
-                await self._refuse_undelivered(record)
+            sink = await self._cluster.look(sink_name(record.stream.name))
+            if sink is not None and sink.failed:
+                raise EngineRefused(
+                    f"its sink has failed, and {behind} changes in the topics between would not reach the destination",
+                    stream=record.stream.name,
+                    property="drainBeforeDelete",
+                    fix="see what its status says, and delete it again; or set drainBeforeDelete: skip",
+                )
             tell(f"the sink writes what is on the way: {behind} changes")
             await asyncio.sleep(_POLL)
-
-    async def _refuse_undelivered(self, record: StreamRecord) -> None:
-        if behind := await self._behind(record):
-            raise EngineRefused(
-                f"{behind} changes are in the topics between, and would not reach the destination",
-                stream=record.stream.name,
-                property="drainBeforeDelete",
-                fix="resume the stream, or repair its sink, and delete it again; or set drainBeforeDelete: skip",
-            )
 
     async def _behind(self, record: StreamRecord) -> int:
         sink = (await self.progress(record, Position())).sink
@@ -275,8 +275,11 @@ class DatabaseDestination:
         if method not in (ReplayMethod.AUTO, ReplayMethod.SINK_REWIND):
             return None
         sink = progress.sink
-        partitions = sink.latest if isinstance(sink, SinkProgress) else {}
-        found = await self._between.at_time(partitions, start.wall) if start.wall is not None else {}
+        found: Mapping[Partition, Found | int] = {}
+        if isinstance(sink, SinkProgress) and start.wall is not None:
+            found = await self._between.at_time(sink.latest, start.wall)
+        elif isinstance(sink, SinkProgress) and start.lsn is not None and not sink_replay.is_offsets(start):
+            found = await self._between.at_lsn(sink, read_lsn(start.lsn))
         return sink_replay.resolve(deployed.record, progress, start, found, target=target)
 
     async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> None:

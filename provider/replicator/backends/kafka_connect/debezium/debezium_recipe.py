@@ -332,6 +332,9 @@ class DebeziumRecipe:
             found.append(Finding(severity=Severity.WARNING, code=InvalidStream.code, message=text, property="include"))
         return found
 
+    def positioned(self, deployed: DeployedStream) -> Sequence[Connector]:
+        return deployed.all
+
     async def refuse_gap(self, record: StreamRecord) -> None:
         stream = record.stream
         if stream.mode is Mode.SNAPSHOT:
@@ -585,6 +588,8 @@ class DebeziumRecipe:
         stream, destination = deployed.record.stream, self._to(deployed.record)
         slot = await self._slot(stream)
         progress = await self.positions(deployed.record)
+        if slot is not None and not sink_replay.is_offsets(start):
+            replay_planner.refuse_the_future(start, slot, stream.name)
         found = await destination.resolve(deployed, progress, start, method, target)
         if found is None:
             facts = await source_facts.look(self._sessions, stream)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from replicator.backends.kafka.positions import Offsets, Partition
 from replicator.backends.kafka.reading import Read
@@ -116,13 +117,46 @@ class Progress:
 
 def read_waiting(record: Read) -> Waiting:
     """Return what a record between says of its transaction, which Debezium writes into the envelope's `source`."""
+    source = _source(record)
     try:
-        source = json.loads(record.value or b"")["payload"]["source"]
-        milliseconds, sequence = source.get("ts_ms"), json.loads(source.get("sequence") or "[]")
-        after = int(sequence[0]) if sequence and sequence[0] and source.get("snapshot") in (None, "false") else 0
-        return Waiting(after, datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None)
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
-        return Waiting(0, None)  # somebody else's record, which the sink leaves out
+        milliseconds = source.get("ts_ms")
+        wall = datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
+    except (TypeError, ValueError, OverflowError):
+        wall = None
+    return Waiting((_commit_before(source) or 0) if _is_change(source) else 0, wall)
+
+
+def lsn_before(record: Read) -> int | None:
+    """Return the LSN of the commit before a record's transaction; that of the snapshot for a row of the first one.
+
+    The LSN of a change itself does not order records: they are in the order of the commits. Return `None` for a row
+    that was read while changes went on, and if the record does not say.
+    """
+    source = _source(record)
+    if _is_change(source):
+        return _commit_before(source)
+    lsn = source.get("lsn")
+    return lsn if isinstance(lsn, int) and source.get("snapshot") != "incremental" else None
+
+
+def _source(record: Read) -> Mapping[str, Any]:
+    """Return what Debezium says of a record's origin; empty for a record that it did not write."""
+    try:
+        found = json.loads(record.value or b"")["payload"]["source"]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_change(source: Mapping[str, Any]) -> bool:
+    return source.get("snapshot") in (None, "false")
+
+
+def _commit_before(source: Mapping[str, Any]) -> int | None:
+    try:
+        return int(json.loads(source["sequence"])[0])
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
 
 
 def read_position(offsets: Sequence[Offset], prefix: str, stream: str) -> Position:

@@ -58,8 +58,8 @@ def resolve(
             stream=name,
             fix="name a role that may make tables with source.adminAuthRef, remove the stream, and make it again",
         )
+    refuse_the_future(start, slot, name)
     now = Checkpoint(lsn=write_lsn(slot.end), wall=datetime.now(UTC))
-    _refuse_the_future(start, slot, name)
     if method is ReplayMethod.AUTO and _is_before(start, position):
         at = position.checkpoint
         earliest = f"; the earliest is {at.lsn}" + (f" of {format_time(at.wall)}" if at.wall else "") if at else ""
@@ -101,7 +101,8 @@ def _effects(record: StreamRecord, rows: int | None, leftovers: str) -> tuple[st
     )
 
 
-def _refuse_the_future(start: Checkpoint, slot: Slot, name: str) -> None:
+def refuse_the_future(start: Checkpoint, slot: Slot, name: str) -> None:
+    """Raise `ReplayNotRetained` if a start is past the end of the source."""
     late_lsn = start.lsn is not None and read_lsn(start.lsn) > slot.end
     late_wall = start.wall is not None and start.wall > slot.now
     if late_lsn or late_wall:

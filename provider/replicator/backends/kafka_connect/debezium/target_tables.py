@@ -350,6 +350,12 @@ def _refuse_columns(facts: TargetFacts) -> None:
     for table, columns in facts.wanted.items():
         for column in columns:
             what = f"{table}.{shown(column.name)}"
+            if '"' in f"{table.schema}{table.name}{column.name}":
+                raise Unsupported(
+                    f"{what} has a double quote in its name, which the JDBC sink does not escape",
+                    property="include",
+                    fix="rename it, or exclude it",
+                )
             if column.generated:
                 raise Unsupported(
                     f"{what} is a generated column, whose value PostgreSQL does not send with changes",

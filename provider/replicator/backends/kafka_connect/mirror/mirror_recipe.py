@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from replicator.authref import Redactor
 from replicator.backends.kafka.positions import Offsets, read, write
-from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster
+from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster, Connector
 from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, Parts
 from replicator.backends.kafka_connect.mirror import preflight
 from replicator.backends.kafka_connect.mirror.cluster_identity import (
@@ -127,6 +127,9 @@ class MirrorRecipe(ConnectOnly[Facts]):
             text = f"{why}; so all that the source retains is copied again"
             found.append(Finding(severity=Severity.WARNING, code=ReplayNotRetained.code, message=text))
         return found
+
+    def positioned(self, deployed: DeployedStream) -> Sequence[Connector]:
+        return (deployed.connector,)
 
     async def refuse_gap(self, record: StreamRecord) -> None:
         if why := await self._reader.rebuilt(record):
