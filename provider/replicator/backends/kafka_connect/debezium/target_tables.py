@@ -6,7 +6,7 @@ types and primary key of the source. Defaults, indexes and other constraints are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from replicator.backends.kafka_connect.debezium.connector_config import takes_column
@@ -128,7 +128,7 @@ class TargetTables:
         _refuse_without_key(facts)
         _refuse_columns(facts)
         for table, shape in facts.there.items():
-            _refuse_table(stream, facts, table, shape)
+            refuse_table(table, facts.keys[table], [one.name for one in facts.wanted[table]], shape, facts.role)
         await self._refuse_types(stream, facts)
         await self._refuse_unable(stream, facts)
         return facts
@@ -371,10 +371,13 @@ def _refuse_columns(facts: TargetFacts) -> None:
                 )
 
 
-def _refuse_table(stream: Stream, facts: TargetFacts, table: Table, shape: Shape) -> None:
-    """Raise if a table that exists at the destination cannot take the rows."""
-    sent = {column.name for column in facts.wanted[table]}
-    key = facts.keys[table]
+def refuse_table(table: Table, key: Sequence[str], sent: Collection[str], shape: Shape, role: str) -> None:
+    """Raise `DestinationSetup` if a table that exists at the destination cannot take the rows.
+
+    :param key: the primary key at the source.
+    :param sent: the columns that the stream sends.
+    :param role: the role that the sink writes with.
+    """
     if frozenset(key) not in shape.keys:
         columns = ", ".join(map(quoted, key))
         raise DestinationSetup(
@@ -415,16 +418,16 @@ def _refuse_table(stream: Stream, facts: TargetFacts, table: Table, shape: Shape
         )
     if not shape.writable:
         raise DestinationSetup(
-            f"the role {shown(facts.role)} may not read, write and truncate {table}",
+            f"the role {shown(role)} may not read, write and truncate {table}",
             property="destination.authRef",
-            fix=f"GRANT USAGE ON SCHEMA {quoted(table.schema)} TO {quoted(facts.role)}; "
-            f"GRANT {_WRITES} ON {table.sql} TO {quoted(facts.role)}",
+            fix=f"GRANT USAGE ON SCHEMA {quoted(table.schema)} TO {quoted(role)}; "
+            f"GRANT {_WRITES} ON {table.sql} TO {quoted(role)}",
         )
     if shape.limited:
         raise DestinationSetup(
-            f"row-level security of {table} applies to the role {shown(facts.role)}, and may refuse its writes",
+            f"row-level security of {table} applies to the role {shown(role)}, and may refuse its writes",
             property="destination.authRef",
-            fix=f"ALTER ROLE {quoted(facts.role)} BYPASSRLS; or let that role own the table",
+            fix=f"ALTER ROLE {quoted(role)} BYPASSRLS; or let that role own the table",
         )
 
 
