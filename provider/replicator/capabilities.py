@@ -636,6 +636,7 @@ DEBEZIUM = Capabilities(
         "time.precision.mode": OptionType.TEXT,
         "include.unknown.datatypes": OptionType.FLAG,
         "unavailable.value.placeholder": OptionType.TEXT,
+        "reselector.reselect.unavailable.values": OptionType.FLAG,
         "schema.name.adjustment.mode": OptionType.TEXT,
         "field.name.adjustment.mode": OptionType.TEXT,
         "message.key.columns": OptionType.TEXT,

@@ -24,7 +24,7 @@ from replicator.backends.kafka_connect.record import (
 from replicator.backends.kafka_connect.stream_store import StreamStore
 from replicator.backends.shared.replay_keys import refuse_reuse
 from replicator.errors import ReplayNotFound, ReplayRefused, ReplicatorError
-from replicator.model import Checkpoint, DesiredState
+from replicator.model import Checkpoint, DesiredState, StreamState
 from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
 
 _SOME_KEY = "x" * 64
@@ -85,6 +85,10 @@ class ReplayExecutor:
         """Return the effects of a replay; raise what it would raise."""
         resolved, stored = await self.resolve(deployed, start, method, target)
         self._recorded(deployed, resolved, stored, _SOME_KEY, start)
+        paused = deployed.state is StreamState.PAUSED
+        if paused and deployed.record.stream.desired_state is DesiredState.RUNNING:
+            effects = (*resolved.plan.effects, "the stream was paused by hand, and runs after the replay")
+            return resolved.plan.model_copy(update={"effects": effects})
         return resolved.plan
 
     async def _begin(

@@ -16,8 +16,7 @@ from replicator.errors import (
 )
 from replicator.model import Stream
 
-from tests.backends.kafka_connect.debezium.debezium_env import ORDERS
-from tests.backends.kafka_connect.debezium.sink_env import SinkEnv
+from tests.backends.kafka_connect.debezium.sink_env import ORDERS, SinkEnv
 from tests.kafka import unique
 
 pytestmark = pytest.mark.engine

@@ -13,8 +13,7 @@ from replicator.errors import ReplayNotRetained, ReplayRefused, ReplicatorError
 from replicator.model import Checkpoint, StreamState
 from replicator.replicator import ReplayMethod, ReplayState
 
-from tests.backends.kafka_connect.debezium.debezium_env import ORDERS
-from tests.backends.kafka_connect.debezium.sink_env import SinkEnv
+from tests.backends.kafka_connect.debezium.sink_env import ORDERS, SinkEnv
 from tests.kafka import plain
 from tests.waiting import until
 from tools.kafka.pair import Pair

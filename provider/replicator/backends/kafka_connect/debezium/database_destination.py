@@ -17,6 +17,8 @@ from replicator.backends.kafka_connect.debezium.details import details_of, signa
 from replicator.backends.kafka_connect.debezium.positions import Position, Progress, SinkProgress
 from replicator.backends.kafka_connect.debezium.sink_config import (
     EXACT,
+    RESELECTING,
+    RESELECTS,
     SINK_CLASS,
     build_sink,
     group_name,
@@ -80,7 +82,7 @@ class DatabaseDestination:
         return {sink_name(stream.name): build_sink(stream.name, topics_between(record), at, self._aliases)}
 
     def settings(self, record: StreamRecord) -> Mapping[str, str]:
-        return EXACT
+        return EXACT | RESELECTING if record.stream.options.get(RESELECTS) else EXACT
 
     # --- checks before a change --------------------------------------------------------------------------------------
 

@@ -15,8 +15,9 @@ from replicator.errors import InvalidStream, ReplicatorError, Unsupported
 from replicator.model import End, Endpoint, EndpointKind, Stream
 
 _FREE_BETWEEN = re.compile(
-    r"topic\.prefix|topic\.creation\.default\.(?!partitions).*|producer\.override\..*|snapshot\..*|incremental\.snapshot\..*|max\..*|poll\..*|"
-    r"status\..*|retriable\..*|errors\..*"
+    r"topic\.prefix|topic\.creation\.default\.(?!partitions).*|producer\.override\..*|"
+    r"snapshot\..*|incremental\.snapshot\..*|max\..*|poll\..*|"
+    r"status\..*|retriable\..*|errors\..*|reselector\.reselect\.unavailable\.values"
 )
 """Options that say nothing of how records look: in topics between, that is not for a program to choose."""
 

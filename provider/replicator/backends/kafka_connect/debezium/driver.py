@@ -27,7 +27,7 @@ def open_debezium(address: str, settings: DebeziumConfig) -> Debezium:
         open_cluster(address, settings, redactor),
         address,
         aliases={**DEFAULT_ALIASES, **settings.secret_providers},
-        kafka=KafkaBetween(settings.kafka, settings.kafka_auth_ref),
+        kafka=KafkaBetween(settings.brokers_of(address), settings.kafka_auth_ref),
         redactor=redactor,
         claims=_CLAIMS,
         previewed=_PREVIEWED,

@@ -32,17 +32,22 @@ EXACT = {
     "column.propagate.source.type": ".*",
     "tombstones.on.delete": "false",  # the sink deletes by the envelope
     "skipped.operations": "none",  # which by default are those of TRUNCATE
-    # An unchanged value that is stored out of line is read from the table, for the WAL does not have it.
-    "post.processors": "reselector",
-    "reselector.type": "io.debezium.processors.reselect.ReselectColumnsPostProcessor",
-    "reselector.reselect.unavailable.values": "true",
-    "reselector.reselect.null.values": "false",
-    # It fails for ever on a row that was deleted since; what comes later for that row then puts the value right. The
-    # quotes make the placeholder a JSON text, which columns of that type take meanwhile.
-    "reselector.reselect.error.handling.mode": "warn",
-    "unavailable.value.placeholder": '"__debezium_unavailable_value"',
 }
 """What Debezium needs for values to arrive as they are (seen on Debezium 3.7 with the JDBC sink 3.6)."""
+
+RESELECTS = "reselector.reselect.unavailable.values"
+"""The option by which a value that an update leaves out of the WAL is read from the table."""
+
+RESELECTING = {
+    "post.processors": "reselector",
+    "reselector.type": "io.debezium.processors.reselect.ReselectColumnsPostProcessor",
+    "reselector.reselect.null.values": "false",
+    # `fail` would fail for ever on a row that was deleted since; what comes later for that row puts the value right.
+    "reselector.reselect.error.handling.mode": "warn",
+    # The quotes make the placeholder a JSON text, which columns of that type take meanwhile.
+    "unavailable.value.placeholder": '"__debezium_unavailable_value"',
+}
+"""What Debezium needs for that."""
 
 
 def sink_name(stream: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from replicator.backends.kafka_connect.debezium.connector_config import takes_column
 from replicator.backends.kafka_connect.debezium.details import details_of
+from replicator.backends.kafka_connect.debezium.sink_config import RESELECTS
 from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres import catalog, writers
@@ -26,6 +27,7 @@ from replicator.errors import (
     DestinationSetup,
     InvalidStream,
     ReplicatorError,
+    SourceSetup,
     Unsupported,
 )
 from replicator.model import Stream
@@ -127,6 +129,7 @@ class TargetTables:
         _refuse_loops(facts)
         _refuse_without_key(facts)
         _refuse_columns(facts)
+        _refuse_unchanged_values(stream, facts, source)
         for table, shape in facts.there.items():
             refuse_table(table, facts.keys[table], [one.name for one in facts.wanted[table]], shape, facts.role)
         await self._refuse_types(stream, facts)
@@ -343,6 +346,34 @@ def _refuse_without_key(facts: TargetFacts) -> None:
             property="include",
             fix=f"ALTER TABLE {lacking[0].sql} ADD PRIMARY KEY (…) at the source; or exclude it",
         )
+
+
+def _refuse_unchanged_values(stream: Stream, facts: TargetFacts, source: SourceFacts) -> None:
+    """Raise if an update may leave out a value that is stored out of line, since then the WAL does not have it.
+
+    Debezium can read it from the table. Where that fails, such as for a right that was revoked, it goes on, and the
+    destination gets a placeholder in the value's place. So that is for the program to choose.
+    """
+    for table, columns in facts.wanted.items():
+        if source.tables[table].identity is None:
+            continue
+        outside = [column for column in columns if column.outside]
+        if outside and not stream.options.get(RESELECTS):
+            raise SourceSetup(
+                f"a large value of {table}.{shown(outside[0].name)} is not in the WAL of an update that leaves it "
+                "unchanged, since the table's replica identity is not FULL",
+                property="include",
+                fix=f"ALTER TABLE {table.sql} REPLICA IDENTITY FULL; or set options.{RESELECTS}: true, by which such "
+                "values are read again, and where that fails a placeholder is written",
+            )
+        if outside and source.tables[table].hides_rows:
+            raise SourceSetup(
+                f"row-level security of {table} hides rows from the role {shown(source.role.name)}, which has to read "
+                "large values again",
+                property="source.authRef",
+                fix=f"ALTER TABLE {table.sql} REPLICA IDENTITY FULL; or ALTER ROLE {quoted(source.role.name)} "
+                "BYPASSRLS",
+            )
 
 
 def _refuse_columns(facts: TargetFacts) -> None:
