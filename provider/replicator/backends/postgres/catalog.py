@@ -247,7 +247,7 @@ SELECT n.nspname AS schema, c.relname AS name,
   pg_has_role(%(role)s, c.relowner, 'USAGE') AS owned,
   has_schema_privilege(%(role)s, n.oid, 'USAGE') AND has_table_privilege(%(role)s, c.oid, 'SELECT')
     AND has_table_privilege(%(role)s, c.oid, 'INSERT') AND has_table_privilege(%(role)s, c.oid, 'UPDATE')
-    AND has_table_privilege(%(role)s, c.oid, 'DELETE') 
+    AND has_table_privilege(%(role)s, c.oid, 'DELETE')
     AND has_table_privilege(%(role)s, c.oid, 'TRUNCATE') AS writable,
   c.relrowsecurity AND (c.relforcerowsecurity OR NOT pg_has_role(%(role)s, c.relowner, 'USAGE'))
     AND NOT (SELECT rolbypassrls OR rolsuper FROM pg_roles WHERE rolname = %(role)s) AS limited
