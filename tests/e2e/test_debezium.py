@@ -112,8 +112,9 @@ def test_a_table_joins_and_leaves(here: World, make_project: Make) -> None:
     assert project.refresh(SKIP, CLEAN).done("main") == ["same"]
 
     here.write(project, here.inputs("d-join", f"app.{other}", waitFor="caught_up"))
-    assert f"app.{one} leaves the stream: what the destination has of it stays as it is, and gets no more changes" in str(
-        project.preview().said("warning")
+    assert (
+        f"app.{one} leaves the stream: what the destination has of it stays as it is, and gets no more changes"
+        in str(project.preview().said("warning"))
     )
     project.up(SKIP)
     kept = here.state("d-join", f"app.{one}")

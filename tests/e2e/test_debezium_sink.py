@@ -13,6 +13,7 @@ from replicator.model import EndpointKind
 from tests.e2e.conftest import Make
 from tests.e2e.debezium import NOW, NUMBERS, SinkWorld, sink_world
 from tests.engines import free_ports
+from tests.postgres import make_database, unique
 from tests.pulumi import Project
 from tests.waiting import wait_until
 from tools.kafka.pair import Pair
@@ -51,7 +52,7 @@ def test_life_cycle(here: SinkWorld, make_project: Make) -> None:
     assert planned.done("main") == ["create"]
     assert planned.said("warning") == []
     assert f"app.{table} is made at the destination, with the columns and the primary key of the source" in planned.text
-    assert "topics that begin with 'p-life', which keep them for 7d" in planned.text
+    assert "topics that begin with 'p-life', which keep them for 168h" in planned.text
     assert (here.traces("p-life"), here.copy(table)) == (NOTHING, None)
 
     project.up(SKIP)
@@ -142,13 +143,12 @@ def test_a_sink_that_was_deleted_by_hand(here: SinkWorld, make_project: Make) ->
     with here.rest() as rest:
         rest.delete("/connectors/p-drift-sink").raise_for_status()
     here.insert(table, 3, 6)
-    refreshed = project.refresh(SKIP)
-    print(refreshed.text)
+    (warning,) = project.refresh(SKIP).said("warning", "main")
+    assert "the stream failed: its connector p-drift-sink was deleted" in warning
     status = project.resources()["main"]["outputs"]["status"]
     assert status["state"] == "failed"
     assert "its connector p-drift-sink was deleted" in status["lastError"]
-    up = project.up(SKIP)
-    print(up.text)
+    assert project.up(SKIP).done("main")[-1] == "update"
     here.lands(table)
     assert here.connector("p-drift-sink") == right
     assert project.preview(CLEAN).done("main") == ["same"]
@@ -166,8 +166,7 @@ def test_a_column_that_is_added(here: SinkWorld, make_project: Make) -> None:
     wait_until(lambda: here.status("p-column")["state"] == "failed", "the sink fails", timeout=60, interval=1)
     told = here.status("p-column")["lastError"]
     assert "a column is new at the source: run pulumi up --refresh" in told
-    up = project.up(SKIP, "--refresh")
-    print(up.text)
+    assert project.up(SKIP, "--refresh").done("main")[-1] == "update"
     here.lands(table)
     assert here.status("p-column").get("lastError") is None
     assert project.preview(CLEAN).done("main") == ["same"]
@@ -190,7 +189,7 @@ def test_a_replay_by_the_command(here: SinkWorld, make_project: Make) -> None:
     words = ("replay", "p-replay", "--time", since, "--method", "sink_rewind")
     planned = here.command(*words, "--plan")
     assert "7 changes are written to the destination once more" in planned
-    assert "changes that were made to these rows at the destination by hand are overwritten" in planned
+    assert "Changes that were made to these rows at the destination by hand are overwritten" in planned
     assert (here.copy(table) or {}).keys() == here.rows(table).keys() - {11}
     done = here.command(*words, "--yes")
     assert "done" in done.splitlines()[-1]
@@ -215,7 +214,7 @@ def test_a_second_stream_onto_one_table(here: SinkWorld, make_project: Make) -> 
         assert refused.code == 1
         (error,) = refused.said("error", "main")
         assert f"include: the stream 'p-first' writes to app.{table} of this database" in error
-        assert "[RPL-DESTINATION-IN-USE]" in error
+        assert "[RPL-DEST-INUSE]" in error
         assert here.traces("p-second") == NOTHING
     assert here.claims()[table] == "p-first"
     first.destroy(SKIP)
@@ -277,12 +276,19 @@ REFUSALS: Mapping[str, tuple[Mapping[str, Any], str, str]] = {
         'ALTER TABLE "app"."p_unfit" ADD PRIMARY KEY ("id")',
     ),
     "a role that may make nothing": (
-        {"destination": {"authRef": "file://{login}"}},
+        {"destination": {"uri": "{empty}", "authRef": "file://{login}"}},
         "destination.adminAuthRef: the role ",
         'CREATE TABLE "app"."p_refused"',
     ),
     "a purge": ({"purgeDestination": True}, "purgeDestination: ", "drop the tables yourself"),
 }
+
+
+@pytest.fixture(scope="module")
+def empty(here: SinkWorld) -> str:
+    """The URI of a database without anything in it."""
+    name = make_database(here.target_server, unique("empty"))
+    return f"postgres://{here.target_server.host}:{here.target_server.port}/{name}"
 
 
 @pytest.fixture(scope="module")
@@ -297,12 +303,13 @@ def refusing(here: SinkWorld, make_project: Make) -> Project:
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_refused_in_preview(case: str, here: SinkWorld, refusing: Project, kafka: Pair) -> None:
+def test_refused_in_preview(case: str, here: SinkWorld, refusing: Project, empty: str, kafka: Pair) -> None:
     changes, words, fix = REFUSALS[case]
     known = {
         "free": str(free_ports(1)[0]),
         "east": kafka.east.bootstrap,
         "source": here.uri,
+        "empty": empty,
         "login": str(here.login),
         "admin": str(here.admin),
     }
