@@ -13,8 +13,9 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from replicator.backends.postgres.helper_schema import SCHEMA, drop_unused
-from replicator.backends.postgres.identifiers import Table, literal
+from replicator.backends.postgres.identifiers import Table, literal, quoted, shown
 from replicator.backends.postgres.session import Session
+from replicator.errors import DestinationSetup, ReplicatorError, SourceSetup
 
 WRITERS = Table(SCHEMA, "table_writers")
 
@@ -57,10 +58,15 @@ def release_sql(claim: str) -> str:
 
 
 async def look(session: Session, tables: Collection[Table]) -> dict[Table, Writer]:
-    """Return the writers of tables; empty where no stream has ever written to the database."""
-    (there,) = await session.rows("SELECT to_regclass(%(name)s) IS NOT NULL AS exists", {"name": WRITERS.sql})
-    if not there["exists"] or not tables:
+    """Return the writers of tables; empty where no stream has ever written to the database.
+
+    :raises SourceSetup: the role may not ask; `DestinationSetup` at that end.
+    """
+    there = await session.rows(_THERE, {"schema": WRITERS.schema, "name": WRITERS.name})
+    if not there or not tables:
         return {}
+    if not there[0]["readable"]:
+        raise _unreadable(session, str(there[0]["role"]))
     rows = await session.rows(_LOOK, _columns(tables))
     return {Table(row["table_schema"], row["table_name"]): _writer(row) for row in rows}
 
@@ -98,6 +104,20 @@ async def release(connection: AsyncConnection[DictRow], claim: str) -> None:
         await drop_unused(connection)
 
 
+def _unreadable(session: Session, role: str) -> ReplicatorError:
+    is_source = session.at.end == "source"
+    rights = _read_sql(quoted(role)) if is_source else grant_sql(quoted(role))
+    return (SourceSetup if is_source else DestinationSetup)(
+        f"the role {shown(role)} may not see which streams write to this database: it may not read {WRITERS}",
+        property=session.at.ref_property,
+        fix=f"let the owner of that table, or a database administrator, run: {'; '.join(rights)}",
+    )
+
+
+def _read_sql(role: str) -> list[str]:
+    return [f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}", f"GRANT SELECT ON {WRITERS.sql} TO {role}"]
+
+
 def _columns(tables: Collection[Table]) -> dict[str, object]:
     ordered = sorted(tables)
     return {"schemas": [table.schema for table in ordered], "tables": [table.name for table in ordered]}
@@ -110,6 +130,11 @@ def _writer(row: Mapping[str, object]) -> Writer:
 
 
 _ASKED = "unnest(%(schemas)s::text[], %(tables)s::text[]) AS asked(table_schema, table_name)"
+
+_THERE = """
+SELECT current_user AS role, has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable
+FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = %(schema)s AND relname = %(name)s
+"""  # to_regclass fails without the right to use the schema
 
 _LOOK = f"SELECT w.* FROM {WRITERS.sql} w JOIN {_ASKED} USING (table_schema, table_name)"  # noqa: S608
 

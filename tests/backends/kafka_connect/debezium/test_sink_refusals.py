@@ -16,8 +16,10 @@ from replicator.errors import (
 )
 from replicator.model import Stream
 
+from tests.backends.kafka_connect.debezium.debezium_env import PASSWORD
 from tests.backends.kafka_connect.debezium.sink_env import ORDERS, SinkEnv
 from tests.kafka import unique
+from tests.postgres import make_role
 
 pytestmark = pytest.mark.engine
 
@@ -158,3 +160,23 @@ async def test_topics_with_records_of_another_are_not_taken(sinks: SinkEnv) -> N
         assert error.property == "options.topic.prefix"
     finally:
         await other.remove()
+
+
+async def test_a_role_that_may_not_read_which_streams_write_is_told_the_rights(sinks: SinkEnv) -> None:
+    bed = sinks
+    bed.execute(ORDERS)
+    await bed.made()
+    bed.execute("CREATE TABLE items (id int PRIMARY KEY)")
+    role = make_role(bed.target_server, unique("second"), PASSWORD, replication=False)
+    login = bed.side.secrets / f"{role}.properties"
+    login.write_text(f"username={role}\npassword={PASSWORD}\n")
+    bed.target_sql(f'GRANT CREATE ON DATABASE "{bed.target_database}" TO "{role}"')
+    bed.target_sql(f'GRANT USAGE, CREATE ON SCHEMA app TO "{role}"')
+    stream = bed.stream("app.items", destination={"authRef": f"file://{login}"})
+    error = await bed.refused(stream)
+    assert isinstance(error, DestinationSetup) and "may not see which streams write to this database" in error.message
+    assert error.property == "destination.authRef" and error.fix is not None
+    bed.target_sql(error.fix.partition("run: ")[2])
+    await bed.driver.upsert_stream(stream)
+    bed.execute("INSERT INTO items VALUES (1)")
+    await bed.same(stream.name, "app.items")
