@@ -123,12 +123,12 @@ class World(DebeziumEnv):
 class SinkWorld(World, SinkEnv):
     """The same with a second database, which the streams write to."""
 
-    @property
     def table(self, name: str, rows: int = 3) -> str:
         table = super().table(name, rows)
         self.execute(f"ALTER TABLE {table} REPLICA IDENTITY FULL")
         return table
 
+    @property
     def block(self) -> dict[str, str]:
         return {**super().block, "kafka": f"kafka://{self.side.bootstrap}"}
 
