@@ -66,7 +66,7 @@ class ReplayExecutor:
         """Return the record with finished replays marked. Reads do not write it: that would restart the connector."""
         record = deployed.record
         for replay_record in record.replays:
-            if replay_record.progress.finished_at is None and self._recipe.is_done(replay_record, stored):
+            if replay_record.progress.finished_at is None and self._recipe.is_done(record, replay_record, stored):
                 at = self._finished.setdefault((deployed.name, replay_record.progress.key), _now())
                 done = replay_record.progress.model_copy(update={"state": ReplayState.DONE, "finished_at": at})
                 record = record.with_replay(replay_record.model_copy(update={"progress": done}))

@@ -146,19 +146,60 @@ class TargetTables:
         """
         stream, details = record.stream, details_of(record)
         facts = await self.refuse_unfit(record, source)
+        statements = _tables_sql(facts, await self._is_sinks_own(stream))
         try:
-            async with self.owner(stream).transaction() as connection:
-                await connection.execute(LOCK)
-                for statement in writers.SETUP if not await self._has_writers(stream) else ():
-                    await connection.execute(statement.encode())
-                if held := await writers.claim(connection, stream.name, details.claim, facts.origins):
-                    raise _in_use(held)
-                for statement in _tables_sql(facts, await self._is_sinks_own(stream)):
-                    await connection.execute(statement.encode())
+            await self.claim(stream, details.claim, facts.origins, statements)
         except DestinationDenied as error:
             raise self._unable(facts, f"the role may not make what the stream needs: {error.message}") from None
         _refuse_loops(await self.look(stream, source))  # of two streams that claim at once, one sees the other's claim
         return frozenset((*facts.missing, *(table for table in facts.there if facts.added(table))))
+
+    async def refuse_unwritable(self, stream: Stream, tables: Collection[Table], claim: str | None) -> None:
+        """Raise if tables that the sink makes itself cannot be written to, or if another stream writes to them.
+
+        :param claim: the stream's own; `None` before it has one.
+        """
+        session = self.owner(stream)
+        role = await self._sessions.role(postgres_endpoint(stream.destination, "destination"))
+        server = await catalog.server(session)
+        if server.is_standby:
+            raise Unsupported(
+                "the server is a standby, and takes no writes", property="destination.uri", fix="name the primary"
+            )
+        others = {table: held for table, held in (await writers.look(session, tables)).items() if held.claim != claim}
+        if others:
+            raise in_use(others)
+        there = await catalog.shapes(session, role, tables)
+        for table, shape in there.items():
+            _refuse_writes(table, shape, role)
+        missing = sorted({table.schema for table in tables if table not in there})
+        rows = await session.rows(_MAKES, {"schemas": missing, "role": role})
+        if lacking := [row["schema"] for row in rows if not row["may"]]:
+            raise DestinationSetup(
+                f"the role {shown(role)} may not create tables in the schema {shown(lacking[0])}",
+                property="destination.authRef",
+                fix=f"CREATE SCHEMA IF NOT EXISTS {quoted(lacking[0])}; GRANT USAGE, CREATE ON SCHEMA "
+                f"{quoted(lacking[0])} TO {quoted(role)}; or make the tables there yourself",
+            )
+
+    async def claim(
+        self, stream: Stream, word: str, origins: Mapping[Table, frozenset[str]], statements: Iterable[str] = ()
+    ) -> None:
+        """Claim tables, and run statements in the same transaction.
+
+        :param word: the stream's claim.
+        :param origins: the databases or clusters whose rows reach each table.
+        :raises DestinationInUse: another stream writes to one of them.
+        """
+        setup = () if await self._has_writers(stream) else writers.SETUP
+        async with self.owner(stream).transaction() as connection:
+            await connection.execute(LOCK)
+            for statement in setup:
+                await connection.execute(statement.encode())
+            if held := await writers.claim(connection, stream.name, word, origins):
+                raise in_use(held)
+            for statement in statements:
+                await connection.execute(statement.encode())
 
     async def release(self, stream: Stream, claim: str) -> None:
         """Drop a stream's claims. Its tables stay."""
@@ -315,10 +356,11 @@ def _refuse_server(facts: TargetFacts, source: SourceFacts) -> None:
 
 def _refuse_other_writers(facts: TargetFacts, claim: str) -> None:
     if held := {table: writer for table, writer in facts.writers.items() if writer.claim != claim}:
-        raise _in_use(held)
+        raise in_use(held)
 
 
-def _in_use(held: Mapping[Table, Writer]) -> DestinationInUse:
+def in_use(held: Mapping[Table, Writer]) -> DestinationInUse:
+    """Return the error for tables that another stream writes to."""
     table, writer = next(iter(sorted(held.items(), key=lambda item: item[0])))
     return DestinationInUse(
         f"the stream {writer.stream!r} writes to {table} of this database",
@@ -417,14 +459,6 @@ def refuse_table(table: Table, key: Sequence[str], sent: Collection[str], shape:
             property="destination.uri",
             fix=f"ALTER TABLE {table.sql} ADD PRIMARY KEY ({columns})",
         )
-    if shape.references:
-        raise DestinationSetup(
-            f"{table} at the destination has a foreign key, {shown(shape.references[0])}; changes of two tables arrive "
-            "in any order, and would fail the sink",
-            property="destination.uri",
-            fix=f"ALTER TABLE {table.sql} DROP CONSTRAINT {quoted(shape.references[0])}, or of the table that refers "
-            "to it",
-        )
     if computed := [column.name for column in shape.columns if column.generated and column.name in sent]:
         raise DestinationSetup(
             f"{table}.{shown(computed[0])} is a generated column at the destination, which no insert may name",
@@ -446,6 +480,19 @@ def refuse_table(table: Table, key: Sequence[str], sent: Collection[str], shape:
             f"{table}.{shown(needed[0])} at the destination refuses null, and the stream has no value for it",
             property="destination.uri",
             fix=f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(needed[0])} DROP NOT NULL; or give it a default",
+        )
+    _refuse_writes(table, shape, role)
+
+
+def _refuse_writes(table: Table, shape: Shape, role: str) -> None:
+    """Raise `DestinationSetup` if writes to a table that exists would fail."""
+    if shape.references:
+        raise DestinationSetup(
+            f"{table} at the destination has a foreign key, {shown(shape.references[0])}; changes of two tables arrive "
+            "in any order, and would fail the sink",
+            property="destination.uri",
+            fix=f"ALTER TABLE {table.sql} DROP CONSTRAINT {quoted(shape.references[0])}, or of the table that refers "
+            "to it",
         )
     if not shape.writable:
         raise DestinationSetup(
@@ -491,6 +538,12 @@ def _tables_sql(facts: TargetFacts, is_sinks_own: bool) -> list[str]:
         found += [f"GRANT {_WRITES} ON {table.sql} TO {role}" for table in facts.missing]
     return found
 
+
+_MAKES = """
+SELECT schema,
+       coalesce(has_schema_privilege(%(role)s, to_regnamespace(quote_ident(schema))::oid, 'CREATE'), false) AS may
+FROM unnest(%(schemas)s::text[]) AS schema ORDER BY schema
+"""
 
 _RIGHTS = """
 SELECT current_user AS name, schema, to_regnamespace(quote_ident(schema)) IS NOT NULL AS exists,
