@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
     AclOperation,
     AdminClient,
@@ -303,22 +303,6 @@ class KafkaAdmin:
         )
         await self._each(futures)
         self._topics.forget()
-
-    async def set_group(self, group: str, offsets: Mapping[Partition, int]) -> None:
-        """Set the next offsets of a consumer group that has no member now."""
-        if not offsets:
-            return
-        asked = ConsumerGroupTopicPartitions(
-            group, [TopicPartition(at.topic, at.number, offset) for at, offset in sorted(offsets.items())]
-        )
-        futures = await self._call(
-            lambda client: client.alter_consumer_group_offsets([asked], request_timeout=PATIENCE)
-        )
-        (future,) = futures.values()
-        found = await self._ask(lambda _: future)
-        for item in found.topic_partitions or ():
-            if item.error is not None:
-                raise self._error(item.error)
 
     async def _offsets(self, partitions: Iterable[Partition], spec: OffsetSpec) -> dict[Partition, Found]:
         asked = {TopicPartition(at.topic, at.number): spec for at in partitions}

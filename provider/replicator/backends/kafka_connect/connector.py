@@ -15,7 +15,9 @@ _THROWN = re.compile(r"^(?:Caused by: )?((?:[a-z_]\w*\.)+[A-Z][\w$]*)(?:: (.*))?
 _HARMLESS = re.compile(
     r"Could not find table: [\w.\"$ ]+|Cannot alter table [\w.\"$ ]+ because schema evolution is disabled|"
     r"permission denied for \w+ [\w\"$]+|null value in column \"[^\"]+\" of relation \"[^\"]+\"|"
-    r"violates [a-z-]+ constraint \"[^\"]+\""
+    r"violates [a-z-]+ constraint \"[^\"]+\"|value too long for type [a-z ]+\([0-9]+\)|numeric field overflow|"
+    r"no unique or exclusion constraint matching the ON CONFLICT specification|"
+    r"column \"[^\"]+\" is of type [a-z ]+ but expression is of type [a-z ]+"
 )
 """What a database or a sink says without values of rows."""
 _PROTOCOL_ERRORS = "org.apache.kafka.common.errors."

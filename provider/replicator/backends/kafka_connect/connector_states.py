@@ -58,7 +58,8 @@ class ConnectorStates:
         replay = deployed.record.cut_off()
         if deployed.connector.state is ConnectorState.STOPPED and replay is not None:
             deployed = await self.set_back(deployed, replay)
-        if any(connector.state in ("PAUSED", "STOPPED") for connector in self._recipe.positioned(deployed)):
+        positioned = self._recipe.positioned(deployed)
+        if any(connector.state in ("PAUSED", "STOPPED") or connector.failed for connector in positioned):
             await self._refuse_gap(deployed.record)
         await self.start_all(deployed)
 
@@ -96,10 +97,15 @@ class ConnectorStates:
 
     async def start_all(self, deployed: DeployedStream) -> None:
         """Start every connector that does not run."""
+        idle = not all(connector.running for connector in deployed.all)
+        if idle and await self._recipe.ready(deployed.record):
+            deployed = await self._streams.found(deployed.name)
         for connector in deployed.all:
             if connector.running:
                 continue
             may_idle = await self._recipe.may_idle(deployed, connector.name)
+            if connector.failed:
+                await self._cluster.restart_failed(connector.name)
             if connector.idle:
                 await self._cluster.wait_running(connector.name, SEEN_WITHIN, may_idle=may_idle)
             else:

@@ -16,6 +16,7 @@ from replicator.backends.kafka_connect.record import PART_OF, StreamRecord
 from replicator.backends.kafka_connect.stream_store import StreamStore
 from replicator.errors import (
     DestinationInUse,
+    DestinationSetup,
     EngineRefused,
     InvalidStream,
     ReplayNotRetained,
@@ -25,7 +26,7 @@ from replicator.errors import (
 )
 from replicator.model import DesiredState
 
-_FINAL = (DestinationInUse, InvalidStream, ReplayNotRetained, SourceSetup, SourceLimit)
+_FINAL = (DestinationInUse, DestinationSetup, InvalidStream, ReplayNotRetained, SourceSetup, SourceLimit)
 """Errors that the same attempt would meet again: the creation is undone."""
 
 
@@ -95,6 +96,7 @@ class Creating:
                 await self._cluster.put_config(name, config, SEEN_WITHIN)
         await self._cluster.put_config(stream.name, parts.main, SEEN_WITHIN)
         if stream.desired_state is DesiredState.RUNNING:
+            await self._recipe.ready(record)
             await self._cluster.resume(stream.name, SEEN_WITHIN, may_idle=self._recipe.starts_idle(record))
             for name in parts.others:
                 await self._cluster.resume(name, SEEN_WITHIN, may_idle=True)

@@ -154,6 +154,12 @@ class Recipe(Protocol[Facts, Start, Positions]):
     async def follow_up(self, record: StreamRecord) -> None:
         """Finish a change after its configuration was written. Runs again at each change."""
 
+    async def ready(self, record: StreamRecord) -> bool:
+        """Set what a connector that does not run needs before it starts, after `refuse_gap`.
+
+        Return whether a connector was stopped for that.
+        """
+
     async def refuse_removal(self, record: StreamRecord) -> None:
         """Raise if the objects of a stream cannot be removed now. Nothing of it is removed then."""
 
@@ -226,6 +232,9 @@ class ConnectOnly(Generic[Facts]):
 
     async def follow_up(self, record: StreamRecord) -> None:
         pass
+
+    async def ready(self, record: StreamRecord) -> bool:
+        return False
 
     async def refuse_removal(self, record: StreamRecord) -> None:
         pass

@@ -181,10 +181,9 @@ async def test_a_rewind_and_records_that_the_topic_has_lost(delivery: Delivery) 
     assert [delivery.rows(f"public.{topic}")[n] for n in (3, 4)] == ["by hand", "first"]
     with pytest.raises(ReplayRefused):
         await delivery.driver.plan_replay(stream.name, Checkpoint(lsn=f"{topic}=11"))
+    now = Checkpoint(wall=datetime.now(UTC))
     with pytest.raises(Unsupported):
-        await delivery.driver.plan_replay(
-            stream.name, Checkpoint(wall=datetime.now(UTC)), method=ReplayMethod.RESNAPSHOT
-        )
+        await delivery.driver.plan_replay(stream.name, now, method=ReplayMethod.RESNAPSHOT)
 
     await delivery.driver.pause(stream.name)
     delivery.write(topic, [flat(n, "lost") for n in range(10, 20)])
@@ -204,18 +203,10 @@ async def test_what_is_refused(delivery: Delivery) -> None:
     assert isinstance(error, DestinationSetup) and error.fix is not None
     for statement in error.fix.partition("; or make")[0].split("; "):
         bed.target_sql(statement)
-    first = await delivery.made(topic, options={"collection.name.format": "nowhere.${topic}"})
-    assert isinstance(
-        await bed.refused(delivery.stream(topic, options={"collection.name.format": "nowhere.${topic}"})),
-        DestinationInUse,
-    )
-    other = delivery.topic("orders")
-    both = delivery.stream(topic, other, options={"collection.name.format": "public.all"})
+    first = await delivery.made(topic, options=elsewhere)
+    assert isinstance(await bed.refused(delivery.stream(topic, options=elsewhere)), DestinationInUse)
+    both = delivery.stream(topic, delivery.topic("orders"), options={"collection.name.format": "public.all"})
     assert isinstance(await bed.refused(both), InvalidStream)
+    bed.execute(ORDERS)
     with pytest.raises(InvalidStream, match="the stream exists with the kind kafka"):
-        bed.execute(ORDERS)
-        await delivery.driver.upsert_stream(
-            bed.stream(
-                name=first.name, options={key: OPTIONS[key] for key in ("topic.creation.default.replication.factor",)}
-            )
-        )
+        await delivery.driver.upsert_stream(bed.stream(name=first.name))

@@ -64,13 +64,10 @@ class Between:
             )
             return sorted({at.topic for at, end in ends.items() if end > 0})
 
-    async def make(
-        self, stream: Stream, names: Collection[str], known: Mapping[str, str], group: str
-    ) -> dict[str, str]:
-        """Make topics that do not exist, and return the ids of all.
+    async def make(self, stream: Stream, names: Collection[str], known: Mapping[str, str]) -> dict[str, str]:
+        """Make topics that do not exist, and return their ids.
 
         :param known: ids of topics that the stream has made.
-        :param group: the sink's consumer group, which has no member now, and begins at the topics' beginnings.
         :raises DestinationInUse: a topic exists that the stream has not made, with records in it.
         """
         with self._named():
@@ -79,10 +76,7 @@ class Between:
             existed = await brokers.create(set(names) - known.keys(), _PARTITIONS, factor, config)
             if foreign := await self.used(existed):
                 raise topic_in_use(foreign)
-            made = await brokers.describe(set(names) - known.keys())
-            begins = [Partition(name, number) for name, topic in made.items() for number in range(topic.partitions)]
-            await brokers.set_group(group, dict.fromkeys(begins, 0))
-            return {name: topic.id for name, topic in made.items()}
+            return await self.ids(set(names) - known.keys())
 
     async def remove(self, topics: Mapping[str, str], others: Collection[str]) -> None:
         """Delete topics.

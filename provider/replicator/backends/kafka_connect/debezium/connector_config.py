@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from replicator.backends.kafka.endpoint import KafkaEndpoint
-from replicator.backends.kafka_connect.debezium.declarations import PREFIX, topic_prefix
+from replicator.backends.kafka_connect.debezium.declarations import PREFIX, RETRIES, topic_prefix
 from replicator.backends.kafka_connect.debezium.details import details_of, row_filter, signal_table, slot_name
 from replicator.backends.kafka_connect.debezium.source_objects import heartbeat_sql
 from replicator.backends.kafka_connect.options import option_text
@@ -57,7 +57,7 @@ def build_source(record: StreamRecord, aliases: Mapping[str, str], settings: Map
         **(_notifications(stream) if stream.mode is Mode.SNAPSHOT else {}),
         **(_helpers(stream) if details.has_helpers else {}),
         **settings,
-        **{key: option_text(value) for key, value in stream.options.items() if key != PREFIX},
+        **{key: option_text(value) for key, value in stream.options.items() if key not in (PREFIX, RETRIES)},
         **record.keys(BACKEND),
     }
 

@@ -12,7 +12,7 @@ from replicator.backends.kafka_connect.cluster import ConnectCluster, Problem
 from replicator.backends.kafka_connect.connector_states import SEEN_WITHIN
 from replicator.backends.kafka_connect.debezium import sink_replay, target_tables
 from replicator.backends.kafka_connect.debezium.between import Between, kept_for, topic_in_use
-from replicator.backends.kafka_connect.debezium.declarations import topic_prefix
+from replicator.backends.kafka_connect.debezium.declarations import RETRIES, topic_prefix
 from replicator.backends.kafka_connect.debezium.details import details_of, signal_table, with_details
 from replicator.backends.kafka_connect.debezium.positions import Position, Progress, SinkProgress
 from replicator.backends.kafka_connect.debezium.sink_config import (
@@ -23,24 +23,25 @@ from replicator.backends.kafka_connect.debezium.sink_config import (
     SINK_CLASS,
     TABLE_OF_CHANGE,
     build_sink,
-    group_name,
     sink_name,
     topics_between,
 )
-from replicator.backends.kafka_connect.debezium.sink_progress import as_stored, next_offsets
+from replicator.backends.kafka_connect.debezium.sink_progress import as_stored, begin_at_the_beginning, next_offsets
 from replicator.backends.kafka_connect.debezium.sink_status import described, lost_changes
 from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts, topic_part
 from replicator.backends.kafka_connect.debezium.target_tables import TargetTables
 from replicator.backends.kafka_connect.deployed import DeployedStream
+from replicator.backends.kafka_connect.options import option_text
 from replicator.backends.kafka_connect.placeholder_check import refuse_unresolved
 from replicator.backends.kafka_connect.placeholders import placeholder
 from replicator.backends.kafka_connect.recipe import ResolvedReplay
 from replicator.backends.kafka_connect.record import PART_OF, ReplayRecord, StreamRecord
 from replicator.backends.postgres.endpoint import postgres_endpoint
-from replicator.backends.postgres.identifiers import Table
+from replicator.backends.postgres.identifiers import Table, chosen, read_pattern
 from replicator.backends.postgres.lsn import read_lsn
 from replicator.backends.postgres.session import Sessions
 from replicator.errors import (
+    DestinationInUse,
     EngineRefused,
     EngineUnavailable,
     InvalidConfig,
@@ -48,7 +49,7 @@ from replicator.errors import (
     ReplicatorError,
     StreamNotFound,
 )
-from replicator.model import Checkpoint, Drain, Stream, StreamState
+from replicator.model import Checkpoint, Drain, EndpointKind, Stream, StreamState
 from replicator.progress import tell
 from replicator.replicator import Description, Finding, ReplayMethod, Severity
 
@@ -65,6 +66,7 @@ class DatabaseDestination:
     """
 
     leftovers = "the destination keeps them"
+    holds_rows = True
 
     def __init__(
         self, cluster: ConnectCluster, between: Between, sessions: Sessions, aliases: Mapping[str, str]
@@ -84,7 +86,8 @@ class DatabaseDestination:
         at = postgres_endpoint(stream.destination, "destination")
         name = sink_name(stream.name)
         common = build_sink(name, topics_between(record), at, TABLE_OF_CHANGE, self._aliases)
-        return {name: {**common, **CONVERTERS, PART_OF: stream.name}}
+        own = {RETRIES: option_text(stream.options[RETRIES])} if RETRIES in stream.options else {}
+        return {name: {**common, **CONVERTERS, **own, PART_OF: stream.name}}
 
     def settings(self, record: StreamRecord) -> Mapping[str, str]:
         return EXACT | RESELECTING if record.stream.options.get(RESELECTS) else EXACT
@@ -118,7 +121,14 @@ class DatabaseDestination:
             harmless=(Problem.BREAKS_JAAS,),
         )
 
-    async def refuse_unfit(self, record: StreamRecord, source: SourceFacts, known: StreamRecord | None) -> None:
+    async def refuse_unfit(
+        self,
+        record: StreamRecord,
+        source: SourceFacts,
+        known: StreamRecord | None,
+        claimed: Sequence[StreamRecord],
+    ) -> None:
+        _refuse_same_tables(record, source, claimed)
         await self._tables.refuse_unfit(record, source)
         made = known.topics if known is not None else {}
         if used := await self._between.used([topic for topic in topics_between(record) if topic not in made]):
@@ -182,12 +192,19 @@ class DatabaseDestination:
             with suppress(EngineUnavailable):  # a destination that is gone is a reason to move
                 await self._tables.release(before, details.claim)
         made = await self._tables.make(record, source)
-        topics = await self._between.make(
-            record.stream, topics_between(record), record.topics, group_name(record.stream.name)
-        )
+        wanted = topics_between(record)
+        known = {name: id for name, id in record.topics.items() if name in wanted}
+        made_topics = await self._between.make(record.stream, wanted, known)
+        # A table that returns is read again: changes of before must not be written a second time after that.
+        await self._between.remove({name: id for name, id in record.topics.items() if name not in wanted}, ())
         settled = details.model_copy(update={"left_destinations": ()})
-        record = with_details(record, settled).model_copy(update={"topics": {**record.topics, **topics}})
-        return record, made
+        return with_details(record, settled).model_copy(update={"topics": {**known, **made_topics}}), made
+
+    async def ready(self, record: StreamRecord) -> bool:
+        sink = await self._sink(record)
+        if isinstance(sink, ReplicatorError):
+            raise sink
+        return await begin_at_the_beginning(self._cluster, sink_name(record.stream.name), sink)
 
     async def refuse_removal(self, record: StreamRecord) -> None:
         try:
@@ -200,7 +217,8 @@ class DatabaseDestination:
                 f"what it has at the destination cannot be removed: {error.message}",
                 stream=record.stream.name,
                 property=error.property,
-                fix="let it answer; or, if the destination is gone for good, set drainBeforeDelete: skip",
+                fix="let it answer; or, if the destination is gone for good, set drainBeforeDelete: skip and "
+                "desiredState: paused",
             ) from error
 
     async def drain(self, deployed: DeployedStream) -> None:
@@ -231,6 +249,9 @@ class DatabaseDestination:
             return 0
         if isinstance(sink, ReplicatorError):
             raise sink
+        if lost := lost_changes(record, sink):
+            lost.fix = f"{lost.fix}. To remove the stream as it is, pause it, or set drainBeforeDelete: skip"
+            raise lost
         return sum(sink.behind.values())
 
     async def dispose(self, record: StreamRecord) -> None:
@@ -282,6 +303,8 @@ class DatabaseDestination:
         if method not in (ReplayMethod.AUTO, ReplayMethod.SINK_REWIND):
             return None
         sink = progress.sink
+        if isinstance(sink, SinkProgress) and (lost := lost_changes(deployed.record, sink)):
+            raise lost
         found: Mapping[Partition, Found | int] = {}
         if isinstance(sink, SinkProgress) and start.wall is not None:
             found = await self._between.at_time(sink.latest, start.wall)
@@ -308,6 +331,22 @@ class DatabaseDestination:
         }
         if begins:
             await self._cluster.alter_offsets(sink_name(record.stream.name), as_stored(begins))
+
+
+def _refuse_same_tables(record: StreamRecord, source: SourceFacts, claimed: Sequence[StreamRecord]) -> None:
+    """Raise `DestinationInUse` if a stream of the same program, which has no claim in the database yet, has a table."""
+    for other in claimed:
+        stream = other.stream
+        if other.destination_cluster != record.destination_cluster or stream.source.kind is not EndpointKind.POSTGRES:
+            continue
+        include = [read_pattern(text, "include") for text in stream.include]
+        exclude = [read_pattern(text, "exclude") for text in stream.exclude]
+        if shared := chosen(source.tables, include, exclude):
+            raise DestinationInUse(
+                f"the stream {stream.name!r} writes to {shared[0]} of this database",
+                property="include",
+                fix="leave the table out of one of them",
+            )
 
 
 def _no_sink(record: StreamRecord) -> ReplicatorError:

@@ -20,7 +20,12 @@ from replicator.backends.kafka_connect.debezium import (
     source_status,
 )
 from replicator.backends.kafka_connect.debezium.between import Between, KafkaBetween
-from replicator.backends.kafka_connect.debezium.connector_config import BACKEND, build_source, snapshot_select
+from replicator.backends.kafka_connect.debezium.connector_config import (
+    BACKEND,
+    build_source,
+    snapshot_select,
+    takes_column,
+)
 from replicator.backends.kafka_connect.debezium.database_destination import DatabaseDestination
 from replicator.backends.kafka_connect.debezium.declarations import is_same_place, topic_prefix
 from replicator.backends.kafka_connect.debezium.destination import Destination
@@ -232,7 +237,7 @@ class DebeziumRecipe:
             objects = await self._refuse_change(facts, known, stream)
         try:
             planned = self._planned(stream, facts, deployed)
-            await self._to(ids).refuse_unfit(planned, source, deployed.record if deployed else None)
+            await self._to(ids).refuse_unfit(planned, source, deployed.record if deployed else None, claimed)
         except EngineUnavailable:
             if known is None or not _keeps_data(known.stream, stream):
                 raise
@@ -388,14 +393,17 @@ class DebeziumRecipe:
             return DebeziumDetails(claim=secrets.token_hex(16), tables=tables)
         reads = stream.mode is Mode.SNAPSHOT_THEN_CDC and not known.creating
         refiltered = row_filter(known.stream) != row_filter(stream)
+        holds_rows = self._to(facts.ids).holds_rows
 
-        def entry(name: str, table: TableDetails) -> TableDetails:
-            old = before.tables.get(name)
-            count = old.snapshots if old else 0
-            again = reads and (old is None or old.oid != table.oid or refiltered)
-            return table.model_copy(update={"snapshots": count + again})
+        def entry(table: Table, now: TableDetails) -> TableDetails:
+            old = before.tables.get(str(table))
+            wider = holds_rows and facts.source is not None and _gets_columns(known.stream, stream, facts.source, table)
+            again = reads and (old is None or old.oid != now.oid or refiltered or wider)
+            return now.model_copy(update={"snapshots": (old.snapshots if old else 0) + again})
 
-        return before.model_copy(update={"tables": {name: entry(name, table) for name, table in tables.items()}})
+        return before.model_copy(
+            update={"tables": {name: entry(read_table(name), table) for name, table in tables.items()}}
+        )
 
     async def find_start(self, stream: Stream) -> None:
         return None
@@ -439,10 +447,15 @@ class DebeziumRecipe:
         return bool(_read_again(before, after)) or (has_sink and before.tables.keys() != after.tables.keys())
 
     async def alter(self, old: StreamRecord, new: StreamRecord) -> StreamRecord:
-        if self._to(new).parts(new):
-            source = await source_facts.look(self._sessions, new.stream)
+        source = await source_facts.look(self._sessions, new.stream)
+        new = with_details(new, _renewed(new, source))
+        try:
             new, made = await self._to(new).prepare(new, source)
-            new = with_details(new, _filled(details_of(old), new, made))
+        except EngineUnavailable:
+            if not _keeps_data(old.stream, new.stream):
+                raise
+            made = frozenset()
+        new = with_details(new, _filled(details_of(old), new, made))
         if new.stream.mode is not Mode.SNAPSHOT:
             await self._objects.set_tables(new)
         return new
@@ -474,6 +487,9 @@ class DebeziumRecipe:
                     "ON CONFLICT (id) DO NOTHING".encode(),
                     (id, data),
                 )
+
+    async def ready(self, record: StreamRecord) -> bool:
+        return await self._to(record).ready(record)
 
     async def refuse_removal(self, record: StreamRecord) -> None:
         try:
@@ -647,6 +663,25 @@ def _read_again(old: DebeziumDetails, new: DebeziumDetails) -> list[Table]:
         for table in new.names
         if new.tables[str(table)].snapshots > (old.tables[str(table)].snapshots if str(table) in old.tables else 0)
     ]
+
+
+def _gets_columns(old: Stream, new: Stream, source: SourceFacts, table: Table) -> bool:
+    """Tell whether a declaration sends columns of a table that the one before did not send."""
+    columns = source.tables[table].columns
+    return any(takes_column(new, table, name) and not takes_column(old, table, name) for name in columns)
+
+
+def _renewed(record: StreamRecord, source: SourceFacts) -> DebeziumDetails:
+    """Return the details of a record by which a table that was made again since is read."""
+    details = details_of(record)
+    reads = record.stream.mode is Mode.SNAPSHOT_THEN_CDC and details.has_helpers
+    now = {str(table): found.oid for table, found in source.tables.items()}
+    again = {
+        name: table.model_copy(update={"oid": now[name], "snapshots": table.snapshots + reads})
+        for name, table in details.tables.items()
+        if now.get(name, table.oid) != table.oid
+    }
+    return details.model_copy(update={"tables": {**details.tables, **again}})
 
 
 def _filled(old: DebeziumDetails, record: StreamRecord, made: Collection[Table]) -> DebeziumDetails:

@@ -20,17 +20,19 @@ Checks = Iterator[Callable[[], object]]
 CONVERTER_OPTIONS = frozenset(
     ("key.converter", "key.converter.schemas.enable", "value.converter", "value.converter.schemas.enable")
 )
+RETRIES = "flush.max.retries"
+"""The option of both routes to a database: for how many seconds a sink waits for it."""
 SINK_OPTIONS = frozenset(
     (
         *("collection.name.format", "primary.key.mode", "primary.key.fields", "schema.evolution", "tasks.max"),
-        *("batch.size", "flush.max.retries", "consumer.override.max.poll.records"),
+        *("batch.size", "consumer.override.max.poll.records"),
     )
 )
 """Options of streams from topics to a database."""
 _FREE_BETWEEN = re.compile(
     r"topic\.prefix|topic\.creation\.default\.(?!partitions).*|producer\.override\..*|"
     r"snapshot\..*|incremental\.snapshot\..*|max\..*|poll\..*|"
-    r"status\..*|retriable\..*|errors\..*|reselector\.reselect\.unavailable\.values"
+    r"flush\.max\.retries|status\..*|retriable\..*|errors\..*|reselector\.reselect\.unavailable\.values"
 )
 """Options that say nothing of how records look: in topics between, that is not for a program to choose."""
 
@@ -80,7 +82,7 @@ def _no_checks(stream: Stream) -> Checks:
 def _to_topics(stream: Stream) -> Checks:
     yield from _source(stream)
     yield partial(_refuse_one_value, stream.destination, "destination")
-    yield from (partial(_refuse_sinks_own, key) for key in stream.options if key in SINK_OPTIONS)
+    yield from (partial(_refuse_sinks_own, key) for key in stream.options if key in SINK_OPTIONS | {RETRIES})
 
 
 def _to_tables(stream: Stream) -> Checks:
@@ -96,7 +98,7 @@ def _from_topics(stream: Stream) -> Checks:
     yield from _target(stream)
     yield partial(refuse_topics, stream)
     yield partial(refuse_collection, stream)
-    allowed = SINK_OPTIONS | CONVERTER_OPTIONS
+    allowed = SINK_OPTIONS | CONVERTER_OPTIONS | {RETRIES}
     yield from (partial(_refuse_sources_own, key) for key in stream.options if key not in allowed)
 
 
@@ -130,7 +132,7 @@ def _refuse_one_value(endpoint: Endpoint, end: End) -> None:
 
 def _refuse_sinks_own(key: str) -> None:
     raise Unsupported(
-        "is a setting of the sink from topics, and the source is a database",
+        "is a setting of a sink that this stream does not have",
         property=f"options.{key}",
         fix="leave it out",
     )

@@ -26,7 +26,12 @@ from replicator.backends.kafka_connect.debezium.delivery_config import (
 from replicator.backends.kafka_connect.debezium.delivery_options import table_of
 from replicator.backends.kafka_connect.debezium.positions import Position, Progress, SinkProgress, Waiting
 from replicator.backends.kafka_connect.debezium.sink_config import SINK_CLASS
-from replicator.backends.kafka_connect.debezium.sink_progress import as_stored, next_offsets, sink_progress
+from replicator.backends.kafka_connect.debezium.sink_progress import (
+    as_stored,
+    begin_at_the_beginning,
+    next_offsets,
+    sink_progress,
+)
 from replicator.backends.kafka_connect.debezium.sink_status import delivery_described, lost_records
 from replicator.backends.kafka_connect.debezium.target_tables import TargetTables
 from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, Parts, foreign_settings, sort
@@ -343,6 +348,13 @@ class DeliveryRecipe:
 
     async def follow_up(self, record: StreamRecord) -> None:
         pass
+
+    async def ready(self, record: StreamRecord) -> bool:
+        sink = (await self.positions(record)).sink
+        if isinstance(sink, ReplicatorError):
+            raise sink
+        assert sink is not None
+        return await begin_at_the_beginning(self._cluster, record.stream.name, sink)
 
     async def refuse_removal(self, record: StreamRecord) -> None:
         try:

@@ -24,6 +24,8 @@ class Destination(Protocol):
 
     leftovers: str
     """What becomes of rows that the source no longer has, as a clause."""
+    holds_rows: bool
+    """Whether it has one row for each of the source, which a column that joins is then missing in."""
 
     # --- a declaration as connectors ---
 
@@ -47,11 +49,18 @@ class Destination(Protocol):
     async def refuse_unresolved_logins(self, stream: Stream) -> None:
         """Raise `SecretNotFound` if the worker cannot resolve a placeholder of the destination."""
 
-    async def refuse_unfit(self, record: StreamRecord, source: SourceFacts, known: StreamRecord | None) -> None:
+    async def refuse_unfit(
+        self,
+        record: StreamRecord,
+        source: SourceFacts,
+        known: StreamRecord | None,
+        claimed: Sequence[StreamRecord],
+    ) -> None:
         """Raise what keeps the destination from taking the tables of a source.
 
         :param record: the identities of both ends, and the tables.
         :param known: the stream that exists; `None` for a new one.
+        :param claimed: streams that this process changes or previews.
         """
 
     async def validate(self, record: StreamRecord) -> None:
@@ -72,6 +81,12 @@ class Destination(Protocol):
         """Claim what the stream writes to, and make what is missing.
 
         Return the record with it, and the tables of which the destination has not all rows, or not all columns.
+        """
+
+    async def ready(self, record: StreamRecord) -> bool:
+        """Set what a connector that does not run needs before it starts, after `refuse_gap`.
+
+        Return whether a connector was stopped for that.
         """
 
     async def refuse_removal(self, record: StreamRecord) -> None:

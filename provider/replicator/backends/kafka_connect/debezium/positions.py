@@ -74,6 +74,11 @@ class SinkProgress:
         return self.stored.get(at, self.earliest.get(at, 0))
 
     @property
+    def without_offset(self) -> list[Partition]:
+        """Return the partitions that have no stored offset."""
+        return [at for at in self.latest if at not in self.stored]
+
+    @property
     def behind(self) -> dict[Partition, int]:
         """Return the number of records to write, for each partition that has any."""
         found = {at: end - self.next(at) for at, end in self.latest.items()}

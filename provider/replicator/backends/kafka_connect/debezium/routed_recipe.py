@@ -117,6 +117,9 @@ class RoutedRecipe:
     async def follow_up(self, record: StreamRecord) -> None:
         await self._of(record.stream).follow_up(record)
 
+    async def ready(self, record: StreamRecord) -> bool:
+        return await self._of(record.stream).ready(record)
+
     async def refuse_removal(self, record: StreamRecord) -> None:
         await self._of(record.stream).refuse_removal(record)
 

@@ -65,11 +65,6 @@ def topics_between(record: StreamRecord) -> list[str]:
     return [f"{prefix}.{topic_part(table)}" for table in details_of(record).names]
 
 
-def group_name(stream: str) -> str:
-    """Return the consumer group of a stream's sink, as Connect names it."""
-    return f"connect-{sink_name(stream)}"
-
-
 def build_sink(
     name: str, topics: Iterable[str], at: PostgresEndpoint, collection: str, aliases: Mapping[str, str]
 ) -> dict[str, str]:
@@ -92,9 +87,10 @@ def build_sink(
         **_login(at, aliases),
         "connection.pool.min_size": "1",
         "connection.pool.max_size": "4",
-        # Without these a task fails for good as soon as the database is away for a moment.
+        # Without these a task fails for good as soon as the database is away for a moment. A task that waits does not
+        # pause, and goes on when it is stopped, so it must not wait for long.
         "connection.restart.on.errors": "true",
-        "flush.max.retries": "3600",
+        "flush.max.retries": "40",
         "flush.retry.delay.ms": "1000",
         "insert.mode": "upsert",
         "delete.enabled": "true",
@@ -113,6 +109,7 @@ def _url(at: PostgresEndpoint, name: str) -> str:
         "sslmode": at.sslmode,
         "sslrootcert": at.root_cert,
         "ApplicationName": name,
+        "connectTimeout": "5",
         "stringtype": "unspecified",  # PostgreSQL reads a text as whatever type the column has, such as an enumeration
     }
     query = urlencode({key: value for key, value in parameters.items() if value}, safe="/")

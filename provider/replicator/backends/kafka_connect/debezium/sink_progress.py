@@ -9,7 +9,8 @@ from dataclasses import replace
 from replicator.backends.kafka.admin import KafkaAdmin
 from replicator.backends.kafka.positions import Offsets, Partition
 from replicator.backends.kafka.reading import Read
-from replicator.backends.kafka_connect.cluster import Offset
+from replicator.backends.kafka_connect.cluster import ConnectCluster, Offset
+from replicator.backends.kafka_connect.connector_states import SEEN_WITHIN
 from replicator.backends.kafka_connect.debezium.positions import SinkProgress, Waiting
 
 READ_WITHIN = 3.0
@@ -41,6 +42,20 @@ async def sink_progress(
         waiting={at: waiting(record) for at, record in read.items() if record is not None},
         unread=frozenset(first.keys() - read.keys()),
     )
+
+
+async def begin_at_the_beginning(cluster: ConnectCluster, name: str, sink: SinkProgress) -> bool:
+    """Set the offsets of partitions that have none, and of which every record is retained. The sink must not run.
+
+    A sink refuses to begin without an offset. It has none before its first start, and none if Kafka has removed those
+    of its group, which it does once the group had no member for `offsets.retention.minutes`. Return whether any were
+    set.
+    """
+    begins = {at: 0 for at in sink.without_offset if sink.earliest.get(at, 0) == 0}
+    if begins:
+        await cluster.stop(name, SEEN_WITHIN)
+        await cluster.alter_offsets(name, as_stored(begins))
+    return bool(begins)
 
 
 def next_offsets(offsets: Sequence[Offset]) -> dict[Partition, int]:

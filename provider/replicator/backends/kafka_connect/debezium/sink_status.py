@@ -47,11 +47,13 @@ def lost_records(record: StreamRecord, sink: SinkProgress, topics: Iterable[str]
 
 def _lost(record: StreamRecord, sink: SinkProgress, topics: Iterable[str]) -> str | None:
     """Return what is lost. A sink goes on behind such a gap by itself with Kafka's defaults, and says nothing."""
+    if record.creating:
+        return None
     lost = []
     for name in topics:
         if name not in sink.topics:
             lost.append(f"the topic {name} was deleted")
-        elif sink.topics[name] != record.topics.get(name):
+        elif sink.topics[name] != record.topics.get(name, sink.topics[name]):
             lost.append(f"the topic {name} was deleted and made again")
     for at, offset in sorted(sink.stored.items()):
         first, end = sink.earliest.get(at, 0), sink.latest.get(at, 0)
@@ -59,6 +61,9 @@ def _lost(record: StreamRecord, sink: SinkProgress, topics: Iterable[str]) -> st
             lost.append(f"{at}: offsets {offset} to {first - 1} are no longer retained")
         elif offset > end:
             lost.append(f"{at} ends at offset {end}, before the offset {offset} that was written")
+    for at in sink.without_offset:
+        if (first := sink.earliest.get(at, 0)) > 0:
+            lost.append(f"Kafka has removed the sink's offset in {at}, and offsets 0 to {first - 1} are not retained")
     more = f" (and {len(lost) - 1} more)" if lost[1:] else ""
     return f"{lost[0]}{more}" if lost else None
 
@@ -115,7 +120,9 @@ def described(deployed: DeployedStream, progress: Progress, found: Description) 
     sink, status = progress.sink, found.status
     state, findings = status.state, list(found.findings)
     told = [status.last_error, _cause(deployed)]
-    if isinstance(sink, StreamNotFound):
+    if deployed.record.creating:
+        pass  # what is missing is made with the rest
+    elif isinstance(sink, StreamNotFound):
         state = StreamState.FAILED
         told.append(sink.message)
     elif isinstance(sink, ReplicatorError):
@@ -152,6 +159,7 @@ def described(deployed: DeployedStream, progress: Progress, found: Description) 
 _WAYS_OUT = {
     "Could not find table": "run pulumi up --refresh, which makes the table again and reads it",
     "Cannot alter table": "a column is new at the source: run pulumi up --refresh, which adds it and reads the table",
+    "JDBCConnectionException": "the destination was away for longer than the sink waits: run replicator resume",
     "permission denied": "grant the role of destination.authRef SELECT, INSERT, UPDATE and DELETE, and run pulumi up "
     "--refresh",
 }

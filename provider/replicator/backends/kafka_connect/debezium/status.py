@@ -73,8 +73,8 @@ def faults_of(
             stream=stream.name,
             property="filter" if stream.filter else "include",
             fix="run pulumi up, which gives it back its tables and filters. Changes that it left out are lost to the "
-            "stream: replicator replay with --method resnapshot reads the rows again. Rows that it let through stay in "
-            "the topics",
+            "stream: replicator replay with --method resnapshot reads the rows again. Rows that it let through stay at "
+            "the destination",
         )
     ]
 

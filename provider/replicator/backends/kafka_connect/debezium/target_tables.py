@@ -6,6 +6,7 @@ types and primary key of the source. Defaults, indexes and other constraints are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,17 @@ _EXACT = frozenset(
     )
 )
 """Types whose values arrive as they are, others fail the sink or change (seen on Debezium 3.7 with JDBC sink 3.6)."""
+_RESELECTING = "such values are read again, and where that fails a placeholder is written"
+_WIDER = {
+    "smallint": ("integer", "bigint"),
+    "integer": ("bigint",),
+    "character varying": ("text", "character varying"),
+    "numeric": ("numeric",),
+    "timestamp without time zone": ("timestamp without time zone",),
+    "timestamp with time zone": ("timestamp with time zone",),
+    "time without time zone": ("time without time zone",),
+}
+"""Types, without a length or precision, that hold every value of another one."""
 _WRITES = "SELECT, INSERT, UPDATE, DELETE, TRUNCATE"
 _FLOATS = frozenset(("float4", "float8"))
 
@@ -131,8 +143,10 @@ class TargetTables:
         _refuse_columns(facts)
         _refuse_unchanged_values(stream, facts, source)
         for table, shape in facts.there.items():
+            _refuse_types(table, facts.wanted[table], shape)
             refuse_table(table, facts.keys[table], [one.name for one in facts.wanted[table]], shape, facts.role)
-        await self._refuse_types(stream, facts)
+        await self._refuse_missing_types(stream, facts)
+        await self._refuse_taken_names(stream, facts.missing)
         await self._refuse_unable(stream, facts)
         return facts
 
@@ -228,7 +242,19 @@ class TargetTables:
         (row,) = await self.owner(stream).rows("SELECT current_user AS name")
         return str(row["name"]) == role
 
-    async def _refuse_types(self, stream: Stream, facts: TargetFacts) -> None:
+    async def _refuse_taken_names(self, stream: Stream, missing: Sequence[Table]) -> None:
+        """Raise if something that is no table has the name of a table to make."""
+        names = {"schemas": [table.schema for table in missing], "tables": [table.name for table in missing]}
+        rows = await self.owner(stream).rows(_TAKEN, names)
+        if rows:
+            table = Table(rows[0]["schema"], rows[0]["name"])
+            raise DestinationSetup(
+                f"{table} at the destination is no table",
+                property="destination.uri",
+                fix="drop or rename it there, or exclude the table",
+            )
+
+    async def _refuse_missing_types(self, stream: Stream, facts: TargetFacts) -> None:
         """Raise if a type that a new column needs does not exist at the destination."""
         needed = {column.type: (table, column) for table, column in _new_columns(facts)}
         if not needed:
@@ -302,14 +328,6 @@ def warnings(facts: TargetFacts, rows: Mapping[Table, int | None], new: Sequence
         )
         found.append(_warning(DestinationInUse.code, text, "destination.uri"))
     for table, shape in facts.there.items():
-        theirs = {column.name: column.type for column in shape.columns}
-        other = [column for column in facts.wanted[table] if theirs.get(column.name, column.type) != column.type]
-        if other:
-            text = (
-                f"{table}.{shown(other[0].name)} is {other[0].type} at the source and {theirs[other[0].name]} at the "
-                "destination; a value that does not fit fails the sink"
-            )
-            found.append(_warning(DestinationSetup.code, text, "destination.uri"))
         if shape.triggers and table in new:
             text = f"the trigger {shown(shape.triggers[0])} of {table} runs for each row that the sink writes"
             found.append(_warning(DestinationSetup.code, text, "destination.uri"))
@@ -394,19 +412,20 @@ def _refuse_unchanged_values(stream: Stream, facts: TargetFacts, source: SourceF
     """Raise if an update may leave out a value that is stored out of line, since then the WAL does not have it.
 
     Debezium can read it from the table. Where that fails, such as for a right that was revoked, it goes on, and the
-    destination gets a placeholder in the value's place. So that is for the program to choose.
+    destination gets a placeholder in the value's place. So that is for the program to choose. It reads a row as it is
+    then, which may be one that a filter leaves out.
     """
     for table, columns in facts.wanted.items():
         if source.tables[table].identity is None:
             continue
         outside = [column for column in columns if column.outside]
-        if outside and not stream.options.get(RESELECTS):
+        if outside and (stream.filter is not None or not stream.options.get(RESELECTS)):
             raise SourceSetup(
                 f"a large value of {table}.{shown(outside[0].name)} is not in the WAL of an update that leaves it "
                 "unchanged, since the table's replica identity is not FULL",
                 property="include",
-                fix=f"ALTER TABLE {table.sql} REPLICA IDENTITY FULL; or set options.{RESELECTS}: true, by which such "
-                "values are read again, and where that fails a placeholder is written",
+                fix=f"ALTER TABLE {table.sql} REPLICA IDENTITY FULL"
+                + ("" if stream.filter is not None else f"; or set options.{RESELECTS}: true, by which {_RESELECTING}"),
             )
         if outside and source.tables[table].hides_rows:
             raise SourceSetup(
@@ -444,6 +463,24 @@ def _refuse_columns(facts: TargetFacts) -> None:
                 )
 
 
+def _refuse_types(table: Table, wanted: Iterable[Column], shape: Shape) -> None:
+    """Raise if a column at the destination is of a type that may round or refuse values of the source."""
+    theirs = {column.name: column.type for column in shape.columns}
+    for column in wanted:
+        there = theirs.get(column.name, column.type)
+        if there not in (column.type, *_WIDER.get(_bare(column.type), ())):
+            raise DestinationSetup(
+                f"{table}.{shown(column.name)} is {column.type} at the source and {there} at the destination, which "
+                "may round a value or refuse it",
+                property="destination.uri",
+                fix=f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(column.name)} TYPE {column.type}",
+            )
+
+
+def _bare(type: str) -> str:
+    return re.sub(r"\([0-9,]+\)", "", type)
+
+
 def refuse_table(table: Table, key: Sequence[str], sent: Collection[str], shape: Shape, role: str) -> None:
     """Raise `DestinationSetup` if a table that exists at the destination cannot take the rows.
 
@@ -457,7 +494,7 @@ def refuse_table(table: Table, key: Sequence[str], sent: Collection[str], shape:
             f"{table} at the destination has no unique index on {', '.join(map(shown, key))}, by which the sink finds "
             "a row",
             property="destination.uri",
-            fix=f"ALTER TABLE {table.sql} ADD PRIMARY KEY ({columns})",
+            fix=f"CREATE UNIQUE INDEX ON {table.sql} ({columns})",
         )
     if computed := [column.name for column in shape.columns if column.generated and column.name in sent]:
         raise DestinationSetup(
@@ -538,6 +575,12 @@ def _tables_sql(facts: TargetFacts, is_sinks_own: bool) -> list[str]:
         found += [f"GRANT {_WRITES} ON {table.sql} TO {role}" for table in facts.missing]
     return found
 
+
+_TAKEN = """
+SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN unnest(%(schemas)s::text[], %(tables)s::text[]) AS asked(schema, name)
+  ON asked.schema = n.nspname AND asked.name = c.relname
+"""
 
 _MAKES = """
 SELECT schema,

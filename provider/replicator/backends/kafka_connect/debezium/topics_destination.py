@@ -29,6 +29,7 @@ class TopicsDestination:
     """
 
     leftovers = "readers of the topics keep them"
+    holds_rows = False
 
     def __init__(self, cluster: ConnectCluster, ends: ClusterClients, aliases: Mapping[str, str]) -> None:
         self._cluster = cluster
@@ -63,7 +64,13 @@ class TopicsDestination:
             property="destination.authRef",
         )
 
-    async def refuse_unfit(self, record: StreamRecord, source: SourceFacts, known: StreamRecord | None) -> None:
+    async def refuse_unfit(
+        self,
+        record: StreamRecord,
+        source: SourceFacts,
+        known: StreamRecord | None,
+        claimed: Sequence[StreamRecord],
+    ) -> None:
         pass  # Kafka creates topics with their first record
 
     async def validate(self, record: StreamRecord) -> None:
@@ -78,6 +85,9 @@ class TopicsDestination:
 
     async def prepare(self, record: StreamRecord, source: SourceFacts) -> tuple[StreamRecord, frozenset[Table]]:
         return record, frozenset()
+
+    async def ready(self, record: StreamRecord) -> bool:
+        return False
 
     async def refuse_removal(self, record: StreamRecord) -> None:
         pass
