@@ -31,11 +31,12 @@ from replicator.backends.kafka_connect.connector import unreadable
 from replicator.backends.kafka_connect.debezium.positions import Position
 from replicator.backends.kafka_connect.debezium.source_facts import refuse_full, refuse_without_identity
 from replicator.backends.kafka_connect.debezium.status import lost_position
+from replicator.backends.kafka_connect.debezium.target_tables import refuse_table
 from replicator.backends.kafka_connect.deployed import read_record
 from replicator.backends.kafka_connect.mirror.driver import open_mirror
 from replicator.backends.kafka_connect.mirror.group_sync import group_finding
 from replicator.backends.kafka_connect.record import HEADER, StreamRecord
-from replicator.backends.postgres.catalog import Server, TableFacts
+from replicator.backends.postgres.catalog import Server, Shape, TableFacts
 from replicator.backends.postgres.identifiers import Table
 from replicator.backends.postgres.lsn import read_lsn
 from replicator.backends.settings import ConnectConfig
@@ -408,6 +409,12 @@ async def _(lab: Lab) -> str:
     server = lab.bucket()
     lab.keys(server.owner)
     return await _look(lab, server.url("backups", "orders"))
+
+
+@raises("RPL-DEST-SETUP")
+async def _(lab: Lab) -> None:
+    shape = Shape((), frozenset(), references=(), triggers=(), owned=True, writable=True, limited=False)
+    refuse_table(Table("public", "orders"), ("id",), (), shape, "sink")
 
 
 @raises("RPL-SOURCE-COPIED")

@@ -615,9 +615,90 @@ _POSTGRES_TO_POSTGRES = Route(
     access=Effect(Verdict.RESTARTS, f"it is the same place, reached in another way; {_WITH_SINK}"),
 )
 
+_SINK_ONLY = "the sink stops and goes on from its offsets; nothing is lost, the lag grows for some seconds"
+_TOPIC_AGAIN = "its records are written from the start on"
+
+_KAFKA_TO_POSTGRES = Route(
+    managed_at="destination",
+    pairs=frozenset({(EndpointKind.KAFKA, EndpointKind.POSTGRES)}),
+    modes={
+        Mode.SNAPSHOT_THEN_CDC: Yes("from the first record that the topics retain, unless startFrom says otherwise"),
+        Mode.CDC: Yes("from the end of the topics, unless startFrom says otherwise"),
+        Mode.SNAPSHOT: No("a topic has no end: records go on to come; use snapshot_then_cdc"),
+    },
+    conflicts={
+        Conflict.SOURCE_WINS: Yes("a row that was changed at the destination is overwritten by its next record"),
+        Conflict.DEST_WINS: No("the sink writes each record, and looks at none of the destination; use source_wins"),
+        Conflict.LAST_WRITER_WINS: No("the sink writes each record, and compares no versions; use source_wins"),
+        Conflict.MANUAL_REVIEW: No("the sink writes each record, and holds none back for a review; use source_wins"),
+    },
+    start_from={
+        StartKind.EARLIEST: Yes(),
+        StartKind.LATEST: Yes("a topic that joins later begins at its end too"),
+        StartKind.LSN: Yes("the next offset of each partition, as in orders=42,8; others begin at the end"),
+        StartKind.WALL: Yes("in each partition the first record of that time or later"),
+    },
+    replay={
+        ReplayMethod.SINK_REWIND: Yes("the topics are read again, from a time or offsets that they retain"),
+        ReplayMethod.RESNAPSHOT: No("the source is a log without a state of its own; use sink_rewind"),
+        ReplayMethod.LOG_REWIND: No("the log is the source's, and the sink sets back its own offsets; use sink_rewind"),
+        ReplayMethod.COPY: No("a stream writes to its tables alone; use a stream of its own to another database"),
+        ReplayMethod.RESEED: No("tables are not written anew; use sink_rewind from the earliest offset"),
+    },
+    features={
+        Feature.INCLUDE_EXCLUDE: Yes("names of topics; each becomes a table"),
+        Feature.FILTER: No("the sink writes every record; leave filter out, and filter what is written to the topic"),
+        Feature.CHECKPOINT_INTERVAL: No(
+            "Connect flushes offsets for a whole worker; leave it out, and set offset.flush.interval.ms there"
+        ),
+        Feature.PURGE_DESTINATION: No(
+            "a table does not tell which of its rows a stream wrote; leave it out, and drop the tables yourself"
+        ),
+        Feature.DRAIN_FLUSH: Yes("the connector stops, and its tasks write what they have read"),
+        Feature.DRAIN_WAIT: No("a delete does not wait for the end of the topics; use flush, stop the writers first"),
+        Feature.DRAIN_SKIP: Yes("the same as flush, also where the destination is gone"),
+        Feature.WAIT_CAUGHT_UP: Yes("as fresh as offset.flush.interval.ms of the worker"),
+        Feature.OPTIONS: Yes("settings of the JDBC sink"),
+    },
+    default_interval="1m",
+    lag_unit="offset, most often one record",
+    pause_cost="the topics' retention runs on, and what it deletes before the stream resumes is lost",
+    removal="the tables at the destination stay as they are; the stored offsets are removed, so the same stream "
+    "begins again from its start",
+    changes={
+        **_SAFE_CHANGES,
+        "ownerUrn": Effect(Verdict.RESTARTS, f"the record in its connector names the resource; {_SINK_ONLY}"),
+        "source.uri": Effect(
+            Verdict.RE_SNAPSHOTS,
+            "topics of another cluster are written from the start on; other brokers of the same cluster go on",
+        ),
+        "source.region": Effect(Verdict.SAFE, ""),
+        "destination.uri": Effect(
+            Verdict.RE_SNAPSHOTS, "another database is filled from the start on; the old tables stay as they are"
+        ),
+        "mode": Effect(Verdict.SAFE, ""),
+        "include": Effect(
+            Verdict.RE_SNAPSHOTS, f"a topic that is new in it joins: {_TOPIC_AGAIN}; the table of one that leaves stays"
+        ),
+        "exclude": Effect(
+            Verdict.RE_SNAPSHOTS,
+            f"a topic that is new in the stream joins: {_TOPIC_AGAIN}; the table of one that leaves stays",
+        ),
+        "startFrom": Effect(Verdict.SAFE, ""),
+        "source.authRef": Effect(Verdict.RESTARTS, _SINK_ONLY),
+        "destination.authRef": Effect(Verdict.RESTARTS, _SINK_ONLY),
+        "source.adminAuthRef": Effect(Verdict.SAFE, ""),
+        "destination.adminAuthRef": Effect(Verdict.SAFE, ""),
+        "options": Effect(Verdict.RESTARTS, _SINK_ONLY),
+        'options["collection.name.format"]': Effect(
+            Verdict.RESTARTS, f"records go to the other table from now on, and the old one stays; {_SINK_ONLY}"
+        ),
+    },
+)
+
 DEBEZIUM = Capabilities(
     backend="debezium",
-    routes=(_POSTGRES_TO_KAFKA, _POSTGRES_TO_POSTGRES),
+    routes=(_POSTGRES_TO_KAFKA, _POSTGRES_TO_POSTGRES, _KAFKA_TO_POSTGRES),
     options={
         "topic.prefix": OptionType.TEXT,
         "key.converter": OptionType.TEXT,
@@ -636,6 +717,7 @@ DEBEZIUM = Capabilities(
         "time.precision.mode": OptionType.TEXT,
         "include.unknown.datatypes": OptionType.FLAG,
         "unavailable.value.placeholder": OptionType.TEXT,
+        "reselector.reselect.unavailable.values": OptionType.FLAG,
         "schema.name.adjustment.mode": OptionType.TEXT,
         "field.name.adjustment.mode": OptionType.TEXT,
         "message.key.columns": OptionType.TEXT,
@@ -650,6 +732,14 @@ DEBEZIUM = Capabilities(
         "status.update.interval.ms": OptionType.NUMBER,
         "retriable.restart.connector.wait.ms": OptionType.NUMBER,
         "errors.max.retries": OptionType.NUMBER,
+        "collection.name.format": OptionType.TEXT,
+        "primary.key.mode": OptionType.TEXT,
+        "primary.key.fields": OptionType.TEXT,
+        "schema.evolution": OptionType.TEXT,
+        "tasks.max": OptionType.NUMBER,
+        "batch.size": OptionType.NUMBER,
+        "flush.max.retries": OptionType.NUMBER,
+        "consumer.override.max.poll.records": OptionType.NUMBER,
         "topic.creation.default.partitions": OptionType.NUMBER,
         "topic.creation.default.replication.factor": OptionType.NUMBER,
         "topic.creation.default.cleanup.policy": OptionType.TEXT,

@@ -29,6 +29,7 @@ ReplicatorError
 ├── DestinationMissing       RPL-DEST-MISSING       the bucket or folder is not there
 ├── DestinationDenied        RPL-DEST-DENIED        the destination refuses the credentials
 ├── DestinationInUse         RPL-DEST-INUSE         another writer's data is there
+├── DestinationSetup         RPL-DEST-SETUP         the destination lacks what the stream needs; the SQL is in the fix
 ├── CopiesAgain              RPL-SOURCE-COPIED      a change uploads, or may upload, the whole source again
 ├── GroupsNotSynced          RPL-GROUPS-SYNC        how far offsets of consumer groups follow
 ├── EngineUnavailable        RPL-ENGINE-DOWN        the engine or its store did not answer

@@ -123,6 +123,11 @@ class World(DebeziumEnv):
 class SinkWorld(World, SinkEnv):
     """The same with a second database, which the streams write to."""
 
+    def table(self, name: str, rows: int = 3) -> str:
+        table = super().table(name, rows)
+        self.execute(f"ALTER TABLE {table} REPLICA IDENTITY FULL")
+        return table
+
     @property
     def block(self) -> dict[str, str]:
         return {**super().block, "kafka": f"kafka://{self.side.bootstrap}"}

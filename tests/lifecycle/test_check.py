@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from replicator.backends import REGISTRY
-from replicator.capabilities import TABLE, Feature, No, StartKind
+from replicator.capabilities import TABLE, Feature, No, Route, StartKind
 from replicator.lifecycle.check import Identity, stream_name
 from replicator.lifecycle.config import ProviderConfig
 
@@ -110,7 +110,7 @@ def test_the_backend(given: dict[str, Any], old: dict[str, Any], configured: Pro
             {"source": POSTGRES},
             ProviderConfig(),
             "no backend moves postgres to s3; this release moves kafka → kafka (kafka-mirror), postgres → kafka "
-            "(debezium), sqlite → s3",
+            "(debezium), postgres → postgres (debezium), sqlite → s3",
         ),
         ({"source": POSTGRES}, LITESTREAM_ONLY, "those configured move sqlite → s3 (litestream)"),
         ({}, MEMORY_ONLY, "the configuration names memory, which a stream has to ask for by name"),
@@ -195,8 +195,7 @@ ASKS: dict[Feature, list[tuple[str, Any]]] = {
 }
 
 
-def cells(backend: str) -> list[Any]:
-    (row,) = TABLE[backend].routes
+def cells(backend: str, row: Route) -> list[Any]:
     options = TABLE[backend].options
     asked: list[tuple[str, Any, Any]] = [("mode", mode.value, cell) for mode, cell in row.modes.items()]
     asked += [("conflict", conflict.value, cell) for conflict, cell in row.conflicts.items()]
@@ -207,19 +206,24 @@ def cells(backend: str) -> list[Any]:
         for path, value in ASKS[feature]
         if not (feature is Feature.OPTIONS and options is not None and not value.keys() <= options.keys())
     ]
-    return [pytest.param(backend, *cell, id=f"{backend}-{cell[0]}-{cell[1]}") for cell in asked]
+    pair = min(row.pairs)
+    return [pytest.param(backend, pair, *cell, id=f"{backend}-{pair[1]}-{cell[0]}-{cell[1]}") for cell in asked]
 
 
-@pytest.mark.parametrize(("backend", "path", "value", "cell"), [cell for backend in TABLE for cell in cells(backend)])
-def test_every_cell(backend: str, path: str, value: Any, cell: Any) -> None:
-    source, destination = next(iter(sorted(TABLE[backend].pairs)))
+@pytest.mark.parametrize(
+    ("backend", "pair", "path", "value", "cell"),
+    [cell for backend, row in TABLE.items() for route in row.routes for cell in cells(backend, route)],
+)
+def test_every_cell(backend: str, pair: tuple[str, str], path: str, value: Any, cell: Any) -> None:
+    source, destination = pair
     uris = {"sqlite": SQLITE, "s3": S3, "postgres": POSTGRES, "kafka": KAFKA, "base": {"uri": "base:///srv"}}
     ends = {
         "source": {**uris[source], "kind": source},
         "destination": {**uris[destination], "kind": destination},
     }
     given = {**ends, "backend": backend, path: value}
-    configured = config(**{REGISTRY[backend].config_key: {"address": REGISTRY[backend].example}})
+    block = {"address": REGISTRY[backend].example, **({"kafka": "kafka://b1:9092"} if backend == "debezium" else {})}
+    configured = config(**{REGISTRY[backend].config_key: block})
     failures = [(f.path, f.reason, f.code) for f in checked(given, configured=configured).failures]
     assert failures == ([(path, cell.reason, "RPL-CAP-UNSUPPORTED")] if isinstance(cell, No) else [])
 

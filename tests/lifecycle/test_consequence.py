@@ -105,18 +105,37 @@ VERDICTS: dict[str, dict[str, Verdict | None]] = {
 }
 
 
-def verdict(backend: str, path: str, *, old: dict[str, Any] | None = None, purges: bool = False) -> Verdict | None:
-    before = Stream.model_validate({**stream(**(old or {})).wire(), "backend": backend})
-    found = consequences(before, [Change(path, Kind.UPDATE, path in replaced(backend))], purges=purges)
+ROUTES = {
+    (row.backend if len(row.routes) == 1 else f"{row.backend}-{number}"): (row.backend, route)
+    for row in TABLE.values()
+    for number, route in enumerate(row.routes)
+}
+
+
+def of(name: str, **old: Any) -> Stream:
+    """A stream of a route."""
+    backend, route = ROUTES[name]
+    source, destination = min(route.pairs)
+    found = stream(**old).model_copy(update={"backend": backend})
+    ends = {
+        "source": found.source.model_copy(update={"kind": source}),
+        "destination": found.destination.model_copy(update={"kind": destination}),
+    }
+    return found.model_copy(update=ends)
+
+
+def verdict(name: str, path: str, *, old: dict[str, Any] | None = None, purges: bool = False) -> Verdict | None:
+    change = Change(path, Kind.UPDATE, path in replacing(of(name)))
+    found = consequences(of(name, **(old or {})), [change], purges=purges)
     assert len(found) <= 1
     return found[0].verdict if found else None
 
 
 @pytest.mark.parametrize(
-    ("backend", "path", "expected"), [(row, *cell) for row, cells in VERDICTS.items() for cell in cells.items()]
+    ("name", "path", "expected"), [(name, *cell) for name, (row, _) in ROUTES.items() for cell in VERDICTS[row].items()]
 )
-def test_the_verdict_of_each_change(backend: str, path: str, expected: Verdict | None) -> None:
-    assert verdict(backend, path) == expected
+def test_the_verdict_of_each_change(name: str, path: str, expected: Verdict | None) -> None:
+    assert verdict(name, path) == expected
 
 
 def test_each_backend_has_a_row_here() -> None:
@@ -134,21 +153,9 @@ def fields(model: type[Stream] | type[Endpoint]) -> list[tuple[str, Any]]:
     return list(model.model_fields.items())
 
 
-def route(backend: str) -> Route:
-    (only,) = TABLE[backend].routes
-    return only
-
-
-def replaced(backend: str) -> frozenset[str]:
-    return replacing(stream().model_copy(update={"backend": backend}))
-
-
-def refused(backend: str) -> set[str]:
+def refused(row: Route) -> set[str]:
     """Properties that the table leaves at most one value, so that no change of them can be planned."""
-    row = route(backend)
-    found = {
-        f"{end}.kind" for place, end in enumerate(("source", "destination")) if len({p[place] for p in row.pairs}) == 1
-    }
+    found = set()
     for path, cells in (("mode", row.modes), ("conflict", row.conflicts)):
         if sum(not isinstance(cell, No) for cell in cells.values()) <= 1:
             found.add(path)
@@ -166,37 +173,37 @@ def refused(backend: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("backend", TABLE)
-def test_no_property_is_left_out(backend: str) -> None:
+@pytest.mark.parametrize("name", ROUTES)
+def test_no_property_is_left_out(name: str) -> None:
     """Each one has an effect, or replaces the stream, or has one value only: exactly one of the three."""
-    effects, one_value = set(route(backend).changes), refused(backend)
+    backend, route = ROUTES[name]
+    effects, one_value, replaced = set(route.changes), refused(route), replacing(of(name))
     quoted = {path for path in effects if "[" in path}
-    assert (effects - quoted) | one_value | replaced(backend) == every_path()
+    assert (effects - quoted) | one_value | replaced == every_path()
     assert not effects & one_value
-    assert not effects & replaced(backend)
+    assert not effects & replaced
     assert effects == set(VERDICTS[backend])
 
 
-@pytest.mark.parametrize("backend", TABLE)
-def test_harmful_effects_have_a_sentence(backend: str) -> None:
-    for path, effect in route(backend).changes.items():
+@pytest.mark.parametrize("name", ROUTES)
+def test_harmful_effects_have_a_sentence(name: str) -> None:
+    for path, effect in ROUTES[name][1].changes.items():
         assert (effect.verdict is Verdict.SAFE) == (effect.text == ""), path
 
 
-@pytest.mark.parametrize(("backend", "path"), [(row, path) for row in TABLE for path in sorted(replaced(row))])
-def test_a_replacement(backend: str, path: str) -> None:
-    assert verdict(backend, path) is RE_SNAPSHOTS
-    assert verdict(backend, path, old={"purgeDestination": True}) is DELETES
-    assert verdict(backend, path, purges=True) is RE_SNAPSHOTS  # the old stream is removed as it was declared
-    before = stream().model_copy(update={"backend": backend})
-    (told,) = consequences(before, [Change(path, Kind.UPDATE, replaces=True)], purges=False)
-    assert route(backend).removal in told.text
+@pytest.mark.parametrize(("name", "path"), [(name, path) for name in ROUTES for path in sorted(replacing(of(name)))])
+def test_a_replacement(name: str, path: str) -> None:
+    assert verdict(name, path) is RE_SNAPSHOTS
+    assert verdict(name, path, old={"purgeDestination": True}) is DELETES
+    assert verdict(name, path, purges=True) is RE_SNAPSHOTS  # the old stream is removed as it was declared
+    (told,) = consequences(of(name), [Change(path, Kind.UPDATE, replaces=True)], purges=False)
+    assert ROUTES[name][1].removal in told.text
 
 
-@pytest.mark.parametrize("backend", TABLE)
-def test_purge_is_told_when_it_is_turned_on(backend: str) -> None:
-    assert verdict(backend, "purgeDestination", purges=True) is DELETES
-    assert verdict(backend, "purgeDestination", purges=False) is SAFE
+@pytest.mark.parametrize("name", ROUTES)
+def test_purge_is_told_when_it_is_turned_on(name: str) -> None:
+    assert verdict(name, "purgeDestination", purges=True) is DELETES
+    assert verdict(name, "purgeDestination", purges=False) is SAFE
 
 
 @pytest.mark.parametrize(

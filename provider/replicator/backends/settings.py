@@ -96,16 +96,24 @@ class DebeziumConfig(ConnectConfig):
 
     :param kafka: the brokers of the workers' Kafka cluster, `kafka://host:9092`, which streams to a database need:
         their changes pass through topics there.
+    :param kafka_regions: the same by region of the destination, where it differs from `kafka`.
     :param kafka_auth_ref: user name and password for these brokers, where they ask for them.
     """
 
     kafka: Text | None = None
+    kafka_regions: dict[str, Text] = Field(default_factory=dict)
     kafka_auth_ref: Text | None = None
 
+    def brokers_of(self, address: str) -> str | None:
+        """Return the brokers of the Connect cluster at an address; `None` if they are not named."""
+        here = [region for region, known in self.regions.items() if known == address]
+        return next((self.kafka_regions[region] for region in here if region in self.kafka_regions), self.kafka)
+
     def refusals(self, stream: Stream) -> Iterator[ReplicatorError]:
-        """Yield errors as `ConnectConfig` does, and one for a stream to a database where no brokers are named."""
+        """Yield errors as `ConnectConfig` does, and one for a stream between databases where no brokers are named."""
         yield from super().refusals(stream)
-        if stream.destination.kind is EndpointKind.POSTGRES and self.kafka is None:
+        is_between = (stream.source.kind, stream.destination.kind) == (EndpointKind.POSTGRES, EndpointKind.POSTGRES)
+        if is_between and self.kafka is None and stream.destination.region not in self.kafka_regions:
             yield without_brokers()
 
 

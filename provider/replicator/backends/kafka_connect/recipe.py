@@ -179,7 +179,7 @@ class Recipe(Protocol[Facts, Start, Positions]):
     async def positions(self, record: StreamRecord) -> Positions:
         """Return how far a stream is by the offsets that Connect stores; raise `StreamNotFound`."""
 
-    def is_done(self, replay: ReplayRecord, positions: Positions) -> bool:
+    def is_done(self, record: StreamRecord, replay: ReplayRecord, positions: Positions) -> bool:
         """Tell whether a replay has passed the offsets at which it was requested, or has ended otherwise."""
 
     async def resolve(

@@ -24,7 +24,7 @@ from replicator.backends.kafka_connect.record import (
 from replicator.backends.kafka_connect.stream_store import StreamStore
 from replicator.backends.shared.replay_keys import refuse_reuse
 from replicator.errors import ReplayNotFound, ReplayRefused, ReplicatorError
-from replicator.model import Checkpoint, DesiredState
+from replicator.model import Checkpoint, DesiredState, StreamState
 from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
 
 _SOME_KEY = "x" * 64
@@ -66,7 +66,7 @@ class ReplayExecutor:
         """Return the record with finished replays marked. Reads do not write it: that would restart the connector."""
         record = deployed.record
         for replay_record in record.replays:
-            if replay_record.progress.finished_at is None and self._recipe.is_done(replay_record, stored):
+            if replay_record.progress.finished_at is None and self._recipe.is_done(record, replay_record, stored):
                 at = self._finished.setdefault((deployed.name, replay_record.progress.key), _now())
                 done = replay_record.progress.model_copy(update={"state": ReplayState.DONE, "finished_at": at})
                 record = record.with_replay(replay_record.model_copy(update={"progress": done}))
@@ -85,6 +85,10 @@ class ReplayExecutor:
         """Return the effects of a replay; raise what it would raise."""
         resolved, stored = await self.resolve(deployed, start, method, target)
         self._recorded(deployed, resolved, stored, _SOME_KEY, start)
+        paused = deployed.state is StreamState.PAUSED
+        if paused and deployed.record.stream.desired_state is DesiredState.RUNNING:
+            effects = (*resolved.plan.effects, "the stream was paused by hand, and runs after the replay")
+            return resolved.plan.model_copy(update={"effects": effects})
         return resolved.plan
 
     async def _begin(

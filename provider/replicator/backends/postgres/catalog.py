@@ -179,6 +179,7 @@ class Column:
     :param given: an insert may leave it out: it has a default, or is an identity.
     :param generated: computed from other columns, so that no insert may name it.
     :param assigned: an identity that is `GENERATED ALWAYS`, so that no insert may name it.
+    :param outside: its values may be stored out of line (TOAST).
     """
 
     name: str
@@ -189,6 +190,7 @@ class Column:
     given: bool
     generated: bool
     assigned: bool
+    outside: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +223,9 @@ _SHAPES = """
 SELECT n.nspname AS schema, c.relname AS name,
   (SELECT json_agg(json_build_object(
      'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'required', a.attnotnull,
-     'dimensions', a.attndims, 'given', a.atthasdef OR a.attidentity <> '', 'generated', a.attgenerated <> '',
+     'dimensions', a.attndims,
+     'outside', a.attstorage IN ('x', 'e', 'm') AND (c.relkind = 'p' OR c.reltoastrelid <> 0),
+     'given', a.atthasdef OR a.attidentity <> '', 'generated', a.attgenerated <> '',
      'assigned', a.attidentity = 'a', 'base', CASE
        WHEN e.typnamespace = 'pg_catalog'::regnamespace THEN e.typname || '[]'
        WHEN e.oid IS NOT NULL THEN ''
@@ -243,7 +247,8 @@ SELECT n.nspname AS schema, c.relname AS name,
   pg_has_role(%(role)s, c.relowner, 'USAGE') AS owned,
   has_schema_privilege(%(role)s, n.oid, 'USAGE') AND has_table_privilege(%(role)s, c.oid, 'SELECT')
     AND has_table_privilege(%(role)s, c.oid, 'INSERT') AND has_table_privilege(%(role)s, c.oid, 'UPDATE')
-    AND has_table_privilege(%(role)s, c.oid, 'DELETE') AND has_table_privilege(%(role)s, c.oid, 'TRUNCATE') AS writable,
+    AND has_table_privilege(%(role)s, c.oid, 'DELETE')
+    AND has_table_privilege(%(role)s, c.oid, 'TRUNCATE') AS writable,
   c.relrowsecurity AND (c.relforcerowsecurity OR NOT pg_has_role(%(role)s, c.relowner, 'USAGE'))
     AND NOT (SELECT rolbypassrls OR rolsuper FROM pg_roles WHERE rolname = %(role)s) AS limited
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -8,6 +8,7 @@ import psycopg
 from replicator.model import Stream
 from replicator.replicator import Description
 
+from tests.backends.kafka_connect.debezium.debezium_env import ORDERS as TOPIC_ORDERS
 from tests.backends.kafka_connect.debezium.debezium_env import PASSWORD, DebeziumEnv, rows
 from tests.kafka import unique
 from tests.postgres import connect, make_database, make_role
@@ -15,6 +16,7 @@ from tests.waiting import until
 from tools.kafka.pair import Side
 from tools.postgres import Postgres
 
+ORDERS = f"{TOPIC_ORDERS}; ALTER TABLE orders REPLICA IDENTITY FULL"
 BETWEEN = {"topic.creation.default.replication.factor": 1}
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from replicator.model import DesiredState, StreamState
 
-from tests.backends.kafka_connect.debezium.debezium_env import ORDERS
-from tests.backends.kafka_connect.debezium.sink_env import SinkEnv
+from tests.backends.kafka_connect.debezium.sink_env import ORDERS, SinkEnv
 from tests.backends.kafka_connect.mirror.mirror_env import topics
 from tests.waiting import until
 
@@ -58,7 +57,7 @@ async def test_what_was_written_before_a_delete_arrives(sinks: SinkEnv) -> None:
 async def test_a_table_joins_another_leaves_and_the_filter_changes(sinks: SinkEnv) -> None:
     bed = sinks
     bed.execute(ORDERS)
-    bed.execute("CREATE TABLE items (id int PRIMARY KEY, amount numeric NOT NULL DEFAULT 0)")
+    bed.execute("CREATE TABLE items (id int PRIMARY KEY, amount numeric(20,10) NOT NULL DEFAULT 0)")
     bed.execute("INSERT INTO items SELECT n, n / 7.0 FROM generate_series(1, 20) n")
     fill(bed, 1, 10)
     stream = await bed.made()

@@ -16,8 +16,8 @@ from replicator.errors import (
 )
 from replicator.model import Stream
 
-from tests.backends.kafka_connect.debezium.debezium_env import ORDERS, PASSWORD
-from tests.backends.kafka_connect.debezium.sink_env import SinkEnv
+from tests.backends.kafka_connect.debezium.debezium_env import PASSWORD
+from tests.backends.kafka_connect.debezium.sink_env import ORDERS, SinkEnv
 from tests.kafka import unique
 from tests.postgres import make_role
 

@@ -7,27 +7,17 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
 from replicator.errors import ReplayNotRetained, ReplayRefused, ReplicatorError
 from replicator.model import Checkpoint, StreamState
 from replicator.replicator import ReplayMethod, ReplayState
 
-from tests.backends.kafka_connect.debezium.debezium_env import ORDERS
-from tests.backends.kafka_connect.debezium.sink_env import SinkEnv
-from tests.kafka import plain
+from tests.backends.kafka_connect.debezium.sink_env import ORDERS, SinkEnv
+from tests.backends.kafka_connect.mirror.mirror_env import delete_topic, prune
 from tests.waiting import until
 from tools.kafka.pair import Pair
 from tools.postgres import Postgres
 
 pytestmark = pytest.mark.engine
-
-
-def forget(bed: SinkEnv, topic: str, before: int) -> None:
-    """Let the broker remove the records below an offset, as retention does."""
-    client = AdminClient(dict(plain(bed.side.bootstrap)))
-    (future,) = client.delete_records([TopicPartition(topic, 0, before)]).values()
-    future.result(30)
 
 
 async def done(bed: SinkEnv, name: str, key: str) -> None:
@@ -73,7 +63,7 @@ async def test_a_rewind_writes_the_topics_again_from_a_time_and_from_offsets(sin
     ):
         with pytest.raises(kind):
             await bed.driver.plan_replay(stream.name, start)
-    forget(bed, f"{stream.name}.app.orders", 10)
+    prune(bed.side, f"{stream.name}.app.orders", 10)
     for start in (whole, Checkpoint(wall=datetime(2026, 1, 1, tzinfo=UTC))):
         with pytest.raises(ReplayNotRetained, match=r"no longer retained|keeps changes from"):
             await bed.driver.plan_replay(stream.name, start)
@@ -114,7 +104,7 @@ async def test_changes_that_the_topics_lose_are_told_and_a_resnapshot_goes_on(si
     bed.execute("INSERT INTO orders (id, note) SELECT n, 'lost' FROM generate_series(2, 30) n")
     await bed.caught_up_at_the_source(stream.name)
     topic = f"{stream.name}.app.orders"
-    forget(bed, topic, 20)
+    prune(bed.side, topic, 20)
     found = await bed.described(stream.name)
     assert found.status.state is StreamState.FAILED and found.status.lag_seconds is None
     assert "changes are lost between source and destination" in (found.status.last_error or "")
@@ -140,7 +130,7 @@ async def test_a_running_sink_does_not_pass_over_what_is_lost(sinks: SinkEnv) ->
         rest.put(f"/connectors/{name}/stop").raise_for_status()
         bed.execute("INSERT INTO orders (id, note) SELECT n, 'lost' FROM generate_series(2, 30) n")
         await bed.caught_up_at_the_source(stream.name)
-        forget(bed, f"{stream.name}.app.orders", 20)
+        prune(bed.side, f"{stream.name}.app.orders", 20)
         rest.put(f"/connectors/{name}/resume").raise_for_status()
 
     async def failed() -> bool:
@@ -204,9 +194,7 @@ async def test_hands_at_the_engine(sinks: SinkEnv) -> None:
 
     topic = f"{stream.name}.app.orders"
     await bed.driver.pause(stream.name)
-    client = AdminClient(dict(plain(bed.side.bootstrap)))
-    (future,) = client.delete_topics([topic]).values()
-    future.result(30)
+    delete_topic(bed.side, topic)
     bed.execute("INSERT INTO orders (id, note) VALUES (3, 'three')")
 
     async def told() -> bool:

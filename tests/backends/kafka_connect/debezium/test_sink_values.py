@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from replicator.errors import DestinationSetup, Unsupported
+from replicator.errors import DestinationSetup, SourceSetup, Unsupported
 
 from tests.backends.kafka_connect.debezium.sink_env import SinkEnv
 
@@ -73,7 +73,7 @@ async def test_every_accepted_type_arrives_as_it_is(sinks: SinkEnv) -> None:
     columns = ", ".join(
         f"{name} {kind} DEFAULT '{VALUES[kind][1].replace(chr(39), chr(39) * 2)}'" for kind, name in COLUMNS.items()
     )
-    bed.execute(f"CREATE TABLE kinds (id int PRIMARY KEY, {columns})")
+    bed.execute(f"CREATE TABLE kinds (id int PRIMARY KEY, {columns}); ALTER TABLE kinds REPLICA IDENTITY FULL")
     row = ", ".join(f"%s::{kind}" for kind in VALUES)
 
     def insert(id: int, which: int | None) -> None:
@@ -130,13 +130,19 @@ async def test_a_name_with_a_double_quote_is_refused(sinks: SinkEnv) -> None:
     assert error.message == 'app.odd."v""x" has a double quote in its name, which the JDBC sink does not escape'
 
 
-async def test_values_out_of_line_and_keys_that_change(sinks: SinkEnv) -> None:
+@pytest.mark.parametrize("by", ["identity", "reading"])
+async def test_values_out_of_line_and_keys_that_change(sinks: SinkEnv, by: str) -> None:
     """By random operations, some of them while nothing runs, so that a row is gone before its values are read again."""
     bed, chance = sinks, random.Random("sink")
     bed.execute("CREATE TABLE big (b text, a int, body text, doc jsonb, raw bytea, tags text[], PRIMARY KEY (b, a))")
     bed.execute("ALTER TABLE big ALTER body SET STORAGE EXTERNAL, ALTER doc SET STORAGE EXTERNAL")
     bed.execute('CREATE TABLE "My Table.x" ("Id" int PRIMARY KEY, "Some Col" text)')
-    stream = await bed.made("app.big", 'app."My Table.x"')
+    refused = await bed.refused(bed.stream("app.big", 'app."My Table.x"'))
+    assert isinstance(refused, SourceSetup) and refused.fix is not None and "REPLICA IDENTITY FULL" in refused.fix
+    if by == "identity":
+        bed.execute('ALTER TABLE big REPLICA IDENTITY FULL; ALTER TABLE "My Table.x" REPLICA IDENTITY FULL')
+    options = {} if by == "identity" else {"reselector.reselect.unavailable.values": True}
+    stream = await bed.made("app.big", 'app."My Table.x"', options=options)
     wide = "repeat(md5(random()::text), 400)"
 
     def operate() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from replicator.backends.kafka.endpoint import kafka_endpoint
 from replicator.backends.kafka.positions import Offsets, Partition
 from replicator.backends.kafka_connect.cluster_clients import ClusterClients
 from replicator.backends.kafka_connect.debezium.positions import SinkProgress, lsn_before, read_waiting
+from replicator.backends.kafka_connect.debezium.sink_progress import READ_WITHIN, sink_progress
 from replicator.backends.kafka_connect.options import option_text
 from replicator.backends.settings import without_brokers
 from replicator.errors import DestinationInUse, EngineUnavailable, InvalidConfig, ReplicatorError
@@ -24,8 +24,6 @@ _PARTITIONS = 1
 """Of each topic: a TRUNCATE has no key, and has to stay between the changes before and after it."""
 _CREATION = "topic.creation.default."
 _RETENTION = "retention.ms"
-_READ_WITHIN = 3.0
-"""Seconds in which the first records that wait are read."""
 
 
 class KafkaBetween(NamedTuple):
@@ -105,24 +103,7 @@ class Between:
         :param stored: the next offset to write, as Connect has it.
         """
         with self._named():
-            brokers = await self._brokers()
-            topics = await brokers.describe(names)
-            partitions = [
-                Partition(name, number) for name, topic in topics.items() for number in range(topic.partitions)
-            ]
-            earliest, latest = await asyncio.gather(brokers.earliest(partitions), brokers.latest(partitions))
-            own = {at: offset for at, offset in stored.items() if at in latest}
-            seen = SinkProgress(own, {name: topic.id for name, topic in topics.items()}, earliest, latest)
-            first = {at: max(seen.next(at), earliest.get(at, 0)) for at in seen.behind}
-            read = await brokers.records(first, _READ_WITHIN)
-            return SinkProgress(
-                own,
-                seen.topics,
-                earliest,
-                latest,
-                waiting={at: read_waiting(record) for at, record in read.items() if record is not None},
-                unread=frozenset(first.keys() - read.keys()),
-            )
+            return await sink_progress(await self._brokers(), names, stored, read_waiting)
 
     async def at_time(self, partitions: Collection[Partition], wall: datetime) -> dict[Partition, Found]:
         """Return the first record of each partition that was written then or later."""
@@ -158,9 +139,9 @@ class Between:
         return low
 
     async def _lsns(self, offsets: Offsets) -> dict[Partition, int | None]:
-        read = await (await self._brokers()).records(offsets, _READ_WITHIN)
+        read = await (await self._brokers()).records(offsets, READ_WITHIN)
         if unread := offsets.keys() - read.keys():
-            raise EngineUnavailable(f"{min(unread)} could not be read within {_READ_WITHIN:g} s")
+            raise EngineUnavailable(f"{min(unread)} could not be read within {READ_WITHIN:g} s")
         return {at: lsn_before(record) if record else None for at, record in read.items()}
 
     async def _brokers(self) -> KafkaAdmin:

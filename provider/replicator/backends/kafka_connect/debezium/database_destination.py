@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from replicator.backends.kafka.admin import Found
-from replicator.backends.kafka.positions import Offsets, Partition, read
-from replicator.backends.kafka_connect.cluster import ConnectCluster, Offset, Problem
+from replicator.backends.kafka.positions import Partition, read
+from replicator.backends.kafka_connect.cluster import ConnectCluster, Problem
 from replicator.backends.kafka_connect.connector_states import SEEN_WITHIN
 from replicator.backends.kafka_connect.debezium import sink_replay, target_tables
 from replicator.backends.kafka_connect.debezium.between import Between, kept_for, topic_in_use
@@ -16,13 +16,18 @@ from replicator.backends.kafka_connect.debezium.declarations import topic_prefix
 from replicator.backends.kafka_connect.debezium.details import details_of, signal_table, with_details
 from replicator.backends.kafka_connect.debezium.positions import Position, Progress, SinkProgress
 from replicator.backends.kafka_connect.debezium.sink_config import (
+    CONVERTERS,
     EXACT,
+    RESELECTING,
+    RESELECTS,
     SINK_CLASS,
+    TABLE_OF_CHANGE,
     build_sink,
     group_name,
     sink_name,
     topics_between,
 )
+from replicator.backends.kafka_connect.debezium.sink_progress import as_stored, next_offsets
 from replicator.backends.kafka_connect.debezium.sink_status import described, lost_changes
 from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts, topic_part
 from replicator.backends.kafka_connect.debezium.target_tables import TargetTables
@@ -30,7 +35,7 @@ from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.placeholder_check import refuse_unresolved
 from replicator.backends.kafka_connect.placeholders import placeholder
 from replicator.backends.kafka_connect.recipe import ResolvedReplay
-from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord
+from replicator.backends.kafka_connect.record import PART_OF, ReplayRecord, StreamRecord
 from replicator.backends.postgres.endpoint import postgres_endpoint
 from replicator.backends.postgres.identifiers import Table
 from replicator.backends.postgres.lsn import read_lsn
@@ -77,10 +82,12 @@ class DatabaseDestination:
     def parts(self, record: StreamRecord) -> dict[str, dict[str, str]]:
         stream = record.stream
         at = postgres_endpoint(stream.destination, "destination")
-        return {sink_name(stream.name): build_sink(stream.name, topics_between(record), at, self._aliases)}
+        name = sink_name(stream.name)
+        common = build_sink(name, topics_between(record), at, TABLE_OF_CHANGE, self._aliases)
+        return {name: {**common, **CONVERTERS, PART_OF: stream.name}}
 
     def settings(self, record: StreamRecord) -> Mapping[str, str]:
-        return EXACT
+        return EXACT | RESELECTING if record.stream.options.get(RESELECTS) else EXACT
 
     # --- checks before a change --------------------------------------------------------------------------------------
 
@@ -254,7 +261,7 @@ class DatabaseDestination:
 
     async def _sink(self, record: StreamRecord) -> SinkProgress | ReplicatorError:
         try:
-            stored = _stored(await self._cluster.offsets(sink_name(record.stream.name)))
+            stored = next_offsets(await self._cluster.offsets(sink_name(record.stream.name)))
             return await self._between.progress(topics_between(record), stored)
         except StreamNotFound:
             return _no_sink(record)
@@ -284,7 +291,7 @@ class DatabaseDestination:
 
     async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> None:
         if replay.start:
-            await self._cluster.alter_offsets(sink_name(record.stream.name), _as_stored(read(replay.start)))
+            await self._cluster.alter_offsets(sink_name(record.stream.name), as_stored(read(replay.start)))
         elif replay.progress.method is ReplayMethod.RESNAPSHOT:
             await self._pass_gaps(record)
 
@@ -300,25 +307,7 @@ class DatabaseDestination:
             if not first <= sink.stored.get(at, -1) <= sink.latest.get(at, 0)
         }
         if begins:
-            await self._cluster.alter_offsets(sink_name(record.stream.name), _as_stored(begins))
-
-
-def _stored(offsets: Sequence[Offset]) -> dict[Partition, int]:
-    """Return the next offsets as Connect has them of a sink, whose consumer group commits them."""
-    return {
-        Partition(str(item.partition["kafka_topic"]), int(item.partition["kafka_partition"])): int(
-            item.offset["kafka_offset"]
-        )
-        for item in offsets
-        if item.offset is not None
-    }
-
-
-def _as_stored(offsets: Offsets) -> list[Offset]:
-    return [
-        Offset({"kafka_topic": at.topic, "kafka_partition": at.number}, {"kafka_offset": offset})
-        for at, offset in sorted(offsets.items())
-    ]
+            await self._cluster.alter_offsets(sink_name(record.stream.name), as_stored(begins))
 
 
 def _no_sink(record: StreamRecord) -> ReplicatorError:

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from replicator.authref import Redactor
 from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster, Connector
 from replicator.backends.kafka_connect.cluster_clients import ClusterClients
 from replicator.backends.kafka_connect.debezium import (
@@ -105,7 +104,6 @@ class DebeziumRecipe:
     :param aliases: names of the worker's config providers, by `authRef` scheme.
     :param kafka: the brokers of the workers' Kafka cluster, which has the topics between.
     :param claims: the streams that this process is changing, in any cluster.
-    :param environ: the environment for `env://` references of the provider's own connections.
     """
 
     kind = BACKEND
@@ -115,17 +113,16 @@ class DebeziumRecipe:
         self,
         cluster: ConnectCluster,
         *,
+        ends: ClusterClients,
+        sessions: Sessions,
         aliases: Mapping[str, str],
         kafka: KafkaBetween,
-        redactor: Redactor,
         claims: PendingChanges,
-        environ: Mapping[str, str],
     ) -> None:
         self._cluster = cluster
         self._aliases = aliases
         self._claims = claims
-        ends = ClusterClients(environ, redactor)
-        self._sessions = Sessions(environ, redactor)
+        self._sessions = sessions
         self._objects = SourceObjects(self._sessions)
         self._topics = TopicsDestination(cluster, ends, aliases)
         self._database = DatabaseDestination(cluster, Between(kafka, ends), self._sessions, aliases)
@@ -178,8 +175,6 @@ class DebeziumRecipe:
         self._recent.forget_error()
 
     async def claim(self, stream: Stream, deployed: DeployedStream | None) -> StreamRecord:
-        if deployed is not None:
-            _refuse_other_kinds(deployed.record.stream, stream)
         known = deployed.record if deployed and _keeps_ends(deployed.record.stream, stream) else None
         source, (destination, topics) = await asyncio.gather(
             self._source_id(stream, known), self._destination_ids(stream, known)
@@ -569,7 +564,7 @@ class DebeziumRecipe:
         at = read_position(await self._cluster.offsets(stream.name), topic_prefix(stream), stream.name)
         return await self._to(record).progress(record, at)
 
-    def is_done(self, replay: ReplayRecord, positions: Progress) -> bool:
+    def is_done(self, record: StreamRecord, replay: ReplayRecord, positions: Progress) -> bool:
         if replay.progress.finished_at is not None:
             return True
         if replay.progress.method is ReplayMethod.SINK_REWIND:
@@ -652,19 +647,6 @@ def _read_again(old: DebeziumDetails, new: DebeziumDetails) -> list[Table]:
         for table in new.names
         if new.tables[str(table)].snapshots > (old.tables[str(table)].snapshots if str(table) in old.tables else 0)
     ]
-
-
-def _refuse_other_kinds(old: Stream, new: Stream) -> None:
-    for end, was, now in (
-        ("source", old.source.kind, new.source.kind),
-        ("destination", old.destination.kind, new.destination.kind),
-    ):
-        if was is not now:
-            raise InvalidStream(
-                f"the stream exists with the kind {was}",
-                property=f"{end}.kind",
-                fix="remove it first; or give the new stream another name",
-            )
 
 
 def _filled(old: DebeziumDetails, record: StreamRecord, made: Collection[Table]) -> DebeziumDetails:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from replicator.backends.kafka.endpoint import canonical_kafka_uri, is_same_cluster, kafka_endpoint
+from replicator.backends.kafka_connect.debezium.delivery_options import refuse_collection, refuse_topics
 from replicator.backends.kafka_connect.placeholders import refuse_one_value
 from replicator.backends.postgres.endpoint import postgres_endpoint
 from replicator.backends.postgres.identifiers import read_pattern
@@ -14,9 +15,22 @@ from replicator.backends.postgres.predicate import read_predicate
 from replicator.errors import InvalidStream, ReplicatorError, Unsupported
 from replicator.model import End, Endpoint, EndpointKind, Stream
 
+Checks = Iterator[Callable[[], object]]
+
+CONVERTER_OPTIONS = frozenset(
+    ("key.converter", "key.converter.schemas.enable", "value.converter", "value.converter.schemas.enable")
+)
+SINK_OPTIONS = frozenset(
+    (
+        *("collection.name.format", "primary.key.mode", "primary.key.fields", "schema.evolution", "tasks.max"),
+        *("batch.size", "flush.max.retries", "consumer.override.max.poll.records"),
+    )
+)
+"""Options of streams from topics to a database."""
 _FREE_BETWEEN = re.compile(
-    r"topic\.prefix|topic\.creation\.default\.(?!partitions).*|producer\.override\..*|snapshot\..*|incremental\.snapshot\..*|max\..*|poll\..*|"
-    r"status\..*|retriable\..*|errors\..*"
+    r"topic\.prefix|topic\.creation\.default\.(?!partitions).*|producer\.override\..*|"
+    r"snapshot\..*|incremental\.snapshot\..*|max\..*|poll\..*|"
+    r"status\..*|retriable\..*|errors\..*|reselector\.reselect\.unavailable\.values"
 )
 """Options that say nothing of how records look: in topics between, that is not for a program to choose."""
 
@@ -44,17 +58,8 @@ def is_same_place(one: Endpoint, other: Endpoint, end: End) -> bool:
 
 def refusals(stream: Stream) -> Iterator[ReplicatorError]:
     """Yield the reasons why no worker could run this stream."""
-    checks: tuple[Callable[[], object], ...] = (
-        partial(postgres_endpoint, stream.source, "source"),
-        partial(postgres_endpoint, stream.source, "source", admin=True),
-        *_DESTINATIONS[stream.destination.kind](stream),
-        partial(_refuse_prefix, stream),
-        partial(_refuse_filter, stream),
-        *(partial(read_pattern, pattern, "include") for pattern in stream.include),
-        *(partial(read_pattern, pattern, "exclude") for pattern in stream.exclude),
-    )
     told = set()
-    for check in checks:
+    for check in _ROUTES.get((stream.source.kind, stream.destination.kind), _no_checks)(stream):
         try:
             check()
         except ReplicatorError as error:
@@ -68,27 +73,76 @@ def topic_prefix(stream: Stream) -> str:
     return str(stream.options.get(PREFIX, stream.name))
 
 
-def _topics_checks(stream: Stream) -> Iterator[Callable[[], object]]:
-    yield partial(_refuse_one_value, stream.destination)
+def _no_checks(stream: Stream) -> Checks:
+    yield from ()  # the capability table refuses the kind
 
 
-def _database_checks(stream: Stream) -> Iterator[Callable[[], object]]:
+def _to_topics(stream: Stream) -> Checks:
+    yield from _source(stream)
+    yield partial(_refuse_one_value, stream.destination, "destination")
+    yield from (partial(_refuse_sinks_own, key) for key in stream.options if key in SINK_OPTIONS)
+
+
+def _to_tables(stream: Stream) -> Checks:
+    yield from _source(stream)
+    yield from _target(stream)
+    yield from (partial(_refuse_sinks_own, key) for key in stream.options if key in SINK_OPTIONS)
+    own = [key for key in stream.options if key not in SINK_OPTIONS and not _FREE_BETWEEN.fullmatch(key)]
+    yield from (partial(_refuse_form, key) for key in own)
+
+
+def _from_topics(stream: Stream) -> Checks:
+    yield partial(_refuse_one_value, stream.source, "source")
+    yield from _target(stream)
+    yield partial(refuse_topics, stream)
+    yield partial(refuse_collection, stream)
+    allowed = SINK_OPTIONS | CONVERTER_OPTIONS
+    yield from (partial(_refuse_sources_own, key) for key in stream.options if key not in allowed)
+
+
+_ROUTES: Mapping[tuple[EndpointKind, EndpointKind], Callable[[Stream], Checks]] = {
+    (EndpointKind.POSTGRES, EndpointKind.KAFKA): _to_topics,
+    (EndpointKind.POSTGRES, EndpointKind.POSTGRES): _to_tables,
+    (EndpointKind.KAFKA, EndpointKind.POSTGRES): _from_topics,
+}
+"""The checks of each route."""
+
+
+def _source(stream: Stream) -> Checks:
+    yield partial(postgres_endpoint, stream.source, "source")
+    yield partial(postgres_endpoint, stream.source, "source", admin=True)
+    yield partial(_refuse_prefix, stream)
+    yield partial(_refuse_filter, stream)
+    yield from (partial(read_pattern, pattern, "include") for pattern in stream.include)
+    yield from (partial(read_pattern, pattern, "exclude") for pattern in stream.exclude)
+
+
+def _target(stream: Stream) -> Checks:
     yield partial(postgres_endpoint, stream.destination, "destination")
     yield partial(postgres_endpoint, stream.destination, "destination", admin=True)
-    yield from (partial(_refuse_form, key) for key in stream.options if not _FREE_BETWEEN.fullmatch(key))
 
 
-_DESTINATIONS: Mapping[EndpointKind, Callable[[Stream], Iterator[Callable[[], object]]]] = {
-    EndpointKind.KAFKA: _topics_checks,
-    EndpointKind.POSTGRES: _database_checks,
-}
-"""The checks of each kind of destination."""
-
-
-def _refuse_one_value(endpoint: Endpoint) -> None:
-    ref = kafka_endpoint(endpoint, "destination").ref
+def _refuse_one_value(endpoint: Endpoint, end: End) -> None:
+    ref = kafka_endpoint(endpoint, end).ref
     if ref is not None:
-        refuse_one_value(ref, "destination.authRef")
+        refuse_one_value(ref, f"{end}.authRef")
+
+
+def _refuse_sinks_own(key: str) -> None:
+    raise Unsupported(
+        "is a setting of the sink from topics, and the source is a database",
+        property=f"options.{key}",
+        fix="leave it out",
+    )
+
+
+def _refuse_sources_own(key: str) -> None:
+    raise Unsupported(
+        f"is a setting of a source that is a database; from topics, options are {', '.join(sorted(SINK_OPTIONS))} and "
+        "those of converters",
+        property=f"options.{key}",
+        fix="leave it out",
+    )
 
 
 def _refuse_form(key: str) -> None:

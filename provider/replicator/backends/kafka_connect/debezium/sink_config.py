@@ -9,7 +9,7 @@ from replicator.backends.kafka_connect.debezium.declarations import topic_prefix
 from replicator.backends.kafka_connect.debezium.details import details_of
 from replicator.backends.kafka_connect.debezium.source_facts import topic_part
 from replicator.backends.kafka_connect.placeholders import placeholder
-from replicator.backends.kafka_connect.record import PART_OF, StreamRecord
+from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres.endpoint import PostgresEndpoint
 
 SINK_CLASS = "io.debezium.connector.jdbc.JdbcSinkConnector"
@@ -32,17 +32,26 @@ EXACT = {
     "column.propagate.source.type": ".*",
     "tombstones.on.delete": "false",  # the sink deletes by the envelope
     "skipped.operations": "none",  # which by default are those of TRUNCATE
-    # An unchanged value that is stored out of line is read from the table, for the WAL does not have it.
-    "post.processors": "reselector",
-    "reselector.type": "io.debezium.processors.reselect.ReselectColumnsPostProcessor",
-    "reselector.reselect.unavailable.values": "true",
-    "reselector.reselect.null.values": "false",
-    # It fails for ever on a row that was deleted since; what comes later for that row then puts the value right. The
-    # quotes make the placeholder a JSON text, which columns of that type take meanwhile.
-    "reselector.reselect.error.handling.mode": "warn",
-    "unavailable.value.placeholder": '"__debezium_unavailable_value"',
 }
 """What Debezium needs for values to arrive as they are (seen on Debezium 3.7 with the JDBC sink 3.6)."""
+
+RESELECTS = "reselector.reselect.unavailable.values"
+"""The option by which a value that an update leaves out of the WAL is read from the table."""
+
+RESELECTING = {
+    "post.processors": "reselector",
+    "reselector.type": "io.debezium.processors.reselect.ReselectColumnsPostProcessor",
+    "reselector.reselect.null.values": "false",
+    # `fail` would fail for ever on a row that was deleted since; what comes later for that row puts the value right.
+    "reselector.reselect.error.handling.mode": "warn",
+    # The quotes make the placeholder a JSON text, which columns of that type take meanwhile.
+    "unavailable.value.placeholder": '"__debezium_unavailable_value"',
+}
+"""What Debezium needs for that."""
+
+
+TABLE_OF_CHANGE = '"${source.schema}"."${source.table}"'
+"""The table of a change, for the sink. The quotes keep a dot or a space in a name from splitting it."""
 
 
 def sink_name(stream: str) -> str:
@@ -61,22 +70,25 @@ def group_name(stream: str) -> str:
     return f"connect-{sink_name(stream)}"
 
 
-def build_sink(stream: str, topics: Iterable[str], at: PostgresEndpoint, aliases: Mapping[str, str]) -> dict[str, str]:
-    """Return the configuration of a stream's sink.
+def build_sink(
+    name: str, topics: Iterable[str], at: PostgresEndpoint, collection: str, aliases: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what every sink has in its configuration.
 
+    :param name: of the connector.
     :param topics: the topics that it reads.
+    :param collection: the table that a record is written to, as an expression of the sink.
     :param aliases: names of the worker's config providers, by `authRef` scheme.
     """
     return {
         "connector.class": SINK_CLASS,
         "tasks.max": "1",
         "topics": ",".join(sorted(topics)),
-        **CONVERTERS,
         # The default fails on what Debezium writes into headers when a key changes (seen on Kafka 4.3).
         "header.converter": "org.apache.kafka.connect.storage.StringConverter",
         # Else a sink that was away for longer than the topics keep changes goes on behind them, and says nothing.
         "consumer.override.auto.offset.reset": "none",
-        "connection.url": _url(at, stream),
+        "connection.url": _url(at, name),
         **_login(at, aliases),
         "connection.pool.min_size": "1",
         "connection.pool.max_size": "4",
@@ -91,18 +103,16 @@ def build_sink(stream: str, topics: Iterable[str], at: PostgresEndpoint, aliases
         "primary.key.mode": "record_key",
         "schema.evolution": "none",  # what the sink makes is not exact: a numeric becomes a text, for example
         "quote.identifiers": "true",
-        # The quotes keep a dot or a space in a name from splitting it.
-        "collection.name.format": '"${source.schema}"."${source.table}"',
-        PART_OF: stream,
+        "collection.name.format": collection,
     }
 
 
-def _url(at: PostgresEndpoint, stream: str) -> str:
+def _url(at: PostgresEndpoint, name: str) -> str:
     host = f"[{at.host}]" if ":" in at.host else at.host
     parameters = {
         "sslmode": at.sslmode,
         "sslrootcert": at.root_cert,
-        "ApplicationName": sink_name(stream),
+        "ApplicationName": name,
         "stringtype": "unspecified",  # PostgreSQL reads a text as whatever type the column has, such as an enumeration
     }
     query = urlencode({key: value for key, value in parameters.items() if value}, safe="/")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import datetime
+
+from replicator.backends.kafka.positions import checkpoint
 from replicator.backends.kafka_connect.debezium.positions import Progress, SinkProgress
 from replicator.backends.kafka_connect.debezium.sink_config import topics_between
 from replicator.backends.kafka_connect.deployed import DeployedStream
-from replicator.backends.kafka_connect.record import StreamRecord
+from replicator.backends.kafka_connect.record import UNFINISHED, StreamRecord
 from replicator.backends.postgres.lsn import write_lsn
 from replicator.errors import ReplayNotRetained, ReplicatorError, StreamNotFound
 from replicator.model import Checkpoint, StreamState, StreamStatus
@@ -17,13 +21,34 @@ _RESNAPSHOT = (
 )
 
 
-def lost_changes(record: StreamRecord, sink: SinkProgress) -> ReplayNotRetained | None:
-    """Return the error if changes that the sink has not written are no longer in the topics; `None` if all are.
+_AGAIN = (
+    "remove the stream and make it again, which writes what the topics have: pulumi destroy --target with its URN, "
+    "then pulumi up; rows whose delete is lost stay at the destination"
+)
 
-    A sink goes on behind such a gap by itself, and says nothing.
-    """
+
+def lost_changes(record: StreamRecord, sink: SinkProgress) -> ReplayNotRetained | None:
+    """Return the error if the topics between no longer have changes that are not written; `None` if they have all."""
+    lost = _lost(record, sink, topics_between(record))
+    if lost is None:
+        return None
+    return ReplayNotRetained(
+        f"changes are lost between source and destination: {lost}",
+        stream=record.stream.name,
+        fix=_RESNAPSHOT.format(name=record.stream.name),
+    )
+
+
+def lost_records(record: StreamRecord, sink: SinkProgress, topics: Iterable[str]) -> ReplayNotRetained | None:
+    """Return the error if topics no longer have records that are not written; `None` if they have all."""
+    lost = _lost(record, sink, topics)
+    return ReplayNotRetained(f"records are lost: {lost}", stream=record.stream.name, fix=_AGAIN) if lost else None
+
+
+def _lost(record: StreamRecord, sink: SinkProgress, topics: Iterable[str]) -> str | None:
+    """Return what is lost. A sink goes on behind such a gap by itself with Kafka's defaults, and says nothing."""
     lost = []
-    for name in topics_between(record):
+    for name in topics:
         if name not in sink.topics:
             lost.append(f"the topic {name} was deleted")
         elif sink.topics[name] != record.topics.get(name):
@@ -34,13 +59,54 @@ def lost_changes(record: StreamRecord, sink: SinkProgress) -> ReplayNotRetained 
             lost.append(f"{at}: offsets {offset} to {first - 1} are no longer retained")
         elif offset > end:
             lost.append(f"{at} ends at offset {end}, before the offset {offset} that was written")
-    if not lost:
-        return None
     more = f" (and {len(lost) - 1} more)" if lost[1:] else ""
-    return ReplayNotRetained(
-        f"changes are lost between source and destination: {lost[0]}{more}",
-        stream=record.stream.name,
-        fix=_RESNAPSHOT.format(name=record.stream.name),
+    return f"{lost[0]}{more}" if lost else None
+
+
+def delivery_described(
+    deployed: DeployedStream,
+    progress: Progress,
+    found: Description,
+    lost: ReplayNotRetained | None,
+    now: datetime,
+) -> Description:
+    """Return the description of a stream from topics, given that of its connector.
+
+    :param lost: the error if records are lost.
+    """
+    sink, status = progress.sink, found.status
+    state = StreamState.FAILED if lost else status.state
+    told = [status.last_error, _cause(deployed), lost.message if lost else None]
+    changes: dict[str, object] = {}
+    if deployed.record.creating:
+        told.append(UNFINISHED)
+    if isinstance(sink, ReplicatorError):
+        told.append(f"what it has written is not known: {sink.message}")
+    elif sink is not None:
+        behind = sum(sink.behind.values())
+        times = [item.wall for item in sink.waiting.values()]
+        known = not sink.unread and None not in times and state is not StreamState.FAILED
+        oldest = min((time for time in times if time is not None), default=None)
+        age = max(0.0, round((now - oldest).total_seconds(), 3)) if oldest else 0.0
+        changes = {
+            "last_checkpoint": checkpoint(sink.stored),
+            "lag_events": behind,
+            "lag_seconds": age if known else None,
+        }
+        if sink.unread:
+            told.append(f"the age of what waits is not known: {min(sink.unread)} could not be read")
+    if progress.away is not None:
+        told.append(progress.away.message)
+        state = StreamState.CATCHING_UP if state is StreamState.RUNNING else state
+    changes |= {"state": state, "last_error": "; ".join(filter(None, told)) or None}
+    is_seen = isinstance(sink, SinkProgress)
+    return found.model_copy(
+        update={
+            "status": status.model_copy(update=changes),
+            "source_end": {str(at): end for at, end in sink.latest.items()} if isinstance(sink, SinkProgress) else {},
+            "reached": {str(at): sink.next(at) for at in sink.latest} if isinstance(sink, SinkProgress) else {},
+            "findings": (Finding.of(lost, Severity.ERROR),) if lost and is_seen else (),
+        }
     )
 
 

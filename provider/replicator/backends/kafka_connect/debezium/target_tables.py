@@ -6,11 +6,12 @@ types and primary key of the source. Defaults, indexes and other constraints are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from replicator.backends.kafka_connect.debezium.connector_config import takes_column
 from replicator.backends.kafka_connect.debezium.details import details_of
+from replicator.backends.kafka_connect.debezium.sink_config import RESELECTS
 from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres import catalog, writers
@@ -26,6 +27,7 @@ from replicator.errors import (
     DestinationSetup,
     InvalidStream,
     ReplicatorError,
+    SourceSetup,
     Unsupported,
 )
 from replicator.model import Stream
@@ -127,8 +129,9 @@ class TargetTables:
         _refuse_loops(facts)
         _refuse_without_key(facts)
         _refuse_columns(facts)
+        _refuse_unchanged_values(stream, facts, source)
         for table, shape in facts.there.items():
-            _refuse_table(stream, facts, table, shape)
+            refuse_table(table, facts.keys[table], [one.name for one in facts.wanted[table]], shape, facts.role)
         await self._refuse_types(stream, facts)
         await self._refuse_unable(stream, facts)
         return facts
@@ -143,19 +146,60 @@ class TargetTables:
         """
         stream, details = record.stream, details_of(record)
         facts = await self.refuse_unfit(record, source)
+        statements = _tables_sql(facts, await self._is_sinks_own(stream))
         try:
-            async with self.owner(stream).transaction() as connection:
-                await connection.execute(LOCK)
-                for statement in writers.SETUP if not await self._has_writers(stream) else ():
-                    await connection.execute(statement.encode())
-                if held := await writers.claim(connection, stream.name, details.claim, facts.origins):
-                    raise _in_use(held)
-                for statement in _tables_sql(facts, await self._is_sinks_own(stream)):
-                    await connection.execute(statement.encode())
+            await self.claim(stream, details.claim, facts.origins, statements)
         except DestinationDenied as error:
             raise self._unable(facts, f"the role may not make what the stream needs: {error.message}") from None
         _refuse_loops(await self.look(stream, source))  # of two streams that claim at once, one sees the other's claim
         return frozenset((*facts.missing, *(table for table in facts.there if facts.added(table))))
+
+    async def refuse_unwritable(self, stream: Stream, tables: Collection[Table], claim: str | None) -> None:
+        """Raise if tables that the sink makes itself cannot be written to, or if another stream writes to them.
+
+        :param claim: the stream's own; `None` before it has one.
+        """
+        session = self.owner(stream)
+        role = await self._sessions.role(postgres_endpoint(stream.destination, "destination"))
+        server = await catalog.server(session)
+        if server.is_standby:
+            raise Unsupported(
+                "the server is a standby, and takes no writes", property="destination.uri", fix="name the primary"
+            )
+        others = {table: held for table, held in (await writers.look(session, tables)).items() if held.claim != claim}
+        if others:
+            raise in_use(others)
+        there = await catalog.shapes(session, role, tables)
+        for table, shape in there.items():
+            _refuse_writes(table, shape, role)
+        missing = sorted({table.schema for table in tables if table not in there})
+        rows = await session.rows(_MAKES, {"schemas": missing, "role": role})
+        if lacking := [row["schema"] for row in rows if not row["may"]]:
+            raise DestinationSetup(
+                f"the role {shown(role)} may not create tables in the schema {shown(lacking[0])}",
+                property="destination.authRef",
+                fix=f"CREATE SCHEMA IF NOT EXISTS {quoted(lacking[0])}; GRANT USAGE, CREATE ON SCHEMA "
+                f"{quoted(lacking[0])} TO {quoted(role)}; or make the tables there yourself",
+            )
+
+    async def claim(
+        self, stream: Stream, word: str, origins: Mapping[Table, frozenset[str]], statements: Iterable[str] = ()
+    ) -> None:
+        """Claim tables, and run statements in the same transaction.
+
+        :param word: the stream's claim.
+        :param origins: the databases or clusters whose rows reach each table.
+        :raises DestinationInUse: another stream writes to one of them.
+        """
+        setup = () if await self._has_writers(stream) else writers.SETUP
+        async with self.owner(stream).transaction() as connection:
+            await connection.execute(LOCK)
+            for statement in setup:
+                await connection.execute(statement.encode())
+            if held := await writers.claim(connection, stream.name, word, origins):
+                raise in_use(held)
+            for statement in statements:
+                await connection.execute(statement.encode())
 
     async def release(self, stream: Stream, claim: str) -> None:
         """Drop a stream's claims. Its tables stay."""
@@ -312,10 +356,11 @@ def _refuse_server(facts: TargetFacts, source: SourceFacts) -> None:
 
 def _refuse_other_writers(facts: TargetFacts, claim: str) -> None:
     if held := {table: writer for table, writer in facts.writers.items() if writer.claim != claim}:
-        raise _in_use(held)
+        raise in_use(held)
 
 
-def _in_use(held: Mapping[Table, Writer]) -> DestinationInUse:
+def in_use(held: Mapping[Table, Writer]) -> DestinationInUse:
+    """Return the error for tables that another stream writes to."""
     table, writer = next(iter(sorted(held.items(), key=lambda item: item[0])))
     return DestinationInUse(
         f"the stream {writer.stream!r} writes to {table} of this database",
@@ -345,6 +390,34 @@ def _refuse_without_key(facts: TargetFacts) -> None:
         )
 
 
+def _refuse_unchanged_values(stream: Stream, facts: TargetFacts, source: SourceFacts) -> None:
+    """Raise if an update may leave out a value that is stored out of line, since then the WAL does not have it.
+
+    Debezium can read it from the table. Where that fails, such as for a right that was revoked, it goes on, and the
+    destination gets a placeholder in the value's place. So that is for the program to choose.
+    """
+    for table, columns in facts.wanted.items():
+        if source.tables[table].identity is None:
+            continue
+        outside = [column for column in columns if column.outside]
+        if outside and not stream.options.get(RESELECTS):
+            raise SourceSetup(
+                f"a large value of {table}.{shown(outside[0].name)} is not in the WAL of an update that leaves it "
+                "unchanged, since the table's replica identity is not FULL",
+                property="include",
+                fix=f"ALTER TABLE {table.sql} REPLICA IDENTITY FULL; or set options.{RESELECTS}: true, by which such "
+                "values are read again, and where that fails a placeholder is written",
+            )
+        if outside and source.tables[table].hides_rows:
+            raise SourceSetup(
+                f"row-level security of {table} hides rows from the role {shown(source.role.name)}, which has to read "
+                "large values again",
+                property="source.authRef",
+                fix=f"ALTER TABLE {table.sql} REPLICA IDENTITY FULL; or ALTER ROLE {quoted(source.role.name)} "
+                "BYPASSRLS",
+            )
+
+
 def _refuse_columns(facts: TargetFacts) -> None:
     """Raise for columns of the source whose values would not arrive, or not as they are."""
     for table, columns in facts.wanted.items():
@@ -371,10 +444,13 @@ def _refuse_columns(facts: TargetFacts) -> None:
                 )
 
 
-def _refuse_table(stream: Stream, facts: TargetFacts, table: Table, shape: Shape) -> None:
-    """Raise if a table that exists at the destination cannot take the rows."""
-    sent = {column.name for column in facts.wanted[table]}
-    key = facts.keys[table]
+def refuse_table(table: Table, key: Sequence[str], sent: Collection[str], shape: Shape, role: str) -> None:
+    """Raise `DestinationSetup` if a table that exists at the destination cannot take the rows.
+
+    :param key: the primary key at the source.
+    :param sent: the columns that the stream sends.
+    :param role: the role that the sink writes with.
+    """
     if frozenset(key) not in shape.keys:
         columns = ", ".join(map(quoted, key))
         raise DestinationSetup(
@@ -382,14 +458,6 @@ def _refuse_table(stream: Stream, facts: TargetFacts, table: Table, shape: Shape
             "a row",
             property="destination.uri",
             fix=f"ALTER TABLE {table.sql} ADD PRIMARY KEY ({columns})",
-        )
-    if shape.references:
-        raise DestinationSetup(
-            f"{table} at the destination has a foreign key, {shown(shape.references[0])}; changes of two tables arrive "
-            "in any order, and would fail the sink",
-            property="destination.uri",
-            fix=f"ALTER TABLE {table.sql} DROP CONSTRAINT {quoted(shape.references[0])}, or of the table that refers "
-            "to it",
         )
     if computed := [column.name for column in shape.columns if column.generated and column.name in sent]:
         raise DestinationSetup(
@@ -413,18 +481,31 @@ def _refuse_table(stream: Stream, facts: TargetFacts, table: Table, shape: Shape
             property="destination.uri",
             fix=f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(needed[0])} DROP NOT NULL; or give it a default",
         )
+    _refuse_writes(table, shape, role)
+
+
+def _refuse_writes(table: Table, shape: Shape, role: str) -> None:
+    """Raise `DestinationSetup` if writes to a table that exists would fail."""
+    if shape.references:
+        raise DestinationSetup(
+            f"{table} at the destination has a foreign key, {shown(shape.references[0])}; changes of two tables arrive "
+            "in any order, and would fail the sink",
+            property="destination.uri",
+            fix=f"ALTER TABLE {table.sql} DROP CONSTRAINT {quoted(shape.references[0])}, or of the table that refers "
+            "to it",
+        )
     if not shape.writable:
         raise DestinationSetup(
-            f"the role {shown(facts.role)} may not read, write and truncate {table}",
+            f"the role {shown(role)} may not read, write and truncate {table}",
             property="destination.authRef",
-            fix=f"GRANT USAGE ON SCHEMA {quoted(table.schema)} TO {quoted(facts.role)}; "
-            f"GRANT {_WRITES} ON {table.sql} TO {quoted(facts.role)}",
+            fix=f"GRANT USAGE ON SCHEMA {quoted(table.schema)} TO {quoted(role)}; "
+            f"GRANT {_WRITES} ON {table.sql} TO {quoted(role)}",
         )
     if shape.limited:
         raise DestinationSetup(
-            f"row-level security of {table} applies to the role {shown(facts.role)}, and may refuse its writes",
+            f"row-level security of {table} applies to the role {shown(role)}, and may refuse its writes",
             property="destination.authRef",
-            fix=f"ALTER ROLE {quoted(facts.role)} BYPASSRLS; or let that role own the table",
+            fix=f"ALTER ROLE {quoted(role)} BYPASSRLS; or let that role own the table",
         )
 
 
@@ -457,6 +538,12 @@ def _tables_sql(facts: TargetFacts, is_sinks_own: bool) -> list[str]:
         found += [f"GRANT {_WRITES} ON {table.sql} TO {role}" for table in facts.missing]
     return found
 
+
+_MAKES = """
+SELECT schema,
+       coalesce(has_schema_privilege(%(role)s, to_regnamespace(quote_ident(schema))::oid, 'CREATE'), false) AS may
+FROM unnest(%(schemas)s::text[]) AS schema ORDER BY schema
+"""
 
 _RIGHTS = """
 SELECT current_user AS name, schema, to_regnamespace(quote_ident(schema)) IS NOT NULL AS exists,

@@ -221,7 +221,7 @@ class MirrorRecipe(ConnectOnly[Facts]):
     async def positions(self, record: StreamRecord) -> Offsets:
         return await self._reader.positions(record.stream)
 
-    def is_done(self, replay: ReplayRecord, positions: Offsets) -> bool:
+    def is_done(self, record: StreamRecord, replay: ReplayRecord, positions: Offsets) -> bool:
         return is_done(replay, positions)
 
     async def resolve(

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from replicator.backends.kafka.topic_globs import glob_regex
 from replicator.backends.kafka_connect.mirror.globs import ANYTHING, Names, Pattern, literal, parse
 from replicator.errors import InvalidStream
 from replicator.model import Endpoint, Stream
@@ -167,7 +168,7 @@ def _patterns(include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[re.Pa
 
 def include_patterns(globs: Iterable[str]) -> list[str]:
     """Return MirrorMaker 2's `topics`: regular expressions that match whole names."""
-    return [_regex(glob, "include") for glob in globs] or [".*"]
+    return [glob_regex(glob, "include") for glob in globs] or [".*"]
 
 
 def exclude_patterns(globs: Iterable[str], include: Collection[str]) -> list[str]:
@@ -179,23 +180,13 @@ def exclude_patterns(globs: Iterable[str], include: Collection[str]) -> list[str
     own = [
         name for name in CONNECT_TOPICS if name not in include and any(one.fullmatch(name) for one in matching_topics)
     ]
-    return [*_INTERNAL, *(_regex(name, "exclude") for name in own), *(_regex(glob, "exclude") for glob in globs)]
+    return [
+        *_INTERNAL,
+        *(glob_regex(name, "exclude") for name in own),
+        *(glob_regex(glob, "exclude") for glob in globs),
+    ]
 
 
 def exclude_patterns_of_0_1(globs: Iterable[str]) -> list[str]:
     """Return the same as release 0.1 wrote it, which did not exclude Connect's internal topics."""
-    return [*_INTERNAL, *(_regex(glob, "exclude") for glob in globs)]
-
-
-_WORDS = {"*": r"[^.]*", "?": r"[^.]"}
-
-
-def _regex(glob: str, property: str) -> str:
-    """Return a glob as a regular expression for Java and Python alike, without a comma, Java's separator."""
-    if not re.fullmatch(r"[A-Za-z0-9._*?-]+", glob):
-        raise InvalidStream(
-            f"{glob!r} can match no topic",
-            property=property,
-            fix="topics hold letters, digits, . _ and -; * and ? stand for some of them, but for no dot",
-        )
-    return "".join(_WORDS.get(char, rf"\{char}" if char in ".-" else char) for char in glob)
+    return [*_INTERNAL, *(glob_regex(glob, "exclude") for glob in globs)]
