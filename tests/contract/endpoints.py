@@ -13,6 +13,7 @@ from replicator.errors import ReplicatorError
 from replicator.replicator import ReplayMethod
 
 from tests.backends.kafka_connect.debezium.debezium_env import DebeziumEnv
+from tests.backends.kafka_connect.debezium.sink_env import SinkEnv
 from tests.backends.kafka_connect.mirror.mirror_env import records
 from tests.kafka import make_topic, plain, produce, unique
 from tools.kafka.pair import Pair
@@ -178,8 +179,10 @@ class Tables:
         return self.ends(f"beside-{name}") | self._stream(f"beside-{name}", f"{self.test}-{name}")
 
     def spelled(self, ends: dict[str, Any]) -> dict[str, Any]:
-        source = ends["source"]
-        return ends | {"source": source | {"uri": source["uri"].replace("postgres://", "postgresql://")}}
+        both = {key: ends[key] for key in ("source", "destination")}
+        return ends | {
+            key: end | {"uri": end["uri"].replace("postgres://", "postgresql://")} for key, end in both.items()
+        }
 
     def with_source_of(self, name: str) -> tuple[dict[str, Any], None]:
         return self.ends(name) | self._stream(name, f"{self.test}-other-{name}"), None
@@ -199,3 +202,18 @@ class Tables:
         declared = self.bed.stream(f'app."{table}"', name=table, options={"topic.prefix": prefix}).wire()
         wanted = ("source", "destination", "include", "options", "checkpointInterval")
         return {key: declared[key] for key in wanted}
+
+
+@dataclass(frozen=True)
+class Copies(Tables):
+    """Tables that are streamed to tables of another database, which have their names."""
+
+    bed: SinkEnv
+
+    def touching(self, name: str, how: Touch) -> dict[str, Any]:
+        include = {"same": [f'app."{name}"'], "inside": [f"app.{name[:-1]}?"], "around": ["app.*"]}[how]
+        return self._stream(name, f"{self.test}-beside-{name}") | {"include": include}
+
+    def with_source_of(self, name: str) -> tuple[dict[str, Any], None]:
+        stream = self._stream(name, f"{self.test}-other-{name}")
+        return stream | {"destination": stream["destination"] | {"uri": self.bed.another_target()}}, None

@@ -130,6 +130,7 @@ FAR = {"litestream": litestream, "kafka-mirror": kafka_mirror}
 NEAR = {
     "memory": "it has no engine, and nothing that goes over a link",
     "debezium": "Debezium tells of a snapshot that it is under way, and not how far it is",
+    "debezium-sink": "the same",
 }
 
 

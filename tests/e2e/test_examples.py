@@ -20,6 +20,7 @@ from tests.e2e.kafka import World, orders
 from tests.engines import S3Server, s3_server
 from tests.languages import prepare
 from tests.pulumi import ROOT, SCRIPTS, Project, cli_folder
+from tests.waiting import wait_until
 from tools.kafka.pair import Pair
 from tools.postgres import Postgres
 
@@ -36,7 +37,11 @@ TABLES: Mapping[str, Mapping[str, Any]] = {
     "debezium": {"state": "running"},
     "debezium-python": {"states": {"app": "running", "billing": "running"}},
 }
-"""The examples that stream tables, each with outputs."""
+"""The examples that stream tables to topics, each with outputs."""
+COPIES: Mapping[str, Mapping[str, Any]] = {
+    "debezium-postgres": {"state": "running", "tables": ["app.orders", "app.refunds"]},
+}
+"""The examples that stream tables to another database, each with outputs."""
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +103,7 @@ def prepared(example: str, s3: S3Server, agent: Path, bare_python: dict[str, str
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("example", sorted(set(EXAMPLES) - set(MIRRORS) - set(TABLES)))
+@pytest.mark.parametrize("example", sorted(set(EXAMPLES) - set(MIRRORS) - set(TABLES) - set(COPIES)))
 def test_an_example_runs(example: str, s3: S3Server, agent: Path, bare_python: dict[str, str], tmp_path: Path) -> None:
     project = prepared(example, s3, agent, bare_python, tmp_path)
     up = project.up()
@@ -184,11 +189,7 @@ def test_an_example_of_a_mirror_runs(example: str, kafka: Pair, tmp_path: Path) 
 def test_an_example_of_tables_runs(example: str, kafka: Pair, postgres: Postgres, tmp_path: Path) -> None:
     with debezium.world(postgres, kafka.west) as here:
         here.execute(f'CREATE SCHEMA billing; GRANT USAGE ON SCHEMA billing TO "{here.role}"')
-        for table in ("app.orders", "app.refunds", "billing.invoices"):
-            columns = "id int PRIMARY KEY, region text NOT NULL, card_number text"
-            here.execute(f"CREATE TABLE {table} ({columns})")
-            here.execute(f'ALTER TABLE {table} REPLICA IDENTITY FULL; GRANT SELECT ON {table} TO "{here.role}"')
-            here.execute(f"INSERT INTO {table} VALUES (1, 'eu', '4111'), (2, 'us', '4222')")
+        _make_tables(here, "app.orders", "app.refunds", "billing.invoices")
         project = copied(example, tmp_path)
         prepare(project)
         project.init()
@@ -212,6 +213,48 @@ def test_an_example_of_tables_runs(example: str, kafka: Pair, postgres: Postgres
         project.preview("--expect-no-changes")
         project.destroy("--skip-preview")
         assert here.publications() == here.helpers() == set()
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("example", COPIES)
+def test_an_example_of_copies_runs(example: str, kafka: Pair, postgres: Postgres, tmp_path: Path) -> None:
+    with debezium.sink_world(postgres, kafka.west) as here:
+        _make_tables(here, "app.orders", "app.refunds")
+        project = copied(example, tmp_path)
+        prepare(project)
+        project.init()
+        for key, value in (
+            ("database", here.uri),
+            ("copy", here.target_uri),
+            ("login", f"file://{here.login}"),
+            ("owner", f"file://{here.admin}"),
+            ("writer", f"file://{here.target_login}"),
+            ("replicas", "1"),
+        ):
+            project.configure(key, value)
+        project.configure("replicator:debezium", here.block)
+
+        assert project.up("--skip-preview").said("warning") == []
+        assert COPIES[example].items() <= project.outputs().items()
+        for table in ("orders", "refunds"):
+            assert here.copy(table) == _sent(here, f"app.{table}", filtered=True)
+        here.execute("UPDATE app.orders SET region = 'eu' WHERE id = 2; DELETE FROM app.orders WHERE id = 1")
+        wait_until(
+            lambda: here.copy("orders") == _sent(here, "app.orders", filtered=True), "the change arrives", timeout=40
+        )
+        project.preview("--expect-no-changes")
+        project.destroy("--skip-preview")
+        assert here.publications() == here.helpers() == set()
+        assert here.claims() == {}
+        assert here.copy("orders") == _sent(here, "app.orders", filtered=True)
+
+
+def _make_tables(here: debezium.World, *names: str) -> None:
+    """Tables as the examples expect them, with a row of each region."""
+    for table in names:
+        here.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, region text NOT NULL, card_number text)")
+        here.execute(f'ALTER TABLE {table} REPLICA IDENTITY FULL; GRANT SELECT ON {table} TO "{here.role}"')
+        here.execute(f"INSERT INTO {table} VALUES (1, 'eu', '4111'), (2, 'us', '4222')")
 
 
 def _sent(here: debezium.World, table: str, *, filtered: bool) -> dict[int, Any]:

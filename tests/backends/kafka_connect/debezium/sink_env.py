@@ -37,15 +37,24 @@ class SinkEnv(DebeziumEnv):
     ) -> None:
         self.target_server = target_server or server
         super().__init__(server, side, connect_to, **{"kafka": f"kafka://{side.bootstrap}", **settings})
-        self.target_database = make_database(self.target_server, unique("dst"))
         self.writer = make_role(self.target_server, unique("wrt"), PASSWORD, replication=False)
-        self.target_sql(f'ALTER DATABASE "{self.target_database}" OWNER TO "{self.writer}"')
+        self.target_database = self._make_target()
         self.target_login = side.secrets / f"{self.writer}.properties"
         self.target_login.write_text(f"username={self.writer}\npassword={PASSWORD}\n")
 
+    def _make_target(self) -> str:
+        name = make_database(self.target_server, unique("dst"))
+        with connect(self.target_server) as session:
+            rows(session, f'ALTER DATABASE "{name}" OWNER TO "{self.writer}"', ())
+        return name
+
     @property
     def target_uri(self) -> str:
-        return f"postgres://{self.target_server.host}:{self.target_server.port}/{self.target_database}"
+        return self.target_server.uri(self.target_database)
+
+    def another_target(self) -> str:
+        """The URI of a further destination, of the same role."""
+        return self.target_server.uri(self._make_target())
 
     def target_sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run a statement in the destination, as the superuser."""
