@@ -31,7 +31,6 @@ BEGIN, END = "<!-- capabilities: made by `make docs` -->", "<!-- end of capabili
 
 PLANNED = {
     "hanzo-replicate": "sqlite, base → s3, nats",
-    "debezium": "postgres, kafka → postgres",
     "warpstream": "kafka → kafka, s3, nats",
 }
 """Backends, and routes of backends, that are not in this release; the README marks them so."""

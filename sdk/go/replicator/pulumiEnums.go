@@ -18,7 +18,7 @@ const (
 	BackendLitestream = Backend("litestream")
 	// Moves kafka to kafka.
 	BackendKafkaMirror = Backend("kafka-mirror")
-	// Moves postgres to kafka, postgres to postgres.
+	// Moves kafka to postgres, postgres to kafka, postgres to postgres.
 	BackendDebezium = Backend("debezium")
 	// Moves any kind to any other. It is chosen by name alone.
 	BackendMemory = Backend("memory")

@@ -835,6 +835,8 @@ type DebeziumConfig struct {
 	Kafka *string `pulumi:"kafka"`
 	// User name and password for these brokers, where they ask for them.
 	KafkaAuthRef *string `pulumi:"kafkaAuthRef"`
+	// The same by region of the destination, where it differs from `kafka`.
+	KafkaRegions map[string]string `pulumi:"kafkaRegions"`
 	// A PEM file with the certificate's key, where that is another one.
 	KeyFile *string `pulumi:"keyFile"`
 	// Addresses by region of the destination, where one differs from `address`.
@@ -868,6 +870,8 @@ type DebeziumConfigArgs struct {
 	Kafka pulumi.StringPtrInput `pulumi:"kafka"`
 	// User name and password for these brokers, where they ask for them.
 	KafkaAuthRef pulumi.StringPtrInput `pulumi:"kafkaAuthRef"`
+	// The same by region of the destination, where it differs from `kafka`.
+	KafkaRegions pulumi.StringMapInput `pulumi:"kafkaRegions"`
 	// A PEM file with the certificate's key, where that is another one.
 	KeyFile pulumi.StringPtrInput `pulumi:"keyFile"`
 	// Addresses by region of the destination, where one differs from `address`.
@@ -984,6 +988,11 @@ func (o DebeziumConfigOutput) KafkaAuthRef() pulumi.StringPtrOutput {
 	return o.ApplyT(func(v DebeziumConfig) *string { return v.KafkaAuthRef }).(pulumi.StringPtrOutput)
 }
 
+// The same by region of the destination, where it differs from `kafka`.
+func (o DebeziumConfigOutput) KafkaRegions() pulumi.StringMapOutput {
+	return o.ApplyT(func(v DebeziumConfig) map[string]string { return v.KafkaRegions }).(pulumi.StringMapOutput)
+}
+
 // A PEM file with the certificate's key, where that is another one.
 func (o DebeziumConfigOutput) KeyFile() pulumi.StringPtrOutput {
 	return o.ApplyT(func(v DebeziumConfig) *string { return v.KeyFile }).(pulumi.StringPtrOutput)
@@ -1081,6 +1090,16 @@ func (o DebeziumConfigPtrOutput) KafkaAuthRef() pulumi.StringPtrOutput {
 		}
 		return v.KafkaAuthRef
 	}).(pulumi.StringPtrOutput)
+}
+
+// The same by region of the destination, where it differs from `kafka`.
+func (o DebeziumConfigPtrOutput) KafkaRegions() pulumi.StringMapOutput {
+	return o.ApplyT(func(v *DebeziumConfig) map[string]string {
+		if v == nil {
+			return nil
+		}
+		return v.KafkaRegions
+	}).(pulumi.StringMapOutput)
 }
 
 // A PEM file with the certificate's key, where that is another one.

@@ -111,6 +111,10 @@ export interface DebeziumConfigArgs {
      */
     kafkaAuthRef?: pulumi.Input<string | undefined>;
     /**
+     * The same by region of the destination, where it differs from `kafka`.
+     */
+    kafkaRegions?: pulumi.Input<{[key: string]: pulumi.Input<string>} | undefined>;
+    /**
      * A PEM file with the certificate's key, where that is another one.
      */
     keyFile?: pulumi.Input<string | undefined>;

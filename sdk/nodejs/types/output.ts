@@ -183,6 +183,10 @@ export interface DebeziumConfig {
      */
     kafkaAuthRef?: string;
     /**
+     * The same by region of the destination, where it differs from `kafka`.
+     */
+    kafkaRegions?: {[key: string]: string};
+    /**
      * A PEM file with the certificate's key, where that is another one.
      */
     keyFile?: string;

@@ -38,7 +38,7 @@ class Backend(_builtins.str, Enum):
     """
     DEBEZIUM = "debezium"
     """
-    Moves postgres to kafka, postgres to postgres.
+    Moves kafka to postgres, postgres to kafka, postgres to postgres.
     """
     MEMORY = "memory"
     """

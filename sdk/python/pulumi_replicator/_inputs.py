@@ -374,6 +374,10 @@ class DebeziumConfigArgsDict(TypedDict):
     """
     User name and password for these brokers, where they ask for them.
     """
+    kafka_regions: NotRequired[pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]]]
+    """
+    The same by region of the destination, where it differs from `kafka`.
+    """
     key_file: NotRequired[pulumi.Input[Optional[_builtins.str]]]
     """
     A PEM file with the certificate's key, where that is another one.
@@ -396,6 +400,7 @@ class DebeziumConfigArgs:
                  certificate_file: pulumi.Input[Optional[_builtins.str]] = None,
                  kafka: pulumi.Input[Optional[_builtins.str]] = None,
                  kafka_auth_ref: pulumi.Input[Optional[_builtins.str]] = None,
+                 kafka_regions: pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]] = None,
                  key_file: pulumi.Input[Optional[_builtins.str]] = None,
                  regions: pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]] = None,
                  secret_providers: pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]] = None):
@@ -408,6 +413,7 @@ class DebeziumConfigArgs:
         :param pulumi.Input[_builtins.str] certificate_file: A PEM file with the certificate that is shown to the workers.
         :param pulumi.Input[_builtins.str] kafka: The brokers of the workers' Kafka cluster, `kafka://host:9092`, which streams to a database need: their changes pass through topics there.
         :param pulumi.Input[_builtins.str] kafka_auth_ref: User name and password for these brokers, where they ask for them.
+        :param pulumi.Input[Mapping[str, pulumi.Input[_builtins.str]]] kafka_regions: The same by region of the destination, where it differs from `kafka`.
         :param pulumi.Input[_builtins.str] key_file: A PEM file with the certificate's key, where that is another one.
         :param pulumi.Input[Mapping[str, pulumi.Input[_builtins.str]]] regions: Addresses by region of the destination, where one differs from `address`.
         :param pulumi.Input[Mapping[str, pulumi.Input[_builtins.str]]] secret_providers: The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
@@ -424,6 +430,8 @@ class DebeziumConfigArgs:
             pulumi.set(__self__, "kafka", kafka)
         if kafka_auth_ref is not None:
             pulumi.set(__self__, "kafka_auth_ref", kafka_auth_ref)
+        if kafka_regions is not None:
+            pulumi.set(__self__, "kafka_regions", kafka_regions)
         if key_file is not None:
             pulumi.set(__self__, "key_file", key_file)
         if regions is not None:
@@ -502,6 +510,18 @@ class DebeziumConfigArgs:
     @kafka_auth_ref.setter
     def kafka_auth_ref(self, value: pulumi.Input[Optional[_builtins.str]]):
         pulumi.set(self, "kafka_auth_ref", value)
+
+    @_builtins.property
+    @pulumi.getter(name="kafkaRegions")
+    def kafka_regions(self) -> pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]]:
+        """
+        The same by region of the destination, where it differs from `kafka`.
+        """
+        return pulumi.get(self, "kafka_regions")
+
+    @kafka_regions.setter
+    def kafka_regions(self, value: pulumi.Input[Optional[Mapping[str, pulumi.Input[_builtins.str]]]]):
+        pulumi.set(self, "kafka_regions", value)
 
     @_builtins.property
     @pulumi.getter(name="keyFile")

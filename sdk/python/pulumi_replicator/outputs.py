@@ -440,6 +440,7 @@ class DebeziumConfig(dict):
                  certificate_file: Optional[_builtins.str] = None,
                  kafka: Optional[_builtins.str] = None,
                  kafka_auth_ref: Optional[_builtins.str] = None,
+                 kafka_regions: Optional[Mapping[str, _builtins.str]] = None,
                  key_file: Optional[_builtins.str] = None,
                  regions: Optional[Mapping[str, _builtins.str]] = None,
                  secret_providers: Optional[Mapping[str, _builtins.str]] = None):
@@ -452,6 +453,7 @@ class DebeziumConfig(dict):
         :param _builtins.str certificate_file: A PEM file with the certificate that is shown to the workers.
         :param _builtins.str kafka: The brokers of the workers' Kafka cluster, `kafka://host:9092`, which streams to a database need: their changes pass through topics there.
         :param _builtins.str kafka_auth_ref: User name and password for these brokers, where they ask for them.
+        :param Mapping[str, _builtins.str] kafka_regions: The same by region of the destination, where it differs from `kafka`.
         :param _builtins.str key_file: A PEM file with the certificate's key, where that is another one.
         :param Mapping[str, _builtins.str] regions: Addresses by region of the destination, where one differs from `address`.
         :param Mapping[str, _builtins.str] secret_providers: The name that the workers give the ConfigProvider of a reference's scheme, such as `{"env": "env", "file": "file", "dir": "dir"}`, which is what holds where nothing is said. What it does not name, no stream may use.
@@ -468,6 +470,8 @@ class DebeziumConfig(dict):
             pulumi.set(__self__, "kafka", kafka)
         if kafka_auth_ref is not None:
             pulumi.set(__self__, "kafka_auth_ref", kafka_auth_ref)
+        if kafka_regions is not None:
+            pulumi.set(__self__, "kafka_regions", kafka_regions)
         if key_file is not None:
             pulumi.set(__self__, "key_file", key_file)
         if regions is not None:
@@ -522,6 +526,14 @@ class DebeziumConfig(dict):
         User name and password for these brokers, where they ask for them.
         """
         return pulumi.get(self, "kafka_auth_ref")
+
+    @_builtins.property
+    @pulumi.getter(name="kafkaRegions")
+    def kafka_regions(self) -> Optional[Mapping[str, _builtins.str]]:
+        """
+        The same by region of the destination, where it differs from `kafka`.
+        """
+        return pulumi.get(self, "kafka_regions")
 
     @_builtins.property
     @pulumi.getter(name="keyFile")

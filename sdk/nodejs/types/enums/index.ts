@@ -12,7 +12,7 @@ export const Backend = {
      */
     KafkaMirror: "kafka-mirror",
     /**
-     * Moves postgres to kafka, postgres to postgres.
+     * Moves kafka to postgres, postgres to kafka, postgres to postgres.
      */
     Debezium: "debezium",
     /**
