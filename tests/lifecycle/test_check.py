@@ -109,8 +109,8 @@ def test_the_backend(given: dict[str, Any], old: dict[str, Any], configured: Pro
         (
             {"source": POSTGRES},
             ProviderConfig(),
-            "no backend moves postgres to s3; this release moves kafka → kafka (kafka-mirror), postgres → kafka "
-            "(debezium), postgres → postgres (debezium), sqlite → s3",
+            "no backend moves postgres to s3; this release moves kafka → kafka (kafka-mirror), kafka → postgres "
+            "(debezium), postgres → kafka (debezium), postgres → postgres (debezium), sqlite → s3",
         ),
         ({"source": POSTGRES}, LITESTREAM_ONLY, "those configured move sqlite → s3 (litestream)"),
         ({}, MEMORY_ONLY, "the configuration names memory, which a stream has to ask for by name"),
@@ -221,7 +221,8 @@ def test_every_cell(backend: str, pair: tuple[str, str], path: str, value: Any, 
         "source": {**uris[source], "kind": source},
         "destination": {**uris[destination], "kind": destination},
     }
-    given = {**ends, "backend": backend, path: value}
+    topics = {"include": ["orders"]} if pair == ("kafka", "postgres") else {}
+    given = {**ends, **topics, "backend": backend, path: value}
     block = {"address": REGISTRY[backend].example, **({"kafka": "kafka://b1:9092"} if backend == "debezium" else {})}
     configured = config(**{REGISTRY[backend].config_key: block})
     failures = [(f.path, f.reason, f.code) for f in checked(given, configured=configured).failures]
