@@ -8,9 +8,9 @@ from contextlib import suppress
 
 from replicator.backends.kafka.admin import Found
 from replicator.backends.kafka.positions import Partition, read
-from replicator.backends.kafka_connect.cluster import ConnectCluster, Problem
+from replicator.backends.kafka_connect.cluster import ConnectCluster
 from replicator.backends.kafka_connect.connector_states import SEEN_WITHIN
-from replicator.backends.kafka_connect.debezium import sink_replay, target_tables
+from replicator.backends.kafka_connect.debezium import preflight, sink_replay, target_tables
 from replicator.backends.kafka_connect.debezium.between import Between, kept_for, topic_in_use
 from replicator.backends.kafka_connect.debezium.declarations import RETRIES, topic_prefix
 from replicator.backends.kafka_connect.debezium.details import details_of, signal_table, with_details
@@ -32,8 +32,6 @@ from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts,
 from replicator.backends.kafka_connect.debezium.target_tables import TargetTables
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.options import option_text
-from replicator.backends.kafka_connect.placeholder_check import refuse_unresolved
-from replicator.backends.kafka_connect.placeholders import placeholder
 from replicator.backends.kafka_connect.recipe import ResolvedReplay
 from replicator.backends.kafka_connect.record import PART_OF, ReplayRecord, StreamRecord
 from replicator.backends.postgres.endpoint import postgres_endpoint
@@ -55,7 +53,6 @@ from replicator.replicator import Description, Finding, ReplayMethod, Severity
 
 _POLL = 1.0
 """Seconds between two looks at a sink that writes what is left."""
-_ECHOED = "collection.name.format"  # a worker echoes it as it is resolved
 
 
 class DatabaseDestination:
@@ -109,17 +106,7 @@ class DatabaseDestination:
         return worker
 
     async def refuse_unresolved_logins(self, stream: Stream) -> None:
-        at = postgres_endpoint(stream.destination, "destination")
-        wanted = [placeholder(at.ref, field, self._aliases, at.ref_property) for field in at.needed if at.ref]
-        await refuse_unresolved(
-            self._cluster,
-            wanted,
-            SINK_CLASS,
-            _ECHOED,
-            stream=stream.name,
-            property=at.ref_property,
-            harmless=(Problem.BREAKS_JAAS,),
-        )
+        await preflight.refuse_unresolved_writer(self._cluster, stream, self._aliases)
 
     async def refuse_unfit(
         self,
@@ -230,20 +217,28 @@ class DatabaseDestination:
         idle = record.creating or deployed.state is StreamState.PAUSED
         if idle or record.stream.drain_before_delete is Drain.SKIP:
             return
+        await self._behind(record)
         await self._cluster.stop(deployed.name, SEEN_WITHIN)
-        while behind := await self._behind(record):
-            sink = await self._cluster.look(sink_name(record.stream.name))
-            if sink is not None and sink.failed:
-                raise EngineRefused(
-                    f"its sink has failed, and {behind} changes in the topics between would not reach the destination",
-                    stream=record.stream.name,
-                    property="drainBeforeDelete",
-                    fix="see what its status says, and delete it again; or set drainBeforeDelete: skip",
-                )
-            tell(f"the sink writes what is on the way: {behind} changes")
-            await asyncio.sleep(_POLL)
+        try:
+            while behind := await self._behind(record):
+                sink = await self._cluster.look(sink_name(record.stream.name))
+                if sink is not None and sink.failed:
+                    raise EngineRefused(
+                        f"its sink has failed, and {behind} changes in the topics between would not reach the "
+                        "destination",
+                        stream=record.stream.name,
+                        property="drainBeforeDelete",
+                        fix="see what its status says, and delete it again; or set drainBeforeDelete: skip",
+                    )
+                tell(f"the sink writes what is on the way: {behind} changes")
+                await asyncio.sleep(_POLL)
+        except ReplicatorError:
+            with suppress(ReplicatorError):  # the first error tells more
+                await self._cluster.resume(deployed.name, SEEN_WITHIN)
+            raise
 
     async def _behind(self, record: StreamRecord) -> int:
+        """Return how many changes the sink has to write; raise if some are lost, or if that is unknown."""
         sink = (await self.progress(record, Position())).sink
         if isinstance(sink, StreamNotFound) or sink is None:
             return 0

@@ -13,9 +13,10 @@ from replicator.backends.kafka.admin import KafkaAdmin, Topic
 from replicator.backends.kafka.positions import Offsets, Partition, read
 from replicator.backends.kafka.reading import Read
 from replicator.backends.kafka.topic_globs import glob_regex
-from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster, Connector, Problem
+from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster, Connector
 from replicator.backends.kafka_connect.cluster_clients import ClusterClients
-from replicator.backends.kafka_connect.debezium import sink_replay
+from replicator.backends.kafka_connect.connector_states import SEEN_WITHIN
+from replicator.backends.kafka_connect.debezium import preflight, sink_replay
 from replicator.backends.kafka_connect.debezium.connector_config import BACKEND
 from replicator.backends.kafka_connect.debezium.declarations import is_same_place
 from replicator.backends.kafka_connect.debezium.delivery_config import (
@@ -35,11 +36,8 @@ from replicator.backends.kafka_connect.debezium.sink_progress import (
 from replicator.backends.kafka_connect.debezium.sink_status import delivery_described, lost_records
 from replicator.backends.kafka_connect.debezium.target_tables import TargetTables
 from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, Parts, foreign_settings, sort
-from replicator.backends.kafka_connect.placeholder_check import refuse_unresolved
-from replicator.backends.kafka_connect.placeholders import placeholder
 from replicator.backends.kafka_connect.recipe import Prepared, ResolvedReplay, answer_or_error
 from replicator.backends.kafka_connect.record import RECORD_KEYS, ReplayRecord, StreamRecord
-from replicator.backends.postgres.endpoint import postgres_endpoint
 from replicator.backends.postgres.identifiers import Table
 from replicator.backends.postgres.session import Sessions
 from replicator.backends.shared.declarations import canonical
@@ -56,7 +54,6 @@ from replicator.errors import (
 from replicator.model import Checkpoint, Drain, Mode, Stream, StreamState, StreamStatus
 from replicator.replicator import Description, Finding, ReplayMethod, Severity
 
-_ECHOED = "collection.name.format"  # a worker echoes it as it is resolved
 _INTERNAL = re.compile(r"__.*|connect-(configs|offsets|status)")
 _NAMED = 5  # topics that a text lists
 
@@ -149,7 +146,7 @@ class DeliveryRecipe:
         ids = await self.claim(stream, deployed)
         worker = (await self._cluster.recent_identity.get()).kafka_cluster_id
         ids = ids.model_copy(update={"side": "source" if ids.source_cluster == worker else "destination"})
-        await self._refuse_unresolved_logins(stream)
+        await preflight.refuse_unresolved_writer(self._cluster, stream, self._aliases)
         try:
             topics = await self._chosen(stream)
             await self._refuse_unfit(stream, topics, known.details.get("claim") if known else None)
@@ -197,19 +194,6 @@ class DeliveryRecipe:
                 )
             seen[table] = topic
         await self._tables.refuse_unwritable(stream, [table_of(stream, topic) for topic in topics], claim)
-
-    async def _refuse_unresolved_logins(self, stream: Stream) -> None:
-        at = postgres_endpoint(stream.destination, "destination")
-        wanted = [placeholder(at.ref, field, self._aliases, at.ref_property) for field in at.needed if at.ref]
-        await refuse_unresolved(
-            self._cluster,
-            wanted,
-            SINK_CLASS,
-            _ECHOED,
-            stream=stream.name,
-            property=at.ref_property,
-            harmless=(Problem.BREAKS_JAAS,),
-        )
 
     async def validate(self, stream: Stream, facts: DeliveryFacts) -> None:
         if facts.topics is None:
@@ -303,7 +287,7 @@ class DeliveryRecipe:
 
     async def prepare(self, record: StreamRecord, start: Offsets | None) -> Prepared:
         await self._tables.claim(record.stream, delivery_details(record).claim, self._origins(record))
-        await self._cluster.stop(record.stream.name, 60.0)
+        await self._cluster.stop(record.stream.name, SEEN_WITHIN)
         await self._cluster.reset_offsets(record.stream.name)  # Connect keeps those of a deleted connector
         if start:
             await self._cluster.alter_offsets(record.stream.name, as_stored(start))

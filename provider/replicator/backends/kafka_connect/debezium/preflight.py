@@ -10,6 +10,7 @@ from replicator.backends.kafka_connect.cluster import ConnectCluster, Connector,
 from replicator.backends.kafka_connect.cluster_clients import ClusterClients
 from replicator.backends.kafka_connect.debezium.connector_config import BACKEND, SOURCE_CLASS
 from replicator.backends.kafka_connect.debezium.declarations import PREFIX, topic_prefix
+from replicator.backends.kafka_connect.debezium.sink_config import SINK_CLASS
 from replicator.backends.kafka_connect.placeholder_check import refuse_unresolved
 from replicator.backends.kafka_connect.placeholders import placeholder
 from replicator.backends.kafka_connect.record import KEY, StreamRecord, recorded_backend
@@ -35,6 +36,20 @@ async def refuse_unresolved_logins(cluster: ConnectCluster, stream: Stream, alia
         ECHOED,
         stream=stream.name,
         property=source.ref_property,
+        harmless=(Problem.BREAKS_JAAS,),
+    )
+
+
+async def refuse_unresolved_writer(cluster: ConnectCluster, stream: Stream, aliases: Mapping[str, str]) -> None:
+    """Raise `SecretNotFound` if the worker cannot resolve a placeholder of the sink's login."""
+    at = postgres_endpoint(stream.destination, "destination")
+    await refuse_unresolved(
+        cluster,
+        [placeholder(at.ref, field, aliases, at.ref_property) for field in at.needed if at.ref],
+        SINK_CLASS,
+        "collection.name.format",  # a worker echoes it as it is resolved
+        stream=stream.name,
+        property=at.ref_property,
         harmless=(Problem.BREAKS_JAAS,),
     )
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 from replicator.backends.kafka.positions import checkpoint
+from replicator.backends.kafka_connect.cluster import Connector
 from replicator.backends.kafka_connect.debezium.positions import Progress, SinkProgress
 from replicator.backends.kafka_connect.debezium.sink_config import topics_between
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.record import UNFINISHED, StreamRecord
 from replicator.backends.postgres.lsn import write_lsn
 from replicator.errors import ReplayNotRetained, ReplicatorError, StreamNotFound
-from replicator.model import Checkpoint, StreamState, StreamStatus
+from replicator.model import Checkpoint, StreamState, StreamStatus, format_time
 from replicator.replicator import Description, Finding, Severity
 
 _RESNAPSHOT = (
-    "read the rows once more, which brings all but deletes: replicator replay {name} --method resnapshot --time NOW "
+    "read the rows once more, which brings all but deletes: replicator replay {name} --method resnapshot --time {now} "
     "--backend debezium --address WORKER_URL; rows that were deleted meanwhile stay at the destination"
 )
 
@@ -35,7 +36,7 @@ def lost_changes(record: StreamRecord, sink: SinkProgress) -> ReplayNotRetained 
     return ReplayNotRetained(
         f"changes are lost between source and destination: {lost}",
         stream=record.stream.name,
-        fix=_RESNAPSHOT.format(name=record.stream.name),
+        fix=_RESNAPSHOT.format(name=record.stream.name, now=format_time(datetime.now(UTC))),
     )
 
 
@@ -81,7 +82,7 @@ def delivery_described(
     """
     sink, status = progress.sink, found.status
     state = StreamState.FAILED if lost else status.state
-    told = [status.last_error, _cause(deployed), lost.message if lost else None]
+    told = [status.last_error, _cause((deployed.connector,)), lost.message if lost else None]
     changes: dict[str, object] = {}
     if deployed.record.creating:
         told.append(UNFINISHED)
@@ -104,13 +105,12 @@ def delivery_described(
         told.append(progress.away.message)
         state = StreamState.CATCHING_UP if state is StreamState.RUNNING else state
     changes |= {"state": state, "last_error": "; ".join(filter(None, told)) or None}
-    is_seen = isinstance(sink, SinkProgress)
     return found.model_copy(
         update={
             "status": status.model_copy(update=changes),
             "source_end": {str(at): end for at, end in sink.latest.items()} if isinstance(sink, SinkProgress) else {},
             "reached": {str(at): sink.next(at) for at in sink.latest} if isinstance(sink, SinkProgress) else {},
-            "findings": (Finding.of(lost, Severity.ERROR),) if lost and is_seen else (),
+            "findings": (Finding.of(lost, Severity.ERROR),) if lost else (),
         }
     )
 
@@ -119,7 +119,7 @@ def described(deployed: DeployedStream, progress: Progress, found: Description) 
     """Return the description of the whole stream, given that of Debezium's half."""
     sink, status = progress.sink, found.status
     state, findings = status.state, list(found.findings)
-    told = [status.last_error, _cause(deployed)]
+    told = [status.last_error, _cause(deployed.others)]
     if deployed.record.creating:
         pass  # what is missing is made with the rest
     elif isinstance(sink, StreamNotFound):
@@ -160,15 +160,15 @@ _WAYS_OUT = {
     "Could not find table": "run pulumi up --refresh, which makes the table again and reads it",
     "Cannot alter table": "a column is new at the source: run pulumi up --refresh, which adds it and reads the table",
     "JDBCConnectionException": "the destination was away for longer than the sink waits: run replicator resume",
-    "permission denied": "grant the role of destination.authRef SELECT, INSERT, UPDATE and DELETE, and run pulumi up "
-    "--refresh",
+    "permission denied": "grant the role of destination.authRef SELECT, INSERT, UPDATE, DELETE and TRUNCATE, and run "
+    "replicator resume",
 }
 """By what a failed sink says, what to do."""
 
 
-def _cause(deployed: DeployedStream) -> str | None:
+def _cause(sinks: Sequence[Connector]) -> str | None:
     """Return what to do about a sink that failed, if its trace says why."""
-    trace = next((part.trace or "" for part in deployed.others if part.failed), "")
+    trace = next((sink.trace or "" for sink in sinks if sink.failed), "")
     return next((way for text, way in _WAYS_OUT.items() if text in trace), None)
 
 
