@@ -11,9 +11,11 @@ from replicator.backends.kafka.admin import Found, KafkaAdmin
 from replicator.backends.kafka.endpoint import kafka_endpoint
 from replicator.backends.kafka.positions import Offsets, Partition
 from replicator.backends.kafka_connect.cluster_clients import ClusterClients
+from replicator.backends.kafka_connect.debezium.details import details_of
 from replicator.backends.kafka_connect.debezium.positions import SinkProgress, lsn_before, read_waiting
 from replicator.backends.kafka_connect.debezium.sink_progress import READ_WITHIN, sink_progress
 from replicator.backends.kafka_connect.options import option_text
+from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.settings import without_brokers
 from replicator.errors import DestinationInUse, EngineUnavailable, InvalidConfig, ReplicatorError
 from replicator.model import Endpoint, EndpointKind, Stream, format_duration
@@ -41,8 +43,15 @@ class Between:
     """The topics between of all streams of one Connect cluster."""
 
     def __init__(self, kafka: KafkaBetween, clients: ClusterClients) -> None:
-        self._kafka = kafka
+        self.kafka = kafka
         self._clients = clients
+
+    def of(self, record: StreamRecord) -> Between:
+        """Return the topics between of a stream: at the brokers of its record, if the configuration names none."""
+        if self.kafka.uri is not None:
+            return self
+        details = details_of(record)
+        return Between(KafkaBetween(details.kafka, details.kafka_auth_ref), self._clients)
 
     async def cluster_id(self) -> str:
         """Return the id of the Kafka cluster."""
@@ -139,9 +148,9 @@ class Between:
         return {at: lsn_before(record) if record else None for at, record in read.items()}
 
     async def _brokers(self) -> KafkaAdmin:
-        if self._kafka.uri is None:
+        if self.kafka.uri is None:
             raise without_brokers()
-        endpoint = Endpoint(kind=EndpointKind.KAFKA, uri=self._kafka.uri, auth_ref=self._kafka.auth_ref)
+        endpoint = Endpoint(kind=EndpointKind.KAFKA, uri=self.kafka.uri, auth_ref=self.kafka.auth_ref)
         return await self._clients.at(kafka_endpoint(endpoint, "destination"))
 
     @contextmanager

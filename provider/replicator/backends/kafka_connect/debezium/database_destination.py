@@ -184,7 +184,8 @@ class DatabaseDestination:
         made_topics = await self._between.make(record.stream, wanted, known)
         # A table that returns is read again: changes of before must not be written a second time after that.
         await self._between.remove({name: id for name, id in record.topics.items() if name not in wanted}, ())
-        settled = details.model_copy(update={"left_destinations": ()})
+        at = self._between.kafka
+        settled = details.model_copy(update={"left_destinations": (), "kafka": at.uri, "kafka_auth_ref": at.auth_ref})
         return with_details(record, settled).model_copy(update={"topics": {**known, **made_topics}}), made
 
     async def ready(self, record: StreamRecord) -> bool:
@@ -195,7 +196,7 @@ class DatabaseDestination:
 
     async def refuse_removal(self, record: StreamRecord) -> None:
         try:
-            await self._between.cluster_id()
+            await self._between.of(record).cluster_id()
             await self._tables.identity(record.stream)
         except ReplicatorError as error:
             if record.stream.drain_before_delete is Drain.SKIP and error.property is not None:
@@ -257,7 +258,7 @@ class DatabaseDestination:
             f"__debezium-heartbeat.{prefix}",
             f"{prefix}.notifications",
         )
-        await self._between.remove(record.topics, others)
+        await self._between.of(record).remove(record.topics, others)
         try:
             await self._tables.release(record.stream, details_of(record).claim)
         except EngineUnavailable:
@@ -278,7 +279,7 @@ class DatabaseDestination:
     async def _sink(self, record: StreamRecord) -> SinkProgress | ReplicatorError:
         try:
             stored = next_offsets(await self._cluster.offsets(sink_name(record.stream.name)))
-            return await self._between.progress(topics_between(record), stored)
+            return await self._between.of(record).progress(topics_between(record), stored)
         except StreamNotFound:
             return _no_sink(record)
         except ReplicatorError as error:
@@ -302,9 +303,9 @@ class DatabaseDestination:
             raise lost
         found: Mapping[Partition, Found | int] = {}
         if isinstance(sink, SinkProgress) and start.wall is not None:
-            found = await self._between.at_time(sink.latest, start.wall)
+            found = await self._between.of(deployed.record).at_time(sink.latest, start.wall)
         elif isinstance(sink, SinkProgress) and start.lsn is not None and not sink_replay.is_offsets(start):
-            found = await self._between.at_lsn(sink, read_lsn(start.lsn))
+            found = await self._between.of(deployed.record).at_lsn(sink, read_lsn(start.lsn))
         return sink_replay.resolve(deployed.record, progress, start, found, target=target)
 
     async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> None:

@@ -44,6 +44,8 @@ class DebeziumDetails(Model):
     :param owns_publication: the publication is the stream's own; otherwise an administrator made it, and removes it.
     :param has_helpers: the tables for heartbeats and signals exist.
     :param left: the sources of before, whose objects are still to be removed.
+    :param kafka: the brokers of the topics between, by which commands find them without a configuration.
+    :param kafka_auth_ref: the provider's login there.
     :param left_destinations: the databases of before, where the stream's claims are still to be dropped.
     """
 
@@ -54,6 +56,8 @@ class DebeziumDetails(Model):
     owns_publication: bool = False
     has_helpers: bool = False
     left: tuple[LeftSource, ...] = Field(default=(), exclude_if=lambda value: not value)
+    kafka: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    kafka_auth_ref: str | None = Field(default=None, exclude_if=lambda value: value is None)
     left_destinations: tuple[Endpoint, ...] = Field(default=(), exclude_if=lambda value: not value)
 
     @property
