@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient, NewPartitions
 from replicator.errors import (
     DestinationInUse,
     DestinationSetup,
@@ -24,6 +25,7 @@ from tests.backends.kafka_connect.debezium.debezium_env import URN
 from tests.backends.kafka_connect.debezium.sink_env import ORDERS, SinkEnv
 from tests.backends.kafka_connect.mirror.mirror_env import prune
 from tests.kafka import Record, make_topic, plain, produce, unique
+from tests.postgres import connect, make_database
 from tests.waiting import until
 
 pytestmark = pytest.mark.engine
@@ -193,6 +195,36 @@ async def test_a_rewind_and_records_that_the_topic_has_lost(delivery: Delivery) 
     assert f"records are lost: {topic}/0: offsets 10 to 14 are no longer retained" in (found.status.last_error or "")
     with pytest.raises(ReplayNotRetained):
         await delivery.driver.resume(stream.name)
+
+
+async def test_a_partition_that_is_new_and_another_destination(delivery: Delivery) -> None:
+    bed, topic = delivery.bed, delivery.topic("grows")
+    delivery.write(topic, [flat(1, "one")])
+    stream = await delivery.made(topic)
+    await delivery.caught_up(stream.name)
+    await delivery.driver.pause(stream.name)
+    client = AdminClient(dict(plain(bed.side.bootstrap)))
+    client.create_partitions([NewPartitions(topic, 2)])[topic].result(30)
+
+    async def grown() -> bool:
+        return len((await bed.described(stream.name)).source_end) == 2
+
+    await until(grown, what="the partition is there")
+    delivery.write(topic, [flat(2, "two", partition=1)])
+    await delivery.driver.resume(stream.name)
+    await delivery.caught_up(stream.name)
+    assert delivery.rows(f"public.{topic}") == {1: "one", 2: "two"}
+
+    other = make_database(bed.target_server, unique("other"))
+    with connect(bed.target_server, database=other) as session:
+        session.execute(f'GRANT CREATE ON DATABASE "{other}" TO "{bed.writer}"')
+        session.execute(f'GRANT CREATE ON SCHEMA public TO "{bed.writer}"')
+    there = f"postgres://{bed.target_server.host}:{bed.target_server.port}/{other}"
+    await bed.changed(stream, destination={**stream.wire()["destination"], "uri": there})
+    await delivery.caught_up(stream.name)
+    assert bed.target_sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'replicator'") == [(0,)]
+    with connect(bed.target_server, database=other) as session:
+        assert dict(session.execute(f'SELECT id, note FROM "{topic}"').fetchall()) == {1: "one", 2: "two"}
 
 
 async def test_what_is_refused(delivery: Delivery) -> None:

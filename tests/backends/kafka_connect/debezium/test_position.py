@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+from replicator.backends.kafka_connect.debezium import source_status
 from replicator.errors import ReplicatorError, SourcePosition
 from replicator.model import DesiredState, Endpoint, Stream, StreamState
 
@@ -281,3 +283,30 @@ async def test_the_sql_for_the_publication_of_an_administrator_keeps_the_helper_
     await bed.driver.upsert_stream(other)
     await until(lambda: asyncio.to_thread(lambda: 2 in bed.state(other)), timeout=40, what="row 2 is read")
     assert len(bed.published(stream.name)) == 3
+
+
+async def test_a_pause_says_how_fast_the_slot_grows(bed: DebeziumEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the heartbeats, and so by what the whole server writes."""
+    monkeypatch.setattr(source_status, "SHORTEST", 1.0)
+    bed.execute(ORDERS)
+    bed.execute("CREATE TABLE noise (body text)")
+    stream = await bed.made()
+
+    async def beats() -> bool:
+        return len(bed.sql(f"SELECT FROM replicator.heartbeat_{slot_of(stream)}")) >= 3
+
+    await until(beats, timeout=30, what="there are heartbeats")
+    bed.execute("INSERT INTO noise SELECT repeat(md5(n::text), 20) FROM generate_series(1, 5000) n")
+    paused = stream.model_copy(update={"desired_state": DesiredState.PAUSED})
+    (told,) = [item for item in await bed.warned(paused) if item.property == "desiredState"]
+    assert re.fullmatch(
+        rf"while it is paused, the replication slot {slot_of(stream)} holds about [0-9.]+ (MB|GB) of WAL more each hour",
+        told.message,
+    )
+    await bed.driver.pause(stream.name)
+    with bed.rest() as rest:
+        rest.put(f"/connectors/{stream.name}/stop").raise_for_status()
+    await until(lambda: _is_free(bed, stream), timeout=20, what="the slot is free")
+    (held,) = [item for item in (await bed.described(stream.name)).findings if "holds" in item.message]
+    assert "; nothing reads it, and it holds about " in held.message
+    await bed.driver.resume(stream.name)

@@ -51,6 +51,7 @@ from replicator.backends.kafka_connect.debezium.status import (
     lost_publication,
     no_heartbeat,
     outline_of,
+    pause_cost,
     status_of,
 )
 from replicator.backends.kafka_connect.debezium.topics_destination import TopicsDestination
@@ -74,7 +75,7 @@ from replicator.errors import (
     SourcePosition,
     SourceSetup,
 )
-from replicator.model import Checkpoint, EndpointKind, Mode, Stream, WaitFor
+from replicator.model import Checkpoint, DesiredState, EndpointKind, Mode, Stream, WaitFor
 from replicator.replicator import Description, Finding, ReplayMethod, Severity
 
 
@@ -317,6 +318,8 @@ class DebeziumRecipe:
                 found.append(no_heartbeat(stream))
             return found
         before = details_of(known).tables
+        if stream.desired_state is DesiredState.PAUSED and known.stream.desired_state is DesiredState.RUNNING:
+            found += pause_cost(await self._source_status(known))
         found += await destination.warnings(
             stream, facts.source, [table for table in facts.source.tables if str(table) not in before]
         )
@@ -529,7 +532,7 @@ class DebeziumRecipe:
         )
 
     async def measure(self, streams: Sequence[DeployedStream]) -> list[Description]:
-        seen = await source_status.look(self._sessions, [deployed.record.stream for deployed in streams])
+        seen = await source_status.look(self._sessions, [deployed.record for deployed in streams])
         read = await asyncio.gather(*(answer_or_error(self.positions(deployed.record)) for deployed in streams))
         found = []
         for deployed, at in zip(streams, read, strict=True):
@@ -597,7 +600,7 @@ class DebeziumRecipe:
         self, deployed: DeployedStream, start: Checkpoint, method: ReplayMethod, target: str | None
     ) -> tuple[ResolvedReplay, Progress]:
         stream, destination = deployed.record.stream, self._to(deployed.record)
-        slot = await self._slot(stream)
+        slot = await self._slot(deployed.record)
         progress = await self.positions(deployed.record)
         if slot is not None and not sink_replay.is_offsets(start):
             replay_planner.refuse_the_future(start, slot, stream.name)
@@ -617,11 +620,15 @@ class DebeziumRecipe:
             found = replace(found, topics=destination.topics_of(progress))
         return found, progress
 
-    async def _slot(self, stream: Stream) -> Slot | None:
-        (found,) = (await source_status.look(self._sessions, [stream])).values()
+    async def _slot(self, record: StreamRecord) -> Slot | None:
+        found = await self._source_status(record)
         if isinstance(found, ReplicatorError):
             raise found
         return found.slot
+
+    async def _source_status(self, record: StreamRecord) -> SourceStatus | ReplicatorError:
+        (found,) = (await source_status.look(self._sessions, [record])).values()
+        return found
 
     async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> ReplayRecord:
         stream = record.stream
@@ -631,7 +638,7 @@ class DebeziumRecipe:
         facts = await source_facts.look(self._sessions, stream)
         key = hashlib.sha256(replay.progress.key.encode()).hexdigest()[:32]
         await self._signal(stream, {f"replay-{key}-{found.oid}": found for found in facts.tables.values()})
-        slot = await self._slot(stream)
+        slot = await self._slot(record)
         if slot is None:
             raise _no_slot(stream)
         return replay.model_copy(update={"until": write_lsn(slot.end)})

@@ -15,7 +15,7 @@ from replicator.backends.kafka_connect.placeholders import placeholders
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres.endpoint import postgres_endpoint
 from replicator.backends.postgres.identifiers import Table, read_table
-from replicator.model import Model
+from replicator.model import Endpoint, Model
 
 KEY_MODE = "primary.key.mode"
 
@@ -25,10 +25,12 @@ class DeliveryDetails(Model):
 
     :param claim: a random word that names the stream in the destination database.
     :param tables: the table of each topic.
+    :param left_destinations: the databases of before, where the stream's claims are still to be dropped.
     """
 
     claim: str
     tables: dict[str, str] = Field(default_factory=dict)
+    left_destinations: tuple[Endpoint, ...] = Field(default=(), exclude_if=lambda value: not value)
 
     @property
     def names(self) -> list[Table]:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -286,7 +287,12 @@ class DeliveryRecipe:
         return dict(end)
 
     async def prepare(self, record: StreamRecord, start: Offsets | None) -> Prepared:
-        await self._tables.claim(record.stream, delivery_details(record).claim, self._origins(record))
+        details = delivery_details(record)
+        for place in details.left_destinations:
+            with suppress(EngineUnavailable):  # a destination that is gone is a reason to move
+                await self._tables.release(record.stream.model_copy(update={"destination": place}), details.claim)
+        record = record.model_copy(update={"details": details.model_copy(update={"left_destinations": ()}).wire()})
+        await self._tables.claim(record.stream, details.claim, self._origins(record))
         await self._cluster.stop(record.stream.name, SEEN_WITHIN)
         await self._cluster.reset_offsets(record.stream.name)  # Connect keeps those of a deleted connector
         if start:
@@ -298,7 +304,11 @@ class DeliveryRecipe:
         return dict.fromkeys(delivery_details(record).names, own)
 
     async def moved(self, record: StreamRecord, before: StreamRecord) -> StreamRecord:
-        details = delivery_details(record).model_copy(update={"claim": delivery_details(before).claim})
+        was = delivery_details(before)
+        left = was.left_destinations
+        if record.destination_cluster != before.destination_cluster:
+            left = (*left, before.stream.destination)
+        details = delivery_details(record).model_copy(update={"claim": was.claim, "left_destinations": left})
         return record.model_copy(update={"details": details.wire()})
 
     def starts_idle(self, record: StreamRecord) -> bool:

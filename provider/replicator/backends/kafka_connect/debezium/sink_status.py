@@ -160,6 +160,8 @@ _WAYS_OUT = {
     "Could not find table": "run pulumi up --refresh, which makes the table again and reads it",
     "Cannot alter table": "a column is new at the source: run pulumi up --refresh, which adds it and reads the table",
     "JDBCConnectionException": "the destination was away for longer than the sink waits: run replicator resume",
+    "NoOffsetForPartitionException": "a partition is new, or Kafka has removed the sink's offset: run replicator "
+    "resume, which begins at its beginning if all of it is retained",
     "permission denied": "grant the role of destination.authRef SELECT, INSERT, UPDATE, DELETE and TRUNCATE, and run "
     "replicator resume",
 }

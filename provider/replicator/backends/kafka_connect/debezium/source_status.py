@@ -1,44 +1,89 @@
-"""The slots and publications of streams, asked once per database and role."""
+"""The slots and publications of streams, and how fast WAL grows, asked once per database and role."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
-from replicator.backends.kafka_connect.debezium.details import slot_name
+from replicator.backends.kafka_connect.debezium.connector_config import interval_of
+from replicator.backends.kafka_connect.debezium.details import details_of, heartbeat_table, slot_name
+from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres import publications, slots
 from replicator.backends.postgres.endpoint import PostgresEndpoint, postgres_endpoint
+from replicator.backends.postgres.identifiers import literal
+from replicator.backends.postgres.lsn import read_lsn
 from replicator.backends.postgres.publications import Publication
-from replicator.backends.postgres.session import Sessions
+from replicator.backends.postgres.session import Session, Sessions
 from replicator.backends.postgres.slots import Slot
 from replicator.errors import ReplicatorError
 from replicator.model import Stream
 
+_WINDOW = timedelta(hours=1)
+SHORTEST = 30.0
+"""Seconds of heartbeats that a rate is measured over, at least."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """What a stream has in its database; `None` for what does not exist."""
+    """What a stream has in its database; `None` for what does not exist.
+
+    :param rate: bytes of WAL that the server writes in a second, of all databases, since a heartbeat of at most an hour
+        ago, or since the last one; `None` if it is not known.
+    """
 
     slot: Slot | None
     publication: Publication | None
+    rate: float | None = None
 
 
-async def look(sessions: Sessions, streams: Iterable[Stream]) -> dict[str, SourceStatus | ReplicatorError]:
+async def look(sessions: Sessions, records: Iterable[StreamRecord]) -> dict[str, SourceStatus | ReplicatorError]:
     """Return what streams have in their databases by the stream's name, or why it cannot be seen."""
-    groups: dict[PostgresEndpoint, list[Stream]] = {}
+    groups: dict[PostgresEndpoint, list[StreamRecord]] = {}
     found: dict[str, SourceStatus | ReplicatorError] = {}
-    for stream in streams:
-        groups.setdefault(postgres_endpoint(stream.source, "source"), []).append(stream)
+    for record in records:
+        groups.setdefault(postgres_endpoint(record.stream.source, "source"), []).append(record)
 
     async def one(at: PostgresEndpoint) -> None:
-        asked = {stream.name: slot_name(stream) for stream in groups[at]}
+        session, asked = sessions.at(at), {record.stream.name: slot_name(record.stream) for record in groups[at]}
         try:
-            there = await slots.look(sessions.at(at), [*asked.values()])
-            published = await publications.look(sessions.at(at), [*asked.values()])
-            found.update({name: SourceStatus(there.get(word), published.get(word)) for name, word in asked.items()})
+            there = await slots.look(session, [*asked.values()])
+            published = await publications.look(session, [*asked.values()])
         except ReplicatorError as error:
             found.update(dict.fromkeys(asked, error))
+            return
+        rates = await _rates(session, groups[at], there)
+        found.update(
+            {name: SourceStatus(there.get(word), published.get(word), rates.get(name)) for name, word in asked.items()}
+        )
 
     await asyncio.gather(*map(one, groups))
     return found
+
+
+async def _rates(session: Session, records: Iterable[StreamRecord], there: Mapping[str, Slot]) -> dict[str, float]:
+    """Return how fast WAL grows, by the stream's name. Heartbeats say where it ended, and when."""
+    asked = [record for record in records if details_of(record).has_helpers and slot_name(record.stream) in there]
+    if not asked:
+        return {}
+    try:
+        rows = await session.rows(" UNION ALL ".join(_heartbeat_sql(record.stream) for record in asked))
+    except ReplicatorError:  # a table was dropped by hand, which the publication tells too
+        return {}
+    found = {}
+    for row in rows:
+        slot = there[str(row["name"]).replace("-", "_")]
+        seconds = (slot.now - row["at"]).total_seconds()
+        if seconds >= SHORTEST:
+            found[str(row["name"])] = max(0.0, (slot.end - read_lsn(row["lsn"])) / seconds)
+    return found
+
+
+def _heartbeat_sql(stream: Stream) -> str:
+    """Return the query of the heartbeat of an hour ago, or of the first one after it."""
+    table, count = heartbeat_table(stream).sql, _WINDOW // interval_of(stream)
+    return (
+        f"(SELECT {literal(stream.name)} AS name, lsn::text AS lsn, at FROM {table} "  # noqa: S608
+        f"WHERE id >= (SELECT max(id) FROM {table}) - {count} ORDER BY id LIMIT 1)"
+    )

@@ -164,7 +164,7 @@ def findings_of(deployed: DeployedStream, position: Position, source: SourceStat
         return [Finding.of(source, Severity.WARNING)]
     found = [Finding.of(error, Severity.ERROR) for error in faults_of(deployed, position, source)]
     if source.slot is not None and not source.slot.is_lost:
-        found += _held(source.slot)
+        found += _held(source.slot, source.rate)
     if not details_of(deployed.record).has_helpers:
         found.append(no_heartbeat(stream))
     return found
@@ -182,7 +182,28 @@ def no_heartbeat(stream: Stream) -> Finding:
     )
 
 
-def _held(slot: Slot) -> Iterator[Finding]:
+def pause_cost(source: SourceStatus | ReplicatorError) -> Iterator[Finding]:
+    """Yield how much WAL a slot would hold while its stream is paused, if that is known."""
+    if isinstance(source, ReplicatorError) or source.slot is None or source.rate is None:
+        return
+    yield Finding(
+        severity=Severity.INFO,
+        code=SourceLimit.code,
+        message=f"while it is paused, the replication slot {source.slot.name} holds {_pace(source.slot, source.rate)}",
+        property="desiredState",
+    )
+
+
+def _pace(slot: Slot, rate: float) -> str:
+    """Return how fast what a slot holds grows, and when a limit is reached."""
+    pace = f"about {format_size(round(rate * 3600))} of WAL more each hour"
+    if slot.left is None or rate < 1:
+        return pace
+    hours = max(0, slot.left) / rate / 3600
+    return f"{pace}, and the server removes what it needs in about {hours:.1f} hours"
+
+
+def _held(slot: Slot, rate: float | None) -> Iterator[Finding]:
     """Yield what a slot holds; a warning if the server is about to remove it."""
     if slot.held is None:
         return
@@ -193,11 +214,12 @@ def _held(slot: Slot) -> Iterator[Finding]:
         else ""
     )
     behind = f", at most {format_size(max(0, slot.end - slot.confirmed))} of it not sent yet" if slot.confirmed else ""
+    growing = f"; nothing reads it, and it holds {_pace(slot, rate)}" if rate and slot.active_pid is None else ""
     yield Finding(
         severity=Severity.WARNING if endangered else Severity.INFO,
         code=SourceLimit.code,
         message=f"the replication slot {slot.name} holds {format_size(max(0, slot.held))} of WAL{behind} "
-        f"(wal_status {slot.wal_status}){left}",
+        f"(wal_status {slot.wal_status}){left}{growing}",
         property="source.uri",
         fix="resume the stream, or see why it does not go on; raise max_slot_wal_keep_size" if endangered else None,
     )
