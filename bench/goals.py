@@ -24,6 +24,7 @@ class Goal:
 
 
 _NOTHING = "a plugin that does nothing"
+_NOTHING_AND_BARE = "a plugin that does nothing, and a bare loop"
 _BARE = "a plugin that makes the bare calls"
 
 GOALS: Mapping[str, Goal] = {
@@ -48,5 +49,9 @@ GOALS: Mapping[str, Goal] = {
         Goal("connect_100_16_plugin", "first up of 100 mirrors, 16 at once", _BARE, 1.15),
         Goal("connect_100_destroy_plugin", "destroy of 100 mirrors, 8 at once", _BARE, 1.15),
         Goal("connect_100_noop_plugin", "refresh of 100 mirrors", _BARE, 1.15),
+        Goal("debezium_20", "first up of 20 streams of a table, 8 at once", _NOTHING_AND_BARE, 1.3),
+        Goal("debezium_20_destroy", "destroy of 20 streams of a table, 8 at once", _NOTHING_AND_BARE, 1.3),
+        Goal("debezium_20_noop", "refresh of 20 streams of a table", _NOTHING_AND_BARE, 1.2),
+        Goal("debezium_first_row", "first up of one stream, to the first row in its topic", _NOTHING_AND_BARE, 1.2),
     )
 }

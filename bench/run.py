@@ -24,6 +24,7 @@ from bench.measure import Result, write
 from bench.mirrors import mirrors
 from bench.spawn import installed_to_port, spawn_to_port
 from bench.stacks import life_cycle, thousand
+from bench.tables import tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,10 @@ GROUPS = (
     Group(
         tuple(name for name in GOALS if name.startswith("connect_100")),
         lambda folder, quick: mirrors(folder, *((1, 10) if quick else (3, 100))),
+    ),
+    Group(
+        tuple(name for name in GOALS if name.startswith("debezium_")),
+        lambda folder, quick: tables(folder, *((1, 4) if quick else (3, 20))),
     ),
 )
 

@@ -10,9 +10,11 @@ import pytest
 from replicator.capabilities import DEBEZIUM
 from replicator.model import EndpointKind
 
+from tests.backends.kafka_connect.debezium.records import JSON, flat
 from tests.e2e.conftest import Make
 from tests.e2e.debezium import NOW, NUMBERS, SinkWorld, sink_world
 from tests.engines import free_ports
+from tests.kafka import make_topic, plain, produce
 from tests.postgres import make_database, unique
 from tests.pulumi import Project
 from tests.waiting import wait_until
@@ -331,3 +333,39 @@ def test_refused_in_preview(case: str, here: SinkWorld, refusing: Project, empty
     assert fix in error
     assert "[RPL-" in error
     assert (here.traces("p-refused"), here.copy("p_refused")) == (NOTHING, None)
+
+
+# --- from topics -----------------------------------------------------------------------------------------------------
+
+
+def test_topics_become_tables(here: SinkWorld, make_project: Make) -> None:
+    project = make_project("t-life")
+    here.target_sql(f'GRANT CREATE ON SCHEMA public TO "{here.writer}"')
+    topic = make_topic(plain(here.side.bootstrap), unique("stock"))
+    produce(plain(here.side.bootstrap), topic, [flat(number, "first") for number in range(3)])
+    inputs = here.inputs(
+        "t-life",
+        topic,
+        source={"kind": "kafka", "uri": f"kafka://{here.side.bootstrap}"},
+        options=JSON,
+        checkpointInterval=None,
+        waitFor="caught_up",
+    )
+    here.write(project, inputs, variables=NOW, outputs={**NUMBERS, "lagEvents": "${now.lagEvents}"})
+    planned = project.preview()
+    assert planned.done("main") == ["create"]
+    assert f"{topic} is written to public.{topic}: 3 records at first" in planned.text
+    project.up(SKIP)
+    assert project.resources()["main"]["id"] == "debezium/default/t-life"
+    outputs = project.outputs()
+    assert (outputs["state"], outputs["lagEvents"], outputs["lagSeconds"]) == ("running", 0, 0)
+    assert sorted(here.target_sql(f'SELECT id, note FROM "{topic}"')) == [(0, "first"), (1, "first"), (2, "first")]
+    assert project.preview(CLEAN).done("main") == ["same"]
+    assert project.refresh(SKIP, CLEAN).done("main") == ["same"]
+
+    here.write(project, {**inputs, "destination": {"kind": "kafka", "uri": f"kafka://{here.side.bootstrap}"}})
+    refused = project.preview(check=False)
+    assert "debezium does not move kafka to kafka" in refused.text
+    project.destroy(SKIP)
+    assert here.traces("t-life") == NOTHING
+    assert here.target_sql(f'SELECT count(*) FROM "{topic}"') == [(3,)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +21,7 @@ from replicator.model import Checkpoint, Stream, StreamState
 from replicator.replicator import Description, ReplayMethod, ReplayState
 
 from tests.backends.kafka_connect.debezium.debezium_env import URN
+from tests.backends.kafka_connect.debezium.records import JSON, flat
 from tests.backends.kafka_connect.debezium.sink_env import ORDERS, SinkEnv
 from tests.backends.kafka_connect.mirror.mirror_env import prune
 from tests.kafka import Record, make_topic, plain, produce, unique
@@ -29,25 +29,6 @@ from tests.postgres import connect, make_database
 from tests.waiting import until
 
 pytestmark = pytest.mark.engine
-
-JSON = {
-    "key.converter": "org.apache.kafka.connect.json.JsonConverter",
-    "key.converter.schemas.enable": True,
-    "value.converter": "org.apache.kafka.connect.json.JsonConverter",
-    "value.converter.schemas.enable": True,
-}
-ID = {"field": "id", "type": "int32", "optional": False}
-NOTE = {"field": "note", "type": "string", "optional": True}
-
-
-def flat(id: int, note: str | None = None, *, deleted: bool = False, partition: int = 0) -> Record:
-    """A record of a row, with its schema, as a JDBC source writes it."""
-    key = {"schema": {"type": "struct", "fields": [ID], "optional": False}, "payload": {"id": id}}
-    value = {
-        "schema": {"type": "struct", "fields": [ID, NOTE], "optional": True},
-        "payload": {"id": id, "note": note},
-    }
-    return Record(json.dumps(key).encode(), None if deleted else json.dumps(value).encode(), partition=partition)
 
 
 class Delivery:
