@@ -13,6 +13,7 @@ from replicator.errors import ReplicatorError
 from replicator.replicator import ReplayMethod
 
 from tests.backends.kafka_connect.debezium.debezium_env import DebeziumEnv
+from tests.backends.kafka_connect.debezium.records import JSON, flat
 from tests.backends.kafka_connect.debezium.sink_env import SinkEnv
 from tests.backends.kafka_connect.mirror.mirror_env import records
 from tests.kafka import make_topic, plain, produce, unique
@@ -217,3 +218,57 @@ class Copies(Tables):
     def with_source_of(self, name: str) -> tuple[dict[str, Any], None]:
         stream = self._stream(name, f"{self.test}-other-{name}")
         return stream | {"destination": stream["destination"] | {"uri": self.bed.another_target()}}, None
+
+
+@dataclass(frozen=True)
+class Deliveries:
+    """Topics of the west that are written to tables of a database, which have their names."""
+
+    bed: SinkEnv
+    test: str = field(default_factory=lambda: unique("t"))
+    made: set[str] = field(default_factory=set)
+
+    def ends(self, name: str) -> dict[str, Any]:
+        topic, source = self._topic(name), plain(self.bed.side.bootstrap)
+        if topic not in self.made:
+            self.made.add(make_topic(source, topic, partitions=1, **{"retention.ms": "-1"}))
+            produce(source, topic, [flat(number, "note") for number in range(3)])
+        return self._stream(topic)
+
+    def touching(self, name: str, how: Touch) -> dict[str, Any]:
+        topic = self._topic(name)
+        return self._stream({"same": topic, "inside": f"{topic[:-1]}?", "around": f"{self.test}*"}[how])
+
+    def spelled(self, ends: dict[str, Any]) -> dict[str, Any]:
+        to = ends["destination"]
+        return ends | {"destination": to | {"uri": to["uri"].replace("postgres://", "postgresql://")}}
+
+    def with_source_of(self, name: str) -> tuple[dict[str, Any], None]:
+        stream = self.ends(name)
+        return stream | {"destination": stream["destination"] | {"uri": self.bed.another_target()}}, None
+
+    def not_retained(self, name: str) -> str:
+        return f"{self._topic(name)}=99"
+
+    def copy(self) -> None:
+        return None
+
+    replay_method = ReplayMethod.AUTO
+
+    def order(self, lsn: str) -> int | str:
+        return lsn
+
+    def _topic(self, name: str) -> str:
+        return f"{self.test}-{name}"
+
+    def _stream(self, include: str) -> dict[str, Any]:
+        return {
+            "source": {"kind": "kafka", "uri": f"kafka://{self.bed.side.bootstrap}"},
+            "destination": {
+                "kind": "postgres",
+                "uri": self.bed.target_uri,
+                "authRef": f"file://{self.bed.target_login}",
+            },
+            "include": [include],
+            "options": JSON,
+        }

@@ -35,7 +35,7 @@ from replicator.replicator import ReplayMethod, Replicator
 from tests.backends.kafka_connect.debezium.debezium_env import DebeziumEnv
 from tests.backends.kafka_connect.debezium.sink_env import SinkEnv
 from tests.backends.sqlite.agents import Agent
-from tests.contract.endpoints import Copies, Files, Places, Tables, Topics, Touch
+from tests.contract.endpoints import Copies, Deliveries, Files, Places, Tables, Topics, Touch
 from tests.kafka import unique
 from tests.remote.support import connected, serving
 from tests.waiting import until
@@ -153,6 +153,13 @@ async def open_debezium_sink(request: pytest.FixtureRequest, stack: AsyncExitSta
     return bed.driver, Copies(bed)
 
 
+async def open_debezium_delivery(request: pytest.FixtureRequest, stack: AsyncExitStack, folder: Path) -> Opened:
+    kafka: Pair = request.getfixturevalue("kafka")
+    bed = SinkEnv(request.getfixturevalue("postgres"), kafka.west, request.getfixturevalue("connect"))
+    stack.push_async_callback(_remove_all, bed)
+    return bed.driver, Deliveries(bed)
+
+
 async def _remove_all(bed: DebeziumEnv) -> None:
     streams = await bed.driver.list_streams()
     await asyncio.gather(*(bed.driver.delete_stream(stream.name) for stream in streams))
@@ -165,6 +172,7 @@ BACKENDS = {
     "kafka-mirror": open_kafka_mirror,
     "debezium": open_debezium_,
     "debezium-sink": open_debezium_sink,
+    "debezium-delivery": open_debezium_delivery,
 }
 
 

@@ -131,6 +131,7 @@ NEAR = {
     "memory": "it has no engine, and nothing that goes over a link",
     "debezium": "Debezium tells of a snapshot that it is under way, and not how far it is",
     "debezium-sink": "the same",
+    "debezium-delivery": "a sink has no first copy that could take long",
 }
 
 
