@@ -36,7 +36,7 @@ class Writer:
 SETUP = (
     f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
     f"CREATE TABLE IF NOT EXISTS {WRITERS.sql} (table_schema text, table_name text, stream text NOT NULL, "
-    "claim text NOT NULL, origins text[] NOT NULL, PRIMARY KEY (table_schema, table_name))",
+    "claim text NOT NULL, origins text[] NOT NULL, unread boolean NOT NULL DEFAULT false, PRIMARY KEY (table_schema, table_name))",
 )
 """The statements that make the table."""
 
@@ -88,6 +88,25 @@ async def claim(
     cursor = await connection.execute(_LOOK.encode(), values)
     found = {Table(row["table_schema"], row["table_name"]): _writer(row) for row in await cursor.fetchall()}
     return {table: held for table, held in found.items() if held.claim != word}
+
+
+async def mark_unread(connection: AsyncConnection[DictRow], word: str, tables: Collection[Table]) -> None:
+    """Note inside a transaction that a stream has to read tables again, since it has made them or their columns."""
+    await connection.execute(_UNREAD, {**_columns(tables), "claim": word})
+
+
+async def unread(session: Session, word: str) -> frozenset[Table]:
+    """Return the tables that a stream has to read again."""
+    rows = await session.rows(
+        f"SELECT table_schema, table_name FROM {WRITERS.sql} WHERE claim = %(claim)s AND unread",  # noqa: S608
+        {"claim": word},
+    )
+    return frozenset(Table(row["table_schema"], row["table_name"]) for row in rows)
+
+
+async def mark_read(session: Session, word: str) -> None:
+    """Note that a stream has been told to read its tables."""
+    await session.rows(f"UPDATE {WRITERS.sql} SET unread = false WHERE claim = %(claim)s", {"claim": word})  # noqa: S608
 
 
 async def release(connection: AsyncConnection[DictRow], claim: str) -> None:
@@ -143,6 +162,11 @@ INSERT INTO {WRITERS.sql} AS w (table_schema, table_name, stream, claim, origins
 SELECT table_schema, table_name, %(stream)s, %(claim)s, string_to_array(asked.origins, ' ')
 FROM unnest(%(schemas)s::text[], %(tables)s::text[], %(origins)s::text[]) AS asked(table_schema, table_name, origins)
 ON CONFLICT (table_schema, table_name) DO UPDATE SET origins = excluded.origins WHERE w.claim = excluded.claim
+""".encode()  # noqa: S608
+
+_UNREAD = f"""
+UPDATE {WRITERS.sql} w SET unread = true FROM {_ASKED}
+WHERE w.claim = %(claim)s AND asked.table_schema = w.table_schema AND asked.table_name = w.table_name
 """.encode()  # noqa: S608
 
 _LEAVE = f"""

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from confluent_kafka.admin import AdminClient
-from replicator.errors import DestinationSetup, ReplayNotRetained, ReplicatorError
+from replicator.backends.kafka_connect.cluster import ConnectCluster
+from replicator.errors import DestinationSetup, EngineUnavailable, ReplayNotRetained, ReplicatorError
 from replicator.model import Checkpoint, StreamState
 from replicator.replicator import ReplayMethod
 
@@ -63,6 +64,29 @@ async def test_a_column_that_joins_is_filled(sinks: SinkEnv) -> None:
     assert any("app.orders is read while the stream runs" in item.message for item in await bed.warned(wider))
     await bed.driver.upsert_stream(wider)
     await read_again(bed, stream.name)
+
+
+async def test_a_change_that_is_cut_off_before_a_column_is_filled_fills_it_later(
+    sinks: SinkEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bed = sinks
+    bed.execute(ORDERS)
+    fill(bed, 1, 10)
+    stream = await bed.made()
+    await bed.same(stream.name)
+    bed.execute("ALTER TABLE orders ADD COLUMN price numeric(10,2) NOT NULL DEFAULT 9.90")
+
+    async def cut(*_: object, **__: object) -> None:
+        raise EngineUnavailable("the process ends here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ConnectCluster, "put_config", cut)
+        with pytest.raises(EngineUnavailable):
+            await bed.driver.upsert_stream(stream)
+    assert bed.target_sql("SELECT count(*) FROM app.orders WHERE price IS NULL") == [(10,)]
+    await bed.another().upsert_stream(stream)
+    await read_again(bed, stream.name)
+    assert bed.target_sql("SELECT unread FROM replicator.table_writers") == [(False,)]
 
 
 COARSE = {

@@ -172,13 +172,15 @@ class DatabaseDestination:
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    async def prepare(self, record: StreamRecord, source: SourceFacts) -> tuple[StreamRecord, frozenset[Table]]:
+    async def prepare(
+        self, record: StreamRecord, source: SourceFacts, *, fresh: bool
+    ) -> tuple[StreamRecord, frozenset[Table]]:
         details = details_of(record)
         for place in details.left_destinations:
             before = record.stream.model_copy(update={"destination": place})
             with suppress(EngineUnavailable):  # a destination that is gone is a reason to move
                 await self._tables.release(before, details.claim)
-        made = await self._tables.make(record, source)
+        made = await self._tables.make(record, source, fresh=fresh)
         wanted = topics_between(record)
         known = {name: id for name, id in record.topics.items() if name in wanted}
         made_topics = await self._between.make(record.stream, wanted, known)
@@ -187,6 +189,9 @@ class DatabaseDestination:
         at = self._between.kafka
         settled = details.model_copy(update={"left_destinations": (), "kafka": at.uri, "kafka_auth_ref": at.auth_ref})
         return with_details(record, settled).model_copy(update={"topics": {**known, **made_topics}}), made
+
+    async def settled(self, record: StreamRecord) -> None:
+        await self._tables.mark_read(record)
 
     async def ready(self, record: StreamRecord) -> bool:
         sink = await self._sink(record)

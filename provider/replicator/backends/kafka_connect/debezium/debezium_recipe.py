@@ -7,6 +7,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -414,7 +415,7 @@ class DebeziumRecipe:
     async def prepare(self, record: StreamRecord, start: None) -> Prepared:
         await self._forget_kept_offsets(record)
         source = await source_facts.look(self._sessions, record.stream)
-        record, _ = await self._to(record).prepare(record, source)  # the first snapshot fills all tables
+        record, _ = await self._to(record).prepare(record, source, fresh=True)
         listed = frozenset((await self._cluster.listing()).keys())
         return Prepared(await self._objects.make(record), listed)
 
@@ -453,7 +454,7 @@ class DebeziumRecipe:
         source = await source_facts.look(self._sessions, new.stream)
         new = with_details(new, _renewed(new, source))
         try:
-            new, made = await self._to(new).prepare(new, source)
+            new, made = await self._to(new).prepare(new, source, fresh=False)
         except EngineUnavailable:
             if not _keeps_data(old.stream, new.stream):
                 raise
@@ -478,6 +479,8 @@ class DebeziumRecipe:
                 if (at := due.get(str(table))) is not None
             },
         )
+        with suppress(EngineUnavailable):  # then they are read once more by the next change
+            await self._to(record).settled(record)
 
     async def _signal(self, stream: Stream, snapshots: Mapping[str, TableFacts]) -> None:
         """Tell the connector to read tables again, each once for its id."""

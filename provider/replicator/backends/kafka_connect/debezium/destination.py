@@ -77,11 +77,18 @@ class Destination(Protocol):
 
     # --- changes ---
 
-    async def prepare(self, record: StreamRecord, source: SourceFacts) -> tuple[StreamRecord, frozenset[Table]]:
+    async def prepare(
+        self, record: StreamRecord, source: SourceFacts, *, fresh: bool
+    ) -> tuple[StreamRecord, frozenset[Table]]:
         """Claim what the stream writes to, and make what is missing.
 
         Return the record with it, and the tables of which the destination has not all rows, or not all columns.
+
+        :param fresh: a first snapshot reads every table.
         """
+
+    async def settled(self, record: StreamRecord) -> None:
+        """Note that Debezium has been told to read these tables."""
 
     async def ready(self, record: StreamRecord) -> bool:
         """Set what a connector that does not run needs before it starts, after `refuse_gap`.

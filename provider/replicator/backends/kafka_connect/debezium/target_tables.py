@@ -150,11 +150,13 @@ class TargetTables:
         await self._refuse_unable(stream, facts)
         return facts
 
-    async def make(self, record: StreamRecord, source: SourceFacts) -> frozenset[Table]:
-        """Claim the tables, make those that are missing, and return those that were made or got columns.
+    async def make(self, record: StreamRecord, source: SourceFacts, *, fresh: bool) -> frozenset[Table]:
+        """Claim the tables, make those that are missing, and return those that have to be read again.
 
-        Runs again after an interruption.
+        These are the tables that were made or got columns, until `mark_read`: a change that is interrupted in between
+        is repeated. Runs again after an interruption.
 
+        :param fresh: a first snapshot reads every table, so none has to be read again.
         :raises DestinationInUse: another stream writes to one of them.
         :raises DestinationSetup: the role may not make them; the SQL is in the fix.
         """
@@ -162,11 +164,15 @@ class TargetTables:
         facts = await self.refuse_unfit(record, source)
         statements = _tables_sql(facts, await self._is_sinks_own(stream))
         try:
-            await self.claim(stream, details.claim, facts.origins, statements)
+            await self.claim(stream, details.claim, facts.origins, statements, () if fresh else _filled_late(facts))
         except DestinationDenied as error:
             raise self._unable(facts, f"the role may not make what the stream needs: {error.message}") from None
         _refuse_loops(await self.look(stream, source))  # of two streams that claim at once, one sees the other's claim
-        return frozenset((*facts.missing, *(table for table in facts.there if facts.added(table))))
+        return await writers.unread(self.owner(stream), details.claim)
+
+    async def mark_read(self, record: StreamRecord) -> None:
+        """Note that a stream has been told to read the tables that `make` returned."""
+        await writers.mark_read(self.owner(record.stream), details_of(record).claim)
 
     async def refuse_unwritable(self, stream: Stream, tables: Collection[Table], claim: str | None) -> None:
         """Raise if tables that the sink makes itself cannot be written to, or if another stream writes to them.
@@ -197,12 +203,18 @@ class TargetTables:
             )
 
     async def claim(
-        self, stream: Stream, word: str, origins: Mapping[Table, frozenset[str]], statements: Iterable[str] = ()
+        self,
+        stream: Stream,
+        word: str,
+        origins: Mapping[Table, frozenset[str]],
+        statements: Iterable[str] = (),
+        unread: Collection[Table] = (),
     ) -> None:
         """Claim tables, and run statements in the same transaction.
 
         :param word: the stream's claim.
         :param origins: the databases or clusters whose rows reach each table.
+        :param unread: tables that have to be read again because of the statements.
         :raises DestinationInUse: another stream writes to one of them.
         """
         setup = () if await self._has_writers(stream) else writers.SETUP
@@ -214,6 +226,8 @@ class TargetTables:
                 raise in_use(held)
             for statement in statements:
                 await connection.execute(statement.encode())
+            if unread:
+                await writers.mark_unread(connection, word, unread)
 
     async def release(self, stream: Stream, claim: str) -> None:
         """Drop a stream's claims. Its tables stay."""
@@ -544,6 +558,11 @@ def _refuse_writes(table: Table, shape: Shape, role: str) -> None:
             property="destination.authRef",
             fix=f"ALTER ROLE {quoted(role)} BYPASSRLS; or let that role own the table",
         )
+
+
+def _filled_late(facts: TargetFacts) -> list[Table]:
+    """Return the tables that are made, or get columns."""
+    return [*facts.missing, *(table for table in facts.there if facts.added(table))]
 
 
 def _new_columns(facts: TargetFacts) -> list[tuple[Table, Column]]:

@@ -83,8 +83,13 @@ class TopicsDestination:
     async def refuse_gap(self, record: StreamRecord, progress: Progress) -> None:
         pass
 
-    async def prepare(self, record: StreamRecord, source: SourceFacts) -> tuple[StreamRecord, frozenset[Table]]:
+    async def prepare(
+        self, record: StreamRecord, source: SourceFacts, *, fresh: bool
+    ) -> tuple[StreamRecord, frozenset[Table]]:
         return record, frozenset()
+
+    async def settled(self, record: StreamRecord) -> None:
+        pass
 
     async def ready(self, record: StreamRecord) -> bool:
         return False
