@@ -36,7 +36,8 @@ class Writer:
 SETUP = (
     f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
     f"CREATE TABLE IF NOT EXISTS {WRITERS.sql} (table_schema text, table_name text, stream text NOT NULL, "
-    "claim text NOT NULL, origins text[] NOT NULL, unread boolean NOT NULL DEFAULT false, PRIMARY KEY (table_schema, table_name))",
+    "claim text NOT NULL, origins text[] NOT NULL, unread boolean NOT NULL DEFAULT false, "
+    "PRIMARY KEY (table_schema, table_name))",
 )
 """The statements that make the table."""
 
