@@ -127,4 +127,4 @@ class Destination(Protocol):
         """Return the replay of what the topics between retain; `None` for one by the source, or without such topics."""
 
     async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> None:
-        """Apply a replay of the topics between."""
+        """Apply a replay to the topics between, if there are any."""

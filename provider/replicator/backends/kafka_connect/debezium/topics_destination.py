@@ -121,4 +121,4 @@ class TopicsDestination:
         return None
 
     async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> None:
-        raise AssertionError("no replay of topics between is recorded for a stream without them")
+        pass
