@@ -128,6 +128,6 @@ class ConnectorStates:
         """Apply a recorded replay."""
         if not deployed.connector.stopped:
             await self._cluster.stop(deployed.name, SEEN_WITHIN)
-        replay = await self._recipe.set_back(deployed.record, replay)
+        record, replay = await self._recipe.set_back(deployed.record, replay)
         applied = replay.model_copy(update={"applied": True})
-        return await self.put_record(deployed, deployed.record.with_replay(applied))
+        return await self.put_record(deployed, record.with_replay(applied))

@@ -193,10 +193,11 @@ class Recipe(Protocol[Facts, Start, Positions]):
     ) -> tuple[ResolvedReplay, Positions]:
         """Return what a replay would do now, and the offsets on which that is based; raise an error for a refusal."""
 
-    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> ReplayRecord:
+    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> tuple[StreamRecord, ReplayRecord]:
         """Set the offsets of a replay, or what else makes it run when the connector starts. The connector is stopped.
 
-        Return the replay with its end, where that is known only now. Runs again after an interruption.
+        Return the record with what was made for it, and the replay with its end, where that is known only now. Runs
+        again after an interruption.
         """
 
     async def aclose(self) -> None:

@@ -74,7 +74,7 @@ async def test_a_start_by_lsn_writes_every_transaction_from_there(sinks: SinkEnv
     """Also where transactions overlap, so that their changes stand in the WAL in another order than their commits."""
     bed = sinks
     bed.execute(ORDERS)
-    bed.execute("CREATE TABLE more (id int PRIMARY KEY, note text)")
+    bed.execute("CREATE TABLE more (id int PRIMARY KEY, note text); ALTER TABLE more REPLICA IDENTITY FULL")
     stream = await bed.made("app.orders", "app.more")
     early = bed._app()
     early.autocommit = False

@@ -295,9 +295,6 @@ class DatabaseDestination:
 
     # --- replays -----------------------------------------------------------------------------------------------------
 
-    def topics_of(self, progress: Progress) -> Mapping[str, str]:
-        return progress.sink.topics if isinstance(progress.sink, SinkProgress) else {}
-
     async def resolve(
         self, deployed: DeployedStream, progress: Progress, start: Checkpoint, method: ReplayMethod, target: str | None
     ) -> ResolvedReplay | None:
@@ -313,11 +310,16 @@ class DatabaseDestination:
             found = await self._between.of(deployed.record).at_lsn(sink, read_lsn(start.lsn))
         return sink_replay.resolve(deployed.record, progress, start, found, target=target)
 
-    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> None:
+    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> StreamRecord:
         if replay.start:
             await self._cluster.alter_offsets(sink_name(record.stream.name), as_stored(read(replay.start)))
-        elif replay.progress.method is ReplayMethod.RESNAPSHOT:
-            await self._pass_gaps(record)
+        if replay.progress.method is not ReplayMethod.RESNAPSHOT:
+            return record
+        between, wanted = self._between.of(record), topics_between(record)
+        there = await between.ids(wanted)
+        made = await between.make(record.stream, wanted, there)
+        await self._pass_gaps(record)
+        return record.model_copy(update={"topics": {**there, **made}})
 
     async def _pass_gaps(self, record: StreamRecord) -> None:
         """Let the sink go on behind changes that are lost: a new snapshot brings the rows."""
@@ -329,6 +331,7 @@ class DatabaseDestination:
             at: first
             for at, first in sink.earliest.items()
             if not first <= sink.stored.get(at, -1) <= sink.latest.get(at, 0)
+            or sink.topics[at.topic] != record.topics.get(at.topic)
         }
         if begins:
             await self._cluster.alter_offsets(sink_name(record.stream.name), as_stored(begins))

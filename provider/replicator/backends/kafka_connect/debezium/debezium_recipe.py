@@ -8,7 +8,7 @@ import json
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster, Connector
@@ -620,7 +620,6 @@ class DebeziumRecipe:
                 target=target,
                 leftovers=destination.leftovers,
             )
-            found = replace(found, topics=destination.topics_of(progress))
         return found, progress
 
     async def _slot(self, record: StreamRecord) -> Slot | None:
@@ -633,18 +632,18 @@ class DebeziumRecipe:
         (found,) = (await source_status.look(self._sessions, [record])).values()
         return found
 
-    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> ReplayRecord:
+    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> tuple[StreamRecord, ReplayRecord]:
         stream = record.stream
-        await self._to(record).set_back(record, replay)
+        record = await self._to(record).set_back(record, replay)
         if replay.progress.method is ReplayMethod.SINK_REWIND:
-            return replay
+            return record, replay
         facts = await source_facts.look(self._sessions, stream)
         key = hashlib.sha256(replay.progress.key.encode()).hexdigest()[:32]
         await self._signal(stream, {f"replay-{key}-{found.oid}": found for found in facts.tables.values()})
         slot = await self._slot(record)
         if slot is None:
             raise _no_slot(stream)
-        return replay.model_copy(update={"until": write_lsn(slot.end)})
+        return record, replay.model_copy(update={"until": write_lsn(slot.end)})
 
     async def aclose(self) -> None:
         await self._recent.settled()

@@ -446,10 +446,10 @@ class DeliveryRecipe:
             found = await brokers.at_time(sink.latest, int(start.wall.timestamp() * 1000))
         return sink_replay.resolve(record, progress, start, found, target=target), progress
 
-    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> ReplayRecord:
+    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> tuple[StreamRecord, ReplayRecord]:
         if replay.start:
             await self._cluster.alter_offsets(record.stream.name, as_stored(read(replay.start)))
-        return replay
+        return record, replay
 
     async def aclose(self) -> None:
         await self._recent.settled()

@@ -118,13 +118,10 @@ class Destination(Protocol):
 
     # --- replays ---
 
-    def topics_of(self, progress: Progress) -> Mapping[str, str]:
-        """Return the ids of the topics between as they are now."""
-
     async def resolve(
         self, deployed: DeployedStream, progress: Progress, start: Checkpoint, method: ReplayMethod, target: str | None
     ) -> ResolvedReplay | None:
         """Return the replay of what the topics between retain; `None` for one by the source, or without such topics."""
 
-    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> None:
-        """Apply a replay to the topics between, if there are any."""
+    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> StreamRecord:
+        """Apply a replay to the topics between, if there are any, and return the record with those that it made."""

@@ -156,7 +156,7 @@ class RoutedRecipe:
     ) -> tuple[ResolvedReplay, Any]:
         return await self._of(deployed.record.stream).resolve(deployed, start, method, target)
 
-    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> ReplayRecord:
+    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> tuple[StreamRecord, ReplayRecord]:
         return await self._of(record.stream).set_back(record, replay)
 
     async def aclose(self) -> None:

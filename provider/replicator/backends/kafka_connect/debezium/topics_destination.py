@@ -112,13 +112,10 @@ class TopicsDestination:
     def described(self, deployed: DeployedStream, progress: Progress, found: Description) -> Description:
         return found
 
-    def topics_of(self, progress: Progress) -> Mapping[str, str]:
-        return {}
-
     async def resolve(
         self, deployed: DeployedStream, progress: Progress, start: Checkpoint, method: ReplayMethod, target: str | None
     ) -> ResolvedReplay | None:
         return None
 
-    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> None:
-        pass
+    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> StreamRecord:
+        return record

@@ -247,11 +247,11 @@ class MirrorRecipe(ConnectOnly[Facts]):
             stored,
         )
 
-    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> ReplayRecord:
+    async def set_back(self, record: StreamRecord, replay: ReplayRecord) -> tuple[StreamRecord, ReplayRecord]:
         if replay.start:
             stored = as_stored(read(replay.start), Naming.of(record.stream))
             await self._cluster.alter_offsets(record.stream.name, stored)
-        return replay
+        return record, replay
 
     async def aclose(self) -> None:
         await self._mirrors.aclose()
