@@ -58,7 +58,7 @@ async def test_a_rewind_writes_the_topics_again_from_a_time_and_from_offsets(sin
 
     assert found.status.last_checkpoint is not None
     for start, kind in (
-        (Checkpoint(lsn=f"{stream.name}.app.orders=999"), ReplayRefused),
+        (Checkpoint(lsn=f"{stream.name}.app.orders=999"), ReplayNotRetained),
         (Checkpoint(lsn=f"{stream.name}.app.orders=1,1"), ReplayRefused),
         (Checkpoint(lsn="nothing.like.it=0"), ReplayRefused),
     ):

@@ -49,6 +49,13 @@ def resolve(
     asked = read(start.lsn) if start.lsn is not None and is_offsets(start) else _offsets(found)
     _refuse_unknown(asked, sink, name)
     _refuse_pruned(asked, sink, name, start, found)
+    if beyond := [at for at, offset in asked.items() if offset > sink.latest[at]]:
+        raise ReplayNotRetained(
+            f"{_words(beyond, asked)} is past the end of the topics; the end is {write(sink.latest)}",
+            stream=name,
+            property="start",
+            fix="start at an offset that they have",
+        )
     if ahead := [at for at, offset in asked.items() if offset > sink.next(at)]:
         if start.lsn is not None:
             raise ReplayRefused(
