@@ -293,7 +293,7 @@ async def test_a_pause_says_how_fast_the_slot_grows(bed: DebeziumEnv, monkeypatc
     stream = await bed.made()
 
     async def beats() -> bool:
-        return len(bed.sql(f"SELECT FROM replicator.heartbeat_{slot_of(stream)}")) >= 3
+        return len(bed.sql(f"SELECT id FROM replicator.heartbeat_{slot_of(stream)}")) >= 3
 
     await until(beats, timeout=30, what="there are heartbeats")
     bed.execute("INSERT INTO noise SELECT repeat(md5(n::text), 20) FROM generate_series(1, 5000) n")

@@ -57,7 +57,7 @@ async def test_a_table_that_does_not_fit_is_refused_and_fits_after_the_sql_of_th
     error = await bed.refused(stream)
     assert isinstance(error, DestinationSetup) and told in error.message
     assert error.fix is not None
-    found = re.search(r"(ALTER TABLE|CREATE UNIQUE INDEX)[^;]*?(?=, or of|;|$)", error.fix)
+    found = re.search(r"(ALTER TABLE|ALTER ROLE|CREATE UNIQUE INDEX)[^;]*?(?=, or of|;|$)", error.fix)
     assert found is not None
     bed.target_sql("ALTER TABLE app.lines DROP CONSTRAINT lines_o_fkey" if "lines" in told else found[0])
     await bed.driver.upsert_stream(stream)

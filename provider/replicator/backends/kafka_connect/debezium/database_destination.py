@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from replicator.backends.kafka.admin import Found
 from replicator.backends.kafka.positions import Partition, read
-from replicator.backends.kafka_connect.cluster import ConnectCluster
+from replicator.backends.kafka_connect.cluster import ConnectCluster, ConnectorState
 from replicator.backends.kafka_connect.connector_states import SEEN_WITHIN
 from replicator.backends.kafka_connect.debezium import preflight, sink_replay, target_tables
 from replicator.backends.kafka_connect.debezium.between import Between, kept_for, topic_in_use
@@ -47,7 +47,7 @@ from replicator.errors import (
     ReplicatorError,
     StreamNotFound,
 )
-from replicator.model import Checkpoint, Drain, EndpointKind, Stream, StreamState
+from replicator.model import Checkpoint, Drain, EndpointKind, Stream
 from replicator.progress import tell
 from replicator.replicator import Description, Finding, ReplayMethod, Severity
 
@@ -220,7 +220,7 @@ class DatabaseDestination:
         A stream that is paused writes nothing more, and neither does its delete.
         """
         record = deployed.record
-        idle = record.creating or deployed.state is StreamState.PAUSED
+        idle = record.creating or deployed.connector.state in (ConnectorState.PAUSED, ConnectorState.STOPPED)
         if idle or record.stream.drain_before_delete is Drain.SKIP:
             return
         await self._behind(record)
@@ -228,9 +228,9 @@ class DatabaseDestination:
         try:
             while behind := await self._behind(record):
                 sink = await self._cluster.look(sink_name(record.stream.name))
-                if sink is not None and sink.failed:
+                if sink is not None and (sink.failed or sink.state is not ConnectorState.RUNNING):
                     raise EngineRefused(
-                        f"its sink has failed, and {behind} changes in the topics between would not reach the "
+                        f"its sink does not run, and {behind} changes in the topics between would not reach the "
                         "destination",
                         stream=record.stream.name,
                         property="drainBeforeDelete",
