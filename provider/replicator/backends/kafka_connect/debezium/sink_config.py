@@ -83,6 +83,7 @@ def build_sink(
         "header.converter": "org.apache.kafka.connect.storage.StringConverter",
         # Else a sink that was away for longer than the topics keep changes goes on behind them, and says nothing.
         "consumer.override.auto.offset.reset": "none",
+        "consumer.override.allow.auto.create.topics": "false",  # a topic that was deleted would come back, empty
         "connection.url": _url(at, name),
         **_login(at, aliases),
         "connection.pool.min_size": "1",
