@@ -12,6 +12,8 @@ from replicator.backends.kafka_connect.validation import holds_placeholder
 
 _TRACE_LIMIT = 500
 _THROWN = re.compile(r"^(?:Caused by: )?((?:[a-z_]\w*\.)+[A-Z][\w$]*)(?:: (.*))?$", re.MULTILINE)
+_QUOTES_ROWS = "JdbcSinkConnector"
+"""The end of classes of connectors whose traces quote the rows that they could not write."""
 _HARMLESS = re.compile(
     r"Could not find table: [\w.\"$ ]+|Cannot alter table [\w.\"$ ]+ because schema evolution is disabled|"
     r"permission denied for \w+ [\w\"$]+|null value in column \"[^\"]+\" of relation \"[^\"]+\"|"
@@ -156,8 +158,7 @@ def read_status(
     :param config: of the connector, if it is known. Traces may contain the values of its placeholders.
     """
     connector = body["connector"]
-    # Traces of a sink quote the records that it could not write.
-    secretive = config is None or body["type"] == "sink" or holds_placeholder(config)
+    secretive = config is None or holds_placeholder(config) or config.get("connector.class", "").endswith(_QUOTES_ROWS)
 
     def told(trace: str | None) -> str | None:
         return _trimmed(reduced(trace, config or ()) if trace and secretive else trace, redact)
