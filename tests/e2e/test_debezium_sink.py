@@ -354,7 +354,7 @@ def test_topics_become_tables(here: SinkWorld, make_project: Make) -> None:
     here.write(project, inputs, variables=NOW, outputs={**NUMBERS, "lagEvents": "${now.lagEvents}"})
     planned = project.preview()
     assert planned.done("main") == ["create"]
-    assert f"{topic} is written to public.{topic}: 3 records at first" in planned.text
+    assert f'{topic} is written to public."{topic}": 3 records at first' in planned.text
     project.up(SKIP)
     assert project.resources()["main"]["id"] == "debezium/default/t-life"
     outputs = project.outputs()
