@@ -275,7 +275,7 @@ REFUSALS: Mapping[str, tuple[Mapping[str, Any], str, str]] = {
     "a table at the destination that does not fit": (
         {"include": ["app.p_unfit"]},
         "destination.uri: app.p_unfit at the destination has no unique index on id",
-        'ALTER TABLE "app"."p_unfit" ADD PRIMARY KEY ("id")',
+        'CREATE UNIQUE INDEX ON "app"."p_unfit" ("id")',
     ),
     "a role that may make nothing": (
         {"destination": {"uri": "{empty}", "authRef": "file://{login}"}},
