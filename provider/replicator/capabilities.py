@@ -558,7 +558,7 @@ _POSTGRES_TO_POSTGRES = Route(
         ReplayMethod.RESNAPSHOT: Yes("every row that passes the filter is written as it is now; deleted rows are not"),
         ReplayMethod.LOG_REWIND: No("a slot does not send changes again that were confirmed; use sink_rewind"),
         ReplayMethod.COPY: No("a stream writes to its tables alone; use a stream of its own to another database"),
-        ReplayMethod.RESEED: No("tables are not written anew; use resnapshot, which writes the rows once more"),
+        ReplayMethod.RESEED: No("a stream does not empty its tables; use resnapshot, which writes the rows once more"),
     },
     features={
         **_POSTGRES_TO_KAFKA.features,
@@ -643,7 +643,7 @@ _KAFKA_TO_POSTGRES = Route(
         ReplayMethod.RESNAPSHOT: No("the source is a log without a state of its own; use sink_rewind"),
         ReplayMethod.LOG_REWIND: No("the log is the source's, and the sink sets back its own offsets; use sink_rewind"),
         ReplayMethod.COPY: No("a stream writes to its tables alone; use a stream of its own to another database"),
-        ReplayMethod.RESEED: No("tables are not written anew; use sink_rewind from the earliest offset"),
+        ReplayMethod.RESEED: No("a stream does not empty its tables; use sink_rewind from the earliest offset"),
     },
     features={
         Feature.INCLUDE_EXCLUDE: Yes("names of topics; each becomes a table"),

@@ -80,7 +80,6 @@ class Read:
     :param time: in milliseconds; `None` if it has none.
     """
 
-    offset: int
     value: bytes | None
     time: int | None
 
@@ -99,7 +98,7 @@ def first_records(
                 kind, stamp = message.timestamp()
                 value = message.value()
                 text = value.encode() if isinstance(value, str) else value
-                found[at] = Read(int(message.offset() or 0), text, stamp if kind else None)
+                found[at] = Read(text, stamp if kind else None)
                 _leave(consumer, at, left)
             elif _is_end(message):
                 found[at] = None

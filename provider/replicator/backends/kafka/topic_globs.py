@@ -11,6 +11,7 @@ _GLOB = re.compile(r"[A-Za-z0-9._*?-]+")
 _REGEX = re.compile(r"^\.\*|[\^$|()\[\]{}+\\]")
 _ANY = re.compile(r"\.[*+]\??")
 _REPEATED = re.compile(r"[^.][*?+]")
+_WORDS = {"*": r"[^.]*", "?": r"[^.]"}
 _WHAT_GLOBS_ARE = "topics hold letters, digits, . _ and -; * and ? stand for some of them, but for no dot"
 
 
@@ -23,7 +24,7 @@ def refuse_regex(pattern: str, property: str) -> None:
     if _GLOB.fullmatch(pattern) and not pattern.startswith(".*"):
         return
     if not _REGEX.search(pattern):
-        raise InvalidStream(f"{pattern!r} can match no topic", property=property, fix=_WHAT_GLOBS_ARE)
+        raise _matches_nothing(pattern, property)
     problem = f"{pattern!r} is a regular expression, and {property} takes globs"
     globs = globs_of(pattern)
     if globs is None:
@@ -48,15 +49,12 @@ def globs_of(regex: str) -> list[str] | None:
     return found
 
 
-_WORDS = {"*": r"[^.]*", "?": r"[^.]"}
-
-
 def glob_regex(glob: str, property: str) -> str:
     """Return a glob as a regular expression for Java and Python alike, without a comma, Java's separator."""
-    if not re.fullmatch(r"[A-Za-z0-9._*?-]+", glob):
-        raise InvalidStream(
-            f"{glob!r} can match no topic",
-            property=property,
-            fix="topics hold letters, digits, . _ and -; * and ? stand for some of them, but for no dot",
-        )
+    if not _GLOB.fullmatch(glob):
+        raise _matches_nothing(glob, property)
     return "".join(_WORDS.get(char, rf"\{char}" if char in ".-" else char) for char in glob)
+
+
+def _matches_nothing(glob: str, property: str) -> InvalidStream:
+    return InvalidStream(f"{glob!r} can match no topic", property=property, fix=_WHAT_GLOBS_ARE)

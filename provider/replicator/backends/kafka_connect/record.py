@@ -182,6 +182,11 @@ class StreamRecord(Model):
         return {KEY: _text(wire), HEADER: _text(header.wire())}
 
 
+def is_another(was: str | None, now: str | None, *, same_place: bool) -> bool:
+    """Tell whether an end is another one, by its identity, or by its address if that is unknown."""
+    return was != now if was and now else not same_place
+
+
 def refuse_unfinished(record: StreamRecord) -> None:
     """Raise `ReplayRefused` if the stream's start position is not set yet."""
     if record.creating:

@@ -38,6 +38,12 @@ def canonical(stream: Stream) -> Stream:
     )
 
 
+def keeps_ends(old: Stream, new: Stream) -> bool:
+    """Tell whether both ends of two declarations are the same endpoints, with the same logins."""
+    was, now = canonical(old), canonical(new)
+    return was.source == now.source and was.destination == now.destination
+
+
 def with_canonical_options(stream: Stream) -> Stream:
     """Return the stream with its options in the form that is recorded and sent to the engine."""
     row = TABLE.get(stream.backend or "")

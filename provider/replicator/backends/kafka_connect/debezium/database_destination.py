@@ -13,7 +13,13 @@ from replicator.backends.kafka_connect.connector_states import SEEN_WITHIN
 from replicator.backends.kafka_connect.debezium import preflight, sink_replay, target_tables
 from replicator.backends.kafka_connect.debezium.between import Between, kept_for, topic_in_use
 from replicator.backends.kafka_connect.debezium.declarations import RETRIES, topic_prefix
-from replicator.backends.kafka_connect.debezium.details import details_of, signal_table, with_details
+from replicator.backends.kafka_connect.debezium.details import (
+    details_of,
+    signal_table,
+    topic_of,
+    topics_of,
+    with_details,
+)
 from replicator.backends.kafka_connect.debezium.positions import Position, Progress, SinkProgress
 from replicator.backends.kafka_connect.debezium.sink_config import (
     CONVERTERS,
@@ -24,11 +30,10 @@ from replicator.backends.kafka_connect.debezium.sink_config import (
     TABLE_OF_CHANGE,
     build_sink,
     sink_name,
-    topics_between,
 )
 from replicator.backends.kafka_connect.debezium.sink_progress import as_stored, begin_at_the_beginning, next_offsets
 from replicator.backends.kafka_connect.debezium.sink_status import described, lost_changes
-from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts, topic_part
+from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts
 from replicator.backends.kafka_connect.debezium.target_tables import TargetTables
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.options import option_text
@@ -82,7 +87,7 @@ class DatabaseDestination:
         stream = record.stream
         at = postgres_endpoint(stream.destination, "destination")
         name = sink_name(stream.name)
-        common = build_sink(name, topics_between(record), at, TABLE_OF_CHANGE, self._aliases)
+        common = build_sink(name, topics_of(record), at, TABLE_OF_CHANGE, self._aliases)
         own = {RETRIES: option_text(stream.options[RETRIES])} if RETRIES in stream.options else {}
         return {name: {**common, **CONVERTERS, **own, PART_OF: stream.name}}
 
@@ -118,7 +123,7 @@ class DatabaseDestination:
         _refuse_same_tables(record, source, claimed)
         await self._tables.refuse_unfit(record, source)
         made = known.topics if known is not None else {}
-        if used := await self._between.used([topic for topic in topics_between(record) if topic not in made]):
+        if used := await self._between.used([topic for topic in topics_of(record) if topic not in made]):
             raise topic_in_use(used)
 
     async def validate(self, record: StreamRecord) -> None:
@@ -161,12 +166,7 @@ class DatabaseDestination:
     async def refuse_gap(self, record: StreamRecord, progress: Progress) -> None:
         sink = progress.sink
         if isinstance(sink, ReplicatorError):
-            raise EngineUnavailable(
-                f"whether it can go on without a gap cannot be seen: {sink.message}",
-                stream=record.stream.name,
-                property=sink.property,
-                fix=sink.fix,
-            )
+            raise preflight.unseen_gap(record.stream.name, sink)
         if sink is not None and (lost := lost_changes(record, sink)):
             raise lost
 
@@ -181,7 +181,7 @@ class DatabaseDestination:
             with suppress(EngineUnavailable):  # a destination that is gone is a reason to move
                 await self._tables.release(before, details.claim)
         made = await self._tables.make(record, source, fresh=fresh)
-        wanted = topics_between(record)
+        wanted = topics_of(record)
         known = {name: id for name, id in record.topics.items() if name in wanted}
         made_topics = await self._between.make(record.stream, wanted, known)
         # A table that returns is read again: changes of before must not be written a second time after that.
@@ -259,7 +259,7 @@ class DatabaseDestination:
         prefix = topic_prefix(record.stream)
         signal = signal_table(record.stream)
         others = (
-            f"{prefix}.{topic_part(signal)}",
+            topic_of(record.stream, signal),
             f"__debezium-heartbeat.{prefix}",
             f"{prefix}.notifications",
         )
@@ -284,7 +284,7 @@ class DatabaseDestination:
     async def _sink(self, record: StreamRecord) -> SinkProgress | ReplicatorError:
         try:
             stored = next_offsets(await self._cluster.offsets(sink_name(record.stream.name)))
-            return await self._between.of(record).progress(topics_between(record), stored)
+            return await self._between.of(record).progress(topics_of(record), stored)
         except StreamNotFound:
             return _no_sink(record)
         except ReplicatorError as error:
@@ -315,7 +315,7 @@ class DatabaseDestination:
             await self._cluster.alter_offsets(sink_name(record.stream.name), as_stored(read(replay.start)))
         if replay.progress.method is not ReplayMethod.RESNAPSHOT:
             return record
-        between, wanted = self._between.of(record), topics_between(record)
+        between, wanted = self._between.of(record), topics_of(record)
         there = await between.ids(wanted)
         made = await between.make(record.stream, wanted, there)
         await self._pass_gaps(record)

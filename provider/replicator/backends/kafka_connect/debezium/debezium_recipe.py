@@ -28,21 +28,23 @@ from replicator.backends.kafka_connect.debezium.connector_config import (
     takes_column,
 )
 from replicator.backends.kafka_connect.debezium.database_destination import DatabaseDestination
-from replicator.backends.kafka_connect.debezium.declarations import is_same_place, topic_prefix
+from replicator.backends.kafka_connect.debezium.declarations import topic_prefix
 from replicator.backends.kafka_connect.debezium.destination import Destination
 from replicator.backends.kafka_connect.debezium.details import (
     DebeziumDetails,
     LeftSource,
     TableDetails,
     details_of,
+    leaves_an_end,
     row_filter,
     signal_table,
     slot_name,
+    topics_of,
     with_details,
 )
 from replicator.backends.kafka_connect.debezium.positions import Progress, read_position
 from replicator.backends.kafka_connect.debezium.preflight import Side
-from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts, topic_part
+from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts
 from replicator.backends.kafka_connect.debezium.source_objects import FoundObjects, SourceObjects
 from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
 from replicator.backends.kafka_connect.debezium.status import (
@@ -66,7 +68,7 @@ from replicator.backends.postgres.identifiers import Table, read_table
 from replicator.backends.postgres.lsn import read_lsn, write_lsn
 from replicator.backends.postgres.session import Sessions
 from replicator.backends.postgres.slots import Slot
-from replicator.backends.shared.declarations import canonical
+from replicator.backends.shared.declarations import keeps_ends
 from replicator.backends.shared.single_flight import SingleFlight
 from replicator.errors import (
     CopiesAgain,
@@ -131,11 +133,9 @@ class DebeziumRecipe:
         self._claims = claims
         self._sessions = sessions
         self._objects = SourceObjects(self._sessions)
-        self._topics = TopicsDestination(cluster, ends, aliases)
-        self._database = DatabaseDestination(cluster, Between(kafka, ends), self._sessions, aliases)
         self._destinations: Mapping[EndpointKind, Destination] = {
-            EndpointKind.KAFKA: self._topics,
-            EndpointKind.POSTGRES: self._database,
+            EndpointKind.KAFKA: TopicsDestination(cluster, ends, aliases),
+            EndpointKind.POSTGRES: DatabaseDestination(cluster, Between(kafka, ends), sessions, aliases),
         }
         self._recent = SingleFlight(self._listing, RECENT)
 
@@ -155,20 +155,7 @@ class DebeziumRecipe:
         """Tell whether the stream gets a new slot and a first snapshot: for another database, prefix or cluster."""
         was, now = old.stream, new.stream
         one_copy = (was.mode is Mode.SNAPSHOT) != (now.mode is Mode.SNAPSHOT)
-        return (
-            one_copy
-            or topic_prefix(was) != topic_prefix(now)
-            or any(
-                _is_another(known[0], known[1], same)
-                for known, same in (
-                    ((old.source_cluster, new.source_cluster), is_same_place(was.source, now.source, "source")),
-                    (
-                        (old.destination_cluster, new.destination_cluster),
-                        is_same_place(was.destination, now.destination, "destination"),
-                    ),
-                )
-            )
-        )
+        return one_copy or topic_prefix(was) != topic_prefix(now) or leaves_an_end(old, new)
 
     def needs_start(self, stream: Stream) -> bool:
         return True
@@ -182,7 +169,7 @@ class DebeziumRecipe:
         self._recent.forget_error()
 
     async def claim(self, stream: Stream, deployed: DeployedStream | None) -> StreamRecord:
-        known = deployed.record if deployed and _keeps_ends(deployed.record.stream, stream) else None
+        known = deployed.record if deployed and keeps_ends(deployed.record.stream, stream) else None
         source, (destination, topics) = await asyncio.gather(
             self._source_id(stream, known), self._destination_ids(stream, known)
         )
@@ -346,12 +333,7 @@ class DebeziumRecipe:
         try:
             objects = await self._objects.look(stream)
         except EngineUnavailable as error:
-            raise EngineUnavailable(
-                f"whether it can go on without a gap cannot be seen: {error.message}",
-                stream=stream.name,
-                property=error.property,
-                fix=error.fix,
-            ) from error
+            raise preflight.unseen_gap(stream.name, error) from error
         progress = await self.positions(record)
         if lost := lost_position(record, progress.source, objects.slot):
             raise lost
@@ -564,10 +546,9 @@ class DebeziumRecipe:
     def _engine_objects(self, deployed: DeployedStream) -> dict[str, object]:
         record = deployed.record
         details = details_of(record)
-        prefix = topic_prefix(record.stream)
         found: dict[str, object] = {
             "connectors": [connector.name for connector in deployed.all],
-            "topics": [f"{prefix}.{topic_part(table)}" for table in details.names],
+            "topics": topics_of(record),
         }
         if details.slot_made:
             found |= {"slot": slot_name(record.stream), "publication": slot_name(record.stream)}
@@ -660,11 +641,6 @@ def _leaving(details: DebeziumDetails, before: StreamRecord) -> DebeziumDetails:
     )
 
 
-def _is_another(was: str | None, now: str | None, same_place: bool) -> bool:
-    """Tell whether an end is another one, by its identity, or by its address if that is unknown."""
-    return was != now if was and now else not same_place
-
-
 def _read_again(old: DebeziumDetails, new: DebeziumDetails) -> list[Table]:
     """Return the tables that are read while the stream runs, for a change of the declaration."""
     return [
@@ -709,10 +685,6 @@ def _filled(old: DebeziumDetails, record: StreamRecord, made: Collection[Table])
     return details.model_copy(update={"tables": {**details.tables, **again}})
 
 
-def _keeps_ends(old: Stream, new: Stream) -> bool:
-    return canonical(old).source == canonical(new).source and canonical(old).destination == canonical(new).destination
-
-
 def _keeps_data(old: Stream, new: Stream) -> bool:
     """Tell whether a change needs nothing of the source, such as a pause."""
     same = (old.include, old.exclude, old.mode, row_filter(old)) == (
@@ -721,7 +693,7 @@ def _keeps_data(old: Stream, new: Stream) -> bool:
         new.mode,
         row_filter(new),
     )
-    return same and _keeps_ends(old, new)
+    return same and keeps_ends(old, new)
 
 
 def _no_slot(stream: Stream) -> SourcePosition:

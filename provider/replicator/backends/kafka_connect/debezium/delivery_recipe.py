@@ -19,13 +19,13 @@ from replicator.backends.kafka_connect.cluster_clients import ClusterClients
 from replicator.backends.kafka_connect.connector_states import SEEN_WITHIN
 from replicator.backends.kafka_connect.debezium import preflight, sink_replay
 from replicator.backends.kafka_connect.debezium.connector_config import BACKEND
-from replicator.backends.kafka_connect.debezium.declarations import is_same_place
 from replicator.backends.kafka_connect.debezium.delivery_config import (
     DeliveryDetails,
     build_delivery,
     delivery_details,
 )
 from replicator.backends.kafka_connect.debezium.delivery_options import table_of
+from replicator.backends.kafka_connect.debezium.details import leaves_an_end
 from replicator.backends.kafka_connect.debezium.positions import Position, Progress, SinkProgress, Waiting
 from replicator.backends.kafka_connect.debezium.sink_config import SINK_CLASS
 from replicator.backends.kafka_connect.debezium.sink_progress import (
@@ -41,7 +41,7 @@ from replicator.backends.kafka_connect.recipe import Prepared, ResolvedReplay, a
 from replicator.backends.kafka_connect.record import RECORD_KEYS, ReplayRecord, StreamRecord
 from replicator.backends.postgres.identifiers import Table
 from replicator.backends.postgres.session import Sessions
-from replicator.backends.shared.declarations import canonical
+from replicator.backends.shared.declarations import keeps_ends
 from replicator.backends.shared.single_flight import SingleFlight
 from replicator.capabilities import DEBEZIUM, No
 from replicator.errors import (
@@ -84,7 +84,6 @@ class DeliveryRecipe:
     ) -> None:
         self._cluster = cluster
         self._ends = ends
-        self._sessions = sessions
         self._tables = TargetTables(sessions)
         self._aliases = aliases
         self._recent = SingleFlight(self._listing, RECENT)
@@ -99,18 +98,7 @@ class DeliveryRecipe:
 
     def moves(self, old: StreamRecord, new: StreamRecord) -> bool:
         """Tell whether the offsets mean nothing any more: for another cluster or database."""
-        was, now = old.stream, new.stream
-        return any(
-            before != after if before and after else not same
-            for before, after, same in (
-                (old.source_cluster, new.source_cluster, is_same_place(was.source, now.source, "source")),
-                (
-                    old.destination_cluster,
-                    new.destination_cluster,
-                    is_same_place(was.destination, now.destination, "destination"),
-                ),
-            )
-        )
+        return leaves_an_end(old, new)
 
     def needs_start(self, stream: Stream) -> bool:
         return True
@@ -124,7 +112,7 @@ class DeliveryRecipe:
         self._recent.forget_error()
 
     async def claim(self, stream: Stream, deployed: DeployedStream | None) -> StreamRecord:
-        known = deployed.record if deployed and _keeps_ends(deployed.record.stream, stream) else None
+        known = deployed.record if deployed and keeps_ends(deployed.record.stream, stream) else None
         brokers = await self._ends.brokers(stream, "source")
         try:
             cluster = await brokers.cluster()
@@ -235,12 +223,7 @@ class DeliveryRecipe:
     async def refuse_gap(self, record: StreamRecord) -> None:
         sink = (await self.positions(record)).sink
         if isinstance(sink, ReplicatorError):
-            raise EngineUnavailable(
-                f"whether it can go on without a gap cannot be seen: {sink.message}",
-                stream=record.stream.name,
-                property=sink.property,
-                fix=sink.fix,
-            )
+            raise preflight.unseen_gap(record.stream.name, sink)
         if sink is not None and (lost := self._lost(record, sink)):
             raise lost
 
@@ -477,14 +460,10 @@ def _within(asked: Offsets, first: Offsets, end: Offsets) -> Offsets:
     return asked
 
 
-def _keeps_ends(old: Stream, new: Stream) -> bool:
-    return canonical(old).source == canonical(new).source and canonical(old).destination == canonical(new).destination
-
-
 def _keeps_data(old: Stream, new: Stream) -> bool:
     """Tell whether a change needs nothing of the ends, such as a pause."""
     same = (old.include, old.exclude, old.options) == (new.include, new.exclude, new.options)
-    return same and _keeps_ends(old, new)
+    return same and keeps_ends(old, new)
 
 
 def _some(topics: Collection[str]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from replicator.backends.kafka_connect.record import StreamRecord
+from replicator.backends.kafka_connect.debezium.declarations import is_same_place, topic_prefix
+from replicator.backends.kafka_connect.record import StreamRecord, is_another
 from replicator.backends.postgres.helper_schema import SCHEMA
 from replicator.backends.postgres.identifiers import Table, read_table
 from replicator.backends.postgres.predicate import read_predicate
@@ -94,3 +95,29 @@ def heartbeat_table(stream: Stream) -> Table:
 def signal_table(stream: Stream) -> Table:
     """Return the table through which the connector is told to read tables again."""
     return Table(SCHEMA, f"signal_{slot_name(stream)}")
+
+
+def topic_part(table: Table) -> str:
+    """Return a table's part of its topic's name, as Debezium writes it."""
+    text = f"{table.schema}.{table.name}"
+    return "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "_" for char in text)
+
+
+def topic_of(stream: Stream, table: Table) -> str:
+    """Return the topic that Debezium writes a table's changes to."""
+    return f"{topic_prefix(stream)}.{topic_part(table)}"
+
+
+def topics_of(record: StreamRecord) -> list[str]:
+    """Return the topics of the tables that a stream has now."""
+    return [topic_of(record.stream, table) for table in details_of(record).names]
+
+
+def leaves_an_end(old: StreamRecord, new: StreamRecord) -> bool:
+    """Tell whether a stream gets another source or another destination."""
+    was, now = old.stream, new.stream
+    source = is_same_place(was.source, now.source, "source")
+    destination = is_same_place(was.destination, now.destination, "destination")
+    return is_another(old.source_cluster, new.source_cluster, same_place=source) or is_another(
+        old.destination_cluster, new.destination_cluster, same_place=destination
+    )

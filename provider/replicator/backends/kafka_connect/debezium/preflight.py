@@ -15,7 +15,7 @@ from replicator.backends.kafka_connect.placeholder_check import refuse_unresolve
 from replicator.backends.kafka_connect.placeholders import placeholder
 from replicator.backends.kafka_connect.record import KEY, StreamRecord, recorded_backend
 from replicator.backends.postgres.endpoint import postgres_endpoint
-from replicator.errors import DestinationInUse, EngineUnavailable, InvalidStream, SourceDenied
+from replicator.errors import DestinationInUse, EngineUnavailable, InvalidStream, ReplicatorError, SourceDenied
 from replicator.model import Stream
 from replicator.replicator import Finding, Severity
 
@@ -23,6 +23,16 @@ ECHOED = "offsets.storage.topic"  # every source connector has it, and a worker 
 _PASSWORD = re.compile(r"password authentication failed|no pg_hba.conf entry|no password was provided")
 
 Side = Literal["source", "destination"]
+
+
+def unseen_gap(stream: str, error: ReplicatorError) -> EngineUnavailable:
+    """Return the error of a stream that stays as it is, since what it would go on from does not answer."""
+    return EngineUnavailable(
+        f"whether it can go on without a gap cannot be seen: {error.message}",
+        stream=stream,
+        property=error.property,
+        fix=error.fix,
+    )
 
 
 async def refuse_unresolved_logins(cluster: ConnectCluster, stream: Stream, aliases: Mapping[str, str]) -> None:

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote, urlencode
 
-from replicator.backends.kafka_connect.debezium.declarations import topic_prefix
-from replicator.backends.kafka_connect.debezium.details import details_of
-from replicator.backends.kafka_connect.debezium.source_facts import topic_part
 from replicator.backends.kafka_connect.placeholders import placeholder
-from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres.endpoint import PostgresEndpoint
 
 SINK_CLASS = "io.debezium.connector.jdbc.JdbcSinkConnector"
@@ -57,12 +53,6 @@ TABLE_OF_CHANGE = '"${source.schema}"."${source.table}"'
 def sink_name(stream: str) -> str:
     """Return the name of a stream's sink."""
     return f"{stream}-sink"
-
-
-def topics_between(record: StreamRecord) -> list[str]:
-    """Return the topics between of the tables that a stream has now."""
-    prefix = topic_prefix(record.stream)
-    return [f"{prefix}.{topic_part(table)}" for table in details_of(record).names]
 
 
 def build_sink(

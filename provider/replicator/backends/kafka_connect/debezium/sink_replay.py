@@ -127,20 +127,21 @@ def _refuse_pruned(
 ) -> None:
     """Raise if changes of the start are no longer retained."""
     if start.wall is None:
+        fix = f'start at lsn "{write(sink.earliest)}" or later; or {_RESNAPSHOT}'
         begins = {at for at, item in found.items() if item == sink.earliest.get(at, 0) > 0}
         if begins:
             raise ReplayNotRetained(
                 f"{min(begins).topic} may have had changes of that LSN or later that are no longer retained",
                 stream=name,
                 property="start",
-                fix=f'start at lsn "{write(sink.earliest)}" or later; or {_RESNAPSHOT}',
+                fix=fix,
             )
         if pruned := [at for at, offset in asked.items() if offset < sink.earliest.get(at, 0)]:
             raise ReplayNotRetained(
                 f"{_words(pruned, asked)} is no longer retained; the earliest is {write(sink.earliest)}",
                 stream=name,
                 property="start",
-                fix=f'start at lsn "{write(sink.earliest)}" or later; or {_RESNAPSHOT}',
+                fix=fix,
             )
         return
     for at, item in found.items():

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from replicator.backends.kafka.positions import checkpoint
 from replicator.backends.kafka_connect.cluster import Connector
+from replicator.backends.kafka_connect.debezium.details import topics_of
 from replicator.backends.kafka_connect.debezium.positions import Progress, SinkProgress
-from replicator.backends.kafka_connect.debezium.sink_config import topics_between
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.record import UNFINISHED, StreamRecord
 from replicator.backends.postgres.lsn import write_lsn
@@ -30,7 +30,7 @@ _AGAIN = (
 
 def lost_changes(record: StreamRecord, sink: SinkProgress) -> ReplayNotRetained | None:
     """Return the error if the topics between no longer have changes that are not written; `None` if they have all."""
-    lost = _lost(record, sink, topics_between(record))
+    lost = _lost(record, sink, topics_of(record))
     if lost is None:
         return None
     return ReplayNotRetained(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from replicator.backends.kafka_connect.debezium.connector_config import column_patterns
+from replicator.backends.kafka_connect.debezium.details import topic_part
 from replicator.backends.postgres import catalog
 from replicator.backends.postgres.catalog import Role, Server, TableFacts
 from replicator.backends.postgres.endpoint import postgres_endpoint
@@ -221,12 +222,6 @@ def _refuse_same_topics(tables: Iterable[Table]) -> None:
                 fix="put them into streams of their own",
             )
         seen[topic] = table
-
-
-def topic_part(table: Table) -> str:
-    """Return a table's part of its topic's name, as Debezium writes it."""
-    text = f"{table.schema}.{table.name}"
-    return "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "_" for char in text)
 
 
 def refuse_without_identity(tables: Iterable[TableFacts]) -> None:

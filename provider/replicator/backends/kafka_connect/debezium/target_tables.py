@@ -137,7 +137,7 @@ class TargetTables:
         stream = record.stream
         facts = await self.look(stream, source)
         _refuse_server(facts, source)
-        _refuse_other_writers(facts, details_of(record).claim)
+        _refuse_other_writers(facts.writers, details_of(record).claim)
         _refuse_loops(facts)
         _refuse_without_key(facts)
         _refuse_columns(facts)
@@ -181,14 +181,8 @@ class TargetTables:
         """
         session = self.owner(stream)
         role = await self._sessions.role(postgres_endpoint(stream.destination, "destination"))
-        server = await catalog.server(session)
-        if server.is_standby:
-            raise Unsupported(
-                "the server is a standby, and takes no writes", property="destination.uri", fix="name the primary"
-            )
-        others = {table: held for table, held in (await writers.look(session, tables)).items() if held.claim != claim}
-        if others:
-            raise in_use(others)
+        _refuse_standby(await catalog.server(session))
+        _refuse_other_writers(await writers.look(session, tables), claim)
         there = await catalog.shapes(session, role, tables)
         for table, shape in there.items():
             _refuse_writes(table, shape, role)
@@ -367,11 +361,15 @@ def _sent(stream: Stream, table: Table, shape: Shape) -> tuple[Column, ...]:
     return tuple(column for column in shape.columns if takes_column(stream, table, column.name))
 
 
-def _refuse_server(facts: TargetFacts, source: SourceFacts) -> None:
-    if facts.server.is_standby:
+def _refuse_standby(server: Server) -> None:
+    if server.is_standby:
         raise Unsupported(
             "the server is a standby, and takes no writes", property="destination.uri", fix="name the primary"
         )
+
+
+def _refuse_server(facts: TargetFacts, source: SourceFacts) -> None:
+    _refuse_standby(facts.server)
     if facts.server.identity == source.server.identity:
         raise InvalidStream(
             "is the database of the source, whose tables would be written to themselves without end",
@@ -386,8 +384,8 @@ def _refuse_server(facts: TargetFacts, source: SourceFacts) -> None:
         )
 
 
-def _refuse_other_writers(facts: TargetFacts, claim: str) -> None:
-    if held := {table: writer for table, writer in facts.writers.items() if writer.claim != claim}:
+def _refuse_other_writers(found: Mapping[Table, Writer], claim: str | None) -> None:
+    if held := {table: writer for table, writer in found.items() if writer.claim != claim}:
         raise in_use(held)
 
 

@@ -9,9 +9,9 @@ from replicator.backends.kafka_connect.cluster import ConnectCluster
 from replicator.backends.kafka_connect.cluster_clients import ClusterClients
 from replicator.backends.kafka_connect.debezium import preflight
 from replicator.backends.kafka_connect.debezium.connector_config import SOURCE_CLASS, producer
-from replicator.backends.kafka_connect.debezium.declarations import topic_prefix
+from replicator.backends.kafka_connect.debezium.details import topic_of
 from replicator.backends.kafka_connect.debezium.positions import Position, Progress
-from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts, topic_part
+from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.placeholder_check import refuse_unresolved
 from replicator.backends.kafka_connect.placeholders import placeholders
@@ -77,8 +77,7 @@ class TopicsDestination:
         pass
 
     async def warnings(self, stream: Stream, source: SourceFacts, new: Sequence[Table]) -> list[Finding]:
-        prefix = topic_prefix(stream)
-        return await preflight.topics_there(self._ends, stream, [f"{prefix}.{topic_part(table)}" for table in new])
+        return await preflight.topics_there(self._ends, stream, [topic_of(stream, table) for table in new])
 
     async def refuse_gap(self, record: StreamRecord, progress: Progress) -> None:
         pass

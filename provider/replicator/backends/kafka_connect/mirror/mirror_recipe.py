@@ -30,7 +30,7 @@ from replicator.backends.kafka_connect.mirror.stream_reader import StreamReader
 from replicator.backends.kafka_connect.mirror.surroundings import Surroundings
 from replicator.backends.kafka_connect.mirror.topics import Naming, matching_topics, names
 from replicator.backends.kafka_connect.recipe import ConnectOnly, Prepared, ResolvedReplay
-from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord
+from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord, is_another
 from replicator.backends.kafka_connect.reservations import PendingChanges
 from replicator.backends.shared.declarations import canonical
 from replicator.errors import ReplayNotRetained, ReplayRefused, ReplicatorError
@@ -263,16 +263,11 @@ def moves(old: StreamRecord, new: StreamRecord) -> bool:
     if Naming.of(old.stream) != Naming.of(new.stream):
         return True
     (source_was, destination_was), (source_now, destination_now) = _places(old.stream), _places(new.stream)
-    return _is_another(source_was, old.source_cluster, source_now, new.source_cluster) or _is_another(
-        destination_was, old.destination_cluster, destination_now, new.destination_cluster
+    return is_another(old.source_cluster, new.source_cluster, same_place=source_was == source_now) or is_another(
+        old.destination_cluster, new.destination_cluster, same_place=destination_was == destination_now
     )
 
 
 def _places(stream: Stream) -> tuple[str, str]:
     declared = canonical(stream)
     return declared.source.uri, declared.destination.uri
-
-
-def _is_another(was: str, before: str | None, now: str, after: str | None) -> bool:
-    """Tell whether a cluster is another one, by its id, or by its address if the id is unknown."""
-    return before != after if before and after else was != now
