@@ -347,7 +347,9 @@ async def _(lab: Lab) -> None:
 
 @raises("RPL-SOURCE-LIMIT")
 async def _(lab: Lab) -> None:
-    server = Server("", 15, "logical", is_standby=False, free_slots=0, free_senders=4, free_connections=40)
+    server = Server(
+        "", 15, "logical", is_standby=False, free_slots=0, free_senders=4, free_connections=40, bounds_slots=True
+    )
     refuse_full(server, 0)
 
 

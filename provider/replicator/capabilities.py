@@ -43,6 +43,8 @@ class Feature(StrEnum):
     DRAIN_WAIT = "drainBeforeDelete: wait"
     DRAIN_SKIP = "drainBeforeDelete: skip"
     WAIT_CAUGHT_UP = "waitFor: caught_up"
+    BOOKMARKS = "bookmarks"
+    KEEP_BOOKMARK = "onDelete: keepBookmark"
     OPTIONS = "options"
 
 
@@ -192,6 +194,8 @@ _ANY_TO_ANY = Route(
         Feature.DRAIN_WAIT: Yes("the same as flush"),
         Feature.DRAIN_SKIP: Yes("the same as flush"),
         Feature.WAIT_CAUGHT_UP: Yes(),
+        Feature.BOOKMARKS: Yes("kept in the record, not applied"),
+        Feature.KEEP_BOOKMARK: Yes("kept in the record, not applied"),
         Feature.OPTIONS: Yes('`fail: "text"` makes the stream report that failure'),
     },
     default_interval="0s",
@@ -218,6 +222,8 @@ _ANY_TO_ANY = Route(
         "startFrom": Effect(Verdict.SAFE, ""),
         "options": Effect(Verdict.RESTARTS, "the stream stops and starts again from its checkpoint"),
         "purgeDestination": Effect(Verdict.SAFE, ""),
+        "bookmarks": Effect(Verdict.SAFE, ""),
+        "onDelete": Effect(Verdict.SAFE, ""),
     },
 )
 
@@ -271,6 +277,10 @@ _SQLITE_TO_S3 = Route(
         Feature.DRAIN_WAIT: No("litestream uploads what is left when it lets a database go; use flush"),
         Feature.DRAIN_SKIP: Yes("a delete leaves out what is not uploaded yet, for a store that is gone"),
         Feature.WAIT_CAUGHT_UP: Yes(),
+        Feature.BOOKMARKS: No("the replica keeps its own history; leave it out, and use copy with a time"),
+        Feature.KEEP_BOOKMARK: No(
+            "litestream always begins with a snapshot, and goes on from no position; leave it out"
+        ),
         Feature.OPTIONS: Yes("the stream then has a litestream process of its own"),
     },
     default_interval="1s",
@@ -362,6 +372,10 @@ _KAFKA_TO_KAFKA = Route(
         ),
         Feature.DRAIN_SKIP: Yes("the same as flush"),
         Feature.WAIT_CAUGHT_UP: Yes("as fresh as offset.flush.interval.ms of the worker"),
+        Feature.BOOKMARKS: No(
+            "the source retains its records by itself; leave it out, and replay from a time or offsets"
+        ),
+        Feature.KEEP_BOOKMARK: No("the stored offsets go with the stream; leave it out, and use startFrom"),
         Feature.OPTIONS: Yes("settings of MirrorMaker 2"),
     },
     default_interval="1m",
@@ -459,14 +473,14 @@ _POSTGRES_TO_KAFKA = Route(
         Conflict.MANUAL_REVIEW: No(f"{_LOG} and holds no change back for a review; use source_wins"),
     },
     start_from={
-        StartKind.EARLIEST: No("a new slot begins now, and no WAL from before is kept for it; use snapshot_then_cdc"),
+        StartKind.EARLIEST: Yes("where the bookmark is that a deleted stream of the name has left; no first snapshot"),
         StartKind.LATEST: No("a new slot begins at the latest change; leave startFrom out, and write mode: cdc"),
-        StartKind.LSN: No("a new slot begins now, and holds no position from before; leave startFrom out"),
-        StartKind.WALL: No("a new slot begins now, and holds no position from before; leave startFrom out"),
+        StartKind.LSN: Yes("a position that such a bookmark holds; no first snapshot"),
+        StartKind.WALL: Yes("a time that such a bookmark holds; no first snapshot"),
     },
     replay={
-        ReplayMethod.LOG_REWIND: No(
-            "a slot does not send changes again that were confirmed; set back the offsets of the topics' consumers"
+        ReplayMethod.LOG_REWIND: Yes(
+            "every change since an LSN or a time that a bookmark holds, or that the slot has not confirmed yet"
         ),
         ReplayMethod.COPY: No("a stream writes to its topics alone; use a stream of its own with another topic.prefix"),
         ReplayMethod.RESEED: No(
@@ -488,6 +502,8 @@ _POSTGRES_TO_KAFKA = Route(
         ),
         Feature.DRAIN_SKIP: Yes("the same as flush"),
         Feature.WAIT_CAUGHT_UP: Yes("as fresh as the heartbeats, and as offset.flush.interval.ms of the worker"),
+        Feature.BOOKMARKS: Yes("each is a copy of the slot, and holds WAL on the disk of the source until it leaves"),
+        Feature.KEEP_BOOKMARK: Yes("slot and publication stay for a stream of the name with startFrom, and hold WAL"),
         Feature.OPTIONS: Yes("settings of Debezium"),
     },
     default_interval="10s",
@@ -521,6 +537,13 @@ _POSTGRES_TO_KAFKA = Route(
             "the new filter holds for changes at once, and every table is read again under it, unless mode is cdc: "
             f"{_READ_AGAIN}; rows that it no longer passes stay in the topics as they are",
         ),
+        "startFrom": Effect(Verdict.SAFE, ""),
+        "bookmarks": Effect(
+            Verdict.RESTARTS,
+            "a bookmark that is new in it marks the position of this update, and the server keeps its WAL since then; "
+            f"one that leaves it is dropped, and nothing can be sent again from there; {_CONNECTOR}",
+        ),
+        "onDelete": Effect(Verdict.RESTARTS, _CONNECTOR),
         "checkpointInterval": Effect(Verdict.RESTARTS, _CONNECTOR),
         "source.authRef": Effect(Verdict.RESTARTS, _CONNECTOR),
         "destination.authRef": Effect(Verdict.RESTARTS, _CONNECTOR),
@@ -552,7 +575,12 @@ _POSTGRES_TO_POSTGRES = Route(
         Conflict.LAST_WRITER_WINS: No(f"{_ROWS}, and compares no versions; use source_wins"),
         Conflict.MANUAL_REVIEW: No(f"{_ROWS}, and holds no change back for a review; use source_wins"),
     },
-    start_from=_POSTGRES_TO_KAFKA.start_from,
+    start_from={
+        StartKind.EARLIEST: No("a new slot begins now, and no WAL from before is kept for it; use snapshot_then_cdc"),
+        StartKind.LATEST: No("a new slot begins at the latest change; leave startFrom out, and write mode: cdc"),
+        StartKind.LSN: No("a new slot begins now, and holds no position from before; leave startFrom out"),
+        StartKind.WALL: No("a new slot begins now, and holds no position from before; leave startFrom out"),
+    },
     replay={
         ReplayMethod.SINK_REWIND: Yes("the topics between are read again, from a time or offsets that they retain"),
         ReplayMethod.RESNAPSHOT: Yes("every row that passes the filter is written as it is now; deleted rows are not"),
@@ -567,6 +595,8 @@ _POSTGRES_TO_POSTGRES = Route(
         ),
         Feature.DRAIN_FLUSH: Yes("a delete writes what is on the way, and fails where it cannot"),
         Feature.DRAIN_SKIP: Yes("a delete leaves out what is on the way, for a destination that is gone"),
+        Feature.BOOKMARKS: No("the topics between are the log that is read again; leave it out, and use sink_rewind"),
+        Feature.KEEP_BOOKMARK: No("a new stream begins with a snapshot, which writes over the same rows; leave it out"),
     },
     default_interval="10s",
     lag_unit="change",
@@ -658,6 +688,8 @@ _KAFKA_TO_POSTGRES = Route(
         Feature.DRAIN_WAIT: No("a delete does not wait for the end of the topics; use flush, stop the writers first"),
         Feature.DRAIN_SKIP: Yes("the same as flush, also where the destination is gone"),
         Feature.WAIT_CAUGHT_UP: Yes("as fresh as offset.flush.interval.ms of the worker"),
+        Feature.BOOKMARKS: No("the topics are the log that is read again; leave it out, and use sink_rewind"),
+        Feature.KEEP_BOOKMARK: No("the stored offsets go with the stream; leave it out, and use startFrom"),
         Feature.OPTIONS: Yes("settings of the JDBC sink"),
     },
     default_interval="1m",

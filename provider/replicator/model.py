@@ -142,6 +142,7 @@ NAME_LIMIT = 48
 """Characters of a stream's name."""
 STREAM_NAME = rf"^[a-z][a-z0-9-]{{0,{NAME_LIMIT - 1}}}$"
 StreamName = Annotated[str, StringConstraints(pattern=STREAM_NAME)]
+BookmarkName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,23}$")]
 TEXT_LIMIT = 2000
 """Characters of an input that is a text."""
 
@@ -265,6 +266,18 @@ class Drain(StrEnum):
     FLUSH = "flush"
     WAIT = "wait"
     SKIP = "skip"
+
+
+class OnDelete(StrEnum):
+    """What a delete of the stream leaves at its source.
+
+    :param remove: nothing.
+    :param keepBookmark: the position that it has reached, from which a later stream of its name can go on. The source
+        keeps every change since then, until that stream takes the bookmark, or somebody drops it.
+    """
+
+    REMOVE = "remove"
+    KEEP_BOOKMARK = "keepBookmark"
 
 
 class StreamState(StrEnum):
@@ -407,6 +420,7 @@ def _no_duplicates(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Patterns = Annotated[tuple[Text, ...], AfterValidator(_no_duplicates)]
+Bookmarks = Annotated[tuple[BookmarkName, ...], AfterValidator(_no_duplicates)]
 
 
 class Stream(Model):
@@ -430,6 +444,9 @@ class Stream(Model):
     :param purge_destination: a delete also deletes what it wrote to the destination.
     :param drain_before_delete: what a delete does with changes that are not at the destination yet; `skip` is for a
         destination that is gone. The delete goes by what the last update recorded.
+    :param bookmarks: names of positions to which a replay may return. One that is new in it marks the position of that
+        update, and the source keeps every change since then; one that leaves it is dropped.
+    :param on_delete: what a delete leaves at the source. The delete goes by what the last update recorded.
     :param options: the engine's own settings, for what has no property here. Text that spells a value is that value.
     """
 
@@ -449,6 +466,8 @@ class Stream(Model):
     deletion_protection: Flag = False
     purge_destination: Flag = False
     drain_before_delete: Drain = Field(default=Drain.FLUSH, exclude_if=lambda value: value is Drain.FLUSH)
+    bookmarks: Bookmarks = Field(default=(), exclude_if=lambda value: not value)
+    on_delete: OnDelete = Field(default=OnDelete.REMOVE, exclude_if=lambda value: value is OnDelete.REMOVE)
     options: dict[str, Any] = Field(default_factory=dict)
     owner: Owner | None = None
 

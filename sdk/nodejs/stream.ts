@@ -84,6 +84,10 @@ export class Stream extends pulumi.CustomResource {
      */
     declare public readonly backend: pulumi.Output<string>;
     /**
+     * Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+     */
+    declare public readonly bookmarks: pulumi.Output<string[] | undefined>;
+    /**
      * Time between checkpoints, such as `"10s"`; left out, the engine's own.
      */
     declare public readonly checkpointInterval: pulumi.Output<string | undefined>;
@@ -131,6 +135,10 @@ export class Stream extends pulumi.CustomResource {
      * Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
      */
     declare public readonly name: pulumi.Output<string>;
+    /**
+     * What a delete leaves at the source. The delete goes by what the last update recorded.
+     */
+    declare public readonly onDelete: pulumi.Output<enums.OnDelete | undefined>;
     /**
      * The engine's own settings, for what has no property here. Text that spells a value is that value.
      */
@@ -182,6 +190,7 @@ export class Stream extends pulumi.CustomResource {
                 throw new Error("Missing required property 'source'");
             }
             resourceInputs["backend"] = args?.backend;
+            resourceInputs["bookmarks"] = args?.bookmarks;
             resourceInputs["checkpointInterval"] = args?.checkpointInterval;
             resourceInputs["conflict"] = args?.conflict;
             resourceInputs["deletionProtection"] = args?.deletionProtection;
@@ -193,6 +202,7 @@ export class Stream extends pulumi.CustomResource {
             resourceInputs["include"] = args?.include;
             resourceInputs["mode"] = args?.mode;
             resourceInputs["name"] = args?.name;
+            resourceInputs["onDelete"] = args?.onDelete;
             resourceInputs["options"] = args?.options;
             resourceInputs["purgeDestination"] = args?.purgeDestination;
             resourceInputs["source"] = args?.source;
@@ -204,6 +214,7 @@ export class Stream extends pulumi.CustomResource {
             resourceInputs["status"] = undefined /*out*/;
         } else {
             resourceInputs["backend"] = undefined /*out*/;
+            resourceInputs["bookmarks"] = undefined /*out*/;
             resourceInputs["checkpointInterval"] = undefined /*out*/;
             resourceInputs["conflict"] = undefined /*out*/;
             resourceInputs["deletionProtection"] = undefined /*out*/;
@@ -216,6 +227,7 @@ export class Stream extends pulumi.CustomResource {
             resourceInputs["include"] = undefined /*out*/;
             resourceInputs["mode"] = undefined /*out*/;
             resourceInputs["name"] = undefined /*out*/;
+            resourceInputs["onDelete"] = undefined /*out*/;
             resourceInputs["options"] = undefined /*out*/;
             resourceInputs["ownerToken"] = undefined /*out*/;
             resourceInputs["ownerUrn"] = undefined /*out*/;
@@ -240,6 +252,10 @@ export interface StreamArgs {
      * The engine's backend; left out, the only one that fits. A change replaces the stream.
      */
     backend?: pulumi.Input<string | enums.Backend | undefined>;
+    /**
+     * Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+     */
+    bookmarks?: pulumi.Input<pulumi.Input<string>[] | undefined>;
     /**
      * Time between checkpoints, such as `"10s"`; left out, the engine's own.
      */
@@ -284,6 +300,10 @@ export interface StreamArgs {
      * Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
      */
     name?: pulumi.Input<string | undefined>;
+    /**
+     * What a delete leaves at the source. The delete goes by what the last update recorded. Default: `remove`.
+     */
+    onDelete?: pulumi.Input<enums.OnDelete | undefined>;
     /**
      * The engine's own settings, for what has no property here. Text that spells a value is that value.
      */

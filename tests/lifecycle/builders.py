@@ -12,7 +12,7 @@ from replicator.backends.memory import MemoryReplicator
 from replicator.lifecycle.check import Checked, Identity, check
 from replicator.lifecycle.config import ProviderConfig, parse_config
 from replicator.lifecycle.connections import Connections
-from replicator.model import Checkpoint, Conflict, DesiredState, Drain, Mode, Owner, Stream, WaitFor
+from replicator.model import Checkpoint, Conflict, DesiredState, Drain, Mode, OnDelete, Owner, Stream, WaitFor
 from replicator.replicator import Description
 
 URN = "urn:pulumi:dev::shop::replicator:index:Stream::orders"
@@ -127,6 +127,8 @@ streams = st.builds(
     deletion_protection=st.booleans(),
     purge_destination=st.booleans(),
     drain_before_delete=st.sampled_from(Drain),
+    bookmarks=st.lists(st.sampled_from(["a", "before-2026", "z9"]), max_size=2).map(tuple),
+    on_delete=st.sampled_from(OnDelete),
     options=st.dictionaries(words, st.integers() | words | st.lists(words, max_size=2), max_size=3),
     owner=st.none() | st.builds(Owner, urn=words, token=st.none() | words),
 )

@@ -187,6 +187,8 @@ ASKS: dict[Feature, list[tuple[str, Any]]] = {
     Feature.FILTER: [("filter", "a > 1")],
     Feature.CHECKPOINT_INTERVAL: [("checkpointInterval", "10s")],
     Feature.PURGE_DESTINATION: [("purgeDestination", True)],
+    Feature.BOOKMARKS: [("bookmarks", ["before"])],
+    Feature.KEEP_BOOKMARK: [("onDelete", "keepBookmark")],
     Feature.DRAIN_FLUSH: [("drainBeforeDelete", "flush")],
     Feature.DRAIN_WAIT: [("drainBeforeDelete", "wait")],
     Feature.DRAIN_SKIP: [("drainBeforeDelete", "skip")],

@@ -38,6 +38,8 @@ VERDICTS: dict[str, dict[str, Verdict | None]] = {
         "deletionProtection": SAFE,
         "ownerUrn": SAFE,
         "drainBeforeDelete": SAFE,
+        "bookmarks": SAFE,
+        "onDelete": SAFE,
         "purgeDestination": SAFE,
         "options": RESTARTS,
     },
@@ -124,6 +126,7 @@ VERDICTS: dict[str, dict[str, Verdict | None]] = {
     },
 }
 """By backend, and by route where one has a row of its own."""
+VERDICTS["debezium-0"] = {**VERDICTS["debezium"], "startFrom": SAFE, "bookmarks": RESTARTS, "onDelete": RESTARTS}
 
 
 ROUTES = {
@@ -192,6 +195,8 @@ def refused(row: Route) -> set[str]:
         (Feature.CHECKPOINT_INTERVAL, {"checkpointInterval"}),
         (Feature.PURGE_DESTINATION, {"purgeDestination"}),
         (Feature.OPTIONS, {"options"}),
+        (Feature.BOOKMARKS, {"bookmarks"}),
+        (Feature.KEEP_BOOKMARK, {"onDelete"}),
     ):
         if isinstance(row.features[feature], No):
             found |= paths

@@ -127,6 +127,8 @@ def test_a_stream_has_the_inputs_that_people_write_and_the_outputs_that_states_h
         "checkpointInterval",
         "startFrom",
         "drainBeforeDelete",
+        "bookmarks",
+        "onDelete",
         "status",
         "engineObjects",
         "ownerToken",

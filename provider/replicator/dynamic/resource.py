@@ -50,6 +50,8 @@ class Stream(Resource, module="replicator", name="Stream"):
     deletion_protection: pulumi.Output[bool] = pulumi.property("deletionProtection")
     purge_destination: pulumi.Output[bool] = pulumi.property("purgeDestination")
     drain_before_delete: pulumi.Output[str | None] = pulumi.property("drainBeforeDelete")
+    bookmarks: pulumi.Output[list[str] | None]
+    on_delete: pulumi.Output[str | None] = pulumi.property("onDelete")
     options: pulumi.Output[dict[str, Any]]
 
     status: pulumi.Output[StreamStatus]
@@ -88,6 +90,8 @@ class Stream(Resource, module="replicator", name="Stream"):
         deletion_protection: pulumi.Input[bool] | None = None,
         purge_destination: pulumi.Input[bool] | None = None,
         drain_before_delete: pulumi.Input[str] | None = None,
+        bookmarks: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None,
+        on_delete: pulumi.Input[str] | None = None,
         options: pulumi.Input[Mapping[str, Any]] | None = None,
     ) -> None:
         given = locals()

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from replicator.errors import AgentVersion
-from replicator.model import OF_THE_PROGRAM, Drain, Owner, Stream, StreamStatus
+from replicator.model import OF_THE_PROGRAM, Owner, Stream, StreamStatus
 from replicator.remote.routes import DELETE_STREAM, Operation
 from replicator.replicator import Description
 
 T = TypeVar("T")
 
-_SINCE_2: dict[str, Any] = {"drain_before_delete": Drain.FLUSH}
+_SINCE_2: dict[str, Any] = {
+    name: Stream.model_fields[name].default for name in ("drain_before_delete", "bookmarks", "on_delete")
+}
 """Properties of a stream that protocol 1 refuses, with their defaults."""
 
 _STATUS_SINCE_2: dict[str, Any] = {"uploaded_bytes": None, "upload_total_bytes": None}

@@ -1048,6 +1048,174 @@ func (in *modePtr) ToModePtrOutputWithContext(ctx context.Context) ModePtrOutput
 	return pulumi.ToOutputWithContext(ctx, in).(ModePtrOutput)
 }
 
+// What a delete of the stream leaves at its source.
+type OnDelete string
+
+const (
+	// Nothing.
+	OnDeleteRemove = OnDelete("remove")
+	// The position that it has reached, from which a later stream of its name can go on. The source keeps every change since then, until that stream takes the bookmark, or somebody drops it.
+	OnDeleteKeepBookmark = OnDelete("keepBookmark")
+)
+
+func (OnDelete) ElementType() reflect.Type {
+	return reflect.TypeOf((*OnDelete)(nil)).Elem()
+}
+
+func (e OnDelete) ToOnDeleteOutput() OnDeleteOutput {
+	return pulumi.ToOutput(e).(OnDeleteOutput)
+}
+
+func (e OnDelete) ToOnDeleteOutputWithContext(ctx context.Context) OnDeleteOutput {
+	return pulumi.ToOutputWithContext(ctx, e).(OnDeleteOutput)
+}
+
+func (e OnDelete) ToOnDeletePtrOutput() OnDeletePtrOutput {
+	return e.ToOnDeletePtrOutputWithContext(context.Background())
+}
+
+func (e OnDelete) ToOnDeletePtrOutputWithContext(ctx context.Context) OnDeletePtrOutput {
+	return OnDelete(e).ToOnDeleteOutputWithContext(ctx).ToOnDeletePtrOutputWithContext(ctx)
+}
+
+func (e OnDelete) ToStringOutput() pulumi.StringOutput {
+	return pulumi.ToOutput(pulumi.String(e)).(pulumi.StringOutput)
+}
+
+func (e OnDelete) ToStringOutputWithContext(ctx context.Context) pulumi.StringOutput {
+	return pulumi.ToOutputWithContext(ctx, pulumi.String(e)).(pulumi.StringOutput)
+}
+
+func (e OnDelete) ToStringPtrOutput() pulumi.StringPtrOutput {
+	return pulumi.String(e).ToStringPtrOutputWithContext(context.Background())
+}
+
+func (e OnDelete) ToStringPtrOutputWithContext(ctx context.Context) pulumi.StringPtrOutput {
+	return pulumi.String(e).ToStringOutputWithContext(ctx).ToStringPtrOutputWithContext(ctx)
+}
+
+type OnDeleteOutput struct{ *pulumi.OutputState }
+
+func (OnDeleteOutput) ElementType() reflect.Type {
+	return reflect.TypeOf((*OnDelete)(nil)).Elem()
+}
+
+func (o OnDeleteOutput) ToOnDeleteOutput() OnDeleteOutput {
+	return o
+}
+
+func (o OnDeleteOutput) ToOnDeleteOutputWithContext(ctx context.Context) OnDeleteOutput {
+	return o
+}
+
+func (o OnDeleteOutput) ToOnDeletePtrOutput() OnDeletePtrOutput {
+	return o.ToOnDeletePtrOutputWithContext(context.Background())
+}
+
+func (o OnDeleteOutput) ToOnDeletePtrOutputWithContext(ctx context.Context) OnDeletePtrOutput {
+	return o.ApplyTWithContext(ctx, func(_ context.Context, v OnDelete) *OnDelete {
+		return &v
+	}).(OnDeletePtrOutput)
+}
+
+func (o OnDeleteOutput) ToStringOutput() pulumi.StringOutput {
+	return o.ToStringOutputWithContext(context.Background())
+}
+
+func (o OnDeleteOutput) ToStringOutputWithContext(ctx context.Context) pulumi.StringOutput {
+	return o.ApplyTWithContext(ctx, func(_ context.Context, e OnDelete) string {
+		return string(e)
+	}).(pulumi.StringOutput)
+}
+
+func (o OnDeleteOutput) ToStringPtrOutput() pulumi.StringPtrOutput {
+	return o.ToStringPtrOutputWithContext(context.Background())
+}
+
+func (o OnDeleteOutput) ToStringPtrOutputWithContext(ctx context.Context) pulumi.StringPtrOutput {
+	return o.ApplyTWithContext(ctx, func(_ context.Context, e OnDelete) *string {
+		v := string(e)
+		return &v
+	}).(pulumi.StringPtrOutput)
+}
+
+type OnDeletePtrOutput struct{ *pulumi.OutputState }
+
+func (OnDeletePtrOutput) ElementType() reflect.Type {
+	return reflect.TypeOf((**OnDelete)(nil)).Elem()
+}
+
+func (o OnDeletePtrOutput) ToOnDeletePtrOutput() OnDeletePtrOutput {
+	return o
+}
+
+func (o OnDeletePtrOutput) ToOnDeletePtrOutputWithContext(ctx context.Context) OnDeletePtrOutput {
+	return o
+}
+
+func (o OnDeletePtrOutput) Elem() OnDeleteOutput {
+	return o.ApplyT(func(v *OnDelete) OnDelete {
+		if v != nil {
+			return *v
+		}
+		var ret OnDelete
+		return ret
+	}).(OnDeleteOutput)
+}
+
+func (o OnDeletePtrOutput) ToStringPtrOutput() pulumi.StringPtrOutput {
+	return o.ToStringPtrOutputWithContext(context.Background())
+}
+
+func (o OnDeletePtrOutput) ToStringPtrOutputWithContext(ctx context.Context) pulumi.StringPtrOutput {
+	return o.ApplyTWithContext(ctx, func(_ context.Context, e *OnDelete) *string {
+		if e == nil {
+			return nil
+		}
+		v := string(*e)
+		return &v
+	}).(pulumi.StringPtrOutput)
+}
+
+// OnDeleteInput is an input type that accepts values of the OnDelete enum
+// A concrete instance of `OnDeleteInput` can be one of the following:
+//
+//	OnDeleteRemove
+//	OnDeleteKeepBookmark
+type OnDeleteInput interface {
+	pulumi.Input
+
+	ToOnDeleteOutput() OnDeleteOutput
+	ToOnDeleteOutputWithContext(context.Context) OnDeleteOutput
+}
+
+var onDeletePtrType = reflect.TypeOf((**OnDelete)(nil)).Elem()
+
+type OnDeletePtrInput interface {
+	pulumi.Input
+
+	ToOnDeletePtrOutput() OnDeletePtrOutput
+	ToOnDeletePtrOutputWithContext(context.Context) OnDeletePtrOutput
+}
+
+type onDeletePtr string
+
+func OnDeletePtr(v string) OnDeletePtrInput {
+	return (*onDeletePtr)(&v)
+}
+
+func (*onDeletePtr) ElementType() reflect.Type {
+	return onDeletePtrType
+}
+
+func (in *onDeletePtr) ToOnDeletePtrOutput() OnDeletePtrOutput {
+	return pulumi.ToOutput(in).(OnDeletePtrOutput)
+}
+
+func (in *onDeletePtr) ToOnDeletePtrOutputWithContext(ctx context.Context) OnDeletePtrOutput {
+	return pulumi.ToOutputWithContext(ctx, in).(OnDeletePtrOutput)
+}
+
 // What a preview does with what it finds at the live source and destination.
 type Preflight string
 
@@ -1969,6 +2137,8 @@ func init() {
 	pulumi.RegisterInputType(reflect.TypeOf((*EndpointKindPtrInput)(nil)).Elem(), EndpointKind("postgres"))
 	pulumi.RegisterInputType(reflect.TypeOf((*ModeInput)(nil)).Elem(), Mode("cdc"))
 	pulumi.RegisterInputType(reflect.TypeOf((*ModePtrInput)(nil)).Elem(), Mode("cdc"))
+	pulumi.RegisterInputType(reflect.TypeOf((*OnDeleteInput)(nil)).Elem(), OnDelete("remove"))
+	pulumi.RegisterInputType(reflect.TypeOf((*OnDeletePtrInput)(nil)).Elem(), OnDelete("remove"))
 	pulumi.RegisterInputType(reflect.TypeOf((*PreflightInput)(nil)).Elem(), Preflight("strict"))
 	pulumi.RegisterInputType(reflect.TypeOf((*PreflightPtrInput)(nil)).Elem(), Preflight("strict"))
 	pulumi.RegisterInputType(reflect.TypeOf((*ReplayMethodInput)(nil)).Elem(), ReplayMethod("auto"))
@@ -1987,6 +2157,8 @@ func init() {
 	pulumi.RegisterOutputType(EndpointKindPtrOutput{})
 	pulumi.RegisterOutputType(ModeOutput{})
 	pulumi.RegisterOutputType(ModePtrOutput{})
+	pulumi.RegisterOutputType(OnDeleteOutput{})
+	pulumi.RegisterOutputType(OnDeletePtrOutput{})
 	pulumi.RegisterOutputType(PreflightOutput{})
 	pulumi.RegisterOutputType(PreflightPtrOutput{})
 	pulumi.RegisterOutputType(ReplayMethodOutput{})

@@ -65,6 +65,8 @@ type Stream struct {
 
 	// The engine's backend; left out, the only one that fits. A change replaces the stream.
 	Backend pulumi.StringOutput `pulumi:"backend"`
+	// Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+	Bookmarks pulumi.StringArrayOutput `pulumi:"bookmarks"`
 	// Time between checkpoints, such as `"10s"`; left out, the engine's own.
 	CheckpointInterval pulumi.StringPtrOutput `pulumi:"checkpointInterval"`
 	// Which side wins where both hold a version of a record.
@@ -89,6 +91,8 @@ type Stream struct {
 	Mode ModeOutput `pulumi:"mode"`
 	// Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
 	Name pulumi.StringOutput `pulumi:"name"`
+	// What a delete leaves at the source. The delete goes by what the last update recorded.
+	OnDelete OnDeletePtrOutput `pulumi:"onDelete"`
 	// The engine's own settings, for what has no property here. Text that spells a value is that value.
 	Options pulumi.MapOutput `pulumi:"options"`
 	// Identifies this resource to the engine, kept so that a rename keeps the stream.
@@ -165,6 +169,8 @@ func StreamExists(ctx *pulumi.Context,
 type streamArgs struct {
 	// The engine's backend; left out, the only one that fits. A change replaces the stream.
 	Backend *string `pulumi:"backend"`
+	// Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+	Bookmarks []string `pulumi:"bookmarks"`
 	// Time between checkpoints, such as `"10s"`; left out, the engine's own.
 	CheckpointInterval *string `pulumi:"checkpointInterval"`
 	// Which side wins where both hold a version of a record. Default: `source_wins`.
@@ -187,6 +193,8 @@ type streamArgs struct {
 	Mode *Mode `pulumi:"mode"`
 	// Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
 	Name *string `pulumi:"name"`
+	// What a delete leaves at the source. The delete goes by what the last update recorded. Default: `remove`.
+	OnDelete *OnDelete `pulumi:"onDelete"`
 	// The engine's own settings, for what has no property here. Text that spells a value is that value.
 	Options map[string]interface{} `pulumi:"options"`
 	// A delete also deletes what it wrote to the destination. Default: `false`.
@@ -203,6 +211,8 @@ type streamArgs struct {
 type StreamArgs struct {
 	// The engine's backend; left out, the only one that fits. A change replaces the stream.
 	Backend pulumi.StringPtrInput
+	// Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+	Bookmarks pulumi.StringArrayInput
 	// Time between checkpoints, such as `"10s"`; left out, the engine's own.
 	CheckpointInterval pulumi.StringPtrInput
 	// Which side wins where both hold a version of a record. Default: `source_wins`.
@@ -225,6 +235,8 @@ type StreamArgs struct {
 	Mode ModePtrInput
 	// Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
 	Name pulumi.StringPtrInput
+	// What a delete leaves at the source. The delete goes by what the last update recorded. Default: `remove`.
+	OnDelete OnDeletePtrInput
 	// The engine's own settings, for what has no property here. Text that spells a value is that value.
 	Options pulumi.MapInput
 	// A delete also deletes what it wrote to the destination. Default: `false`.
@@ -329,6 +341,11 @@ func (o StreamOutput) Backend() pulumi.StringOutput {
 	return o.ApplyT(func(v *Stream) pulumi.StringOutput { return v.Backend }).(pulumi.StringOutput)
 }
 
+// Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+func (o StreamOutput) Bookmarks() pulumi.StringArrayOutput {
+	return o.ApplyT(func(v *Stream) pulumi.StringArrayOutput { return v.Bookmarks }).(pulumi.StringArrayOutput)
+}
+
 // Time between checkpoints, such as `"10s"`; left out, the engine's own.
 func (o StreamOutput) CheckpointInterval() pulumi.StringPtrOutput {
 	return o.ApplyT(func(v *Stream) pulumi.StringPtrOutput { return v.CheckpointInterval }).(pulumi.StringPtrOutput)
@@ -387,6 +404,11 @@ func (o StreamOutput) Mode() ModeOutput {
 // Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
 func (o StreamOutput) Name() pulumi.StringOutput {
 	return o.ApplyT(func(v *Stream) pulumi.StringOutput { return v.Name }).(pulumi.StringOutput)
+}
+
+// What a delete leaves at the source. The delete goes by what the last update recorded.
+func (o StreamOutput) OnDelete() OnDeletePtrOutput {
+	return o.ApplyT(func(v *Stream) OnDeletePtrOutput { return v.OnDelete }).(OnDeletePtrOutput)
 }
 
 // The engine's own settings, for what has no property here. Text that spells a value is that value.

@@ -13,6 +13,7 @@ __all__ = [
     'Drain',
     'EndpointKind',
     'Mode',
+    'OnDelete',
     'Preflight',
     'ReplayMethod',
     'ReplayOutcomeState',
@@ -150,6 +151,21 @@ class Mode(_builtins.str, Enum):
     SNAPSHOT_THEN_CDC = "snapshot_then_cdc"
     """
     A copy, and then every change.
+    """
+
+
+@pulumi.type_token("replicator:index:OnDelete")
+class OnDelete(_builtins.str, Enum):
+    """
+    What a delete of the stream leaves at its source.
+    """
+    REMOVE = "remove"
+    """
+    Nothing.
+    """
+    KEEP_BOOKMARK = "keepBookmark"
+    """
+    The position that it has reached, from which a later stream of its name can go on. The source keeps every change since then, until that stream takes the bookmark, or somebody drops it.
     """
 
 

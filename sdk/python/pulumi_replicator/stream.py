@@ -25,6 +25,7 @@ class StreamArgs:
                  destination: pulumi.Input['EndpointArgs'],
                  source: pulumi.Input['EndpointArgs'],
                  backend: pulumi.Input[Optional[Union[_builtins.str, 'Backend']]] = None,
+                 bookmarks: pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]] = None,
                  checkpoint_interval: pulumi.Input[Optional[_builtins.str]] = None,
                  conflict: pulumi.Input[Optional['Conflict']] = None,
                  deletion_protection: pulumi.Input[Optional[_builtins.bool]] = None,
@@ -35,6 +36,7 @@ class StreamArgs:
                  include: pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]] = None,
                  mode: pulumi.Input[Optional['Mode']] = None,
                  name: pulumi.Input[Optional[_builtins.str]] = None,
+                 on_delete: pulumi.Input[Optional['OnDelete']] = None,
                  options: pulumi.Input[Optional[Mapping[str, Any]]] = None,
                  purge_destination: pulumi.Input[Optional[_builtins.bool]] = None,
                  start_from: pulumi.Input[Optional[Union[_builtins.str, 'CheckpointArgs']]] = None,
@@ -45,6 +47,7 @@ class StreamArgs:
         :param pulumi.Input['EndpointArgs'] destination: Where it goes. One stream writes there, and nothing else.
         :param pulumi.Input['EndpointArgs'] source: Where the data comes from.
         :param pulumi.Input[Union[_builtins.str, 'Backend']] backend: The engine's backend; left out, the only one that fits. A change replaces the stream.
+        :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] bookmarks: Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
         :param pulumi.Input[_builtins.str] checkpoint_interval: Time between checkpoints, such as `"10s"`; left out, the engine's own.
         :param pulumi.Input['Conflict'] conflict: Which side wins where both hold a version of a record. Default: `source_wins`.
         :param pulumi.Input[_builtins.bool] deletion_protection: Refuse to delete it. Default: `false`.
@@ -55,6 +58,7 @@ class StreamArgs:
         :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] include: What is replicated (tables, topics, files); globs in which `*` does not cross `.` or `/`.
         :param pulumi.Input['Mode'] mode: The changes, a copy, or a copy and then the changes. Default: `snapshot_then_cdc`.
         :param pulumi.Input[_builtins.str] name: Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
+        :param pulumi.Input['OnDelete'] on_delete: What a delete leaves at the source. The delete goes by what the last update recorded. Default: `remove`.
         :param pulumi.Input[Mapping[str, Any]] options: The engine's own settings, for what has no property here. Text that spells a value is that value.
         :param pulumi.Input[_builtins.bool] purge_destination: A delete also deletes what it wrote to the destination. Default: `false`.
         :param pulumi.Input[Union[_builtins.str, 'CheckpointArgs']] start_from: Where a new stream begins. As a string: `earliest` or `latest`.
@@ -64,6 +68,8 @@ class StreamArgs:
         pulumi.set(__self__, "source", source)
         if backend is not None:
             pulumi.set(__self__, "backend", backend)
+        if bookmarks is not None:
+            pulumi.set(__self__, "bookmarks", bookmarks)
         if checkpoint_interval is not None:
             pulumi.set(__self__, "checkpoint_interval", checkpoint_interval)
         if conflict is not None:
@@ -84,6 +90,8 @@ class StreamArgs:
             pulumi.set(__self__, "mode", mode)
         if name is not None:
             pulumi.set(__self__, "name", name)
+        if on_delete is not None:
+            pulumi.set(__self__, "on_delete", on_delete)
         if options is not None:
             pulumi.set(__self__, "options", options)
         if purge_destination is not None:
@@ -128,6 +136,18 @@ class StreamArgs:
     @backend.setter
     def backend(self, value: pulumi.Input[Optional[Union[_builtins.str, 'Backend']]]):
         pulumi.set(self, "backend", value)
+
+    @_builtins.property
+    @pulumi.getter
+    def bookmarks(self) -> pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]]:
+        """
+        Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+        """
+        return pulumi.get(self, "bookmarks")
+
+    @bookmarks.setter
+    def bookmarks(self, value: pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]]):
+        pulumi.set(self, "bookmarks", value)
 
     @_builtins.property
     @pulumi.getter(name="checkpointInterval")
@@ -250,6 +270,18 @@ class StreamArgs:
         pulumi.set(self, "name", value)
 
     @_builtins.property
+    @pulumi.getter(name="onDelete")
+    def on_delete(self) -> pulumi.Input[Optional['OnDelete']]:
+        """
+        What a delete leaves at the source. The delete goes by what the last update recorded. Default: `remove`.
+        """
+        return pulumi.get(self, "on_delete")
+
+    @on_delete.setter
+    def on_delete(self, value: pulumi.Input[Optional['OnDelete']]):
+        pulumi.set(self, "on_delete", value)
+
+    @_builtins.property
     @pulumi.getter
     def options(self) -> pulumi.Input[Optional[Mapping[str, Any]]]:
         """
@@ -305,6 +337,7 @@ class Stream(pulumi.CustomResource):
                  resource_name: str,
                  opts: Optional[pulumi.ResourceOptions] = None,
                  backend: pulumi.Input[Optional[Union[_builtins.str, 'Backend']]] = None,
+                 bookmarks: pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]] = None,
                  checkpoint_interval: pulumi.Input[Optional[_builtins.str]] = None,
                  conflict: pulumi.Input[Optional['Conflict']] = None,
                  deletion_protection: pulumi.Input[Optional[_builtins.bool]] = None,
@@ -316,6 +349,7 @@ class Stream(pulumi.CustomResource):
                  include: pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]] = None,
                  mode: pulumi.Input[Optional['Mode']] = None,
                  name: pulumi.Input[Optional[_builtins.str]] = None,
+                 on_delete: pulumi.Input[Optional['OnDelete']] = None,
                  options: pulumi.Input[Optional[Mapping[str, Any]]] = None,
                  purge_destination: pulumi.Input[Optional[_builtins.bool]] = None,
                  source: pulumi.Input[Optional[Union['EndpointArgs', 'EndpointArgsDict', 'outputs.Endpoint']]] = None,
@@ -359,6 +393,7 @@ class Stream(pulumi.CustomResource):
         :param str resource_name: The name of the resource.
         :param pulumi.ResourceOptions opts: Options for the resource.
         :param pulumi.Input[Union[_builtins.str, 'Backend']] backend: The engine's backend; left out, the only one that fits. A change replaces the stream.
+        :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] bookmarks: Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
         :param pulumi.Input[_builtins.str] checkpoint_interval: Time between checkpoints, such as `"10s"`; left out, the engine's own.
         :param pulumi.Input['Conflict'] conflict: Which side wins where both hold a version of a record. Default: `source_wins`.
         :param pulumi.Input[_builtins.bool] deletion_protection: Refuse to delete it. Default: `false`.
@@ -370,6 +405,7 @@ class Stream(pulumi.CustomResource):
         :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] include: What is replicated (tables, topics, files); globs in which `*` does not cross `.` or `/`.
         :param pulumi.Input['Mode'] mode: The changes, a copy, or a copy and then the changes. Default: `snapshot_then_cdc`.
         :param pulumi.Input[_builtins.str] name: Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
+        :param pulumi.Input['OnDelete'] on_delete: What a delete leaves at the source. The delete goes by what the last update recorded. Default: `remove`.
         :param pulumi.Input[Mapping[str, Any]] options: The engine's own settings, for what has no property here. Text that spells a value is that value.
         :param pulumi.Input[_builtins.bool] purge_destination: A delete also deletes what it wrote to the destination. Default: `false`.
         :param pulumi.Input[Union['EndpointArgs', 'EndpointArgsDict', 'outputs.Endpoint']] source: Where the data comes from.
@@ -432,6 +468,7 @@ class Stream(pulumi.CustomResource):
                  resource_name: str,
                  opts: Optional[pulumi.ResourceOptions] = None,
                  backend: pulumi.Input[Optional[Union[_builtins.str, 'Backend']]] = None,
+                 bookmarks: pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]] = None,
                  checkpoint_interval: pulumi.Input[Optional[_builtins.str]] = None,
                  conflict: pulumi.Input[Optional['Conflict']] = None,
                  deletion_protection: pulumi.Input[Optional[_builtins.bool]] = None,
@@ -443,6 +480,7 @@ class Stream(pulumi.CustomResource):
                  include: pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]] = None,
                  mode: pulumi.Input[Optional['Mode']] = None,
                  name: pulumi.Input[Optional[_builtins.str]] = None,
+                 on_delete: pulumi.Input[Optional['OnDelete']] = None,
                  options: pulumi.Input[Optional[Mapping[str, Any]]] = None,
                  purge_destination: pulumi.Input[Optional[_builtins.bool]] = None,
                  source: pulumi.Input[Optional[Union['EndpointArgs', 'EndpointArgsDict', 'outputs.Endpoint']]] = None,
@@ -458,6 +496,7 @@ class Stream(pulumi.CustomResource):
             __props__ = StreamArgs.__new__(StreamArgs)
 
             __props__.__dict__["backend"] = backend
+            __props__.__dict__["bookmarks"] = bookmarks
             __props__.__dict__["checkpoint_interval"] = checkpoint_interval
             __props__.__dict__["conflict"] = conflict
             __props__.__dict__["deletion_protection"] = deletion_protection
@@ -471,6 +510,7 @@ class Stream(pulumi.CustomResource):
             __props__.__dict__["include"] = include
             __props__.__dict__["mode"] = mode
             __props__.__dict__["name"] = name
+            __props__.__dict__["on_delete"] = on_delete
             __props__.__dict__["options"] = options
             __props__.__dict__["purge_destination"] = purge_destination
             if source is None and not opts.urn:
@@ -507,6 +547,7 @@ class Stream(pulumi.CustomResource):
         __props__ = StreamArgs.__new__(StreamArgs)
 
         __props__.__dict__["backend"] = None
+        __props__.__dict__["bookmarks"] = None
         __props__.__dict__["checkpoint_interval"] = None
         __props__.__dict__["conflict"] = None
         __props__.__dict__["deletion_protection"] = None
@@ -519,6 +560,7 @@ class Stream(pulumi.CustomResource):
         __props__.__dict__["include"] = None
         __props__.__dict__["mode"] = None
         __props__.__dict__["name"] = None
+        __props__.__dict__["on_delete"] = None
         __props__.__dict__["options"] = None
         __props__.__dict__["owner_token"] = None
         __props__.__dict__["owner_urn"] = None
@@ -542,6 +584,14 @@ class Stream(pulumi.CustomResource):
         The engine's backend; left out, the only one that fits. A change replaces the stream.
         """
         return pulumi.get(self, "backend")
+
+    @_builtins.property
+    @pulumi.getter
+    def bookmarks(self) -> pulumi.Output[Optional[Sequence[_builtins.str]]]:
+        """
+        Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+        """
+        return pulumi.get(self, "bookmarks")
 
     @_builtins.property
     @pulumi.getter(name="checkpointInterval")
@@ -638,6 +688,14 @@ class Stream(pulumi.CustomResource):
         Its name at the engine; left out, one is made from project, stack and resource, or as `pulumi:autonaming` says. A change replaces it.
         """
         return pulumi.get(self, "name")
+
+    @_builtins.property
+    @pulumi.getter(name="onDelete")
+    def on_delete(self) -> pulumi.Output[Optional['OnDelete']]:
+        """
+        What a delete leaves at the source. The delete goes by what the last update recorded.
+        """
+        return pulumi.get(self, "on_delete")
 
     @_builtins.property
     @pulumi.getter

@@ -54,7 +54,7 @@ class Creating:
             try:
                 prepared = await self._recipe.prepare(record, start)
             except _FINAL:  # Connect keeps the retained offsets
-                await self._recipe.dispose(record)
+                await self._recipe.dispose(record, undone=True)
                 await self._cluster.remove(record.stream.name, SEEN_WITHIN)
                 raise
             parts = self._recipe.parts(prepared.record)

@@ -166,8 +166,11 @@ class Recipe(Protocol[Facts, Start, Positions]):
     async def drain(self, deployed: DeployedStream) -> None:
         """Deliver what is on the way before a delete, as `drainBeforeDelete` asks; raise if that cannot be done."""
 
-    async def dispose(self, record: StreamRecord) -> None:
-        """Remove the objects of a stream whose connector is stopped. Those that are gone are no error."""
+    async def dispose(self, record: StreamRecord, *, undone: bool = False) -> None:
+        """Remove the objects of a stream whose connector is stopped. Those that are gone are no error.
+
+        :param undone: a creation that failed is undone: what it has taken over is left as it was.
+        """
 
     # --- reads ---
 
@@ -243,5 +246,5 @@ class ConnectOnly(Generic[Facts]):
     async def drain(self, deployed: DeployedStream) -> None:
         pass
 
-    async def dispose(self, record: StreamRecord) -> None:
+    async def dispose(self, record: StreamRecord, *, undone: bool = False) -> None:
         pass

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -19,13 +20,13 @@ from pydantic import ConfigDict, Field, ValidationError
 from replicator.backends.kafka.positions import Offsets, read
 from replicator.errors import RecordUnreadable, ReplayRefused
 from replicator.model import OF_THE_PROGRAM, Checkpoint, Model, Stream
-from replicator.replicator import ReplayProgress
+from replicator.replicator import ReplayProgress, ReplayState
 
 KEY = "replicator.stream"
 HEADER = "replicator.record"
 RECORD_KEYS = frozenset({KEY, HEADER})
 VERSION = 2
-_SINCE_2 = ("drainBeforeDelete",)  # properties of a stream that release 0.1 refuses to read
+_SINCE_2 = ("drainBeforeDelete", "bookmarks", "onDelete")  # properties of a stream that release 0.1 refuses to read
 PART_OF = "replicator.part-of"
 """Key in a stream's auxiliary connectors: the name of the stream."""
 
@@ -180,6 +181,18 @@ class StreamRecord(Model):
         later = {name: wire["stream"].pop(name) for name in _SINCE_2 if name in wire["stream"]}
         header = Header(version=VERSION, backend=backend, stream=later, starts=self.starts)
         return {KEY: _text(wire), HEADER: _text(header.wire())}
+
+
+def given_up(replay_record: ReplayRecord, why: str) -> ReplayRecord:
+    """Return a replay as failed."""
+    failed = {"state": ReplayState.FAILED, "finished_at": now(), "error": why}
+    return replay_record.model_copy(update={"progress": replay_record.progress.model_copy(update=failed)})
+
+
+def now() -> datetime:
+    """Return the time in whole milliseconds, as records hold it."""
+    at = datetime.now(UTC)
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)
 
 
 def is_another(was: str | None, now: str | None, *, same_place: bool) -> bool:

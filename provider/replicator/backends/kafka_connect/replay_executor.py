@@ -7,7 +7,7 @@ applied twice.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from replicator.backends.kafka_connect.cluster import ConnectorState
@@ -19,6 +19,8 @@ from replicator.backends.kafka_connect.record import (
     KEPT_REPLAYS,
     ReplayRecord,
     StreamRecord,
+    given_up,
+    now,
     refuse_unfinished,
 )
 from replicator.backends.kafka_connect.stream_store import StreamStore
@@ -67,7 +69,7 @@ class ReplayExecutor:
         record = deployed.record
         for replay_record in record.replays:
             if replay_record.progress.finished_at is None and self._recipe.is_done(record, replay_record, stored):
-                at = self._finished.setdefault((deployed.name, replay_record.progress.key), _now())
+                at = self._finished.setdefault((deployed.name, replay_record.progress.key), now())
                 done = replay_record.progress.model_copy(update={"state": ReplayState.DONE, "finished_at": at})
                 record = record.with_replay(replay_record.model_copy(update={"progress": done}))
         return record
@@ -108,11 +110,11 @@ class ReplayExecutor:
             resolved, stored = await self.resolve(deployed, start, method, target)  # offsets no longer move now
             return await self._states.put_record(deployed, self._recorded(deployed, resolved, stored, key, start))
         except ReplicatorError:
-            now = await self._streams.get(deployed.name)
-            if now is not None and now.record.replay_record(key) is not None:
-                return now  # it was written; only the answer was lost
-            if ran and now is not None:
-                await self._states.start_all(await self._states.assigned(now))
+            there = await self._streams.get(deployed.name)
+            if there is not None and there.record.replay_record(key) is not None:
+                return there  # it was written; only the answer was lost
+            if ran and there is not None:
+                await self._states.start_all(await self._states.assigned(there))
             raise
 
     def _recorded(
@@ -128,7 +130,7 @@ class ReplayExecutor:
             resolved=resolved.plan.resolved,
             target=resolved.plan.target,
             events=resolved.plan.events,
-            started_at=_now(),
+            started_at=now(),
         )
         replay_record = ReplayRecord(progress=progress, start=resolved.start, until=resolved.until)
         record = self.settled(deployed, stored)
@@ -157,7 +159,7 @@ class ReplayExecutor:
         if not replay_record.applied:
             if not stopped:
                 return await self._states.put_record(
-                    deployed, deployed.record.with_replay(_given_up(replay_record, _RESUMED))
+                    deployed, deployed.record.with_replay(given_up(replay_record, _RESUMED))
                 )
             deployed = await self._states.set_back(deployed, replay_record)
         if stopped and deployed.record.stream.desired_state is DesiredState.RUNNING:
@@ -166,18 +168,7 @@ class ReplayExecutor:
         return deployed
 
 
-def _given_up(replay_record: ReplayRecord, why: str) -> ReplayRecord:
-    failed = {"state": ReplayState.FAILED, "finished_at": _now(), "error": why}
-    return replay_record.model_copy(update={"progress": replay_record.progress.model_copy(update=failed)})
-
-
 def given_up_all(record: StreamRecord, why: str) -> StreamRecord:
     """Return the record without a replay in progress."""
-    replays = [item if item.progress.finished_at is not None else _given_up(item, why) for item in record.replays]
+    replays = [item if item.progress.finished_at is not None else given_up(item, why) for item in record.replays]
     return record.model_copy(update={"replays": tuple(replays)})
-
-
-def _now() -> datetime:
-    """Return the time in whole milliseconds, as the record holds it."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)

@@ -18,6 +18,7 @@ class Server:
     :param free_slots: replication slots that can still be made.
     :param free_senders: connections for replication that can still be opened.
     :param free_connections: connections that an ordinary role can still open.
+    :param bounds_slots: `max_slot_wal_keep_size` limits what a slot can hold.
     """
 
     identity: str
@@ -27,6 +28,7 @@ class Server:
     free_slots: int
     free_senders: int
     free_connections: int
+    bounds_slots: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ SELECT (SELECT system_identifier FROM pg_control_system()) AS system,
        current_setting('max_wal_senders')::int
          - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender') AS senders,
        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-         - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections
+         - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
+       current_setting('max_slot_wal_keep_size') <> '-1' AS bounded
 """
 
 _ROLE = """
@@ -127,6 +130,7 @@ async def server(session: Session) -> Server:
         free_slots=row["slots"],
         free_senders=row["senders"],
         free_connections=row["connections"],
+        bounds_slots=row["bounded"],
     )
 
 

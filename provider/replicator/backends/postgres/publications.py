@@ -9,13 +9,23 @@ from replicator.backends.postgres.identifiers import Table, literal, quoted
 from replicator.backends.postgres.predicate import is_same_filter
 from replicator.backends.postgres.session import Session
 
-_PUBLICATIONS = """
+VERSION = """
+(SELECT md5(string_agg(x.at, ' ' ORDER BY x.at)) FROM (
+  SELECT p.xmin::text UNION ALL SELECT r.prrelid || ':' || r.xmin FROM pg_publication_rel r WHERE r.prpubid = p.oid
+  UNION ALL SELECT s.pnnspid || '-' || s.xmin FROM pg_publication_namespace s WHERE s.pnpubid = p.oid
+) x(at))
+""".strip()
+"""What the state of the publication `p` is called: a transaction that changes it gives it another name, for good."""
+
+_PUBLICATIONS = f"""
 SELECT p.pubname AS publication, p.puballtables AS everything, p.pubviaroot AS via_root,
        p.pubinsert AND p.pubupdate AND p.pubdelete AS whole,
        pg_get_userbyid(p.pubowner) AS owner, obj_description(p.oid, 'pg_publication') AS comment,
-       EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid) AS schemas
+       EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid) AS schemas,
+       {VERSION} AS version
 FROM pg_publication p WHERE p.pubname = ANY(%(names)s)
-"""
+"""  # noqa: S608 - no text of a person is in it
+VERSION_OF = f"SELECT {VERSION} AS version FROM pg_publication p WHERE p.pubname = %(name)s"  # noqa: S608
 _MEMBERS = """
 SELECT pubname AS publication, schemaname AS schema, tablename AS name, rowfilter AS filter
 FROM pg_publication_tables WHERE pubname = ANY(%(names)s)
@@ -30,6 +40,7 @@ class Publication:
     :param names_tables: it has neither all tables nor those of a schema.
     :param is_whole: it publishes inserts, updates and deletes.
     :param via_root: changes of a partition have the name of the whole table.
+    :param version: another one after each change, also after one that was taken back.
     """
 
     name: str
@@ -39,10 +50,18 @@ class Publication:
     names_tables: bool
     is_whole: bool
     via_root: bool
+    version: str
 
     def holds(self, tables: Collection[Table]) -> bool:
         """Tell whether it publishes all of these tables, whatever the filter."""
         return all(table in self.tables for table in tables)
+
+    def refilters(self, wanted: Mapping[Table, str | None]) -> bool:
+        """Tell whether a table that it has would get another row filter."""
+        return any(
+            table in self.tables and not is_same_filter(self.tables[table], condition)
+            for table, condition in wanted.items()
+        )
 
     def lacks(self, wanted: Mapping[Table, str | None], *, via_root: bool) -> list[str]:
         """Return how it falls short of these tables and filters, in words; more tables than these are no harm."""
@@ -77,6 +96,7 @@ async def look(session: Session, names: Collection[str]) -> dict[str, Publicatio
             names_tables=not row["everything"] and not row["schemas"],
             is_whole=row["whole"],
             via_root=row["via_root"],
+            version=row["version"],
         )
         for row in rows
     }

@@ -12,10 +12,12 @@ from psycopg import errors
 
 from replicator.backends.postgres.lsn import read_lsn
 from replicator.backends.postgres.session import Row, Session
-from replicator.errors import SourceSetup, WaitTimeout
+from replicator.errors import SourcePosition, SourceSetup, WaitTimeout
 from replicator.progress import tell
 
 PLUGIN = "pgoutput"
+WORD = 8
+"""Characters at the end of a slot's name by which `look` finds several."""
 _EVERY = 0.2
 
 
@@ -65,13 +67,19 @@ SELECT s.slot_name AS name, s.plugin, s.database, s.active_pid, s.confirmed_flus
        pg_wal_lsn_diff(w.at, s.restart_lsn)::bigint AS held, s.wal_status, s.safe_wal_size AS left, w.at::text AS at,
        clock_timestamp() AS now
 FROM pg_replication_slots s, (SELECT {END} AS at) w
-WHERE s.slot_type = 'logical' AND s.slot_name = ANY(%(names)s)
+WHERE s.slot_type = 'logical'
+  AND (s.slot_name = ANY(%(names)s) OR right(s.slot_name, {WORD}) = ANY(%(words)s))
 """  # noqa: S608 - no text of a person is in it
 
 
-async def look(session: Session, names: Collection[str]) -> dict[str, Slot]:
-    """Return the slots that exist, in one question. Slots of every database of the server count."""
-    return {row["name"]: _slot(row) for row in await session.rows(_SLOTS, {"names": list(names)})}
+async def look(session: Session, names: Collection[str], words: Collection[str] = ()) -> dict[str, Slot]:
+    """Return the slots that exist, in one question. Slots of every database of the server count.
+
+    :param names: of slots.
+    :param words: the last `WORD` characters of the names of more slots.
+    """
+    rows = await session.rows(_SLOTS, {"names": list(names), "words": list(words)})
+    return {row["name"]: _slot(row) for row in rows}
 
 
 async def create(session: Session, name: str) -> Slot:
@@ -90,6 +98,26 @@ async def create(session: Session, name: str) -> Slot:
         except psycopg.Error as error:
             raise session.error(error) from None
     return (await look(session, [name]))[name]
+
+
+async def copy(session: Session, name: str, to: str) -> Slot:
+    """Make a slot that stands where another one does, which may be active.
+
+    :raises SourceSetup: a slot of the name exists.
+    :raises SourcePosition: the other slot does not exist, or has lost WAL.
+    """
+    async with session.alone() as connection:
+        try:
+            await connection.execute("SELECT pg_copy_logical_replication_slot(%s, %s, false)", (name, to))
+        except errors.DuplicateObject:
+            raise in_use((await look(session, [to]))[to]) from None
+        except (errors.UndefinedObject, errors.ObjectNotInPrerequisiteState) as error:
+            raise SourcePosition(
+                f"the replication slot {name} cannot be copied: {error.diag.message_primary}", property="source.uri"
+            ) from None
+        except psycopg.Error as error:
+            raise session.error(error) from None
+    return (await look(session, [to]))[to]
 
 
 async def drop(session: Session, name: str, within: float) -> None:

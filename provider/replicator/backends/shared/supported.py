@@ -13,7 +13,7 @@ from replicator import authref
 from replicator.backends.shared.declarations import refusals, with_canonical_options
 from replicator.capabilities import TABLE, Capabilities, Cell, Feature, No, Route, StartKind
 from replicator.errors import InvalidStream, ReplicatorError, Unsupported
-from replicator.model import Drain, EndpointKind, Stream
+from replicator.model import Drain, EndpointKind, OnDelete, Stream
 
 _MODELLED_OPTIONS = frozenset({"path", "url", "uri", "type", "replica", "replicas", "name", "sync-interval"})
 _KINDS = frozenset(EndpointKind)
@@ -122,6 +122,7 @@ def _asked(inputs: Mapping[str, Any], route: Route) -> Iterable[tuple[str, Cell]
         ("filter", Feature.FILTER),
         ("checkpointInterval", Feature.CHECKPOINT_INTERVAL),
         ("purgeDestination", Feature.PURGE_DESTINATION),
+        ("bookmarks", Feature.BOOKMARKS),
         ("options", Feature.OPTIONS),
     ):
         if inputs.get(path):
@@ -130,6 +131,8 @@ def _asked(inputs: Mapping[str, Any], route: Route) -> Iterable[tuple[str, Cell]
         yield "waitFor", route.features[Feature.WAIT_CAUGHT_UP]
     if (drain := inputs.get("drainBeforeDelete")) in tuple(Drain):
         yield "drainBeforeDelete", route.features[Feature(f"drainBeforeDelete: {drain}")]
+    if inputs.get("onDelete") == OnDelete.KEEP_BOOKMARK:
+        yield "onDelete", route.features[Feature.KEEP_BOOKMARK]
 
 
 def _start_kind(value: Any) -> StartKind | None:

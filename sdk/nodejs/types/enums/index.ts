@@ -138,6 +138,22 @@ export const Mode = {
  */
 export type Mode = (typeof Mode)[keyof typeof Mode];
 
+export const OnDelete = {
+    /**
+     * Nothing.
+     */
+    Remove: "remove",
+    /**
+     * The position that it has reached, from which a later stream of its name can go on. The source keeps every change since then, until that stream takes the bookmark, or somebody drops it.
+     */
+    KeepBookmark: "keepBookmark",
+} as const;
+
+/**
+ * What a delete of the stream leaves at its source.
+ */
+export type OnDelete = (typeof OnDelete)[keyof typeof OnDelete];
+
 export const Preflight = {
     /**
      * What a change would fail on is an error of the preview.

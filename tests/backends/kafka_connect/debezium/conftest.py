@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.backends.kafka_connect.debezium.debezium_env import DebeziumEnv
 from tests.backends.kafka_connect.debezium.sink_env import SinkEnv
+from tests.postgres import connect
 from tools.kafka.pair import Pair
 from tools.postgres import Postgres
 
@@ -41,3 +42,17 @@ async def sinks(kafka: Pair, postgres: Postgres) -> AsyncIterator[SinkEnv]:
 def bed(kafka: Pair, postgres: Postgres, open_bed: OpenBed) -> DebeziumEnv:
     """To the west, by the workers of the west."""
     return open_bed(postgres, kafka.west)
+
+
+@pytest.fixture
+def bounded(postgres: Postgres) -> Iterator[None]:
+    """Bookmarks need a limit of the WAL that a slot may hold."""
+    limit_slots(postgres, "20GB")
+    yield
+    limit_slots(postgres, "-1")
+
+
+def limit_slots(server: Postgres, size: str) -> None:
+    with connect(server) as session:
+        session.execute(f"ALTER SYSTEM SET max_slot_wal_keep_size = '{size}'".encode())
+        session.execute("SELECT pg_reload_conf()")

@@ -52,7 +52,7 @@ class DebeziumEnv:
         self.login.write_text(f"username={self.role}\npassword={PASSWORD}\n")
         self.admin = side.secrets / f"{self.owner}.properties"
         self.admin.write_text(f"username={self.owner}\npassword={PASSWORD}\n")
-        self.app = self._app()
+        self.app = self.open_application()
         self.app.execute(f'CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO "{self.role}"')
         self.app.execute(f'ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT ON TABLES TO "{self.role}"')
         self._settings = settings
@@ -66,7 +66,8 @@ class DebeziumEnv:
         self._drivers.append(made)
         return made
 
-    def _app(self) -> psycopg.Connection:
+    def open_application(self) -> psycopg.Connection:
+        """A session of the application. The caller closes it."""
         session = connect(self.server, database=self.database, user=self.owner, password=PASSWORD)
         session.execute("SET search_path = app")
         return session
@@ -74,7 +75,7 @@ class DebeziumEnv:
     def reconnect(self) -> None:
         """Let the application connect again, after its server was down."""
         self.app.close()
-        self.app = self._app()
+        self.app = self.open_application()
 
     # --- the database ------------------------------------------------------------------------------------------------
 
@@ -114,6 +115,15 @@ class DebeziumEnv:
     @property
     def uri(self) -> str:
         return f"postgres://{self.server.host}:{self.server.port}/{self.database}"
+
+    def logins_at(self, side: Side) -> dict[str, str]:
+        """The same logins as references that the workers of another side resolve."""
+        found = {}
+        for key, path in (("authRef", self.login), ("adminAuthRef", self.admin)):
+            copy = side.secrets / path.name
+            copy.write_text(path.read_text())
+            found[key] = f"file://{copy}"
+        return found
 
     def stream(self, *include: str, **changes: Any) -> Stream:
         """A stream of tables, from camelCase properties; `app.orders` where none is named."""

@@ -13,7 +13,7 @@ import pytest
 from psycopg import AsyncConnection
 from replicator.backends.postgres import slots
 from replicator.backends.postgres.session import Session
-from replicator.model import Checkpoint, DesiredState, Stream
+from replicator.model import Checkpoint, DesiredState, OnDelete, Owner, Stream
 from replicator.replicator import ReplayMethod
 
 from tests.backends.kafka_connect.debezium.conftest import OpenBed
@@ -73,6 +73,7 @@ async def cut(monkeypatch: pytest.MonkeyPatch) -> Cut:
     monkeypatch.setattr(Session, "transaction", counted)
     monkeypatch.setattr(slots, "create", wrapped(create, "create slot"))
     monkeypatch.setattr(slots, "drop", wrapped(drop, "drop slot"))
+    monkeypatch.setattr(slots, "copy", wrapped(slots.copy, "copy slot"))
     return made
 
 
@@ -132,6 +133,32 @@ async def replays(bed: DebeziumEnv, stream: Stream) -> None:
     await bed.driver.replay(stream.name, start, key="once", method=ReplayMethod.RESNAPSHOT)
 
 
+async def marked(bed: DebeziumEnv) -> Stream:
+    stream = await declared(bed)
+    stream = stream.model_copy(update={"bookmarks": ("first",), "on_delete": OnDelete.KEEP_BOOKMARK})
+    await bed.driver.upsert_stream(stream)
+    await bed.caught_up(stream.name)
+    bed.execute("INSERT INTO orders VALUES (3)")
+    await bed.caught_up(stream.name)
+    return (await bed.described(stream.name)).stream
+
+
+async def left(bed: DebeziumEnv) -> Stream:
+    stream = await marked(bed)
+    await bed.driver.delete_stream(stream.name)
+    bed.execute("INSERT INTO orders VALUES (4)")
+    owner = Owner(urn="urn:another", issue="another")
+    return stream.model_copy(update={"owner": owner, "start_from": "earliest", "bookmarks": ("second",)})
+
+
+async def marks(bed: DebeziumEnv, stream: Stream) -> None:
+    await bed.driver.upsert_stream(stream.model_copy(update={"bookmarks": ("second",)}))
+
+
+async def rewinds(bed: DebeziumEnv, stream: Stream) -> None:
+    await bed.driver.replay(stream.name, Checkpoint(lsn="first"), key="once", method=ReplayMethod.LOG_REWIND)
+
+
 async def deletes(bed: DebeziumEnv, stream: Stream) -> None:
     await bed.driver.delete_stream(stream.name)
 
@@ -185,6 +212,49 @@ async def replayed_once(bed: DebeziumEnv, stream: Stream) -> None:
     assert reads.count(1) == 2, "once in the first snapshot, and once in the replay"
 
 
+def bookmarks(bed: DebeziumEnv, stream: Stream) -> list[str]:
+    """The bookmarks whose slots exist, but for the stream's own slot."""
+    slot = stream.name.replace("-", "_")
+    found = bed.sql(
+        "SELECT slot_name::text FROM pg_replication_slots WHERE database = current_database() AND slot_name <> %s", slot
+    )
+    return sorted(name.removeprefix(f"{slot[:28]}_").rpartition("_")[0] for (name,) in found)
+
+
+async def marked_anew(bed: DebeziumEnv, stream: Stream) -> None:
+    assert bookmarks(bed, stream) == ["second"]
+    assert (await bed.described(stream.name)).engine_objects["bookmarks"].keys() == {"second"}
+    bed.execute("INSERT INTO orders VALUES (100)")
+    await same(bed, stream)
+
+
+async def rewound_once(bed: DebeziumEnv, stream: Stream) -> None:
+    async def done() -> bool:
+        return (await bed.driver.get_replay(stream.name, "once")).finished_at is not None
+
+    await until(done, timeout=60, what="the replay has ended")
+    bed.execute("INSERT INTO orders VALUES (100)")
+    await same(bed, stream)
+    assert [(op, after["id"]) for op, _, after in bed.changes(stream)][2:] == [("c", 3), ("c", 3), ("c", 100)]
+
+
+async def kept(bed: DebeziumEnv, stream: Stream) -> None:
+    """Nothing of the stream is left but one slot, from which another one goes on without a gap."""
+    assert stream.name not in bed.connectors()
+    assert bookmarks(bed, stream) == []
+    bed.execute("INSERT INTO orders VALUES (4)")
+    owner = Owner(urn="urn:another", issue="another")
+    next_ = stream.model_copy(update={"owner": owner, "start_from": "earliest"})
+    await bed.driver.upsert_stream(next_)
+    await went_on(bed, next_)
+
+
+async def went_on(bed: DebeziumEnv, stream: Stream) -> None:
+    bed.execute("INSERT INTO orders VALUES (100)")
+    await same(bed, stream)
+    assert [(op, after["id"]) for op, _, after in bed.changes(stream)][2:] == [("c", 3), ("c", 4), ("c", 100)]
+
+
 async def gone(bed: DebeziumEnv, stream: Stream) -> None:
     assert (bed.slot(stream.name), bed.publications(), bed.helpers()) == (None, set(), set())
     assert stream.name not in bed.connectors()
@@ -198,6 +268,10 @@ SUBJECTS = {
     "move": Subject(running, renames_topics, replicates),
     "replay": Subject(running, replays, replayed_once),
     "delete": Subject(running, deletes, gone),
+    "bookmark": Subject(marked, marks, marked_anew),
+    "rewind": Subject(marked, rewinds, rewound_once),
+    "keep": Subject(marked, deletes, kept),
+    "go on": Subject(left, upsert, went_on),
 }
 
 
@@ -205,6 +279,7 @@ SUBJECTS = {
     "name",
     [pytest.param(name, marks=() if name in ("create", "delete") else pytest.mark.proof) for name in SUBJECTS],
 )
+@pytest.mark.usefixtures("bounded")
 async def test_cut_off_after_each_effect(
     name: str, kafka: Pair, postgres: Postgres, open_bed: OpenBed, cut: Cut
 ) -> None:

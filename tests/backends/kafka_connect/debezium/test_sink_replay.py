@@ -76,7 +76,7 @@ async def test_a_start_by_lsn_writes_every_transaction_from_there(sinks: SinkEnv
     bed.execute(ORDERS)
     bed.execute("CREATE TABLE more (id int PRIMARY KEY, note text); ALTER TABLE more REPLICA IDENTITY FULL")
     stream = await bed.made("app.orders", "app.more")
-    early = bed._app()
+    early = bed.open_application()
     early.autocommit = False
     early.execute("INSERT INTO more VALUES (1, 'early in the WAL, late by its commit')")
     bed.execute("INSERT INTO orders (id, note) VALUES (1, 'before')")

@@ -103,13 +103,7 @@ async def test_of_two_connect_clusters_one_gets_the_name(bed: DebeziumEnv, kafka
     bed.execute(ORDERS)
     other = open_bed(bed.server, kafka.east)
     here = bed.stream()
-    there = other.stream(name=here.name, source={"uri": bed.uri, "authRef": None, "adminAuthRef": None})
-    login = {}
-    for ref, path in (("authRef", bed.login), ("adminAuthRef", bed.admin)):
-        copy = kafka.east.secrets / path.name
-        copy.write_text(path.read_text())
-        login[ref] = f"file://{copy}"
-    there = type(here).model_validate({**there.wire(), "source": {**there.source.wire(), **login}})
+    there = other.stream(name=here.name, source={"uri": bed.uri, **bed.logins_at(kafka.east)})
     results = await asyncio.gather(
         bed.driver.upsert_stream(here), other.driver.upsert_stream(there), return_exceptions=True
     )

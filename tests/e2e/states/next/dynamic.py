@@ -38,6 +38,8 @@ most = dynamic.Stream(
     deletion_protection=True,
     purge_destination=True,
     drain_before_delete="skip",
+    bookmarks=["before"],
+    on_delete="keepBookmark",
     options={"fail": ""},
 )
 paused = dynamic.Stream(

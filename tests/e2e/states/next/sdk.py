@@ -37,6 +37,8 @@ most = replicator.Stream(
     deletion_protection=True,
     purge_destination=True,
     drain_before_delete=replicator.Drain.SKIP,
+    bookmarks=["before"],
+    on_delete=replicator.OnDelete.KEEP_BOOKMARK,
     options={"fail": ""},
     opts=pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create="5m")),
 )

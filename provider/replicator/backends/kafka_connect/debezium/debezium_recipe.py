@@ -11,9 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster, Connector
+from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster, Connector, Offset
 from replicator.backends.kafka_connect.cluster_clients import ClusterClients
 from replicator.backends.kafka_connect.debezium import (
+    bookmarks,
+    kept_bookmark,
+    log_rewind,
     preflight,
     replay_planner,
     sink_replay,
@@ -60,14 +63,13 @@ from replicator.backends.kafka_connect.debezium.status import (
 from replicator.backends.kafka_connect.debezium.topics_destination import TopicsDestination
 from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, Parts, foreign_settings, sort
 from replicator.backends.kafka_connect.recipe import Prepared, ResolvedReplay, answer_or_error
-from replicator.backends.kafka_connect.record import RECORD_KEYS, ReplayRecord, StreamRecord
+from replicator.backends.kafka_connect.record import RECORD_KEYS, ReplayRecord, StreamRecord, given_up
 from replicator.backends.kafka_connect.reservations import PendingChanges
 from replicator.backends.postgres import catalog, slots
-from replicator.backends.postgres.catalog import TableFacts
+from replicator.backends.postgres.catalog import Server, TableFacts
 from replicator.backends.postgres.identifiers import Table, read_table
 from replicator.backends.postgres.lsn import read_lsn, write_lsn
 from replicator.backends.postgres.session import Sessions
-from replicator.backends.postgres.slots import Slot
 from replicator.backends.shared.declarations import keeps_ends
 from replicator.backends.shared.single_flight import SingleFlight
 from replicator.errors import (
@@ -78,7 +80,7 @@ from replicator.errors import (
     SourcePosition,
     SourceSetup,
 )
-from replicator.model import Checkpoint, DesiredState, EndpointKind, Mode, Stream, WaitFor
+from replicator.model import Checkpoint, DesiredState, EndpointKind, Mode, OnDelete, Stream, WaitFor
 from replicator.replicator import Description, Finding, ReplayMethod, Severity
 
 
@@ -220,6 +222,8 @@ class DebeziumRecipe:
             return Facts(None, side, ids, None, {})
         printed = await source_facts.refuse_unfit(self._sessions, stream, source)
         facts = Facts(source, side, ids, None, printed)
+        if known is not None and self.moves(known, ids):
+            _refuse_start_elsewhere(stream)
         if known is None or self.moves(known, ids):
             objects = await self._refuse_creation(stream, facts, claimed, deployed)
         else:
@@ -247,15 +251,18 @@ class DebeziumRecipe:
         found = await self._objects.refuse_foreign(stream, details)
         if found.publication is None:
             await self._objects.refuse_unable(stream, details, facts.source.tables.values())
+        _refuse_bookmarks(stream, facts.source.server, found, details, new=len(stream.bookmarks))
         if found.slot is None:
             server = facts.source.server.identity.partition("/")[0]
             beside = {
-                slot_name(record.stream)
+                slot_name(record.stream): len(record.stream.bookmarks)
                 for record in claimed
                 if (record.source_cluster or "").partition("/")[0] == server and record.stream.mode is not Mode.SNAPSHOT
             }
             there = await slots.look(self._objects.owner(stream), beside) if beside else {}
-            source_facts.refuse_full(facts.source.server, len(beside - there.keys()))
+            unmade = beside.keys() - there.keys()
+            count = len(stream.bookmarks) + sum(beside[name] for name in unmade)
+            source_facts.refuse_full(facts.source.server, len(unmade), bookmarks=count)
         has_helpers = found.publication is None or found.is_ours(details.claim) or found.has_helpers
         _refuse_blind_wait(stream, has_helpers=has_helpers)
         return found
@@ -266,6 +273,10 @@ class DebeziumRecipe:
         if stream.mode is Mode.SNAPSHOT:
             return None
         found = await self._objects.refuse_foreign(stream, details)
+        if facts.source is not None:
+            new = len(set(stream.bookmarks) - details.bookmarks.keys())
+            _refuse_bookmarks(stream, facts.source.server, found, details, new=new)
+            source_facts.refuse_full(facts.source.server, 0, streams=0, bookmarks=new)
         if found.is_ours(details.claim) and facts.source is not None:
             before = details_of(known).tables
             if joining := [table for name, table in facts.source.tables.items() if str(name) not in before]:
@@ -298,6 +309,8 @@ class DebeziumRecipe:
         details = self._details(stream, facts, known)
         found = [*_hidden_rows(stream, facts.source)]
         destination = self._to(claim)
+        if known is not None and not known.creating and self.moves(known, claim):
+            found += bookmarks.changes_told(known, stream.model_copy(update={"bookmarks": ()}))
         if known is None or known.creating or self.moves(known, claim):
             found += await destination.warnings(stream, facts.source, list(facts.source.tables))
             there = facts.objects
@@ -306,6 +319,7 @@ class DebeziumRecipe:
                 found.append(no_heartbeat(stream))
             return found
         before = details_of(known).tables
+        found += bookmarks.changes_told(known, stream)
         if stream.desired_state is DesiredState.PAUSED and known.stream.desired_state is DesiredState.RUNNING:
             found += pause_cost(await self._source_status(known))
         found += await destination.warnings(
@@ -391,15 +405,26 @@ class DebeziumRecipe:
             update={"tables": {name: entry(read_table(name), table) for name, table in tables.items()}}
         )
 
-    async def find_start(self, stream: Stream) -> None:
-        return None
+    async def find_start(self, stream: Stream) -> int | None:
+        if stream.start_from is None:
+            return None
+        found = await self._objects.look(stream)
+        return await kept_bookmark.start_of(self._objects.streaming(stream), stream, found)
 
-    async def prepare(self, record: StreamRecord, start: None) -> Prepared:
+    async def prepare(self, record: StreamRecord, start: int | None) -> Prepared:
         await self._forget_kept_offsets(record)
         source = await source_facts.look(self._sessions, record.stream)
         record, _ = await self._to(record).prepare(record, source, fresh=True)
         listed = frozenset((await self._cluster.listing()).keys())
-        return Prepared(await self._objects.make(record), listed)
+        record = await self._objects.make(record)
+        if start is not None:
+            await self._go_on_after(record.stream, start)
+        return Prepared(record, listed)
+
+    async def _go_on_after(self, stream: Stream, lsn: int) -> None:
+        """Let Debezium send what was committed after an LSN, and take no first snapshot."""
+        stored = Offset(partition={"server": topic_prefix(stream)}, offset={"lsn": lsn})
+        await self._cluster.alter_offsets(stream.name, [stored])
 
     async def _forget_kept_offsets(self, record: StreamRecord) -> None:
         """Remove positions that Connect kept of a connector of the same name: they are of another slot."""
@@ -444,6 +469,7 @@ class DebeziumRecipe:
         new = with_details(new, _filled(details_of(old), new, made))
         if new.stream.mode is not Mode.SNAPSHOT:
             await self._objects.set_tables(new)
+            new = await self._objects.set_bookmarks(new)
         return new
 
     async def follow_up(self, record: StreamRecord) -> None:
@@ -495,8 +521,11 @@ class DebeziumRecipe:
     async def drain(self, deployed: DeployedStream) -> None:
         await self._to(deployed.record).drain(deployed)
 
-    async def dispose(self, record: StreamRecord) -> None:
-        await self._objects.remove(record)
+    async def dispose(self, record: StreamRecord, *, undone: bool = False) -> None:
+        # A creation that took a bookmark gives it back.
+        leaves = record.stream.start_from is not None if undone else record.stream.on_delete is OnDelete.KEEP_BOOKMARK
+        if not (leaves and await self._objects.keep(record)):
+            await self._objects.remove(record)
         await self._to(record).dispose(record)
 
     # --- reads -------------------------------------------------------------------------------------------------------
@@ -552,6 +581,8 @@ class DebeziumRecipe:
         }
         if details.slot_made:
             found |= {"slot": slot_name(record.stream), "publication": slot_name(record.stream)}
+        if details.bookmarks:
+            found["bookmarks"] = {name: known.lsn for name, known in details.bookmarks.items()}
         if record.source_cluster:
             found["sourceDatabase"] = record.source_cluster
         return found | dict(self._to(record).engine_objects(record))
@@ -583,31 +614,33 @@ class DebeziumRecipe:
     async def resolve(
         self, deployed: DeployedStream, start: Checkpoint, method: ReplayMethod, target: str | None
     ) -> tuple[ResolvedReplay, Progress]:
-        stream, destination = deployed.record.stream, self._to(deployed.record)
-        slot = await self._slot(deployed.record)
-        progress = await self.positions(deployed.record)
-        if slot is not None and not sink_replay.is_offsets(start):
-            replay_planner.refuse_the_future(start, slot, stream.name)
+        record, stream, destination = deployed.record, deployed.record.stream, self._to(deployed.record)
+        source = await self._seen_source(record)
+        progress = await self.positions(record)
+        start = log_rewind.named(record, start)
+        if source.slot is not None and not sink_replay.is_offsets(start):
+            replay_planner.refuse_the_future(start, source.slot, stream.name)
         found = await destination.resolve(deployed, progress, start, method, target)
         if found is None:
-            facts = await source_facts.look(self._sessions, stream)
+            session = self._objects.streaming(stream)
             found = replay_planner.resolve(
-                deployed.record,
-                facts,
+                record,
+                await source_facts.look(self._sessions, stream),
                 progress.source,
-                slot,
+                source,
                 start,
+                await log_rewind.lsn_at(session, stream, start, details_of(record).bookmarks.values()),
                 method=method,
                 target=target,
                 leftovers=destination.leftovers,
             )
         return found, progress
 
-    async def _slot(self, record: StreamRecord) -> Slot | None:
+    async def _seen_source(self, record: StreamRecord) -> SourceStatus:
         found = await self._source_status(record)
         if isinstance(found, ReplicatorError):
             raise found
-        return found.slot
+        return found
 
     async def _source_status(self, record: StreamRecord) -> SourceStatus | ReplicatorError:
         (found,) = (await source_status.look(self._sessions, [record])).values()
@@ -618,13 +651,28 @@ class DebeziumRecipe:
         record = await self._to(record).set_back(record, replay)
         if replay.progress.method is ReplayMethod.SINK_REWIND:
             return record, replay
+        if replay.progress.method is ReplayMethod.LOG_REWIND:
+            return record, await self._rewind(record, replay)
         facts = await source_facts.look(self._sessions, stream)
         key = hashlib.sha256(replay.progress.key.encode()).hexdigest()[:32]
         await self._signal(stream, {f"replay-{key}-{found.oid}": found for found in facts.tables.values()})
-        slot = await self._slot(record)
+        slot = (await self._seen_source(record)).slot
         if slot is None:
             raise _no_slot(stream)
         return record, replay.model_copy(update={"until": write_lsn(slot.end)})
+
+    async def _rewind(self, record: StreamRecord, replay: ReplayRecord) -> ReplayRecord:
+        """Let the slot send changes again; return the replay as failed if it has confirmed them meanwhile."""
+        at, bookmark = log_rewind.read_start(replay.start)
+        if bookmark is not None:
+            await self._objects.go_back(record, bookmark)
+        slot = (await self._seen_source(record)).slot
+        if slot is None:
+            raise _no_slot(record.stream)
+        if (slot.confirmed or 0) > at:
+            return given_up(replay, f"the slot was confirmed up to {write_lsn(slot.confirmed or 0)} meanwhile")
+        await self._go_on_after(record.stream, at)
+        return replay.model_copy(update={"until": write_lsn(slot.end)})
 
     async def aclose(self) -> None:
         await self._recent.settled()
@@ -637,7 +685,14 @@ def _leaving(details: DebeziumDetails, before: StreamRecord) -> DebeziumDetails:
     was = details_of(before)
     left = (*was.left, LeftSource(source=before.stream.source, slot_made=was.slot_made))
     return details.model_copy(
-        update={"claim": was.claim, "left": left, "slot_made": False, "owns_publication": False, "has_helpers": False}
+        update={
+            "claim": was.claim,
+            "left": left,
+            "slot_made": False,
+            "owns_publication": False,
+            "has_helpers": False,
+            "bookmarks": {},
+        }
     )
 
 
@@ -708,6 +763,38 @@ def _refuse_blind_wait(stream: Stream, *, has_helpers: bool) -> None:
             "whether it has caught up cannot be seen: it has no table for heartbeats, and a quiet source sends nothing",
             property="waitFor",
             fix="name a role that may make tables with source.adminAuthRef; or write waitFor: running",
+        )
+
+
+def _refuse_start_elsewhere(stream: Stream) -> None:
+    if stream.start_from is not None:
+        raise InvalidStream(
+            "was for the stream as it was made; in another place it begins with a new slot",
+            property="startFrom",
+            fix="leave startFrom out",
+        )
+
+
+def _refuse_bookmarks(
+    stream: Stream, server: Server, found: FoundObjects, details: DebeziumDetails, *, new: int
+) -> None:
+    """Raise if a bookmark may fill the disk of the server, or if no replay could go back to it.
+
+    :param new: the number of bookmarks that are to be made.
+    """
+    keeps = stream.on_delete is OnDelete.KEEP_BOOKMARK
+    if new:
+        source_facts.refuse_unbounded(server, "bookmarks")
+    if keeps:
+        source_facts.refuse_unbounded(server, "onDelete")
+    foreign = found.publication is not None and found.note is None and not found.is_ours(details.claim)
+    if foreign and (keeps or (new and stream.filter)):
+        what = "what is left cannot be noted in it" if keeps else "since when its filter holds cannot be noted in it"
+        raise SourceSetup(
+            f"an administrator made the publication {slot_name(stream)}, so {what}",
+            property="onDelete" if keeps else "bookmarks",
+            fix="leave it out; or name a role that may make publications with source.adminAuthRef, and let the stream "
+            "make its own",
         )
 
 

@@ -13,7 +13,7 @@ from replicator.backends.postgres.endpoint import postgres_endpoint
 from replicator.backends.postgres.identifiers import read_pattern
 from replicator.backends.postgres.predicate import read_predicate
 from replicator.errors import InvalidStream, ReplicatorError, Unsupported
-from replicator.model import End, Endpoint, EndpointKind, Stream
+from replicator.model import End, Endpoint, EndpointKind, Mode, OnDelete, Stream
 
 Checks = Iterator[Callable[[], object]]
 
@@ -115,6 +115,7 @@ def _source(stream: Stream) -> Checks:
     yield partial(postgres_endpoint, stream.source, "source", admin=True)
     yield partial(_refuse_prefix, stream)
     yield partial(_refuse_filter, stream)
+    yield from (partial(_refuse_without_slot, stream, property) for property in ("startFrom", "bookmarks", "onDelete"))
     yield from (partial(read_pattern, pattern, "include") for pattern in stream.include)
     yield from (partial(read_pattern, pattern, "exclude") for pattern in stream.exclude)
 
@@ -161,6 +162,20 @@ def _refuse_prefix(stream: Stream) -> None:
             "is no first part of a topic's name",
             property=f"options.{PREFIX}",
             fix="use letters, digits, dots, _ and -, 200 characters at most",
+        )
+
+
+def _refuse_without_slot(stream: Stream, property: str) -> None:
+    asked = {
+        "startFrom": stream.start_from is not None,
+        "bookmarks": bool(stream.bookmarks),
+        "onDelete": stream.on_delete is OnDelete.KEEP_BOOKMARK,
+    }
+    if stream.mode is Mode.SNAPSHOT and asked[property]:
+        raise InvalidStream(
+            "needs the position of changes, and mode: snapshot copies rows alone",
+            property=property,
+            fix=f"leave {property} out, or write mode: snapshot_then_cdc",
         )
 
 

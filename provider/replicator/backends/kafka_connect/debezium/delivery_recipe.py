@@ -349,7 +349,7 @@ class DeliveryRecipe:
     async def drain(self, deployed: DeployedStream) -> None:
         pass  # what the topics hold stays there
 
-    async def dispose(self, record: StreamRecord) -> None:
+    async def dispose(self, record: StreamRecord, *, undone: bool = False) -> None:
         try:
             await self._tables.release(record.stream, delivery_details(record).claim)
         except EngineUnavailable:

@@ -9,7 +9,7 @@ from replicator.backends.kafka_connect.record import StreamRecord, is_another
 from replicator.backends.postgres.helper_schema import SCHEMA
 from replicator.backends.postgres.identifiers import Table, read_table
 from replicator.backends.postgres.predicate import read_predicate
-from replicator.model import Endpoint, Model, Stream
+from replicator.model import Endpoint, Instant, Model, Stream
 
 
 class TableDetails(Model):
@@ -35,6 +35,17 @@ class LeftSource(Model):
     slot_made: bool
 
 
+class BookmarkDetails(Model):
+    """A bookmark.
+
+    :param lsn: changes that were committed after it can be sent again.
+    :param wall: when it was made, by the source's clock.
+    """
+
+    lsn: str
+    wall: Instant
+
+
 class DebeziumDetails(Model):
     """The source of a stream.
 
@@ -44,6 +55,7 @@ class DebeziumDetails(Model):
     :param begin: where the slot was confirmed when it was made, as an LSN; `None` before that.
     :param owns_publication: the publication is the stream's own; otherwise an administrator made it, and removes it.
     :param has_helpers: the tables for heartbeats and signals exist.
+    :param bookmarks: the bookmarks that were made, by name.
     :param left: the sources of before, whose objects are still to be removed.
     :param kafka: the brokers of the topics between, by which commands find them without a configuration.
     :param kafka_auth_ref: the provider's login there.
@@ -56,6 +68,7 @@ class DebeziumDetails(Model):
     begin: str | None = Field(default=None, exclude_if=lambda value: value is None)
     owns_publication: bool = False
     has_helpers: bool = False
+    bookmarks: dict[str, BookmarkDetails] = Field(default_factory=dict, exclude_if=lambda value: not value)
     left: tuple[LeftSource, ...] = Field(default=(), exclude_if=lambda value: not value)
     kafka: str | None = Field(default=None, exclude_if=lambda value: value is None)
     kafka_auth_ref: str | None = Field(default=None, exclude_if=lambda value: value is None)

@@ -1,16 +1,18 @@
-"""Replay of a Debezium stream: reads its tables again while the changes go on.
+"""Replay of a Debezium stream: sends its changes again, or reads its tables again while the changes go on.
 
-A slot does not send again what its consumer has confirmed, so no earlier change can come again. A new snapshot sends
-each row as it is now, and says nothing of rows that were deleted since.
+A slot does not send again what its consumer has confirmed, so earlier changes come again from a bookmark alone. A new
+snapshot sends each row as it is now, and says nothing of rows that were deleted since.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from replicator.backends.kafka_connect.debezium import log_rewind
 from replicator.backends.kafka_connect.debezium.details import details_of
 from replicator.backends.kafka_connect.debezium.positions import Position
 from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts
+from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
 from replicator.backends.kafka_connect.debezium.status import AGAIN, COPY_AGAIN, lost_position
 from replicator.backends.kafka_connect.recipe import ResolvedReplay
 from replicator.backends.kafka_connect.record import StreamRecord
@@ -18,18 +20,17 @@ from replicator.backends.postgres.lsn import read_lsn, write_lsn
 from replicator.backends.postgres.slots import Slot
 from replicator.capabilities import DEBEZIUM, No
 from replicator.errors import ReplayNotRetained, ReplayRefused, Unsupported
-from replicator.model import Checkpoint, Mode, format_time
+from replicator.model import Checkpoint, Mode, Stream, format_time
 from replicator.replicator import ReplayMethod, ReplayPlan
-
-_FIX = "use method resnapshot, which reads the rows as they are now; or set back the offsets of the topics' consumers"
 
 
 def resolve(
     record: StreamRecord,
     facts: SourceFacts,
     position: Position,
-    slot: Slot | None,
+    source: SourceStatus,
     start: Checkpoint,
+    at: int | None,
     *,
     method: ReplayMethod,
     target: str | None,
@@ -37,10 +38,12 @@ def resolve(
 ) -> ResolvedReplay:
     """Return the effect of a replay from `start`; raise what the replay would raise.
 
+    :param at: the LSN of the start; `None` if nothing tells.
     :param leftovers: what becomes of rows that the source no longer has, as a clause.
     """
     stream, name = record.stream, record.stream.name
-    chosen = ReplayMethod.RESNAPSHOT if method is ReplayMethod.AUTO else method
+    log = log_rewind.log_of(source.slot, source.bookmarks, source.publication)
+    chosen = _chosen(stream, method, start, position)
     if isinstance(cell := DEBEZIUM.route(stream).replay[chosen], No):
         raise Unsupported(cell.reason, stream=name, property="method")
     if target is not None:
@@ -49,26 +52,19 @@ def resolve(
         )
     if stream.mode is Mode.SNAPSHOT:
         raise ReplayRefused("it made its one copy", stream=name, fix=COPY_AGAIN)
-    lost = lost_position(record, position, slot)
-    if lost is not None or slot is None:
-        raise ReplayRefused(lost.message if lost else "it has no slot", stream=name, fix=AGAIN)
+    slot, lost = source.slot, lost_position(record, position, source.slot)
+    if (lost is not None or slot is None) and not (chosen is ReplayMethod.LOG_REWIND and log.places):
+        raise ReplayRefused(lost.message if lost else "it has no slot", stream=name, fix=lost.fix if lost else AGAIN)
     if not details_of(record).has_helpers:
         raise ReplayRefused(
             "it has no table for signals, by which Debezium is told to read tables again",
             stream=name,
             fix="name a role that may make tables with source.adminAuthRef, remove the stream, and make it again",
         )
-    refuse_the_future(start, slot, name)
+    if chosen is ReplayMethod.LOG_REWIND:
+        return log_rewind.resolve(record, log, start, at)
+    assert slot is not None
     now = Checkpoint(lsn=write_lsn(slot.end), wall=datetime.now(UTC))
-    if method is ReplayMethod.AUTO and _is_before(start, position):
-        at = position.checkpoint
-        earliest = f"; the earliest is {at.lsn}" + (f" of {format_time(at.wall)}" if at.wall else "") if at else ""
-        raise ReplayNotRetained(
-            f"changes that have reached the topics are not sent again{earliest}",
-            stream=name,
-            property="start",
-            fix=_FIX,
-        )
     counts = [found.rows for found in facts.tables.values()]
     rows = None if None in counts else sum(count for count in counts if count is not None)
     return ResolvedReplay(
@@ -87,6 +83,14 @@ def resolve(
         until="",
         extent=f"{len(facts.tables)} tables",
     )
+
+
+def _chosen(stream: Stream, method: ReplayMethod, start: Checkpoint, position: Position) -> ReplayMethod:
+    """Return the method: the changes themselves for a start before the position, where the route has that."""
+    if method is not ReplayMethod.AUTO:
+        return method
+    rewinds = not isinstance(DEBEZIUM.route(stream).replay[ReplayMethod.LOG_REWIND], No)
+    return ReplayMethod.LOG_REWIND if rewinds and _is_before(start, position) else ReplayMethod.RESNAPSHOT
 
 
 def _effects(record: StreamRecord, rows: int | None, leftovers: str) -> tuple[str, ...]:

@@ -126,8 +126,8 @@ class RoutedRecipe:
     async def drain(self, deployed: DeployedStream) -> None:
         await self._of(deployed.record.stream).drain(deployed)
 
-    async def dispose(self, record: StreamRecord) -> None:
-        await self._of(record.stream).dispose(record)
+    async def dispose(self, record: StreamRecord, *, undone: bool = False) -> None:
+        await self._of(record.stream).dispose(record, undone=undone)
 
     def as_found(self, deployed: DeployedStream) -> Stream:
         return self._of(deployed.record.stream).as_found(deployed)

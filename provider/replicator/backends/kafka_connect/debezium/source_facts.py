@@ -79,28 +79,38 @@ async def refuse_unfit(sessions: Sessions, stream: Stream, facts: SourceFacts) -
     return await _refuse_filter(sessions, stream, facts, read_predicate(stream.filter))
 
 
-def refuse_full(server: Server, others: int) -> None:
-    """Raise `SourceLimit` if the server has no place for one more stream.
+def refuse_full(server: Server, others: int, *, streams: int = 1, bookmarks: int = 0) -> None:
+    """Raise `SourceLimit` if the server has no place for a stream or its bookmarks.
 
     :param others: streams that are being made on this server, and have no slot yet.
+    :param streams: 0 for a stream that has its slot.
+    :param bookmarks: those that are to be made, each a slot.
     """
-    wanted = others + 1
-    for free, setting, what in (
-        (server.free_slots, "max_replication_slots", "replication slots"),
-        (server.free_senders, "max_wal_senders", "WAL senders"),
-        (server.free_connections, "max_connections", "connections"),
+    wanted = others + streams
+    for free, needed, setting, what in (
+        (server.free_slots, wanted + bookmarks, "max_replication_slots", "replication slots"),
+        (server.free_senders, wanted, "max_wal_senders", "WAL senders"),
+        (server.free_connections, wanted, "max_connections", "connections"),
     ):
-        if free < wanted:
-            streams = (
-                f"this stream and the {others} that are made with it need {wanted}"
-                if others
-                else "this stream needs one"
-            )
+        if free < needed:
+            who = f"this stream and the {others} that are made with it need" if others else "this stream needs"
             raise SourceLimit(
-                f"the server has {max(free, 0)} {what} left, and {streams}",
+                f"the server has {max(free, 0)} {what} left, and {who} {needed if needed > 1 else 'one'}",
                 property="source.uri",
                 fix=f"raise {setting}, which needs a restart of the server; or drop a slot that nothing reads",
             )
+
+
+def refuse_unbounded(server: Server, property: str) -> None:
+    """Raise `SourceLimit` if a slot that nothing reads could fill the disk of the server."""
+    if not server.bounds_slots:
+        raise SourceLimit(
+            "a bookmark holds WAL though nothing reads it, and max_slot_wal_keep_size sets no limit: the disk of the "
+            "server would fill up",
+            property=property,
+            fix="ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(). A slot that holds more is "
+            "lost, that of the stream too",
+        )
 
 
 def _chosen(stream: Stream, found: Mapping[Table, TableFacts]) -> list[Table]:

@@ -6,11 +6,13 @@ takes or drops an object of another one. A publication that somebody else made f
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from psycopg import AsyncConnection
+
+from replicator.backends.kafka_connect.debezium import bookmarks
 from replicator.backends.kafka_connect.debezium.details import (
     DebeziumDetails,
     details_of,
@@ -20,6 +22,7 @@ from replicator.backends.kafka_connect.debezium.details import (
     slot_name,
     with_details,
 )
+from replicator.backends.kafka_connect.debezium.publication_note import PublicationNote, filtered_since, note_of
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres import publications, slots
 from replicator.backends.postgres.catalog import TableFacts
@@ -28,11 +31,11 @@ from replicator.backends.postgres.helper_schema import LOCK, SCHEMA, drop_unused
 from replicator.backends.postgres.identifiers import Table, literal, quoted, shown
 from replicator.backends.postgres.lsn import write_lsn
 from replicator.backends.postgres.publications import Publication
-from replicator.backends.postgres.session import Session, Sessions
-from replicator.errors import EngineUnavailable, SourceDenied, SourceSetup
-from replicator.model import Mode, Stream
+from replicator.backends.postgres.session import Row, Session, Sessions
+from replicator.errors import EngineUnavailable, SourceDenied, SourcePosition, SourceSetup
+from replicator.model import Mode, Stream, format_size
+from replicator.progress import tell
 
-_COMMENT = re.compile(r'replicator-provider: stream "([a-z0-9-]+)", claim ([0-9a-f]+)')
 _LEFT_WITHIN = 30.0
 """Seconds in which a connector that was stopped lets its slot go."""
 KEPT_HEARTBEATS = "2 days"
@@ -54,13 +57,23 @@ class FoundObjects:
         """Tell whether the tables for heartbeats and signals can be used: a publication that exists has them too."""
         return bool(self.helpers) and (self.publication is None or self.publication.holds(self.helpers))
 
+    @property
+    def note(self) -> PublicationNote | None:
+        """Return the note of the publication; `None` if no stream made it."""
+        return note_of(self.publication)
+
+    @property
+    def is_kept(self) -> bool:
+        """Tell whether a deleted stream of the name has left its slot."""
+        return self.note is not None and self.note.kept and self.slot is not None
+
     def is_ours(self, claim: str) -> bool:
         """Tell whether the publication was made for the stream with this claim."""
-        return self.publication is not None and claim_of(self.publication) == claim
+        return self.note is not None and self.note.claim == claim
 
     def is_of_another(self, claim: str) -> bool:
         """Tell whether the publication was made for a stream with another claim, whose slot is then the one there."""
-        return self.publication is not None and claim_of(self.publication) not in (None, claim)
+        return self.note is not None and self.note.claim != claim
 
 
 class SourceObjects:
@@ -122,6 +135,9 @@ class SourceObjects:
         )
 
     def _refuse_foreign(self, stream: Stream, details: DebeziumDetails, found: FoundObjects) -> None:
+        if found.is_kept and not found.is_ours(details.claim):
+            _refuse_untaken(stream, details, found)
+            return
         if found.publication is not None and not found.is_ours(details.claim):
             _refuse_unfit(stream, details, found)
         if found.slot is not None and not details.slot_made and not found.is_ours(details.claim):
@@ -139,6 +155,8 @@ class SourceObjects:
         self._refuse_foreign(stream, details, found)
         if stream.mode is Mode.SNAPSHOT:
             return with_details(record, details)
+        if found.is_kept and not found.is_ours(details.claim):
+            found = await self._take(stream, details, found)
         if found.publication is None:
             await self._make_publication(stream, details)
             details = details.model_copy(update={"owns_publication": True, "has_helpers": True})
@@ -149,7 +167,36 @@ class SourceObjects:
             details = details.model_copy(update={"owns_publication": owns, "has_helpers": owns or found.has_helpers})
         slot = found.slot or await slots.create(self.streaming(stream), slot_name(stream))
         begin = write_lsn(slot.confirmed) if slot.confirmed is not None else None
-        return with_details(record, details.model_copy(update={"slot_made": True, "begin": begin}))
+        made = with_details(record, details.model_copy(update={"slot_made": True, "begin": begin}))
+        return await self.set_bookmarks(made)
+
+    async def _take(self, stream: Stream, details: DebeziumDetails, seen: FoundObjects) -> FoundObjects:
+        """Take over what a deleted stream of the name has left, unless another one has taken it since it was seen."""
+        async with self.owner(stream).transaction() as connection:
+            await connection.execute(LOCK)
+            found = await self.look(stream)
+            if found.publication == seen.publication and found.note is not None:
+                await connection.execute(_comment(replace(found.note, claim=details.claim, kept=False)))
+        found = await self.look(stream)
+        self._refuse_foreign(stream, details, found)
+        return found
+
+    async def set_bookmarks(self, record: StreamRecord) -> StreamRecord:
+        """Make and drop bookmarks as the declaration has them, and return the record with them."""
+        return with_details(record, await bookmarks.apply(self.streaming(record.stream), record))
+
+    async def go_back(self, record: StreamRecord, name: str) -> None:
+        """Drop the stream's slot, and make it again where a bookmark is.
+
+        :raises SourcePosition: the bookmark is lost.
+        :raises WaitTimeout: a process still reads from the slot.
+        """
+        session, own = self.streaming(record.stream), slot_name(record.stream)
+        found = (await bookmarks.look(session, record)).get(name)
+        if found is None or found.is_lost:
+            raise SourcePosition(f"the bookmark {name} is lost", stream=record.stream.name, property="bookmarks")
+        await slots.drop(session, own, _LEFT_WITHIN)
+        await slots.copy(session, found.name, own)
 
     async def set_tables(self, record: StreamRecord) -> None:
         """Give the publication other tables or filters. What streams gets them at once.
@@ -163,16 +210,34 @@ class SourceObjects:
                 _refuse_unfit(stream, details, found)
             return
         all_of_them = with_helpers(stream, expected(stream, details))
-        if found.publication.tables.keys() != all_of_them.keys() or found.publication.lacks(all_of_them, via_root=True):
+        differs = found.publication.tables.keys() != all_of_them.keys()
+        if differs or found.publication.lacks(all_of_them, via_root=True) or filtered_since(found.publication) is None:
             await self._set_tables(stream, details, found)
 
+    async def keep(self, record: StreamRecord) -> bool:
+        """Leave slot, publication and tables for a later stream of the name, without the bookmarks of this one.
+
+        Return False if there is nothing from which one could go on.
+        """
+        stream, details = record.stream, details_of(record)
+        await bookmarks.remove(self.streaming(stream), record)
+        async with self.owner(stream).transaction() as connection:
+            await connection.execute(LOCK)
+            found = await self.look(stream)
+            if found.note is None or not found.is_ours(details.claim) or found.slot is None or found.slot.is_lost:
+                return False
+            await connection.execute(_comment(replace(found.note, kept=True)))
+        tell(f"the replication slot {found.slot.name} stays as a bookmark, and holds WAL until a stream takes it")
+        return True
+
     async def remove(self, record: StreamRecord) -> None:
-        """Remove what is the stream's own: first the slot, which holds WAL, then publication and tables.
+        """Remove what is the stream's own: first the slots, which hold WAL, then publication and tables.
 
         :raises WaitTimeout: a process still reads from the slot.
         """
         stream, details = record.stream, details_of(record)
         name = slot_name(stream)
+        await bookmarks.remove(self.streaming(stream), record)
         found = await self.look(stream)
         ours = found.is_ours(details.claim) or (found.publication is None and details.owns_publication)
         if found.slot is not None and (ours or details.slot_made) and not found.is_of_another(details.claim):
@@ -197,35 +262,50 @@ class SourceObjects:
 
     async def _make_publication(self, stream: Stream, details: DebeziumDetails) -> None:
         role = await self._sessions.role(postgres_endpoint(stream.source, "source"))
-        comment = publications.comment_sql(slot_name(stream), _comment(stream, details.claim))
         try:
             async with self.owner(stream).transaction() as connection:
                 await connection.execute(LOCK)
-                for statement in (*_setup_sql(stream, role, details), comment):
+                for statement in _setup_sql(stream, role, details):
                     await connection.execute(statement.encode())
+                note = PublicationNote(stream.name, details.claim, "0/0", await _version(connection, stream))
+                await connection.execute(_comment(note))
         except SourceDenied as error:
             why = f"the role may not make what the stream needs: {error.message}"
             raise self._unable(stream, why, role, details) from None
 
     async def _set_tables(self, stream: Stream, details: DebeziumDetails, found: FoundObjects) -> None:
-        """Alter the publication, and make helper tables that somebody has dropped."""
+        """Alter the publication, and make helper tables that somebody has dropped.
+
+        A filter that changes holds for what is committed after the transaction. So where that was is noted by a second
+        one; until then it is not known.
+        """
         role = await self._sessions.role(postgres_endpoint(stream.source, "source"))
         helpers = [] if found.helpers else _helpers_sql(stream, role)
         tables = with_helpers(stream, published(stream, details))
+        wanted = expected(stream, details)
+        assert found.publication is not None
+        since = None if found.publication.refilters(wanted) else filtered_since(found.publication)
         async with self.owner(stream).transaction() as connection:
             await connection.execute(LOCK)
             for statement in (*helpers, *publications.alter_sql(slot_name(stream), tables)):
                 await connection.execute(statement.encode())
+            note = PublicationNote(stream.name, details.claim, since, await _version(connection, stream))
+            await connection.execute(_comment(note))
+        if since is None:
+            async with self.owner(stream).transaction() as connection:
+                await connection.execute(LOCK)
+                if (await self.look(stream)).note == note:
+                    await connection.execute(_comment(replace(note, since=await _end(connection))))
 
 
 def _refuse_unfit(stream: Stream, details: DebeziumDetails, found: FoundObjects) -> None:
     """Raise `SourceSetup` if a publication that is not ours is another stream's, or does not fit."""
     publication = found.publication
     assert publication is not None
-    if holder := _COMMENT.fullmatch(publication.comment or ""):
+    if found.note is not None:
         raise SourceSetup(
-            f"the publication {publication.name} belongs to a stream {holder[1]!r} that this Connect cluster does "
-            "not have: it is of another one, or somebody deleted its connector",
+            f"the publication {publication.name} belongs to a stream {found.note.stream!r} that this Connect cluster "
+            "does not have: it is of another one, or somebody deleted its connector",
             property="name",
             fix="give this stream another name; or, if nothing needs what is left of that one: "
             + "; ".join(_removal_sql(stream)),
@@ -242,6 +322,25 @@ def _refuse_unfit(stream: Stream, details: DebeziumDetails, found: FoundObjects)
             f"stream: {'; '.join(lacks)}",
             property="include",
             fix=f"let its owner run: {'; '.join(statements)}",
+        )
+
+
+def _refuse_untaken(stream: Stream, details: DebeziumDetails, found: FoundObjects) -> None:
+    """Raise `SourceSetup` if the stream does not go on from the bookmark under its name, or cannot."""
+    assert found.publication is not None and found.slot is not None
+    drop = f"or, if nobody needs it, drop it: {'; '.join(_removal_sql(stream))}"
+    if stream.start_from is None:
+        raise SourceSetup(
+            f"a deleted stream of this name has left a bookmark at {write_lsn(found.slot.confirmed or 0)}, whose slot "
+            f"holds {format_size(max(0, found.slot.held or 0))} of WAL",
+            property="startFrom",
+            fix=f"go on from there with startFrom: earliest; {drop}",
+        )
+    if lacks := found.publication.lacks(expected(stream, details), via_root=True):
+        raise SourceSetup(
+            f"the bookmark of this name was left by a stream of other tables or filters: {'; '.join(lacks)}",
+            property="startFrom",
+            fix=f"declare them as they were, and change them with the next update; {drop}",
         )
 
 
@@ -319,11 +418,19 @@ def published(stream: Stream, details: DebeziumDetails) -> dict[Table, str | Non
     return dict.fromkeys(details.names, row_filter(stream))
 
 
-def _comment(stream: Stream, claim: str) -> str:
-    return f'replicator-provider: stream "{stream.name}", claim {claim}'
+def _comment(note: PublicationNote) -> bytes:
+    return publications.comment_sql(note.stream.replace("-", "_"), str(note)).encode()
 
 
-def claim_of(publication: Publication) -> str | None:
-    """Return the claim of the stream that a publication was made for; `None` if no stream made it."""
-    match = _COMMENT.fullmatch(publication.comment or "")
-    return match[2] if match else None
+async def _version(connection: AsyncConnection[Row], stream: Stream) -> str:
+    cursor = await connection.execute(publications.VERSION_OF, {"name": slot_name(stream)})
+    row = await cursor.fetchone()
+    assert row is not None
+    return str(row["version"])
+
+
+async def _end(connection: AsyncConnection[Row]) -> str:
+    cursor = await connection.execute("SELECT pg_current_wal_insert_lsn()::text AS at")
+    row = await cursor.fetchone()
+    assert row is not None
+    return str(row["at"])

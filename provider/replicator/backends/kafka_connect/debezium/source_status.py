@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
+from replicator.backends.kafka_connect.debezium.bookmarks import bookmarks_of, claim_word
 from replicator.backends.kafka_connect.debezium.connector_config import interval_of
 from replicator.backends.kafka_connect.debezium.details import details_of, heartbeat_table, slot_name
 from replicator.backends.kafka_connect.record import StreamRecord
@@ -29,6 +30,7 @@ SHORTEST = 30.0
 class SourceStatus:
     """What a stream has in its database; `None` for what does not exist.
 
+    :param bookmarks: the slots of its bookmarks that exist, by their names.
     :param rate: bytes of WAL that the server writes in a second, of all databases, since a heartbeat of at most an hour
         ago, or since the last one; `None` if it is not known.
     """
@@ -36,6 +38,7 @@ class SourceStatus:
     slot: Slot | None
     publication: Publication | None
     rate: float | None = None
+    bookmarks: Mapping[str, Slot] = field(default_factory=dict)
 
 
 async def look(sessions: Sessions, records: Iterable[StreamRecord]) -> dict[str, SourceStatus | ReplicatorError]:
@@ -48,18 +51,23 @@ async def look(sessions: Sessions, records: Iterable[StreamRecord]) -> dict[str,
     async def one(at: PostgresEndpoint) -> None:
         session, asked = sessions.at(at), {record.stream.name: slot_name(record.stream) for record in groups[at]}
         try:
-            there = await slots.look(session, [*asked.values()])
+            there = await slots.look(session, [*asked.values()], _words(groups[at]))
             published = await publications.look(session, [*asked.values()])
         except ReplicatorError as error:
             found.update(dict.fromkeys(asked, error))
             return
         rates = await _rates(session, groups[at], there)
-        found.update(
-            {name: SourceStatus(there.get(word), published.get(word), rates.get(name)) for name, word in asked.items()}
-        )
+        for record in groups[at]:
+            name, word = record.stream.name, slot_name(record.stream)
+            marked = bookmarks_of(record, there)
+            found[name] = SourceStatus(there.get(word), published.get(word), rates.get(name), marked)
 
     await asyncio.gather(*map(one, groups))
     return found
+
+
+def _words(records: Iterable[StreamRecord]) -> list[str]:
+    return [claim_word(details) for record in records if (details := details_of(record)).bookmarks]
 
 
 async def _rates(session: Session, records: Iterable[StreamRecord], there: Mapping[str, Slot]) -> dict[str, float]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from replicator.backends.kafka_connect.debezium import bookmarks
 from replicator.backends.kafka_connect.debezium.details import details_of, slot_name
 from replicator.backends.kafka_connect.debezium.positions import Position
-from replicator.backends.kafka_connect.debezium.source_objects import claim_of, expected
+from replicator.backends.kafka_connect.debezium.publication_note import note_of
+from replicator.backends.kafka_connect.debezium.source_objects import expected
 from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.record import UNFINISHED, StreamRecord
@@ -84,7 +86,7 @@ def lost_publication(record: StreamRecord, publication: Publication | None) -> S
     name = slot_name(record.stream)
     if publication is None:
         why = f"the publication {name} was dropped"
-    elif claim_of(publication) not in (None, details_of(record).claim):
+    elif (note := note_of(publication)) and note.claim != details_of(record).claim:
         why = f"the publication {name} was dropped, and another stream has made one of this name"
     else:
         return None
@@ -144,9 +146,16 @@ def lost_position(record: StreamRecord, position: Position, slot: Slot | None) -
         why = f"the replication slot {name} was made again, read by another process, or was moved to {now}, and {where}"
     elif _is_moved(slot, position):
         why = f"the replication slot {name} was moved to {write_lsn(slot.confirmed or 0)}, and {where}"
-    return (
-        SourcePosition(f"{why}; changes between are lost to the stream", stream=stream.name, fix=AGAIN) if why else None
+    if why is None:
+        return None
+    marked = bookmarks.holding(details_of(record), at)
+    held = (
+        f"if the bookmark {marked[-1]} holds it, replay the stream from there, which loses nothing: replicator replay "
+        f"{stream.name} --lsn {write_lsn(at)} --method log_rewind; else "
+        if marked and at is not None
+        else ""
     )
+    return SourcePosition(f"{why}; changes between are lost to the stream", stream=stream.name, fix=f"{held}{AGAIN}")
 
 
 def _is_moved(slot: Slot, position: Position) -> bool:
@@ -165,6 +174,7 @@ def findings_of(deployed: DeployedStream, position: Position, source: SourceStat
     found = [Finding.of(error, Severity.ERROR) for error in faults_of(deployed, position, source)]
     if source.slot is not None and not source.slot.is_lost:
         found += _held(source.slot, source.rate)
+    found += bookmarks.findings_of(deployed.record, source.bookmarks)
     if not details_of(deployed.record).has_helpers:
         found.append(no_heartbeat(stream))
     return found

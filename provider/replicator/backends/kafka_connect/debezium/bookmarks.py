@@ -1,0 +1,141 @@
+"""Bookmarks: copies of a stream's slot that stay where they are, so that changes since then can be sent again.
+
+A bookmark's slot has a part of the stream's claim in its name. So all of them are found without a record, also those
+that an interrupted change has made, and none is of another stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from replicator.backends.kafka_connect.debezium.details import (
+    BookmarkDetails,
+    DebeziumDetails,
+    details_of,
+    slot_name,
+)
+from replicator.backends.kafka_connect.record import StreamRecord
+from replicator.backends.postgres import slots
+from replicator.backends.postgres.lsn import read_lsn, write_lsn
+from replicator.backends.postgres.session import Session
+from replicator.backends.postgres.slots import Slot
+from replicator.errors import SourceLimit, SourcePosition
+from replicator.model import Stream, format_size, format_time
+from replicator.progress import tell
+from replicator.replicator import Finding, Severity
+
+_NAME_LIMIT = 28  # with a bookmark's name, the claim's part, and two underscores: 62 of 63 characters
+_LEFT_WITHIN = 5.0
+
+
+def claim_word(details: DebeziumDetails) -> str:
+    """Return the end of the names of a stream's bookmark slots."""
+    return details.claim[: slots.WORD]
+
+
+def bookmark_slot(stream: Stream, details: DebeziumDetails, name: str) -> str:
+    """Return the name of a bookmark's slot."""
+    return f"{_prefix(stream)}_{name.replace('-', '_')}_{claim_word(details)}"
+
+
+def bookmarks_of(record: StreamRecord, found: Mapping[str, Slot]) -> dict[str, Slot]:
+    """Return the slots of a stream's bookmarks among others, by the bookmarks' names."""
+    start, end = f"{_prefix(record.stream)}_", f"_{claim_word(details_of(record))}"
+    return {
+        name.removeprefix(start).removesuffix(end).replace("_", "-"): slot
+        for name, slot in found.items()
+        if name.startswith(start) and name.endswith(end)
+    }
+
+
+async def look(session: Session, record: StreamRecord) -> dict[str, Slot]:
+    """Return the slots of a stream's bookmarks, by their names."""
+    return bookmarks_of(record, await slots.look(session, (), (claim_word(details_of(record)),)))
+
+
+async def apply(session: Session, record: StreamRecord) -> DebeziumDetails:
+    """Make bookmarks that are new in the declaration, drop those that have left it, and return the details with them.
+
+    One that was lost is not made again: it would be another position.
+    """
+    stream, details = record.stream, details_of(record)
+    if not stream.bookmarks and not details.bookmarks:
+        return details
+    there = await look(session, record)
+    for name in there.keys() - set(stream.bookmarks):
+        await slots.drop(session, there[name].name, _LEFT_WITHIN)
+    kept = {name: known for name, known in details.bookmarks.items() if name in stream.bookmarks}
+    for name in stream.bookmarks:
+        if name not in kept:
+            tell(f"making the bookmark {name}")
+            own = bookmark_slot(stream, details, name)
+            slot = there.get(name) or await slots.copy(session, slot_name(stream), own)
+            kept[name] = BookmarkDetails(lsn=write_lsn(slot.confirmed or 0), wall=slot.now)
+    return details.model_copy(update={"bookmarks": kept})
+
+
+async def remove(session: Session, record: StreamRecord) -> None:
+    """Drop all bookmarks of a stream."""
+    for slot in (await look(session, record)).values():
+        await slots.drop(session, slot.name, _LEFT_WITHIN)
+
+
+def changes_told(old: StreamRecord, stream: Stream) -> Iterator[Finding]:
+    """Yield the warnings about bookmarks that come, go, or keep a filter of before."""
+    known = details_of(old).bookmarks
+    for name in sorted(set(stream.bookmarks) - known.keys()):
+        yield _warning(
+            SourceLimit.code,
+            f"the bookmark {name} marks where the stream is at this update: the server keeps all its WAL since then, "
+            "until the bookmark leaves the program, or max_slot_wal_keep_size is reached",
+        )
+    for name in sorted(known.keys() - set(stream.bookmarks)):
+        yield _warning(
+            SourcePosition.code,
+            f"the bookmark {name} is dropped, and changes since {_where(known[name])} cannot be sent again",
+        )
+
+
+def findings_of(record: StreamRecord, found: Mapping[str, Slot]) -> Iterator[Finding]:
+    """Yield what the bookmarks of a stream hold, and which of them are lost."""
+    for name, known in details_of(record).bookmarks.items():
+        slot = found.get(name)
+        if slot is None or slot.is_lost:
+            why = "its slot does not exist any more" if slot is None else "the server has removed WAL that it needed"
+            yield _warning(
+                SourcePosition.code,
+                f"the bookmark {name} of {_where(known)} is lost: {why}",
+                fix="take it out of bookmarks; another position needs a bookmark of another name, or a second update",
+            )
+            continue
+        endangered = slot.wal_status == "unreserved"
+        left = (
+            f"; {format_size(max(0, slot.left))} are left before the server removes what it needs"
+            if slot.left is not None
+            else ""
+        )
+        yield Finding(
+            severity=Severity.WARNING if endangered else Severity.INFO,
+            code=SourceLimit.code,
+            message=f"the bookmark {name} holds {format_size(max(0, slot.held or 0))} of WAL since {_where(known)} "
+            f"(slot {slot.name}, wal_status {slot.wal_status}){left}",
+            property="bookmarks",
+            fix="take it out of bookmarks, or raise max_slot_wal_keep_size" if endangered else None,
+        )
+
+
+def holding(details: DebeziumDetails, lsn: int | None) -> list[str]:
+    """Return the names of the bookmarks that are not after a position."""
+    return [name for name, known in details.bookmarks.items() if lsn is not None and read_lsn(known.lsn) <= lsn]
+
+
+def _prefix(stream: Stream) -> str:
+    return slot_name(stream)[:_NAME_LIMIT]
+
+
+def _where(known: BookmarkDetails) -> str:
+    return f"{known.lsn} ({format_time(known.wall)})"
+
+
+def _warning(code: str, text: str, fix: str | None = None) -> Finding:
+    return Finding(severity=Severity.WARNING, code=code, message=text, property="bookmarks", fix=fix)
