@@ -39,6 +39,7 @@ from replicator.backends.kafka_connect.validation import (
 from replicator.backends.shared.poller import Poller
 from replicator.backends.shared.single_flight import SingleFlight
 from replicator.errors import EngineRefused, EngineUnavailable, NotOurs, ReplicatorError, StreamNotFound, WaitTimeout
+from replicator.progress import tell
 
 __all__ = [
     "ConnectCluster",
@@ -67,6 +68,10 @@ PATIENCE = 15.0
 """Seconds for which a call is retried; a worker restarts in 7."""
 
 _POLLS_FOR = 5.0  # seconds that a task may take to pause before it is stopped anyway
+
+_HAS_MEMBERS = "because its tasks haven't stopped completely yet"
+_LEFT_WITHIN = 60.0
+"""Seconds in which the consumers of a stopped sink leave their group: a broker waits 45 for one that is silent."""
 
 _TOGETHER = 0.02  # seconds in which reads of single connectors are combined into one
 
@@ -313,15 +318,23 @@ class ConnectCluster:
         await self._change_offsets(name, "DELETE", None, Repeat.SAFE)
 
     async def _change_offsets(self, name: str, verb: str, body: object, repeat: Repeat) -> None:
-        try:
-            await self._ask_of(name, verb, "offsets", body=body, repeat=repeat)
-        except EngineRefused as error:
-            found = await self.get(name)
-            if found is None or found.state is ConnectorState.STOPPED:
-                raise
-            raise EngineRefused(
-                f"the offsets of connector {name!r} cannot be changed while it is {found.state}", fix="stop it first"
-            ) from error
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + _LEFT_WITHIN
+        while True:
+            try:
+                await self._ask_of(name, verb, "offsets", body=body, repeat=repeat)
+                return
+            except EngineRefused as error:
+                found = await self.get(name)
+                if found is not None and found.state is not ConnectorState.STOPPED:
+                    raise EngineRefused(
+                        f"the offsets of connector {name!r} cannot be changed while it is {found.state}",
+                        fix="stop it first",
+                    ) from error
+                if _HAS_MEMBERS not in error.message or loop.time() > ends:
+                    raise
+            tell(f"waiting until the consumers of {name} have left their group")
+            await asyncio.sleep(1)
 
     # --- Validation --------------------------------------------------------------------------------------------------
 

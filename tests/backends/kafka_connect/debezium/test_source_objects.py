@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from replicator.errors import EngineUnavailable, InvalidStream, ReplicatorError, SourceLimit, SourceMissing, SourceSetup
+from replicator.backends.kafka_connect.debezium import source_objects
+from replicator.errors import (
+    EngineUnavailable,
+    InvalidStream,
+    ReplicatorError,
+    SourceLimit,
+    SourceMissing,
+    SourceSetup,
+    WaitTimeout,
+)
 from replicator.model import StreamState, WaitFor
 
 from tests.backends.kafka_connect.debezium.conftest import OpenBed
-from tests.backends.kafka_connect.debezium.debezium_env import ORDERS, DebeziumEnv
+from tests.backends.kafka_connect.debezium.debezium_env import ORDERS, PASSWORD, DebeziumEnv
 from tests.kafka import unique
+from tests.postgres import make_role
 from tests.waiting import until
 from tools.kafka.pair import Pair
-from tools.postgres import Postgres
+from tools.postgres import Postgres, find_program
 
 pytestmark = pytest.mark.engine
 
@@ -277,3 +288,44 @@ async def test_capitals_dots_columns_and_partitions(bed: DebeziumEnv) -> None:
     parts = bed.state(stream, "app.parts")
     assert parts == {id: {"id": id} for id in (1, 11, 12, 13)}
     assert (await bed.described(stream.name)).status.state is StreamState.RUNNING
+
+
+@pytest.mark.parametrize("own", [True, False])
+async def test_a_consumer_that_outlives_its_connector_is_ended_if_it_is_ours(
+    bed: DebeziumEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    monkeypatch.setattr(source_objects, "_LEFT_WITHIN", 4.0)
+    bed.execute(ORDERS)
+    stream = await bed.made()
+    await bed.caught_up(stream.name)
+    with bed.rest() as rest:
+        rest.put(f"/connectors/{stream.name}/stop").raise_for_status()
+    await until(lambda: _is_free(bed, stream.name), timeout=20, what="the slot is free")
+    role = bed.role if own else make_role(bed.server, unique("other"), PASSWORD)
+    slot = stream.name.replace("-", "_")
+    reader = await asyncio.create_subprocess_exec(
+        *(str(find_program("pg_recvlogical")), "--start", "--no-loop", "--file", str(tmp_path / "read")),
+        *("--slot", slot, "--option", "proto_version=1", "--option", f"publication_names={slot}"),
+        *("--host", bed.server.host, "--port", str(bed.server.port), "--username", role, "--dbname", bed.database),
+        env={"PGPASSWORD": PASSWORD},
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        await until(lambda: _is_read(bed, stream.name), timeout=20, what="somebody reads from the slot")
+        if own:
+            await bed.driver.delete_stream(stream.name)
+            assert bed.slot(stream.name) is None
+            assert await asyncio.wait_for(reader.wait(), 10) != 0
+        else:
+            with pytest.raises(WaitTimeout, match="is still read by process"):
+                await bed.driver.delete_stream(stream.name)
+            assert reader.returncode is None
+    finally:
+        with suppress(ProcessLookupError):
+            reader.kill()
+        await reader.wait()
+
+
+async def _is_read(bed: DebeziumEnv, name: str) -> bool:
+    found = bed.slot(name)
+    return found is not None and found["active"]

@@ -513,8 +513,8 @@ class DebeziumRecipe:
                 f"its slot cannot be dropped, and would hold WAL for ever: {error.message}",
                 stream=record.stream.name,
                 property=error.property,
-                fix="let the database answer; or, if it is gone for good, delete the connector "
-                f"{record.stream.name} yourself, after which the stream counts as removed",
+                fix=f"{error.fix}; or, if the database is gone for good, delete the connector {record.stream.name} "
+                "yourself, after which the stream counts as removed",
             ) from error
         await self._to(record).refuse_removal(record)
 

@@ -44,6 +44,8 @@ def status_of(deployed: DeployedStream, position: Position, source: SourceStatus
     slot = None if isinstance(source, ReplicatorError) else source.slot
     error = deployed.trace or "; ".join(item.message for item in faults_of(deployed, position, source)) or None
     unseen = f"its lag is not known: {source.message}" if isinstance(source, ReplicatorError) else None
+    if deployed.trace and isinstance(source, ReplicatorError):
+        error = f"{deployed.trace}; {source.message}"  # which says more than the classes of a trace
     return StreamStatus(
         name=deployed.name,
         state=StreamState.FAILED if error else _state(deployed, position, slot),
