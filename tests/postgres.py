@@ -45,3 +45,10 @@ def make_role(server: Postgres, name: str, password: str, *, replication: bool =
             )
         )
     return name
+
+
+def limit_slots(server: Postgres, size: str) -> None:
+    """Set `max_slot_wal_keep_size`; `-1` is no limit."""
+    with connect(server) as session:
+        session.execute(f"ALTER SYSTEM SET max_slot_wal_keep_size = '{size}'".encode())
+        session.execute("SELECT pg_reload_conf()")

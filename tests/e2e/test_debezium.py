@@ -16,6 +16,7 @@ from replicator.model import EndpointKind, Stream
 from tests.e2e.conftest import Make
 from tests.e2e.debezium import NOW, NUMBERS, World, world
 from tests.engines import free_ports
+from tests.postgres import limit_slots
 from tests.pulumi import Project
 from tests.waiting import wait_until
 from tools.kafka.pair import Pair
@@ -123,6 +124,53 @@ def test_a_table_joins_and_leaves(here: World, make_project: Make) -> None:
     here.arrives("d-join", other)
     assert here.state("d-join", f"app.{one}") == kept
     project.destroy(SKIP)
+
+
+def test_a_bookmark_and_what_a_destroyed_stream_leaves(here: World, make_project: Make) -> None:
+    limit_slots(here.server, "20GB")
+    project = make_project("d-mark")
+    table = here.table("d-mark", 2)
+    inputs = here.inputs("d-mark", waitFor="caught_up")
+    here.write(project, inputs)
+    project.up(SKIP)
+
+    marked = {**inputs, "bookmarks": ["before-release"], "onDelete": "keepBookmark"}
+    here.write(project, marked)
+    planned = project.preview().said("warning")
+    assert f"bookmarks: restarts: {ROUTE.changes['bookmarks'].text}" in planned
+    assert any("the bookmark before-release marks where the stream is at this update" in text for text in planned)
+    project.up(SKIP)
+    lsn = project.resources()["main"]["outputs"]["engineObjects"]["bookmarks"]["before-release"]
+    here.insert(table, 2, 4)
+    here.execute(f"DELETE FROM {table} WHERE id = 2")
+    here.arrives("d-mark", table)
+    first = here.changes("d-mark", f"app.{table}")
+
+    plan = here.command("replay", "d-mark", "--lsn", "before-release", "--plan")
+    assert f"Replay of d-mark by log rewind, from {lsn}" in plan
+    assert "is dropped, and made again where the bookmark before-release is, which stays" in plan
+    told = here.command("status", "d-mark")
+    assert "the bookmark before-release holds" in told
+    here.command("replay", "d-mark", "--lsn", "before-release", "--yes")
+    assert here.changes("d-mark", f"app.{table}")[len(first) :] == first[2:]
+
+    project.destroy(SKIP)
+    assert "d-mark" not in here.connectors()
+    here.insert(table, 4, 6)
+    here.write(project, marked)
+    assert "a deleted stream of this name has left a bookmark at" in project.preview(check=False).text
+    here.write(project, {**inputs, "onDelete": "keepBookmark", "startFrom": "earliest"})
+    project.up(SKIP)
+    before = len(first) + len(first[2:])
+    assert [(op, after["id"]) for op, _, after in here.changes("d-mark", f"app.{table}")[before:]] == [
+        ("c", 4),
+        ("c", 5),
+    ]
+    assert project.preview(CLEAN).done("main") == ["same"]
+    here.write(project, {**inputs, "onDelete": "remove"})
+    project.up(SKIP)
+    project.destroy(SKIP)
+    assert here.slot("d-mark") is None
 
 
 def test_a_filter_that_changes(here: World, make_project: Make) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.backends.kafka_connect.debezium.debezium_env import DebeziumEnv
 from tests.backends.kafka_connect.debezium.sink_env import SinkEnv
-from tests.postgres import connect
+from tests.postgres import limit_slots
 from tools.kafka.pair import Pair
 from tools.postgres import Postgres
 
@@ -50,9 +50,3 @@ def bounded(postgres: Postgres) -> Iterator[None]:
     limit_slots(postgres, "20GB")
     yield
     limit_slots(postgres, "-1")
-
-
-def limit_slots(server: Postgres, size: str) -> None:
-    with connect(server) as session:
-        session.execute(f"ALTER SYSTEM SET max_slot_wal_keep_size = '{size}'".encode())
-        session.execute("SELECT pg_reload_conf()")

@@ -20,8 +20,9 @@ from replicator.errors import (
 from replicator.model import Checkpoint, Stream
 from replicator.replicator import ReplayMethod, ReplayProgress, ReplayState
 
-from tests.backends.kafka_connect.debezium.conftest import OpenBed, limit_slots
+from tests.backends.kafka_connect.debezium.conftest import OpenBed
 from tests.backends.kafka_connect.debezium.debezium_env import ORDERS, DebeziumEnv
+from tests.postgres import limit_slots
 from tests.waiting import until
 from tools.kafka.pair import Pair
 from tools.postgres import Postgres

@@ -13,13 +13,12 @@ from replicator.errors import ReplicatorError
 from replicator.model import Checkpoint, Stream, StreamState
 from replicator.replicator import ReplayMethod
 
-from tests.backends.kafka_connect.debezium.conftest import limit_slots
 from tests.backends.kafka_connect.debezium.debezium_env import ORDERS, DebeziumEnv
 from tests.backends.kafka_connect.debezium.sink_env import SinkEnv
 from tests.backends.kafka_connect.debezium.test_life import same, table_of
 from tests.faults.mirror.breaking_proxy import Line, after, line_to
 from tests.faults.mirror.own_clusters import begin
-from tests.postgres import connect
+from tests.postgres import connect, limit_slots
 from tests.waiting import until
 from tools.kafka.cluster import Broker, Worker
 from tools.kafka.pair import Side
