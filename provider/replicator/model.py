@@ -142,7 +142,8 @@ NAME_LIMIT = 48
 """Characters of a stream's name."""
 STREAM_NAME = rf"^[a-z][a-z0-9-]{{0,{NAME_LIMIT - 1}}}$"
 StreamName = Annotated[str, StringConstraints(pattern=STREAM_NAME)]
-BookmarkName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,23}$")]
+BOOKMARK_NAME = r"^[a-z][a-z0-9-]{0,23}$"
+BookmarkName = Annotated[str, StringConstraints(pattern=BOOKMARK_NAME)]
 TEXT_LIMIT = 2000
 """Characters of an input that is a text."""
 

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from replicator.backends.postgres.lsn import read_lsn
 from replicator.errors import (
+    InvalidStream,
     ReplayNotRetained,
     ReplayRefused,
     SourceLimit,
@@ -131,6 +132,8 @@ async def test_a_time_is_placed_by_heartbeats(bed: DebeziumEnv) -> None:
     assert plan.method is REWIND
     await replayed(bed, stream, Checkpoint(wall=at))
     assert sent(bed, stream)[before:] == [("c", 4)]
+    with pytest.raises(InvalidStream, match="'frist' is no bookmark of the stream; it has first"):
+        await bed.driver.plan_replay(stream.name, Checkpoint(lsn="frist"))
     early = Checkpoint(wall=datetime.now(UTC) - timedelta(days=400))
     with pytest.raises(ReplayNotRetained) as refused:
         await bed.driver.plan_replay(stream.name, early)

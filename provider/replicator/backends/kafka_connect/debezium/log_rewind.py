@@ -8,6 +8,7 @@ each later transaction is sent whole, whatever was written before it.)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,8 +21,8 @@ from replicator.backends.postgres.lsn import read_lsn, write_lsn
 from replicator.backends.postgres.publications import Publication
 from replicator.backends.postgres.session import Session
 from replicator.backends.postgres.slots import Slot
-from replicator.errors import ReplayNotRetained, ReplayRefused, ReplicatorError
-from replicator.model import Checkpoint, Stream, format_size
+from replicator.errors import InvalidStream, ReplayNotRetained, ReplayRefused, ReplicatorError
+from replicator.model import BOOKMARK_NAME, Checkpoint, Stream, format_size
 from replicator.replicator import ReplayMethod, ReplayPlan
 
 NO_BOOKMARK = (
@@ -76,9 +77,19 @@ def log_of(slot: Slot | None, bookmarks: Mapping[str, Slot], publication: Public
 
 
 def named(record: StreamRecord, start: Checkpoint) -> Checkpoint:
-    """Return a start with the LSN of the bookmark that it names, if it names one."""
-    known = details_of(record).bookmarks.get(start.lsn or "")
-    return start.model_copy(update={"lsn": known.lsn}) if known else start
+    """Return a start with the LSN of the bookmark that it names; raise `InvalidStream` for an unknown one."""
+    name = start.lsn
+    if name is None or not re.fullmatch(BOOKMARK_NAME, name):
+        return start
+    there = details_of(record).bookmarks
+    if name not in there:
+        raise InvalidStream(
+            f"{name!r} is no bookmark of the stream; it has {', '.join(sorted(there)) or 'none'}",
+            stream=record.stream.name,
+            property="lsn",
+            fix="write the name of a bookmark, or an LSN as in 16/B374D848",
+        )
+    return start.model_copy(update={"lsn": there[name].lsn})
 
 
 async def lsn_at(
