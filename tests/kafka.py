@@ -22,9 +22,10 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from tests.waiting import wait_until
+from tests.waiting import until, wait_until
 from tools.kafka.cluster import SCRAM
 from tools.kafka.pair import Side
+from tools.kafka.process import Server
 
 T = TypeVar("T")
 
@@ -206,3 +207,13 @@ def wait_running(rest: httpx.Client, connector: str, *, tasks: int = 1) -> None:
         return len(states) > tasks and set(states) == {"RUNNING"}
 
     wait_until(runs, timeout=TIMEOUT, what=f"{connector} runs")
+
+
+async def begin(server: Server) -> None:
+    """Start a server, and let others work until it answers."""
+    server.launch()
+
+    async def answers() -> bool:
+        return await asyncio.to_thread(server.answers)
+
+    await until(answers, f"{server.name} answers", timeout=90)

@@ -176,7 +176,16 @@ BACKENDS = {
 }
 
 
-@pytest.fixture(params=[f"{kind}{way}" for kind in BACKENDS for way in ("", ", remote")])
+REMOTE = ("memory", "litestream", "kafka-mirror")
+"""Backends that `make test` reaches through `remote` too, which is the same for all; `make proof` has the others."""
+
+
+@pytest.fixture(
+    params=[
+        *BACKENDS,
+        *(pytest.param(f"{kind}, remote", marks=() if kind in REMOTE else pytest.mark.proof) for kind in BACKENDS),
+    ]
+)
 async def given(request: pytest.FixtureRequest) -> AsyncIterator[Given]:
     kind, _, way = request.param.partition(", ")
     async with AsyncExitStack() as stack:

@@ -284,7 +284,9 @@ DEMOS = {
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("script", DEMOS)
+@pytest.mark.parametrize(
+    "script", [pytest.param(name, marks=pytest.mark.proof if name == "demo_kafka.py" else ()) for name in DEMOS]
+)
 def test_a_demo_tells_its_story(script: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     # Sockets have short paths, and the usual temporary folder of a test is too deep for them.
     folder = tmp_path_factory.mktemp("d")

@@ -10,7 +10,7 @@ from replicator.model import Stream, token_digest
 
 from tests.e2e.conftest import Make
 from tests.e2e.ledger import Ledger, recording
-from tests.e2e.ways import WAYS, orders
+from tests.e2e.ways import LONG, WAYS, orders
 from tests.pulumi import Project, Ran
 
 SKIP = "--skip-preview"
@@ -93,7 +93,7 @@ def test_an_import_of_a_stream_without_an_owner_previews_clean(ledger: Ledger, m
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", LONG)
 def test_a_state_from_before_a_replacement(way: str, ledger: Ledger, make_project: Make, tmp_path: Path) -> None:
     """A restored state has a stale token. It changes nothing until the stream is adopted as the error says."""
     project = make_project(f"restored-{way}")

@@ -9,7 +9,7 @@ from replicator.model import token_digest
 
 from tests.e2e.conftest import Make
 from tests.e2e.ledger import Ledger, recording
-from tests.e2e.ways import WAYS, orders
+from tests.e2e.ways import LONG, WAYS, orders
 from tests.pulumi import Project
 
 SKIP = "--skip-preview"
@@ -23,7 +23,7 @@ def ledger() -> Iterator[Ledger]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", LONG)
 def test_alias_and_stack_rename(way: str, ledger: Ledger, make_project: Make) -> None:
     project = make_project(f"renamed-{way}")
     project.configure("replicator:memory", {"address": ledger.address})

@@ -14,7 +14,7 @@ from replicator.model import StreamState, token_digest
 
 from tests.e2e.conftest import Make
 from tests.e2e.ledger import Entry, Ledger, recording
-from tests.e2e.ways import WAYS, orders
+from tests.e2e.ways import LONG, WAYS, orders
 from tests.pulumi import Project
 
 SKIP = "--skip-preview"
@@ -41,7 +41,7 @@ def streams(project: Project, *, guard: bool = True, **changes: Any) -> dict[str
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", LONG)
 def test_replacements_that_were_not_asked_for(way: str, ledger: Ledger, make_project: Make) -> None:
     project = make_project(f"replaced-{way}")
     project.configure("replicator:memory", {"address": ledger.address})

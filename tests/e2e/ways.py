@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import pytest
+
 from tests.e2e.programs import Inputs
 from tests.pulumi import Project
 
@@ -48,6 +50,8 @@ def _snake(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 WAYS: Mapping[str, Way] = {"plugin": Plugin(), "dynamic": Dynamic()}
+LONG = ["plugin", pytest.param("dynamic", marks=pytest.mark.proof)]
+"""The ways for stories of many operations. Each starts Python twice on the second, whose life has tests of its own."""
 
 
 def orders(project: Project, key: str, **changes: Any) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from confluent_kafka import KafkaException
 from replicator.replicator import ReplayProgress
 
 from tests.faults.mirror.cell import Cell, cell
-from tests.faults.mirror.own_clusters import Own, begin, own_bed
-from tests.kafka import consume, plain
+from tests.faults.mirror.own_clusters import Own, own_bed
+from tests.kafka import begin, consume, plain
 from tests.soak.story import Action, Story
 from tools.kafka.process import Server
 

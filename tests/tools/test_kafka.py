@@ -128,6 +128,7 @@ class TestJars:
 
 @engine
 class TestPairDaemon:
+    @pytest.mark.proof
     def test_a_pair_starts_within_a_minute_serves_all_and_ends_with_its_last_user(self, tmp_path: Path) -> None:
         find_jars()
         folder, users = tmp_path / "kafka", tmp_path / "users"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.mirror.cell import MirrorEnv
-from tests.waiting import until
 from tools.kafka.cluster import Broker, Worker
-from tools.kafka.process import Server
 
 
 @dataclass(frozen=True)
@@ -48,13 +45,3 @@ def own_bed(folder: Path) -> Iterator[Own]:
     finally:
         for process in (worker, source, destination):
             process.kill()
-
-
-async def begin(server: Server) -> None:
-    """Start a server, and let others work until it answers."""
-    server.launch()
-
-    async def answers() -> bool:
-        return await asyncio.to_thread(server.answers)
-
-    await until(answers, f"{server.name} answers", timeout=90)

@@ -13,9 +13,9 @@ from replicator.errors import ReplicatorError
 
 from tests.faults.mirror.breaking_proxy import after
 from tests.faults.mirror.cell import Cell, MirrorEnv, cell
-from tests.faults.mirror.own_clusters import Own, begin, own_bed
+from tests.faults.mirror.own_clusters import Own, own_bed
 from tests.faults.mirror.subjects import SUBJECTS, Subject, run_whole, running
-from tests.kafka import mirror_config, unique
+from tests.kafka import begin, mirror_config, unique
 from tools.kafka.cluster import Worker
 
 STREAMS = 10

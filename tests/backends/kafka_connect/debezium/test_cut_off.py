@@ -277,7 +277,7 @@ SUBJECTS = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in ("create", "delete") else pytest.mark.proof) for name in SUBJECTS],
+    [pytest.param(name, marks=() if name == "delete" else pytest.mark.proof) for name in SUBJECTS],
 )
 @pytest.mark.usefixtures("bounded")
 async def test_cut_off_after_each_effect(

@@ -17,7 +17,7 @@ from tests.backends.kafka_connect.debezium.debezium_env import ORDERS, DebeziumE
 from tests.backends.kafka_connect.debezium.sink_env import SinkEnv
 from tests.backends.kafka_connect.debezium.test_life import same, table_of
 from tests.faults.mirror.breaking_proxy import Line, after, line_to
-from tests.faults.mirror.own_clusters import begin
+from tests.kafka import begin
 from tests.postgres import connect, limit_slots
 from tests.waiting import until
 from tools.kafka.cluster import Broker, Worker
