@@ -357,7 +357,7 @@ async def _(lab: Lab) -> None:
 async def _(lab: Lab) -> str:
     return str(
         lost_position(
-            StreamRecord(stream=declare_tables(), details={"claim": "c"}), Position(lsn=read_lsn("0/16B3748")), None
+            StreamRecord(stream=declare_tables(), details={"claim": "c"}), Position(lsn=read_lsn("0/16B3748")), None, {}
         )
     )
 

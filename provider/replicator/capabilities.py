@@ -473,10 +473,12 @@ _POSTGRES_TO_KAFKA = Route(
         Conflict.MANUAL_REVIEW: No(f"{_LOG} and holds no change back for a review; use source_wins"),
     },
     start_from={
-        StartKind.EARLIEST: Yes("where the bookmark is that a deleted stream of the name has left; no first snapshot"),
+        StartKind.EARLIEST: Yes(
+            "at the bookmark that a deleted stream of the same name left; without a first snapshot"
+        ),
         StartKind.LATEST: No("a new slot begins at the latest change; leave startFrom out, and write mode: cdc"),
-        StartKind.LSN: Yes("a position that such a bookmark holds; no first snapshot"),
-        StartKind.WALL: Yes("a time that such a bookmark holds; no first snapshot"),
+        StartKind.LSN: Yes("a position that such a bookmark holds; without a first snapshot"),
+        StartKind.WALL: Yes("a time that such a bookmark holds; without a first snapshot"),
     },
     replay={
         ReplayMethod.LOG_REWIND: Yes(
@@ -502,8 +504,10 @@ _POSTGRES_TO_KAFKA = Route(
         ),
         Feature.DRAIN_SKIP: Yes("the same as flush"),
         Feature.WAIT_CAUGHT_UP: Yes("as fresh as the heartbeats, and as offset.flush.interval.ms of the worker"),
-        Feature.BOOKMARKS: Yes("each is a copy of the slot, and holds WAL on the disk of the source until it leaves"),
-        Feature.KEEP_BOOKMARK: Yes("slot and publication stay for a stream of the name with startFrom, and hold WAL"),
+        Feature.BOOKMARKS: Yes(
+            "each is a copy of the slot, and holds WAL on the disk of the source until you remove it"
+        ),
+        Feature.KEEP_BOOKMARK: Yes("slot and publication stay for a later stream with startFrom; the slot holds WAL"),
         Feature.OPTIONS: Yes("settings of Debezium"),
     },
     default_interval="10s",
@@ -540,8 +544,8 @@ _POSTGRES_TO_KAFKA = Route(
         "startFrom": Effect(Verdict.SAFE, ""),
         "bookmarks": Effect(
             Verdict.RESTARTS,
-            "a bookmark that is new in it marks the position of this update, and the server keeps its WAL since then; "
-            f"one that leaves it is dropped, and nothing can be sent again from there; {_CONNECTOR}",
+            "a bookmark that you add marks the position of this update, and the server keeps its WAL from there on; "
+            f"one that you remove is dropped, and no replay can start there any more; {_CONNECTOR}",
         ),
         "onDelete": Effect(Verdict.RESTARTS, _CONNECTOR),
         "checkpointInterval": Effect(Verdict.RESTARTS, _CONNECTOR),

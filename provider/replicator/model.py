@@ -273,8 +273,8 @@ class OnDelete(StrEnum):
     """What a delete of the stream leaves at its source.
 
     :param remove: nothing.
-    :param keepBookmark: the position that it has reached, from which a later stream of its name can go on. The source
-        keeps every change since then, until that stream takes the bookmark, or somebody drops it.
+    :param keepBookmark: the position that it has reached, from which a later stream of the same name can continue. The
+        source keeps every change from there on until that stream takes the bookmark, or somebody drops it.
     """
 
     REMOVE = "remove"
@@ -445,8 +445,8 @@ class Stream(Model):
     :param purge_destination: a delete also deletes what it wrote to the destination.
     :param drain_before_delete: what a delete does with changes that are not at the destination yet; `skip` is for a
         destination that is gone. The delete goes by what the last update recorded.
-    :param bookmarks: names of positions to which a replay may return. One that is new in it marks the position of that
-        update, and the source keeps every change since then; one that leaves it is dropped.
+    :param bookmarks: names of positions from which a replay can start. A name that you add marks the position of that
+        update, and the source keeps every change from there on; one that you remove is dropped.
     :param on_delete: what a delete leaves at the source. The delete goes by what the last update recorded.
     :param options: the engine's own settings, for what has no property here. Text that spells a value is that value.
     """

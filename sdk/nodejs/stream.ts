@@ -84,7 +84,7 @@ export class Stream extends pulumi.CustomResource {
      */
     declare public readonly backend: pulumi.Output<string>;
     /**
-     * Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+     * Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
      */
     declare public readonly bookmarks: pulumi.Output<string[] | undefined>;
     /**
@@ -253,7 +253,7 @@ export interface StreamArgs {
      */
     backend?: pulumi.Input<string | enums.Backend | undefined>;
     /**
-     * Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+     * Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
      */
     bookmarks?: pulumi.Input<pulumi.Input<string>[] | undefined>;
     /**

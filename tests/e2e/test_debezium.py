@@ -146,7 +146,9 @@ def test_a_bookmark_and_what_a_destroyed_stream_leaves(here: World, make_project
     here.write(project, marked)
     planned = project.preview().said("warning")
     assert f"bookmarks: restarts: {ROUTE.changes['bookmarks'].text}" in planned
-    assert any("the bookmark before-release marks where the stream is at this update" in text for text in planned)
+    assert any(
+        "the bookmark before-release marks the position of the stream at this update" in text for text in planned
+    )
     project.up(SKIP)
     lsn = project.resources()["main"]["outputs"]["engineObjects"]["bookmarks"]["before-release"]
     here.insert(table, 2, 4)
@@ -156,7 +158,7 @@ def test_a_bookmark_and_what_a_destroyed_stream_leaves(here: World, make_project
 
     plan = here.command("replay", "d-mark", "--lsn", "before-release", "--plan")
     assert f"Replay of d-mark by log rewind, from {lsn}" in plan
-    assert "is dropped, and made again where the bookmark before-release is, which stays" in plan
+    assert "is dropped and re-created at the bookmark before-release; the bookmark stays" in plan
     told = here.command("status", "d-mark")
     assert "the bookmark before-release holds" in told
     here.command("replay", "d-mark", "--lsn", "before-release", "--yes")
@@ -166,7 +168,7 @@ def test_a_bookmark_and_what_a_destroyed_stream_leaves(here: World, make_project
     assert "d-mark" not in here.connectors()
     here.insert(table, 4, 6)
     here.write(project, marked)
-    assert "a deleted stream of this name has left a bookmark at" in project.preview(check=False).text
+    assert "a deleted stream of this name left a bookmark at" in project.preview(check=False).text
     here.write(project, {**inputs, "onDelete": "keepBookmark", "startFrom": "earliest"})
     project.up(SKIP)
     before = len(first) + len(first[2:])
@@ -325,7 +327,11 @@ REFUSALS: Mapping[str, tuple[Mapping[str, Any], str, str]] = {
         "with the name d_strange, and this stream did not make it",
         "SELECT pg_drop_replication_slot('d_strange')",
     ),
-    "a start in the past": ({"startFrom": "earliest"}, "startFrom: ", "no bookmark of this name was left"),
+    "a start in the past": (
+        {"startFrom": "earliest"},
+        "startFrom: ",
+        "the database has no bookmark of a deleted stream of this name",
+    ),
     "a secret that the worker does not find": (
         {"source": {"authRef": "file:///nowhere/login.properties", "adminAuthRef": None}},
         "source.authRef: ",

@@ -65,7 +65,7 @@ type Stream struct {
 
 	// The engine's backend; left out, the only one that fits. A change replaces the stream.
 	Backend pulumi.StringOutput `pulumi:"backend"`
-	// Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+	// Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
 	Bookmarks pulumi.StringArrayOutput `pulumi:"bookmarks"`
 	// Time between checkpoints, such as `"10s"`; left out, the engine's own.
 	CheckpointInterval pulumi.StringPtrOutput `pulumi:"checkpointInterval"`
@@ -169,7 +169,7 @@ func StreamExists(ctx *pulumi.Context,
 type streamArgs struct {
 	// The engine's backend; left out, the only one that fits. A change replaces the stream.
 	Backend *string `pulumi:"backend"`
-	// Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+	// Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
 	Bookmarks []string `pulumi:"bookmarks"`
 	// Time between checkpoints, such as `"10s"`; left out, the engine's own.
 	CheckpointInterval *string `pulumi:"checkpointInterval"`
@@ -211,7 +211,7 @@ type streamArgs struct {
 type StreamArgs struct {
 	// The engine's backend; left out, the only one that fits. A change replaces the stream.
 	Backend pulumi.StringPtrInput
-	// Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+	// Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
 	Bookmarks pulumi.StringArrayInput
 	// Time between checkpoints, such as `"10s"`; left out, the engine's own.
 	CheckpointInterval pulumi.StringPtrInput
@@ -341,7 +341,7 @@ func (o StreamOutput) Backend() pulumi.StringOutput {
 	return o.ApplyT(func(v *Stream) pulumi.StringOutput { return v.Backend }).(pulumi.StringOutput)
 }
 
-// Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+// Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
 func (o StreamOutput) Bookmarks() pulumi.StringArrayOutput {
 	return o.ApplyT(func(v *Stream) pulumi.StringArrayOutput { return v.Bookmarks }).(pulumi.StringArrayOutput)
 }

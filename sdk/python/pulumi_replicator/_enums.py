@@ -165,7 +165,7 @@ class OnDelete(_builtins.str, Enum):
     """
     KEEP_BOOKMARK = "keepBookmark"
     """
-    The position that it has reached, from which a later stream of its name can go on. The source keeps every change since then, until that stream takes the bookmark, or somebody drops it.
+    The position that it has reached, from which a later stream of the same name can continue. The source keeps every change from there on until that stream takes the bookmark, or somebody drops it.
     """
 
 

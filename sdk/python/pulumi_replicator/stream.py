@@ -47,7 +47,7 @@ class StreamArgs:
         :param pulumi.Input['EndpointArgs'] destination: Where it goes. One stream writes there, and nothing else.
         :param pulumi.Input['EndpointArgs'] source: Where the data comes from.
         :param pulumi.Input[Union[_builtins.str, 'Backend']] backend: The engine's backend; left out, the only one that fits. A change replaces the stream.
-        :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] bookmarks: Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+        :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] bookmarks: Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
         :param pulumi.Input[_builtins.str] checkpoint_interval: Time between checkpoints, such as `"10s"`; left out, the engine's own.
         :param pulumi.Input['Conflict'] conflict: Which side wins where both hold a version of a record. Default: `source_wins`.
         :param pulumi.Input[_builtins.bool] deletion_protection: Refuse to delete it. Default: `false`.
@@ -141,7 +141,7 @@ class StreamArgs:
     @pulumi.getter
     def bookmarks(self) -> pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]]:
         """
-        Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+        Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
         """
         return pulumi.get(self, "bookmarks")
 
@@ -393,7 +393,7 @@ class Stream(pulumi.CustomResource):
         :param str resource_name: The name of the resource.
         :param pulumi.ResourceOptions opts: Options for the resource.
         :param pulumi.Input[Union[_builtins.str, 'Backend']] backend: The engine's backend; left out, the only one that fits. A change replaces the stream.
-        :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] bookmarks: Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+        :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] bookmarks: Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
         :param pulumi.Input[_builtins.str] checkpoint_interval: Time between checkpoints, such as `"10s"`; left out, the engine's own.
         :param pulumi.Input['Conflict'] conflict: Which side wins where both hold a version of a record. Default: `source_wins`.
         :param pulumi.Input[_builtins.bool] deletion_protection: Refuse to delete it. Default: `false`.
@@ -589,7 +589,7 @@ class Stream(pulumi.CustomResource):
     @pulumi.getter
     def bookmarks(self) -> pulumi.Output[Optional[Sequence[_builtins.str]]]:
         """
-        Names of positions to which a replay may return. One that is new in it marks the position of that update, and the source keeps every change since then; one that leaves it is dropped.
+        Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
         """
         return pulumi.get(self, "bookmarks")
 

@@ -88,6 +88,9 @@ class ReplayExecutor:
         resolved, stored = await self.resolve(deployed, start, method, target)
         self._recorded(deployed, resolved, stored, _SOME_KEY, start)
         paused = deployed.state is StreamState.PAUSED
+        if paused and deployed.record.stream.desired_state is DesiredState.PAUSED:
+            effects = (*resolved.plan.effects, "the stream is paused; the replay starts when it resumes")
+            return resolved.plan.model_copy(update={"effects": effects})
         if paused and deployed.record.stream.desired_state is DesiredState.RUNNING:
             effects = (*resolved.plan.effects, "the stream was paused by hand, and runs after the replay")
             return resolved.plan.model_copy(update={"effects": effects})

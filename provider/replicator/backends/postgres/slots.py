@@ -113,7 +113,9 @@ async def copy(session: Session, name: str, to: str) -> Slot:
             raise in_use((await look(session, [to]))[to]) from None
         except (errors.UndefinedObject, errors.ObjectNotInPrerequisiteState) as error:
             raise SourcePosition(
-                f"the replication slot {name} cannot be copied: {error.diag.message_primary}", property="source.uri"
+                f"the replication slot {name} cannot be copied: {error.diag.message_primary}",
+                property="bookmarks",
+                fix="see what replicator status says of the slot; one that has lost WAL cannot be copied",
             ) from None
         except psycopg.Error as error:
             raise session.error(error) from None

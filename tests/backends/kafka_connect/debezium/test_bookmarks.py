@@ -103,7 +103,7 @@ async def test_every_change_since_a_bookmark_comes_again_in_its_order(bed: Debez
     plan = await bed.driver.plan_replay(stream.name, Checkpoint(lsn="first"))
     assert plan.method is REWIND
     assert plan.resolved == plan.earliest.model_copy(update={"wall": None}) if plan.earliest else False
-    assert "is dropped, and made again where the bookmark first is, which stays" in plan.effects[1]
+    assert "is dropped and re-created at the bookmark first; the bookmark stays" in plan.effects[1]
     done = await replayed(bed, stream, Checkpoint(lsn="first"))
     assert (done.state, done.error) == (ReplayState.DONE, None)
     assert sent(bed, stream)[len(first) :] == first[2:]
@@ -163,7 +163,7 @@ async def test_bookmarks_come_and_go_with_the_declaration(bed: DebeziumEnv) -> N
         for item in await bed.warned(Stream.model_validate({**stream.wire(), "bookmarks": ["c"]}))
         if "is dropped" in item.message
     ]
-    assert f"the bookmark a is dropped, and changes since {now['a']}" in gone
+    assert f"the bookmark a is dropped: no replay can start at {now['a']}" in gone
     await bed.driver.delete_stream(stream.name)
     assert bookmark_slots(bed) == []
 
@@ -178,11 +178,26 @@ async def test_a_bookmark_that_was_lost_is_told_and_not_made_again(bed: Debezium
     found = await bed.described(stream.name)
     (told,) = [item for item in found.findings if item.property == "bookmarks"]
     assert (told.code, told.severity.value) == ("RPL-SOURCE-POSITION", "warning")
-    assert "is lost: its slot does not exist any more" in told.message
+    assert "is lost: its slot no longer exists" in told.message
     bed.execute("INSERT INTO orders VALUES (9)")
     await bed.caught_up(stream.name)
     with pytest.raises(ReplayNotRetained):
         await bed.driver.plan_replay(stream.name, Checkpoint(lsn="first"))
+    with bed.rest() as rest:
+        rest.put(f"/connectors/{stream.name}/stop").raise_for_status()
+    await until(lambda: dropped(bed, stream), what="the slot is dropped")
+    with pytest.raises(SourcePosition) as lost:
+        await bed.driver.resume(stream.name)
+    assert "replay" not in str(lost.value.fix), "the bookmark does not hold the position any more"
+
+
+async def dropped(bed: DebeziumEnv, stream: Stream) -> bool:
+    """Drop the slot of a stream whose connector has just been stopped."""
+    try:
+        bed.sql("SELECT pg_drop_replication_slot(%s)", stream.name.replace("-", "_"))
+    except psycopg.errors.ObjectInUse:
+        return False
+    return True
 
 
 async def test_a_stream_whose_slot_was_dropped_goes_on_from_a_bookmark(bed: DebeziumEnv) -> None:
@@ -193,18 +208,10 @@ async def test_a_stream_whose_slot_was_dropped_goes_on_from_a_bookmark(bed: Debe
     bed.execute("INSERT INTO orders VALUES (4); DELETE FROM orders WHERE id = 3")
     with bed.rest() as rest:
         rest.put(f"/connectors/{stream.name}/stop").raise_for_status()
-
-    async def dropped() -> bool:
-        try:
-            bed.sql("SELECT pg_drop_replication_slot(%s)", stream.name.replace("-", "_"))
-        except psycopg.errors.ObjectInUse:
-            return False
-        return True
-
-    await until(dropped, what="the slot is dropped")
+    await until(lambda: dropped(bed, stream), what="the slot is dropped")
     with pytest.raises(SourcePosition) as lost:
         await bed.driver.resume(stream.name)
-    assert "if the bookmark first holds it, replay the stream from there" in str(lost.value.fix)
+    assert "replay from this position, which a bookmark holds" in str(lost.value.fix)
     position = str(lost.value.fix).partition("--lsn ")[2].partition(" ")[0]
     done = await replayed(bed, stream, Checkpoint(lsn=position))
     assert done.state is ReplayState.DONE
@@ -223,13 +230,13 @@ async def test_no_row_comes_by_a_filter_of_before(bed: DebeziumEnv) -> None:
     await bed.caught_up(stream.name)
     with pytest.raises(ReplayRefused) as refused:
         await bed.driver.plan_replay(stream.name, Checkpoint(lsn="first"), method=REWIND)
-    assert "changes of before would come by the filter of then" in refused.value.message
+    assert "earlier changes would be sent by the filter of that time" in refused.value.message
     bed.execute("INSERT INTO orders VALUES (4, 'us'), (5, 'eu')")
     await bed.caught_up(stream.name)
-    since = refused.value.message.partition("since ")[2].partition(",")[0]
+    since = refused.value.message.partition("since ")[2].partition(";")[0]
     before = len(sent(bed, stream))
     plan = await bed.driver.plan_replay(stream.name, Checkpoint(lsn=since))
-    assert any("are read once more" in text for text in plan.effects), "the signal for the new filter comes again"
+    assert any("run once more" in text for text in plan.effects), "the signal for the new filter comes again"
     await replayed(bed, stream, Checkpoint(lsn=since))
     await bed.caught_up(stream.name)
     assert [item for item in sent(bed, stream)[before:] if item[0] != "r"] == [("c", 5)]
@@ -238,10 +245,10 @@ async def test_no_row_comes_by_a_filter_of_before(bed: DebeziumEnv) -> None:
     # A change that was taken back by hand is seen too.
     name = stream.name.replace("-", "_")
     bed.execute(f"ALTER PUBLICATION {name} SET (publish = 'insert, update, delete')")
-    with pytest.raises(ReplayRefused, match="was changed by hand"):
+    with pytest.raises(ReplayRefused, match="was changed manually"):
         await bed.driver.plan_replay(stream.name, Checkpoint(lsn=since), method=REWIND)
     healed = await bed.changed(narrower, checkpointInterval="2s")
-    with pytest.raises(ReplayRefused, match="holds since"):
+    with pytest.raises(ReplayRefused, match="applies since"):
         await bed.driver.plan_replay(healed.name, Checkpoint(lsn=since), method=REWIND)
 
 
@@ -254,6 +261,41 @@ async def test_a_table_that_joins_leaves_the_filter_of_the_others_as_it_was(bed:
     before = len(sent(bed, stream))
     assert (await replayed(bed, stream, Checkpoint(lsn="first"))).state is ReplayState.DONE
     assert ("c", 3) in sent(bed, stream)[before:]
+
+
+async def test_nothing_is_sent_by_what_somebody_made_of_the_publication(bed: DebeziumEnv) -> None:
+    """Also without a filter: rows would be missing."""
+    stream = await made(bed)
+    name = stream.name.replace("-", "_")
+    bed.execute(f"ALTER PUBLICATION {name} SET TABLE orders WHERE (id > 5)")
+    bed.execute("INSERT INTO orders VALUES (3), (6)")
+    stream = await bed.changed(stream, checkpointInterval="2s")
+    await bed.caught_up(stream.name)
+    with pytest.raises(ReplayRefused, match="the current filter applies since"):
+        await bed.driver.plan_replay(stream.name, Checkpoint(lsn="first"))
+
+
+async def test_a_first_snapshot_is_not_cut_off_by_a_replay(bed: DebeziumEnv) -> None:
+    bed.execute(ORDERS)
+    bed.execute("INSERT INTO orders SELECT n, 'eu', repeat('x', 400) FROM generate_series(1, 40000) n")
+    stream = await bed.made(bookmarks=["first"], options={"max.batch.size": 256, "max.queue.size": 512})
+    with pytest.raises(ReplayRefused, match="it is reading its tables"):
+        await bed.driver.replay(stream.name, Checkpoint(lsn="first"), key="k", method=REWIND)
+    await bed.caught_up(stream.name)
+    assert len(bed.state(stream)) == 40000
+
+
+async def test_a_start_after_the_position_passes_over_nothing(bed: DebeziumEnv) -> None:
+    stream = await made(bed)
+    await bed.driver.pause(stream.name)
+    bed.execute("INSERT INTO orders VALUES (3)")
+    later = end(bed)
+    bed.execute("INSERT INTO orders VALUES (4)")
+    plan = await bed.driver.plan_replay(stream.name, Checkpoint(lsn=later), method=REWIND)
+    assert "the stream has not sent all changes before the start" in plan.effects[1]
+    await replayed(bed, stream, Checkpoint(lsn=later))
+    await bed.caught_up(stream.name)
+    assert bed.state(stream).keys() == {1, 2, 3, 4}
 
 
 async def test_a_bookmark_without_a_limit_is_refused(bed: DebeziumEnv, postgres: Postgres) -> None:
@@ -288,10 +330,10 @@ async def test_a_stream_goes_on_from_what_a_deleted_one_has_left(bed: DebeziumEn
     before = sent(bed, stream)
     error = await bed.refused(again(stream, None))
     assert isinstance(error, SourceSetup) and error.property == "startFrom"
-    assert "a deleted stream of this name has left a bookmark at" in error.message
+    assert "a deleted stream of this name left a bookmark at" in error.message
     assert "startFrom: earliest" in str(error.fix)
     error = await bed.refused(again(stream, include=["app.*"], filter="id > 1"))
-    assert "a stream of other tables or filters" in error.message
+    assert "a stream with other tables or filters" in error.message
 
     next_ = again(stream)
     await bed.driver.upsert_stream(next_)
@@ -304,12 +346,25 @@ async def test_a_stream_goes_on_from_what_a_deleted_one_has_left(bed: DebeziumEn
     assert (bed.slot(stream.name), bed.publications(), bed.helpers()) == (None, set(), set())
 
 
+async def test_a_bookmark_that_somebody_dropped_is_told(bed: DebeziumEnv) -> None:
+    stream = await deleted(bed)
+    bed.sql("SELECT pg_drop_replication_slot(%s)", stream.name.replace("-", "_"))
+    for start in ("earliest", None):
+        error = await bed.refused(again(stream, start))
+        assert "the slot of the bookmark no longer exists" in error.message
+    assert error.fix is not None
+    bed.sql(error.fix.removeprefix("remove what is left: "))
+    await bed.driver.upsert_stream(again(stream, None))
+    await bed.caught_up(stream.name)
+    assert {2, 3, 4} <= bed.state(stream).keys()
+
+
 async def test_a_stream_may_begin_later_than_the_bookmark(bed: DebeziumEnv) -> None:
     stream = await deleted(bed)
     later = end(bed)
     bed.execute("INSERT INTO orders VALUES (6)")
     for start in ({"lsn": "0/1"}, {"lsn": "FFFFFF/0"}, {"wall": "2020-01-01T00:00:00Z"}):
-        with pytest.raises(ReplayNotRetained, match="holds what was committed since"):
+        with pytest.raises(ReplayNotRetained, match="holds the changes committed since"):
             await bed.driver.upsert_stream(again(stream, start))
         assert bed.slot(stream.name) is not None
     before = sent(bed, stream)
@@ -341,7 +396,7 @@ async def test_without_a_bookmark_a_start_is_refused(bed: DebeziumEnv) -> None:
     for start in ("earliest", {"lsn": "0/1"}):
         error = await bed.refused(bed.stream(startFrom=start))
         assert isinstance(error, SourcePosition) and error.property == "startFrom"
-        assert "no bookmark of this name was left" in error.message
+        assert "the database has no bookmark of a deleted stream of this name" in error.message
     stream = await bed.made()
     prefix = {"topic.prefix": f"{stream.name}-moved"}
     moved = Stream.model_validate({**stream.wire(), "startFrom": "earliest", "options": {**stream.options, **prefix}})

@@ -82,7 +82,9 @@ async def test_what_cannot_be_replayed_is_refused(bed: DebeziumEnv) -> None:
             await bed.driver.plan_replay(stream.name, start, method=ReplayMethod.RESNAPSHOT)
     with pytest.raises(Unsupported, match="to no other target"):
         await bed.driver.plan_replay(stream.name, NOW, method=ReplayMethod.RESNAPSHOT, target="other")
-    with pytest.raises(ReplayNotRetained, match="no slot of the stream holds the changes since then; the earliest is"):
+    with pytest.raises(
+        ReplayNotRetained, match="no slot of the stream holds the changes since this start; the earliest is"
+    ):
         await bed.driver.plan_replay(stream.name, NOW, method=ReplayMethod.LOG_REWIND)
     copy = await bed.made(mode="snapshot")
     with pytest.raises(ReplayRefused, match="made its one copy"):

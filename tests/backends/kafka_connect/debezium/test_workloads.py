@@ -113,7 +113,7 @@ async def step(bed: DebeziumEnv, stream: Stream, number: int, what: str, rest: l
             await bed.driver.replay(stream.name, start, key=f"k{number}", method=ReplayMethod.LOG_REWIND)
             assert not narrowed, "it would go back behind the narrower filter"
         except ReplayRefused as error:
-            assert narrowed and "by the filter of then" in error.message, error
+            assert narrowed and "by the filter of that time" in error.message, error
     else:
         with bed.rest() as rest_:
             rest_.post(f"/connectors/{stream.name}/restart", params={"includeTasks": "true"})

@@ -16,7 +16,7 @@ from replicator.backends.kafka_connect.debezium.details import (
 )
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres import slots
-from replicator.backends.postgres.lsn import read_lsn, write_lsn
+from replicator.backends.postgres.lsn import write_lsn
 from replicator.backends.postgres.session import Session
 from replicator.backends.postgres.slots import Slot
 from replicator.errors import SourceLimit, SourcePosition
@@ -86,13 +86,13 @@ def changes_told(old: StreamRecord, stream: Stream) -> Iterator[Finding]:
     for name in sorted(set(stream.bookmarks) - known.keys()):
         yield _warning(
             SourceLimit.code,
-            f"the bookmark {name} marks where the stream is at this update: the server keeps all its WAL since then, "
-            "until the bookmark leaves the program, or max_slot_wal_keep_size is reached",
+            f"the bookmark {name} marks the position of the stream at this update. The server keeps all WAL from there "
+            "on until you remove the bookmark, or max_slot_wal_keep_size is reached",
         )
     for name in sorted(known.keys() - set(stream.bookmarks)):
         yield _warning(
             SourcePosition.code,
-            f"the bookmark {name} is dropped, and changes since {_where(known[name])} cannot be sent again",
+            f"the bookmark {name} is dropped: no replay can start at {_where(known[name])} any more",
         )
 
 
@@ -101,11 +101,11 @@ def findings_of(record: StreamRecord, found: Mapping[str, Slot]) -> Iterator[Fin
     for name, known in details_of(record).bookmarks.items():
         slot = found.get(name)
         if slot is None or slot.is_lost:
-            why = "its slot does not exist any more" if slot is None else "the server has removed WAL that it needed"
+            why = "its slot no longer exists" if slot is None else "the server has removed WAL that it needs"
             yield _warning(
                 SourcePosition.code,
                 f"the bookmark {name} of {_where(known)} is lost: {why}",
-                fix="take it out of bookmarks; another position needs a bookmark of another name, or a second update",
+                fix="remove it from bookmarks; to mark the current position, add a bookmark with another name",
             )
             continue
         endangered = slot.wal_status == "unreserved"
@@ -120,13 +120,8 @@ def findings_of(record: StreamRecord, found: Mapping[str, Slot]) -> Iterator[Fin
             message=f"the bookmark {name} holds {format_size(max(0, slot.held or 0))} of WAL since {_where(known)} "
             f"(slot {slot.name}, wal_status {slot.wal_status}){left}",
             property="bookmarks",
-            fix="take it out of bookmarks, or raise max_slot_wal_keep_size" if endangered else None,
+            fix="remove it from bookmarks, or raise max_slot_wal_keep_size" if endangered else None,
         )
-
-
-def holding(details: DebeziumDetails, lsn: int | None) -> list[str]:
-    """Return the names of the bookmarks that are not after a position."""
-    return [name for name, known in details.bookmarks.items() if lsn is not None and read_lsn(known.lsn) <= lsn]
 
 
 def _prefix(stream: Stream) -> str:

@@ -349,7 +349,8 @@ class DebeziumRecipe:
         except EngineUnavailable as error:
             raise preflight.unseen_gap(stream.name, error) from error
         progress = await self.positions(record)
-        if lost := lost_position(record, progress.source, objects.slot):
+        marked = await bookmarks.look(self._objects.streaming(stream), record) if details_of(record).bookmarks else {}
+        if lost := lost_position(record, progress.source, objects.slot, marked):
             raise lost
         if lost := lost_publication(record, objects.publication):
             raise lost
@@ -670,7 +671,10 @@ class DebeziumRecipe:
         if slot is None:
             raise _no_slot(record.stream)
         if (slot.confirmed or 0) > at:
-            return given_up(replay, f"the slot was confirmed up to {write_lsn(slot.confirmed or 0)} meanwhile")
+            return given_up(
+                replay,
+                f"the slot has been confirmed up to {write_lsn(slot.confirmed or 0)} since the replay was requested",
+            )
         await self._go_on_after(record.stream, at)
         return replay.model_copy(update={"until": write_lsn(slot.end)})
 
@@ -769,9 +773,10 @@ def _refuse_blind_wait(stream: Stream, *, has_helpers: bool) -> None:
 def _refuse_start_elsewhere(stream: Stream) -> None:
     if stream.start_from is not None:
         raise InvalidStream(
-            "was for the stream as it was made; in another place it begins with a new slot",
+            "applies to a new stream only; in another database or cluster, or with another topic.prefix, the stream "
+            "gets a new slot",
             property="startFrom",
-            fix="leave startFrom out",
+            fix="remove startFrom from the program",
         )
 
 
@@ -789,12 +794,11 @@ def _refuse_bookmarks(
         source_facts.refuse_unbounded(server, "onDelete")
     foreign = found.publication is not None and found.note is None and not found.is_ours(details.claim)
     if foreign and (keeps or (new and stream.filter)):
-        what = "what is left cannot be noted in it" if keeps else "since when its filter holds cannot be noted in it"
         raise SourceSetup(
-            f"an administrator made the publication {slot_name(stream)}, so {what}",
+            f"an administrator created the publication {slot_name(stream)}, so the stream cannot record in it since "
+            "when its filter applies",
             property="onDelete" if keeps else "bookmarks",
-            fix="leave it out; or name a role that may make publications with source.adminAuthRef, and let the stream "
-            "make its own",
+            fix="leave it out; or let the stream create its publication, with a role in source.adminAuthRef that may",
         )
 
 

@@ -173,7 +173,7 @@ def _refuse_without_slot(stream: Stream, property: str) -> None:
     }
     if stream.mode is Mode.SNAPSHOT and asked[property]:
         raise InvalidStream(
-            "needs the position of changes, and mode: snapshot copies rows alone",
+            "needs a replication slot, and mode: snapshot has none",
             property=property,
             fix=f"leave {property} out, or write mode: snapshot_then_cdc",
         )

@@ -24,9 +24,9 @@ async def start_of(session: Session, stream: Stream, found: FoundObjects) -> int
     slot = found.slot
     if slot is None or slot.confirmed is None or slot.is_lost:
         raise SourcePosition(
-            "no bookmark of this name was left in the database, and a new slot begins now"
+            "the database has no bookmark of a deleted stream of this name, and a new slot starts now"
             if slot is None
-            else f"the server has removed WAL that the bookmark {slot.name} needed",
+            else f"the server has removed WAL that the bookmark {slot.name} needs",
             stream=stream.name,
             property="startFrom",
             fix="leave startFrom out. A stream that is deleted with onDelete: keepBookmark leaves a bookmark",
@@ -38,24 +38,22 @@ async def start_of(session: Session, stream: Stream, found: FoundObjects) -> int
     late = wanted.wall is not None and wanted.wall > slot.now
     if at is None or at < earliest or at > slot.end or late:
         raise ReplayNotRetained(
-            f"the bookmark that was left holds what was committed since {write_lsn(earliest)}, and the source ends at "
+            f"the bookmark holds the changes committed since {write_lsn(earliest)}, and the source is at "
             f"{write_lsn(slot.end)}",
             stream=stream.name,
             property="startFrom",
-            fix="write startFrom: earliest, or a position between; the next update may leave it out",
+            fix="write startFrom: earliest, or a position between the two; a later update can leave startFrom out",
         )
     return at
 
 
 def _earliest(stream: Stream, found: FoundObjects, confirmed: int) -> int:
-    """Return the first position of which every change has passed the filter of now."""
-    if stream.filter is None:
-        return confirmed
+    """Return the first position from which on every change has passed the current filter."""
     since = filtered_since(found.publication)
     if since is None:
         raise InvalidStream(
-            f"the publication {found.slot.name if found.slot else ''} was changed by hand, so what passed its filter "
-            "since then is not known",
+            f"the publication {stream.name.replace('-', '_')} was changed manually, so it is not known which rows "
+            "passed its filter since then",
             stream=stream.name,
             property="startFrom",
             fix="leave startFrom out, and drop the bookmark, as the error without it says",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from replicator.backends.kafka_connect.debezium.details import BookmarkDetails, details_of, heartbeat_table, slot_name
+from replicator.backends.kafka_connect.debezium.positions import Position
 from replicator.backends.kafka_connect.debezium.publication_note import filtered_since, note_of
 from replicator.backends.kafka_connect.recipe import ResolvedReplay
 from replicator.backends.kafka_connect.record import StreamRecord
@@ -26,8 +27,8 @@ from replicator.model import BOOKMARK_NAME, Checkpoint, Stream, format_size
 from replicator.replicator import ReplayMethod, ReplayPlan
 
 NO_BOOKMARK = (
-    "use method resnapshot, which reads the rows as they are now; or set back the offsets of the topics' consumers. "
-    "A bookmark that is made before keeps later changes: bookmarks"
+    "use method resnapshot, which reads the rows as they are now; or set back the offsets of the topics' consumers. To "
+    "replay changes in the future, add a bookmark before them: bookmarks"
 )
 
 
@@ -113,15 +114,20 @@ async def _heartbeat_before(session: Session, stream: Stream, wall: datetime) ->
         return []
 
 
-def resolve(record: StreamRecord, log: Log, start: Checkpoint, at: int | None) -> ResolvedReplay:
+def resolve(record: StreamRecord, log: Log, position: Position, start: Checkpoint, at: int | None) -> ResolvedReplay:
     """Return the effect of sending everything again that was committed since a start; raise what it would raise.
+
+    A start after the position is moved back to it: changes between have not been sent yet.
 
     :param at: the LSN of the start; `None` if nothing tells.
     """
     name = record.stream.name
+    _refuse_in_snapshot(name, position)
+    late = at is not None and position.lsn is not None and at > position.lsn
+    at = position.lsn if late else at
     place = log.place(at) if at is not None else None
     if at is None or place is None:
-        raise not_retained(record, log)
+        raise _not_retained(record, log)
     _refuse_other_filter(record, log, at)
     end = place.slot.end
     now = Checkpoint(lsn=write_lsn(end), wall=datetime.now(UTC))
@@ -135,7 +141,7 @@ def resolve(record: StreamRecord, log: Log, start: Checkpoint, at: int | None) -
             duplicates=True,
             earliest=_earliest(record, log),
             latest=now,
-            effects=_effects(record, log, place, at),
+            effects=_effects(record, place, at, late=late, known=note_of(log.publication) is not None),
         ),
         start=f"{write_lsn(at)} {place.bookmark or ''}".strip(),
         until="",
@@ -149,14 +155,14 @@ def read_start(text: str) -> tuple[int, str | None]:
     return read_lsn(lsn), bookmark or None
 
 
-def not_retained(record: StreamRecord, log: Log) -> ReplayNotRetained:
+def _not_retained(record: StreamRecord, log: Log) -> ReplayNotRetained:
     """Return the error for a start that no slot holds."""
     earliest = _earliest(record, log)
     what = f"the earliest is {earliest.lsn}" if earliest else "no slot of the stream is left"
     marked = [place.bookmark for place in log.places if place.bookmark]
     by = f" ({', '.join(sorted(marked))})" if marked else ""
     return ReplayNotRetained(
-        f"no slot of the stream holds the changes since then; {what}{by}",
+        f"no slot of the stream holds the changes since this start; {what}{by}",
         stream=record.stream.name,
         property="start",
         fix=NO_BOOKMARK,
@@ -168,49 +174,60 @@ def _earliest(record: StreamRecord, log: Log) -> Checkpoint | None:
     if place is None:
         return None
     known = details_of(record).bookmarks.get(place.bookmark or "")
-    since = filtered_since(log.publication) if record.stream.filter else None
+    since = filtered_since(log.publication)
     at = max(place.at, read_lsn(since)) if since else place.at
     return Checkpoint(lsn=write_lsn(at), wall=known.wall if known and at == place.at else None)
 
 
-def _refuse_other_filter(record: StreamRecord, log: Log, at: int) -> None:
-    """Raise `ReplayRefused` if rows could pass that the filter of now does not let through.
+def _refuse_in_snapshot(name: str, position: Position) -> None:
+    """Raise `ReplayRefused` while rows are read: the position that a replay sets says nothing of the rest of them."""
+    if position.lsn is None or position.in_snapshot:
+        raise ReplayRefused(
+            "it is reading its tables, and would not read the rest of them after a replay",
+            stream=name,
+            fix="wait until its state is no longer snapshot, and replay then",
+        )
 
-    What is decoded again passes the publication as it was when it was written.
+
+def _refuse_other_filter(record: StreamRecord, log: Log, at: int) -> None:
+    """Raise `ReplayRefused` if other rows would be sent than the current filter lets through.
+
+    PostgreSQL decodes a change with the publication as it was when the change was written.
     """
     stream = record.stream
-    if stream.filter is None:
+    since, is_ours = filtered_since(log.publication), note_of(log.publication) is not None
+    if not is_ours and stream.filter is None:
         return
-    since = filtered_since(log.publication)
-    fix = "start later; or use method resnapshot, which reads the rows under the filter of now"
+    fix = "start later; or use method resnapshot, which reads the rows with the current filter"
     if since is None:
-        why = "was changed by hand" if note_of(log.publication) else "was made by an administrator"
+        why = "was changed manually" if is_ours else "was created by an administrator"
         raise ReplayRefused(
-            f"the publication {slot_name(stream)} {why}, so what passed its filter since then is not known",
+            f"the publication {slot_name(stream)} {why}, so it is not known which rows passed its filter since then",
             stream=stream.name,
             property="start",
             fix=fix.removeprefix("start later; or "),
         )
     if at < read_lsn(since):
         raise ReplayRefused(
-            f"the filter of now holds since {since}, and changes of before would come by the filter of then",
+            f"the current filter applies since {since}; earlier changes would be sent by the filter of that time",
             stream=stream.name,
             property="start",
             fix=fix,
         )
 
 
-def _effects(record: StreamRecord, log: Log, place: Place, at: int) -> tuple[str, ...]:
+def _effects(record: StreamRecord, place: Place, at: int, *, late: bool, known: bool) -> tuple[str, ...]:
+    """Return what a replay does.
+
+    :param late: the start is after the position.
+    :param known: the stream made its publication, and so knows what that has published.
+    """
     size = format_size(max(0, place.slot.end - at))
-    since = filtered_since(log.publication)
-    other = (
-        f"the publication has the filters of now since {since}; changes of before come by those of then"
-        if since and at < read_lsn(since)
-        else None
-    )
+    unsent = f"the stream has not sent all changes before the start, so they are sent from {write_lsn(at)} on"
+    other = "an administrator created the publication: changes are sent by its tables and filters of that time"
     swapped = (
-        f"the replication slot {slot_name(record.stream)} is dropped, and made again where the bookmark "
-        f"{place.bookmark} is, which stays"
+        f"the replication slot {slot_name(record.stream)} is dropped and re-created at the bookmark {place.bookmark}; "
+        "the bookmark stays"
         if place.bookmark
         else None
     )
@@ -218,11 +235,12 @@ def _effects(record: StreamRecord, log: Log, place: Place, at: int) -> tuple[str
     resnapshots = [item for item in record.replays if item.progress.method is ReplayMethod.RESNAPSHOT]
     signalled = bool(resnapshots) or any(table.snapshots for table in tables)
     effects = (
-        f"every change that was committed since {write_lsn(at)} is sent once more, in the order of before: {size} of "
-        "WAL; readers of the topics see rows as they were, until the replay has caught up",
-        other,
+        f"every change committed since {write_lsn(at)} is sent once more, in the same order ({size} of WAL); readers "
+        "of the topics see older versions of rows until the replay has caught up",
+        unsent if late else None,
+        None if known else other,
         swapped,
-        "tables that were read while the stream ran, if that was since then, are read once more" if signalled else None,
+        "snapshots that were requested after the start run once more" if signalled else None,
         "the connector stops for some seconds; changes that are committed meanwhile follow",
     )
     return tuple(text for text in effects if text)

@@ -52,7 +52,7 @@ def resolve(
         )
     if stream.mode is Mode.SNAPSHOT:
         raise ReplayRefused("it made its one copy", stream=name, fix=COPY_AGAIN)
-    slot, lost = source.slot, lost_position(record, position, source.slot)
+    slot, lost = source.slot, lost_position(record, position, source.slot, source.bookmarks)
     if (lost is not None or slot is None) and not (chosen is ReplayMethod.LOG_REWIND and log.places):
         raise ReplayRefused(lost.message if lost else "it has no slot", stream=name, fix=lost.fix if lost else AGAIN)
     if not details_of(record).has_helpers:
@@ -62,7 +62,7 @@ def resolve(
             fix="name a role that may make tables with source.adminAuthRef, remove the stream, and make it again",
         )
     if chosen is ReplayMethod.LOG_REWIND:
-        return log_rewind.resolve(record, log, start, at)
+        return log_rewind.resolve(record, log, position, start, at)
     assert slot is not None
     now = Checkpoint(lsn=write_lsn(slot.end), wall=datetime.now(UTC))
     counts = [found.rows for found in facts.tables.values()]

@@ -105,11 +105,11 @@ def refuse_unbounded(server: Server, property: str) -> None:
     """Raise `SourceLimit` if a slot that nothing reads could fill the disk of the server."""
     if not server.bounds_slots:
         raise SourceLimit(
-            "a bookmark holds WAL though nothing reads it, and max_slot_wal_keep_size sets no limit: the disk of the "
+            "a bookmark holds WAL although nothing reads it, and max_slot_wal_keep_size is not set: the disk of the "
             "server would fill up",
             property=property,
-            fix="ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(). A slot that holds more is "
-            "lost, that of the stream too",
+            fix="ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(). A slot that would hold "
+            "more is lost, the slot of the stream too",
         )
 
 

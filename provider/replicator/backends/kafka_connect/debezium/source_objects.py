@@ -302,6 +302,13 @@ def _refuse_unfit(stream: Stream, details: DebeziumDetails, found: FoundObjects)
     """Raise `SourceSetup` if a publication that is not ours is another stream's, or does not fit."""
     publication = found.publication
     assert publication is not None
+    if found.note is not None and found.note.kept:
+        raise SourceSetup(
+            f"a deleted stream of this name left the publication {publication.name} for a bookmark, and the slot of "
+            "the bookmark no longer exists",
+            property="name",
+            fix=f"remove what is left: {'; '.join(_removal_sql(stream))}",
+        )
     if found.note is not None:
         raise SourceSetup(
             f"the publication {publication.name} belongs to a stream {found.note.stream!r} that this Connect cluster "
@@ -328,19 +335,19 @@ def _refuse_unfit(stream: Stream, details: DebeziumDetails, found: FoundObjects)
 def _refuse_untaken(stream: Stream, details: DebeziumDetails, found: FoundObjects) -> None:
     """Raise `SourceSetup` if the stream does not go on from the bookmark under its name, or cannot."""
     assert found.publication is not None and found.slot is not None
-    drop = f"or, if nobody needs it, drop it: {'; '.join(_removal_sql(stream))}"
+    drop = f"or, if you do not need the bookmark, drop it: {'; '.join(_removal_sql(stream))}"
     if stream.start_from is None:
         raise SourceSetup(
-            f"a deleted stream of this name has left a bookmark at {write_lsn(found.slot.confirmed or 0)}, whose slot "
-            f"holds {format_size(max(0, found.slot.held or 0))} of WAL",
+            f"a deleted stream of this name left a bookmark at {write_lsn(found.slot.confirmed or 0)}; its slot holds "
+            f"{format_size(max(0, found.slot.held or 0))} of WAL",
             property="startFrom",
-            fix=f"go on from there with startFrom: earliest; {drop}",
+            fix=f"write startFrom: earliest to continue from there; {drop}",
         )
     if lacks := found.publication.lacks(expected(stream, details), via_root=True):
         raise SourceSetup(
-            f"the bookmark of this name was left by a stream of other tables or filters: {'; '.join(lacks)}",
+            f"the bookmark of this name was left by a stream with other tables or filters: {'; '.join(lacks)}",
             property="startFrom",
-            fix=f"declare them as they were, and change them with the next update; {drop}",
+            fix=f"declare the tables and the filter of that stream, and change them in the next update; {drop}",
         )
 
 

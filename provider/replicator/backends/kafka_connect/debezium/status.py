@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from replicator.backends.kafka_connect.debezium import bookmarks
 from replicator.backends.kafka_connect.debezium.details import details_of, slot_name
@@ -63,7 +63,7 @@ def faults_of(
     stream = deployed.record.stream
     if isinstance(source, ReplicatorError) or stream.mode is Mode.SNAPSHOT or deployed.record.creating:
         return []
-    if lost := lost_position(deployed.record, position, source.slot):
+    if lost := lost_position(deployed.record, position, source.slot, source.bookmarks):
         return [lost]
     if lost := lost_publication(deployed.record, source.publication):
         return [lost]
@@ -119,7 +119,9 @@ def outline_of(deployed: DeployedStream, error: ReplicatorError | None = None) -
     return StreamStatus(name=deployed.name, state=state, last_error=deployed.trace or why)
 
 
-def lost_position(record: StreamRecord, position: Position, slot: Slot | None) -> SourcePosition | None:
+def lost_position(
+    record: StreamRecord, position: Position, slot: Slot | None, marked: Mapping[str, Slot]
+) -> SourcePosition | None:
     """Return the error if changes after the position can no longer be read; `None` if all of them can.
 
     A slot is confirmed up to the end of the last transaction, and the position is the last change in it, or the end of
@@ -127,6 +129,7 @@ def lost_position(record: StreamRecord, position: Position, slot: Slot | None) -
     and one that was moved, by that too if it moved far, or by a distance that no end of a transaction has.
 
     :param slot: as of a moment before the position was read, since a slot follows the positions that are stored.
+    :param marked: the slots of its bookmarks, by their names.
     """
     stream = record.stream
     name, at = slot_name(stream), position.lsn
@@ -150,11 +153,17 @@ def lost_position(record: StreamRecord, position: Position, slot: Slot | None) -
         why = f"the replication slot {name} was moved to {write_lsn(slot.confirmed or 0)}, and {where}"
     if why is None:
         return None
-    marked = bookmarks.holding(details_of(record), at)
+    if record.cut_off() is not None:
+        return SourcePosition(
+            f"{why}: a replay was interrupted while it re-created the slot",
+            stream=stream.name,
+            fix=f"run replicator resume {stream.name}, which finishes the replay; nothing is lost",
+        )
+    holds = at is not None and any(not item.is_lost and (item.confirmed or 0) <= at for item in marked.values())
     held = (
-        f"if the bookmark {marked[-1]} holds it, replay the stream from there, which loses nothing: replicator replay "
-        f"{stream.name} --lsn {write_lsn(at)} --method log_rewind; else "
-        if marked and at is not None
+        f"replay from this position, which a bookmark holds, so that nothing is lost: replicator replay {stream.name} "
+        f"--lsn {write_lsn(at)} --method log_rewind. Otherwise, "
+        if holds and at is not None
         else ""
     )
     return SourcePosition(f"{why}; changes between are lost to the stream", stream=stream.name, fix=f"{held}{AGAIN}")
