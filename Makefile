@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Most tests wait for an engine, so more processes than cores pay off. A module stays in one process, with its servers.
-PROCESSES := 4
+PROCESSES := 3
 PYTEST := $(BIN)/pytest -q -n $(PROCESSES) --dist loadscope --no-loadscope-reorder
 # The Python that PYTHON names, else the first that is new enough and can make virtual environments.
 FIND_PYTHON = for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -24,6 +25,8 @@ RETENTION = timedelta(days=7)
 """How long a topic between keeps a change, unless `options` say otherwise."""
 _PARTITIONS = 1
 """Of each topic: a TRUNCATE has no key, and has to stay between the changes before and after it."""
+_SHOWN_WITHIN = 30.0
+"""Seconds until every broker knows a new topic."""
 _CREATION = "topic.creation.default."
 _RETENTION = "retention.ms"
 
@@ -78,14 +81,29 @@ class Between:
 
         :param known: ids of topics that the stream has made.
         :raises DestinationInUse: a topic exists that the stream has not made, with records in it.
+        :raises EngineUnavailable: the brokers do not show a new topic within 30 s.
         """
         with self._named():
             brokers = await self._brokers()
             factor, config = _creation(stream)
-            existed = await brokers.create(set(names) - known.keys(), _PARTITIONS, factor, config)
+            wanted = set(names) - known.keys()
+            existed = await brokers.create(wanted, _PARTITIONS, factor, config)
             if foreign := await self.used(existed):
                 raise topic_in_use(foreign)
-            return await self.ids(set(names) - known.keys())
+            return await self._ids_of_all(wanted)
+
+    async def _ids_of_all(self, names: Collection[str]) -> dict[str, str]:
+        """Return the ids of topics that exist. A broker may confirm a new topic before it shows that."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + _SHOWN_WITHIN
+        while len(found := await self.ids(names)) < len(names):
+            if loop.time() > ends:
+                raise EngineUnavailable(
+                    f"the brokers do not show the topic {min(set(names) - found.keys())}, which has just been created",
+                    fix="run pulumi up again",
+                )
+            await asyncio.sleep(0.1)
+        return found
 
     async def remove(self, topics: Mapping[str, str], others: Collection[str]) -> None:
         """Delete topics.
