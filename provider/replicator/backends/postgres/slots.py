@@ -147,7 +147,7 @@ async def drop(session: Session, name: str, within: float) -> None:
             except errors.ObjectInUse:
                 found = (await look(session, [name])).get(name)
                 if loop.time() - began > within / 2:
-                    await connection.execute(_END_OWN, (name,))
+                    await _end_own(session, connection, name)
                 if found is not None and loop.time() - began > within:
                     raise WaitTimeout(
                         f"the replication slot {name} is still read by process {found.active_pid} after {within:g} s",
@@ -159,6 +159,13 @@ async def drop(session: Session, name: str, within: float) -> None:
                 raise session.error(error) from None
             else:
                 return
+
+
+async def _end_own(session: Session, connection: psycopg.AsyncConnection[Row], name: str) -> None:
+    try:
+        await connection.execute(_END_OWN, (name,))
+    except psycopg.Error as error:
+        raise session.error(error) from None
 
 
 def in_use(slot: Slot) -> SourceSetup:

@@ -346,6 +346,40 @@ async def test_a_stream_goes_on_from_what_a_deleted_one_has_left(bed: DebeziumEn
     assert (bed.slot(stream.name), bed.publications(), bed.helpers()) == (None, set(), set())
 
 
+async def test_no_bookmark_is_left_while_tables_are_read(bed: DebeziumEnv) -> None:
+    bed.execute(ORDERS)
+    bed.execute("INSERT INTO orders SELECT n, 'eu', repeat('x', 400) FROM generate_series(1, 40000) n")
+    stream = await bed.made(onDelete="keepBookmark", options={"max.batch.size": 256, "max.queue.size": 512})
+    with pytest.raises(ReplayRefused, match="no bookmark can be left: the stream is still reading its tables"):
+        await bed.driver.delete_stream(stream.name)
+    await bed.caught_up(stream.name)
+    assert len(bed.state(stream)) == 40000
+    await bed.driver.delete_stream(stream.name)
+    assert bed.slot(stream.name) is not None
+
+
+async def test_what_was_not_sent_before_a_changed_filter_is_not_skipped_silently(bed: DebeziumEnv) -> None:
+    stream = await made(bed, filter="id > 0", onDelete="keepBookmark", bookmarks=None)
+    await bed.driver.pause(stream.name)
+    bed.execute("INSERT INTO orders VALUES (3, 'eu')")
+    narrower = Stream.model_validate({**stream.wire(), "filter": "region = 'eu'", "desiredState": "paused"})
+    await bed.driver.upsert_stream(narrower)
+    await bed.driver.delete_stream(stream.name)
+    with pytest.raises(ReplayNotRetained, match="and the current filter applies since"):
+        await bed.driver.upsert_stream(again(narrower, desiredState="running"))
+
+
+async def test_a_paused_stream_is_replayed_from_its_newest_bookmark(bed: DebeziumEnv) -> None:
+    stream = await made(bed)
+    await bed.driver.pause(stream.name)
+    stream = Stream.model_validate({**stream.wire(), "bookmarks": ["first", "second"], "desiredState": "paused"})
+    await bed.driver.upsert_stream(stream)
+    bed.execute("INSERT INTO orders VALUES (3)")
+    plan = await bed.driver.plan_replay(stream.name, Checkpoint(lsn="second"))
+    assert plan.method is REWIND
+    assert plan.effects[-1] == "the stream is paused; the replay starts when it resumes"
+
+
 async def test_a_bookmark_that_somebody_dropped_is_told(bed: DebeziumEnv) -> None:
     stream = await deleted(bed)
     bed.sql("SELECT pg_drop_replication_slot(%s)", stream.name.replace("-", "_"))
@@ -363,6 +397,8 @@ async def test_a_stream_may_begin_later_than_the_bookmark(bed: DebeziumEnv) -> N
     stream = await deleted(bed)
     later = end(bed)
     bed.execute("INSERT INTO orders VALUES (6)")
+    ((now,),) = bed.sql("SELECT clock_timestamp()")
+    assert await bed.driver.preflight(again(stream, {"wall": now.isoformat()})) != []  # the topic exists, as a warning
     for start in ({"lsn": "0/1"}, {"lsn": "FFFFFF/0"}, {"wall": "2020-01-01T00:00:00Z"}):
         with pytest.raises(ReplayNotRetained, match="holds the changes committed since"):
             await bed.driver.upsert_stream(again(stream, start))

@@ -19,13 +19,14 @@ from replicator.backends.postgres import slots
 from replicator.backends.postgres.lsn import write_lsn
 from replicator.backends.postgres.session import Session
 from replicator.backends.postgres.slots import Slot
-from replicator.errors import SourceLimit, SourcePosition
+from replicator.errors import SourceLimit, SourcePosition, SourceSetup
 from replicator.model import Stream, format_size, format_time
 from replicator.progress import tell
-from replicator.replicator import Finding, Severity
+from replicator.replicator import Finding, ReplayMethod, Severity
 
 _NAME_LIMIT = 28  # with a bookmark's name, the claim's part, and two underscores: 62 of 63 characters
 _LEFT_WITHIN = 5.0
+"""Seconds until a process that copies a bookmark's slot has let it go."""
 
 
 def claim_word(details: DebeziumDetails) -> str:
@@ -54,24 +55,45 @@ async def look(session: Session, record: StreamRecord) -> dict[str, Slot]:
 
 
 async def apply(session: Session, record: StreamRecord) -> DebeziumDetails:
-    """Make bookmarks that are new in the declaration, drop those that have left it, and return the details with them.
+    """Create bookmarks that are new in the declaration, drop those that have left it, and return the details with them.
 
-    One that was lost is not made again: it would be another position.
+    A lost one is not re-created: it would be another position.
+
+    :raises SourcePosition: the stream's own slot is lost, or does not exist.
     """
     stream, details = record.stream, details_of(record)
-    if not stream.bookmarks and not details.bookmarks:
-        return details
     there = await look(session, record)
-    for name in there.keys() - set(stream.bookmarks):
-        await slots.drop(session, there[name].name, _LEFT_WITHIN)
-    kept = {name: known for name, known in details.bookmarks.items() if name in stream.bookmarks}
+    wanted = {*stream.bookmarks, *filter(None, [rewinds_to(record)])}
+    kept = {name: known for name, known in details.bookmarks.items() if name in wanted}
     for name in stream.bookmarks:
         if name not in kept:
-            tell(f"making the bookmark {name}")
-            own = bookmark_slot(stream, details, name)
-            slot = there.get(name) or await slots.copy(session, slot_name(stream), own)
+            tell(f"creating the bookmark {name}")
+            slot = there.get(name) or await _copied(session, record, name)
             kept[name] = BookmarkDetails(lsn=write_lsn(slot.confirmed or 0), wall=slot.now)
+    for name in there.keys() - wanted:
+        await slots.drop(session, there[name].name, _LEFT_WITHIN)
     return details.model_copy(update={"bookmarks": kept})
+
+
+async def _copied(session: Session, record: StreamRecord, name: str) -> Slot:
+    """Return the slot of a new bookmark, which another process may be making too."""
+    try:
+        return await slots.copy(
+            session, slot_name(record.stream), bookmark_slot(record.stream, details_of(record), name)
+        )
+    except SourceSetup:
+        found = (await look(session, record)).get(name)
+        if found is None:
+            raise
+        return found
+
+
+def rewinds_to(record: StreamRecord) -> str | None:
+    """Return the bookmark that an interrupted replay still has to copy; `None` without one."""
+    replay = record.cut_off()
+    if replay is None or replay.progress.method is not ReplayMethod.LOG_REWIND:
+        return None
+    return replay.start.partition(" ")[2] or None
 
 
 async def remove(session: Session, record: StreamRecord) -> None:

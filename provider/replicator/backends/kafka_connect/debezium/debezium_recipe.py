@@ -76,6 +76,7 @@ from replicator.errors import (
     CopiesAgain,
     EngineUnavailable,
     InvalidStream,
+    ReplayRefused,
     ReplicatorError,
     SourcePosition,
     SourceSetup,
@@ -263,6 +264,8 @@ class DebeziumRecipe:
             unmade = beside.keys() - there.keys()
             count = len(stream.bookmarks) + sum(beside[name] for name in unmade)
             source_facts.refuse_full(facts.source.server, len(unmade), bookmarks=count)
+        elif stream.bookmarks and not details.slot_made:
+            source_facts.refuse_full(facts.source.server, 0, streams=0, bookmarks=len(stream.bookmarks))
         has_helpers = found.publication is None or found.is_ours(details.claim) or found.has_helpers
         _refuse_blind_wait(stream, has_helpers=has_helpers)
         return found
@@ -276,7 +279,8 @@ class DebeziumRecipe:
         if facts.source is not None:
             new = len(set(stream.bookmarks) - details.bookmarks.keys())
             _refuse_bookmarks(stream, facts.source.server, found, details, new=new)
-            source_facts.refuse_full(facts.source.server, 0, streams=0, bookmarks=new)
+            if new:
+                source_facts.refuse_full(facts.source.server, 0, streams=0, bookmarks=new)
         if found.is_ours(details.claim) and facts.source is not None:
             before = details_of(known).tables
             if joining := [table for name, table in facts.source.tables.items() if str(name) not in before]:
@@ -519,12 +523,37 @@ class DebeziumRecipe:
             ) from error
         await self._to(record).refuse_removal(record)
 
+        if self._leaves_bookmark(record):
+            await self._refuse_keeping(record)
+
+    async def _refuse_keeping(self, record: StreamRecord) -> None:
+        """Raise if a stream that goes on from the slot would lack something."""
+        stream, position = record.stream, (await self.positions(record)).source
+        why = None
+        if bookmarks.rewinds_to(record) is not None:
+            why, fix = "a replay was interrupted", f"run replicator resume {stream.name}"
+        elif position.in_snapshot or (position.lsn is None and stream.mode is Mode.SNAPSHOT_THEN_CDC):
+            why, fix = "the stream is still reading its tables", "wait until its state is no longer snapshot"
+        if why:
+            raise ReplayRefused(
+                f"no bookmark can be left: {why}",
+                stream=stream.name,
+                property="onDelete",
+                fix=f"{fix}, and delete it then; or apply onDelete: remove first",
+            )
+
+    def _leaves_bookmark(self, record: StreamRecord) -> bool:
+        """Tell whether a delete leaves the slot. What an unfinished creation has taken is left as it was."""
+        if record.creating and not details_of(record).slot_made:
+            return record.stream.start_from is not None
+        return record.stream.on_delete is OnDelete.KEEP_BOOKMARK
+
     async def drain(self, deployed: DeployedStream) -> None:
         await self._to(deployed.record).drain(deployed)
 
     async def dispose(self, record: StreamRecord, *, undone: bool = False) -> None:
         # A creation that took a bookmark gives it back.
-        leaves = record.stream.start_from is not None if undone else record.stream.on_delete is OnDelete.KEEP_BOOKMARK
+        leaves = record.stream.start_from is not None if undone else self._leaves_bookmark(record)
         if not (leaves and await self._objects.keep(record)):
             await self._objects.remove(record)
         await self._to(record).dispose(record)
@@ -618,6 +647,8 @@ class DebeziumRecipe:
         record, stream, destination = deployed.record, deployed.record.stream, self._to(deployed.record)
         source = await self._seen_source(record)
         progress = await self.positions(record)
+        if method is ReplayMethod.AUTO and start.lsn in details_of(record).bookmarks:
+            method = ReplayMethod.LOG_REWIND
         start = log_rewind.named(record, start)
         if source.slot is not None and not sink_replay.is_offsets(start):
             replay_planner.refuse_the_future(start, source.slot, stream.name)
@@ -665,9 +696,15 @@ class DebeziumRecipe:
     async def _rewind(self, record: StreamRecord, replay: ReplayRecord) -> ReplayRecord:
         """Let the slot send changes again; return the replay as failed if it has confirmed them meanwhile."""
         at, bookmark = log_rewind.read_start(replay.start)
-        if bookmark is not None:
-            await self._objects.go_back(record, bookmark)
         slot = (await self._seen_source(record)).slot
+        try:
+            if bookmark is not None:
+                await self._objects.go_back(record, bookmark)
+                slot = (await self._seen_source(record)).slot
+        except SourcePosition as error:
+            if slot is None or slot.is_lost:
+                raise
+            return given_up(replay, error.message)
         if slot is None:
             raise _no_slot(record.stream)
         if (slot.confirmed or 0) > at:
@@ -792,11 +829,11 @@ def _refuse_bookmarks(
         source_facts.refuse_unbounded(server, "bookmarks")
     if keeps:
         source_facts.refuse_unbounded(server, "onDelete")
-    foreign = found.publication is not None and found.note is None and not found.is_ours(details.claim)
-    if foreign and (keeps or (new and stream.filter)):
+    foreign = found.publication is not None and found.note is None
+    if foreign and (keeps or (new and (stream.filter or not found.has_helpers))):
         raise SourceSetup(
-            f"an administrator created the publication {slot_name(stream)}, so the stream cannot record in it since "
-            "when its filter applies",
+            f"an administrator created the publication {slot_name(stream)}: the stream cannot record in it since when "
+            "its filter applies, or has no helper tables, and a replay needs both",
             property="onDelete" if keeps else "bookmarks",
             fix="leave it out; or let the stream create its publication, with a role in source.adminAuthRef that may",
         )

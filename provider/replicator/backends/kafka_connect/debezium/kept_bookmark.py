@@ -33,6 +33,15 @@ async def start_of(session: Session, stream: Stream, found: FoundObjects) -> int
         )
     earliest = _earliest(stream, found, slot.confirmed)
     if not isinstance(wanted, Checkpoint):
+        if earliest > slot.confirmed:
+            raise ReplayNotRetained(
+                f"the bookmark is at {write_lsn(slot.confirmed)}, and the current filter applies since "
+                f"{write_lsn(earliest)}: changes between would be sent by the filter of that time",
+                stream=stream.name,
+                property="startFrom",
+                fix=f"to leave them out, write startFrom: {{lsn: {write_lsn(earliest)}}}; or drop the bookmark, and "
+                "begin with a snapshot",
+            )
         return earliest
     at = await log_rewind.lsn_at(session, stream, wanted)
     late = wanted.wall is not None and wanted.wall > slot.now

@@ -22,7 +22,7 @@ from replicator.backends.postgres.lsn import read_lsn, write_lsn
 from replicator.backends.postgres.publications import Publication
 from replicator.backends.postgres.session import Session
 from replicator.backends.postgres.slots import Slot
-from replicator.errors import InvalidStream, ReplayNotRetained, ReplayRefused, ReplicatorError
+from replicator.errors import InvalidStream, ReplayNotRetained, ReplayRefused, SourceMissing
 from replicator.model import BOOKMARK_NAME, Checkpoint, Stream, format_size
 from replicator.replicator import ReplayMethod, ReplayPlan
 
@@ -110,21 +110,24 @@ async def _heartbeat_before(session: Session, stream: Stream, wall: datetime) ->
     query = f"SELECT lsn::text AS lsn FROM {heartbeat_table(stream).sql} WHERE at <= %(wall)s ORDER BY at DESC LIMIT 1"  # noqa: S608
     try:
         return [read_lsn(row["lsn"]) for row in await session.rows(query, {"wall": wall})]
-    except ReplicatorError:  # the table was dropped by hand, which the publication tells too
+    except SourceMissing:  # somebody dropped the table, which the publication tells too
         return []
 
 
-def resolve(record: StreamRecord, log: Log, position: Position, start: Checkpoint, at: int | None) -> ResolvedReplay:
+def resolve(
+    record: StreamRecord, log: Log, position: Position, sent: int, start: Checkpoint, at: int | None
+) -> ResolvedReplay:
     """Return the effect of sending everything again that was committed since a start; raise what it would raise.
 
-    A start after the position is moved back to it: changes between have not been sent yet.
+    A start after `sent` is moved back to it: changes between have not been sent yet.
 
+    :param sent: every transaction that was committed up to this LSN has been sent.
     :param at: the LSN of the start; `None` if nothing tells.
     """
     name = record.stream.name
     _refuse_in_snapshot(name, position)
-    late = at is not None and position.lsn is not None and at > position.lsn
-    at = position.lsn if late else at
+    late = at is not None and at > sent
+    at = sent if late else at
     place = log.place(at) if at is not None else None
     if at is None or place is None:
         raise _not_retained(record, log)
@@ -183,9 +186,9 @@ def _refuse_in_snapshot(name: str, position: Position) -> None:
     """Raise `ReplayRefused` while rows are read: the position that a replay sets says nothing of the rest of them."""
     if position.lsn is None or position.in_snapshot:
         raise ReplayRefused(
-            "it is reading its tables, and would not read the rest of them after a replay",
+            "it is reading its tables, or has no position yet, and a replay would end that",
             stream=name,
-            fix="wait until its state is no longer snapshot, and replay then",
+            fix="wait until replicator status shows a checkpoint and the state running, and replay then",
         )
 
 

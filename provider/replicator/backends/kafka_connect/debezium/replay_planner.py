@@ -57,12 +57,15 @@ def resolve(
         raise ReplayRefused(lost.message if lost else "it has no slot", stream=name, fix=lost.fix if lost else AGAIN)
     if not details_of(record).has_helpers:
         raise ReplayRefused(
-            "it has no table for signals, by which Debezium is told to read tables again",
+            "it has no helper tables: without heartbeats the end of a replay is not visible, and without signals "
+            "Debezium cannot be told to read tables",
             stream=name,
             fix="name a role that may make tables with source.adminAuthRef, remove the stream, and make it again",
         )
     if chosen is ReplayMethod.LOG_REWIND:
-        return log_rewind.resolve(record, log, position, start, at)
+        confirmed = slot.confirmed if slot is not None and lost is None else None  # never before what was sent
+        sent = max(position.lsn or 0, confirmed or 0)
+        return log_rewind.resolve(record, log, position, sent, start, at)
     assert slot is not None
     now = Checkpoint(lsn=write_lsn(slot.end), wall=datetime.now(UTC))
     counts = [found.rows for found in facts.tables.values()]

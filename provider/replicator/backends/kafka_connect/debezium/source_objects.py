@@ -196,7 +196,12 @@ class SourceObjects:
         if found is None or found.is_lost:
             raise SourcePosition(f"the bookmark {name} is lost", stream=record.stream.name, property="bookmarks")
         await slots.drop(session, own, _LEFT_WITHIN)
-        await slots.copy(session, found.name, own)
+        try:
+            await slots.copy(session, found.name, own)
+        except SourceSetup:  # another process does the same
+            there = (await slots.look(session, [own])).get(own)
+            if there is None or there.confirmed != found.confirmed:
+                raise
 
     async def set_tables(self, record: StreamRecord) -> None:
         """Give the publication other tables or filters. What streams gets them at once.
@@ -227,6 +232,11 @@ class SourceObjects:
             if found.note is None or not found.is_ours(details.claim) or found.slot is None or found.slot.is_lost:
                 return False
             await connection.execute(_comment(replace(found.note, kept=True)))
+            if found.helpers:  # by which a later start is placed in the log: no connector writes any more
+                await connection.execute(
+                    f"INSERT INTO {heartbeat_table(stream).sql} (at, lsn) "  # noqa: S608
+                    "VALUES (clock_timestamp(), pg_current_wal_insert_lsn())".encode()
+                )
         tell(f"the replication slot {found.slot.name} stays as a bookmark, and holds WAL until a stream takes it")
         return True
 
@@ -336,6 +346,13 @@ def _refuse_untaken(stream: Stream, details: DebeziumDetails, found: FoundObject
     """Raise `SourceSetup` if the stream does not go on from the bookmark under its name, or cannot."""
     assert found.publication is not None and found.slot is not None
     drop = f"or, if you do not need the bookmark, drop it: {'; '.join(_removal_sql(stream))}"
+    if found.slot.is_lost:
+        raise SourceSetup(
+            f"a deleted stream of this name left the bookmark {found.slot.name}, and the server has removed WAL that "
+            "it needs",
+            property="name",
+            fix=drop.removeprefix("or, if you do not need the bookmark, ").capitalize(),
+        )
     if stream.start_from is None:
         raise SourceSetup(
             f"a deleted stream of this name left a bookmark at {write_lsn(found.slot.confirmed or 0)}; its slot holds "

@@ -153,7 +153,8 @@ def lost_position(
         why = f"the replication slot {name} was moved to {write_lsn(slot.confirmed or 0)}, and {where}"
     if why is None:
         return None
-    if record.cut_off() is not None:
+    needed = marked.get(bookmarks.rewinds_to(record) or "")
+    if needed is not None and not needed.is_lost:
         return SourcePosition(
             f"{why}: a replay was interrupted while it re-created the slot",
             stream=stream.name,
