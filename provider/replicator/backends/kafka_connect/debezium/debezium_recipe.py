@@ -528,8 +528,10 @@ class DebeziumRecipe:
 
     async def _refuse_keeping(self, record: StreamRecord) -> None:
         """Raise if a stream that goes on from the slot would lack something."""
-        stream, position = record.stream, (await self.positions(record)).source
-        why = None
+        stream = record.stream
+        if (await self._objects.look(stream)).is_kept:
+            return  # by a delete that was interrupted, and may have reset the position since
+        position, why = (await self.positions(record)).source, None
         if bookmarks.rewinds_to(record) is not None:
             why, fix = "a replay was interrupted", f"run replicator resume {stream.name}"
         elif position.in_snapshot or (position.lsn is None and stream.mode is Mode.SNAPSHOT_THEN_CDC):
