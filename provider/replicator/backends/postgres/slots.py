@@ -13,6 +13,7 @@ from psycopg import errors
 from replicator.backends.postgres.lsn import read_lsn
 from replicator.backends.postgres.session import Row, Session
 from replicator.errors import SourcePosition, SourceSetup, WaitTimeout
+from replicator.model import format_size
 from replicator.progress import tell
 
 PLUGIN = "pgoutput"
@@ -51,6 +52,18 @@ class Slot:
     def is_lost(self) -> bool:
         """Tell whether WAL that it needs was removed."""
         return self.wal_status == "lost"
+
+    @property
+    def is_endangered(self) -> bool:
+        """Tell whether the server is about to remove WAL that it needs."""
+        return self.wal_status == "unreserved"
+
+    @property
+    def room(self) -> str:
+        """Return how much can still be written before it may lose WAL, as the end of a text; empty without a limit."""
+        if self.left is None:
+            return ""
+        return f"; {format_size(max(0, self.left))} are left before the server removes what it needs"
 
     @property
     def holder(self) -> str:

@@ -14,6 +14,7 @@ from replicator.backends.kafka_connect.debezium.details import (
     details_of,
     slot_name,
 )
+from replicator.backends.kafka_connect.debezium.log_rewind import read_start
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres import slots
 from replicator.backends.postgres.lsn import write_lsn
@@ -93,7 +94,7 @@ def rewinds_to(record: StreamRecord) -> str | None:
     replay = record.cut_off()
     if replay is None or replay.progress.method is not ReplayMethod.LOG_REWIND:
         return None
-    return replay.start.partition(" ")[2] or None
+    return read_start(replay.start)[1]
 
 
 async def remove(session: Session, record: StreamRecord) -> None:
@@ -103,7 +104,7 @@ async def remove(session: Session, record: StreamRecord) -> None:
 
 
 def changes_told(old: StreamRecord, stream: Stream) -> Iterator[Finding]:
-    """Yield the warnings about bookmarks that come, go, or keep a filter of before."""
+    """Yield the warnings about bookmarks that are added or removed."""
     known = details_of(old).bookmarks
     for name in sorted(set(stream.bookmarks) - known.keys()):
         yield _warning(
@@ -130,19 +131,13 @@ def findings_of(record: StreamRecord, found: Mapping[str, Slot]) -> Iterator[Fin
                 fix="remove it from bookmarks; to mark the current position, add a bookmark with another name",
             )
             continue
-        endangered = slot.wal_status == "unreserved"
-        left = (
-            f"; {format_size(max(0, slot.left))} are left before the server removes what it needs"
-            if slot.left is not None
-            else ""
-        )
         yield Finding(
-            severity=Severity.WARNING if endangered else Severity.INFO,
+            severity=Severity.WARNING if slot.is_endangered else Severity.INFO,
             code=SourceLimit.code,
             message=f"the bookmark {name} holds {format_size(max(0, slot.held or 0))} of WAL since {_where(known)} "
-            f"(slot {slot.name}, wal_status {slot.wal_status}){left}",
+            f"(slot {slot.name}, wal_status {slot.wal_status}){slot.room}",
             property="bookmarks",
-            fix="remove it from bookmarks, or raise max_slot_wal_keep_size" if endangered else None,
+            fix="remove it from bookmarks, or raise max_slot_wal_keep_size" if slot.is_endangered else None,
         )
 
 

@@ -252,7 +252,7 @@ class DebeziumRecipe:
         found = await self._objects.refuse_foreign(stream, details)
         if found.publication is None:
             await self._objects.refuse_unable(stream, details, facts.source.tables.values())
-        _refuse_bookmarks(stream, facts.source.server, found, details, new=len(stream.bookmarks))
+        _refuse_bookmarks(stream, facts.source.server, found, new=len(stream.bookmarks))
         if found.slot is None:
             server = facts.source.server.identity.partition("/")[0]
             beside = {
@@ -278,7 +278,7 @@ class DebeziumRecipe:
         found = await self._objects.refuse_foreign(stream, details)
         if facts.source is not None:
             new = len(set(stream.bookmarks) - details.bookmarks.keys())
-            _refuse_bookmarks(stream, facts.source.server, found, details, new=new)
+            _refuse_bookmarks(stream, facts.source.server, found, new=new)
             if new:
                 source_facts.refuse_full(facts.source.server, 0, streams=0, bookmarks=new)
         if found.is_ours(details.claim) and facts.source is not None:
@@ -522,7 +522,6 @@ class DebeziumRecipe:
                 "yourself, after which the stream counts as removed",
             ) from error
         await self._to(record).refuse_removal(record)
-
         if self._leaves_bookmark(record):
             await self._refuse_keeping(record)
 
@@ -819,9 +818,7 @@ def _refuse_start_elsewhere(stream: Stream) -> None:
         )
 
 
-def _refuse_bookmarks(
-    stream: Stream, server: Server, found: FoundObjects, details: DebeziumDetails, *, new: int
-) -> None:
+def _refuse_bookmarks(stream: Stream, server: Server, found: FoundObjects, *, new: int) -> None:
     """Raise if a bookmark may fill the disk of the server, or if no replay could go back to it.
 
     :param new: the number of bookmarks that are to be made.

@@ -284,7 +284,7 @@ class SourceObjects:
             raise self._unable(stream, why, role, details) from None
 
     async def _set_tables(self, stream: Stream, details: DebeziumDetails, found: FoundObjects) -> None:
-        """Alter the publication, and make helper tables that somebody has dropped.
+        """Alter the publication, and re-create helper tables that were dropped.
 
         A filter that changes holds for what is committed after the transaction. So where that was is noted by a second
         one; until then it is not known.

@@ -229,21 +229,17 @@ def _held(slot: Slot, rate: float | None) -> Iterator[Finding]:
     """Yield what a slot holds; a warning if the server is about to remove it."""
     if slot.held is None:
         return
-    endangered = slot.wal_status == "unreserved"
-    left = (
-        f"; {format_size(max(0, slot.left))} are left before the server removes what it needs"
-        if slot.left is not None
-        else ""
-    )
     behind = f", at most {format_size(max(0, slot.end - slot.confirmed))} of it not sent yet" if slot.confirmed else ""
     growing = f"; nothing reads it, and it holds {_pace(slot, rate)}" if rate and slot.active_pid is None else ""
     yield Finding(
-        severity=Severity.WARNING if endangered else Severity.INFO,
+        severity=Severity.WARNING if slot.is_endangered else Severity.INFO,
         code=SourceLimit.code,
         message=f"the replication slot {slot.name} holds {format_size(max(0, slot.held))} of WAL{behind} "
-        f"(wal_status {slot.wal_status}){left}{growing}",
+        f"(wal_status {slot.wal_status}){slot.room}{growing}",
         property="source.uri",
-        fix="resume the stream, or see why it does not go on; raise max_slot_wal_keep_size" if endangered else None,
+        fix="resume the stream, or see why it does not go on; raise max_slot_wal_keep_size"
+        if slot.is_endangered
+        else None,
     )
 
 
