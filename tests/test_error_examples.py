@@ -370,6 +370,7 @@ def _table(name: str, *, identity: tuple[str, ...] | None) -> TableFacts:
         key=(),
         identity=identity,
         is_partition=False,
+        is_partitioned=False,
         readable=True,
         owned=True,
         hides_rows=False,

@@ -183,6 +183,49 @@ class Adoption(Model):
     newest: Checkpoint | None = None
 
 
+class Unmanaged(Model):
+    """What runs at an engine, could be a stream of the backend, and is none.
+
+    :param name: its name at the engine.
+    :param what: its kind in the engine's own words, such as `PostgresConnector`.
+    :param state: the state that the engine reports, in its own words.
+    """
+
+    name: str
+    what: str
+    state: str
+
+
+class EndHints(Model):
+    """What the engine's configuration cannot tell of one end of a stream; each overrides what it tells.
+
+    :param uri: as in `Endpoint`.
+    :param region: as in `Endpoint`.
+    :param auth_ref: the login of the provider's own connections. What runs at the engine keeps its login.
+    :param admin_auth_ref: as in `Endpoint`.
+    """
+
+    uri: str | None = None
+    region: str | None = None
+    auth_ref: str | None = None
+    admin_auth_ref: str | None = None
+
+
+class Proposal(Model):
+    """A stream that would stand for something that runs at an engine, for `adopt_stream`.
+
+    :param stream: the declaration.
+    :param kept: the names of settings that the declaration does not say, and that stay as they are.
+    :param findings: what the declaration does not say of it.
+    :param effects: what the adoption does, and what the stream does later, as clauses.
+    """
+
+    stream: Stream
+    kept: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    effects: tuple[str, ...] = ()
+
+
 class Replicator(Protocol):
     """One backend. Methods raise the errors of `replicator.errors`; a missing stream is `StreamNotFound`.
 
@@ -200,6 +243,16 @@ class Replicator(Protocol):
         Only this method may write to a place that holds data without a record. No resource owns the stream: an import
         claims it. With `dry_run`, change nothing, and raise what would be raised, except if the other manager still
         runs. Idempotent.
+        """
+
+    async def unmanaged(self) -> list[Unmanaged]:
+        """Return what runs at the engine without being a stream, and may be adopted, by name; from one listing."""
+
+    async def propose(self, name: str, source: EndHints, destination: EndHints) -> Proposal:
+        """Return the stream for something that runs at the engine under a name, as it runs. Changes nothing.
+
+        :raises StreamNotFound: nothing has the name.
+        :raises Unsupported: no stream can stand for it, or the backend has nothing that could be adopted by name.
         """
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:

@@ -31,6 +31,7 @@ _START = {"lsn": "0000000000000007", "wall": "2026-01-31T12:00:00Z"}
 BODIES: dict[str, dict[str, Any]] = {
     "upsert_stream": {"stream": STREAM},
     "adopt_stream": {"stream": STREAM, "dryRun": True},
+    "propose": {"name": "orders", "source": {"authRef": "env://PG_*"}, "destination": {}},
     "delete_stream": {"owner": STREAM["owner"]},
     "plan_replay": {"start": _START, "method": "copy", "target": "/nowhere/copy.db"},
     "replay": {"start": _START, "method": "auto", "target": None, "key": "k"},

@@ -15,12 +15,15 @@ from replicator.remote.server import serve
 from replicator.replicator import (
     Adoption,
     Description,
+    EndHints,
     Finding,
+    Proposal,
     ReplayMethod,
     ReplayPlan,
     ReplayProgress,
     ReplayState,
     Severity,
+    Unmanaged,
 )
 from starlette.types import ASGIApp
 
@@ -68,6 +71,8 @@ ADOPTION = Adoption(known=False, objects=3, newest=START)
 FINDING = Finding(
     severity=Severity.WARNING, code="RPL-SOURCE-LOCKED", message="a writer holds it", property="source.uri"
 )
+UNMANAGED = Unmanaged(name="orders", what="PostgresConnector", state="RUNNING")
+PROPOSAL = Proposal(stream=make_stream(), kept=("tasks.max",), findings=(FINDING,), effects=("restarts once",))
 DESCRIPTION = Description(
     stream=make_stream(), status=STATUS, engine_objects={"socket": "/s", "pid": None}, findings=(FINDING,)
 )
@@ -102,6 +107,14 @@ class Recorder:
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
         await self._note("adopt_stream", stream=stream, dry_run=dry_run)
         return ADOPTION
+
+    async def unmanaged(self) -> list[Unmanaged]:
+        await self._note("unmanaged")
+        return [UNMANAGED]
+
+    async def propose(self, name: str, source: EndHints, destination: EndHints) -> Proposal:
+        await self._note("propose", name=name, source=source, destination=destination)
+        return PROPOSAL
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
         await self._note("delete_stream", name=name, owner=owner)

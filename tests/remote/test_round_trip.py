@@ -17,7 +17,7 @@ from replicator.remote import connection
 from replicator.remote.client import RemoteReplicator
 from replicator.remote.routes import OPERATIONS, PROTOCOL
 from replicator.remote.server import build_app
-from replicator.replicator import ReplayMethod, Replicator
+from replicator.replicator import EndHints, ReplayMethod, Replicator
 
 from tests.remote.support import (
     ADOPTION,
@@ -26,8 +26,10 @@ from tests.remote.support import (
     HINT,
     PLAN,
     PROGRESS,
+    PROPOSAL,
     START,
     STATUS,
+    UNMANAGED,
     Recorder,
     connected,
     make_stream,
@@ -52,6 +54,12 @@ CASES = [
     Case("upsert_stream", {"stream": make_stream()}),
     Case("adopt_stream", {"stream": make_stream()}, ADOPTION, {"dry_run": False}),
     Case("adopt_stream", {"stream": make_stream(), "dry_run": True}, ADOPTION),
+    Case("unmanaged", {}, [UNMANAGED]),
+    Case(
+        "propose",
+        {"name": "Orders_1", "source": EndHints(auth_ref="env://PG_*"), "destination": EndHints(region="eu")},
+        PROPOSAL,
+    ),
     Case("delete_stream", {"name": "orders"}, False, defaults={"owner": None}),
     Case("delete_stream", {"name": "orders", "owner": _OWNER}, False),
     Case("list_streams", {}, [make_stream(), make_stream("users", options={})]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from replicator.cli.adopt import adopt
+from replicator.cli.adopt_connector import adopt_connector
 from replicator.cli.agent import agent
 from replicator.cli.doctor import doctor
 from replicator.cli.exits import help_text
@@ -17,7 +18,7 @@ from replicator.cli.status import pause, resume, status
 
 app = typer.Typer(
     name="replicator",
-    help="Replication streams: list, see, pause, resume and replay them; run an agent; find what is wrong.",
+    help="Replication streams: list, see, pause, resume, replay and adopt them; run an agent; find what is wrong.",
     epilog=help_text(),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -26,6 +27,7 @@ app = typer.Typer(
 
 app.command("list")(list_streams)
 app.command("import")(import_streams)
+app.command("adopt")(adopt_connector)
 for command in (status, doctor, pause, resume, replay, serve):
     app.command()(command)
 agent.command()(init)

@@ -9,6 +9,7 @@ from replicator.cli.output import UNKNOWN, say, say_json, say_table, words
 
 if TYPE_CHECKING:
     from replicator.lifecycle.function_types import ListedStream, ListedStreams, StatusFailure
+    from replicator.replicator import Unmanaged
 
 
 def list_streams(
@@ -17,19 +18,23 @@ def list_streams(
     """List streams, and who manages each.
 
     The owner is shown as PROJECT/STACK/RESOURCE; `-` stands for a stream that no resource manages and that can be
-    imported.
+    imported. Connectors that are no streams, and that `replicator adopt` may take over, follow as `not managed`.
     """
     import asyncio
 
     found = asyncio.run(listed(backend, address))
+    others = asyncio.run(_unmanaged(backend, address))
     if as_json:
-        say_json([item.model_dump(mode="json") for item in (*found.streams, *found.failures)])
+        rows = [item.model_dump(mode="json") for item in (*found.streams, *found.failures)]
+        say_json([*rows, *({**item.model_dump(mode="json"), "unmanaged": True} for item in others)])
     elif found.streams or found.failures:
         say_table(_HEADING, [*map(_row, found.streams), *map(_unreadable_row, found.failures)])
     else:
         say("there are no streams")
     for item in found.failures:
         say(f"{item.stream}: {item.message} [{item.code}]")
+    for other in () if as_json else others:
+        say(f"not managed: {other.name} ({other.what}, {other.state})")
 
 
 async def listed(backend: str, address: str | None) -> ListedStreams:
@@ -45,6 +50,17 @@ async def listed(backend: str, address: str | None) -> ListedStreams:
         return await list_streams(connections, ListStreamsArgs(backend=backend))
     finally:
         await connections.aclose()
+
+
+async def _unmanaged(backend: str, address: str | None) -> list[Unmanaged]:
+    """Return what runs at an engine and is no stream. Under an agent, nothing does."""
+    from replicator.backends import REGISTRY
+    from replicator.cli.clients import connected
+
+    if REGISTRY[backend].via_agent:
+        return []
+    async with connected(backend, address) as client:
+        return await client.unmanaged()
 
 
 _HEADING = ("name", "state", "mode", "source", "destination", "owner")

@@ -18,7 +18,17 @@ from replicator.remote import routes, versions
 from replicator.remote.connection import Connection
 from replicator.remote.routes import OLDEST, PROTOCOL, PROTOCOL_HEADER, Info, Operation, is_older, is_spoken
 from replicator.remote.wire_errors import from_wire, invalid
-from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
+from replicator.replicator import (
+    Adoption,
+    Description,
+    EndHints,
+    Finding,
+    Proposal,
+    ReplayMethod,
+    ReplayPlan,
+    ReplayProgress,
+    Unmanaged,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -59,6 +69,12 @@ class RemoteReplicator:
 
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
         return await self._call(routes.ADOPT_STREAM, stream=stream, dry_run=dry_run)
+
+    async def unmanaged(self) -> list[Unmanaged]:
+        return await self._call(routes.UNMANAGED)
+
+    async def propose(self, name: str, source: EndHints, destination: EndHints) -> Proposal:
+        return await self._call(routes.PROPOSE, name=name, source=source, destination=destination)
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
         return await self._call(routes.DELETE_STREAM, name=name, owner=owner)

@@ -14,7 +14,17 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
 
 from replicator.model import TEXT_LIMIT, Checkpoint, Instant, Model, Owner, Stream, StreamStatus, Text
-from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress
+from replicator.replicator import (
+    Adoption,
+    Description,
+    EndHints,
+    Finding,
+    Proposal,
+    ReplayMethod,
+    ReplayPlan,
+    ReplayProgress,
+    Unmanaged,
+)
 
 PROTOCOL = 2
 """The version of this table."""
@@ -103,6 +113,14 @@ class AdoptBody(StreamBody):
     dry_run: bool = False
 
 
+class ProposeBody(Model):
+    """Something that runs at an engine, and what it does not tell of the ends."""
+
+    name: Text
+    source: EndHints
+    destination: EndHints
+
+
 class DeleteBody(Model):
     """The owner that deletes."""
 
@@ -180,6 +198,19 @@ ADOPT_STREAM: Operation[Adoption] = Operation(
     Adoption,
     AdoptBody,
 )
+UNMANAGED: Operation[list[Unmanaged]] = Operation(
+    "unmanaged",
+    "GET",
+    "/v1/{kind}/unmanaged",
+    list[Unmanaged],
+)
+PROPOSE: Operation[Proposal] = Operation(
+    "propose",
+    "POST",
+    "/v1/{kind}/proposals",
+    Proposal,
+    ProposeBody,
+)
 DELETE_STREAM: Operation[bool] = Operation(
     "delete_stream",
     "DELETE",
@@ -256,6 +287,8 @@ IDENTITY: Operation[str | None] = Operation(
 OPERATIONS: tuple[Operation[Any], ...] = (
     UPSERT_STREAM,
     ADOPT_STREAM,
+    UNMANAGED,
+    PROPOSE,
     DELETE_STREAM,
     LIST_STREAMS,
     GET_STATUS,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import Generic
 
-from replicator.backends.kafka_connect.cluster import ConnectCluster, ConnectorState
+from replicator.backends.kafka_connect.adoption import is_unmanaged, unmanaged
+from replicator.backends.kafka_connect.cluster import ConnectCluster, Connector, ConnectorState
 from replicator.backends.kafka_connect.connector_states import SEEN_WITHIN, ConnectorStates
 from replicator.backends.kafka_connect.creating import Creating
 from replicator.backends.kafka_connect.deployed import DeployedStream, Parts, differing, not_found, read_record
 from replicator.backends.kafka_connect.failures import Failures
+from replicator.backends.kafka_connect.kept_settings import carry_over, kept_of
 from replicator.backends.kafka_connect.recipe import Facts, Positions, Recipe, Start
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.kafka_connect.replay_executor import ReplayExecutor, given_up_all
@@ -20,9 +23,20 @@ from replicator.backends.kafka_connect.stream_store import StreamStore
 from replicator.backends.shared.declarations import canonical, with_canonical_options
 from replicator.backends.shared.ownership import may_remove, refuse_elsewhere, settle_owner
 from replicator.backends.shared.projections import Projections
-from replicator.errors import EngineUnavailable, RecordUnreadable, ReplicatorError, StreamNotFound
+from replicator.errors import EngineUnavailable, NotOurs, RecordUnreadable, ReplicatorError, StreamNotFound
 from replicator.model import Checkpoint, DesiredState, Owner, Stream, StreamState, StreamStatus
-from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
+from replicator.replicator import (
+    Adoption,
+    Description,
+    EndHints,
+    Finding,
+    Proposal,
+    ReplayMethod,
+    ReplayPlan,
+    ReplayProgress,
+    Severity,
+    Unmanaged,
+)
 
 
 class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
@@ -108,7 +122,7 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
         if deployed is not None and not self._recipe.is_writable(facts):
             return await self._pause_only(deployed, wanted)
         if deployed is not None:  # a creation starts with the worker's checks
-            await self._recipe.validate(wanted, facts)
+            await self._recipe.validate(wanted, facts, deployed)
         record = await self._recipe.record(wanted, facts, deployed)
         if deployed is None or deployed.record.creating:
             with self._busy_with(wanted.name, "it is being created: its connectors are not started yet"):
@@ -122,6 +136,7 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
             if self._recipe.has_objects:
                 return await self._create_elsewhere(deployed, record, facts)
             await self._cluster.reset_offsets(wanted.name)
+            deployed = replace(deployed, record=deployed.record.model_copy(update={"kept": ()}))
         else:
             await self._states.before_change(deployed, wanted)
             await self._states.pause_first(deployed, wanted)
@@ -135,6 +150,10 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
         """Change the objects outside Connect, and then the configurations."""
         record = await self._recipe.alter(deployed.record, record)
         parts = self._recipe.parts(record)
+        if deployed.record.kept:
+            carried = carry_over(deployed, self._recipe.parts(deployed.record).main, parts.main, self._recipe.logins)
+            record = record.model_copy(update={"kept": carried.kept})
+            parts = Parts({**carried.config, **record.keys(self.kind)}, parts.others)
         if record == deployed.record:
             parts = parts.with_record_of(deployed.connector.config)
         await self._apply(deployed, parts)
@@ -197,13 +216,54 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
             elif differing(there[name], config):
                 await self._cluster.put_config(name, config, SEEN_WITHIN)
 
+    # --- adopting ----------------------------------------------------------------------------------------------------
+
+    async def unmanaged(self) -> list[Unmanaged]:
+        return unmanaged((await self._cluster.listing()).values(), self._recipe.connector_classes)
+
+    async def propose(self, name: str, source: EndHints, destination: EndHints) -> Proposal:
+        connector = await self._cluster.look(name)
+        if connector is None:
+            raise StreamNotFound("the Connect cluster has no such connector", stream=name)
+        if not is_unmanaged(connector):
+            raise NotOurs("it belongs to a stream already", stream=name, fix="see replicator list")
+        with _naming(name):
+            found = await self._recipe.propose(connector, source, destination)
+            _, record = await self._adopted(connector, found.stream)
+        return found.model_copy(update={"kept": record.kept})
+
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
+        stream = with_canonical_options(stream.model_copy(update={"owner": None, "backend": self.kind}))
+        async with self._cluster.slot(stream.name):
+            connector = await self._cluster.look(stream.name)
+            if connector is not None and is_unmanaged(connector):
+                with _naming(stream.name):
+                    deployed, record = await self._adopted(connector, stream)
+                    if not dry_run:
+                        await self._states.put_record(deployed, record)
+                return Adoption(known=False)
         known = await self._streams.get(stream.name) is not None
         if not known and not dry_run:
-            await self.upsert_stream(stream.model_copy(update={"owner": None}))
+            await self.upsert_stream(stream)
         elif not known:
-            await self._recipe.validate(stream, await self._recipe.look(stream, (), None))
+            await self._recipe.validate(stream, await self._recipe.look(stream, (), None), None)
         return Adoption(known=known)
+
+    async def _adopted(self, connector: Connector, stream: Stream) -> tuple[DeployedStream, StreamRecord]:
+        """Return a connector as a stream, and the record to write; raise what a change of that stream would raise."""
+        deployed = DeployedStream(connector, await self._recipe.adopted(connector, stream))
+        record = deployed.record
+        deployed = replace(deployed, record=record.model_copy(update={"kept": tuple(connector.config)}))
+        claim = await self._recipe.claim(stream, deployed)
+        with self._claims.claim(self._address, claim) as claimed:
+            facts = await self._recipe.look(stream, claimed, deployed)
+            record = await self._recipe.record(stream, facts, deployed)
+            kept = kept_of(deployed, self._recipe.parts(record).main)
+            record = record.model_copy(update={"kept": kept})
+            deployed = replace(deployed, record=record)
+            await self._recipe.validate(stream, facts, deployed)
+            await self._recipe.refuse_gap(record)
+        return deployed, record
 
     # --- removing ----------------------------------------------------------------------------------------------------
 
@@ -318,7 +378,7 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
             with self._previewed.claim(self._address, claim) as previewed:
                 claimed = [*previewed, *self._claims.of_others(self._address, stream.name)]
                 facts = await self._recipe.look(stream, claimed, deployed)
-                await self._recipe.validate(stream, facts)
+                await self._recipe.validate(stream, facts, deployed)
             if deployed is None:
                 await self._recipe.find_start(stream)
             elif not deployed.record.creating and not self._recipe.moves(deployed.record, claim):
@@ -359,3 +419,13 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
 
     async def aclose(self) -> None:
         await self._recipe.aclose()
+
+
+@contextmanager
+def _naming(stream: str) -> Iterator[None]:
+    """Give errors of this block the stream's name."""
+    try:
+        yield
+    except ReplicatorError as error:
+        error.stream = error.stream or stream
+        raise

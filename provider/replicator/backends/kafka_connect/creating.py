@@ -79,7 +79,7 @@ class Creating:
         try:
             return await self._cluster.create(record.stream.name, config, Initial.STOPPED, is_ours=lambda found: True)
         except EngineRefused:
-            await self._recipe.validate(record.stream, facts)  # names the property
+            await self._recipe.validate(record.stream, facts, None)  # names the property
             raise
 
     async def _remove_parts(self, stream: str, parts: Parts) -> None:

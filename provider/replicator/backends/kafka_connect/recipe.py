@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -11,7 +11,7 @@ from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, P
 from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord
 from replicator.errors import EngineRefused, EngineUnavailable, StreamNotFound
 from replicator.model import Checkpoint, Stream
-from replicator.replicator import Description, Finding, ReplayMethod, ReplayPlan
+from replicator.replicator import Description, EndHints, Finding, Proposal, ReplayMethod, ReplayPlan
 
 Facts = TypeVar("Facts")
 Start = TypeVar("Start")
@@ -70,6 +70,25 @@ class Recipe(Protocol[Facts, Start, Positions]):
     def needs_start(self, stream: Stream) -> bool:
         """Tell whether the stream's connector must not run before its start position is set."""
 
+    # --- adoption ---
+
+    @property
+    def connector_classes(self) -> Collection[str]:
+        """Return the classes of connectors that a stream may take over."""
+
+    @property
+    def logins(self) -> Collection[Collection[str]]:
+        """Return the settings of each login, which a stream keeps or replaces together."""
+
+    async def propose(self, connector: Connector, source: EndHints, destination: EndHints) -> Proposal:
+        """Return the stream for a connector that belongs to no stream, without `kept`; raise why none can be."""
+
+    async def adopted(self, connector: Connector, stream: Stream) -> StreamRecord:
+        """Return the record of a stream that takes over a connector, as of before the adoption.
+
+        :raises NotOurs: the connector is not the one that the declaration describes.
+        """
+
     # --- checks before a change ---
 
     async def recent(self) -> Listed:
@@ -87,7 +106,7 @@ class Recipe(Protocol[Facts, Start, Positions]):
         :param claimed: streams that this process changes or previews, and that no listing has yet.
         """
 
-    async def validate(self, stream: Stream, facts: Facts) -> None:
+    async def validate(self, stream: Stream, facts: Facts, deployed: DeployedStream | None) -> None:
         """Validate the configuration with the worker; raise its refusal, with the property."""
 
     async def warnings(

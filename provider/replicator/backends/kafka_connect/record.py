@@ -95,6 +95,7 @@ class StreamRecord(Model):
     :param replays: replays by key, the oldest first.
     :param starts: the stream's start, as a checkpoint's text, without partitions that started at 0; `None` if unknown.
     :param details: what the backend alone knows of it, as its recipe writes it.
+    :param kept: the settings of an adopted connector that stay as they are, whatever the declaration makes of them.
     """
 
     stream: Stream
@@ -107,6 +108,7 @@ class StreamRecord(Model):
     replays: tuple[ReplayRecord, ...] = Field(default=(), validation_alias="rewinds", serialization_alias="rewinds")
     starts: str | None = None
     details: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    kept: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
 
     @classmethod
     def read(cls, config: Mapping[str, str], backend: str) -> Self | None:

@@ -51,6 +51,7 @@ class TableFacts:
     :param key: the columns of its primary key.
     :param identity: the columns that an update or a delete carries of the old row; `None` for all of them.
     :param is_partition: it is a part of another table.
+    :param is_partitioned: it has parts.
     :param readable: the streaming role may select from it.
     :param owned: the asking role owns it.
     :param hides_rows: row-level security applies to the streaming role.
@@ -63,6 +64,7 @@ class TableFacts:
     key: tuple[str, ...]
     identity: tuple[str, ...] | None
     is_partition: bool
+    is_partitioned: bool
     readable: bool
     owned: bool
     hides_rows: bool
@@ -99,6 +101,7 @@ FROM pg_roles r WHERE rolname = %(role)s
 
 _TABLES = """
 SELECT n.nspname AS schema, c.relname AS name, c.oid::bigint AS oid, c.relispartition AS partition,
+       c.relkind = 'p' AS partitioned,
        has_schema_privilege(%(role)s, n.oid, 'USAGE') AND has_table_privilege(%(role)s, c.oid, 'SELECT') AS readable,
        pg_has_role(c.relowner, 'USAGE') AS owned,
        c.relrowsecurity AND (c.relforcerowsecurity OR NOT pg_has_role(%(role)s, c.relowner, 'USAGE'))
@@ -164,6 +167,7 @@ def _facts(row: Row) -> TableFacts:
         key=tuple(row["key"]),
         identity=identities[row["identity"]],
         is_partition=row["partition"],
+        is_partitioned=row["partitioned"],
         readable=row["readable"],
         owned=row["owned"],
         hides_rows=row["hides"],

@@ -77,7 +77,7 @@ def _condition(text: str, property: str) -> exp.Expr:
     clauses = {key for key, value in first.args.items() if value} if first is not None else set()
     if more or not isinstance(first, exp.Select) or clauses != {"expressions", "where"}:
         raise InvalidStream("holds more than one SQL condition", property=property, fix=_WHAT)
-    condition = first.args["where"].this
+    condition = first.args["where"].this.unnest()
     assert isinstance(condition, exp.Expr)
     return condition
 

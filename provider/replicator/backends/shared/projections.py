@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from replicator.errors import StreamNotFound
+from replicator.errors import StreamNotFound, Unsupported
 from replicator.model import Stream, StreamStatus
-from replicator.replicator import Description
+from replicator.replicator import Description, EndHints, Proposal, Unmanaged
 
 
 class Projections(ABC):
     """A base class for drivers. A driver overrides what its engine answers with less work."""
+
+    kind: str
 
     @abstractmethod
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
@@ -20,6 +22,16 @@ class Projections(ABC):
     @abstractmethod
     def not_found(self, name: str) -> StreamNotFound:
         """Return the error for a stream that does not exist."""
+
+    async def unmanaged(self) -> list[Unmanaged]:
+        return []
+
+    async def propose(self, name: str, source: EndHints, destination: EndHints) -> Proposal:
+        raise Unsupported(
+            f"{self.kind} adopts nothing by name",
+            stream=name,
+            fix="take over databases that litestream replicates with replicator agent adopt litestream.yml",
+        )
 
     async def overview(self) -> list[Description]:
         return await self.describe()

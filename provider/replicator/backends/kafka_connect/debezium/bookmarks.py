@@ -12,7 +12,8 @@ from replicator.backends.kafka_connect.debezium.details import (
     BookmarkDetails,
     DebeziumDetails,
     details_of,
-    slot_name,
+    own_name,
+    slot_of,
 )
 from replicator.backends.kafka_connect.debezium.log_rewind import read_start
 from replicator.backends.kafka_connect.record import StreamRecord
@@ -79,9 +80,7 @@ async def apply(session: Session, record: StreamRecord) -> DebeziumDetails:
 async def _copied(session: Session, record: StreamRecord, name: str) -> Slot:
     """Return the slot of a new bookmark, which another process may be making too."""
     try:
-        return await slots.copy(
-            session, slot_name(record.stream), bookmark_slot(record.stream, details_of(record), name)
-        )
+        return await slots.copy(session, slot_of(record), bookmark_slot(record.stream, details_of(record), name))
     except SourceSetup:
         found = (await look(session, record)).get(name)
         if found is None:
@@ -142,7 +141,7 @@ def findings_of(record: StreamRecord, found: Mapping[str, Slot]) -> Iterator[Fin
 
 
 def _prefix(stream: Stream) -> str:
-    return slot_name(stream)[:_NAME_LIMIT]
+    return own_name(stream)[:_NAME_LIMIT]
 
 
 def _where(known: BookmarkDetails) -> str:

@@ -8,7 +8,13 @@ from datetime import timedelta
 
 from replicator.backends.kafka.endpoint import KafkaEndpoint
 from replicator.backends.kafka_connect.debezium.declarations import PREFIX, RETRIES, topic_prefix
-from replicator.backends.kafka_connect.debezium.details import details_of, row_filter, signal_table, slot_name
+from replicator.backends.kafka_connect.debezium.details import (
+    details_of,
+    publication_of,
+    row_filter,
+    signal_table,
+    slot_of,
+)
 from replicator.backends.kafka_connect.debezium.source_objects import heartbeat_sql
 from replicator.backends.kafka_connect.options import option_text
 from replicator.backends.kafka_connect.placeholders import placeholder, placeholders
@@ -43,8 +49,8 @@ def build_source(record: StreamRecord, aliases: Mapping[str, str], settings: Map
         "tasks.max": "1",
         "plugin.name": "pgoutput",
         **_database(at, aliases),
-        "slot.name": slot_name(stream),
-        "publication.name": slot_name(stream),
+        "slot.name": slot_of(record),
+        "publication.name": publication_of(record),
         "publication.autocreate.mode": "disabled",  # otherwise a missing one is made without the row filter
         "topic.prefix": topic_prefix(stream),
         "table.include.list": ",".join(map(table_regex, tables)),

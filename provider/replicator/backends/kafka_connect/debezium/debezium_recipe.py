@@ -14,6 +14,7 @@ from typing import NamedTuple
 from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster, Connector, Offset
 from replicator.backends.kafka_connect.cluster_clients import ClusterClients
 from replicator.backends.kafka_connect.debezium import (
+    adoption,
     bookmarks,
     kept_bookmark,
     log_rewind,
@@ -39,16 +40,17 @@ from replicator.backends.kafka_connect.debezium.details import (
     TableDetails,
     details_of,
     leaves_an_end,
+    publication_of,
     row_filter,
     signal_table,
-    slot_name,
+    slot_of,
     topics_of,
     with_details,
 )
 from replicator.backends.kafka_connect.debezium.positions import Progress, read_position
 from replicator.backends.kafka_connect.debezium.preflight import Side
 from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts
-from replicator.backends.kafka_connect.debezium.source_objects import FoundObjects, SourceObjects
+from replicator.backends.kafka_connect.debezium.source_objects import FoundObjects, SourceObjects, helpers_setup
 from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
 from replicator.backends.kafka_connect.debezium.status import (
     AGAIN,
@@ -62,6 +64,7 @@ from replicator.backends.kafka_connect.debezium.status import (
 )
 from replicator.backends.kafka_connect.debezium.topics_destination import TopicsDestination
 from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, Parts, foreign_settings, sort
+from replicator.backends.kafka_connect.kept_settings import carry_over, keeps_login
 from replicator.backends.kafka_connect.recipe import Prepared, ResolvedReplay, answer_or_error
 from replicator.backends.kafka_connect.record import RECORD_KEYS, ReplayRecord, StreamRecord, given_up
 from replicator.backends.kafka_connect.reservations import PendingChanges
@@ -82,7 +85,7 @@ from replicator.errors import (
     SourceSetup,
 )
 from replicator.model import Checkpoint, DesiredState, EndpointKind, Mode, OnDelete, Stream, WaitFor
-from replicator.replicator import Description, Finding, ReplayMethod, Severity
+from replicator.replicator import Description, EndHints, Finding, Proposal, ReplayMethod, Severity
 
 
 class Facts(NamedTuple):
@@ -119,6 +122,8 @@ class DebeziumRecipe:
     """
 
     kind = BACKEND
+    connector_classes = adoption.CLASSES
+    logins = (adoption.LOGIN, adoption.PRODUCER_LOGIN)
     has_objects = True
 
     def __init__(
@@ -135,6 +140,7 @@ class DebeziumRecipe:
         self._aliases = aliases
         self._claims = claims
         self._sessions = sessions
+        self._brokers = kafka.uri
         self._objects = SourceObjects(self._sessions)
         self._destinations: Mapping[EndpointKind, Destination] = {
             EndpointKind.KAFKA: TopicsDestination(cluster, ends, aliases),
@@ -162,6 +168,14 @@ class DebeziumRecipe:
 
     def needs_start(self, stream: Stream) -> bool:
         return True
+
+    # --- adoption ----------------------------------------------------------------------------------------------------
+
+    async def propose(self, connector: Connector, source: EndHints, destination: EndHints) -> Proposal:
+        return await adoption.propose(self._sessions, connector, source, destination, self._brokers)
+
+    async def adopted(self, connector: Connector, stream: Stream) -> StreamRecord:
+        return await adoption.adopted(self._sessions, connector, stream)
 
     # --- checks before a change --------------------------------------------------------------------------------------
 
@@ -213,8 +227,11 @@ class DebeziumRecipe:
         others = [*(item.record for item in seen.listed.streams.values()), *claimed]
         others = [record for record in others if not self._claims.is_removed(record.stream.owner)]
         preflight.refuse_same_topics(stream, topics, others, seen.connectors.values())
-        await preflight.refuse_unresolved_logins(self._cluster, stream, self._aliases)
-        await self._to(ids).refuse_unresolved_logins(stream)
+        old = deployed.record.stream if deployed else stream
+        if not keeps_login(deployed, adoption.LOGIN, old.source, stream.source):
+            await preflight.refuse_unresolved_logins(self._cluster, stream, self._aliases)
+        if not keeps_login(deployed, adoption.PRODUCER_LOGIN, old.destination, stream.destination):
+            await self._to(ids).refuse_unresolved_logins(stream)
         try:
             source = await source_facts.look(self._sessions, stream)
         except EngineUnavailable:
@@ -256,7 +273,7 @@ class DebeziumRecipe:
         if found.slot is None:
             server = facts.source.server.identity.partition("/")[0]
             beside = {
-                slot_name(record.stream): len(record.stream.bookmarks)
+                slot_of(record): len(record.stream.bookmarks)
                 for record in claimed
                 if (record.source_cluster or "").partition("/")[0] == server and record.stream.mode is not Mode.SNAPSHOT
             }
@@ -272,10 +289,11 @@ class DebeziumRecipe:
 
     async def _refuse_change(self, facts: Facts, known: StreamRecord, stream: Stream) -> FoundObjects | None:
         details = self._details(stream, facts, known)
-        _refuse_blind_wait(stream, has_helpers=details.has_helpers)
         if stream.mode is Mode.SNAPSHOT:
             return None
         found = await self._objects.refuse_foreign(stream, details)
+        has_helpers = details.has_helpers or found.has_helpers
+        _refuse_blind_wait(stream, has_helpers=has_helpers)
         if facts.source is not None:
             new = len(set(stream.bookmarks) - details.bookmarks.keys())
             _refuse_bookmarks(stream, facts.source.server, found, new=new)
@@ -285,20 +303,23 @@ class DebeziumRecipe:
             before = details_of(known).tables
             if joining := [table for name, table in facts.source.tables.items() if str(name) not in before]:
                 await self._objects.refuse_unable(stream, details, joining)
-        if (again := _read_again(details_of(known), details)) and not details.has_helpers:
+        if (again := _read_again(details_of(known), details)) and not has_helpers:
             raise SourceSetup(
                 f"{again[0]} is to be read while the stream runs, and the stream has no table for signals",
                 property="include",
-                fix="give the table a stream of its own; or name a role that may make tables with adminAuthRef, remove "
-                "the stream, and make it again",
+                fix="give the table a stream of its own; or let a database administrator run: "
+                + "; ".join(helpers_setup(stream, details, found, facts.source.role.name if facts.source else "")),
             )
         return found
 
-    async def validate(self, stream: Stream, facts: Facts) -> None:
+    async def validate(self, stream: Stream, facts: Facts, deployed: DeployedStream | None) -> None:
         if facts.source is None:
             return
-        record = self._planned(stream, facts, None)
-        await preflight.refuse_invalid(self._cluster, self.parts(record).main, stream)
+        record = self._planned(stream, facts, deployed)
+        config = self.parts(record).main
+        if deployed is not None and not self.moves(deployed.record, record):
+            config = carry_over(deployed, self.parts(deployed.record).main, config, self.logins).config
+        await preflight.refuse_invalid(self._cluster, config, stream)
         await self._to(record).validate(record)
 
     async def warnings(
@@ -349,7 +370,7 @@ class DebeziumRecipe:
         if stream.mode is Mode.SNAPSHOT:
             return
         try:
-            objects = await self._objects.look(stream)
+            objects = await self._objects.look(stream, details_of(record))
         except EngineUnavailable as error:
             raise preflight.unseen_gap(stream.name, error) from error
         progress = await self.positions(record)
@@ -391,7 +412,9 @@ class DebeziumRecipe:
             assert before is not None
             return before
         tables = {
-            str(table): TableDetails(oid=found.oid, condition=facts.printed.get(table))
+            str(table): TableDetails(
+                oid=found.oid, condition=facts.printed.get(table), partitioned=found.is_partitioned
+            )
             for table, found in facts.source.tables.items()
         }
         if before is None or known is None:
@@ -413,7 +436,7 @@ class DebeziumRecipe:
     async def find_start(self, stream: Stream) -> int | None:
         if stream.start_from is None:
             return None
-        found = await self._objects.look(stream)
+        found = await self._objects.look(stream, DebeziumDetails(claim=""))
         return await kept_bookmark.start_of(self._objects.streaming(stream), stream, found)
 
     async def prepare(self, record: StreamRecord, start: int | None) -> Prepared:
@@ -498,7 +521,7 @@ class DebeziumRecipe:
     async def _signal(self, stream: Stream, snapshots: Mapping[str, TableFacts]) -> None:
         """Tell the connector to read tables again, each once for its id."""
         condition = row_filter(stream)
-        async with self._objects.owner(stream).transaction() as connection:
+        async with self._objects.streaming(stream).transaction() as connection:
             for id, found in snapshots.items():
                 data = json.dumps(_signal(found, condition))
                 await connection.execute(
@@ -512,7 +535,7 @@ class DebeziumRecipe:
 
     async def refuse_removal(self, record: StreamRecord) -> None:
         try:
-            await self._objects.look(record.stream)
+            await self._objects.look(record.stream, details_of(record))
         except ReplicatorError as error:
             raise type(error)(
                 f"its slot cannot be dropped, and would hold WAL for ever: {error.message}",
@@ -528,7 +551,7 @@ class DebeziumRecipe:
     async def _refuse_keeping(self, record: StreamRecord) -> None:
         """Raise if a stream that goes on from the slot would lack something."""
         stream = record.stream
-        if (await self._objects.look(stream)).is_kept:
+        if (await self._objects.look(stream, details_of(record))).is_kept:
             return  # by a delete that was interrupted, and may have reset the position since
         position, why = (await self.positions(record)).source, None
         if bookmarks.rewinds_to(record) is not None:
@@ -563,7 +586,7 @@ class DebeziumRecipe:
 
     def as_found(self, deployed: DeployedStream) -> Stream:
         stream, parts = deployed.record.stream, self.parts(deployed.record)
-        found = foreign_settings(deployed.connector, parts.main, RECORD_KEYS)
+        found = foreign_settings(deployed.connector, parts.main, {*RECORD_KEYS, *deployed.record.kept})
         for other in deployed.others:
             own = foreign_settings(other, parts.others.get(other.name, {}), ())
             found |= {f"{other.name}: {key}": value for key, value in own.items()}
@@ -611,7 +634,7 @@ class DebeziumRecipe:
             "topics": topics_of(record),
         }
         if details.slot_made:
-            found |= {"slot": slot_name(record.stream), "publication": slot_name(record.stream)}
+            found |= {"slot": slot_of(record), "publication": publication_of(record)}
         if details.bookmarks:
             found["bookmarks"] = {name: known.lsn for name, known in details.bookmarks.items()}
         if record.source_cluster:
@@ -691,7 +714,7 @@ class DebeziumRecipe:
         await self._signal(stream, {f"replay-{key}-{found.oid}": found for found in facts.tables.values()})
         slot = (await self._seen_source(record)).slot
         if slot is None:
-            raise _no_slot(stream)
+            raise _no_slot(record)
         return record, replay.model_copy(update={"until": write_lsn(slot.end)})
 
     async def _rewind(self, record: StreamRecord, replay: ReplayRecord) -> ReplayRecord:
@@ -707,7 +730,7 @@ class DebeziumRecipe:
                 raise
             return given_up(replay, error.message)
         if slot is None:
-            raise _no_slot(record.stream)
+            raise _no_slot(record)
         if (slot.confirmed or 0) > at:
             return given_up(
                 replay,
@@ -725,11 +748,13 @@ class DebeziumRecipe:
 def _leaving(details: DebeziumDetails, before: StreamRecord) -> DebeziumDetails:
     """Return the details of a stream that leaves its source, whose objects are then removed."""
     was = details_of(before)
-    left = (*was.left, LeftSource(source=before.stream.source, slot_made=was.slot_made))
+    place = LeftSource(source=before.stream.source, slot_made=was.slot_made, slot=was.slot, publication=was.publication)
     return details.model_copy(
         update={
             "claim": was.claim,
-            "left": left,
+            "left": (*was.left, place),
+            "slot": None,
+            "publication": None,
             "slot_made": False,
             "owns_publication": False,
             "has_helpers": False,
@@ -793,9 +818,12 @@ def _keeps_data(old: Stream, new: Stream) -> bool:
     return same and keeps_ends(old, new)
 
 
-def _no_slot(stream: Stream) -> SourcePosition:
+def _no_slot(record: StreamRecord) -> SourcePosition:
     return SourcePosition(
-        f"the replication slot {slot_name(stream)} does not exist", stream=stream.name, property="source.uri", fix=AGAIN
+        f"the replication slot {slot_of(record)} does not exist",
+        stream=record.stream.name,
+        property="source.uri",
+        fix=AGAIN,
     )
 
 
@@ -828,11 +856,14 @@ def _refuse_bookmarks(stream: Stream, server: Server, found: FoundObjects, *, ne
         source_facts.refuse_unbounded(server, "bookmarks")
     if keeps:
         source_facts.refuse_unbounded(server, "onDelete")
-    foreign = found.publication is not None and found.note is None
-    if foreign and (keeps or (new and (stream.filter or not found.has_helpers))):
+    if (
+        found.publication is not None
+        and found.note is None
+        and (keeps or (new and (stream.filter or not found.has_helpers)))
+    ):
         raise SourceSetup(
-            f"an administrator created the publication {slot_name(stream)}: the stream cannot record in it since when "
-            "its filter applies, or has no helper tables, and a replay needs both",
+            f"an administrator created the publication {found.publication.name}: the stream cannot record in it since "
+            "when its filter applies, or has no helper tables, and a replay needs both",
             property="onDelete" if keeps else "bookmarks",
             fix="leave it out; or let the stream create its publication, with a role in source.adminAuthRef that may",
         )

@@ -53,7 +53,7 @@ from replicator.errors import (
     Unsupported,
 )
 from replicator.model import Checkpoint, Drain, Mode, Stream, StreamState, StreamStatus
-from replicator.replicator import Description, Finding, ReplayMethod, Severity
+from replicator.replicator import Description, EndHints, Finding, Proposal, ReplayMethod, Severity
 
 _INTERNAL = re.compile(r"__.*|connect-(configs|offsets|status)")
 _NAMED = 5  # topics that a text lists
@@ -77,6 +77,8 @@ class DeliveryRecipe:
     """
 
     kind = BACKEND
+    connector_classes: Collection[str] = ()
+    logins: Collection[Collection[str]] = ()
     has_objects = True
 
     def __init__(
@@ -102,6 +104,14 @@ class DeliveryRecipe:
 
     def needs_start(self, stream: Stream) -> bool:
         return True
+
+    # --- adoption ----------------------------------------------------------------------------------------------------
+
+    async def propose(self, connector: Connector, source: EndHints, destination: EndHints) -> Proposal:
+        raise _no_adoption(connector)
+
+    async def adopted(self, connector: Connector, stream: Stream) -> StreamRecord:
+        raise _no_adoption(connector)
 
     # --- checks before a change --------------------------------------------------------------------------------------
 
@@ -184,7 +194,7 @@ class DeliveryRecipe:
             seen[table] = topic
         await self._tables.refuse_unwritable(stream, [table_of(stream, topic) for topic in topics], claim)
 
-    async def validate(self, stream: Stream, facts: DeliveryFacts) -> None:
+    async def validate(self, stream: Stream, facts: DeliveryFacts, deployed: DeployedStream | None) -> None:
         if facts.topics is None:
             return
         details = _details(stream, facts.topics, "")
@@ -444,6 +454,14 @@ def _details(stream: Stream, topics: Mapping[str, Topic], claim: str) -> Deliver
 
 def _waiting(record: Read) -> Waiting:
     return Waiting(0, datetime.fromtimestamp(record.time / 1000, UTC) if record.time else None)
+
+
+def _no_adoption(connector: Connector) -> Unsupported:
+    return Unsupported(
+        "a sink is not adopted: its tables are reserved before it first writes to them",
+        stream=connector.name,
+        fix="delete it, and declare a stream with startFrom at its offsets",
+    )
 
 
 def _within(asked: Offsets, first: Offsets, end: Offsets) -> Offsets:

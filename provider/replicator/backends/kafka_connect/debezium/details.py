@@ -18,21 +18,27 @@ class TableDetails(Model):
     :param oid: another one is another table.
     :param condition: the row filter as PostgreSQL prints it; `None` without one, or if it is not known.
     :param snapshots: how often it was read again while the stream ran, each time for a change of the declaration.
+    :param partitioned: it has partitions, whose changes have its name only by `publish_via_partition_root`.
     """
 
     oid: int
     condition: str | None = Field(default=None, exclude_if=lambda value: value is None)
     snapshots: int = Field(default=0, exclude_if=lambda value: not value)
+    partitioned: bool = Field(default=False, exclude_if=lambda value: not value)
 
 
 class LeftSource(Model):
     """A source that the stream has left, where its objects may still be.
 
     :param slot_made: the slot there is the stream's own.
+    :param slot: as in `DebeziumDetails`.
+    :param publication: as in `DebeziumDetails`.
     """
 
     source: Endpoint
     slot_made: bool
+    slot: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    publication: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class BookmarkDetails(Model):
@@ -51,6 +57,8 @@ class DebeziumDetails(Model):
 
     :param claim: a random word that names the stream in comments of its objects.
     :param tables: the tables, by name.
+    :param slot: the name of a slot that was adopted; `None` for that of the stream.
+    :param publication: the name of a publication that was adopted; `None` for that of the stream.
     :param slot_made: the slot is the stream's own; not so before it is made.
     :param begin: where the slot was confirmed when it was made, as an LSN; `None` before that.
     :param owns_publication: the publication is the stream's own; otherwise an administrator made it, and removes it.
@@ -64,6 +72,8 @@ class DebeziumDetails(Model):
 
     claim: str
     tables: dict[str, TableDetails] = Field(default_factory=dict)
+    slot: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    publication: str | None = Field(default=None, exclude_if=lambda value: value is None)
     slot_made: bool = False
     begin: str | None = Field(default=None, exclude_if=lambda value: value is None)
     owns_publication: bool = False
@@ -95,19 +105,39 @@ def row_filter(stream: Stream) -> str | None:
     return read_predicate(stream.filter).sql if stream.filter else None
 
 
-def slot_name(stream: Stream) -> str:
-    """Return the name of a stream's slot, and of its publication."""
+def own_name(stream: Stream) -> str:
+    """Return the name of what a stream makes in its source: its slot, its publication, and the ends of its tables."""
     return stream.name.replace("-", "_")
+
+
+def slot_name(stream: Stream, details: DebeziumDetails) -> str:
+    """Return the name of a stream's slot."""
+    return details.slot or own_name(stream)
+
+
+def publication_name(stream: Stream, details: DebeziumDetails) -> str:
+    """Return the name of a stream's publication."""
+    return details.publication or own_name(stream)
+
+
+def slot_of(record: StreamRecord) -> str:
+    """Return the name of the slot of a recorded stream."""
+    return slot_name(record.stream, details_of(record))
+
+
+def publication_of(record: StreamRecord) -> str:
+    """Return the name of the publication of a recorded stream."""
+    return publication_name(record.stream, details_of(record))
 
 
 def heartbeat_table(stream: Stream) -> Table:
     """Return the table that the connector writes its heartbeats to."""
-    return Table(SCHEMA, f"heartbeat_{slot_name(stream)}")
+    return Table(SCHEMA, f"heartbeat_{own_name(stream)}")
 
 
 def signal_table(stream: Stream) -> Table:
     """Return the table through which the connector is told to read tables again."""
-    return Table(SCHEMA, f"signal_{slot_name(stream)}")
+    return Table(SCHEMA, f"signal_{own_name(stream)}")
 
 
 def topic_part(table: Table) -> str:

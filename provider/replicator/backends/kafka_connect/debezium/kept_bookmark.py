@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from replicator.backends.kafka_connect.debezium import log_rewind
-from replicator.backends.kafka_connect.debezium.details import slot_name
+from replicator.backends.kafka_connect.debezium.details import own_name
 from replicator.backends.kafka_connect.debezium.publication_note import filtered_since
 from replicator.backends.kafka_connect.debezium.source_objects import FoundObjects
 from replicator.backends.postgres.lsn import read_lsn, write_lsn
@@ -62,7 +62,7 @@ def _earliest(stream: Stream, found: FoundObjects, confirmed: int) -> int:
     since = filtered_since(found.publication)
     if since is None:
         raise InvalidStream(
-            f"the publication {slot_name(stream)} was changed manually, so it is not known which rows "
+            f"the publication {own_name(stream)} was changed manually, so it is not known which rows "
             "passed its filter since then",
             stream=stream.name,
             property="startFrom",

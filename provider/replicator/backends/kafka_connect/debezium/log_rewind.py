@@ -13,7 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from replicator.backends.kafka_connect.debezium.details import BookmarkDetails, details_of, heartbeat_table, slot_name
+from replicator.backends.kafka_connect.debezium.details import (
+    BookmarkDetails,
+    details_of,
+    heartbeat_table,
+    publication_of,
+    slot_of,
+)
 from replicator.backends.kafka_connect.debezium.positions import Position
 from replicator.backends.kafka_connect.debezium.publication_note import filtered_since, note_of
 from replicator.backends.kafka_connect.recipe import ResolvedReplay
@@ -205,7 +211,8 @@ def _refuse_other_filter(record: StreamRecord, log: Log, at: int) -> None:
     if since is None:
         why = "was changed manually" if is_ours else "was created by an administrator"
         raise ReplayRefused(
-            f"the publication {slot_name(stream)} {why}, so it is not known which rows passed its filter since then",
+            f"the publication {publication_of(record)} {why}, so it is not known which rows passed its filter since "
+            "then",
             stream=stream.name,
             property="start",
             fix=fix.removeprefix("start later; or "),
@@ -229,7 +236,7 @@ def _effects(record: StreamRecord, place: Place, at: int, *, late: bool, known: 
     unsent = f"the stream has not sent all changes before the start, so they are sent from {write_lsn(at)} on"
     other = "an administrator created the publication: changes are sent by its tables and filters of that time"
     swapped = (
-        f"the replication slot {slot_name(record.stream)} is dropped and re-created at the bookmark {place.bookmark}; "
+        f"the replication slot {slot_of(record)} is dropped and re-created at the bookmark {place.bookmark}; "
         "the bookmark stays"
         if place.bookmark
         else None

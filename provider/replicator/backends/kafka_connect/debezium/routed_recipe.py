@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from replicator.backends.kafka_connect.cluster import Connector
@@ -12,7 +12,7 @@ from replicator.backends.kafka_connect.recipe import Prepared, Recipe, ResolvedR
 from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord
 from replicator.errors import InvalidStream
 from replicator.model import Checkpoint, EndpointKind, Stream
-from replicator.replicator import Description, Finding, ReplayMethod
+from replicator.replicator import Description, EndHints, Finding, Proposal, ReplayMethod
 
 AnyRecipe = Recipe[Any, Any, Any]
 
@@ -52,6 +52,21 @@ class RoutedRecipe:
     def needs_start(self, stream: Stream) -> bool:
         return self._of(stream).needs_start(stream)
 
+    @property
+    def connector_classes(self) -> Collection[str]:
+        return [name for recipe in self._recipes.values() for name in recipe.connector_classes]
+
+    @property
+    def logins(self) -> Collection[Collection[str]]:
+        return [login for recipe in self._recipes.values() for login in recipe.logins]
+
+    async def propose(self, connector: Connector, source: EndHints, destination: EndHints) -> Proposal:
+        fitting = (recipe for recipe in self._recipes.values() if _is_of(connector, recipe))
+        return await next(fitting, self._any).propose(connector, source, destination)
+
+    async def adopted(self, connector: Connector, stream: Stream) -> StreamRecord:
+        return await self._of(stream).adopted(connector, stream)
+
     async def recent(self) -> Listed:
         return await self._any.recent()
 
@@ -70,8 +85,8 @@ class RoutedRecipe:
         recipe = self._of(stream)
         return RoutedFacts(recipe, await recipe.look(stream, claimed, deployed))
 
-    async def validate(self, stream: Stream, facts: RoutedFacts) -> None:
-        await facts.recipe.validate(stream, facts.facts)
+    async def validate(self, stream: Stream, facts: RoutedFacts, deployed: DeployedStream | None) -> None:
+        await facts.recipe.validate(stream, facts.facts, deployed)
 
     async def warnings(
         self, stream: Stream, facts: RoutedFacts, claim: StreamRecord, deployed: DeployedStream | None
@@ -162,6 +177,10 @@ class RoutedRecipe:
     async def aclose(self) -> None:
         for recipe in self._recipes.values():
             await recipe.aclose()
+
+
+def _is_of(connector: Connector, recipe: AnyRecipe) -> bool:
+    return connector.config.get("connector.class") in recipe.connector_classes
 
 
 def _refuse_other_kinds(old: Stream, new: Stream) -> None:

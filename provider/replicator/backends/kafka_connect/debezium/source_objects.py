@@ -17,9 +17,13 @@ from replicator.backends.kafka_connect.debezium.details import (
     DebeziumDetails,
     details_of,
     heartbeat_table,
+    own_name,
+    publication_name,
+    publication_of,
     row_filter,
     signal_table,
     slot_name,
+    slot_of,
     with_details,
 )
 from replicator.backends.kafka_connect.debezium.publication_note import PublicationNote, filtered_since, note_of
@@ -90,20 +94,22 @@ class SourceObjects:
         """Return the session of the role that streams, and that makes and drops the slot."""
         return self._sessions.at(postgres_endpoint(stream.source, "source"))
 
-    async def look(self, stream: Stream) -> FoundObjects:
-        """Return what exists under the stream's name."""
-        session, name = self.owner(stream), slot_name(stream)
+    async def look(self, stream: Stream, details: DebeziumDetails) -> FoundObjects:
+        """Return what exists under the names of the stream's objects."""
+        session = self.owner(stream)
+        slot, publication = slot_name(stream, details), publication_name(stream, details)
         role = await self._sessions.role(postgres_endpoint(stream.source, "source"))
-        publication = (await publications.look(session, [name])).get(name)
-        found = await slots.look(session, [name])
+        published = await publications.look(session, [publication])
+        found = await slots.look(session, [slot])
         helpers = frozenset((heartbeat_table(stream), signal_table(stream)))
         names = [table.name for table in helpers]
         (row,) = await session.rows(_HELPERS, {"role": role, "schema": SCHEMA, "tables": names})
-        return FoundObjects(publication, found.get(name), helpers if row["usable"] else frozenset())
+        usable = helpers if row["usable"] else frozenset()
+        return FoundObjects(published.get(publication), found.get(slot), usable)
 
     async def refuse_foreign(self, stream: Stream, details: DebeziumDetails) -> FoundObjects:
         """Return what exists; raise `SourceSetup` if an object of the name is another's, or unfit and not ours."""
-        found = await self.look(stream)
+        found = await self.look(stream, details)
         self._refuse_foreign(stream, details, found)
         return found
 
@@ -151,7 +157,7 @@ class SourceObjects:
         stream, details = record.stream, details_of(record)
         if details.left:
             details = await self._remove_left(record, details)
-        found = await self.look(stream)
+        found = await self.look(stream, details)
         self._refuse_foreign(stream, details, found)
         if stream.mode is Mode.SNAPSHOT:
             return with_details(record, details)
@@ -165,7 +171,7 @@ class SourceObjects:
             if owns:
                 await self._set_tables(stream, details, found)
             details = details.model_copy(update={"owns_publication": owns, "has_helpers": owns or found.has_helpers})
-        slot = found.slot or await slots.create(self.streaming(stream), slot_name(stream))
+        slot = found.slot or await slots.create(self.streaming(stream), slot_name(stream, details))
         begin = write_lsn(slot.confirmed) if slot.confirmed is not None else None
         made = with_details(record, details.model_copy(update={"slot_made": True, "begin": begin}))
         return await self.set_bookmarks(made)
@@ -174,10 +180,10 @@ class SourceObjects:
         """Take over what a deleted stream of the name has left, unless another one has taken it since it was seen."""
         async with self.owner(stream).transaction() as connection:
             await connection.execute(LOCK)
-            found = await self.look(stream)
+            found = await self.look(stream, details)
             if found.publication == seen.publication and found.note is not None:
                 await connection.execute(_comment(replace(found.note, claim=details.claim, kept=False)))
-        found = await self.look(stream)
+        found = await self.look(stream, details)
         self._refuse_foreign(stream, details, found)
         return found
 
@@ -191,7 +197,7 @@ class SourceObjects:
         :raises SourcePosition: the bookmark is lost.
         :raises WaitTimeout: a process still reads from the slot.
         """
-        session, own = self.streaming(record.stream), slot_name(record.stream)
+        session, own = self.streaming(record.stream), slot_of(record)
         found = (await bookmarks.look(session, record)).get(name)
         if found is None or found.is_lost:
             raise SourcePosition(f"the bookmark {name} is lost", stream=record.stream.name, property="bookmarks")
@@ -209,7 +215,7 @@ class SourceObjects:
         :raises SourceSetup: somebody else made the publication, and it does not fit.
         """
         stream, details = record.stream, details_of(record)
-        found = await self.look(stream)
+        found = await self.look(stream, details)
         if found.publication is None or not found.is_ours(details.claim):
             if found.publication is not None:
                 _refuse_unfit(stream, details, found)
@@ -228,7 +234,7 @@ class SourceObjects:
         await bookmarks.remove(self.streaming(stream), record)
         async with self.owner(stream).transaction() as connection:
             await connection.execute(LOCK)
-            found = await self.look(stream)
+            found = await self.look(stream, details)
             if found.note is None or not found.is_ours(details.claim) or found.slot is None or found.slot.is_lost:
                 return False
             await connection.execute(_comment(replace(found.note, kept=True)))
@@ -246,17 +252,16 @@ class SourceObjects:
         :raises WaitTimeout: a process still reads from the slot.
         """
         stream, details = record.stream, details_of(record)
-        name = slot_name(stream)
         await bookmarks.remove(self.streaming(stream), record)
-        found = await self.look(stream)
+        found = await self.look(stream, details)
         ours = found.is_ours(details.claim) or (found.publication is None and details.owns_publication)
         if found.slot is not None and (ours or details.slot_made) and not found.is_of_another(details.claim):
-            await slots.drop(self.streaming(stream), name, _LEFT_WITHIN)
+            await slots.drop(self.streaming(stream), slot_of(record), _LEFT_WITHIN)
         if not ours:
             return
         async with self.owner(stream).transaction() as connection:
             await connection.execute(LOCK)
-            await connection.execute(publications.drop_sql(name).encode())
+            await connection.execute(publications.drop_sql(publication_of(record)).encode())
             for table in (heartbeat_table(stream), signal_table(stream)):
                 await connection.execute(f"DROP TABLE IF EXISTS {table.sql}".encode())
             await drop_unused(connection)
@@ -265,7 +270,8 @@ class SourceObjects:
         """Remove the objects at sources of before. One that does not answer keeps them."""
         for place in details.left:
             before = record.stream.model_copy(update={"source": place.source, "mode": Mode.CDC})
-            kept = details.model_copy(update={"slot_made": place.slot_made, "owns_publication": False})
+            names = {"slot": place.slot, "publication": place.publication}
+            kept = details.model_copy(update={**names, "slot_made": place.slot_made, "owns_publication": False})
             with suppress(EngineUnavailable):  # a source that is gone is a reason to move; the preview says what stays
                 await self.remove(with_details(record.model_copy(update={"stream": before}), kept))
         return details.model_copy(update={"left": ()})
@@ -297,14 +303,14 @@ class SourceObjects:
         since = None if found.publication.refilters(wanted) else filtered_since(found.publication)
         async with self.owner(stream).transaction() as connection:
             await connection.execute(LOCK)
-            for statement in (*helpers, *publications.alter_sql(slot_name(stream), tables)):
+            for statement in (*helpers, *publications.alter_sql(publication_name(stream, details), tables)):
                 await connection.execute(statement.encode())
             note = PublicationNote(stream.name, details.claim, since, await _version(connection, stream))
             await connection.execute(_comment(note))
         if since is None:
             async with self.owner(stream).transaction() as connection:
                 await connection.execute(LOCK)
-                if (await self.look(stream)).note == note:
+                if (await self.look(stream, details)).note == note:
                     await connection.execute(_comment(replace(note, since=await _end(connection))))
 
 
@@ -327,7 +333,7 @@ def _refuse_unfit(stream: Stream, details: DebeziumDetails, found: FoundObjects)
             fix="give this stream another name; or, if nothing needs what is left of that one: "
             + "; ".join(_removal_sql(stream)),
         )
-    if lacks := publication.lacks(expected(stream, details), via_root=True):
+    if lacks := publication.lacks(expected(stream, details), via_root=needs_root(details)):
         tables = published(stream, details)
         tables = with_helpers(stream, tables) if found.helpers else tables
         if publication.names_tables:
@@ -371,11 +377,23 @@ def _refuse_untaken(stream: Stream, details: DebeziumDetails, found: FoundObject
 def _setup_sql(stream: Stream, role: str, details: DebeziumDetails) -> list[str]:
     """Return what a database administrator runs where no role of the stream may."""
     tables = with_helpers(stream, published(stream, details))
-    return [*_helpers_sql(stream, role), publications.create_sql(slot_name(stream), tables)]
+    return [*_helpers_sql(stream, role), publications.create_sql(publication_name(stream, details), tables)]
+
+
+def helpers_setup(stream: Stream, details: DebeziumDetails, found: FoundObjects, role: str) -> list[str]:
+    """Return what a database administrator runs to give a stream the tables for heartbeats and signals.
+
+    :param role: the role that streams.
+    """
+    publication = found.publication
+    tables = f"{heartbeat_table(stream).sql}, {signal_table(stream).sql}"
+    name = quoted(publication_name(stream, details))
+    publish = [f"ALTER PUBLICATION {name} ADD TABLE {tables}"] if publication and publication.names_tables else []
+    return [*_helpers_sql(stream, role), *publish]
 
 
 def _removal_sql(stream: Stream) -> list[str]:
-    name = slot_name(stream)
+    name = own_name(stream)
     return [
         f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {literal(name)}",  # noqa: S608
         publications.drop_sql(name),
@@ -437,6 +455,11 @@ def expected(stream: Stream, details: DebeziumDetails) -> dict[Table, str | None
     return with_helpers(stream, wanted) if details.has_helpers else wanted
 
 
+def needs_root(details: DebeziumDetails) -> bool:
+    """Tell whether the publication must give changes of partitions the name of the whole table."""
+    return details.owns_publication or any(table.partitioned for table in details.tables.values())
+
+
 def published(stream: Stream, details: DebeziumDetails) -> dict[Table, str | None]:
     """Return the tables to publish, each with its row filter."""
     return dict.fromkeys(details.names, row_filter(stream))
@@ -447,7 +470,7 @@ def _comment(note: PublicationNote) -> bytes:
 
 
 async def _version(connection: AsyncConnection[Row], stream: Stream) -> str:
-    cursor = await connection.execute(publications.VERSION_OF, {"name": slot_name(stream)})
+    cursor = await connection.execute(publications.VERSION_OF, {"name": own_name(stream)})
     row = await cursor.fetchone()
     assert row is not None
     return str(row["version"])

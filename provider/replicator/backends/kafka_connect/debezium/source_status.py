@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from replicator.backends.kafka_connect.debezium.bookmarks import bookmarks_of, claim_word
 from replicator.backends.kafka_connect.debezium.connector_config import interval_of
-from replicator.backends.kafka_connect.debezium.details import details_of, heartbeat_table, slot_name
+from replicator.backends.kafka_connect.debezium.details import details_of, heartbeat_table, publication_of, slot_of
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres import publications, slots
 from replicator.backends.postgres.endpoint import PostgresEndpoint, postgres_endpoint
@@ -49,18 +49,18 @@ async def look(sessions: Sessions, records: Iterable[StreamRecord]) -> dict[str,
         groups.setdefault(postgres_endpoint(record.stream.source, "source"), []).append(record)
 
     async def one(at: PostgresEndpoint) -> None:
-        session, asked = sessions.at(at), {record.stream.name: slot_name(record.stream) for record in groups[at]}
+        session = sessions.at(at)
         try:
-            there = await slots.look(session, [*asked.values()], _words(groups[at]))
-            published = await publications.look(session, [*asked.values()])
+            there = await slots.look(session, [*map(slot_of, groups[at])], _words(groups[at]))
+            published = await publications.look(session, [*map(publication_of, groups[at])])
         except ReplicatorError as error:
-            found.update(dict.fromkeys(asked, error))
+            found.update({record.stream.name: error for record in groups[at]})
             return
         rates = await _rates(session, groups[at], there)
         for record in groups[at]:
-            name, word = record.stream.name, slot_name(record.stream)
-            marked = bookmarks_of(record, there)
-            found[name] = SourceStatus(there.get(word), published.get(word), rates.get(name), marked)
+            name, marked = record.stream.name, bookmarks_of(record, there)
+            slot, publication = there.get(slot_of(record)), published.get(publication_of(record))
+            found[name] = SourceStatus(slot, publication, rates.get(name), marked)
 
     await asyncio.gather(*map(one, groups))
     return found
@@ -72,16 +72,20 @@ def _words(records: Iterable[StreamRecord]) -> list[str]:
 
 async def _rates(session: Session, records: Iterable[StreamRecord], there: Mapping[str, Slot]) -> dict[str, float]:
     """Return how fast WAL grows, by the stream's name. Heartbeats say where it ended, and when."""
-    asked = [record for record in records if details_of(record).has_helpers and slot_name(record.stream) in there]
+    asked = {
+        record.stream.name: (record.stream, there[slot_of(record)])
+        for record in records
+        if details_of(record).has_helpers and slot_of(record) in there
+    }
     if not asked:
         return {}
     try:
-        rows = await session.rows(" UNION ALL ".join(_heartbeat_sql(record.stream) for record in asked))
+        rows = await session.rows(" UNION ALL ".join(_heartbeat_sql(stream) for stream, _ in asked.values()))
     except ReplicatorError:  # a table was dropped by hand, which the publication tells too
         return {}
     found = {}
     for row in rows:
-        slot = there[str(row["name"]).replace("-", "_")]
+        _, slot = asked[str(row["name"])]
         seconds = (slot.now - row["at"]).total_seconds()
         if seconds >= SHORTEST:
             found[str(row["name"])] = max(0.0, (slot.end - read_lsn(row["lsn"])) / seconds)

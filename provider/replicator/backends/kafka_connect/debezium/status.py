@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from replicator.backends.kafka_connect.debezium import bookmarks
-from replicator.backends.kafka_connect.debezium.details import details_of, slot_name
+from replicator.backends.kafka_connect.debezium.details import details_of, publication_of, slot_of
 from replicator.backends.kafka_connect.debezium.positions import Position
 from replicator.backends.kafka_connect.debezium.publication_note import note_of
-from replicator.backends.kafka_connect.debezium.source_objects import expected
+from replicator.backends.kafka_connect.debezium.source_objects import expected, needs_root
 from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.record import UNFINISHED, StreamRecord
@@ -68,7 +68,8 @@ def faults_of(
     if lost := lost_publication(deployed.record, source.publication):
         return [lost]
     assert source.publication is not None
-    lacks = source.publication.lacks(expected(stream, details_of(deployed.record)), via_root=True)
+    details = details_of(deployed.record)
+    lacks = source.publication.lacks(expected(stream, details), via_root=needs_root(details))
     if not lacks:
         return []
     return [
@@ -76,7 +77,12 @@ def faults_of(
             f"the publication {source.publication.name} was changed by hand: {'; '.join(lacks)}",
             stream=stream.name,
             property="filter" if stream.filter else "include",
-            fix="run pulumi up, which gives it back its tables and filters. Changes that it left out are lost to the "
+            fix=(
+                "run pulumi up, which gives it back its tables and filters"
+                if details.owns_publication
+                else "run pulumi preview, which prints the SQL for its owner"
+            )
+            + ". Changes that it left out are lost to the "
             "stream: replicator replay with --method resnapshot reads the rows again. Rows that it let through stay at "
             "the destination",
         )
@@ -85,7 +91,7 @@ def faults_of(
 
 def lost_publication(record: StreamRecord, publication: Publication | None) -> SourcePosition | None:
     """Return the error for a stream whose publication was dropped, or is another stream's now; `None` for neither."""
-    name = slot_name(record.stream)
+    name = publication_of(record)
     if publication is None:
         why = f"the publication {name} was dropped"
     elif (note := note_of(publication)) and note.claim != details_of(record).claim:
@@ -132,7 +138,7 @@ def lost_position(
     :param marked: the slots of its bookmarks, by their names.
     """
     stream = record.stream
-    name, at = slot_name(stream), position.lsn
+    name, at = slot_of(record), position.lsn
     where = f"the stream is at {write_lsn(at)}" if at is not None else "the stream has no position yet"
     why = None
     if slot is None:
@@ -270,6 +276,6 @@ def _waits(deployed: DeployedStream, position: Position, slot: Slot | None) -> I
     at_changes = stream.mode is not Mode.SNAPSHOT and position.lsn is not None and not position.in_snapshot
     if at_changes and deployed.state is StreamState.RUNNING and _is_unread(slot):
         yield (
-            f"nothing reads from the replication slot {slot_name(stream)}: Debezium is connecting, or cannot and tries "
-            "again every 10 s; the worker's log says why"
+            f"nothing reads from the replication slot {slot_of(deployed.record)}: Debezium is connecting, or cannot "
+            "and tries again every 10 s; the worker's log says why"
         )

@@ -24,8 +24,8 @@ from replicator.backends.kafka_connect.mirror.topics import (
 from replicator.backends.shared.single_flight import SingleFlight
 from replicator.errors import ReplicatorError
 
-_CLASSES = frozenset({SOURCE_CLASS, "MirrorSourceConnector", "MirrorSource"})
-_EXCLUDED = r"mm2.*\.internal,.*\.replica,__.*"  # MirrorMaker 2's default
+CLASSES = frozenset({SOURCE_CLASS, "MirrorSourceConnector", "MirrorSource"})
+EXCLUDED = r"mm2.*\.internal,.*\.replica,__.*"  # MirrorMaker 2's default
 _NEVER = (r"__.*", r"\..*", r"mm2.*\.internal", r".*\.checkpoints\.internal")
 _SOURCE = "source.cluster.bootstrap.servers"
 _OVERRIDE = "producer.override.bootstrap.servers"
@@ -91,7 +91,7 @@ async def _ask_id(bootstrap: str) -> str | None:
 
 def is_mirror(connector: Connector) -> bool:
     """Tell whether a connector copies topics as a stream's connector does."""
-    return connector.config.get("connector.class") in _CLASSES
+    return connector.config.get("connector.class") in CLASSES
 
 
 def route_of(name: str, config: Mapping[str, str], worker: str) -> Route:
@@ -110,7 +110,7 @@ def route_of(name: str, config: Mapping[str, str], worker: str) -> Route:
         policy == PREFIX_POLICY,
         config.get("replication.policy.separator", "."),
     )
-    include, exclude = _expressions(config, "topics", ".*"), _expressions(config, "topics.exclude", _EXCLUDED)
+    include, exclude = _expressions(config, "topics", ".*"), _expressions(config, "topics.exclude", EXCLUDED)
     never = read_patterns(_NEVER)
     back = came_through(naming) if naming.prefixed else ()
     names = Names(tuple(read_patterns(include)), (*read_patterns(exclude), *never, *back))

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from replicator.authref import Redactor
+from replicator.backends.kafka.endpoint import KafkaEndpoint, kafka_endpoint
 from replicator.backends.kafka.positions import Offsets, read, write
 from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster, Connector
 from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, Parts
-from replicator.backends.kafka_connect.mirror import preflight
+from replicator.backends.kafka_connect.kept_settings import carry_over, keeps_login
+from replicator.backends.kafka_connect.mirror import adoption, preflight
 from replicator.backends.kafka_connect.mirror.cluster_identity import (
     AGAIN,
     ClusterPair,
@@ -21,6 +23,7 @@ from replicator.backends.kafka_connect.mirror.cluster_identity import (
 )
 from replicator.backends.kafka_connect.mirror.connector_configs import BACKEND, WORKER_CLUSTER, Side, build, part_names
 from replicator.backends.kafka_connect.mirror.declarations import begins_at_the_beginning
+from replicator.backends.kafka_connect.mirror.foreign_mirrors import CLASSES
 from replicator.backends.kafka_connect.mirror.peer_clusters import Mirrors, PeerClusters
 from replicator.backends.kafka_connect.mirror.replay_planner import refuse_gaps, resolve
 from replicator.backends.kafka_connect.mirror.source_view import SourceView
@@ -29,13 +32,14 @@ from replicator.backends.kafka_connect.mirror.status import as_stored, is_done
 from replicator.backends.kafka_connect.mirror.stream_reader import StreamReader
 from replicator.backends.kafka_connect.mirror.surroundings import Surroundings
 from replicator.backends.kafka_connect.mirror.topics import Naming, matching_topics, names
+from replicator.backends.kafka_connect.placeholders import placeholders
 from replicator.backends.kafka_connect.recipe import ConnectOnly, Prepared, ResolvedReplay
 from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord, is_another
 from replicator.backends.kafka_connect.reservations import PendingChanges
 from replicator.backends.shared.declarations import canonical
 from replicator.errors import ReplayNotRetained, ReplayRefused, ReplicatorError
-from replicator.model import Checkpoint, Stream
-from replicator.replicator import Description, Finding, ReplayMethod, Severity
+from replicator.model import Checkpoint, End, Endpoint, Stream
+from replicator.replicator import Description, EndHints, Finding, Proposal, ReplayMethod, Severity
 
 
 class Facts(NamedTuple):
@@ -59,6 +63,8 @@ class MirrorRecipe(ConnectOnly[Facts]):
     """
 
     kind = BACKEND
+    connector_classes = CLASSES
+    logins = tuple(adoption.LOGINS.values())
 
     def __init__(
         self,
@@ -93,6 +99,14 @@ class MirrorRecipe(ConnectOnly[Facts]):
     def needs_start(self, stream: Stream) -> bool:
         return not begins_at_the_beginning(stream)
 
+    # --- adoption ----------------------------------------------------------------------------------------------------
+
+    async def propose(self, connector: Connector, source: EndHints, destination: EndHints) -> Proposal:
+        return await adoption.propose(self._ends, connector, source, destination)
+
+    async def adopted(self, connector: Connector, stream: Stream) -> StreamRecord:
+        return adoption.adopted(connector, stream)
+
     # --- checks before a change --------------------------------------------------------------------------------------
 
     async def recent(self) -> Listed:
@@ -110,12 +124,29 @@ class MirrorRecipe(ConnectOnly[Facts]):
         if deployed is not None and deployed.record.creating:  # it is itself a claim, and `win` decides between claims
             routes = [route for route in routes if route.settled]
         worker = (await self._cluster.recent_identity.get()).kafka_cluster_id
+        wanted = self._logins(stream, deployed)
         recorded = recorded_ids(deployed.record if deployed else None, stream)
-        return Facts(*await preflight.check(self._cluster, worker, self._ends, stream, routes, self._aliases, recorded))
+        return Facts(*await preflight.check(self._cluster, worker, self._ends, stream, routes, wanted, recorded))
 
-    async def validate(self, stream: Stream, facts: Facts) -> None:
+    def _logins(self, stream: Stream, deployed: DeployedStream | None) -> dict[End, dict[str, str]]:
+        """Return the placeholders of each end that a connector is to have, and may not have yet."""
+        old = deployed.record.stream if deployed else stream
+        ends: dict[End, tuple[KafkaEndpoint, Endpoint, Endpoint]] = {
+            "source": (kafka_endpoint(stream.source, "source"), old.source, stream.source),
+            "destination": (kafka_endpoint(stream.destination, "destination"), old.destination, stream.destination),
+        }
+        return {
+            end: placeholders(at.ref, self._aliases, f"{end}.authRef")
+            for end, (at, was, now) in ends.items()
+            if not keeps_login(deployed, adoption.LOGINS[end], was, now)
+        }
+
+    async def validate(self, stream: Stream, facts: Facts, deployed: DeployedStream | None) -> None:
         record = StreamRecord(stream=stream, side=facts.side.value)
-        await preflight.refuse_invalid(self._cluster, self.parts(record).main, stream)
+        config = self.parts(record).main
+        if deployed is not None and not self.moves(deployed.record, facts.seen.claim(stream)):
+            config = carry_over(deployed, self.parts(deployed.record).main, config, self.logins).config
+        await preflight.refuse_invalid(self._cluster, config, stream)
 
     async def warnings(
         self, stream: Stream, facts: Facts, claim: StreamRecord, deployed: DeployedStream | None

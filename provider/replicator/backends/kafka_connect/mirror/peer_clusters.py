@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from replicator.backends.kafka_connect.cluster import ConnectCluster
 from replicator.backends.kafka_connect.deployed import Listed, sort
+from replicator.backends.kafka_connect.mirror.adoption import as_configured
 from replicator.backends.kafka_connect.mirror.connector_configs import BACKEND
 from replicator.backends.kafka_connect.mirror.foreign_mirrors import ForeignMirrorReader, ForeignMirrors, is_mirror
 from replicator.backends.kafka_connect.mirror.routes import Route
@@ -72,7 +73,7 @@ class Mirrors:
         foreign = ForeignMirrors((), {})
         if others:
             foreign = await self._reader.read(others, (await self._cluster.identity()).kafka_cluster_id)
-        routes = tuple(Route.of(deployed.record) for deployed in listed.streams.values())
+        routes = tuple(as_configured(item.record, item.connector.config) for item in listed.streams.values())
         return Look(frozenset(connectors), listed, routes, foreign)
 
 

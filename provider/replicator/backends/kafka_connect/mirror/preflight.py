@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from replicator.backends.kafka.admin import Cluster
-from replicator.backends.kafka.endpoint import kafka_endpoint
 from replicator.backends.kafka_connect.cluster import ConnectCluster
 from replicator.backends.kafka_connect.mirror.cluster_identity import ClusterPair, MirrorClients, look, side_of
 from replicator.backends.kafka_connect.mirror.connector_configs import (
@@ -24,7 +23,6 @@ from replicator.backends.kafka_connect.mirror.declarations import misread_globs
 from replicator.backends.kafka_connect.mirror.routes import Route, refuse_circle, refuse_overlap, refuse_own_copies
 from replicator.backends.kafka_connect.mirror.topics import Naming, matching_topics, named, some
 from replicator.backends.kafka_connect.placeholder_check import refuse_unresolved
-from replicator.backends.kafka_connect.placeholders import placeholders
 from replicator.errors import (
     DestinationInUse,
     InvalidStream,
@@ -49,7 +47,7 @@ async def check(
     ends: MirrorClients,
     stream: Stream,
     others: Sequence[Route],
-    aliases: Mapping[str, str],
+    logins: Mapping[End, Mapping[str, str]],
     recorded: Mapping[End, str],
 ) -> tuple[Side, ClusterPair]:
     """Return the worker's side and both clusters; raise the first problem that would do harm or prevent a start.
@@ -58,12 +56,13 @@ async def check(
 
     :param worker: id of the Kafka cluster that holds the workers' topics.
     :param others: the other known mirrors, of this Connect cluster and of others.
+    :param logins: the placeholders of each end that the worker has to resolve.
     :param recorded: ids of unreachable ends.
     """
     view = await look(ends, stream, recorded)
     side = side_of(stream, view, worker)
     _refuse_blind_wait(stream, view)
-    await _refuse_unresolved(cluster, stream, aliases)
+    await _refuse_unresolved(cluster, stream, logins)
     _refuse_factor(stream, view)
     names = await _topics(ends, stream, "source", view)
     if names is not None:
@@ -125,16 +124,15 @@ async def _topics(ends: MirrorClients, stream: Stream, end: End, view: ClusterPa
     return await (await ends.brokers(stream, end)).topics() if view.id(end) else None
 
 
-async def _refuse_unresolved(cluster: ConnectCluster, stream: Stream, aliases: Mapping[str, str]) -> None:
-    for at in (kafka_endpoint(stream.source, "source"), kafka_endpoint(stream.destination, "destination")):
-        property = f"{at.end}.authRef"
+async def _refuse_unresolved(cluster: ConnectCluster, stream: Stream, logins: Mapping[End, Mapping[str, str]]) -> None:
+    for end, login in logins.items():
         await refuse_unresolved(
             cluster,
-            placeholders(at.ref, aliases, property).values(),
+            login.values(),
             SOURCE_CLASS,
             "source.cluster.alias",
             stream=stream.name,
-            property=property,
+            property=f"{end}.authRef",
         )
 
 

@@ -188,7 +188,7 @@ class StreamReader:
             if connector is None:
                 found[option_of(name)] = "false"
                 continue
-            known = {*RECORD_KEYS, PART_OF}
+            known = {*RECORD_KEYS, PART_OF, *(deployed.record.kept if name == deployed.name else ())}
             if connector.config.get("topics.exclude") == ",".join(exclude_patterns_of_0_1(stream.exclude)):
                 known.add("topics.exclude")  # the next change rewrites it
             found |= foreign_settings(connector, config, known)

@@ -1,0 +1,101 @@
+"""`replicator adopt`: take over a connector that was created manually, as a stream."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from replicator.cli.clients import opened, session
+from replicator.cli.exits import Exit
+from replicator.cli.options import AddressOption, BackendOption, JsonOption, again
+from replicator.cli.output import say, say_json, sentence, showing
+
+if TYPE_CHECKING:
+    from replicator.replicator import Proposal
+
+
+def _end(flag: str, of: str, example: str) -> Any:
+    return typer.Option(f"--{flag}", help=of, metavar=example, show_default="what its configuration says")
+
+
+def _login(flag: str, end: str) -> Any:
+    return typer.Option(
+        f"--{flag}",
+        help=f"The login of the provider's own connections to the {end}, such as env://PG_*. The connector keeps its "
+        "login.",
+        metavar="REF",
+        show_default="none",
+    )
+
+
+def _region(flag: str, end: str) -> Any:
+    return typer.Option(f"--{flag}", help=f"The region of the {end}.", metavar="WORD", show_default="none")
+
+
+def adopt_connector(
+    name: Annotated[str, typer.Argument(help="The connector's name.", metavar="NAME")],
+    source: Annotated[str | None, _end("source", "Where it reads.", "URI")] = None,
+    source_auth_ref: Annotated[str | None, _login("source-auth-ref", "source")] = None,
+    source_admin_auth_ref: Annotated[
+        str | None,
+        typer.Option(
+            help="The login of a role that may change the source, if that is another one.",
+            metavar="REF",
+            show_default="none",
+        ),
+    ] = None,
+    source_region: Annotated[str | None, _region("source-region", "source")] = None,
+    destination: Annotated[str | None, _end("destination", "Where it writes.", "URI")] = None,
+    destination_auth_ref: Annotated[str | None, _login("destination-auth-ref", "destination")] = None,
+    destination_region: Annotated[str | None, _region("destination-region", "destination")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    backend: BackendOption = "debezium",
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take over a connector of Debezium or MirrorMaker 2 that you created yourself.
+
+    It shows a plan and asks. Then the connector is a stream that no resource manages; `replicator import` takes it into
+    Pulumi. Its offsets, replication slot, publication and topics stay, and so does every setting that a stream cannot
+    express, such as a login: the value stays in the connector, and is not shown.
+
+    For databases that litestream replicates, see `replicator agent adopt`.
+    """
+    from replicator.replicator import EndHints
+
+    if not (dry_run or yes or sys.stdin.isatty()):
+        raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
+    reads = EndHints(uri=source, region=source_region, auth_ref=source_auth_ref, admin_auth_ref=source_admin_auth_ref)
+    writes = EndHints(uri=destination, region=destination_region, auth_ref=destination_auth_ref)
+    with session(opened(backend, address)) as (runner, client):
+        found = runner.run(client.propose(name, reads, writes))
+        if not as_json:
+            _show(found)
+        if not dry_run:
+            if not yes and not typer.confirm("Do it?"):
+                say("Nothing was done.")
+                raise typer.Exit(Exit.FAILED)
+            with showing(f"taking over {name}"):
+                runner.run(client.adopt_stream(found.stream))
+    if as_json:
+        say_json(found.model_dump(mode="json"))
+    elif not dry_run:
+        say(f"took over {name}")
+        say(f"  → replicator import{again(backend, address)}   # writes the program that manages it")
+
+
+def _show(found: Proposal) -> None:
+    import yaml
+
+    from replicator.lifecycle.resource import declared
+
+    say(yaml.safe_dump({found.stream.name: declared(found.stream)}, sort_keys=False, allow_unicode=True).rstrip())
+    for text in found.effects:
+        say(f"  {sentence(text)}")
+    for item in found.findings:
+        say(f"{item.severity}: {item.property}: {item.message}")
+    if found.kept:
+        say(f"These settings stay as they are, and the declaration does not say them: {', '.join(found.kept)}.")

@@ -1,0 +1,289 @@
+"""A connector that was created manually becomes a stream; its offsets, slot, publication and settings stay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+from replicator.errors import NotOurs, ReplicatorError, SourceSetup, Unsupported
+from replicator.model import DesiredState, Mode, Owner, Stream, StreamState
+from replicator.replicator import EndHints, Proposal
+
+from tests.backends.kafka_connect.debezium.debezium_env import OPTIONS, ORDERS, PASSWORD, URN, DebeziumEnv
+from tests.kafka import unique
+from tests.waiting import until
+
+pytestmark = pytest.mark.engine
+
+CONVERTERS = {key: str(value).lower() if value is False else str(value) for key, value in OPTIONS.items()}
+RECORD = {"replicator.stream", "replicator.record"}
+
+
+def manual(bed: DebeziumEnv, name: str, **changes: str) -> dict[str, str]:
+    """A configuration as a person writes it, with the password in it."""
+    return {
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "plugin.name": "pgoutput",
+        "database.hostname": bed.server.host,
+        "database.port": str(bed.server.port),
+        "database.dbname": bed.database,
+        "database.user": bed.role,
+        "database.password": PASSWORD,
+        "topic.prefix": name,
+        "slot.name": f"by_hand_{name.replace('-', '_')}",
+        "publication.autocreate.mode": "disabled",
+        "decimal.handling.mode": "string",
+        "max.batch.size": "1000",
+        "topic.creation.default.partitions": "1",
+        **CONVERTERS,
+        **changes,
+    }
+
+
+@contextmanager
+def by_hand(bed: DebeziumEnv, config: dict[str, str], name: str | None = None) -> Iterator[str]:
+    """A connector that no stream made, until the end of the block."""
+    name = name or config["topic.prefix"]
+    with closing(bed.rest()) as rest:
+        rest.put(f"/connectors/{name}/config", json=config).raise_for_status()
+        try:
+            yield name
+        finally:
+            rest.delete(f"/connectors/{name}")
+            drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s"
+            wanted = config.get("slot.name", "debezium")
+
+            def dropped() -> bool:
+                found = bed.sql("SELECT active FROM pg_replication_slots WHERE slot_name = %s", wanted)
+                return not found or (not found[0][0] and bool(bed.sql(drop, wanted)))
+
+            for _ in range(100):
+                if dropped():
+                    break
+                rest.get("/connectors")
+
+
+def hints(bed: DebeziumEnv) -> tuple[EndHints, EndHints]:
+    """The provider's own logins, and the brokers, which the configuration of a connector does not have."""
+    password = bed.login.with_name(f"{bed.role}-password")
+    password.write_text(PASSWORD)
+    admin = f"file://{bed.admin}"
+    return (
+        EndHints(auth_ref=f"file://{bed.login}#password", admin_auth_ref=admin),
+        EndHints(uri=f"kafka://{bed.side.bootstrap}"),
+    )
+
+
+async def proposed(bed: DebeziumEnv, name: str) -> Proposal:
+    return await bed.driver.propose(name, *hints(bed))
+
+
+async def arrived(bed: DebeziumEnv, prefix: str, count: int, table: str = "app.orders") -> list[tuple[str, Any, Any]]:
+    """Wait until a topic has so many changes, and give them."""
+
+    async def there() -> list[tuple[str, Any, Any]]:
+        found = await asyncio.to_thread(bed.changes, prefix, table)
+        return found if len(found) >= count else []
+
+    return await until(there, timeout=60, what=f"{count} changes of {table}")
+
+
+def tables(bed: DebeziumEnv, publication: str = "dbz_publication") -> None:
+    bed.execute(ORDERS)
+    bed.execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
+    bed.execute("INSERT INTO orders SELECT n FROM generate_series(1, 5) n")
+    bed.sql(f"CREATE PUBLICATION {publication} FOR ALL TABLES")
+
+
+def owned(stream: Stream) -> Stream:
+    """The declaration with an owner, as an import and the next update give it."""
+    return stream.model_copy(update={"owner": Owner(urn=URN, token="t", claim=True)})
+
+
+async def test_a_connector_becomes_a_stream_and_goes_on(bed: DebeziumEnv) -> None:
+    tables(bed)
+    name = unique("m").replace("_", "-")
+    config = manual(bed, name, **{"table.include.list": r"app\.orders"})
+    slot = config["slot.name"]
+    with by_hand(bed, config):
+        await arrived(bed, name, 5)
+        assert name in [item.name for item in await bed.driver.unmanaged()]
+        with pytest.raises(NotOurs, match="no stream made it"):
+            await bed.driver.upsert_stream(bed.stream(name=name))
+        before, held = bed.connector(name), bed.slot(slot)
+        found = await proposed(bed, name)
+        stream = found.stream
+        assert (stream.include, stream.mode, stream.filter) == (("app.orders",), Mode.SNAPSHOT_THEN_CDC, None)
+        assert stream.options["decimal.handling.mode"] == "string"
+        assert {"database.password", "table.include.list"} <= set(found.kept)
+        assert PASSWORD not in found.model_dump_json()
+        assert not (await bed.driver.adopt_stream(stream, dry_run=True)).known
+        assert bed.connector(name) == before
+
+        assert not (await bed.driver.adopt_stream(stream)).known
+        assert (await bed.driver.adopt_stream(stream)).known
+        after = bed.connector(name)
+        assert {key: value for key, value in after.items() if key not in RECORD} == before
+        assert after.keys() >= RECORD
+        assert PASSWORD not in after["replicator.stream"]
+        assert name not in [item.name for item in await bed.driver.unmanaged()]
+        bed.execute("UPDATE orders SET note = 'later' WHERE id = 3")
+        bed.execute("INSERT INTO orders VALUES (6)")
+        changes = await arrived(bed, name, 7)
+        assert [op for op, *_ in changes] == ["r"] * 5 + ["u", "c"]  # no second snapshot
+        described = await bed.described(name)
+        assert described.stream == stream.recorded()
+        assert (described.status.state, described.engine_objects["slot"]) == (StreamState.RUNNING, slot)
+        now = bed.slot(slot)
+        assert held is not None and now is not None and now["restart_lsn"] >= held["restart_lsn"]
+
+        await bed.driver.upsert_stream(owned(stream))  # what an import and the next update do
+        assert {key: value for key, value in bed.connector(name).items() if key not in RECORD} == before
+        await bed.driver.pause(name)
+        bed.execute("INSERT INTO orders VALUES (7)")
+        await bed.another().resume(name)
+        assert [op for op, *_ in await arrived(bed, name, 8)] == ["r"] * 5 + ["u", "c", "c"]
+
+        await bed.driver.delete_stream(name)
+        assert (bed.slot(slot), bed.publications()) == (None, {"dbz_publication"})
+        assert name not in bed.connectors()
+
+
+async def test_what_the_declaration_changes_is_no_longer_kept(bed: DebeziumEnv) -> None:
+    tables(bed)
+    name = unique("m").replace("_", "-")
+    config = manual(bed, name, **{"table.include.list": r"app\.orders", "tombstones.on.delete": "false"})
+    with by_hand(bed, config):
+        await arrived(bed, name, 5)
+        found = await proposed(bed, name)
+        await bed.driver.adopt_stream(found.stream)
+        wider = found.stream.model_copy(update={"include": ("app.orders", "app.users")})
+        bed.execute("INSERT INTO users VALUES (0, 'before')")
+        with pytest.raises(SourceSetup, match="has no table for signals") as refused:
+            await bed.driver.upsert_stream(owned(wider))
+        for statement in str(refused.value.fix).partition("administrator run: ")[2].split("; "):
+            bed.sql(statement)
+        await bed.driver.upsert_stream(owned(wider))
+        after = bed.connector(name)
+        assert after["table.include.list"] == r"(?-i:app\.orders),(?-i:app\.users)"
+        assert after["database.password"] == PASSWORD
+        bed.execute("INSERT INTO users VALUES (1, 'a')")
+        assert {row["id"] for _, _, row in await arrived(bed, name, 2, "app.users")} == {0, 1}
+        login = {**wider.source.wire(), "authRef": f"file://{bed.login}", "uri": bed.uri}
+        await bed.driver.upsert_stream(owned(Stream.model_validate({**wider.wire(), "source": login})))
+        assert bed.connector(name)["database.password"].startswith("${file:")
+        bed.execute("INSERT INTO users VALUES (2, 'b')")
+        await arrived(bed, name, 3, "app.users")
+        assert [op for op, *_ in bed.changes(name)] == ["r"] * 5
+        await bed.driver.delete_stream(name)
+
+
+async def test_a_paused_connector_stays_paused_and_a_filter_is_read_from_the_publication(bed: DebeziumEnv) -> None:
+    bed.execute(ORDERS)
+    bed.sql("CREATE PUBLICATION high FOR TABLE app.orders WHERE (id > 10)")
+    name = unique("m").replace("_", "-")
+    config = manual(bed, name, **{"publication.name": "high", "snapshot.mode": "no_data"})
+    with by_hand(bed, config):
+        await until(lambda: asyncio.to_thread(lambda: bed.slot(config["slot.name"])), what="its slot exists")
+        with closing(bed.rest()) as rest:
+            rest.put(f"/connectors/{name}/pause").raise_for_status()
+        bed.execute("INSERT INTO orders VALUES (1), (11)")
+        found = await proposed(bed, name)
+        stream = found.stream
+        assert (stream.filter, stream.include, stream.mode) == ("id > 10", (), Mode.CDC)
+        assert stream.desired_state is DesiredState.PAUSED
+        assert "not filtered" in " ".join(item.message for item in found.findings)
+        await bed.driver.adopt_stream(stream)
+        assert (await bed.described(name)).status.state is StreamState.PAUSED
+        await bed.driver.resume(name)
+        assert [after["id"] for _, _, after in await arrived(bed, name, 1)] == [11]
+        await bed.driver.delete_stream(name)
+        assert bed.publications() == {"high"}
+
+
+async def test_two_processes_adopt_one_connector(bed: DebeziumEnv) -> None:
+    tables(bed)
+    name = unique("m").replace("_", "-")
+    config = manual(bed, name)
+    with by_hand(bed, config):
+        await arrived(bed, name, 5)
+        drivers = [bed.driver, bed.another(), bed.another()]
+        found = [await driver.propose(name, *hints(bed)) for driver in drivers]
+        await asyncio.gather(*(driver.adopt_stream(each.stream) for driver, each in zip(drivers, found, strict=True)))
+        assert (await bed.described(name)).stream == found[0].stream.recorded()
+        bed.execute("INSERT INTO orders VALUES (6)")
+        assert [op for op, *_ in await arrived(bed, name, 6)] == ["r"] * 5 + ["c"]
+        await bed.driver.delete_stream(name)
+
+
+async def test_another_database_gets_objects_of_the_streams_own(bed: DebeziumEnv, open_bed: Any, kafka: Any) -> None:
+    tables(bed)
+    other = open_bed(bed.server, kafka.west)
+    other.execute(ORDERS)
+    other.execute("INSERT INTO orders VALUES (100)")
+    name = unique("m").replace("_", "-")
+    config = manual(bed, name, **{"table.include.list": r"app\.orders"})
+    with by_hand(bed, config):
+        await arrived(bed, name, 5)
+        found = await proposed(bed, name)
+        await bed.driver.adopt_stream(found.stream)
+        source = other.stream(name=name).source
+        await bed.driver.upsert_stream(owned(found.stream.model_copy(update={"source": source})))
+        assert bed.slot(config["slot.name"]) is None
+        assert bed.publications() == {"dbz_publication"}
+        assert (other.slot(name) or {})["slot_name"] == name.replace("-", "_")
+        after = bed.connector(name)
+        assert after["publication.name"] == name.replace("-", "_")
+        assert after["database.password"].startswith("${file:")
+        assert [(op, row["id"]) for op, _, row in await arrived(other, name, 6)][5:] == [("r", 100)]
+        await bed.driver.delete_stream(name)
+
+
+BAD: dict[str, tuple[dict[str, str], str]] = {
+    "plugin": ({"plugin.name": "decoderbufs"}, "it decodes with decoderbufs"),
+    "mode": ({"snapshot.mode": "custom"}, "snapshot.mode is custom"),
+    "regex": ({"table.include.list": "app.(orders"}, "its table.include.list cannot be read"),
+    "no table": ({"schema.include.list": "nowhere"}, "its lists choose no table"),
+    "no publication": ({"publication.name": "missing"}, "the publication missing does not exist"),
+    "filters": ({"publication.name": "mixed"}, "filters the rows of its tables differently"),
+    "partition": ({"table.include.list": r"app\.parts_1", "publication.name": "parts"}, "under the name of the part"),
+}
+
+
+async def test_what_no_stream_can_stand_for_is_refused_and_stays_as_it_is(bed: DebeziumEnv) -> None:
+    tables(bed)
+    bed.sql("CREATE PUBLICATION mixed FOR TABLE app.orders WHERE (id > 10), app.users")
+    bed.execute("CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    bed.execute("CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10)")
+    bed.sql("CREATE PUBLICATION parts FOR TABLE app.parts")
+    for changes, text in BAD.values():
+        name = unique("m").replace("_", "-")
+        # A connector that is stopped never checks what it is given.
+        config = {**manual(bed, name), **changes}
+        with closing(bed.rest()) as rest:
+            body = {"name": name, "config": config, "initial_state": "STOPPED"}
+            made = rest.post("/connectors", json=body)
+        if made.status_code == 400:
+            continue  # Debezium's own validation refuses it first
+        try:
+            with pytest.raises(ReplicatorError) as refused:
+                await proposed(bed, name)
+            assert text in str(refused.value)
+            assert (refused.value.stream, PASSWORD in str(refused.value)) == (name, False)
+            assert RECORD.isdisjoint(bed.connector(name))
+        finally:
+            with closing(bed.rest()) as rest:
+                rest.delete(f"/connectors/{name}")
+
+
+async def test_a_name_that_no_stream_can_have_is_refused(bed: DebeziumEnv) -> None:
+    tables(bed)
+    prefix = unique("m")
+    with (
+        by_hand(bed, manual(bed, prefix), name=f"Orders_{prefix}") as name,
+        pytest.raises(Unsupported, match="no stream can have this name"),
+    ):
+        await proposed(bed, name)
