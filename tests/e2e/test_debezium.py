@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from replicator.backends.settings import DebeziumConfig
 from replicator.capabilities import DEBEZIUM
 from replicator.model import EndpointKind, Stream
 
+from tests.backends.kafka_connect.debezium.debezium_env import PASSWORD
+from tests.backends.kafka_connect.debezium.manual import by_hand, manual
 from tests.e2e.conftest import Make
 from tests.e2e.debezium import NOW, NUMBERS, World, world
 from tests.engines import free_ports
@@ -451,3 +455,47 @@ def test_import(here: World, make_project: Make) -> None:
     here.arrives("d-legacy", table)
     project.destroy(SKIP)
     assert (here.slot("d-legacy"), "d-legacy" in here.connectors()) == (None, False)
+
+
+def test_a_connector_that_was_created_manually(here: World, make_project: Make, tmp_path: Path) -> None:
+    table = here.table("d-manual")
+    here.sql(f"CREATE PUBLICATION manual FOR TABLE app.{table}")
+    config = manual(here, "d-manual", **{"publication.name": "manual", "table.include.list": rf"app\.{table}"})
+    login = f"file://{here.login}#password"
+    known = ("--source-auth-ref", login, "--destination", f"kafka://{here.side.bootstrap}")
+    with by_hand(here, config):
+        here.arrives("d-manual", table)
+        assert "not managed: d-manual (PostgresConnector, RUNNING)" in here.command("list").splitlines()
+        before = here.connector("d-manual")
+        planned = here.command("adopt", "d-manual", "--dry-run", *known)
+        assert here.connector("d-manual") == before
+        assert "a delete of the stream drops the slot, and leaves the publication" in planned
+        assert "database.password" in planned
+        assert PASSWORD not in planned
+        adopted = here.command("adopt", "d-manual", "--yes", *known)
+        assert adopted.splitlines()[-2] == "took over d-manual"
+        assert "d-manual (" not in here.command("list")
+        here.command("import", "--out", str(tmp_path / "taken"))
+
+        project = make_project("d-adopted")
+        project.configure("replicator:debezium", {"address": here.connect})
+        found = json.loads((tmp_path / "taken" / "import.json").read_text())
+        bulk = {"resources": [item for item in found["resources"] if item["name"] == "d-manual"]}
+        (tmp_path / "one.json").write_text(json.dumps(bulk))
+        program = yaml.safe_load((tmp_path / "taken" / "Pulumi.yaml").read_text())
+        main = program["resources"]["d-manual"]
+        project.write_yaml({"resources": {"d-manual": main}})
+        quiet = ("--generate-code=false", "--protect=false", "--yes", "--stack", project.stack)
+        project.run("import", "--file", str(tmp_path / "one.json"), *quiet)
+        assert project.preview(CLEAN).done("d-manual") == ["same"]
+        main["properties"]["waitFor"] = "running"
+        project.write_yaml({"resources": {"d-manual": main}})
+        project.up()
+        here.insert(table, 3, 6)
+        here.arrives("d-manual", table)
+        assert PASSWORD not in json.dumps(project.deployment())
+        now = here.connector("d-manual")
+        assert {key: now.get(key) for key in before} == before
+        project.destroy(SKIP)
+        assert (here.slot(config["slot.name"]), "manual" in here.publications()) == (None, True)
+        assert "d-manual" not in here.connectors()

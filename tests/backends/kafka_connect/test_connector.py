@@ -38,7 +38,7 @@ def status(trace: str) -> dict[str, object]:
         ),
         (f'java.lang.NumberFormatException: For input string: "{SECRET}"', "java.lang.NumberFormatException"),
         (f"a.b.C$D: {SECRET}\nCaused by: a.b.E\n\tat x", "a.b.C$D Caused by: a.b.E"),
-        (f"{SECRET} of another form", "the trace is not shown, because the configuration has placeholders"),
+        (f"{SECRET} of another form", "the trace is not shown, because the configuration has secrets"),
     ],
 )
 def test_a_trace_is_reduced_to_classes_and_settings(trace: str, expected: str) -> None:

@@ -32,7 +32,7 @@ from replicator.backends.kafka_connect.validation import (
     Problem,
     Validation,
     echo_of,
-    holds_placeholder,
+    holds_secrets,
     problem_of,
     read_validation,
 )
@@ -350,7 +350,7 @@ class ConnectCluster:
             refusal = error
         else:
             return self._read_errors(answer, sent)
-        raise _hidden() if holds_placeholder(sent) else refusal
+        raise _hidden() if holds_secrets(sent) else refusal
 
     def _read_errors(self, answer: Answer, sent: Mapping[str, str]) -> Validation:
         found = self._rest.read(answer, lambda body: read_validation(body, sent))
@@ -393,7 +393,7 @@ class ConnectCluster:
 
         Call it outside of the handler of the refusal, which would otherwise be shown as this error's context.
         """
-        if not holds_placeholder(config):
+        if not holds_secrets(config):
             return refusal
         await self._check(name, config)
         return _hidden()
@@ -462,7 +462,6 @@ class ConnectCluster:
 
 def _hidden() -> EngineRefused:
     return EngineRefused(
-        "Kafka Connect refuses the configuration; its text is not shown, since it may hold what a placeholder stands "
-        "for",
+        "Kafka Connect refuses the configuration; its text is not shown, since it may hold a secret",
         fix="read the worker's log, and check that each reference in the configuration can be resolved there",
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, Self
 
-from replicator.backends.kafka_connect.validation import holds_placeholder
+from replicator.backends.kafka_connect.validation import holds_secrets
 
 _TRACE_LIMIT = 500
 _THROWN = re.compile(r"^(?:Caused by: )?((?:[a-z_]\w*\.)+[A-Z][\w$]*)(?:: (.*))?$", re.MULTILINE)
@@ -158,7 +158,7 @@ def read_status(
     :param config: of the connector, if it is known. Traces may contain the values of its placeholders.
     """
     connector = body["connector"]
-    secretive = config is None or holds_placeholder(config) or config.get("connector.class", "").endswith(_QUOTES_ROWS)
+    secretive = config is None or holds_secrets(config) or config.get("connector.class", "").endswith(_QUOTES_ROWS)
 
     def told(trace: str | None) -> str | None:
         return _trimmed(reduced(trace, config or ()) if trace and secretive else trace, redact)
@@ -194,7 +194,7 @@ def reduced(trace: str, settings: Collection[str]) -> str:
                 found.append(f"{kind}: {harmless[0]}")
             else:
                 found.append(f"{kind} (setting {named})" if named else kind)
-    return " Caused by: ".join(found) or "the trace is not shown, because the configuration has placeholders"
+    return " Caused by: ".join(found) or "the trace is not shown, because the configuration has secrets"
 
 
 def read_connector(

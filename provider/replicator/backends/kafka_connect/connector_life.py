@@ -230,7 +230,7 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
         with _naming(name):
             found = await self._recipe.propose(connector, source, destination)
             _, record = await self._adopted(connector, found.stream)
-        return found.model_copy(update={"kept": record.kept})
+        return found.model_copy(update={"kept": tuple(key for key in record.kept if key in connector.config)})
 
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
         stream = with_canonical_options(stream.model_copy(update={"owner": None, "backend": self.kind}))

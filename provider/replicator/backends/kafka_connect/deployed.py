@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from replicator.backends.kafka_connect.connector import Connector
 from replicator.backends.kafka_connect.record import PART_OF, RECORD_KEYS, StreamRecord, recorded_backend
+from replicator.backends.kafka_connect.validation import is_secret
 from replicator.errors import NotOurs, RecordUnreadable, StreamNotFound
 from replicator.model import StreamState
 from replicator.replicator import Description
@@ -127,7 +127,7 @@ def read_record(connector: Connector, backend: str) -> StreamRecord:
             f"the Connect cluster has a connector of this name, of {connector.config.get('connector.class')}, and "
             "no stream made it",
             stream=connector.name,
-            fix="choose another name, or delete that connector",
+            fix="choose another name; or take the connector over: replicator adopt, as docs/adoption.md has it",
         )
     return record
 
@@ -149,7 +149,7 @@ def foreign_settings(connector: Connector, config: Mapping[str, str], known: Col
 
 
 def _shown(key: str, value: str) -> str:
-    return "[redacted]" if re.search(r"(?i)jaas|passw|secret|token|key$", key) else value
+    return "[redacted]" if is_secret(key) else value
 
 
 def differing(connector: Connector, config: Mapping[str, str]) -> set[str]:

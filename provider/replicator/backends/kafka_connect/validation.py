@@ -6,6 +6,7 @@ and in error texts. (Seen on Kafka 4.3.)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -13,8 +14,11 @@ from functools import reduce
 from typing import Any
 
 PLACEHOLDER = "${"
+_SECRET = re.compile(r"(?i)jaas|passw|secret|token|key$")
+_MARK = "[redacted]"
+_SHORTEST = 4  # characters of a secret that is looked for in texts
 _BREAKS_JAAS = frozenset('"\\\n\r')
-_HIDDEN = "its value is refused; the worker's text is not shown, since it may hold what a placeholder stands for"
+_HIDDEN = "its value is refused; the worker's text is not shown, since it may hold a secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +48,20 @@ class Problem(Enum):
     BREAKS_JAAS = 'what it stands for holds a quote ("), a backslash or a line break, which breaks a JAAS line'
 
 
-def holds_placeholder(config: Mapping[str, str]) -> bool:
-    """Tell whether a text holds something that the worker may resolve."""
-    return any(PLACEHOLDER in value for value in config.values())
+def is_secret(key: str) -> bool:
+    """Tell whether the value of a setting may be a secret, by the setting's name."""
+    return _SECRET.search(key) is not None
+
+
+def holds_secrets(config: Mapping[str, str]) -> bool:
+    """Tell whether an engine's text about a configuration may show a secret: it has one, or a placeholder of one."""
+    return any(PLACEHOLDER in value or is_secret(key) for key, value in config.items())
 
 
 def read_validation(body: Mapping[str, Any], sent: Mapping[str, str]) -> Validation:
     """Return the errors in the answer of `/connector-plugins/CLASS/config/validate`."""
     values = [item["value"] for item in body["configs"]]
-    secret = {
+    secret = {text: _MARK for key, text in sent.items() if is_secret(key) and len(text) >= _SHORTEST} | {
         echo: text
         for value in values
         if PLACEHOLDER in (text := sent.get(value["name"], ""))
@@ -80,7 +89,7 @@ def problem_of(placeholder: str, echo: str) -> Problem | None:
 def _errors(value: Mapping[str, Any], sent: Mapping[str, str], secret: Mapping[str, str]) -> Iterator[FieldError]:
     if not value["errors"]:
         return
-    if PLACEHOLDER in sent.get(value["name"], ""):
+    if PLACEHOLDER in sent.get(value["name"], "") or is_secret(value["name"]):
         yield FieldError(value["name"], _HIDDEN)
         return
     longest_first = sorted(secret, key=len, reverse=True)  # one may be part of another

@@ -3,76 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any
 
 import pytest
-from replicator.errors import NotOurs, ReplicatorError, SourceSetup, Unsupported
+from replicator.errors import NotOurs, ReplicatorError, SourcePosition, SourceSetup, Unsupported
 from replicator.model import DesiredState, Mode, Owner, Stream, StreamState
 from replicator.replicator import EndHints, Proposal
 
-from tests.backends.kafka_connect.debezium.debezium_env import OPTIONS, ORDERS, PASSWORD, URN, DebeziumEnv
+from tests.backends.kafka_connect.debezium.debezium_env import ORDERS, PASSWORD, URN, DebeziumEnv
+from tests.backends.kafka_connect.debezium.manual import by_hand, manual
 from tests.kafka import unique
 from tests.waiting import until
 
 pytestmark = pytest.mark.engine
 
-CONVERTERS = {key: str(value).lower() if value is False else str(value) for key, value in OPTIONS.items()}
 RECORD = {"replicator.stream", "replicator.record"}
-
-
-def manual(bed: DebeziumEnv, name: str, **changes: str) -> dict[str, str]:
-    """A configuration as a person writes it, with the password in it."""
-    return {
-        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
-        "plugin.name": "pgoutput",
-        "database.hostname": bed.server.host,
-        "database.port": str(bed.server.port),
-        "database.dbname": bed.database,
-        "database.user": bed.role,
-        "database.password": PASSWORD,
-        "topic.prefix": name,
-        "slot.name": f"by_hand_{name.replace('-', '_')}",
-        "publication.autocreate.mode": "disabled",
-        "decimal.handling.mode": "string",
-        "max.batch.size": "1000",
-        "topic.creation.default.partitions": "1",
-        **CONVERTERS,
-        **changes,
-    }
-
-
-@contextmanager
-def by_hand(bed: DebeziumEnv, config: dict[str, str], name: str | None = None) -> Iterator[str]:
-    """A connector that no stream made, until the end of the block."""
-    name = name or config["topic.prefix"]
-    with closing(bed.rest()) as rest:
-        rest.put(f"/connectors/{name}/config", json=config).raise_for_status()
-        try:
-            yield name
-        finally:
-            rest.delete(f"/connectors/{name}")
-            drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s"
-            wanted = config.get("slot.name", "debezium")
-
-            def dropped() -> bool:
-                found = bed.sql("SELECT active FROM pg_replication_slots WHERE slot_name = %s", wanted)
-                return not found or (not found[0][0] and bool(bed.sql(drop, wanted)))
-
-            for _ in range(100):
-                if dropped():
-                    break
-                rest.get("/connectors")
 
 
 def hints(bed: DebeziumEnv) -> tuple[EndHints, EndHints]:
     """The provider's own logins, and the brokers, which the configuration of a connector does not have."""
-    password = bed.login.with_name(f"{bed.role}-password")
-    password.write_text(PASSWORD)
-    admin = f"file://{bed.admin}"
     return (
-        EndHints(auth_ref=f"file://{bed.login}#password", admin_auth_ref=admin),
+        EndHints(auth_ref=f"file://{bed.login}#password", admin_auth_ref=f"file://{bed.admin}"),
         EndHints(uri=f"kafka://{bed.side.bootstrap}"),
     )
 
@@ -240,6 +192,25 @@ async def test_another_database_gets_objects_of_the_streams_own(bed: DebeziumEnv
         assert after["database.password"].startswith("${file:")
         assert [(op, row["id"]) for op, _, row in await arrived(other, name, 6)][5:] == [("r", 100)]
         await bed.driver.delete_stream(name)
+
+
+async def test_a_slot_that_lost_the_position_is_refused(bed: DebeziumEnv) -> None:
+    tables(bed)
+    name = unique("m").replace("_", "-")
+    config = manual(bed, name)
+    with by_hand(bed, config):
+        await arrived(bed, name, 5)
+        bed.execute("INSERT INTO orders VALUES (6)")
+        await arrived(bed, name, 6)
+        with closing(bed.rest()) as rest:
+            rest.put(f"/connectors/{name}/stop").raise_for_status()
+            await until(lambda: asyncio.to_thread(lambda: not rest.get(f"/connectors/{name}/tasks").json()))
+        bed.sql("SELECT pg_drop_replication_slot(%s)", config["slot.name"])
+        bed.execute("INSERT INTO orders VALUES (7)")
+        bed.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", config["slot.name"])
+        with pytest.raises(SourcePosition, match="was made again"):
+            await proposed(bed, name)
+        assert RECORD.isdisjoint(bed.connector(name))
 
 
 BAD: dict[str, tuple[dict[str, str], str]] = {
