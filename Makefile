@@ -74,6 +74,7 @@ unit: venv ## The fast tests: no engine, no Pulumi CLI
 
 test: check ## Everything that CI runs; builds the Pulumi CLI first (6 to 10 minutes, once)
 	$(BIN)/python tools/kafka/jars.py --for-tests
+	$(BIN)/python tools/kafka/class_archive.py
 	$(BIN)/python tools/pulumi_cli.py path
 	$(BIN)/python tools/sdks.py build
 	$(BIN)/python tools/languages.py

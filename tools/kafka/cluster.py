@@ -133,6 +133,7 @@ class Broker(Server):
             "log.dirs": self.folder / "data",
             "offsets.topic.replication.factor": 1,
             "offsets.topic.num.partitions": 5,
+            "metadata.max.idle.interval.ms": 0,  # no record each half a second while nothing changes
             "transaction.state.log.replication.factor": 1,
             "transaction.state.log.min.isr": 1,
             "transaction.state.log.num.partitions": 5,

@@ -16,11 +16,18 @@ from typing import Self
 from replicator.pdeathsig import die_with_parent
 
 from tests.engines import EngineMissing, EngineNotReady
-from tools.kafka.jars import collect, collected
+from tools.gobuild import content_key
+from tools.kafka.jars import collect, collected, jars_cache
 
 LOGGING = Path(__file__).with_name("log4j2.properties")
 # What starts fast and stays small: one collector thread, the first compiler alone, no file in the system's /tmp.
 OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError", "-Xms32m")
+ARCHIVES = {
+    "kafka.Kafka": "broker.jsa",
+    "kafka.tools.StorageTool": "broker.jsa",
+    "org.apache.kafka.connect.cli.ConnectDistributed": "worker.jsa",
+}
+"""The archive of classes that each program starts with, where `class_archive` has written it."""
 LOG_TAIL = 1500
 START_TIMEOUT = 90.0
 
@@ -38,6 +45,12 @@ def find_jars(name: str = "runtime") -> Path:
     if shutil.which("mvn") is None and not collected(name):
         raise EngineMissing("mvn is not installed, which collects Kafka's jars: make deps")
     return collect(name)
+
+
+def archives_key() -> str:
+    """What the archives of classes are made from: the jars, Java, and the options that decide how classes look."""
+    java = find_java().resolve()
+    return content_key([], find_jars().name, str(java), str(java.stat().st_mtime_ns), *OPTIONS)
 
 
 class JavaProcess:
@@ -74,6 +87,11 @@ class JavaProcess:
         return self._process.pid if self._process else None
 
     @property
+    def main_class(self) -> str:
+        """The Java class that is run."""
+        return self._main[0]
+
+    @property
     def log(self) -> str:
         """What the program said, over all its starts."""
         return self._log_file.read_text(errors="replace")
@@ -87,7 +105,7 @@ class JavaProcess:
         jars = find_jars()
         temporary = self.folder / "tmp"
         temporary.mkdir(parents=True, exist_ok=True)
-        command = [str(find_java()), *OPTIONS, *self._options, f"-Djava.io.tmpdir={temporary}"]
+        command = [str(find_java()), *OPTIONS, *self._archive(), *self._options, f"-Djava.io.tmpdir={temporary}"]
         command += [f"-Dlog4j2.configurationFile={LOGGING}", "-cp", f"{jars}/*", *self._main]
         with self._log_file.open("ab") as log:
             self._process = subprocess.Popen(
@@ -99,6 +117,12 @@ class JavaProcess:
                 cwd=self.folder,
                 start_new_session=True,
             )
+
+    def _archive(self) -> list[str]:
+        """The option for the program's archive of classes. Java ignores one that does not fit."""
+        name = ARCHIVES.get(self.main_class)
+        archive = jars_cache().root / "classes" / archives_key() / name if name else None
+        return [f"-XX:SharedArchiveFile={archive}", "-Xlog:cds=off"] if archive and archive.exists() else []
 
     def wait_end(self, timeout: float) -> None:
         """Wait until a program that ends by itself has done so. Raises EngineNotReady where that is no success."""
