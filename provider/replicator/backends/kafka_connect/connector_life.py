@@ -23,7 +23,14 @@ from replicator.backends.kafka_connect.stream_store import StreamStore
 from replicator.backends.shared.declarations import canonical, with_canonical_options
 from replicator.backends.shared.ownership import may_remove, refuse_elsewhere, settle_owner
 from replicator.backends.shared.projections import Projections
-from replicator.errors import EngineUnavailable, NotOurs, RecordUnreadable, ReplicatorError, StreamNotFound
+from replicator.errors import (
+    EngineRefused,
+    EngineUnavailable,
+    NotOurs,
+    RecordUnreadable,
+    ReplicatorError,
+    StreamNotFound,
+)
 from replicator.model import Checkpoint, DesiredState, Owner, Stream, StreamState, StreamStatus
 from replicator.replicator import (
     Adoption,
@@ -239,9 +246,13 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
             if connector is not None and is_unmanaged(connector):
                 with _naming(stream.name):
                     deployed, record = await self._adopted(connector, stream)
-                    if not dry_run:
+                    if dry_run:
+                        return Adoption(known=False)
+                    now = await self._cluster.get(stream.name)
+                    if now is not None and is_unmanaged(now):
+                        _refuse_other_config(connector, now)
                         await self._states.put_record(deployed, record)
-                return Adoption(known=False)
+                        return Adoption(known=False)
         known = await self._streams.get(stream.name) is not None
         if not known and not dry_run:
             await self.upsert_stream(stream)
@@ -419,6 +430,12 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
 
     async def aclose(self) -> None:
         await self._recipe.aclose()
+
+
+def _refuse_other_config(before: Connector, now: Connector) -> None:
+    """Raise if a connector was changed during the checks. Connect itself compares nothing when it is changed."""
+    if now.config != before.config:
+        raise EngineRefused("the connector was changed while the adoption was checked", fix="run the command again")
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from replicator.errors import NotOurs, ReplicatorError, SourcePosition, SourceSetup, Unsupported
+from replicator.backends.kafka_connect.cluster import ConnectCluster
+from replicator.errors import EngineRefused, NotOurs, ReplicatorError, SourcePosition, SourceSetup, Unsupported
 from replicator.model import DesiredState, Mode, Owner, Stream, StreamState
 from replicator.replicator import EndHints, Proposal
 
@@ -169,6 +170,30 @@ async def test_two_processes_adopt_one_connector(bed: DebeziumEnv) -> None:
         bed.execute("INSERT INTO orders VALUES (6)")
         assert [op for op, *_ in await arrived(bed, name, 6)] == ["r"] * 5 + ["c"]
         await bed.driver.delete_stream(name)
+
+
+async def test_a_connector_that_changes_during_the_checks_is_left_alone(
+    bed: DebeziumEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables(bed)
+    name = unique("m").replace("_", "-")
+    config = manual(bed, name)
+    with by_hand(bed, config), closing(bed.rest()) as rest:
+        await arrived(bed, name, 5)
+        found = await proposed(bed, name)
+        validate = ConnectCluster.validate
+
+        async def meanwhile(*given: Any) -> Any:
+            answer = await validate(*given)
+            rest.put(f"/connectors/{name}/config", json={**config, "max.batch.size": "500"}).raise_for_status()
+            return answer
+
+        monkeypatch.setattr(ConnectCluster, "validate", meanwhile)
+        with pytest.raises(EngineRefused, match="was changed while the adoption was checked"):
+            await bed.driver.adopt_stream(found.stream)
+        after = bed.connector(name)
+        assert after["max.batch.size"] == "500"
+        assert RECORD.isdisjoint(after)
 
 
 async def test_another_database_gets_objects_of_the_streams_own(bed: DebeziumEnv, open_bed: Any, kafka: Any) -> None:
