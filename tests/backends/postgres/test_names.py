@@ -149,7 +149,15 @@ def test_conditions_are_compared_by_meaning(one: str | None, other: str | None, 
 
 def test_what_a_publication_lacks_is_told() -> None:
     publication = Publication(
-        "p", "dba", None, {ORDERS: "(id > 1)"}, names_tables=True, is_whole=False, via_root=False, version="1"
+        name="p",
+        owner="dba",
+        owned=False,
+        comment=None,
+        tables={ORDERS: "(id > 1)"},
+        names_tables=True,
+        is_whole=False,
+        via_root=False,
+        version="1",
     )
     assert publication.lacks({ORDERS: "id > 2", DOTTED: None}, via_root=True) == [
         "it does not publish inserts, updates and deletes",

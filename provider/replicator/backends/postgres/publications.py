@@ -20,7 +20,8 @@ VERSION = """
 _PUBLICATIONS = f"""
 SELECT p.pubname AS publication, p.puballtables AS everything, p.pubviaroot AS via_root,
        p.pubinsert AND p.pubupdate AND p.pubdelete AS whole,
-       pg_get_userbyid(p.pubowner) AS owner, obj_description(p.oid, 'pg_publication') AS comment,
+       pg_get_userbyid(p.pubowner) AS owner, pg_has_role(p.pubowner, 'USAGE') AS owned,
+       obj_description(p.oid, 'pg_publication') AS comment,
        EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid) AS schemas,
        {VERSION} AS version
 FROM pg_publication p WHERE p.pubname = ANY(%(names)s)
@@ -36,6 +37,7 @@ FROM pg_publication_tables WHERE pubname = ANY(%(names)s)
 class Publication:
     """A publication as the catalog has it.
 
+    :param owned: the asking role may change it.
     :param tables: its tables, each with its row filter as PostgreSQL prints it.
     :param names_tables: it has neither all tables nor those of a schema.
     :param is_whole: it publishes inserts, updates and deletes.
@@ -45,6 +47,7 @@ class Publication:
 
     name: str
     owner: str
+    owned: bool
     comment: str | None
     tables: Mapping[Table, str | None]
     names_tables: bool
@@ -91,6 +94,7 @@ async def look(session: Session, names: Collection[str]) -> dict[str, Publicatio
         row["publication"]: Publication(
             name=row["publication"],
             owner=row["owner"],
+            owned=row["owned"],
             comment=row["comment"],
             tables=tables.get(row["publication"], {}),
             names_tables=not row["everything"] and not row["schemas"],

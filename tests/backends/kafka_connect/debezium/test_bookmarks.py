@@ -22,8 +22,9 @@ from replicator.model import Checkpoint, Stream
 from replicator.replicator import ReplayMethod, ReplayProgress, ReplayState
 
 from tests.backends.kafka_connect.debezium.conftest import OpenBed
-from tests.backends.kafka_connect.debezium.debezium_env import ORDERS, DebeziumEnv
-from tests.postgres import limit_slots
+from tests.backends.kafka_connect.debezium.debezium_env import ORDERS, PASSWORD, DebeziumEnv
+from tests.kafka import unique
+from tests.postgres import limit_slots, make_role
 from tests.waiting import until
 from tools.kafka.pair import Pair
 from tools.postgres import Postgres
@@ -344,6 +345,37 @@ async def test_a_stream_goes_on_from_what_a_deleted_one_has_left(bed: DebeziumEn
     await bed.changed(next_, startFrom=None, onDelete="remove")
     await bed.driver.delete_stream(stream.name)
     assert (bed.slot(stream.name), bed.publications(), bed.helpers()) == (None, set(), set())
+
+
+def kept_at(bed: DebeziumEnv, stream: Stream) -> object:
+    return (bed.slot(stream.name) or {})["confirmed_flush_lsn"]
+
+
+async def test_another_administrator_does_not_take_a_bookmark(bed: DebeziumEnv, postgres: Postgres) -> None:
+    stream = await deleted(bed)
+    kept, login = kept_at(bed, stream), bed.admin.with_name(f"{bed.owner}-other.properties")
+    other = make_role(postgres, unique("own"), PASSWORD, replication=False)
+    bed.sql(f'GRANT CREATE ON DATABASE "{bed.database}" TO "{other}"; GRANT USAGE ON SCHEMA app TO "{other}"')
+    login.write_text(f"username={other}\npassword={PASSWORD}\n")
+    error = await bed.refused(again(stream, source={**stream.source.wire(), "adminAuthRef": f"file://{login}"}))
+    assert isinstance(error, SourceSetup) and error.property == "source.adminAuthRef"
+    assert f"belongs to the role {bed.owner}" in error.message
+    assert stream.name not in bed.connectors()
+    assert kept_at(bed, stream) == kept
+    await bed.driver.upsert_stream(again(stream))
+    await bed.caught_up(stream.name)
+
+
+async def test_a_snapshot_needs_no_bookmark_and_leaves_it(bed: DebeziumEnv) -> None:
+    stream = await deleted(bed)
+    kept, options = kept_at(bed, stream), {**stream.options, "topic.prefix": f"copy-{stream.name}"}
+    await bed.driver.upsert_stream(
+        again(stream, None, mode="snapshot", onDelete="remove", bookmarks=[], options=options)
+    )
+    await bed.driver.delete_stream(stream.name)
+    assert kept_at(bed, stream) == kept
+    await bed.driver.upsert_stream(again(stream))
+    await bed.caught_up(stream.name)
 
 
 async def test_no_bookmark_is_left_while_tables_are_read(bed: DebeziumEnv) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,25 @@ from tools.kafka.pair import Pair
 from tools.postgres import Postgres, find_program
 
 pytestmark = pytest.mark.engine
+
+
+async def test_a_slot_of_another_database_is_left_alone(bed: DebeziumEnv, open_bed: OpenBed, kafka: Pair) -> None:
+    bed.execute(ORDERS)
+    stream = await bed.made()
+    await bed.caught_up(stream.name)
+    name = stream.name.replace("-", "_")
+    with closing(bed.rest()) as rest:
+        rest.put(f"/connectors/{stream.name}/stop").raise_for_status()
+    await until(lambda: asyncio.to_thread(lambda: not (bed.slot(name) or {})["active"]), what="the slot is not active")
+    bed.sql("SELECT pg_drop_replication_slot(%s)", name)
+    other = open_bed(bed.server, kafka.west)
+    other.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", name)
+    error = await bed.refused(stream.model_copy(update={"include": ("app.*",)}))
+    assert isinstance(error, SourceSetup)
+    assert f"in the database {other.database}" in error.message
+    await bed.driver.delete_stream(stream.name)
+    assert other.slot(name) is not None
+    other.sql("SELECT pg_drop_replication_slot(%s)", name)
 
 
 async def test_what_a_role_may_not_make_a_dba_makes(bed: DebeziumEnv) -> None:

@@ -49,9 +49,11 @@ KEPT_HEARTBEATS = "2 days"
 class FoundObjects:
     """The objects that exist under a stream's name.
 
+    :param database: the database of the stream. The names of slots are those of the whole server.
     :param helpers: the tables for heartbeats and signals exist, and the streaming role may use them.
     """
 
+    database: str
     publication: Publication | None
     slot: slots.Slot | None
     helpers: frozenset[Table]
@@ -67,9 +69,14 @@ class FoundObjects:
         return note_of(self.publication)
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Tell whether the slot is one of another database."""
+        return self.slot is not None and self.slot.database != self.database
+
+    @property
     def is_kept(self) -> bool:
         """Tell whether a deleted stream of the name has left its slot."""
-        return self.note is not None and self.note.kept and self.slot is not None
+        return self.note is not None and self.note.kept and self.slot is not None and not self.is_elsewhere
 
     def is_ours(self, claim: str) -> bool:
         """Tell whether the publication was made for the stream with this claim."""
@@ -105,7 +112,7 @@ class SourceObjects:
         names = [table.name for table in helpers]
         (row,) = await session.rows(_HELPERS, {"role": role, "schema": SCHEMA, "tables": names})
         usable = helpers if row["usable"] else frozenset()
-        return FoundObjects(published.get(publication), found.get(slot), usable)
+        return FoundObjects(session.at.database, published.get(publication), found.get(slot), usable)
 
     async def refuse_foreign(self, stream: Stream, details: DebeziumDetails) -> FoundObjects:
         """Return what exists; raise `SourceSetup` if an object of the name is another's, or unfit and not ours."""
@@ -146,7 +153,8 @@ class SourceObjects:
             return
         if found.publication is not None and not found.is_ours(details.claim):
             _refuse_unfit(stream, details, found)
-        if found.slot is not None and not details.slot_made and not found.is_ours(details.claim):
+        taken = not details.slot_made and not found.is_ours(details.claim)
+        if found.slot is not None and (taken or found.is_elsewhere):
             raise slots.in_use(found.slot)
 
     async def make(self, record: StreamRecord) -> StreamRecord:
@@ -157,10 +165,10 @@ class SourceObjects:
         stream, details = record.stream, details_of(record)
         if details.left:
             details = await self._remove_left(record, details)
-        found = await self.look(stream, details)
-        self._refuse_foreign(stream, details, found)
         if stream.mode is Mode.SNAPSHOT:
             return with_details(record, details)
+        found = await self.look(stream, details)
+        self._refuse_foreign(stream, details, found)
         if found.is_kept and not found.is_ours(details.claim):
             found = await self._take(stream, details, found)
         if found.publication is None:
@@ -237,6 +245,8 @@ class SourceObjects:
             found = await self.look(stream, details)
             if found.note is None or not found.is_ours(details.claim) or found.slot is None or found.slot.is_lost:
                 return False
+            if found.is_elsewhere:
+                return False
             await connection.execute(_comment(replace(found.note, kept=True)))
             if found.helpers:  # by which a later start is placed in the log: no connector writes any more
                 await connection.execute(
@@ -255,7 +265,8 @@ class SourceObjects:
         await bookmarks.remove(self.streaming(stream), record)
         found = await self.look(stream, details)
         ours = found.is_ours(details.claim) or (found.publication is None and details.owns_publication)
-        if found.slot is not None and (ours or details.slot_made) and not found.is_of_another(details.claim):
+        its_own = (ours or details.slot_made) and not found.is_of_another(details.claim) and not found.is_elsewhere
+        if found.slot is not None and its_own:
             await slots.drop(self.streaming(stream), slot_of(record), _LEFT_WITHIN)
         if not ours:
             return
@@ -365,6 +376,13 @@ def _refuse_untaken(stream: Stream, details: DebeziumDetails, found: FoundObject
             f"{format_size(max(0, found.slot.held or 0))} of WAL",
             property="startFrom",
             fix=f"write startFrom: earliest to continue from there; {drop}",
+        )
+    if not found.publication.owned:
+        raise SourceSetup(
+            f"the publication {found.publication.name} of the bookmark belongs to the role {found.publication.owner}, "
+            "and only that role or a member of it may give it to this stream",
+            property="source.adminAuthRef",
+            fix=f"name a login of {found.publication.owner} with adminAuthRef; {drop}",
         )
     if lacks := found.publication.lacks(expected(stream, details), via_root=True):
         raise SourceSetup(
