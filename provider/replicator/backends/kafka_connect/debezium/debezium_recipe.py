@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,20 +23,19 @@ from replicator.backends.kafka_connect.debezium import (
     sink_replay,
     source_facts,
     source_status,
+    table_changes,
 )
 from replicator.backends.kafka_connect.debezium.between import Between, KafkaBetween
 from replicator.backends.kafka_connect.debezium.connector_config import (
     BACKEND,
     build_source,
     snapshot_select,
-    takes_column,
 )
 from replicator.backends.kafka_connect.debezium.database_destination import DatabaseDestination
 from replicator.backends.kafka_connect.debezium.declarations import topic_prefix
 from replicator.backends.kafka_connect.debezium.destination import Destination
 from replicator.backends.kafka_connect.debezium.details import (
     DebeziumDetails,
-    LeftSource,
     TableDetails,
     details_of,
     leaves_an_end,
@@ -235,7 +234,7 @@ class DebeziumRecipe:
         try:
             source = await source_facts.look(self._sessions, stream)
         except EngineUnavailable:
-            if known is None or not _keeps_data(known.stream, stream):
+            if known is None or not table_changes.keeps_data(known.stream, stream):
                 raise
             return Facts(None, side, ids, None, {})
         printed = await source_facts.refuse_unfit(self._sessions, stream, source)
@@ -250,7 +249,7 @@ class DebeziumRecipe:
             planned = self._planned(stream, facts, deployed)
             await self._to(ids).refuse_unfit(planned, source, deployed.record if deployed else None, claimed)
         except EngineUnavailable:
-            if known is None or not _keeps_data(known.stream, stream):
+            if known is None or not table_changes.keeps_data(known.stream, stream):
                 raise
         return facts._replace(objects=objects)
 
@@ -303,7 +302,7 @@ class DebeziumRecipe:
             before = details_of(known).tables
             if joining := [table for name, table in facts.source.tables.items() if str(name) not in before]:
                 await self._objects.refuse_unable(stream, details, joining)
-        if (again := _read_again(details_of(known), details)) and not has_helpers:
+        if (again := table_changes.read_again(details_of(known), details)) and not has_helpers:
             raise SourceSetup(
                 f"{again[0]} is to be read while the stream runs, and the stream has no table for signals",
                 property="include",
@@ -351,7 +350,7 @@ class DebeziumRecipe:
             stream, facts.source, [table for table in facts.source.tables if str(table) not in before]
         )
         property = "include" if row_filter(known.stream) == row_filter(stream) else "filter"
-        for table in _read_again(details_of(known), details):
+        for table in table_changes.read_again(details_of(known), details):
             rows = facts.source.tables[table].rows
             count = "an unknown number of rows" if rows is None else f"about {rows} rows, as of the last ANALYZE"
             passing = "; those that pass the filter are sent" if stream.filter else ""
@@ -393,7 +392,7 @@ class DebeziumRecipe:
             usable = facts.objects.is_ours(details.claim) or facts.objects.has_helpers
             details = details.model_copy(update={"has_helpers": details.has_helpers or usable})
         if known is not None and facts.source is not None and known.creating and self.moves(known, facts.ids):
-            details = _leaving(details, known)
+            details = table_changes.leaving(details, known)
         return StreamRecord(
             stream=stream,
             source_cluster=facts.ids.source_cluster,
@@ -425,7 +424,8 @@ class DebeziumRecipe:
 
         def entry(table: Table, now: TableDetails) -> TableDetails:
             old = before.tables.get(str(table))
-            wider = holds_rows and facts.source is not None and _gets_columns(known.stream, stream, facts.source, table)
+            assert facts.source is not None
+            wider = holds_rows and table_changes.gets_columns(known.stream, stream, facts.source, table)
             again = reads and (old is None or old.oid != now.oid or refiltered or wider)
             return now.model_copy(update={"snapshots": (old.snapshots if old else 0) + again})
 
@@ -462,7 +462,7 @@ class DebeziumRecipe:
             await self._cluster.reset_offsets(record.stream.name)
 
     async def moved(self, record: StreamRecord, before: StreamRecord) -> StreamRecord:
-        details = _leaving(details_of(record), before)
+        details = table_changes.leaving(details_of(record), before)
         if record.destination_cluster != before.destination_cluster:
             details = details.model_copy(
                 update={"left_destinations": (*details_of(before).left_destinations, before.stream.destination)}
@@ -483,18 +483,19 @@ class DebeziumRecipe:
     def must_stop(self, old: StreamRecord, new: StreamRecord) -> bool:
         before, after = details_of(old), details_of(new)
         has_sink = bool(self._to(new).parts(new))  # whose consumer group takes offsets only while it does not run
-        return bool(_read_again(before, after)) or (has_sink and before.tables.keys() != after.tables.keys())
+        sink_differs = has_sink and before.tables.keys() != after.tables.keys()
+        return sink_differs or bool(table_changes.read_again(before, after))
 
     async def alter(self, old: StreamRecord, new: StreamRecord) -> StreamRecord:
         source = await source_facts.look(self._sessions, new.stream)
-        new = with_details(new, _renewed(new, source))
+        new = with_details(new, table_changes.renewed(new, source))
         try:
             new, made = await self._to(new).prepare(new, source, fresh=False)
         except EngineUnavailable:
-            if not _keeps_data(old.stream, new.stream):
+            if not table_changes.keeps_data(old.stream, new.stream):
                 raise
             made = frozenset()
-        new = with_details(new, _filled(details_of(old), new, made))
+        new = with_details(new, table_changes.filled(details_of(old), new, made))
         if new.stream.mode is not Mode.SNAPSHOT:
             await self._objects.set_tables(new)
             new = await self._objects.set_bookmarks(new)
@@ -743,79 +744,6 @@ class DebeziumRecipe:
         await self._recent.settled()
         await self._sessions.aclose()
         await self._cluster.aclose()
-
-
-def _leaving(details: DebeziumDetails, before: StreamRecord) -> DebeziumDetails:
-    """Return the details of a stream that leaves its source, whose objects are then removed."""
-    was = details_of(before)
-    place = LeftSource(source=before.stream.source, slot_made=was.slot_made, slot=was.slot, publication=was.publication)
-    return details.model_copy(
-        update={
-            "claim": was.claim,
-            "left": (*was.left, place),
-            "slot": None,
-            "publication": None,
-            "slot_made": False,
-            "owns_publication": False,
-            "has_helpers": False,
-            "bookmarks": {},
-        }
-    )
-
-
-def _read_again(old: DebeziumDetails, new: DebeziumDetails) -> list[Table]:
-    """Return the tables that are read while the stream runs, for a change of the declaration."""
-    return [
-        table
-        for table in new.names
-        if new.tables[str(table)].snapshots > (old.tables[str(table)].snapshots if str(table) in old.tables else 0)
-    ]
-
-
-def _gets_columns(old: Stream, new: Stream, source: SourceFacts, table: Table) -> bool:
-    """Tell whether a declaration sends columns of a table that the one before did not send."""
-    columns = source.tables[table].columns
-    return any(takes_column(new, table, name) and not takes_column(old, table, name) for name in columns)
-
-
-def _renewed(record: StreamRecord, source: SourceFacts) -> DebeziumDetails:
-    """Return the details of a record by which a table that was made again since is read."""
-    details = details_of(record)
-    reads = record.stream.mode is Mode.SNAPSHOT_THEN_CDC and details.has_helpers
-    now = {str(table): found.oid for table, found in source.tables.items()}
-    again = {
-        name: table.model_copy(update={"oid": now[name], "snapshots": table.snapshots + reads})
-        for name, table in details.tables.items()
-        if now.get(name, table.oid) != table.oid
-    }
-    return details.model_copy(update={"tables": {**details.tables, **again}})
-
-
-def _filled(old: DebeziumDetails, record: StreamRecord, made: Collection[Table]) -> DebeziumDetails:
-    """Return the details of a record by which tables are read once more that were made or got columns.
-
-    :param old: the details of before; a table that joins the stream is read anyway.
-    """
-    details = details_of(record)
-    if record.stream.mode is not Mode.SNAPSHOT_THEN_CDC or not details.has_helpers:
-        return details
-    again = {
-        name: table.model_copy(update={"snapshots": table.snapshots + 1})
-        for name, table in details.tables.items()
-        if read_table(name) in made and name in old.tables and old.tables[name].snapshots == table.snapshots
-    }
-    return details.model_copy(update={"tables": {**details.tables, **again}})
-
-
-def _keeps_data(old: Stream, new: Stream) -> bool:
-    """Tell whether a change needs nothing of the source, such as a pause."""
-    same = (old.include, old.exclude, old.mode, row_filter(old)) == (
-        new.include,
-        new.exclude,
-        new.mode,
-        row_filter(new),
-    )
-    return same and keeps_ends(old, new)
 
 
 def _no_slot(record: StreamRecord) -> SourcePosition:
