@@ -88,6 +88,7 @@ class Route:
     :param access: the effect of another `uri` of the same place, if only the way of access differs.
     :param removal: what a delete leaves at the destination.
     :param pause_cost: the cost of a pause while it lasts.
+    :param private_ends: no two streams have the same source, nor the same destination.
     """
 
     pairs: frozenset[tuple[EndpointKind, EndpointKind]]
@@ -104,6 +105,7 @@ class Route:
     managed_at: End = "source"
     lag_resolution: timedelta = timedelta()
     access: Effect | None = None
+    private_ends: bool = False
 
     def cells(self) -> Iterator[tuple[str, str | None, Cell]]:
         """Yield every cell with the property that uses it and its value, `None` for any.
@@ -241,6 +243,7 @@ _RESTART = (
 )
 
 _SQLITE_TO_S3 = Route(
+    private_ends=True,
     pairs=frozenset({(EndpointKind.SQLITE, EndpointKind.S3)}),
     modes={
         Mode.SNAPSHOT_THEN_CDC: Yes(),

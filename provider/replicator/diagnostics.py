@@ -49,6 +49,12 @@ class Diagnostics:
             self._warned.add((urn, text))
             await self.warning(text, urn)
 
+    async def info_once(self, text: str) -> None:
+        """Send information about the program once, at the stack."""
+        if ("", text) not in self._warned:
+            self._warned.add(("", text))
+            await self.info(text)
+
     async def status(self, message: str, urn: str = "") -> None:
         """Send ephemeral progress, at most once a second for each URN; drop the rest."""
         now = self._clock()

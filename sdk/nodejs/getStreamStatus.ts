@@ -27,11 +27,16 @@ import * as utilities from "./utilities";
 export function getStreamStatus(args: GetStreamStatusArgs, opts?: pulumi.InvokeOptions): Promise<GetStreamStatusResult> {
     opts = pulumi.mergeOptions(utilities.resourceOptsDefaults(), opts || {});
     return pulumi.runtime.invoke("replicator:index:getStreamStatus", {
+        "required": args.required,
         "stream": args.stream,
     }, opts);
 }
 
 export interface GetStreamStatusArgs {
+    /**
+     * Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program goes on with a warning. Default: `false`.
+     */
+    required?: boolean;
     /**
      * The stream's id, `<backend>/<region or "default">/<name>`.
      */
@@ -54,6 +59,10 @@ export interface GetStreamStatusResult {
      * Changes written to the destination; the unit is the backend's.
      */
     readonly eventsReplicated?: number;
+    /**
+     * Why the status could not be had.
+     */
+    readonly failure?: outputs.StatusFailure;
     /**
      * Such as consumer groups whose offsets are not synced; each with a severity and a stable code.
      */
@@ -83,9 +92,9 @@ export interface GetStreamStatusResult {
      */
     readonly name: string;
     /**
-     * The state of a stream, taken from its worst part.
+     * Left out if the engine does not answer.
      */
-    readonly state: enums.StreamState;
+    readonly state?: enums.StreamState;
     /**
      * The size of that file in bytes.
      */
@@ -115,11 +124,16 @@ export interface GetStreamStatusResult {
 export function getStreamStatusOutput(args: GetStreamStatusOutputArgs, opts?: pulumi.InvokeOutputOptions): pulumi.Output<GetStreamStatusResult> {
     opts = pulumi.mergeOptions(utilities.resourceOptsDefaults(), opts || {});
     return pulumi.runtime.invokeOutput("replicator:index:getStreamStatus", {
+        "required": args.required,
         "stream": args.stream,
     }, opts);
 }
 
 export interface GetStreamStatusOutputArgs {
+    /**
+     * Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program goes on with a warning. Default: `false`.
+     */
+    required?: pulumi.Input<boolean | undefined>;
     /**
      * The stream's id, `<backend>/<region or "default">/<name>`.
      */

@@ -221,11 +221,14 @@ def test_no_agent(here: World, make_project: Make) -> None:
     address = f"unix://{here.host.folder}/nobody.sock"
     project = make_project("alone")
     here.database("alone")
-    here.write(project, here.inputs("alone"), address=address)
+    ask = {"function": "replicator:index:getStreamStatus", "arguments": {"stream": "litestream/default/other"}}
+    now = {"now": {"fn::invoke": ask}}
+    here.write(project, here.inputs("alone"), address=address, variables=now, outputs={"code": "${now.failure.code}"})
     preview = project.preview()
     assert preview.done("main") == ["create"]
-    (warning,) = preview.said("warning")
-    assert f"no agent runs at {address}" in warning
+    status, unseen = sorted(preview.said("warning"), key=lambda text: "could not look" in text)
+    assert f"no agent runs at {address}" in unseen
+    assert "the status of litestream/default/other is not known: no agent runs at" in status
     up = project.up(SKIP, check=False)
     assert up.code == 1
     (error,) = up.said("error", "main")
@@ -233,6 +236,28 @@ def test_no_agent(here: World, make_project: Make) -> None:
     assert "[RPL-AGENT-DOWN]" in error
     assert "replicator agent start" in error
     assert "main" not in project.resources()
+
+
+def test_two_new_streams_of_one_program(here: World, make_project: Make) -> None:
+    project = make_project("twice")
+    here.database("twice")
+    one, streams = here.inputs("twice"), here.names()
+    two = {**one, "name": "twice-2", "destination": {**one["destination"], "uri": here.s3.url(BUCKET, "twice-2")}}
+    there = {**one, "name": "twice-3", "source": {"kind": "sqlite", "uri": f"sqlite://{here.database('twice-3')}"}}
+    for other, path, told in (
+        (two, "source.uri", "has this source too, and a source has one stream [RPL-STREAM-INVALID]"),
+        (there, "destination.uri", "writes there too [RPL-DEST-INUSE]"),
+    ):
+        declared = {"a": one, "b": other}
+        resources = {key: {"type": "replicator:index:Stream", "properties": given} for key, given in declared.items()}
+        project.configure("replicator:litestream", {"address": here.host.address})
+        project.write_yaml({"resources": resources})
+        ran = project.preview(check=False)
+        assert ran.code == 1, ran.text
+        (error,) = ran.said("error", "a") + ran.said("error", "b")
+        assert f"{path}: stream 'twice" in error
+        assert told in error
+    assert here.names() == streams
 
 
 def test_two_projects_with_one_name(here: World, make_project: Make) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from replicator.errors import AgentUnreachable, EngineRefused, EngineUnavailable, HostUnreachable, ReplicatorError
 from replicator.lifecycle.preflight import preflight, sentence
+from replicator.lifecycle.previewed import PreviewedStreams
 from replicator.model import Stream
 from replicator.replicator import Finding, Severity
 
@@ -64,3 +65,41 @@ async def test_what_the_engine_refuses_is_an_error() -> None:
 )
 def test_a_sentence(finding: Finding, expected: str) -> None:
     assert sentence(finding) == expected
+
+
+async def test_what_other_streams_exclude_is_told_offline_too() -> None:
+    away = connected(Looking(AgentUnreachable("nothing listens", fix="start it")))
+    found = await preflight(away, stream(), [ERROR])
+    assert [item.severity for item in found] == [Severity.ERROR, Severity.WARNING]
+
+
+def litestream(name: str, source: str, destination: str) -> Stream:
+    ends = {
+        "source": {"kind": "sqlite", "uri": f"sqlite://{source}"},
+        "destination": {"kind": "s3", "uri": f"s3://backups/{destination}?region=eu-central-1"},
+    }
+    return Stream.model_validate({"name": name, "backend": "litestream", **ends})
+
+
+def test_streams_of_a_program_see_each_other() -> None:
+    previewed, here, there = PreviewedStreams(), ("litestream", "unix:///a"), ("litestream", "unix:///b")
+
+    def told(at: tuple[str, str], urn: str, given: Stream) -> list[tuple[str | None, str]]:
+        return [(item.property, item.message.split(" of this")[0]) for item in previewed.conflicts(at, urn, given)]
+
+    one = litestream("one", "/a.db", "one")
+    assert told(here, "urn:1", one) == []
+    assert told(here, "urn:1", one) == []  # the same resource again
+    assert told(here, "urn:2", litestream("two", "/a.db", "two")) == [("source.uri", "stream 'one'")]
+    assert told(there, "urn:2", litestream("two", "/a.db", "two")) == []  # another host
+    spelled = litestream("three", "/c.db", "one/")
+    assert told(here, "urn:3", spelled) == [("destination.uri", "stream 'one'")]
+    moved = litestream("one", "/d.db", "four")
+    assert told(here, "urn:1", moved) == []
+    assert told(here, "urn:4", litestream("five", "/e.db", "five")) == []
+
+
+def test_streams_that_may_share_an_end_are_left_alone() -> None:
+    previewed = PreviewedStreams()
+    for name in ("one", "two"):
+        assert list(previewed.conflicts(("memory", "x"), f"urn:{name}", stream(name=name))) == []

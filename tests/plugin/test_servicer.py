@@ -84,8 +84,9 @@ async def test_name_and_backend_are_filled_in_and_stay(provider: Provider) -> No
     assert failures == []
     assert first["backend"] == "litestream"
     assert first["name"].startswith("shop-dev-orders-")
-    ((severity, text, _),) = provider.engine.logs
-    assert severity == "INFO"
+    await provider.check(memory_inputs(name=..., backend=...), urn=OTHER_URN)  # once a program
+    ((severity, text, at),) = provider.engine.logs
+    assert (severity, at) == ("INFO", "")
     assert text.startswith("backend: litestream, the only one here that moves ")
     renamed, failures = await provider.check(memory_inputs(name=..., backend=...), old=first, urn=OTHER_URN)
     assert failures == []

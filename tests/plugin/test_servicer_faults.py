@@ -185,11 +185,27 @@ async def test_an_agent_that_is_down() -> None:
             provider.update(ID, given, given, given),
             provider.read(ID, given, given),
             provider.delete(ID, given),
-            provider.invoke("getStreamStatus", {"stream": ID}),
+            provider.invoke("getStreamStatus", {"stream": ID, "required": True}),
         ):
             error = await failing(call)
             assert error.code() is grpc.StatusCode.UNAVAILABLE
             assert (error.details() or "").endswith("nothing listens at unix:///mem [RPL-AGENT-DOWN]\n  → start it")
+
+
+@pytest.mark.parametrize("preview", [True, False])
+async def test_a_status_that_cannot_be_had_ends_no_program(preview: bool) -> None:
+    async with serving(Down(Clock())) as provider:
+        for _ in range(2):
+            found, failures = await provider.invoke("getStreamStatus", {"stream": ID}, preview=preview)
+            assert failures == {}
+            assert found == {
+                "name": "orders",
+                "findings": [],
+                "failure": {"stream": ID, "code": "RPL-AGENT-DOWN", "message": "nothing listens at unix:///mem"},
+            }
+        (warning,) = provider.engine.logs
+        told = f"the status of {ID} is not known: nothing listens at unix:///mem [RPL-AGENT-DOWN]"
+        assert warning[1:] == (told, "")
 
 
 async def test_a_preview_works_while_the_agent_is_down() -> None:

@@ -80,11 +80,15 @@ class Connections:
         return open_replicator(kind, address, self.config.block(REGISTRY[kind]))
 
     def _entry(self, at: StreamId) -> _Opened:
-        backend = REGISTRY[at.backend]
-        key = (backend.kind, self.config.address(backend, at.region))
+        key = self.place(at)
         if key not in self._open:
             self._open[key] = _Opened(self._connect(*key))
         return self._open[key]
+
+    def place(self, at: StreamId) -> tuple[str, str]:
+        """Return the backend and its address; raise `InvalidConfig` if no address is configured."""
+        backend = REGISTRY[at.backend]
+        return backend.kind, self.config.address(backend, at.region)
 
     def replicator(self, at: StreamId) -> Replicator:
         """Return the Replicator for reads and changes; raise `InvalidConfig` if no address is configured."""

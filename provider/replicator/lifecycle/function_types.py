@@ -7,7 +7,18 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from replicator.model import Checkpoint, Endpoint, EndpointKind, Instant, Mode, Model, StreamState, StreamStatus, Text
+from replicator.model import (
+    Checkpoint,
+    Endpoint,
+    EndpointKind,
+    Flag,
+    Instant,
+    Mode,
+    Model,
+    StreamState,
+    StreamStatus,
+    Text,
+)
 from replicator.replicator import Finding, ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
 
 
@@ -15,9 +26,12 @@ class GetStreamStatusArgs(Model):
     """The stream to query.
 
     :param stream: the stream's id, `<backend>/<region or "default">/<name>`.
+    :param required: fail if the engine does not answer. Left out, the report then has `failure` and no other value, and
+        the program goes on with a warning.
     """
 
     stream: Text
+    required: Flag = False
 
 
 class GetStreamStatusesArgs(Model):
@@ -50,10 +64,14 @@ class StatusFailure(Model):
 class StreamReport(StreamStatus):
     """The status of a stream, and what else is worth knowing of it.
 
+    :param state: left out if the engine does not answer.
     :param findings: such as consumer groups whose offsets are not synced; each with a severity and a stable code.
+    :param failure: why the status could not be had.
     """
 
+    state: StreamState | None = None  # type: ignore[assignment]
     findings: tuple[Finding, ...]
+    failure: StatusFailure | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class StreamStatuses(Model):

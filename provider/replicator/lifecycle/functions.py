@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from replicator.capabilities import TABLE, Capabilities, Cell, No, Route, Yes
-from replicator.errors import InvalidStream, ReplicatorError, StreamNotFound
+from replicator.errors import Category, InvalidStream, ReplicatorError, StreamNotFound
 from replicator.lifecycle.connections import Connections, StreamId
 from replicator.lifecycle.function_types import (
     AllCapabilities,
@@ -32,13 +32,21 @@ from replicator.lifecycle.wait import Limits, Progress, silent
 from replicator.model import Stream, StreamStatus
 from replicator.replicator import Description, ReplayPlan
 
+_NO_ANSWER = frozenset({Category.UNAVAILABLE, Category.TIMEOUT, Category.DENIED})
+"""The errors of an engine that may answer later, or to somebody else."""
 STATUS_AGE = 1.0
 """Maximum age in seconds of a listing for `get_stream_status`: a batch of calls shares one."""
 
 
 async def get_stream_status(connections: Connections, args: GetStreamStatusArgs) -> StreamReport:
-    """Return the status, measured within the last second."""
-    found = await _described(connections, args.stream)
+    """Return the status, measured within the last second; only `failure` if the engine does not answer."""
+    try:
+        found = await _described(connections, args.stream)
+    except ReplicatorError as error:
+        if args.required or error.category not in _NO_ANSWER:
+            raise
+        failure = StatusFailure(stream=args.stream, code=error.code, message=error.message)
+        return StreamReport(name=StreamId.parse(args.stream).name, findings=(), failure=failure)
     return StreamReport(**found.status.model_dump(), findings=found.findings)
 
 

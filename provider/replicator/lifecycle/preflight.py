@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from replicator.errors import AgentUnreachable, EngineUnavailable, ReplicatorError
 from replicator.lifecycle.config import Preflight
 from replicator.lifecycle.connections import Connections, StreamId
@@ -9,18 +11,20 @@ from replicator.model import Stream
 from replicator.replicator import Finding, Severity
 
 
-async def preflight(connections: Connections, stream: Stream) -> list[Finding]:
+async def preflight(connections: Connections, stream: Stream, beside: Iterable[Finding] = ()) -> list[Finding]:
     """Return the backend's findings. If it is unreachable, that is a warning: a preview works offline.
 
     With `preflight: warn`, errors count as warnings; with `off`, nothing is checked.
+
+    :param beside: what other streams of the program exclude.
     """
     strictness = connections.config.preflight
     if strictness is Preflight.OFF:
         return []
     try:
-        found = await connections.replicator(StreamId.of(stream)).preflight(stream)
+        found = [*beside, *await connections.replicator(StreamId.of(stream)).preflight(stream)]
     except (AgentUnreachable, EngineUnavailable) as error:
-        return [_unseen(error)]
+        found = [*beside, _unseen(error)]
     if strictness is Preflight.WARN:
         return [
             item.model_copy(update={"severity": Severity.WARNING}) if item.severity is Severity.ERROR else item

@@ -31,6 +31,7 @@ from replicator.lifecycle.consequence import consequences
 from replicator.lifecycle.diff import Change, Kind, diff
 from replicator.lifecycle.failure import read_inputs
 from replicator.lifecycle.preflight import preflight, sentence
+from replicator.lifecycle.previewed import PreviewedStreams
 from replicator.lifecycle.wait import Limits, Progress
 from replicator.model import (
     OF_THE_PROGRAM,
@@ -82,6 +83,7 @@ class StreamResource:
         self._connections = connections
         self._messages = messages
         self._replaced: dict[str, str | None] = {}
+        self._previewed = PreviewedStreams()
 
     async def check(
         self, urn: str, old: Values, new: Values, naming: NameRule | None = None
@@ -93,7 +95,7 @@ class StreamResource:
         if "backend" in filled and "backend" not in {**old, **new}:
             kinds = [strip(new[end])["kind"] for end in ("source", "destination")]
             chosen = f"backend: {filled['backend']}, the only one here that moves {kinds[0]} to {kinds[1]}"
-            await self._messages().info(chosen, urn)
+            await self._messages().info_once(chosen)
         return {**filled, **new}, [str(failure) for failure in checked.failures]
 
     def _checked(self, urn: str, new: Values, old_inputs: Values, naming: NameRule | None = None) -> Checked:
@@ -175,7 +177,8 @@ class StreamResource:
     async def _look(self, stream: Stream, owner: Owner) -> None:
         """Show the backend's findings at source and destination; raise if the change will certainly fail."""
         urn = owner.urn
-        found = await preflight(self._connections, stream.model_copy(update={"owner": owner}))
+        beside = self._previewed.conflicts(self._connections.place(StreamId.of(stream)), urn, stream)
+        found = await preflight(self._connections, stream.model_copy(update={"owner": owner}), list(beside))
         if urn in self._replaced:  # the replaced stream still writes there, and is removed first
             found = [item for item in found if item.code != DestinationInUse.code]
         for item in found:

@@ -79,11 +79,19 @@ async def _replay(invocation: Invocation, args: ReplayArgs) -> Model:
     )
 
 
+async def _status(invocation: Invocation, args: GetStreamStatusArgs) -> Model:
+    found = await functions.get_stream_status(invocation.connections, args)
+    if found.failure is not None:
+        text = f"the status of {args.stream} is not known: {found.failure.message} [{found.failure.code}]"
+        await invocation.engine.warn_once("", text)
+    return found
+
+
 FUNCTIONS: dict[str, Callable[[Invocation, dict[str, Any]], Awaitable[Result]]] = {
     "replicator:index:getCapabilities": _function(
         GetCapabilitiesArgs, lambda _, args: functions.get_capabilities(args)
     ),
-    "replicator:index:getStreamStatus": _question(GetStreamStatusArgs, functions.get_stream_status),
+    "replicator:index:getStreamStatus": _function(GetStreamStatusArgs, _status),
     "replicator:index:getStreamStatuses": _question(GetStreamStatusesArgs, functions.get_stream_statuses),
     "replicator:index:listStreams": _question(ListStreamsArgs, functions.list_streams),
     "replicator:index:planReplay": _question(PlanReplayArgs, functions.plan),

@@ -32,7 +32,10 @@ import (
 //				Stream: pulumi.String("litestream/us-east/orders"),
 //			}, nil)
 //			ctx.Export("lagSeconds", orders.LagSeconds())
-//			ctx.Export("state", orders.State())
+//			ctx.Export("state", orders.ApplyT(func(orders replicator.GetStreamStatusResult) (*replicator.StreamStateEnum, error) {
+//				val := orders.State.(*replicator.StreamStateEnum)
+//				return &val, nil
+//			}).(Replicator.StreamStateEnumPtrOutput))
 //			return nil
 //		})
 //	}
@@ -49,6 +52,8 @@ func GetStreamStatus(ctx *pulumi.Context, args *GetStreamStatusArgs, opts ...pul
 }
 
 type GetStreamStatusArgs struct {
+	// Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program goes on with a warning. Default: `false`.
+	Required *bool `pulumi:"required"`
 	// The stream's id, `<backend>/<region or "default">/<name>`.
 	Stream string `pulumi:"stream"`
 }
@@ -61,6 +66,8 @@ type GetStreamStatusResult struct {
 	ErrorsLastHour *float64 `pulumi:"errorsLastHour"`
 	// Changes written to the destination; the unit is the backend's.
 	EventsReplicated *float64 `pulumi:"eventsReplicated"`
+	// Why the status could not be had.
+	Failure *StatusFailure `pulumi:"failure"`
 	// Such as consumer groups whose offsets are not synced; each with a severity and a stable code.
 	Findings []Finding `pulumi:"findings"`
 	// Changes that are not at the destination yet; the unit is the backend's.
@@ -75,8 +82,8 @@ type GetStreamStatusResult struct {
 	LastEvent *string `pulumi:"lastEvent"`
 	// Its name at the engine.
 	Name string `pulumi:"name"`
-	// The state of a stream, taken from its worst part.
-	State StreamStateEnum `pulumi:"state"`
+	// Left out if the engine does not answer.
+	State *StreamStateEnum `pulumi:"state"`
 	// The size of that file in bytes.
 	UploadTotalBytes *float64 `pulumi:"uploadTotalBytes"`
 	// Bytes at the destination of the file that is uploaded now, where it is large enough to be uploaded in parts.
@@ -89,6 +96,8 @@ func GetStreamStatusOutput(ctx *pulumi.Context, args GetStreamStatusOutputArgs, 
 }
 
 type GetStreamStatusOutputArgs struct {
+	// Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program goes on with a warning. Default: `false`.
+	Required pulumi.BoolPtrInput `pulumi:"required"`
 	// The stream's id, `<backend>/<region or "default">/<name>`.
 	Stream pulumi.StringInput `pulumi:"stream"`
 }
@@ -127,6 +136,11 @@ func (o GetStreamStatusResultOutput) EventsReplicated() pulumi.Float64PtrOutput 
 	return o.ApplyT(func(v GetStreamStatusResult) *float64 { return v.EventsReplicated }).(pulumi.Float64PtrOutput)
 }
 
+// Why the status could not be had.
+func (o GetStreamStatusResultOutput) Failure() StatusFailurePtrOutput {
+	return o.ApplyT(func(v GetStreamStatusResult) *StatusFailure { return v.Failure }).(StatusFailurePtrOutput)
+}
+
 // Such as consumer groups whose offsets are not synced; each with a severity and a stable code.
 func (o GetStreamStatusResultOutput) Findings() FindingArrayOutput {
 	return o.ApplyT(func(v GetStreamStatusResult) []Finding { return v.Findings }).(FindingArrayOutput)
@@ -162,9 +176,9 @@ func (o GetStreamStatusResultOutput) Name() pulumi.StringOutput {
 	return o.ApplyT(func(v GetStreamStatusResult) string { return v.Name }).(pulumi.StringOutput)
 }
 
-// The state of a stream, taken from its worst part.
-func (o GetStreamStatusResultOutput) State() StreamStateEnumOutput {
-	return o.ApplyT(func(v GetStreamStatusResult) StreamStateEnum { return v.State }).(StreamStateEnumOutput)
+// Left out if the engine does not answer.
+func (o GetStreamStatusResultOutput) State() StreamStateEnumPtrOutput {
+	return o.ApplyT(func(v GetStreamStatusResult) *StreamStateEnum { return v.State }).(StreamStateEnumPtrOutput)
 }
 
 // The size of that file in bytes.

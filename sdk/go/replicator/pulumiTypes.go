@@ -1532,6 +1532,60 @@ func (o StatusFailureOutput) Stream() pulumi.StringOutput {
 	return o.ApplyT(func(v StatusFailure) string { return v.Stream }).(pulumi.StringOutput)
 }
 
+type StatusFailurePtrOutput struct{ *pulumi.OutputState }
+
+func (StatusFailurePtrOutput) ElementType() reflect.Type {
+	return reflect.TypeOf((**StatusFailure)(nil)).Elem()
+}
+
+func (o StatusFailurePtrOutput) ToStatusFailurePtrOutput() StatusFailurePtrOutput {
+	return o
+}
+
+func (o StatusFailurePtrOutput) ToStatusFailurePtrOutputWithContext(ctx context.Context) StatusFailurePtrOutput {
+	return o
+}
+
+func (o StatusFailurePtrOutput) Elem() StatusFailureOutput {
+	return o.ApplyT(func(v *StatusFailure) StatusFailure {
+		if v != nil {
+			return *v
+		}
+		var ret StatusFailure
+		return ret
+	}).(StatusFailureOutput)
+}
+
+// The stable code of the error: `RPL-STREAM-NOTFOUND` where the engine answered that it is not there.
+func (o StatusFailurePtrOutput) Code() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *StatusFailure) *string {
+		if v == nil {
+			return nil
+		}
+		return &v.Code
+	}).(pulumi.StringPtrOutput)
+}
+
+// What went wrong.
+func (o StatusFailurePtrOutput) Message() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *StatusFailure) *string {
+		if v == nil {
+			return nil
+		}
+		return &v.Message
+	}).(pulumi.StringPtrOutput)
+}
+
+// Its id.
+func (o StatusFailurePtrOutput) Stream() pulumi.StringPtrOutput {
+	return o.ApplyT(func(v *StatusFailure) *string {
+		if v == nil {
+			return nil
+		}
+		return &v.Stream
+	}).(pulumi.StringPtrOutput)
+}
+
 type StatusFailureArrayOutput struct{ *pulumi.OutputState }
 
 func (StatusFailureArrayOutput) ElementType() reflect.Type {
@@ -1872,6 +1926,7 @@ func init() {
 	pulumi.RegisterOutputType(ListedStreamOutput{})
 	pulumi.RegisterOutputType(ListedStreamArrayOutput{})
 	pulumi.RegisterOutputType(StatusFailureOutput{})
+	pulumi.RegisterOutputType(StatusFailurePtrOutput{})
 	pulumi.RegisterOutputType(StatusFailureArrayOutput{})
 	pulumi.RegisterOutputType(StreamStatusOutput{})
 	pulumi.RegisterOutputType(StreamStatusPtrOutput{})

@@ -28,7 +28,7 @@ class GetStreamStatusResult:
     """
     The status of a stream, and what else is worth knowing of it.
     """
-    def __init__(__self__, bytes_replicated=None, errors_last_hour=None, events_replicated=None, findings=None, lag_events=None, lag_seconds=None, last_checkpoint=None, last_error=None, last_event=None, name=None, state=None, upload_total_bytes=None, uploaded_bytes=None):
+    def __init__(__self__, bytes_replicated=None, errors_last_hour=None, events_replicated=None, failure=None, findings=None, lag_events=None, lag_seconds=None, last_checkpoint=None, last_error=None, last_event=None, name=None, state=None, upload_total_bytes=None, uploaded_bytes=None):
         if bytes_replicated and not isinstance(bytes_replicated, float):
             raise TypeError("Expected argument 'bytes_replicated' to be a float")
         pulumi.set(__self__, "bytes_replicated", bytes_replicated)
@@ -38,6 +38,9 @@ class GetStreamStatusResult:
         if events_replicated and not isinstance(events_replicated, float):
             raise TypeError("Expected argument 'events_replicated' to be a float")
         pulumi.set(__self__, "events_replicated", events_replicated)
+        if failure and not isinstance(failure, dict):
+            raise TypeError("Expected argument 'failure' to be a dict")
+        pulumi.set(__self__, "failure", failure)
         if findings and not isinstance(findings, list):
             raise TypeError("Expected argument 'findings' to be a list")
         pulumi.set(__self__, "findings", findings)
@@ -92,6 +95,14 @@ class GetStreamStatusResult:
         Changes written to the destination; the unit is the backend's.
         """
         return pulumi.get(self, "events_replicated")
+
+    @_builtins.property
+    @pulumi.getter
+    def failure(self) -> Optional['outputs.StatusFailure']:
+        """
+        Why the status could not be had.
+        """
+        return pulumi.get(self, "failure")
 
     @_builtins.property
     @pulumi.getter
@@ -151,9 +162,9 @@ class GetStreamStatusResult:
 
     @_builtins.property
     @pulumi.getter
-    def state(self) -> 'StreamState':
+    def state(self) -> Optional['StreamState']:
         """
-        The state of a stream, taken from its worst part.
+        Left out if the engine does not answer.
         """
         return pulumi.get(self, "state")
 
@@ -183,6 +194,7 @@ class AwaitableGetStreamStatusResult(GetStreamStatusResult):
             bytes_replicated=self.bytes_replicated,
             errors_last_hour=self.errors_last_hour,
             events_replicated=self.events_replicated,
+            failure=self.failure,
             findings=self.findings,
             lag_events=self.lag_events,
             lag_seconds=self.lag_seconds,
@@ -195,7 +207,8 @@ class AwaitableGetStreamStatusResult(GetStreamStatusResult):
             uploaded_bytes=self.uploaded_bytes)
 
 
-def get_stream_status(stream: Optional[_builtins.str] = None,
+def get_stream_status(required: Optional[_builtins.bool] = None,
+                      stream: Optional[_builtins.str] = None,
                       opts: Optional[pulumi.InvokeOptions] = None) -> AwaitableGetStreamStatusResult:
     """
     What the engine tells about a stream now. Outputs of the resource are as old as the last update or refresh.
@@ -212,9 +225,11 @@ def get_stream_status(stream: Optional[_builtins.str] = None,
     pulumi.export("state", orders.state)
     ```
 
+    :param _builtins.bool required: Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program goes on with a warning. Default: `false`.
     :param _builtins.str stream: The stream's id, `<backend>/<region or "default">/<name>`.
     """
     __args__ = dict()
+    __args__['required'] = required
     __args__['stream'] = stream
     opts = pulumi.InvokeOptions.merge(_utilities.get_invoke_opts_defaults(), opts)
     __ret__ = pulumi.runtime.invoke('replicator:index:getStreamStatus', __args__, opts=opts, typ=GetStreamStatusResult).value
@@ -223,6 +238,7 @@ def get_stream_status(stream: Optional[_builtins.str] = None,
         bytes_replicated=pulumi.get(__ret__, 'bytes_replicated'),
         errors_last_hour=pulumi.get(__ret__, 'errors_last_hour'),
         events_replicated=pulumi.get(__ret__, 'events_replicated'),
+        failure=pulumi.get(__ret__, 'failure'),
         findings=pulumi.get(__ret__, 'findings'),
         lag_events=pulumi.get(__ret__, 'lag_events'),
         lag_seconds=pulumi.get(__ret__, 'lag_seconds'),
@@ -233,7 +249,8 @@ def get_stream_status(stream: Optional[_builtins.str] = None,
         state=pulumi.get(__ret__, 'state'),
         upload_total_bytes=pulumi.get(__ret__, 'upload_total_bytes'),
         uploaded_bytes=pulumi.get(__ret__, 'uploaded_bytes'))
-def get_stream_status_output(stream: pulumi.Input[Optional[_builtins.str]] = None,
+def get_stream_status_output(required: pulumi.Input[Optional[Optional[_builtins.bool]]] = None,
+                             stream: pulumi.Input[Optional[_builtins.str]] = None,
                              opts: Optional[Union[pulumi.InvokeOptions, pulumi.InvokeOutputOptions]] = None) -> pulumi.Output[GetStreamStatusResult]:
     """
     What the engine tells about a stream now. Outputs of the resource are as old as the last update or refresh.
@@ -250,9 +267,11 @@ def get_stream_status_output(stream: pulumi.Input[Optional[_builtins.str]] = Non
     pulumi.export("state", orders.state)
     ```
 
+    :param _builtins.bool required: Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program goes on with a warning. Default: `false`.
     :param _builtins.str stream: The stream's id, `<backend>/<region or "default">/<name>`.
     """
     __args__ = dict()
+    __args__['required'] = required
     __args__['stream'] = stream
     opts = pulumi.InvokeOutputOptions.merge(_utilities.get_invoke_opts_defaults(), opts)
     __ret__ = pulumi.runtime.invoke_output('replicator:index:getStreamStatus', __args__, opts=opts, typ=GetStreamStatusResult)
@@ -260,6 +279,7 @@ def get_stream_status_output(stream: pulumi.Input[Optional[_builtins.str]] = Non
         bytes_replicated=pulumi.get(__response__, 'bytes_replicated'),
         errors_last_hour=pulumi.get(__response__, 'errors_last_hour'),
         events_replicated=pulumi.get(__response__, 'events_replicated'),
+        failure=pulumi.get(__response__, 'failure'),
         findings=pulumi.get(__response__, 'findings'),
         lag_events=pulumi.get(__response__, 'lag_events'),
         lag_seconds=pulumi.get(__response__, 'lag_seconds'),

@@ -321,7 +321,7 @@ class SqliteDriver(Projections):
         if (known := replays.known(self._manager.record(name), start, key, method, path)) is not None:
             if known.finished_at is None:
                 self._spawn(self._run_replay(name, key))
-            return known
+            return await replays.as_found(known)
         plan = await self.plan_replay(name, start, method=method, target=target)
         return await self._whole(self._begin_replay(name, plan, key, method, path))
 
@@ -338,7 +338,7 @@ class SqliteDriver(Projections):
         return record.replays[key]
 
     async def get_replay(self, name: str, key: str) -> ReplayProgress:
-        return replays.find(self._manager.record(name), key)
+        return await replays.as_found(replays.find(self._manager.record(name), key))
 
     # --- watching ------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ ignores the position and writes the current database.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -225,6 +226,16 @@ def find(record: StreamRecord, key: str) -> ReplayProgress:
         return record.replays[key]
     except KeyError:
         raise ReplayNotFound(f"no replay has the key {key!r}", stream=record.name) from None
+
+
+async def as_found(replay: ReplayProgress) -> ReplayProgress:
+    """Return a recorded replay; if its copy was removed since, the message says so."""
+    if replay.state is not ReplayState.DONE or replay.target is None:
+        return replay
+    if await asyncio.to_thread(os.path.lexists, replay.target):
+        return replay
+    gone = f"the copy was written to {replay.target}, and was removed since; a replay with another key writes it again"
+    return replay.model_copy(update={"message": gone})
 
 
 def known(
