@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +13,7 @@ from replicator.cli.clients import opened, session
 from replicator.cli.exits import Exit
 from replicator.cli.options import AddressOption, BackendOption, JsonOption, again
 from replicator.cli.output import say, say_json, sentence, showing
+from replicator.errors import EngineRefused, ReplicatorError
 
 if TYPE_CHECKING:
     from replicator.replicator import Proposal
@@ -70,7 +73,8 @@ def adopt_connector(
         raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
     reads = EndHints(uri=source, region=source_region, auth_ref=source_auth_ref, admin_auth_ref=source_admin_auth_ref)
     writes = EndHints(uri=destination, region=destination_region, auth_ref=destination_auth_ref)
-    with session(opened(backend, address)) as (runner, client):
+    known = False
+    with _as_options(), session(opened(backend, address)) as (runner, client):
         found = runner.run(client.propose(name, reads, writes))
         if not as_json:
             _show(found)
@@ -78,13 +82,44 @@ def adopt_connector(
             if not yes and not typer.confirm("Do it?"):
                 say("Nothing was done.")
                 raise typer.Exit(Exit.FAILED)
+            _refuse_other_plan(found, runner.run(client.propose(name, reads, writes)))
             with showing(f"taking over {name}"):
-                runner.run(client.adopt_stream(found.stream))
+                known = runner.run(client.adopt_stream(found.stream)).known
     if as_json:
         say_json(found.model_dump(mode="json"))
     elif not dry_run:
-        say(f"took over {name}")
+        say(f"{name} is a stream already" if known else f"took over {name}")
         say(f"  → replicator import{again(backend, address)}   # writes the program that manages it")
+
+
+_OPTIONS = {
+    "source.uri": "--source",
+    "source.authRef": "--source-auth-ref",
+    "source.adminAuthRef": "--source-admin-auth-ref",
+    "source.region": "--source-region",
+    "destination.uri": "--destination",
+    "destination.authRef": "--destination-auth-ref",
+    "destination.region": "--destination-region",
+}
+
+
+@contextmanager
+def _as_options() -> Iterator[None]:
+    """Name the option of this command in errors, instead of the property that it gives."""
+    try:
+        yield
+    except ReplicatorError as error:
+        error.property = _OPTIONS.get(error.property or "", error.property)
+        raise
+
+
+def _refuse_other_plan(before: Proposal, now: Proposal) -> None:
+    if before != now:
+        raise EngineRefused(
+            "the connector, or what it reads, has changed since the plan was shown",
+            stream=before.stream.name,
+            fix="run the command again",
+        )
 
 
 def _show(found: Proposal) -> None:

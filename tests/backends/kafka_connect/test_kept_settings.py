@@ -44,6 +44,20 @@ def test_what_is_kept_is_no_foreign_change() -> None:
     assert foreign_settings(deployed.connector, BUILT, deployed.record.kept) == {"user": "hand"}
 
 
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("tasks.max", "value"),
+        ("snapshot.query", "[redacted]"),
+        ("value.converter.basic.auth.user.info", "[redacted]"),
+        ("value.converter.new.credentials", "[redacted]"),
+        ("source.cluster.sasl.client.callback.handler.class", "[redacted]"),
+    ],
+)
+def test_what_may_hold_a_secret_is_not_shown(key: str, shown: str) -> None:
+    assert foreign_settings(connector("orders", "RUNNING", **{key: "value"}), {}, ()) == {key: shown}
+
+
 def test_a_login_is_kept_while_its_end_stays() -> None:
     stream = declare()
     other = stream.source.model_copy(update={"auth_ref": "env://KAFKA_*"})

@@ -155,6 +155,7 @@ def test_what_a_publication_lacks_is_told() -> None:
         comment=None,
         tables={ORDERS: "(id > 1)"},
         names_tables=True,
+        takes_all=False,
         is_whole=False,
         via_root=False,
         version="1",

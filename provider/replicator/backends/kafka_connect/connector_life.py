@@ -158,7 +158,9 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
         record = await self._recipe.alter(deployed.record, record)
         parts = self._recipe.parts(record)
         if deployed.record.kept:
-            carried = carry_over(deployed, self._recipe.parts(deployed.record).main, parts.main, self._recipe.logins)
+            carried = carry_over(
+                deployed, self._recipe.parts(deployed.record).main, parts.main, self._recipe.kept_together
+            )
             record = record.model_copy(update={"kept": carried.kept})
             parts = Parts({**carried.config, **record.keys(self.kind)}, parts.others)
         if record == deployed.record:
@@ -231,13 +233,14 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
     async def propose(self, name: str, source: EndHints, destination: EndHints) -> Proposal:
         connector = await self._cluster.look(name)
         if connector is None:
-            raise StreamNotFound("the Connect cluster has no such connector", stream=name)
+            raise _no_connector(name)
         if not is_unmanaged(connector):
             raise NotOurs("it belongs to a stream already", stream=name, fix="see replicator list")
         with _naming(name):
             found = await self._recipe.propose(connector, source, destination)
             _, record = await self._adopted(connector, found.stream)
-        return found.model_copy(update={"kept": tuple(key for key in record.kept if key in connector.config)})
+        kept = {key for key in record.kept if key in connector.config} - found.stream.options.keys()
+        return found.model_copy(update={"kept": tuple(sorted(kept))})
 
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
         stream = with_canonical_options(stream.model_copy(update={"owner": None, "backend": self.kind}))
@@ -251,14 +254,13 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
                     now = await self._cluster.get(stream.name)
                     if now is not None and is_unmanaged(now):
                         _refuse_other_config(connector, now)
-                        await self._states.put_record(deployed, record)
+                        main = self._recipe.parts(record).main
+                        config = carry_over(deployed, main, main, ()).config
+                        await self._cluster.put_config(stream.name, config, SEEN_WITHIN)
                         return Adoption(known=False)
-        known = await self._streams.get(stream.name) is not None
-        if not known and not dry_run:
-            await self.upsert_stream(stream)
-        elif not known:
-            await self._recipe.validate(stream, await self._recipe.look(stream, (), None), None)
-        return Adoption(known=known)
+        if await self._streams.get(stream.name) is None:
+            raise _no_connector(stream.name)
+        return Adoption(known=True)
 
     async def _adopted(self, connector: Connector, stream: Stream) -> tuple[DeployedStream, StreamRecord]:
         """Return a connector as a stream, and the record to write; raise what a change of that stream would raise."""
@@ -269,9 +271,10 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
         with self._claims.claim(self._address, claim) as claimed:
             facts = await self._recipe.look(stream, claimed, deployed)
             record = await self._recipe.record(stream, facts, deployed)
-            kept = kept_of(deployed, self._recipe.parts(record).main)
+            kept = kept_of(deployed, self._recipe.parts(record).main, self._recipe.never_kept)
             record = record.model_copy(update={"kept": kept})
             deployed = replace(deployed, record=record)
+            await self._recipe.refuse_adoption(connector, record)
             await self._recipe.validate(stream, facts, deployed)
             await self._recipe.refuse_gap(record)
         return deployed, record
@@ -430,6 +433,10 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
 
     async def aclose(self) -> None:
         await self._recipe.aclose()
+
+
+def _no_connector(name: str) -> StreamNotFound:
+    return StreamNotFound("the Connect cluster has no connector of this name to take over", stream=name)
 
 
 def _refuse_other_config(before: Connector, now: Connector) -> None:

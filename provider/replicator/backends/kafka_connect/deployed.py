@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from replicator.backends.kafka_connect.validation import is_secret
 from replicator.errors import NotOurs, RecordUnreadable, StreamNotFound
 from replicator.model import StreamState
 from replicator.replicator import Description
+
+_FREE_TEXT = re.compile(r"(?i)query|callback|auth")
+"""Settings in which people write what may hold a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,7 @@ def foreign_settings(connector: Connector, config: Mapping[str, str], known: Col
 
 
 def _shown(key: str, value: str) -> str:
-    return "[redacted]" if is_secret(key) else value
+    return "[redacted]" if is_secret(key) or _FREE_TEXT.search(key) else value
 
 
 def differing(connector: Connector, config: Mapping[str, str]) -> set[str]:

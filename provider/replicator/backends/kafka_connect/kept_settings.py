@@ -24,25 +24,26 @@ class CarriedOver(NamedTuple):
     config: dict[str, str]
 
 
-def kept_of(deployed: DeployedStream, config: Mapping[str, str]) -> tuple[str, ...]:
+def kept_of(deployed: DeployedStream, config: Mapping[str, str], never: Collection[str] = ()) -> tuple[str, ...]:
     """Return what an adopted connector has otherwise than its declaration says.
 
     :param config: the configuration by the declaration.
+    :param never: as in `Recipe`.
     """
-    return tuple(sorted(differing(deployed.connector, config) - RECORD_KEYS))
+    return tuple(sorted(differing(deployed.connector, config) - RECORD_KEYS - set(never)))
 
 
 def carry_over(
-    deployed: DeployedStream, before: Mapping[str, str], after: Mapping[str, str], logins: Iterable[Collection[str]]
+    deployed: DeployedStream, before: Mapping[str, str], after: Mapping[str, str], together: Iterable[Collection[str]]
 ) -> CarriedOver:
     """Return the configuration of another declaration, with the settings of the connector that it leaves alone.
 
     :param before: the configuration by the recorded declaration.
     :param after: the configuration by the new one.
-    :param logins: as in `Recipe`.
+    :param together: as in `Recipe`.
     """
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-    changed |= {key for login in logins if not changed.isdisjoint(login) for key in login}
+    changed |= {key for group in together if not changed.isdisjoint(group) for key in group}
     kept = tuple(key for key in deployed.record.kept if key not in changed)
     config = {key: value for key, value in after.items() if key not in kept}
     there = deployed.connector.config

@@ -77,8 +77,12 @@ class Recipe(Protocol[Facts, Start, Positions]):
         """Return the classes of connectors that a stream may take over."""
 
     @property
-    def logins(self) -> Collection[Collection[str]]:
-        """Return the settings of each login, which a stream keeps or replaces together."""
+    def kept_together(self) -> Collection[Collection[str]]:
+        """Return groups of settings, such as those of a login, which a stream keeps or replaces together."""
+
+    @property
+    def never_kept(self) -> Collection[str]:
+        """Return the settings that an adoption replaces."""
 
     async def propose(self, connector: Connector, source: EndHints, destination: EndHints) -> Proposal:
         """Return the stream for a connector that belongs to no stream, without `kept`; raise why none can be."""
@@ -88,6 +92,9 @@ class Recipe(Protocol[Facts, Start, Positions]):
 
         :raises NotOurs: the connector is not the one that the declaration describes.
         """
+
+    async def refuse_adoption(self, connector: Connector, record: StreamRecord) -> None:
+        """Raise if a connector cannot be taken over now, or not without harm; after the checks of `look`."""
 
     # --- checks before a change ---
 

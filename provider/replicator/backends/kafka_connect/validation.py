@@ -14,7 +14,7 @@ from functools import reduce
 from typing import Any
 
 PLACEHOLDER = "${"
-_SECRET = re.compile(r"(?i)jaas|passw|secret|token|key$")
+_SECRET = re.compile(r"(?i)jaas|passw|secret|token|credential|user\.info|key$")
 _MARK = "[redacted]"
 _SHORTEST = 4  # characters of a secret that is looked for in texts
 _BREAKS_JAAS = frozenset('"\\\n\r')

@@ -40,6 +40,7 @@ class Publication:
     :param owned: the asking role may change it.
     :param tables: its tables, each with its row filter as PostgreSQL prints it.
     :param names_tables: it has neither all tables nor those of a schema.
+    :param takes_all: it has every table of the database, also those that are created later.
     :param is_whole: it publishes inserts, updates and deletes.
     :param via_root: changes of a partition have the name of the whole table.
     :param version: another one after each change, also after one that was taken back.
@@ -51,6 +52,7 @@ class Publication:
     comment: str | None
     tables: Mapping[Table, str | None]
     names_tables: bool
+    takes_all: bool
     is_whole: bool
     via_root: bool
     version: str
@@ -98,6 +100,7 @@ async def look(session: Session, names: Collection[str]) -> dict[str, Publicatio
             comment=row["comment"],
             tables=tables.get(row["publication"], {}),
             names_tables=not row["everything"] and not row["schemas"],
+            takes_all=row["everything"],
             is_whole=row["whole"],
             via_root=row["via_root"],
             version=row["version"],
@@ -117,11 +120,20 @@ def create_sql(name: str, tables: Mapping[Table, str | None]) -> str:
 
 def alter_sql(name: str, tables: Mapping[Table, str | None]) -> list[str]:
     """Return the statements that give a publication these tables and no others, and every change of their rows."""
-    return [
-        f"ALTER PUBLICATION {quoted(name)} SET TABLE {_members(tables.items())}",
+    return [f"ALTER PUBLICATION {quoted(name)} SET TABLE {_members(tables.items())}", set_sql(name)]
+
+
+def add_sql(name: str, tables: Mapping[Table, str | None]) -> list[str]:
+    """Return the statement that gives a publication more tables; none for no tables."""
+    return [f"ALTER PUBLICATION {quoted(name)} ADD TABLE {_members(tables.items())}"] if tables else []
+
+
+def set_sql(name: str) -> str:
+    """Return the statement by which a publication has every change of its rows, under the name of the whole table."""
+    return (
         f"ALTER PUBLICATION {quoted(name)} SET (publish = 'insert, update, delete, truncate', "
-        "publish_via_partition_root = true)",
-    ]
+        "publish_via_partition_root = true)"
+    )
 
 
 def comment_sql(name: str, text: str) -> str:

@@ -160,7 +160,7 @@ class Session:
             "options": f"-c statement_timeout={statement}s -c lock_timeout={PATIENCE}s -c search_path=pg_catalog",
             # Left out, libpq reads them from its environment variables and files, which are another person's.
             "password": "",
-            "passfile": "/dev/null",
+            "passfile": "/nonexistent",  # libpq warns of one that is no plain file
             "sslmode": self.at.sslmode or "prefer",
             **login,
             **({"sslrootcert": self.at.root_cert} if self.at.root_cert else {}),
@@ -242,7 +242,7 @@ def _told(error: psycopg.Error) -> str:
 
 def _kind_of(error: psycopg.Error) -> type[psycopg.Error]:
     """Return the class of an error; for a connection that fails, by its text."""
-    if error.sqlstate is None and "FATAL:" in str(error):
+    if error.sqlstate is None and ("FATAL:" in str(error) or "no password supplied" in str(error)):
         told = str(error).rpartition("FATAL:")[2].strip()
         return next((kind for text, kind in _LOGIN_ERRORS if text in told), type(error))
     return type(error)

@@ -8,14 +8,29 @@ from typing import Any
 
 import pytest
 from replicator.backends.kafka_connect.cluster import ConnectCluster
-from replicator.errors import EngineRefused, NotOurs, ReplicatorError, SourcePosition, SourceSetup, Unsupported
+from replicator.backends.kafka_connect.debezium.adoption import refuse_unstarted
+from replicator.backends.kafka_connect.debezium.positions import Position
+from replicator.backends.kafka_connect.record import StreamRecord
+from replicator.errors import (
+    EngineRefused,
+    EngineUnavailable,
+    InvalidStream,
+    NotOurs,
+    ReplicatorError,
+    SourcePosition,
+    SourceSetup,
+    Unsupported,
+)
 from replicator.model import DesiredState, Mode, Owner, Stream, StreamState
 from replicator.replicator import EndHints, Proposal
 
+from tests.backends.kafka_connect.debezium.builders import declare
+from tests.backends.kafka_connect.debezium.conftest import OpenBed
 from tests.backends.kafka_connect.debezium.debezium_env import ORDERS, PASSWORD, URN, DebeziumEnv
 from tests.backends.kafka_connect.debezium.manual import by_hand, manual
 from tests.kafka import unique
 from tests.waiting import until
+from tools.kafka.pair import Pair
 
 pytestmark = pytest.mark.engine
 
@@ -31,7 +46,17 @@ def hints(bed: DebeziumEnv) -> tuple[EndHints, EndHints]:
 
 
 async def proposed(bed: DebeziumEnv, name: str) -> Proposal:
-    return await bed.driver.propose(name, *hints(bed))
+    """The plan for a connector; it waits until Connect has stored a position, which the plan needs."""
+
+    async def plan() -> Proposal | None:
+        try:
+            return await bed.driver.propose(name, *hints(bed))
+        except EngineRefused as error:
+            if "no position yet" not in error.message:
+                raise
+            return None
+
+    return await until(plan, timeout=30, what="there is a plan")
 
 
 async def arrived(bed: DebeziumEnv, prefix: str, count: int, table: str = "app.orders") -> list[tuple[str, Any, Any]]:
@@ -146,7 +171,7 @@ async def test_a_paused_connector_stays_paused_and_a_filter_is_read_from_the_pub
         bed.execute("INSERT INTO orders VALUES (1), (11)")
         found = await proposed(bed, name)
         stream = found.stream
-        assert (stream.filter, stream.include, stream.mode) == ("id > 10", (), Mode.CDC)
+        assert (stream.filter, stream.include, stream.mode) == ("id > 10", ("app.orders",), Mode.CDC)
         assert stream.desired_state is DesiredState.PAUSED
         assert "not filtered" in " ".join(item.message for item in found.findings)
         await bed.driver.adopt_stream(stream)
@@ -164,6 +189,7 @@ async def test_two_processes_adopt_one_connector(bed: DebeziumEnv) -> None:
     with by_hand(bed, config):
         await arrived(bed, name, 5)
         drivers = [bed.driver, bed.another(), bed.another()]
+        await proposed(bed, name)
         found = [await driver.propose(name, *hints(bed)) for driver in drivers]
         await asyncio.gather(*(driver.adopt_stream(each.stream) for driver, each in zip(drivers, found, strict=True)))
         assert (await bed.described(name)).stream == found[0].stream.recorded()
@@ -239,6 +265,8 @@ async def test_a_slot_that_lost_the_position_is_refused(bed: DebeziumEnv) -> Non
 
 
 BAD: dict[str, tuple[dict[str, str], str]] = {
+    "drops": ({"slot.drop.on.stop": "true"}, "each restart drops its replication slot"),
+    "always": ({"snapshot.mode": "always"}, "snapshot.mode is always"),
     "plugin": ({"plugin.name": "decoderbufs"}, "it decodes with decoderbufs"),
     "mode": ({"snapshot.mode": "custom"}, "snapshot.mode is custom"),
     "regex": ({"table.include.list": "app.(orders"}, "its table.include.list cannot be read"),
@@ -273,6 +301,140 @@ async def test_what_no_stream_can_stand_for_is_refused_and_stays_as_it_is(bed: D
         finally:
             with closing(bed.rest()) as rest:
                 rest.delete(f"/connectors/{name}")
+
+
+async def test_two_connectors_of_one_slot_are_refused(bed: DebeziumEnv) -> None:
+    tables(bed)
+    names = [unique("m").replace("_", "-") for _ in range(2)]
+    first, second = (manual(bed, name, **{"slot.name": names[0].replace("-", "_")}) for name in names)
+    with by_hand(bed, first), closing(bed.rest()) as rest:
+        await arrived(bed, names[0], 5)
+        stopped = {"name": names[1], "config": second, "initial_state": "STOPPED"}
+        rest.post("/connectors", json=stopped).raise_for_status()
+        try:
+            for name, other in zip(names, reversed(names), strict=True):
+                with pytest.raises(NotOurs, match=f"the connector '{other}' has the same replication slot"):
+                    await bed.driver.propose(name, *hints(bed))
+        finally:
+            rest.delete(f"/connectors/{names[1]}")
+
+
+async def test_a_slot_of_another_database_is_refused(bed: DebeziumEnv, open_bed: OpenBed, kafka: Pair) -> None:
+    tables(bed)
+    other = open_bed(bed.server, kafka.west)
+    name = unique("m").replace("_", "-")
+    config = manual(bed, name)
+    other.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", config["slot.name"])
+    with closing(bed.rest()) as rest:
+        rest.post("/connectors", json={"name": name, "config": config, "initial_state": "STOPPED"}).raise_for_status()
+        try:
+            with pytest.raises(SourceSetup, match=f"in the database {other.database}"):
+                await bed.driver.propose(name, *hints(bed))
+        finally:
+            rest.delete(f"/connectors/{name}")
+            other.sql("SELECT pg_drop_replication_slot(%s)", config["slot.name"])
+
+
+async def test_a_wrong_destination_is_refused(bed: DebeziumEnv, kafka: Pair) -> None:
+    tables(bed)
+    name = unique("m").replace("_", "-")
+    with by_hand(bed, manual(bed, name)):
+        await arrived(bed, name, 5)
+        await proposed(bed, name)
+        source, _ = hints(bed)
+        with pytest.raises(NotOurs, match="writes to the Kafka cluster of its worker") as refused:
+            await bed.driver.propose(name, source, EndHints(uri=f"kafka://{kafka.east.bootstrap}"))
+        assert refused.value.property == "destination.uri"
+        with pytest.raises(EngineUnavailable):
+            await bed.driver.propose(name, source, EndHints(uri="kafka://127.0.0.1:1"))
+
+
+async def test_lists_of_the_connector_hide_nothing_that_joins(bed: DebeziumEnv) -> None:
+    tables(bed)
+    bed.execute(f'CREATE SCHEMA other; GRANT USAGE ON SCHEMA other TO "{bed.role}"')
+    bed.execute("CREATE TABLE other.items (id int PRIMARY KEY)")
+    bed.execute(f'GRANT SELECT ON other.items TO "{bed.role}"')
+    name = unique("m").replace("_", "-")
+    lists = {"schema.include.list": "app", "publication.autocreate.mode": "all_tables", "snapshot.mode": "no_data"}
+    with by_hand(bed, manual(bed, name, **lists)):
+        await until(lambda: asyncio.to_thread(lambda: bed.slot(f"by_hand_{name}")), what="its slot exists")
+        found = await proposed(bed, name)
+        assert found.stream.include == ("app.orders", "app.users")
+        await bed.driver.adopt_stream(found.stream)
+        after = bed.connector(name)
+        assert (after["schema.include.list"], after["publication.autocreate.mode"]) == ("app", "disabled")
+        wider = found.stream.model_copy(update={"include": (*found.stream.include, "other.items")})
+        await bed.driver.upsert_stream(owned(wider))
+        assert "schema.include.list" not in bed.connector(name)
+        bed.execute("INSERT INTO other.items VALUES (1)")
+        bed.execute("INSERT INTO app.users VALUES (1, 'a')")
+        await arrived(bed, name, 1, "other.items")
+        await arrived(bed, name, 1, "app.users")
+        await bed.driver.delete_stream(name)
+
+
+async def test_columns_that_the_connector_chooses_keep_tables_from_joining(bed: DebeziumEnv) -> None:
+    tables(bed)
+    name = unique("m").replace("_", "-")
+    lists = {"table.include.list": r"app\.orders", "column.include.list": r"app\.orders\.(id|note)"}
+    with by_hand(bed, manual(bed, name, **lists)):
+        await arrived(bed, name, 5)
+        found = await proposed(bed, name)
+        assert "decides which columns are sent" in " ".join(item.message for item in found.findings)
+        await bed.driver.adopt_stream(found.stream)
+        wider = found.stream.model_copy(update={"include": ("app.orders", "app.users")})
+        with pytest.raises(InvalidStream, match=r"column\.include\.list stays as it was") as refused:
+            await bed.driver.upsert_stream(owned(wider))
+        assert refused.value.property == "include"
+        columns = wider.model_copy(update={"include": ("app.orders.id", "app.orders.note")})
+        await bed.driver.upsert_stream(owned(columns))
+        assert bed.connector(name)["column.include.list"].startswith("(?-i:app")
+        bed.execute("INSERT INTO orders VALUES (6, 'eu', 'x')")
+        assert (await arrived(bed, name, 6))[-1][2] == {"id": 6, "note": "x"}
+        await bed.driver.delete_stream(name)
+
+
+async def test_the_sql_for_a_publication_leaves_what_others_read(bed: DebeziumEnv) -> None:
+    bed.execute(ORDERS)
+    bed.execute("CREATE TABLE users (id int PRIMARY KEY); CREATE TABLE items (id int PRIMARY KEY)")
+    bed.sql("CREATE PUBLICATION dbz_publication FOR TABLE app.orders, app.users WHERE (id > 3)")
+    name = unique("m").replace("_", "-")
+    config = manual(bed, name, **{"table.include.list": r"app\.orders", "snapshot.mode": "no_data"})
+    with by_hand(bed, config):
+        await until(lambda: asyncio.to_thread(lambda: bed.slot(config["slot.name"])), what="its slot exists")
+        found = await proposed(bed, name)
+        await bed.driver.adopt_stream(found.stream)
+        wider = found.stream.model_copy(update={"include": ("app.orders", "app.items")})
+        with pytest.raises(SourceSetup, match=r"it lacks app\.items") as refused:
+            await bed.driver.upsert_stream(owned(wider))
+        for statement in str(refused.value.fix).partition("owner run: ")[2].split("; "):
+            bed.sql(statement)
+        assert bed.published("dbz_publication") == {"app.orders": None, "app.users": "(id > 3)", "app.items": None}
+        await bed.driver.upsert_stream(owned(wider))
+        bed.execute("INSERT INTO items VALUES (1)")
+        await arrived(bed, name, 1, "app.items")
+        await bed.driver.delete_stream(name)
+
+
+@pytest.mark.parametrize(
+    ("position", "has_slot", "mode", "text"),
+    [
+        (Position(lsn=5, in_snapshot=True), True, "snapshot_then_cdc", "it is reading its tables"),
+        (Position(), True, "snapshot_then_cdc", "no position yet"),
+        (Position(), False, "cdc", "no position yet"),
+        (Position(), True, "cdc", None),
+        (Position(lsn=5), True, "snapshot_then_cdc", None),
+    ],
+)
+def test_a_connector_whose_restart_would_read_its_tables_is_refused(
+    position: Position, has_slot: bool, mode: str, text: str | None
+) -> None:
+    record = StreamRecord(stream=declare(mode=mode))
+    if text is None:
+        refuse_unstarted(record, position, has_slot=has_slot)
+    else:
+        with pytest.raises(EngineRefused, match=text):
+            refuse_unstarted(record, position, has_slot=has_slot)
 
 
 async def test_a_name_that_no_stream_can_have_is_refused(bed: DebeziumEnv) -> None:

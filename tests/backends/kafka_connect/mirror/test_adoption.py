@@ -107,6 +107,23 @@ async def test_what_expressions_may_copy_later_counts_for_other_streams(bed: Mir
         await bed.driver.delete_stream(name)
 
 
+async def test_a_topic_that_the_connector_excludes_joins(bed: MirrorEnv) -> None:
+    prefix = unique("p")
+    topic, other = bed.topic(name=f"{prefix}.a"), bed.topic(name=f"{prefix}.b")
+    for each in (topic, other):
+        bed.produce(each, records(0, 3))
+    with by_hand(bed, f"{prefix}.*", **{"topics.exclude": f"{prefix}.b"}) as name:
+        await bed.arrived(topic, 3)
+        found = await bed.driver.propose(name, NOTHING, NOTHING)
+        assert (found.stream.include, found.stream.exclude) == ((topic,), ())
+        await bed.driver.adopt_stream(found.stream)
+        owned = found.stream.model_copy(update={"owner": Owner(urn=URN, token="t", claim=True)})
+        await bed.driver.upsert_stream(owned.model_copy(update={"include": (topic, other)}))
+        assert len(await bed.arrived(other, 3)) == 3
+        assert len(bed.copied(topic)) == 3
+        await bed.driver.delete_stream(name)
+
+
 async def test_workers_of_the_source_are_taken_over_too(at_source: MirrorEnv) -> None:
     bed = at_source
     topic = bed.topic()

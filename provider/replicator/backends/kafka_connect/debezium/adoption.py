@@ -5,25 +5,35 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 from urllib.parse import quote, urlencode
 
+from replicator.backends.kafka.endpoint import kafka_endpoint
 from replicator.backends.kafka_connect.adoption import RESTART, end_of, name_of, named, options_of, plain, refuse_class
 from replicator.backends.kafka_connect.connector import Connector
 from replicator.backends.kafka_connect.debezium import source_facts
 from replicator.backends.kafka_connect.debezium.connector_config import BACKEND, SOURCE_CLASS
 from replicator.backends.kafka_connect.debezium.declarations import PREFIX, RETRIES, SINK_OPTIONS
 from replicator.backends.kafka_connect.debezium.details import DebeziumDetails, TableDetails, own_name
+from replicator.backends.kafka_connect.debezium.positions import Position
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.postgres import catalog, publications
 from replicator.backends.postgres.endpoint import PORT, SSL_MODES, postgres_endpoint
 from replicator.backends.postgres.helper_schema import SCHEMA
-from replicator.backends.postgres.identifiers import Table, shown
+from replicator.backends.postgres.identifiers import Table
 from replicator.backends.postgres.predicate import read_predicate
 from replicator.backends.postgres.publications import Publication
 from replicator.backends.postgres.session import Sessions
 from replicator.capabilities import DEBEZIUM
-from replicator.errors import InvalidStream, NotOurs, ReplicatorError, SourceMissing, SourceSetup, Unsupported
+from replicator.errors import (
+    EngineRefused,
+    InvalidStream,
+    NotOurs,
+    ReplicatorError,
+    SourceMissing,
+    SourceSetup,
+    Unsupported,
+)
 from replicator.model import EndpointKind, Mode, Stream
 from replicator.replicator import EndHints, Finding, Proposal, Severity
 
@@ -35,7 +45,6 @@ _SLOT = "debezium"  # Debezium's own defaults
 _PUBLICATION = "dbz_publication"
 _MODES = {
     "initial": Mode.SNAPSHOT_THEN_CDC,
-    "always": Mode.SNAPSHOT_THEN_CDC,
     "when_needed": Mode.SNAPSHOT_THEN_CDC,
     "initial_only": Mode.SNAPSHOT,
     "no_data": Mode.CDC,
@@ -43,10 +52,16 @@ _MODES = {
     "never": Mode.CDC,
 }
 _AS_DECLARED = ("initial", "initial_only", "no_data", "never", "schema_only")
-_LISTS = ("schema.include.list", "schema.exclude.list", "table.include.list", "table.exclude.list")
+TABLES = ("schema.include.list", "schema.exclude.list", "table.include.list", "table.exclude.list")
+COLUMNS = ("column.include.list", "column.exclude.list")
+NEVER_KEPT = ("publication.autocreate.mode",)  # Debezium would give the publication other tables, and no filter
 _NAMED = 5  # tables that a text lists
 _FINDINGS = (
-    (r"column\.(include|exclude)\.list", "which columns are sent is for the connector's {} to say, not for include"),
+    (
+        r"column\.(include|exclude)\.list",
+        "{} stays, and decides which columns are sent; no table can join before they "
+        "are written into include or exclude",
+    ),
     (r"(column\.(mask|truncate)\..*|message\.key\.columns)", "{} changes what records look like"),
     (r"transforms", "{} changes or routes records: the topics that the stream names may not be those that it writes"),
     (
@@ -56,6 +71,12 @@ _FINDINGS = (
     (r"heartbeat\..*", "{} is the connector's: lagSeconds needs heartbeats in a table of the stream's own"),
 )
 """What is worth saying of settings that stay as they are: a pattern, and a text with their names."""
+
+
+_OBJECTS = (
+    "the stream goes on with the replication slot {} and the publication {}; a delete of the stream drops the slot, "
+    "and leaves the publication"
+)
 
 
 class Source(NamedTuple):
@@ -94,15 +115,14 @@ async def propose(
         options.pop(PREFIX, None)
     stream = named(stream, options, connector)
     found = await _look(sessions, connector, stream)
-    stream = stream.model_copy(update={"include": _include(config, found), "filter": found.condition})
+    stream = stream.model_copy(update={"include": tuple(map(str, sorted(found.tables))), "filter": found.condition})
     slot, publication = _names(config)
     return Proposal(
         stream=stream,
         findings=tuple(_findings(connector, stream, found)),
         effects=(
             RESTART,
-            f"the stream goes on with the replication slot {slot} and the publication {publication}; a delete of the "
-            f"stream drops the slot, and leaves the publication",
+            *([] if stream.mode is Mode.SNAPSHOT else [_OBJECTS.format(slot, publication)]),
             "the connector keeps its login; the provider reads the database with that of source.authRef",
         ),
     )
@@ -135,7 +155,75 @@ async def adopted(sessions: Sessions, connector: Connector, stream: Stream) -> S
     return StreamRecord(stream=stream, details=details.wire())
 
 
+def refuse_other_brokers(connector: Connector, stream: Stream, *, is_workers: bool) -> None:
+    """Raise `NotOurs` if a connector writes to another Kafka cluster than a declaration says.
+
+    :param is_workers: the destination is the Kafka cluster of the Connect workers.
+    """
+    given = connector.config.get(_BROKERS)
+    named = set(kafka_endpoint(stream.destination, "destination").servers.split(","))
+    if given is None and not is_workers:
+        there = "it writes to the Kafka cluster of its worker, and this is another one"
+    elif given is not None and "${" not in given and named.isdisjoint(given.lower().replace(" ", "").split(",")):
+        there = f"it writes to {given}"
+    else:
+        return
+    raise NotOurs(there, stream=stream.name, property="destination.uri", fix="name the brokers that it writes to")
+
+
+def refuse_shared_slot(connector: Connector, others: Iterable[Connector]) -> None:
+    """Raise `NotOurs` if another connector reads from the same slot: a delete of one would drop that of the other."""
+
+    def slot(config: Mapping[str, str]) -> tuple[str, ...]:
+        at = (config.get("database.hostname", "").lower(), config.get("database.port", str(PORT)))
+        return (*at, config.get("database.dbname", ""), config.get("slot.name", _SLOT))
+
+    for other in others:
+        is_source = other.config.get("connector.class") in CLASSES
+        if other.name != connector.name and is_source and slot(other.config) == slot(connector.config):
+            raise NotOurs(
+                f"the connector {other.name!r} has the same replication slot, {slot(connector.config)[-1]}",
+                stream=connector.name,
+                fix="delete one of the two, or give one of them a slot of its own",
+            )
+
+
+def refuse_unstarted(record: StreamRecord, position: Position, *, has_slot: bool) -> None:
+    """Raise `EngineRefused` if a restart of the connector would begin a first snapshot, or begin it again."""
+    if position.in_snapshot or (position.lsn is None and not (has_slot and record.stream.mode is Mode.CDC)):
+        raise EngineRefused(
+            "it is reading its tables"
+            if position.in_snapshot
+            else "it has no position yet: it has not run, or reads its tables",
+            stream=record.stream.name,
+            fix="wait until it sends changes; its restart would send every row again",
+        )
+
+
+def keeps_columns(record: StreamRecord) -> bool:
+    """Tell whether columns are chosen by settings that stay: Debezium then drops columns of signals too."""
+    return not set(COLUMNS).isdisjoint(record.kept)
+
+
+def refuse_kept_columns(record: StreamRecord, table: Table) -> NoReturn:
+    """Raise for a table that is to be read while the stream runs."""
+    names = " and ".join(sorted(set(COLUMNS).intersection(record.kept)))
+    raise InvalidStream(
+        f"{table} cannot be read while the stream runs: {names} stays as it was when the connector was taken over, and "
+        "drops columns of signals too",
+        property="include",
+        fix="write the columns into include or exclude first (schema.table.column), and let the table join in the next "
+        "update",
+    )
+
+
 def _refuse_plugin(connector: Connector) -> None:
+    if connector.config.get("slot.drop.on.stop", "false") == "true":
+        raise Unsupported(
+            "slot.drop.on.stop is true: each restart drops its replication slot, that of an adoption too",
+            stream=connector.name,
+            fix="set slot.drop.on.stop to false in the connector first, while nothing is written to the database",
+        )
     plugin = connector.config.get("plugin.name", "decoderbufs")
     if plugin != "pgoutput":
         raise Unsupported(
@@ -183,7 +271,11 @@ def _uri(config: Mapping[str, str]) -> str | None:
 def _mode(connector: Connector) -> Mode:
     word = connector.config.get("snapshot.mode", "initial")
     if word not in _MODES:
-        raise Unsupported(f"its snapshot.mode is {word}, which no mode of a stream is like", stream=connector.name)
+        raise Unsupported(
+            f"its snapshot.mode is {word}, and no mode of a stream is like it",
+            stream=connector.name,
+            fix="set snapshot.mode to initial or no_data in the connector first",
+        )
     return _MODES[word]
 
 
@@ -220,7 +312,7 @@ async def _look(sessions: Sessions, connector: Connector, stream: Stream) -> Sou
 
 def _chosen(connector: Connector, tables: Iterable[Table]) -> Iterator[Table]:
     """Yield the tables that a connector's lists choose. Debezium matches whole names, and ignores case."""
-    lists = {key: _regexes(connector, key) for key in _LISTS}
+    lists = {key: _regexes(connector, key) for key in TABLES}
     for table in tables:
         texts = {"schema": table.schema, "table": f"{table.schema}.{table.name}"}
         for kind, text in texts.items():
@@ -239,15 +331,6 @@ def _regexes(connector: Connector, key: str) -> list[re.Pattern[str]]:
         return [re.compile(word.replace("\\,", ","), re.IGNORECASE) for word in words if word]
     except re.error as error:
         raise Unsupported(f"its {key} cannot be read: {error}", stream=connector.name) from None
-
-
-def _include(config: Mapping[str, str], found: Source) -> tuple[str, ...]:
-    """Return globs that choose the tables: those of whole schemas where the connector lists no tables."""
-    if found.missed or config.get("table.include.list") or config.get("table.exclude.list"):
-        return tuple(map(str, sorted(found.tables)))
-    if any(config.get(key) for key in _LISTS):
-        return tuple(dict.fromkeys(f"{shown(table.schema)}.*" for table in sorted(found.tables)))
-    return ()
 
 
 def _condition(connector: Connector, publication: Publication, tables: Iterable[Table]) -> str | None:
@@ -280,11 +363,10 @@ def _findings(connector: Connector, stream: Stream, found: Source) -> Iterator[F
     if found.missed:
         more = f" and {len(found.missed) - 1} more" if found.missed[1:] else ""
         yield _told(f"{found.missed[0]}{more}: the connector's lists choose it, and it is not published", "include")
-    lists = [key for key in ("table.include.list", "table.exclude.list") if config.get(key)]
-    if lists and re.search(r"[*+?|\[(]", "".join(config[key] for key in lists)):
+    if not config.get("table.include.list") or re.search(r"[*+?|\[(]", config["table.include.list"]):
         yield _told(
-            f"{' and '.join(lists)} may choose tables that are created later: the connector sends them once they are "
-            "published, and the stream names none of them",
+            "the lists of the connector may choose tables that are created later: it sends them once they are "
+            "published, and include does not name them",
             "include",
         )
     if found.condition and not config.get("snapshot.select.statement.overrides"):

@@ -122,7 +122,8 @@ class DebeziumRecipe:
 
     kind = BACKEND
     connector_classes = adoption.CLASSES
-    logins = (adoption.LOGIN, adoption.PRODUCER_LOGIN)
+    kept_together = (adoption.LOGIN, adoption.PRODUCER_LOGIN, adoption.TABLES, adoption.COLUMNS)
+    never_kept = adoption.NEVER_KEPT
     has_objects = True
 
     def __init__(
@@ -174,7 +175,20 @@ class DebeziumRecipe:
         return await adoption.propose(self._sessions, connector, source, destination, self._brokers)
 
     async def adopted(self, connector: Connector, stream: Stream) -> StreamRecord:
+        await self._refuse_other_brokers(connector, stream)
         return await adoption.adopted(self._sessions, connector, stream)
+
+    async def _refuse_other_brokers(self, connector: Connector, stream: Stream) -> None:
+        """Raise if records of a connector go to another Kafka cluster than the declaration says."""
+        cluster = await self._destinations[stream.destination.kind].identity(stream)
+        worker = (await self._cluster.recent_identity.get()).kafka_cluster_id
+        adoption.refuse_other_brokers(connector, stream, is_workers=cluster == worker)
+
+    async def refuse_adoption(self, connector: Connector, record: StreamRecord) -> None:
+        adoption.refuse_shared_slot(connector, (await self._recent.get()).connectors.values())
+        position = (await self.positions(record)).source
+        found = await self._objects.look(record.stream, details_of(record))
+        adoption.refuse_unstarted(record, position, has_slot=found.slot is not None)
 
     # --- checks before a change --------------------------------------------------------------------------------------
 
@@ -291,6 +305,11 @@ class DebeziumRecipe:
         if stream.mode is Mode.SNAPSHOT:
             return None
         found = await self._objects.refuse_foreign(stream, details)
+        if found.slot is not None and found.is_elsewhere:
+            raise slots.in_use(found.slot)
+        again = table_changes.read_again(details_of(known), details)
+        if again and adoption.keeps_columns(known):
+            adoption.refuse_kept_columns(known, again[0])
         has_helpers = details.has_helpers or found.has_helpers
         _refuse_blind_wait(stream, has_helpers=has_helpers)
         if facts.source is not None:
@@ -302,12 +321,12 @@ class DebeziumRecipe:
             before = details_of(known).tables
             if joining := [table for name, table in facts.source.tables.items() if str(name) not in before]:
                 await self._objects.refuse_unable(stream, details, joining)
-        if (again := table_changes.read_again(details_of(known), details)) and not has_helpers:
+        if again and not has_helpers:
             raise SourceSetup(
                 f"{again[0]} is to be read while the stream runs, and the stream has no table for signals",
                 property="include",
                 fix="give the table a stream of its own; or let a database administrator run: "
-                + "; ".join(helpers_setup(stream, details, found, facts.source.role.name if facts.source else "")),
+                + "; ".join(helpers_setup(stream, found.publication, facts.source.role.name if facts.source else "")),
             )
         return found
 
@@ -317,7 +336,7 @@ class DebeziumRecipe:
         record = self._planned(stream, facts, deployed)
         config = self.parts(record).main
         if deployed is not None and not self.moves(deployed.record, record):
-            config = carry_over(deployed, self.parts(deployed.record).main, config, self.logins).config
+            config = carry_over(deployed, self.parts(deployed.record).main, config, self.kept_together).config
         await preflight.refuse_invalid(self._cluster, config, stream)
         await self._to(record).validate(record)
 
@@ -390,6 +409,7 @@ class DebeziumRecipe:
         details = self._details(stream, facts, known)
         if known is not None and facts.objects is not None:
             usable = facts.objects.is_ours(details.claim) or facts.objects.has_helpers
+            usable = usable and not adoption.keeps_columns(known)
             details = details.model_copy(update={"has_helpers": details.has_helpers or usable})
         if known is not None and facts.source is not None and known.creating and self.moves(known, facts.ids):
             details = table_changes.leaving(details, known)

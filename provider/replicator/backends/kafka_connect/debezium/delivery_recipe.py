@@ -78,7 +78,8 @@ class DeliveryRecipe:
 
     kind = BACKEND
     connector_classes: Collection[str] = ()
-    logins: Collection[Collection[str]] = ()
+    kept_together: Collection[Collection[str]] = ()
+    never_kept: Collection[str] = ()
     has_objects = True
 
     def __init__(
@@ -111,6 +112,9 @@ class DeliveryRecipe:
         raise _no_adoption(connector)
 
     async def adopted(self, connector: Connector, stream: Stream) -> StreamRecord:
+        raise _no_adoption(connector)
+
+    async def refuse_adoption(self, connector: Connector, record: StreamRecord) -> None:
         raise _no_adoption(connector)
 
     # --- checks before a change --------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from replicator.backends.kafka_connect.debezium import log_rewind
 from replicator.backends.kafka_connect.debezium.details import details_of
 from replicator.backends.kafka_connect.debezium.positions import Position
 from replicator.backends.kafka_connect.debezium.source_facts import SourceFacts
+from replicator.backends.kafka_connect.debezium.source_objects import helpers_setup
 from replicator.backends.kafka_connect.debezium.source_status import SourceStatus
 from replicator.backends.kafka_connect.debezium.status import AGAIN, COPY_AGAIN, lost_position
 from replicator.backends.kafka_connect.recipe import ResolvedReplay
@@ -60,7 +61,9 @@ def resolve(
             "it has no helper tables: without heartbeats the end of a replay is not visible, and without signals "
             "Debezium cannot be told to read tables",
             stream=name,
-            fix="name a role that may make tables with source.adminAuthRef, remove the stream, and make it again",
+            fix="let an administrator run: "
+            + "; ".join(helpers_setup(stream, source.publication, facts.role.name))
+            + "; and then pulumi up, which uses the tables",
         )
     if chosen is ReplayMethod.LOG_REWIND:
         confirmed = slot.confirmed if slot is not None and lost is None else None  # never before what was sent

@@ -57,8 +57,12 @@ class RoutedRecipe:
         return [name for recipe in self._recipes.values() for name in recipe.connector_classes]
 
     @property
-    def logins(self) -> Collection[Collection[str]]:
-        return [login for recipe in self._recipes.values() for login in recipe.logins]
+    def kept_together(self) -> Collection[Collection[str]]:
+        return [group for recipe in self._recipes.values() for group in recipe.kept_together]
+
+    @property
+    def never_kept(self) -> Collection[str]:
+        return [key for recipe in self._recipes.values() for key in recipe.never_kept]
 
     async def propose(self, connector: Connector, source: EndHints, destination: EndHints) -> Proposal:
         fitting = (recipe for recipe in self._recipes.values() if _is_of(connector, recipe))
@@ -66,6 +70,9 @@ class RoutedRecipe:
 
     async def adopted(self, connector: Connector, stream: Stream) -> StreamRecord:
         return await self._of(stream).adopted(connector, stream)
+
+    async def refuse_adoption(self, connector: Connector, record: StreamRecord) -> None:
+        await self._of(record.stream).refuse_adoption(connector, record)
 
     async def recent(self) -> Listed:
         return await self._any.recent()

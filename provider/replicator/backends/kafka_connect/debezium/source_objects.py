@@ -153,8 +153,7 @@ class SourceObjects:
             return
         if found.publication is not None and not found.is_ours(details.claim):
             _refuse_unfit(stream, details, found)
-        taken = not details.slot_made and not found.is_ours(details.claim)
-        if found.slot is not None and (taken or found.is_elsewhere):
+        if found.slot is not None and not details.slot_made and not found.is_ours(details.claim):
             raise slots.in_use(found.slot)
 
     async def make(self, record: StreamRecord) -> StreamRecord:
@@ -336,6 +335,13 @@ def _refuse_unfit(stream: Stream, details: DebeziumDetails, found: FoundObjects)
             property="name",
             fix=f"remove what is left: {'; '.join(_removal_sql(stream))}",
         )
+    if found.note is not None and details.publication is not None:
+        raise SourceSetup(
+            f"the publication {publication.name} belongs to the stream {found.note.stream!r}, which changes its tables "
+            "and filter",
+            property="name",
+            fix="give the connector a publication of its own, and take it over then",
+        )
     if found.note is not None:
         raise SourceSetup(
             f"the publication {publication.name} belongs to a stream {found.note.stream!r} that this Connect cluster "
@@ -345,18 +351,33 @@ def _refuse_unfit(stream: Stream, details: DebeziumDetails, found: FoundObjects)
             + "; ".join(_removal_sql(stream)),
         )
     if lacks := publication.lacks(expected(stream, details), via_root=needs_root(details)):
-        tables = published(stream, details)
-        tables = with_helpers(stream, tables) if found.helpers else tables
-        if publication.names_tables:
-            statements = publications.alter_sql(publication.name, tables)
-        else:
-            statements = [publications.drop_sql(publication.name), publications.create_sql(publication.name, tables)]
         raise SourceSetup(
             f"the publication {publication.name} exists, of the role {publication.owner}, and does not fit this "
             f"stream: {'; '.join(lacks)}",
             property="include",
-            fix=f"let its owner run: {'; '.join(statements)}",
+            fix=_fitting(stream, details, found),
         )
+
+
+def _fitting(stream: Stream, details: DebeziumDetails, found: FoundObjects) -> str:
+    """Return what lets a publication fit that is not ours. Others may read its other tables, which stay."""
+    assert found.publication is not None
+    tables = published(stream, details)
+    tables = with_helpers(stream, tables) if found.helpers else tables
+    name = found.publication.name
+    if found.publication.names_tables:
+        statements = publications.alter_sql(name, {**found.publication.tables, **tables})
+    elif details.publication is None:
+        statements = [publications.drop_sql(name), publications.create_sql(name, tables)]
+    elif found.publication.refilters(tables):
+        return (
+            f"leave filter out: {name} has whole tables for every connector that reads it. For a filter, create "
+            "another stream, and remove this one when that has caught up"
+        )
+    else:
+        missing = {table: None for table in tables if table not in found.publication.tables}
+        statements = [*publications.add_sql(name, missing), publications.set_sql(name)]
+    return f"let its owner run: {'; '.join(statements)}"
 
 
 def _refuse_untaken(stream: Stream, details: DebeziumDetails, found: FoundObjects) -> None:
@@ -398,15 +419,14 @@ def _setup_sql(stream: Stream, role: str, details: DebeziumDetails) -> list[str]
     return [*_helpers_sql(stream, role), publications.create_sql(publication_name(stream, details), tables)]
 
 
-def helpers_setup(stream: Stream, details: DebeziumDetails, found: FoundObjects, role: str) -> list[str]:
+def helpers_setup(stream: Stream, publication: Publication | None, role: str) -> list[str]:
     """Return what a database administrator runs to give a stream the tables for heartbeats and signals.
 
     :param role: the role that streams.
     """
-    publication = found.publication
-    tables = f"{heartbeat_table(stream).sql}, {signal_table(stream).sql}"
-    name = quoted(publication_name(stream, details))
-    publish = [f"ALTER PUBLICATION {name} ADD TABLE {tables}"] if publication and publication.names_tables else []
+    publish: list[str] = []
+    if publication is not None and not publication.takes_all:
+        publish = publications.add_sql(publication.name, with_helpers(stream, {}))
     return [*_helpers_sql(stream, role), *publish]
 
 

@@ -206,7 +206,7 @@ def no_heartbeat(stream: Stream) -> Finding:
         message="it has no table for heartbeats, so lagSeconds is not known; and while its tables are quiet, what the "
         "rest of the server writes stays in the WAL that its slot holds",
         property="source.adminAuthRef",
-        fix="name a role that may make tables with adminAuthRef; docs/debezium.md has the SQL",
+        fix="let an administrator create the tables, as docs/debezium.md#roles has it; the next update uses them",
     )
 
 

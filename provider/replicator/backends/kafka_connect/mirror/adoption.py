@@ -14,7 +14,7 @@ from replicator.backends.kafka_connect.mirror.cluster_identity import MirrorClie
 from replicator.backends.kafka_connect.mirror.connector_configs import BACKEND, GROUPS, HEARTBEATS, WORKER_CLUSTER
 from replicator.backends.kafka_connect.mirror.foreign_mirrors import CLASSES, EXCLUDED, Unreadable, route_of
 from replicator.backends.kafka_connect.mirror.routes import Route
-from replicator.backends.kafka_connect.mirror.topics import Naming, include_patterns, matching_topics
+from replicator.backends.kafka_connect.mirror.topics import Naming, matching_topics
 from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.capabilities import KAFKA_MIRROR
 from replicator.errors import InvalidStream, NotOurs, Unsupported
@@ -31,6 +31,7 @@ LOGINS: Mapping[End, tuple[str, ...]] = {
     "destination": ("target.cluster.sasl.jaas.config", "producer.override.sasl.jaas.config"),
 }
 """The settings with the login at each end."""
+TOPICS = ("topics", "topics.exclude")
 
 
 async def propose(clients: MirrorClients, connector: Connector, source: EndHints, destination: EndHints) -> Proposal:
@@ -58,6 +59,8 @@ async def propose(clients: MirrorClients, connector: Connector, source: EndHints
     topics = await (await clients.brokers(stream, "source")).topics()
     taken = _taken(config, stream, list(topics))
     stream = stream.model_copy(update={"include": _include(connector, stream, list(topics), taken)})
+    left_out = sorted(set(matching_topics(stream, topics)) - set(taken))
+    stream = stream.model_copy(update={"exclude": tuple(left_out)})
     return Proposal(
         stream=stream,
         findings=tuple(_findings(config, taken, matching_topics(stream, topics))),
@@ -107,7 +110,11 @@ def _refuse_unreadable(connector: Connector) -> Route:
     try:
         return route_of(connector.name, config, "")
     except Unreadable as error:
-        raise Unsupported(f"no stream can stand for it: {error}", stream=connector.name) from None
+        raise Unsupported(
+            f"no stream can stand for it: {error}",
+            stream=connector.name,
+            fix="write names of topics, or expressions of names and .*, into the connector first",
+        ) from None
 
 
 def _refuse_other_names(connector: Connector, stream: Stream) -> None:
@@ -184,12 +191,8 @@ def _include(connector: Connector, stream: Stream, topics: list[str], taken: lis
 def _findings(config: Mapping[str, str], taken: list[str], matched: list[str]) -> Iterator[Finding]:
     if unsaid := sorted(set(taken) - set(matched)):
         yield _told(f"the connector copies {_some(unsaid)}, and no stream copies topics of such a name", "include")
-    if more := sorted(set(matched) - set(taken)):
-        yield _told(f"the stream names {_some(more)}, which the connector excludes", "exclude")
     topics = config.get("topics", ".*")
-    if topics != ".*" and any(
-        include_patterns([glob])[0] != word for word in _words(topics) for glob in globs_of(word) or ("",)
-    ):
+    if topics != ".*" and re.search(r"[*+?|\[(^$]", topics):
         yield _told(
             f"topics stays {topics}, a list of regular expressions: the connector may copy topics that are created "
             "later, and that include does not match",

@@ -64,7 +64,8 @@ class MirrorRecipe(ConnectOnly[Facts]):
 
     kind = BACKEND
     connector_classes = CLASSES
-    logins = tuple(adoption.LOGINS.values())
+    kept_together = (*adoption.LOGINS.values(), adoption.TOPICS)
+    never_kept = ()
 
     def __init__(
         self,
@@ -107,6 +108,9 @@ class MirrorRecipe(ConnectOnly[Facts]):
     async def adopted(self, connector: Connector, stream: Stream) -> StreamRecord:
         return adoption.adopted(connector, stream)
 
+    async def refuse_adoption(self, connector: Connector, record: StreamRecord) -> None:
+        pass  # `adopted` and `look` see all there is
+
     # --- checks before a change --------------------------------------------------------------------------------------
 
     async def recent(self) -> Listed:
@@ -145,7 +149,7 @@ class MirrorRecipe(ConnectOnly[Facts]):
         record = StreamRecord(stream=stream, side=facts.side.value)
         config = self.parts(record).main
         if deployed is not None and not self.moves(deployed.record, facts.seen.claim(stream)):
-            config = carry_over(deployed, self.parts(deployed.record).main, config, self.logins).config
+            config = carry_over(deployed, self.parts(deployed.record).main, config, self.kept_together).config
         await preflight.refuse_invalid(self._cluster, config, stream)
 
     async def warnings(
