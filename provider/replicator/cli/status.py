@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from replicator.cli.clients import connected
+from replicator.cli.exits import Exit
 from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption, JsonOption, again
 from replicator.cli.output import UNKNOWN, rough, say, say_json, showing, words
 
@@ -34,11 +35,12 @@ def status(
 ) -> None:
     """Show state and lag of streams, measured now. What the engine cannot tell is shown as `-`.
 
-    With a name, what else is known of that stream follows. The exit code is 1 where there is no stream of that name.
+    With a name, what else is known of that stream follows. The exit code is 1 where a stream has failed, and where no
+    stream has the name.
     """
     import asyncio
 
-    from replicator.replicator import Severity
+    from replicator.model import StreamState
 
     async def body() -> list[Description]:
         async with connected(backend, address) as client:
@@ -50,15 +52,26 @@ def status(
     found = asyncio.run(body())
     if as_json:
         say_json([{**item.status.model_dump(mode="json"), "findings": _json(item.findings)} for item in found])
-        return
-    if not found:
+    elif not found:
         say("there are no streams")
-        return
+    else:
+        _tell(found, whole=name is not None)
+    if any(item.status.state is StreamState.FAILED for item in found):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _tell(found: Sequence[Description], *, whole: bool) -> None:
+    """Print the table, and the findings.
+
+    :param whole: also those that ask for no attention.
+    """
+    from replicator.replicator import Severity
+
     _show([item.status for item in found])
     for item in found:
         for finding in item.findings:
             # The status has what cannot be read as its last error.
-            if finding.message != item.status.last_error and (name or finding.severity is not Severity.INFO):
+            if finding.message != item.status.last_error and (whole or finding.severity is not Severity.INFO):
                 say(f"{finding.severity} of {item.name}: {finding.message} [{finding.code}]")
                 if finding.fix:
                     say(f"  → {finding.fix}")

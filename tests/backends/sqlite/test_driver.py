@@ -81,6 +81,15 @@ async def shop() -> AsyncIterator[Shop]:
         await made.agent.stop()
 
 
+async def test_the_place_of_another_stream_is_told_once(shop: Shop) -> None:
+    await shop.upsert("a")
+    assert await shop.is_replicated()
+    shop.sell(3, other := shop.folder / "other.db")
+    (finding,) = await shop.agent.driver.preflight(declare("bills", other, f"file://{shop.folder}/replicas/a"))
+    assert (finding.code, finding.property) == ("RPL-DEST-INUSE", "destination.uri")
+    assert finding.message.startswith("stream 'orders' writes to file://")
+
+
 async def test_another_destination_gets_a_whole_copy_and_the_old_one_stays(shop: Shop) -> None:
     await shop.upsert()
     assert await shop.is_replicated()

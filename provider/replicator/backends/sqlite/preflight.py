@@ -100,12 +100,16 @@ async def copies_again(record: StreamRecord, stream: Stream, file: FileId, *, re
 
 
 async def findings(*checks: Callable[[], Awaitable[None]]) -> list[Finding]:
-    """Run every check, and return each error as a finding. A store that does not answer is a warning: it may later."""
-    found = []
+    """Run every check, and return each error as a finding. A store that does not answer is a warning: it may later.
+
+    Of two findings with one code on one property, the first one names the cause.
+    """
+    found: dict[tuple[str, str | None], Finding] = {}
     for check in checks:
         try:
             await check()
         except ReplicatorError as error:
             unsure = error.category is Category.UNAVAILABLE
-            found.append(Finding.of(error, Severity.WARNING if unsure else Severity.ERROR))
-    return found
+            finding = Finding.of(error, Severity.WARNING if unsure else Severity.ERROR)
+            found.setdefault((finding.code, finding.property), finding)
+    return list(found.values())

@@ -32,7 +32,7 @@ from replicator.errors import (
     ReplayRefused,
     Unsupported,
 )
-from replicator.model import Checkpoint, Mode
+from replicator.model import Checkpoint, Mode, format_time
 from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
 
 _CLOCKS_DIFFER = timedelta(seconds=2)
@@ -206,9 +206,7 @@ def _not_retained(record: StreamRecord, start: Checkpoint, kept: _Kept) -> Repla
         after = [file for file in points if file.max_txid > txid][:1]
     else:
         before, after = [], points[:1]
-    near = " and ".join(
-        f"{Position(kept.generation, file.max_txid)} ({file.created:%Y-%m-%dT%H:%M:%SZ})" for file in before + after
-    )
+    near = " and ".join(f"{at.lsn} ({at.wall and format_time(at.wall)})" for at in map(kept.checkpoint, before + after))
     return ReplayNotRetained(
         f"{wanted} is not retained; the nearest points are {near}",
         stream=record.name,

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 
 from replicator import __version__
 from replicator.cli.clients import agent_client, find_agent
-from replicator.cli.doctor.look import Look
+from replicator.cli.doctor.look import WHEEL, Look
+from replicator.cli.options import again
+from replicator.cli.output import counted
 from replicator.errors import ReplicatorError
+from replicator.model import StreamState
+from replicator.remote.address import is_default
 
 if TYPE_CHECKING:
     from replicator.remote.client import RemoteReplicator
@@ -39,6 +43,7 @@ async def look_at_agent(address: str | None, state: Path | None) -> list[Look]:
             *_look_at_socket(client.address),
             *_look_at_folder(folder),
             *_look_at_policy(client.address, found),
+            await _look_at_streams(client),
         ]
 
 
@@ -78,7 +83,7 @@ def _look_at_version(address: str, found: Info) -> Look:
     return Look(
         "agent",
         f"{text}, but this command is version {__version__}",
-        f"pip install replicator-provider=={__version__}   # where the agent runs\n"
+        f"pip install {WHEEL}   # where the agent runs; docs/installation.md says where the wheel is from\n"
         f"replicator agent stop{at} && replicator agent start{at}   # or: systemctl restart replicator-agent",
     )
 
@@ -130,7 +135,18 @@ def _look_at_policy(address: str, found: Info) -> list[Look]:
     return [Look("policy", "{} grants {} sources, {} destinations, {} folders of copies".format(path, *counts))]
 
 
-def _socket(address: str) -> str:
-    from replicator.remote.address import is_default
+async def _look_at_streams(client: RemoteReplicator) -> Look:
+    try:
+        found = await client.describe()
+    except ReplicatorError as error:
+        return Look("streams", f"{error.message} [{error.code}]", error.fix or "replicator status")
+    failed = sorted(item.name for item in found if item.status.state is StreamState.FAILED)
+    if not failed:
+        return Look("streams", f"{counted(len(found), 'stream')}, and none has failed")
+    at = again("litestream", None if is_default(client.address) else client.address)
+    names = ", ".join(failed)
+    return Look("streams", f"{len(failed)} of {len(found)} failed: {names}", f"replicator status {failed[0]}{at}")
 
+
+def _socket(address: str) -> str:
     return "" if is_default(address) else f" --socket {address.removeprefix('unix://')}"

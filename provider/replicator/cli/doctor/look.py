@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from replicator import __version__
+
+WHEEL = f"replicator_provider-{__version__}-py3-none-any.whl"
+"""The file to install. No registry has the package, so its name alone installs nothing of ours."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from replicator import __version__
-from replicator.cli.doctor.look import Look
+from replicator.cli.doctor.look import WHEEL, Look
 from replicator.home import known_home
 
 BINARY = "pulumi-resource-replicator"
@@ -193,7 +193,7 @@ def _name_it(file: Path | None) -> str:
     setting = f"plugins: {{providers: [{{name: replicator, path: {own}}}]}}"
     lines = [f"write into {file or 'Pulumi.yaml'}:  {setting}"]
     if not _is_program(own / BINARY):
-        lines.insert(0, f"{shlex.quote(sys.executable)} -m pip install replicator-provider=={__version__}")
+        lines.insert(0, f"{shlex.quote(sys.executable)} -m pip install {WHEEL}")
     return "\n".join(lines)
 
 
@@ -203,8 +203,8 @@ def _renew(plugin: _Plugin) -> str:
         return f"pulumi plugin rm resource replicator {_version_text(plugin.path.parent)}"
     python = plugin.path.with_name("python")
     if python.exists():
-        return f"{shlex.quote(str(python))} -m pip install --force-reinstall replicator-provider=={__version__}"
-    return f"rm {shlex.quote(str(plugin.path))}   # and: {sys.executable} -m pip install replicator-provider"
+        return f"{shlex.quote(str(python))} -m pip install --force-reinstall {WHEEL}"
+    return f"rm {shlex.quote(str(plugin.path))}   # and: {sys.executable} -m pip install {WHEEL}"
 
 
 def _version_text(folder: Path) -> str:
