@@ -61,7 +61,8 @@ REFUSALS = {
     "all that is wrong, at once": Refusal(
         {"checkpointInterval": "soon", "options": {"threads": 4, "password": SECRET}, "name": "Shop!"},
         (
-            "name: must match ^[a-z][a-z0-9-]{0,47}$ [RPL-STREAM-INVALID]",
+            "name: must begin with a to z, and hold a to z, 0 to 9 and - alone, 48 characters at most "
+            "[RPL-STREAM-INVALID]",
             'checkpointInterval: is not a duration; write one such as "10s" or "1m30s" [RPL-STREAM-INVALID]',
             "options.threads: is not an option of memory; it takes fail [RPL-CAP-UNSUPPORTED]",
             "options.password: looks like a secret, which would stand in the state; use authRef [RPL-STREAM-INVALID]",

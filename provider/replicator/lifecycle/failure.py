@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from replicator.errors import InvalidStream
+from replicator.model import BOOKMARK_NAME, NAME_LIMIT, REGION, STREAM_NAME
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -33,6 +34,13 @@ def _enum(context: dict[str, Any]) -> str:
     return f"must be one of {context['expected']}"
 
 
+_PATTERNS = {
+    STREAM_NAME: f"must begin with a to z, and hold a to z, 0 to 9 and - alone, {NAME_LIMIT} characters at most",
+    BOOKMARK_NAME: "must begin with a to z, and hold a to z, 0 to 9 and - alone, 24 characters at most",
+    REGION: "must be a word such as us-east: a to z, 0 to 9 and - alone, 32 characters at most",
+}
+"""What the patterns of inputs mean, in words."""
+
 _REASONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "missing": lambda _: "is required",
     "enum": _enum,
@@ -46,7 +54,7 @@ _REASONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "tuple_type": lambda _: "must be a list",
     "string_too_short": lambda _: "must not be empty",
     "string_too_long": lambda context: f"is longer than {context['max_length']} characters",
-    "string_pattern_mismatch": lambda context: f"must match {context['pattern']}",
+    "string_pattern_mismatch": lambda context: _PATTERNS.get(context["pattern"], f"must match {context['pattern']}"),
     "datetime_from_date_parsing": lambda _: 'must be a time such as "2026-01-31T12:00:00Z"',
     "datetime_parsing": lambda _: 'must be a time such as "2026-01-31T12:00:00Z"',
     "value_error": lambda context: str(context["error"]),

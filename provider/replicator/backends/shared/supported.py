@@ -15,7 +15,16 @@ from replicator.capabilities import TABLE, Capabilities, Cell, Feature, No, Rout
 from replicator.errors import InvalidStream, ReplicatorError, Unsupported
 from replicator.model import Drain, EndpointKind, OnDelete, Stream
 
-_MODELLED_OPTIONS = frozenset({"path", "url", "uri", "type", "replica", "replicas", "name", "sync-interval"})
+_MODELLED_OPTIONS = {
+    "path": "source.uri and destination.uri",
+    "url": "destination.uri",
+    "uri": "destination.uri",
+    "type": "destination.kind",
+    "replica": "destination",
+    "replicas": "destination",
+    "name": "name",
+    "sync-interval": "checkpointInterval",
+}
 _KINDS = frozenset(EndpointKind)
 _SECRET_OPTION = re.compile(
     r"(?i)(pass(word|wd|phrase)|pwd|secret|token|(access|api|private)[-_.]?key|credential|\bage\b)"
@@ -50,7 +59,7 @@ def refused_options(options: Mapping[str, Any], row: Capabilities) -> Iterable[R
     for key, value in options.items():
         path = f"options.{key}"
         if key in _MODELLED_OPTIONS:
-            yield InvalidStream("is set through the stream's own properties", property=path)
+            yield InvalidStream(f"is no option: write {_MODELLED_OPTIONS[key]} of the stream", property=path)
         elif _SECRET_OPTION.search(key):
             yield InvalidStream("looks like a secret, which would stand in the state; use authRef", property=path)
         elif row.options is not None and key not in row.options:
