@@ -467,6 +467,7 @@ def test_a_connector_that_was_created_manually(here: World, make_project: Make, 
         here.arrives("d-manual", table)
         assert "not managed: d-manual (PostgresConnector, RUNNING)" in here.command("list").splitlines()
         before = here.connector("d-manual")
+        wait_until(lambda: here.offsets("d-manual"), "Connect has stored a position", timeout=30)
         planned = here.command("adopt", "d-manual", "--dry-run", *known)
         assert here.connector("d-manual") == before
         assert "a delete of the stream drops the slot, and leaves the publication" in planned

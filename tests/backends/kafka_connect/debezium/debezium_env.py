@@ -235,6 +235,12 @@ class DebeziumEnv:
             config: dict[str, str] = rest.get(f"/connectors/{name}/config").raise_for_status().json()
             return config
 
+    def offsets(self, name: str) -> list[dict[str, Any]]:
+        """What Connect has stored of a connector's position."""
+        with closing(self.rest()) as rest:
+            found: list[dict[str, Any]] = rest.get(f"/connectors/{name}/offsets").raise_for_status().json()["offsets"]
+            return found
+
     def connectors(self) -> list[str]:
         with closing(self.rest()) as rest:
             found: list[str] = rest.get("/connectors").raise_for_status().json()

@@ -272,6 +272,7 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
     "regex": ({"table.include.list": "app.(orders"}, "its table.include.list cannot be read"),
     "no table": ({"schema.include.list": "nowhere"}, "its lists choose no table"),
     "no publication": ({"publication.name": "missing"}, "the publication missing does not exist"),
+    "none": ({"publication.name": "mixed", "table.include.list": r"app\.parts"}, "has none of the tables"),
     "filters": ({"publication.name": "mixed"}, "filters the rows of its tables differently"),
     "partition": ({"table.include.list": r"app\.parts_1", "publication.name": "parts"}, "under the name of the part"),
 }

@@ -55,7 +55,6 @@ _AS_DECLARED = ("initial", "initial_only", "no_data", "never", "schema_only")
 TABLES = ("schema.include.list", "schema.exclude.list", "table.include.list", "table.exclude.list")
 COLUMNS = ("column.include.list", "column.exclude.list")
 NEVER_KEPT = ("publication.autocreate.mode",)  # Debezium would give the publication other tables, and no filter
-_NAMED = 5  # tables that a text lists
 _FINDINGS = (
     (
         r"column\.(include|exclude)\.list",
@@ -71,7 +70,6 @@ _FINDINGS = (
     (r"heartbeat\..*", "{} is the connector's: lagSeconds needs heartbeats in a table of the stream's own"),
 )
 """What is worth saying of settings that stay as they are: a pattern, and a text with their names."""
-
 
 _OBJECTS = (
     "the stream goes on with the replication slot {} and the publication {}; a delete of the stream drops the slot, "
@@ -298,6 +296,12 @@ async def _look(sessions: Sessions, connector: Connector, stream: Stream) -> Sou
             fix="let the connector run first",
         )
     taken = [table for table in chosen if table in published.tables]
+    if not taken:
+        raise SourceSetup(
+            f"the publication {name} has none of the tables that the connector's lists choose",
+            stream=connector.name,
+            fix="add its tables to the publication, or correct its lists",
+        )
     if parts := [table for table in taken if there[table].is_partition]:
         raise Unsupported(
             f"it sends the changes of {parts[0]} under the name of the partition, and a stream those of the whole "
