@@ -121,13 +121,13 @@ def publication_name(stream: Stream, details: DebeziumDetails) -> str:
 
 
 def slot_of(record: StreamRecord) -> str:
-    """Return the name of the slot of a recorded stream."""
-    return slot_name(record.stream, details_of(record))
+    """Return the name of the slot of a stream, which is that of its own while its record has no details yet."""
+    return slot_name(record.stream, details_of(record)) if record.details else own_name(record.stream)
 
 
 def publication_of(record: StreamRecord) -> str:
-    """Return the name of the publication of a recorded stream."""
-    return publication_name(record.stream, details_of(record))
+    """Return the same of its publication."""
+    return publication_name(record.stream, details_of(record)) if record.details else own_name(record.stream)
 
 
 def heartbeat_table(stream: Stream) -> Table:
