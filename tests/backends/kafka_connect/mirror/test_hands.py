@@ -149,7 +149,6 @@ async def test_a_connector_that_no_stream_made_is_refused_and_left_alone(bed: Mi
             bed.driver.delete_stream(stream.name),
             bed.driver.pause(stream.name),
             bed.driver.get_status(stream.name),
-            bed.driver.adopt_stream(stream),
         )
         for call in calls:
             with pytest.raises(NotOurs, match="no stream made it"):
