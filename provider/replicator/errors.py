@@ -142,8 +142,8 @@ class Unsupported(ReplicatorError):
 class NotOurs(ReplicatorError):
     """A stream of this name is at the engine, and no resource manages it.
 
-    Import it, with the command that the error names. Where it is another stream that happens to have the name, give
-    yours another `name`.
+    Import it, with the command that the error names. A connector that you created yourself becomes a stream with
+    `replicator adopt`. Where it is another stream that happens to have the name, give yours another `name`.
     """
 
     code = "RPL-OWNER-NONE"

@@ -115,7 +115,9 @@ async def test_a_key_belongs_to_one_replay(agent: Agent, history: list[tuple[Che
     assert len({begun.started_at for begun in await asyncio.gather(*calls)}) == 1
     done = await finished(agent.driver, "orders", "k")
     (tmp_path / "copy.db").unlink()
-    assert await agent.driver.replay("orders", history[0][0], key="k", target=target) == done
+    again = await agent.driver.replay("orders", history[0][0], key="k", target=target)
+    assert "was removed since" in str(again.message)
+    assert again.model_copy(update={"message": done.message}) == done
     assert not (tmp_path / "copy.db").exists(), "it ran again"
     for start, place in ((history[1][0], target), (history[0][0], str(tmp_path / "other" / "copy.db"))):
         with pytest.raises(ReplayKeyReused):
