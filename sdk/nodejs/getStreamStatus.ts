@@ -21,7 +21,7 @@ import * as utilities from "./utilities";
  *     stream: "litestream/us-east/orders",
  * });
  * export const lagSeconds = orders.lagSeconds;
- * export const state = orders.state;
+ * export const lastError = orders.lastError;
  * ```
  */
 export function getStreamStatus(args: GetStreamStatusArgs, opts?: pulumi.InvokeOptions): Promise<GetStreamStatusResult> {
@@ -118,7 +118,7 @@ export interface GetStreamStatusResult {
  *     stream: "litestream/us-east/orders",
  * });
  * export const lagSeconds = orders.lagSeconds;
- * export const state = orders.state;
+ * export const lastError = orders.lastError;
  * ```
  */
 export function getStreamStatusOutput(args: GetStreamStatusOutputArgs, opts?: pulumi.InvokeOutputOptions): pulumi.Output<GetStreamStatusResult> {

@@ -32,10 +32,7 @@ import (
 //				Stream: pulumi.String("litestream/us-east/orders"),
 //			}, nil)
 //			ctx.Export("lagSeconds", orders.LagSeconds())
-//			ctx.Export("state", orders.ApplyT(func(orders replicator.GetStreamStatusResult) (*replicator.StreamStateEnum, error) {
-//				val := orders.State.(*replicator.StreamStateEnum)
-//				return &val, nil
-//			}).(Replicator.StreamStateEnumPtrOutput))
+//			ctx.Export("lastError", orders.LastError())
 //			return nil
 //		})
 //	}

@@ -222,7 +222,7 @@ def get_stream_status(required: Optional[_builtins.bool] = None,
 
     orders = replicator.get_stream_status_output(stream="litestream/us-east/orders")
     pulumi.export("lagSeconds", orders.lag_seconds)
-    pulumi.export("state", orders.state)
+    pulumi.export("lastError", orders.last_error)
     ```
 
     :param _builtins.bool required: Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program goes on with a warning. Default: `false`.
@@ -264,7 +264,7 @@ def get_stream_status_output(required: pulumi.Input[Optional[Optional[_builtins.
 
     orders = replicator.get_stream_status_output(stream="litestream/us-east/orders")
     pulumi.export("lagSeconds", orders.lag_seconds)
-    pulumi.export("state", orders.state)
+    pulumi.export("lastError", orders.last_error)
     ```
 
     :param _builtins.bool required: Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program goes on with a warning. Default: `false`.
