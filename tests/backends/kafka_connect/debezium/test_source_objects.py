@@ -145,7 +145,7 @@ async def test_of_two_connect_clusters_one_gets_the_name(bed: DebeziumEnv, kafka
     bed.execute("INSERT INTO orders VALUES (1)")
     await winner.caught_up(here.name)
     for env in (bed, other):
-        assert (here.name in env.connectors()) is (env is winner)
+        assert (here.name in env.connectors()) is (env is winner), repr(failed[0])
 
 
 async def test_a_delete_leaves_what_another_stream_made_of_the_same_name(

@@ -170,10 +170,12 @@ class SourceObjects:
         self._refuse_foreign(stream, details, found)
         if found.is_kept and not found.is_ours(details.claim):
             found = await self._take(stream, details, found)
-        if found.publication is None:
-            await self._make_publication(stream, details)
+        if found.publication is None and await self._make_publication(stream, details):
             details = details.model_copy(update={"owns_publication": True, "has_helpers": True})
         else:
+            if found.publication is None:  # another process has made one of this name since
+                found = await self.look(stream, details)
+                self._refuse_foreign(stream, details, found)
             owns = found.is_ours(details.claim)
             if owns:
                 await self._set_tables(stream, details, found)
@@ -286,11 +288,14 @@ class SourceObjects:
                 await self.remove(with_details(record.model_copy(update={"stream": before}), kept))
         return details.model_copy(update={"left": ()})
 
-    async def _make_publication(self, stream: Stream, details: DebeziumDetails) -> None:
+    async def _make_publication(self, stream: Stream, details: DebeziumDetails) -> bool:
+        """Make the publication and the helper tables; return False, without an effect, if one of the name exists."""
         role = await self._sessions.role(postgres_endpoint(stream.source, "source"))
         try:
             async with self.owner(stream).transaction() as connection:
                 await connection.execute(LOCK)
+                if (await self.look(stream, details)).publication is not None:
+                    return False
                 for statement in _setup_sql(stream, role, details):
                     await connection.execute(statement.encode())
                 note = PublicationNote(stream.name, details.claim, "0/0", await _version(connection, stream))
@@ -298,6 +303,7 @@ class SourceObjects:
         except SourceDenied as error:
             why = f"the role may not make what the stream needs: {error.message}"
             raise self._unable(stream, why, role, details) from None
+        return True
 
     async def _set_tables(self, stream: Stream, details: DebeziumDetails, found: FoundObjects) -> None:
         """Alter the publication, and re-create helper tables that were dropped.
