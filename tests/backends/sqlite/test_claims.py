@@ -265,8 +265,8 @@ async def _start_both(agent: Agent, second: Agent, orders: Stream, other: Stream
     results = await asyncio.gather(
         agent.driver.upsert_stream(orders), second.driver.upsert_stream(other), return_exceptions=True
     )
-    (error,) = [result for result in results if result is not None]
-    assert isinstance(error, DestinationInUse)
+    errors = [result for result in results if result is not None]
+    assert [type(error) for error in errors] == [DestinationInUse], results
 
 
 # --- a store without conditional writes ------------------------------------------------------------------------------
