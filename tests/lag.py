@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import cycle, pairwise
+from itertools import cycle
 from typing import Any
 
 from replicator.errors import ReplicatorError
@@ -106,9 +106,16 @@ def age_of_the_newest(samples: Sequence[Sample]) -> list[Sample]:
     return [replace(item, seconds=item.newest) for item in samples if item.newest is not None]
 
 
+_STALE = 4
+"""By how many samples a stale status is late: enough for each machine, however fast its engines start again."""
+
+
 def of_an_earlier_end(samples: Sequence[Sample]) -> list[Sample]:
-    """A naive status: it goes by the end of the source that the one before it has seen."""
-    return [replace(now, seconds=before.seconds, events=before.events) for before, now in pairwise(samples)]
+    """A naive status: it goes by the end of the source that one of some seconds before has seen."""
+    return [
+        replace(now, seconds=before.seconds, events=before.events)
+        for before, now in zip(samples, samples[_STALE:], strict=False)
+    ]
 
 
 async def one_sample(
