@@ -19,13 +19,12 @@ if TYPE_CHECKING:
     from replicator.replicator import Proposal
 
 
-def _end(flag: str, of: str, example: str) -> Any:
-    return typer.Option(f"--{flag}", help=of, metavar=example, show_default="what its configuration says")
+def _end(of: str) -> Any:
+    return typer.Option(help=of, metavar="URI", show_default="what its configuration says")
 
 
-def _login(flag: str, end: str) -> Any:
+def _login(end: str) -> Any:
     return typer.Option(
-        f"--{flag}",
         help=f"The login of the provider's own connections to the {end}, such as env://PG_*. The connector keeps its "
         "login.",
         metavar="REF",
@@ -33,14 +32,14 @@ def _login(flag: str, end: str) -> Any:
     )
 
 
-def _region(flag: str, end: str) -> Any:
-    return typer.Option(f"--{flag}", help=f"The region of the {end}.", metavar="WORD", show_default="none")
+def _region(end: str) -> Any:
+    return typer.Option(help=f"The region of the {end}.", metavar="WORD", show_default="none")
 
 
 def adopt_connector(
     name: Annotated[str, typer.Argument(help="The connector's name.", metavar="NAME")],
-    source: Annotated[str | None, _end("source", "Where it reads.", "URI")] = None,
-    source_auth_ref: Annotated[str | None, _login("source-auth-ref", "source")] = None,
+    source: Annotated[str | None, _end("Where it reads.")] = None,
+    source_auth_ref: Annotated[str | None, _login("source")] = None,
     source_admin_auth_ref: Annotated[
         str | None,
         typer.Option(
@@ -49,10 +48,10 @@ def adopt_connector(
             show_default="none",
         ),
     ] = None,
-    source_region: Annotated[str | None, _region("source-region", "source")] = None,
-    destination: Annotated[str | None, _end("destination", "Where it writes.", "URI")] = None,
-    destination_auth_ref: Annotated[str | None, _login("destination-auth-ref", "destination")] = None,
-    destination_region: Annotated[str | None, _region("destination-region", "destination")] = None,
+    source_region: Annotated[str | None, _region("source")] = None,
+    destination: Annotated[str | None, _end("Where it writes.")] = None,
+    destination_auth_ref: Annotated[str | None, _login("destination")] = None,
+    destination_region: Annotated[str | None, _region("destination")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     backend: BackendOption = "debezium",

@@ -33,7 +33,7 @@ from replicator.model import Stream, StreamStatus
 from replicator.replicator import Description, ReplayPlan
 
 _NO_ANSWER = frozenset({Category.UNAVAILABLE, Category.TIMEOUT, Category.DENIED})
-"""The errors of an engine that may answer later, or to somebody else."""
+"""The categories of errors after which a later call, or one of another user, may succeed."""
 STATUS_AGE = 1.0
 """Maximum age in seconds of a listing for `get_stream_status`: a batch of calls shares one."""
 

@@ -14,7 +14,7 @@ from replicator.backends.shared.supported import refused_options
 from replicator.capabilities import Capabilities
 from replicator.errors import EngineUnavailable, InvalidStream, Unsupported
 from replicator.model import STREAM_NAME, DesiredState, End, Endpoint, EndpointKind, Stream
-from replicator.replicator import EndHints, Unmanaged
+from replicator.replicator import EndHints, Finding, Severity, Unmanaged
 
 _STOPPED = ("PAUSED", "STOPPED")
 RESTART = (
@@ -105,6 +105,11 @@ def options_of(config: Mapping[str, str], row: Capabilities, *, without: Collect
     return row.canonical_options(
         {key: value for key, value in found.items() if not list(refused_options({key: value}, row))}
     )
+
+
+def told(text: str, property: str) -> Finding:
+    """Return the warning about something that the declaration does not say of a connector."""
+    return Finding(severity=Severity.WARNING, code=InvalidStream.code, message=text, property=property)
 
 
 def name_of(connector: Connector) -> str:

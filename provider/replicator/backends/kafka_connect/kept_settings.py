@@ -50,7 +50,7 @@ def carry_over(
     return CarriedOver(kept, {**config, **{key: there[key] for key in kept if key in there}})
 
 
-def keeps_login(deployed: DeployedStream | None, keys: Iterable[str], old: Endpoint | None, new: Endpoint) -> bool:
+def keeps_login(deployed: DeployedStream | None, keys: Iterable[str], old: Endpoint, new: Endpoint) -> bool:
     """Tell whether a connector logs in at an end as it did before it was adopted.
 
     :param keys: the settings of the login.

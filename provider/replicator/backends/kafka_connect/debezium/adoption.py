@@ -6,10 +6,18 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, NoReturn
-from urllib.parse import quote, urlencode
 
 from replicator.backends.kafka.endpoint import kafka_endpoint
-from replicator.backends.kafka_connect.adoption import RESTART, end_of, name_of, named, options_of, plain, refuse_class
+from replicator.backends.kafka_connect.adoption import (
+    RESTART,
+    end_of,
+    name_of,
+    named,
+    options_of,
+    plain,
+    refuse_class,
+    told,
+)
 from replicator.backends.kafka_connect.connector import Connector
 from replicator.backends.kafka_connect.debezium import source_facts
 from replicator.backends.kafka_connect.debezium.connector_config import BACKEND, SOURCE_CLASS
@@ -17,8 +25,9 @@ from replicator.backends.kafka_connect.debezium.declarations import PREFIX, RETR
 from replicator.backends.kafka_connect.debezium.details import DebeziumDetails, TableDetails, own_name
 from replicator.backends.kafka_connect.debezium.positions import Position
 from replicator.backends.kafka_connect.record import StreamRecord
+from replicator.backends.kafka_connect.validation import PLACEHOLDER
 from replicator.backends.postgres import catalog, publications
-from replicator.backends.postgres.endpoint import PORT, SSL_MODES, postgres_endpoint
+from replicator.backends.postgres.endpoint import PORT, SSL_MODES, PostgresEndpoint, postgres_endpoint
 from replicator.backends.postgres.helper_schema import SCHEMA
 from replicator.backends.postgres.identifiers import Table
 from replicator.backends.postgres.predicate import read_predicate
@@ -35,7 +44,7 @@ from replicator.errors import (
     Unsupported,
 )
 from replicator.model import EndpointKind, Mode, Stream
-from replicator.replicator import EndHints, Finding, Proposal, Severity
+from replicator.replicator import EndHints, Finding, Proposal
 
 CLASSES = frozenset({SOURCE_CLASS})
 LOGIN = ("database.user", "database.password")
@@ -98,7 +107,7 @@ async def propose(
     config = connector.config
     refuse_class(connector, CLASSES, BACKEND)
     name = name_of(connector)
-    _refuse_plugin(connector)
+    _refuse_unfit(connector)
     override = plain(config, _BROKERS)
     written = f"kafka://{override}" if override else brokers if _BROKERS not in config else None
     stream = Stream(
@@ -132,7 +141,7 @@ async def adopted(sessions: Sessions, connector: Connector, stream: Stream) -> S
     :raises NotOurs: the connector is not the one that the declaration describes.
     """
     refuse_class(connector, CLASSES, BACKEND)
-    _refuse_plugin(connector)
+    _refuse_unfit(connector)
     _refuse_elsewhere(connector, stream)
     slot, publication = _names(connector.config)
     facts = await source_facts.look(sessions, stream)
@@ -162,7 +171,7 @@ def refuse_other_brokers(connector: Connector, stream: Stream, *, is_workers: bo
     named = set(kafka_endpoint(stream.destination, "destination").servers.split(","))
     if given is None and not is_workers:
         there = "it writes to the Kafka cluster of its worker, and this is another one"
-    elif given is not None and "${" not in given and named.isdisjoint(given.lower().replace(" ", "").split(",")):
+    elif given is not None and PLACEHOLDER not in given and named.isdisjoint(given.lower().replace(" ", "").split(",")):
         there = f"it writes to {given}"
     else:
         return
@@ -215,7 +224,7 @@ def refuse_kept_columns(record: StreamRecord, table: Table) -> NoReturn:
     )
 
 
-def _refuse_plugin(connector: Connector) -> None:
+def _refuse_unfit(connector: Connector) -> None:
     if connector.config.get("slot.drop.on.stop", "false") == "true":
         raise Unsupported(
             "slot.drop.on.stop is true: each restart drops its replication slot, that of an adoption too",
@@ -240,7 +249,7 @@ def _refuse_elsewhere(connector: Connector, stream: Stream) -> None:
         (PREFIX, str(stream.options.get(PREFIX, stream.name)), None),
     ):
         there = config.get(key, default)
-        if there is None or ("${" not in there and there.lower() != wanted.lower()):
+        if there is None or (PLACEHOLDER not in there and there.lower() != wanted.lower()):
             raise NotOurs(
                 f"the connector has {key} {there}, and the declaration {wanted}",
                 stream=stream.name,
@@ -259,11 +268,8 @@ def _uri(config: Mapping[str, str]) -> str | None:
         return None
     user, mode = plain(config, "database.user"), plain(config, "database.sslmode")
     root = plain(config, "database.sslrootcert") if mode in ("verify-ca", "verify-full") else None
-    query = {"sslmode": mode if mode in SSL_MODES else None, "sslrootcert": root}
-    given = urlencode({key: value for key, value in query.items() if value}, safe="/")
-    login = f"{quote(user, safe='')}@" if user else ""
-    host = f"[{host}]" if ":" in host else host
-    return f"postgres://{login}{host}:{port}/{quote(database, safe='')}" + (f"?{given}" if given else "")
+    known = mode if mode in SSL_MODES else None
+    return PostgresEndpoint("source", host, int(port), database, user, sslmode=known, root_cert=root).uri
 
 
 def _mode(connector: Connector) -> Mode:
@@ -291,7 +297,7 @@ async def _look(sessions: Sessions, connector: Connector, stream: Stream) -> Sou
     published = (await publications.look(session, [name])).get(name)
     if published is None:
         raise SourceSetup(
-            f"the publication {name} does not exist: the connector has not made it, or somebody dropped it",
+            f"the publication {name} does not exist: the connector has not created it, or it was dropped",
             stream=connector.name,
             fix="let the connector run first",
         )
@@ -363,24 +369,20 @@ def _findings(connector: Connector, stream: Stream, found: Source) -> Iterator[F
     config = connector.config
     word = config.get("snapshot.mode", "initial")
     if word not in _AS_DECLARED:
-        yield _told(f"its snapshot.mode stays {word}, and the declaration says {stream.mode}", "mode")
+        yield told(f"its snapshot.mode stays {word}, and the declaration says {stream.mode}", "mode")
     if found.missed:
         more = f" and {len(found.missed) - 1} more" if found.missed[1:] else ""
-        yield _told(f"{found.missed[0]}{more}: the connector's lists choose it, and it is not published", "include")
+        yield told(f"{found.missed[0]}{more}: the connector's lists choose it, and it is not published", "include")
     if not config.get("table.include.list") or re.search(r"[*+?|\[(]", config["table.include.list"]):
-        yield _told(
+        yield told(
             "the lists of the connector may choose tables that are created later: it sends them once they are "
             "published, and include does not name them",
             "include",
         )
     if found.condition and not config.get("snapshot.select.statement.overrides"):
-        yield _told(
+        yield told(
             "snapshots of the connector are not filtered: rows outside the filter may be in the topics", "filter"
         )
     for pattern, text in _FINDINGS:
         if names := sorted(key for key in config if re.fullmatch(pattern, key)):
-            yield _told(text.format(" and ".join(names)), "options")
-
-
-def _told(text: str, property: str) -> Finding:
-    return Finding(severity=Severity.WARNING, code=InvalidStream.code, message=text, property=property)
+            yield told(text.format(" and ".join(names)), "options")

@@ -244,9 +244,8 @@ class SourceObjects:
         async with self.owner(stream).transaction() as connection:
             await connection.execute(LOCK)
             found = await self.look(stream, details)
-            if found.note is None or not found.is_ours(details.claim) or found.slot is None or found.slot.is_lost:
-                return False
-            if found.is_elsewhere:
+            its_own = found.is_ours(details.claim) and not found.is_elsewhere
+            if found.note is None or not its_own or found.slot is None or found.slot.is_lost:
                 return False
             await connection.execute(_comment(replace(found.note, kept=True)))
             if found.helpers:  # by which a later start is placed in the log: no connector writes any more

@@ -8,7 +8,16 @@ from dataclasses import replace
 from urllib.parse import urlencode
 
 from replicator.backends.kafka.topic_globs import globs_of
-from replicator.backends.kafka_connect.adoption import RESTART, end_of, name_of, named, options_of, plain, refuse_class
+from replicator.backends.kafka_connect.adoption import (
+    RESTART,
+    end_of,
+    name_of,
+    named,
+    options_of,
+    plain,
+    refuse_class,
+    told,
+)
 from replicator.backends.kafka_connect.connector import Connector
 from replicator.backends.kafka_connect.mirror.cluster_identity import MirrorClients
 from replicator.backends.kafka_connect.mirror.connector_configs import BACKEND, GROUPS, HEARTBEATS, WORKER_CLUSTER
@@ -19,7 +28,7 @@ from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.capabilities import KAFKA_MIRROR
 from replicator.errors import InvalidStream, NotOurs, Unsupported
 from replicator.model import End, EndpointKind, Mode, Stream
-from replicator.replicator import EndHints, Finding, Proposal, Severity
+from replicator.replicator import EndHints, Finding, Proposal
 
 _ALIAS = "source.cluster.alias"
 _EXAMPLE = "kafka://b1.example:9092"
@@ -98,7 +107,7 @@ def as_configured(record: StreamRecord, config: Mapping[str, str]) -> Route:
         return mine
     try:
         return replace(mine, names=route_of(record.stream.name, config, "").names)
-    except Unreadable:  # somebody has changed it since the adoption, which shows as drift
+    except Unreadable:  # it was changed manually after the adoption
         return mine
 
 
@@ -190,24 +199,20 @@ def _include(connector: Connector, stream: Stream, topics: list[str], taken: lis
 
 def _findings(config: Mapping[str, str], taken: list[str], matched: list[str]) -> Iterator[Finding]:
     if unsaid := sorted(set(taken) - set(matched)):
-        yield _told(f"the connector copies {_some(unsaid)}, and no stream copies topics of such a name", "include")
+        yield told(f"the connector copies {_some(unsaid)}, and no stream copies topics of such a name", "include")
     topics = config.get("topics", ".*")
     if topics != ".*" and re.search(r"[*+?|\[(^$]", topics):
-        yield _told(
+        yield told(
             f"topics stays {topics}, a list of regular expressions: the connector may copy topics that are created "
             "later, and that include does not match",
             "include",
         )
     if config.get("emit.offset-syncs.enabled", "true") == "true":
-        yield _told("it goes on to write its offset syncs, which the stream does not read", "options")
+        yield told("it goes on to write its offset syncs, which the stream does not read", "options")
     if names := sorted(key for key in config if re.fullmatch(r"transforms|predicates", key)):
-        yield _told(f"{' and '.join(names)} may change records, or the topics that they are written to", "options")
+        yield told(f"{' and '.join(names)} may change records, or the topics that they are written to", "options")
 
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
-
-
-def _told(text: str, property: str) -> Finding:
-    return Finding(severity=Severity.WARNING, code=InvalidStream.code, message=text, property=property)

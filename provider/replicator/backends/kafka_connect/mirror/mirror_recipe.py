@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from replicator.authref import Redactor
-from replicator.backends.kafka.endpoint import KafkaEndpoint, kafka_endpoint
+from replicator.backends.kafka.endpoint import kafka_endpoint
 from replicator.backends.kafka.positions import Offsets, read, write
 from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster, Connector
 from replicator.backends.kafka_connect.deployed import DeployedStream, Listed, Parts
@@ -38,7 +38,7 @@ from replicator.backends.kafka_connect.record import ReplayRecord, StreamRecord,
 from replicator.backends.kafka_connect.reservations import PendingChanges
 from replicator.backends.shared.declarations import canonical
 from replicator.errors import ReplayNotRetained, ReplayRefused, ReplicatorError
-from replicator.model import Checkpoint, End, Endpoint, Stream
+from replicator.model import Checkpoint, End, Stream
 from replicator.replicator import Description, EndHints, Finding, Proposal, ReplayMethod, Severity
 
 
@@ -135,14 +135,10 @@ class MirrorRecipe(ConnectOnly[Facts]):
     def _logins(self, stream: Stream, deployed: DeployedStream | None) -> dict[End, dict[str, str]]:
         """Return the placeholders of each end that a connector is to have, and may not have yet."""
         old = deployed.record.stream if deployed else stream
-        ends: dict[End, tuple[KafkaEndpoint, Endpoint, Endpoint]] = {
-            "source": (kafka_endpoint(stream.source, "source"), old.source, stream.source),
-            "destination": (kafka_endpoint(stream.destination, "destination"), old.destination, stream.destination),
-        }
         return {
-            end: placeholders(at.ref, self._aliases, f"{end}.authRef")
-            for end, (at, was, now) in ends.items()
-            if not keeps_login(deployed, adoption.LOGINS[end], was, now)
+            end: placeholders(kafka_endpoint(getattr(stream, end), end).ref, self._aliases, f"{end}.authRef")
+            for end, keys in adoption.LOGINS.items()
+            if not keeps_login(deployed, keys, getattr(old, end), getattr(stream, end))
         }
 
     async def validate(self, stream: Stream, facts: Facts, deployed: DeployedStream | None) -> None:
