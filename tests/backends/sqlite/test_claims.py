@@ -8,16 +8,19 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from replicator.backends.sqlite import driver, guards
 from replicator.backends.sqlite.claims import Claims
 from replicator.backends.sqlite.database import content_hash
+from replicator.backends.sqlite.handles import opened
 from replicator.backends.sqlite.layout import CLAIM
 from replicator.backends.sqlite.litestream import Binary, CommandLine
+from replicator.backends.sqlite.objects import create_in_folder
 from replicator.backends.sqlite.replica import S3Credentials, parse_replica
 from replicator.errors import DestinationInUse, SourceLocked
 from replicator.model import Owner, Stream, StreamState
@@ -246,6 +249,27 @@ async def test_of_two_processes_one_claims_a_place_each_time(uri: str, credentia
 async def test_a_look_before_the_write_lets_both_claim(uri: str, credentials: S3Credentials) -> None:
     """The control of the test above."""
     assert 2 in await wins(uri, "naive", credentials, 20)
+
+
+async def test_a_claim_that_is_being_written_is_no_content(tmp_path: Path, credentials: S3Credentials) -> None:
+    """In a folder a claim is written beside its place; the winner of two agents must not see the file of the other."""
+    place, over = parse_replica(f"file://{tmp_path}/replica"), Event()
+    (tmp_path / "replica").mkdir()
+
+    def write() -> None:
+        with opened(tmp_path / "replica") as folder:
+            while not over.is_set():
+                create_in_folder(folder, CLAIM, b"{}")
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        try:
+            assert {(await place.list_prefix(credentials)).objects for _ in range(300)} == {0}
+            purged = [await place.purge_prefix(credentials) for _ in range(300)]
+        finally:
+            over.set()
+        writing.result()
+    assert {(one.removed, one.kept) for one in purged} == {(0, 0)}
 
 
 async def test_of_two_agents_one_makes_its_stream(

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 CLAIM = "replicator-claim.json"
 """The agent's claim on the destination, beside the engine's files."""
 
+_CLAIM = re.compile(rf"{re.escape(CLAIM)}(?:\.[0-9a-f]{{32}})?")  # in a folder, a claim is written beside its place
+
 _GENERATION = r"(?:r[1-9][0-9]*/)?"
 _FILE = r"[0-9a-f]{16}-[0-9a-f]{16}\.ltx"
 _IN_BUCKET = re.compile(rf"{_GENERATION}[0-9a-f]{{4}}/{_FILE}")
@@ -55,12 +57,17 @@ class Purged:
     @classmethod
     def of(cls, removed: int, kept: Iterable[str]) -> Purged:
         """Count the files that stay, without the claim, and name the first."""
-        names = sorted(name for name in kept if name != CLAIM)
+        names = sorted(name for name in kept if not is_claim(name))
         return cls(removed, len(names), tuple(names[:_NAMED]))
 
     def __str__(self) -> str:
         more = self.kept - len(self.named)
         return ", ".join(self.named) + (f" and {more} more" if more else "")
+
+
+def is_claim(name: str) -> bool:
+    """Tell whether a name, relative to the prefix or the folder, is a claim, or one that is being written."""
+    return _CLAIM.fullmatch(name) is not None
 
 
 def in_bucket(name: str) -> bool:
@@ -76,16 +83,17 @@ def purge_folder(root: int) -> Purged:
     removed, kept = 0, list[str]()
     for name, handle in _below(root):
         base = name.rpartition("/")[2]
-        mode = os.stat(base, dir_fd=handle, follow_symlinks=False).st_mode
-        if stat.S_ISDIR(mode):
-            if _FOLDER.fullmatch(name):
-                with suppress(OSError):  # another writer's file is in it
-                    os.rmdir(base, dir_fd=handle)
-        elif stat.S_ISREG(mode) and _IN_FOLDER.fullmatch(name):
-            os.unlink(base, dir_fd=handle)
-            removed += 1
-        else:
-            kept.append(name)
+        with suppress(FileNotFoundError):  # another process removed it since the listing
+            mode = os.stat(base, dir_fd=handle, follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                if _FOLDER.fullmatch(name):
+                    with suppress(OSError):  # another writer's file is in it
+                        os.rmdir(base, dir_fd=handle)
+            elif stat.S_ISREG(mode) and _IN_FOLDER.fullmatch(name):
+                os.unlink(base, dir_fd=handle)
+                removed += 1
+            else:
+                kept.append(name)
     return Purged.of(removed, kept)
 
 

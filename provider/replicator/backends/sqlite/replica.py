@@ -30,6 +30,7 @@ from replicator.backends.sqlite.layout import (
     STARTS_IN_FOLDER,
     Purged,
     in_bucket,
+    is_claim,
     level_in_bucket,
     level_in_folder,
     purge_folder,
@@ -421,11 +422,14 @@ class FolderLocation(ReplicaLocation):
 
     def _list(self) -> PrefixContents:
         with self._translated():
-            claim = self.folder / CLAIM
-            files = [
-                path for path in self.folder.rglob("*") if path != claim and (not path.is_dir() or path.is_symlink())
-            ]
-            return _contents((str(path), datetime.fromtimestamp(path.lstat().st_mtime, UTC)) for path in files)
+            return _contents(self._files())
+
+    def _files(self) -> Iterator[tuple[str, datetime]]:
+        for path in self.folder.rglob("*"):
+            if is_claim(path.relative_to(self.folder).as_posix()) or (path.is_dir() and not path.is_symlink()):
+                continue
+            with suppress(FileNotFoundError):  # another process removed it since the listing
+                yield str(path), datetime.fromtimestamp(path.lstat().st_mtime, UTC)
 
     def _purge(self) -> Purged:
         with self._translated():
