@@ -14,7 +14,6 @@ from tests.backends.kafka_connect.mirror.conftest import OpenBed
 from tests.backends.kafka_connect.mirror.mirror_env import records
 from tests.backends.sqlite.agents import state_is
 from tests.kafka import consume, make_topic, plain, produce
-from tests.waiting import wait_until
 from tools.kafka.cluster import Broker, new_cluster_id
 from tools.kafka.pair import Pair
 
@@ -78,5 +77,6 @@ async def test_a_source_that_was_built_again_is_failed_and_an_upsert_begins_at_i
         await bed.driver.resume(stream.name)
     await bed.driver.upsert_stream(stream)
     await bed.caught_up(stream.name)
-    wait_until(lambda: len(bed.copied(topic)) == 15, what="all of the new cluster is copied")
-    assert bed.copied(topic) == records(0, 15)
+    copied = bed.copied(topic)
+    assert copied[:5] == records(0, 5)
+    assert list(dict.fromkeys(copied[5:])) == records(5, 15)  # MirrorMaker 2 copies at least once
