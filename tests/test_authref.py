@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import socket
 import subprocess
 import sys
 import traceback
@@ -19,7 +20,7 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
-from replicator.authref import FIELDS, Redactor, parse, resolve
+from replicator.authref import AGENT, FIELDS, PULUMI, Reader, Redactor, parse, resolve
 from replicator.errors import ReplicatorError, SecretExposed, SecretNotFound, SecretSyntax
 
 PROVIDER = Path(__file__).parents[1] / "provider"
@@ -217,6 +218,34 @@ def test_a_missing_variable_is_named_and_no_value_shows(text: str, required: tup
 
 
 @pytest.mark.parametrize(
+    ("text", "reader", "fix"),
+    [
+        ("env://S3_*", PULUMI, "set S3_ACCESS_KEY_ID in the environment of pulumi on web-1"),
+        (
+            "env://S3_*",
+            AGENT,
+            "set S3_ACCESS_KEY_ID in the environment of the agent on web-1 and restart it (systemctl restart, or "
+            "replicator agent stop and replicator agent start)",
+        ),
+        ("file://{folder}/s3", AGENT, "add accessKeyId and secretAccessKey to {folder}/s3 on web-1"),
+        (
+            "dir://{folder}",
+            AGENT,
+            "write accessKeyId and secretAccessKey in {folder} on web-1, each with the value alone",
+        ),
+    ],
+)
+def test_the_fix_names_the_process_and_the_host(
+    text: str, reader: Reader, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "web-1")
+    (tmp_path / "s3").write_text("other=1\n")
+    with pytest.raises(SecretNotFound) as caught:
+        resolve(parse(text.format(folder=tmp_path)), S3_REQUIRED, required=S3_REQUIRED, environ=ENVIRON, reader=reader)
+    assert caught.value.fix == f"{fix.format(folder=tmp_path)}, or correct the reference"
+
+
+@pytest.mark.parametrize(
     ("fields", "required"), [((), ()), (FIELDS, ()), (("token",), ("password",)), (("x",), ("x",))]
 )
 def test_a_call_that_makes_no_sense_is_a_programming_error(fields: tuple[str, ...], required: tuple[str, ...]) -> None:
@@ -290,6 +319,8 @@ def test_a_file_without_the_value_is_an_error_that_shows_nothing_of_it(tmp_path:
     with pytest.raises(SecretNotFound, match=UNUSABLE[content]) as caught:
         resolve(parse(f"file://{tmp_path}/pg"), ["password"], required=["password"], environ={})
     assert f"{tmp_path}/pg" in caught.value.message
+    if "under the key" not in UNUSABLE[content]:
+        assert f"read a file of key=value lines or a JSON object at {tmp_path}/pg" in str(caught.value.fix)
     assert "s3cret" not in shown(caught.value)
 
 

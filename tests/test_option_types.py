@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from replicator.capabilities import KAFKA_MIRROR, TABLE
 from replicator.option_types import OptionType
 
-TEXT, FLAG, NUMBER, DURATION = OptionType
+TEXT, FLAG, NUMBER, COUNT, DURATION = OptionType
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,7 @@ TEXT, FLAG, NUMBER, DURATION = OptionType
         (NUMBER, "4", 4),
         (NUMBER, "-1", -1),
         (NUMBER, "0", 0),
+        (COUNT, "1", 1),
         (DURATION, "60s", "1m"),
         (DURATION, "1.5s", "1s500ms"),
         (DURATION, "0s", "0s"),
@@ -58,6 +59,11 @@ def test_a_value_has_one_form(type: OptionType, value: object, form: object) -> 
         (NUMBER, float("nan"), "must be a whole number, such as 4"),
         (NUMBER, True, "must be a whole number, such as 4"),
         (NUMBER, [4], "must be a whole number, such as 4"),
+        (NUMBER, 1e20, "is too large; write a number below 2^63"),
+        (NUMBER, "9223372036854775808", "is too large; write a number below 2^63"),
+        (COUNT, 0, "must be at least 1"),
+        (COUNT, "-1", "must be at least 1"),
+        (COUNT, "two", "must be a whole number, such as 4"),
         (DURATION, 10, 'is not a duration; write one such as "10s" or "1m30s"'),
         (DURATION, "10", 'is not a duration; write one such as "10s" or "1m30s"'),
         (DURATION, "10s - 5s", 'is not a duration; write one such as "10s" or "1m30s"'),

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import re
+import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,6 +72,31 @@ class AuthRef:
         return self.key if self.key is not None else _SCHEMES[self.scheme].entry(self, name)
 
 
+class Reader(NamedTuple):
+    """The process that resolves references, as its users call it.
+
+    :param restart: how it gets another environment.
+    """
+
+    name: str
+    restart: str
+
+
+PULUMI = Reader("pulumi", "")
+AGENT = Reader("the agent", " and restart it (systemctl restart, or replicator agent stop and replicator agent start)")
+
+
+class _Unreadable(Exception):
+    """A file of a reference cannot be read.
+
+    :param form: the expected content.
+    """
+
+    def __init__(self, path: object, problem: str, form: str) -> None:
+        super().__init__(path, problem, form)
+        self.path, self.problem, self.form = path, problem, form
+
+
 class _Scheme(NamedTuple):
     """The syntax of one scheme's references, and how to read them.
 
@@ -79,8 +105,9 @@ class _Scheme(NamedTuple):
     :param keyed: whether `#key` may follow.
     :param expects: the expected form, for people.
     :param missing: the message for an entry that does not exist, with {name} and {path}.
+    :param provide: how a person provides entries, with {names}, {path}, {reader}, {host} and {restart}.
     :param entry: the store's name for a field of a bundle.
-    :param read: return entries by name, including the requested ones that exist; may block; raises SecretNotFound.
+    :param read: return entries by name, including the requested ones that exist; may block; raises _Unreadable.
     """
 
     path: re.Pattern[str]
@@ -88,6 +115,7 @@ class _Scheme(NamedTuple):
     keyed: bool
     expects: str
     missing: str
+    provide: str
     entry: Callable[[AuthRef, str], str]
     read: Callable[[AuthRef, Sequence[str], Mapping[str, str]], Mapping[str, str]]
 
@@ -168,7 +196,12 @@ def _renames(params: str, word: str) -> Iterator[tuple[str, str]]:
 
 
 def resolve(
-    ref: AuthRef, fields: Sequence[str], *, required: Sequence[str], environ: Mapping[str, str]
+    ref: AuthRef,
+    fields: Sequence[str],
+    *,
+    required: Sequence[str],
+    environ: Mapping[str, str],
+    reader: Reader = PULUMI,
 ) -> dict[str, str]:
     """Return the secret's values by canonical field. May read a file: on an event loop, run it in a thread.
 
@@ -177,7 +210,9 @@ def resolve(
     :param fields: the members of `FIELDS` to look for.
     :param required: the fields that must exist; at least one.
     :param environ: the environment that `env` reads.
-    :raises SecretNotFound: a required value is missing or empty; names the variable or key, never a value.
+    :param reader: this process, for the fix of an error.
+    :raises SecretNotFound: a file cannot be read, or a required value is missing or empty. Names the variable or key,
+        never a value.
     :raises SecretExposed: an id has the value of a secret.
     """
     if not required or not set(required) <= set(fields) <= set(FIELDS):
@@ -185,12 +220,22 @@ def resolve(
     refuse_one_value(ref, required)
     scheme = _SCHEMES[ref.scheme]
     wanted = {name: ref.entry(name) for name in (fields if ref.key is None else required)}
-    entries = scheme.read(ref, [*wanted.values()], environ)
+    host = socket.gethostname()
+    try:
+        entries = scheme.read(ref, [*wanted.values()], environ)
+    except _Unreadable as error:
+        raise SecretNotFound(
+            f"the secret file {error.path} cannot be read: {error.problem}",
+            fix=f"let {reader.name} on {host} read {error.form} at {error.path}",
+        ) from None
     values = {name: value for name, entry in wanted.items() if (value := _usable(entries.get(entry)))}
     if missing := [wanted[name] for name in required if name not in values]:
         raise SecretNotFound(
             "; ".join(scheme.missing.format(name=name, path=ref.path) for name in missing),
-            fix=f"provide it to the process that resolves {ref.text}, or correct the reference",
+            fix=scheme.provide.format(
+                names=_listed(missing), path=ref.path, reader=reader.name, host=host, restart=reader.restart
+            )
+            + ", or correct the reference",
         )
     if ref.fields:
         _refuse_a_secret_as_id(ref, values, environ)
@@ -202,7 +247,7 @@ def _refuse_a_secret_as_id(ref: AuthRef, values: Mapping[str, str], environ: Map
     usual = {name: _SCHEMES[ref.scheme].entry(replace(ref, fields={}), name) for name in _SECRETS}
     try:
         entries = _SCHEMES[ref.scheme].read(ref, [*usual.values()], environ)
-    except SecretNotFound:  # an unreadable entry cannot be sent either
+    except _Unreadable:  # such an entry cannot be sent either
         entries = {}
     secrets = {_usable(entries.get(entry)) for entry in usual.values()}
     secrets |= {value for name, value in values.items() if name in _SECRETS}
@@ -239,10 +284,10 @@ def _read_file(ref: AuthRef, names: Sequence[str], environ: Mapping[str, str]) -
     raw, problem = _content(Path(ref.path))
     entries = None if problem else _entries(raw)
     if entries is None:
-        raise SecretNotFound(
-            f"the secret file {ref.path} cannot be read: "
-            f"{problem or 'it is neither a JSON object nor a properties file in UTF-8'}",
-            fix=f"let the process that resolves {ref.text} read a file of key=value lines or a JSON object there",
+        raise _Unreadable(
+            ref.path,
+            problem or "it is neither a JSON object nor a properties file in UTF-8",
+            "a file of key=value lines or a JSON object",
         )
     return entries
 
@@ -256,10 +301,7 @@ def _read_dir(ref: AuthRef, names: Sequence[str], environ: Mapping[str, str]) ->
             continue
         value = None if problem else _decoded(raw)
         if value is None:
-            raise SecretNotFound(
-                f"the secret file {path} cannot be read: {problem or 'it holds no UTF-8 text'}",
-                fix=f"let the process that resolves {ref.text} read a file there that holds the value alone",
-            )
+            raise _Unreadable(path, problem or "it holds no UTF-8 text", "a file that holds the value alone")
         found[name] = value
     return found
 
@@ -310,6 +352,7 @@ _SCHEMES: dict[str, _Scheme] = {
         keyed=False,
         expects="env://NAME for one variable, or env://PREFIX_* for several (letters, digits and _)",
         missing="the environment variable {name} is not set, or holds no UTF-8 text",
+        provide="set {names} in the environment of {reader} on {host}{restart}",
         entry=_env_entry,
         read=lambda ref, names, environ: environ,
     ),
@@ -319,6 +362,7 @@ _SCHEMES: dict[str, _Scheme] = {
         keyed=True,
         expects="file:///absolute/path (without %), or file:///absolute/path#key for one of its values",
         missing="the file {path} has no text under the key {name}",
+        provide="add {names} to {path} on {host}",
         entry=_entry_as_written,
         read=_read_file,
     ),
@@ -328,6 +372,7 @@ _SCHEMES: dict[str, _Scheme] = {
         keyed=True,
         expects="dir:///absolute/path (without %), or dir:///absolute/path#name for one of its files",
         missing="the directory {path} has no file {name}, or nothing is in it",
+        provide="write {names} in {path} on {host}, each with the value alone",
         entry=_entry_as_written,
         read=_read_dir,
     ),

@@ -322,7 +322,7 @@ LITESTREAM = Capabilities(
         "monitor-interval": OptionType.DURATION,
         "checkpoint-interval": OptionType.DURATION,
         "busy-timeout": OptionType.DURATION,
-        "min-checkpoint-page-count": OptionType.NUMBER,
+        "min-checkpoint-page-count": OptionType.COUNT,
         "truncate-page-n": OptionType.NUMBER,
     },
 )

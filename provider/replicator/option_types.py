@@ -19,6 +19,7 @@ class OptionType(StrEnum):
     TEXT = "text"
     FLAG = "true or false"
     NUMBER = "whole number"
+    COUNT = "whole number from 1"
     DURATION = "duration"
 
     def read(self, value: object) -> OptionValue:
@@ -31,6 +32,10 @@ class OptionType(StrEnum):
                 return _flag(value)
             case OptionType.NUMBER:
                 return _number(value)
+            case OptionType.COUNT:
+                if (count := _number(value)) < 1:
+                    raise ValueError("must be at least 1")
+                return count
             case OptionType.DURATION:
                 return _duration(value)
             case OptionType.TEXT:
@@ -48,16 +53,22 @@ def _flag(value: object) -> bool:
 
 def _number(value: object) -> int:
     if isinstance(value, float) and value.is_integer():  # all of Pulumi's numbers are floats
-        return int(value)
+        return _in_64_bits(int(value))
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
+        return _in_64_bits(value)
     if isinstance(value, str):
         if _NUMBER.fullmatch(value):
-            return int(value)
+            return _in_64_bits(int(value))
         meant = re.fullmatch(r"\s*\+?(-?)0*([0-9]{1,18})(?:\.0+)?\s*", value)
         if meant:
             raise ValueError(f"must be a whole number; write {int(meant[1] + meant[2])}")
     raise ValueError("must be a whole number, such as 4")
+
+
+def _in_64_bits(value: int) -> int:
+    if abs(value) >= 2**63:
+        raise ValueError("is too large; write a number below 2^63")
+    return value
 
 
 def _duration(value: object) -> str:

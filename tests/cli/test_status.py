@@ -147,3 +147,12 @@ def test_spans_are_rough(seconds: float, text: str) -> None:
 )
 def test_sizes_have_units(count: int, text: str) -> None:
     assert format_size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("events", "seconds", "shown"),
+    [(0, 0.0, "0.0 s"), (6, 0.0, "<0.1 s"), (6, 0.04, "<0.1 s"), (6, 0.05, "0.1 s"), (6, 9.0, "9.0 s"), (6, None, "-")],
+)
+def test_a_lag_with_waiting_events_is_never_shown_as_none(events: int, seconds: float | None, shown: str) -> None:
+    status = StreamStatus(name="a", state=StreamState.RUNNING, lag_events=events, lag_seconds=seconds)
+    assert _cells(status, datetime.now(UTC))[0] == shown

@@ -79,7 +79,8 @@ def test_two_stacks_with_one_name(memory: Memory, make_project: Make) -> None:
         ran = second.operate(command, *(["--skip-preview"] if command == "up" else []), check=False)
         assert ran.code == 1, ran.text
         assert f"it is managed by {owner} [RPL-OWNER-OTHER]" in ran.text
-        assert f"choose another name. If this resource was {owner} before, give it that alias" in ran.text
+        assert f"choose another name; or, if {owner} is in no stack any more" in ran.text
+        assert "aliases" not in ran.text
     assert "main" not in second.resources()
     found = memory.find("shared")
     assert found

@@ -47,7 +47,7 @@ def test_alias_and_stack_rename(way: str, ledger: Ledger, make_project: Make) ->
     refused = project.up(SKIP, check=False)
     assert refused.code != 0
     assert f"stream {name!r}: it is managed by {renamed} [RPL-OWNER-OTHER]" in refused.text
-    assert f"If this resource was {renamed} before, give it that alias." in refused.text
+    assert "give it the option aliases: [{name: sales}]; else choose another name" in refused.text
     assert owned_by(project, "sales", ledger, name) == renamed
 
     WAYS[way].write(project, {"orders": inputs}, {"orders": {"aliases": [renamed]}})
@@ -93,7 +93,7 @@ def test_another_resource_takes_the_old_name(given: bool, ledger: Ledger, make_p
         found = ledger.find(name)
         assert found
         assert found.stream.source.uri == first["source"]["uri"]
-    assert "  → choose another name." in refused.text
+    assert "; else choose another name; or, if urn:pulumi:" in refused.text
     assert ledger.entries(project.name) == created
 
     WAYS["plugin"].write(project, {**both, "orders": {**second, "name": f"{project.name}-us"}})

@@ -74,6 +74,7 @@ class Away:
 
     last_error: str | None = None
     pid: int | None = None
+    said = ()
 
     async def start(self) -> None: ...
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from replicator.backends import REGISTRY
 from replicator.capabilities import TABLE, Feature, No, Route, StartKind
-from replicator.lifecycle.check import Identity, stream_name
+from replicator.lifecycle.check import Identity, stream_name, with_known_kinds
 from replicator.lifecycle.config import ProviderConfig
+from replicator.property_values import UNKNOWN, Secret
 
 from tests.lifecycle.builders import EVERYWHERE, KAFKA, POSTGRES, S3, SQLITE, URN, checked, config, inputs
 
@@ -22,6 +23,27 @@ def urn(project: str = "shop", stack: str = "dev", name: str = "orders") -> str:
 
 def named(urn: str) -> str:
     return stream_name(Identity.of_urn(urn))
+
+
+# --- kinds -----------------------------------------------------------------------------------------------------------
+
+FOLDER = {"kind": "file", "uri": "file:///var/replicas/orders"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (FOLDER, {**FOLDER, "kind": "s3"}),
+        ({**FOLDER, "uri": UNKNOWN}, {"kind": "s3", "uri": UNKNOWN}),
+        ({**FOLDER, "uri": Secret("file:///a")}, {"kind": "s3", "uri": Secret("file:///a")}),
+        (Secret(FOLDER), Secret({**FOLDER, "kind": "s3"})),
+        ({"kind": "file", "uri": "s3://bucket/a"}, {"kind": "file", "uri": "s3://bucket/a"}),
+        (UNKNOWN, UNKNOWN),
+        (S3, S3),
+    ],
+)
+def test_a_folder_may_have_the_kind_file(given: object, expected: object) -> None:
+    assert with_known_kinds({"name": "a", "destination": given}) == {"name": "a", "destination": expected}
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

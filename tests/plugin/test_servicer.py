@@ -306,6 +306,15 @@ async def test_a_preview_of_an_update_touches_nothing_and_tells_the_consequences
         assert {urn for _, _, urn in provider.engine.logs} == {URN}
 
 
+async def test_an_update_without_a_preview_tells_the_consequences(provider: Provider) -> None:
+    id, given, made = await up(provider)
+    new = await provider.checked(old=given, mode="cdc", destination={**S3, "uri": "s3://bucket/new"})
+    await provider.update(id, given, made, new)
+    moved, restarted = provider.engine.warnings
+    assert moved.startswith("destination.uri: re-snapshots: ")
+    assert restarted.startswith("mode: restarts: ")
+
+
 async def test_harmless_changes_say_nothing(provider: Provider) -> None:
     id, given, made = await up(provider)
     new = await provider.checked(old=given, deletionProtection=True, waitFor="running")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from replicator.agent.supervisor import LineLog, Supervisor, SupervisorError
 from replicator.backends.sqlite.daemon_pool import Launch
+from replicator.backends.sqlite.daemon_process import LOG
 from replicator.backends.sqlite.litestream import EngineError
 
 
@@ -28,7 +29,7 @@ class Child(Supervisor):
 
 
 def launcher(redact: Callable[[str], str]) -> Launch:
-    """Return a launcher of a driver's processes. It logs their redacted output to `litestream.log` in their folder."""
+    """Return a launcher of a driver's processes. It logs their redacted output to `LOG` in their folder."""
 
     def launch(
         argv: list[str],
@@ -42,7 +43,7 @@ def launcher(redact: Callable[[str], str]) -> Launch:
         return Child(
             argv,
             env,
-            log=LineLog(folder / "litestream.log", redact=redact),
+            log=LineLog(folder / LOG, redact=redact),
             pid_file=folder / "pid",
             marker=marker,
             before_start=before_start,

@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 _CHUNK = 65536  # bytes read at once, and the limit of a line before its rest is dropped
 _TAKE_OVER = 3.0  # seconds to wait for the lock
 _LINE = 4000  # characters kept of a line
+_SAID = 20
 
 
 class SupervisorError(Exception):
@@ -78,13 +79,14 @@ class LineLog:
         self._recent: deque[str] = deque(maxlen=keep)
         self._file = PrivateRotatingFile(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
 
-    def write(self, line: str) -> None:
-        """Add one line; cut it after 4,000 characters."""
+    def write(self, line: str) -> str:
+        """Add one line, and return it as it is kept: redacted, and cut after 4,000 characters."""
         text = self._redact(line)  # before the cut, which could leave half a secret
         if len(text) > _LINE:
             text = text[:_LINE] + "…"
         self._recent.append(text)
         self._file.handle(logging.makeLogRecord({"msg": text}))
+        return text
 
     def tail(self, count: int = 20) -> list[str]:
         """Return the last `count` lines, oldest first."""
@@ -137,6 +139,7 @@ class Supervisor:
         self.starts = 0  # the number of the child's starts
         self.last_exit: int | None = None  # its last exit code, negative for a signal
         self.last_error: str | None = None  # why the last start failed, None after a good one
+        self.said: deque[str] = deque(maxlen=_SAID)  # the last lines of the child's output since its start
 
     async def start(self) -> None:
         """Begin to supervise. Return at once: see `wait_ready`.
@@ -216,6 +219,7 @@ class Supervisor:
         )
         self.pid = process.pid
         self.starts += 1
+        self.said.clear()
         _write_pid(lock, process.pid)
         reading = asyncio.create_task(self._read(process))
         exited = asyncio.create_task(process.wait())
@@ -270,14 +274,17 @@ class Supervisor:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 if not dropping:
-                    self._log.write(line.decode(errors="replace"))
+                    self._hear(line.decode(errors="replace"))
                 dropping = False
             if len(rest) >= _CHUNK:
                 if not dropping:
-                    self._log.write(rest.decode(errors="replace"))
+                    self._hear(rest.decode(errors="replace"))
                 rest, dropping = b"", True
         if rest and not dropping:
-            self._log.write(rest.decode(errors="replace"))
+            self._hear(rest.decode(errors="replace"))
+
+    def _hear(self, line: str) -> None:
+        self.said.append(self._log.write(line))
 
     async def _become(self, state: ChildState) -> None:
         async with self._changed:

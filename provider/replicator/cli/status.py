@@ -149,10 +149,17 @@ _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
 )
 
 
+def _lag(item: StreamStatus) -> str:
+    if item.lag_seconds is None:
+        return UNKNOWN
+    short = bool(item.lag_events) and item.lag_seconds < 0.05
+    return "<0.1 s" if short else f"{item.lag_seconds:.1f} s"  # beside waiting events, 0.0 would contradict them
+
+
 def _cells(item: StreamStatus, now: datetime) -> list[str]:
     checkpoint = item.last_checkpoint
     return [
-        UNKNOWN if item.lag_seconds is None else f"{item.lag_seconds:.1f} s",
+        _lag(item),
         UNKNOWN if item.lag_events is None else str(item.lag_events),
         (checkpoint and checkpoint.lsn) or UNKNOWN,
         UNKNOWN if item.last_event is None else f"{rough(now - item.last_event)} ago",

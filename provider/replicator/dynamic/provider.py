@@ -112,7 +112,8 @@ class StreamProvider(ResourceProvider):
 
     def update(self, _id: str, _olds: Values, _news: Values) -> UpdateResult:
         """Change the stream in place."""
-        made = _run(self._streams.update(_urn(_news), _olds, _visible(_news), _limits(_news, "update")))
+        limits = _limits(_news, "update")
+        made = _run(self._streams.update(_urn(_news), _declared(_olds), _olds, _visible(_news), limits))
         return UpdateResult(_outputs(made, _news))
 
     def read(self, id_: str, props: Values) -> ReadResult:

@@ -19,7 +19,11 @@ from replicator.errors import InvalidConfig, InvalidStream, Unsupported
 from replicator.lifecycle.config import ProviderConfig
 from replicator.lifecycle.connections import StreamId
 from replicator.lifecycle.failure import Failure, failures_of
-from replicator.model import NAME_LIMIT, STREAM_NAME, Stream, slug
+from replicator.model import NAME_LIMIT, STREAM_NAME, EndpointKind, Stream, slug
+from replicator.property_values import Secret, strip
+
+FOLDER_KIND = "file"
+"""Another word for the kind `s3`, for an endpoint that is a folder. No record, state or engine has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,20 @@ def check(
     if unknown or failures:
         stream = None
     return Checked(filled, stream, failures)
+
+
+def with_known_kinds(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return inputs in which a folder's kind `file` is `s3`. Secrets stay secrets, and unknown values unknown."""
+    return {**inputs, **{end: _with_known_kind(inputs[end]) for end in ("source", "destination") if end in inputs}}
+
+
+def _with_known_kind(endpoint: object) -> object:
+    if isinstance(endpoint, Secret):
+        return Secret(_with_known_kind(endpoint.value))
+    if not isinstance(endpoint, Mapping) or strip(endpoint.get("kind")) != FOLDER_KIND:
+        return endpoint
+    uri = strip(endpoint.get("uri"))
+    return endpoint if isinstance(uri, str) and uri.startswith("s3:") else {**endpoint, "kind": EndpointKind.S3.value}
 
 
 _DEFAULT_NAMING = NameRule(NameMode.PROPOSE)

@@ -122,7 +122,7 @@ class ReplayRunResource:
         await self._messages().warn_once(urn, "the wait for this replay was cut off; this update waits again")
         return {**old, **new}
 
-    async def update(self, urn: str, old: Values, new: Values, limits: Limits) -> Applied:
+    async def update(self, urn: str, old_inputs: Values, old: Values, new: Values, limits: Limits) -> Applied:
         """Wait again.
 
         :param old: the outputs in the state.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from textwrap import indent
 from typing import Any, ClassVar
@@ -25,9 +25,9 @@ from replicator.errors import (
     WaitTimeout,
 )
 from replicator.lifecycle import apply
-from replicator.lifecycle.check import Checked, Identity, NameRule, check
+from replicator.lifecycle.check import Checked, Identity, NameRule, check, with_known_kinds
 from replicator.lifecycle.connections import Connections, StreamId
-from replicator.lifecycle.consequence import consequences
+from replicator.lifecycle.consequence import Consequence, consequences
 from replicator.lifecycle.diff import Change, Kind, diff
 from replicator.lifecycle.failure import read_inputs
 from replicator.lifecycle.preflight import preflight, sentence
@@ -89,7 +89,7 @@ class StreamResource:
         self, urn: str, old: Values, new: Values, naming: NameRule | None = None
     ) -> tuple[Values, list[str]]:
         """Return the program's inputs, with name and backend filled in, and their errors."""
-        new = {key: value for key, value in new.items() if strip(value) is not None}
+        new = with_known_kinds({key: value for key, value in new.items() if strip(value) is not None})
         checked = self._checked(urn, new, strip(old), naming)
         filled: Values = {key: checked.inputs[key] for key in ("name", "backend") if key in checked.inputs}
         if "backend" in filled and "backend" not in {**old, **new}:
@@ -140,9 +140,7 @@ class StreamResource:
         before = _stream_in_state(old_inputs)
         unknown = [path_text(path) for path in drop_unknown(new)[1]]
         changes = diff(before, checked.stream or checked.inputs, unknown) + _new_urn(urn, old)
-        harmful = consequences(before, changes, purges=bool(checked.inputs.get("purgeDestination")))
-        for item in harmful:
-            await self._messages().warn_once(urn, str(item))
+        harmful = await self._warn_of_harm(urn, before, changes, purges=bool(checked.inputs.get("purgeDestination")))
         if any(change.path == "desiredState" for change in changes) and (
             checked.inputs.get("desiredState") == DesiredState.PAUSED
         ):
@@ -162,6 +160,14 @@ class StreamResource:
         stable = {"ownerToken": not owner.issue, "engineObjects": not harmful}
         kept = wrap_secrets({key: old[key] for key in stable if stable[key] and key in old}, [("ownerToken",)])
         return {**_known_outputs(checked, new), **kept, "ownerUrn": urn}
+
+    async def _warn_of_harm(
+        self, urn: str, before: Stream, changes: Sequence[Change], *, purges: bool
+    ) -> list[Consequence]:
+        harmful = consequences(before, changes, purges=purges)
+        for item in harmful:
+            await self._messages().warn_once(urn, str(item))
+        return harmful
 
     async def _say_why_unchanged(self, urn: str, id: str) -> None:
         """Explain an update without differences, as the CLI does not: the stream was unhealthy after the last run."""
@@ -200,12 +206,14 @@ class StreamResource:
         """Create the stream. Return it even if it is unhealthy, so that its id is not lost."""
         return await self._make_it_so(_stream(strip(inputs)), inputs, apply.new_owner(urn), limits)
 
-    async def update(self, urn: str, old: Values, new: Values, limits: Limits) -> Applied:
-        """Change the stream in place.
+    async def update(self, urn: str, old_inputs: Values, old: Values, new: Values, limits: Limits) -> Applied:
+        """Change the stream in place. Warn again of what is not harmless: the preview may have been skipped.
 
         :param old: the outputs in the state.
         """
-        return await self._make_it_so(_stream(strip(new)), new, _owner_of(urn, old), limits)
+        stream, before = _stream(strip(new)), _stream_in_state(old_inputs)
+        await self._warn_of_harm(urn, before, diff(before, stream), purges=stream.purge_destination)
+        return await self._make_it_so(stream, new, _owner_of(urn, old), limits)
 
     async def _make_it_so(self, stream: Stream, inputs: Values, owner: Owner, limits: Limits) -> Applied:
         try:

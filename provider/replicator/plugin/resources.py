@@ -48,7 +48,7 @@ class Resource(Protocol):
     async def preview_update(self, urn: str, id: str, old_inputs: Values, old: Values, new: Values) -> Values:
         """Return the outputs that are known before an update."""
 
-    async def update(self, urn: str, old: Values, new: Values, limits: Limits) -> Applied:
+    async def update(self, urn: str, old_inputs: Values, old: Values, new: Values, limits: Limits) -> Applied:
         """Change the resource in place."""
 
     async def read(self, urn: str, id: str, old_inputs: Values, old: Values) -> Applied | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from replicator.backends import REGISTRY, Backend
 from replicator.capabilities import TABLE
+from replicator.lifecycle.check import FOLDER_KIND
 from replicator.lifecycle.config import ProviderConfig, Setting, all_settings
 from replicator.lifecycle.function_types import (
     AllCapabilities,
@@ -226,11 +227,22 @@ def build_schema() -> dict[str, Any]:
             "description": "Where the streams are managed. Nothing connects before it is needed.",
             "inputProperties": configuration,
         },
-        "types": types.found(),
+        "types": _with_folder_kind(types.found()),
         "resources": resources,
         "functions": functions,
         "language": _LANGUAGES,
     }
+
+
+def _with_folder_kind(types: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the word for folders that Check turns into the kind `s3`, so that SDKs accept it."""
+    token = f"{PACKAGE}:index:{EndpointKind.__name__}"
+    word = {
+        "name": "File",
+        "value": FOLDER_KIND,
+        "description": "a folder on the agent's host, `file:///absolute/path`: another word for `s3` with such a uri.",
+    }
+    return {**types, token: {**types[token], "enum": [*types[token]["enum"], word]}}
 
 
 def render() -> str:

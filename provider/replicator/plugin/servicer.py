@@ -315,7 +315,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         if request.preview:
             outputs = await resource.preview_update(request.urn, request.id, old_inputs, strip(old), new)
             return pb.UpdateResponse(properties=encode(self._sealed(outputs)))
-        made = await resource.update(request.urn, strip(old), new, limits)
+        made = await resource.update(request.urn, old_inputs, strip(old), new, limits)
         await self._end_unwell(context, made)
         return pb.UpdateResponse(properties=encode(self._sealed(made.outputs)))
 

@@ -24,6 +24,7 @@ RENAMED = Owner(urn=OTHER_URN, token=TOKEN, issue=NEW, claim=True)
 STALE = Owner(urn=URN, token="older", claim=True)
 IMPORTED = Owner(urn=OTHER_URN, token=token_digest(TOKEN), issue=NEW, claim=True)
 IMPORTED_HERE = Owner(urn=URN, token=token_digest(TOKEN), issue=NEW, claim=True)
+INSIDE = URN.replace("replicator:index", "my:Component$replicator:index")
 WITHOUT = Owner(urn=URN, issue=NEW, claim=True)
 """A state without a token: an import of a stream that had no owner."""
 
@@ -72,6 +73,26 @@ def test_who_owns_a_record_after_a_change(
         assert record is None or record.urn in str(caught.value)
     else:
         assert settle_owner(owned(record), owned(caller)) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "alias"),
+    [
+        (URN.replace("::orders", "::sales"), "aliases: [{name: sales}]; else choose another name"),
+        (INSIDE, f'aliases: ["{INSIDE}"]; else choose another name'),
+        (URN.replace(":dev::", ":prod::"), None),
+        (URN.replace("::shop::", "::billing::"), None),
+        ("somebody", None),
+    ],
+)
+def test_a_renamed_resource_is_told_the_alias_that_it_needs(before: str, alias: str | None) -> None:
+    with pytest.raises(OwnedByAnother) as caught:
+        settle_owner(owned(owner(before, "other")), owned(CREATES))
+    fix = caught.value.fix or ""
+    if alias is None:
+        assert fix.startswith("choose another name; or, if ")
+    else:
+        assert fix.startswith(f"if this resource was renamed or moved below another parent, give it the option {alias}")
 
 
 @pytest.mark.parametrize("end", ["source", "destination"])

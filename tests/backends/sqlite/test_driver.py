@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator
@@ -394,7 +395,9 @@ WRONG: dict[str, tuple[dict[str, str], str]] = {
         {"destination": "s3://shop/orders", "authRef": "env://HALF_*"},
         "error: destination.authRef: the environment variable HALF_ACCESS_KEY_ID is not set, or holds no UTF-8 text; "
         "the environment variable HALF_SECRET_ACCESS_KEY is not set, or holds no UTF-8 text [RPL-AUTH-NOTFOUND]; "
-        "provide it to the process that resolves env://HALF_*, or correct the reference",
+        f"set HALF_ACCESS_KEY_ID and HALF_SECRET_ACCESS_KEY in the environment of the agent on {socket.gethostname()} "
+        "and restart it (systemctl restart, or replicator agent stop and replicator agent start), or correct the "
+        "reference",
     ),
 }
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
-from replicator.backends.sqlite.daemon_config import daemon_argv
+from replicator.backends.sqlite import daemon_pool
+from replicator.backends.sqlite.daemon_config import daemon_argv, single_daemon
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.litestream import Binary, CommandLine, ControlClient
 from replicator.backends.sqlite.record import Phase, Tombstone
@@ -141,12 +145,22 @@ async def test_a_database_that_a_writer_locks(agent: Agent, database: Path, plac
 
 
 async def test_an_option_that_litestream_refuses(
-    agent: Agent, database: Path, place: str, command_line: CommandLine
+    agent: Agent, database: Path, place: str, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A create leaves only what it has uploaded, for its owner; a change leaves the stream as it was, and it runs."""
-    wrong = declare("orders", database, place, options={"min-checkpoint-page-count": 10**18 * 99})
-    with pytest.raises(EngineRefused, match="its log in own-"):
+
+    def wrongly(*given: Any, options: Mapping[str, Any], **rest: Any) -> str:  # no value that is accepted is known
+        return single_daemon(*given, options={**options, "min-checkpoint-page-count": 0}, **rest)
+
+    monkeypatch.setattr(daemon_pool, "single_daemon", wrongly)
+    wrong = declare("orders", database, place, options={"truncate-page-n": 500})
+    with pytest.raises(EngineRefused, match="minimum checkpoint page count required") as refused:
         await agent.driver.upsert_stream(wrong)
+    told = re.fullmatch(
+        r"correct what it names; (\S+) on the agent's host has all that it said", refused.value.fix or ""
+    )
+    assert told is not None
+    assert "minimum checkpoint page count required" in Path(told[1]).read_text()
     assert await agent.driver.list_streams() == []
     assert agent.pids == []
     await agent.driver.upsert_stream(declare("orders", database, place))

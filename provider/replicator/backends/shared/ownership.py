@@ -48,7 +48,7 @@ def _refuse_stranger(record: Stream, held: Owner, wanted: Stream, caller: Owner)
     if caller.owns(held):
         return
     if held.urn != caller.urn:
-        raise _taken(record, held, caller) if caller.claim else _owned(record, held)
+        raise _taken(record, held, caller) if caller.claim else _owned(record, held, caller)
     if caller.token is not None:
         raise OwnedByAnother(
             "its record has a newer owner token than this state: the state was restored from a backup, or the stream "
@@ -128,14 +128,22 @@ def _unmanaged(record: Stream) -> NotOurs:
     )
 
 
-def _owned(record: Stream, held: Owner) -> OwnedByAnother:
+def _owned(record: Stream, held: Owner, caller: Owner) -> OwnedByAnother:
     return OwnedByAnother(
         f"it is managed by {held.urn}",
         stream=record.name,
-        fix=f"choose another name. If this resource was {held.urn} before, give it that alias. If {held.urn} is in no "
-        f"stack any more, run pulumi import replicator:index:Stream <resource> {stream_id(record)}, which takes the "
-        "stream over",
+        fix=f"{_as_renamed(held.urn, caller.urn)}choose another name; or, if {held.urn} is in no stack any more, run "
+        f"pulumi import replicator:index:Stream <resource> {stream_id(record)}, which takes the stream over",
     )
+
+
+def _as_renamed(before: str, now: str) -> str:
+    """Return the way of a resource that was `before`; empty for another stack or project, which no alias reaches."""
+    old, new = before.split("::", 3), now.split("::", 3)  # stack, project, types of the parents and its own, name
+    if len(old) != 4 or old[:2] != new[:2]:
+        return ""
+    alias = f"{{name: {old[3]}}}" if old[2:3] == new[2:3] else f'"{before}"'
+    return f"if this resource was renamed or moved below another parent, give it the option aliases: [{alias}]; else "
 
 
 def _taken(record: Stream, held: Owner, caller: Owner) -> OwnedByAnother:

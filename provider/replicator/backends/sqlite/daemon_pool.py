@@ -21,6 +21,7 @@ from pathlib import Path
 from replicator.backends.sqlite import wal
 from replicator.backends.sqlite.daemon_config import DaemonSettings, daemon_argv, shared_daemon, single_daemon
 from replicator.backends.sqlite.daemon_process import (
+    LOG,
     Control,
     DaemonProcess,
     Launch,
@@ -35,6 +36,7 @@ from replicator.backends.sqlite.litestream import (
     CommandLine,
     ControlClient,
     EngineError,
+    EngineNotStarted,
     EngineTimeout,
     EngineUnreachable,
 )
@@ -198,7 +200,7 @@ class DaemonPool:
             try:
                 await daemon.process.wait_ready(READY_WITHIN)
             except TimeoutError:
-                raise _not_started(daemon) from None
+                raise self._not_started(daemon) from None
             await self._enter(daemon, job, reached)
         except BaseException:
             daemon.jobs.pop(job.name, None)
@@ -346,7 +348,7 @@ class DaemonPool:
                 rest = deadline - asyncio.get_running_loop().time()
                 await asyncio.wait([ready, failed], timeout=rest, return_when=asyncio.FIRST_COMPLETED)
             if not ready.done() and daemon.copy is None:
-                raise daemon.failure or _not_started(daemon)
+                raise daemon.failure or self._not_started(daemon)
         except BaseException:
             daemon.jobs.pop(job.name, None)
             await self._close_if_empty(daemon)
@@ -432,11 +434,14 @@ class DaemonPool:
         daemon.watching = asyncio.create_task(daemon.watch())
         return daemon
 
+    def _not_started(self, daemon: DaemonProcess) -> EngineNotStarted:
+        return EngineNotStarted(_why_not_started(daemon), self._folder / daemon.key / LOG)
+
     async def _before_alone(self, daemon: DaemonProcess, name: str) -> None:
         await daemon.held.release()
         daemon.attempts += 1
         if daemon.attempts > 1 and daemon.starts == 0:
-            self._lost(daemon, name, _not_started(daemon))
+            self._lost(daemon, name, self._not_started(daemon))
         try:
             job = daemon.jobs[name]
             daemon.held = await self._prepare(job)
@@ -516,9 +521,10 @@ async def _tell_upload(job: ReplicationJob) -> None:
         await asyncio.sleep(_TELL_EVERY)
 
 
-def _not_started(daemon: DaemonProcess) -> EngineError:
-    why = daemon.process.last_error or f"it does not run; its log in {daemon.key} of the agent's folder says why"
-    return EngineError("start", None, why)
+def _why_not_started(daemon: DaemonProcess) -> str:
+    """Return what litestream printed before it ended: at the start, it does not write its errors to its JSON log."""
+    printed = " ".join(line.strip() for line in daemon.process.said if not line.startswith("{"))
+    return daemon.process.last_error or printed.removeprefix("Error: ") or "nothing, and its process does not run"
 
 
 def _digest(*parts: str) -> str:

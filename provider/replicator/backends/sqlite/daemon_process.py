@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -40,11 +40,19 @@ _WRITES_WITHIN = 5.0
 _LARGE = 64 * 1024 * 1024  # bytes; the engine reads them in some tenths of a second
 
 
+LOG = "litestream.log"
+"""The file with a process's output, in its folder."""
+
+
 class Supervised(Protocol):
     """A child process that is restarted when it dies. After `stop` it cannot be used again."""
 
     last_error: str | None
     pid: int | None
+
+    @property
+    def said(self) -> Collection[str]:
+        """The last lines of its output since its start, redacted."""
 
     async def start(self) -> None: ...
     async def wait_ready(self, timeout: float | None) -> None: ...

@@ -51,6 +51,17 @@ class EngineError(Exception):
         super().__init__(f"{operation}: {self.text}")
 
 
+class EngineNotStarted(EngineError):
+    """The process ended while it started; the text is what it printed.
+
+    :ivar log: the file with all of its output, on this host.
+    """
+
+    def __init__(self, text: str, log: Path) -> None:
+        super().__init__("start", None, text)
+        self.log = log
+
+
 class EngineTimeout(EngineError):
     """The engine did not answer in time. The effect of the request is unknown."""
 

@@ -22,15 +22,20 @@ from replicator.errors import (
 )
 
 _MAKE_ROOM = "free space on the database's disk, or move the database to a larger one"
+_RIGHTS = "list, read, write and delete below the prefix"
+_KEY = f"check the access key that authRef names, and that it may {_RIGHTS}"
+_ROLE = f"declare destination.authRef, or give the role of the agent's host the right to {_RIGHTS}"
 _GRANT = "give the agent's user write permission on the database and its folder"
 
 _MEANINGS: tuple[tuple[str, type[ReplicatorError], str, str], ...] = (
     (r"NoSuchBucket|no bucket", DestinationMissing, "destination.uri", "make the bucket"),
+    (r"no EC2 IMDS|static credentials", DestinationDenied, "destination.authRef", _ROLE),
+    (r"InvalidAccessKeyId|SignatureDoesNotMatch", DestinationDenied, "destination.authRef", _KEY),
     (
-        r"InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|StatusCode: 40[13]\b|no EC2 IMDS|static credentials",
+        r"AccessDenied|StatusCode: 40[13]\b",
         DestinationDenied,
         "destination.authRef",
-        "check the access key that authRef names, and that it may list, read, write and delete below the prefix",
+        f"give the key that authRef names, or without authRef the role of the agent's host, the right to {_RIGHTS}",
     ),
     (r"not a database|malformed", SourceFormat, "source.uri", "point the stream at an SQLite file"),
     (r"database is locked|SQLITE_BUSY", SourceLocked, "source.uri", "end the transaction that holds the database"),
@@ -51,13 +56,16 @@ _MEANINGS: tuple[tuple[str, type[ReplicatorError], str, str], ...] = (
 )
 
 
-def meaning(text: str, stream: str) -> ReplicatorError:
-    """Return the error for an engine's text. Texts of S3 are matched before those of the file system."""
+def meaning(text: str, stream: str, fix: str | None = None) -> ReplicatorError:
+    """Return the error for an engine's text. Texts of S3 are matched before those of the file system.
+
+    :param fix: for a text that is none of the known ones.
+    """
     line = " ".join(text.split())[:500]
-    for pattern, error, property, fix in _MEANINGS:
+    for pattern, error, property, known in _MEANINGS:
         if re.search(pattern, line, re.IGNORECASE):
-            return error(f"litestream says: {line}", stream=stream, property=property, fix=fix)
-    return EngineRefused(f"litestream says: {line}", stream=stream)
+            return error(f"litestream says: {line}", stream=stream, property=property, fix=known)
+    return EngineRefused(f"litestream says: {line}", stream=stream, fix=fix)
 
 
 _DATABASE: dict[type[db.DatabaseError], tuple[type[ReplicatorError], str]] = {
@@ -80,11 +88,8 @@ def of_database(error: db.DatabaseError, stream: str) -> ReplicatorError:
 
 _REPLICA: dict[type[replica.ReplicaError], tuple[type[ReplicatorError], str, str]] = {
     replica.BucketMissing: (DestinationMissing, "destination.uri", "make the bucket"),
-    replica.CredentialsRefused: (
-        DestinationDenied,
-        "destination.authRef",
-        "check the access key that authRef names, and that it may list, read, write and delete below the prefix",
-    ),
+    replica.CredentialsRefused: (DestinationDenied, "destination.authRef", _KEY),
+    replica.RoleRefused: (DestinationDenied, "destination.authRef", _ROLE),
     replica.FolderRefused: (
         DestinationDenied,
         "destination.uri",

@@ -115,7 +115,9 @@ class Identities:
             return None
         try:
             ref = authref.parse(stream.destination.auth_ref)
-            found = await asyncio.to_thread(authref.resolve, ref, KEY_PAIR, required=KEY_PAIR, environ=self._environ)
+            found = await asyncio.to_thread(
+                authref.resolve, ref, KEY_PAIR, required=KEY_PAIR, environ=self._environ, reader=authref.AGENT
+            )
             self._refuse_secret_id(found["accessKeyId"])
         except ReplicatorError as error:
             raise type(error)(

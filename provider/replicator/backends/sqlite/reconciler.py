@@ -17,7 +17,13 @@ from replicator.backends.sqlite.daemon_pool import DaemonPool, DaemonProcess, La
 from replicator.backends.sqlite.grants import Gate, Policies
 from replicator.backends.sqlite.guards import Guards
 from replicator.backends.sqlite.health import Health
-from replicator.backends.sqlite.litestream import EngineError, EngineGarbled, EngineTimeout, EngineUnreachable
+from replicator.backends.sqlite.litestream import (
+    EngineError,
+    EngineGarbled,
+    EngineNotStarted,
+    EngineTimeout,
+    EngineUnreachable,
+)
 from replicator.backends.sqlite.locations import Identities, check_source_path, location_of, source_path
 from replicator.backends.sqlite.positions import position_at
 from replicator.backends.sqlite.record import FileId, Phase, Store, StreamRecord
@@ -317,7 +323,11 @@ class Reconciler:
                 fix="look at what else uses the agent's folder, and restart the agent",
             )
         return litestream_errors.meaning(
-            self.redact(error.text if isinstance(error, EngineError) else str(error)), name
+            self.redact(error.text if isinstance(error, EngineError) else str(error)),
+            name,
+            f"correct what it names; {error.log} on the agent's host has all that it said"
+            if isinstance(error, EngineNotStarted)
+            else None,
         )
 
     @staticmethod

@@ -80,6 +80,10 @@ class CredentialsRefused(ReplicaError):
     """The server does not know the key, the signature is wrong, or the identity lacks a permission."""
 
 
+class RoleRefused(CredentialsRefused):
+    """The same for the identity of the agent's host, which has a stream without `authRef`."""
+
+
 class FolderRefused(CredentialsRefused):
     """The agent's user lacks a permission in the folder."""
 
@@ -325,25 +329,29 @@ class S3Location(ReplicaLocation):
             )
             yield client
         except ClientError as error:
-            raise self._refusal(error.response) from error
+            raise self._refusal(error.response, credentials) from error
         except (ConnectionError, HTTPClientError) as error:
             raise ReplicaUnreachable(
                 self, f"no answer from {self.endpoint or 'AWS'}: {type(error).__name__}"
             ) from error
         except BotoCoreError as error:
-            raise CredentialsRefused(self, str(error)) from error
+            raise _denied(credentials)(self, str(error)) from error
         finally:
             if client is not None:
                 client.close()
 
-    def _refusal(self, response: Mapping[str, Any]) -> ReplicaError:
+    def _refusal(self, response: Mapping[str, Any], credentials: S3Credentials | None) -> ReplicaError:
         code = response["Error"].get("Code", "")
         message = response["Error"].get("Message", "")
         if code == "NoSuchBucket":
             return BucketMissing(self, f"there is no bucket {self.bucket}")
         if response["ResponseMetadata"]["HTTPStatusCode"] in (401, 403):
-            return CredentialsRefused(self, f"{code}: {message}")
+            return _denied(credentials)(self, f"{code}: {message}")
         return ReplicaError(self, f"{code}: {message}")
+
+
+def _denied(credentials: S3Credentials | None) -> type[CredentialsRefused]:
+    return RoleRefused if credentials is None else CredentialsRefused
 
 
 @dataclass(frozen=True)

@@ -292,6 +292,7 @@ def waiting(seconds: float) -> dict[str, Any]:
         ("orders=5", seen("orders=5"), 0, 0.0),
         ("orders=3", seen("orders=5", **waiting(1.5)), 2, 1.5),
         ("orders=3", seen("orders=5", **waiting(-3)), 2, 0.0),  # a producer whose clock is ahead
+        ("orders=3", seen("orders=5", **waiting(-3600)), 2, None),  # an application that sets timestamps of its own
         ("orders=3", seen("orders=5"), 2, None),  # its time could not be read
         ("orders=3,4", seen("orders=5,5", waiting={FIRST: MILLISECONDS - 1000, SECOND: MILLISECONDS - 9000}), 3, 9.0),
         ("orders=3", None, None, None),

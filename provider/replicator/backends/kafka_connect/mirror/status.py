@@ -21,6 +21,8 @@ from replicator.model import Checkpoint, StreamState, StreamStatus
 
 _LSN_SHOWN = 400
 """Maximum number of characters of a start position in a text."""
+_CLOCKS_DIFFER = 5.0
+"""Seconds by which the clocks of a producer and this host may differ; a later timestamp says nothing about a lag."""
 
 
 def next_offsets(offsets: Sequence[Offset], alias: str) -> dict[Partition, int]:
@@ -259,7 +261,8 @@ def _age(behind: int | None, source: SourceView | None, now: datetime) -> float 
         return 0.0
     if source.unread or not source.waiting:
         return None
-    return max(0.0, round(now.timestamp() - min(source.waiting.values()) / 1000, 3))
+    age = now.timestamp() - min(source.waiting.values()) / 1000
+    return None if age < -_CLOCKS_DIFFER else max(0.0, round(age, 3))  # an application may set any timestamp
 
 
 def _time(milliseconds: int) -> datetime | None:
