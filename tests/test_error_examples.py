@@ -626,6 +626,26 @@ def test_every_code_has_an_example() -> None:
     assert set(json.loads(GOLDEN.read_text("utf-8"))) == known
 
 
+IN_THE_SENTENCE = {
+    "RPL-CAP-UNSUPPORTED",
+    "RPL-PLUGIN-FAULT",
+    "RPL-PLUGIN-VALUE",
+    "RPL-SOURCE-COPIED",
+    "RPL-STREAM-INVALID",
+}
+"""What to do is a part of the sentence, or nothing is to be done."""
+
+
+@pytest.mark.parametrize("code", RAISINGS)
+def test_an_error_is_short_and_ends_with_what_to_do(code: str) -> None:
+    first, *rest = (json.loads(GOLDEN.read_text("utf-8"))[code]).split("\n")
+    steps = [line for line in rest if line.startswith("  → ")]
+    pasted = rest[1:] if code == "RPL-POLICY-REFUSED" else []  # lines of a file, complete
+    assert len(rest) - len(pasted) <= 2
+    assert all(len(line) <= 300 for line in (first, *rest))
+    assert len(steps) == (0 if code in IN_THE_SENTENCE else 1)
+
+
 @pytest.mark.engine
 @pytest.mark.parametrize("code", RAISINGS)
 async def test_an_example_is_what_the_product_says(code: str) -> None:

@@ -135,8 +135,8 @@ def parse(text: str) -> AuthRef:
         raise _refused("is not a reference to a secret")
     word, path, params, key = match.group("scheme", "path", "params", "key")
     if word not in _SCHEMES:
-        which = f"has the scheme {word}, which this release" if word in _PLANNED else "has a scheme that this release"
-        raise _refused(f"{which} cannot read: {_listed(_SCHEMES)} work, {_listed(_PLANNED)} do not yet")
+        which = f"has the scheme {word}, which is planned" if word in _PLANNED else "has a scheme that is unknown"
+        raise _refused(f"{which}; {_listed(_SCHEMES)} work in this release")
     scheme = _SCHEMES[word]
     if "@" in path.partition("/")[0]:
         raise _refused("holds a user or a password before @, which would stand in the state")

@@ -46,6 +46,20 @@ def test_a_folder_may_have_the_kind_file(given: object, expected: object) -> Non
     assert with_known_kinds({"name": "a", "destination": given}) == {"name": "a", "destination": expected}
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"destination": {"kind": "file", "uri": "s3://bucket/a"}},
+            ["destination.kind: is a folder, and the uri is in a bucket; write s3 [RPL-STREAM-INVALID]"],
+        ),
+        ({"filter": 5}, ["filter: must be a string [RPL-STREAM-INVALID]"]),
+    ],
+)
+def test_one_mistake_is_said_once(changes: dict[str, Any], said: list[str]) -> None:
+    assert [str(failure) for failure in checked(inputs(**changes)).failures] == said
+
+
 # --- names -----------------------------------------------------------------------------------------------------------
 
 

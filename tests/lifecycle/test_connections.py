@@ -49,7 +49,7 @@ def test_an_id(changes: dict[str, object], expected: str) -> None:
 def test_no_id(text: str) -> None:
     with pytest.raises(InvalidStream, match="is not the id of a stream") as caught:
         StreamId.parse(text)
-    assert "backends are litestream, kafka-mirror, debezium, memory" in str(caught.value)
+    assert "use the output id of the resource" in str(caught.value)
 
 
 def test_registry_and_table_name_the_same_backends() -> None:

@@ -14,12 +14,11 @@ from datetime import UTC, datetime, timedelta
 
 from replicator.backends.shared.ownership import may_remove, settle_owner
 from replicator.backends.shared.projections import Projections
-from replicator.backends.shared.replay_keys import refuse_reuse
+from replicator.backends.shared.replay_keys import refuse_reuse, unknown_key
 from replicator.backends.shared.reservations import Reservations
 from replicator.capabilities import MEMORY, No
 from replicator.errors import (
     InvalidStream,
-    ReplayNotFound,
     ReplayNotRetained,
     ReplicatorError,
     StreamNotFound,
@@ -172,7 +171,7 @@ class MemoryReplicator(Projections):
         try:
             return self._record(name).replays[key]
         except KeyError:
-            raise ReplayNotFound(f"no replay has the key {key!r}", stream=name) from None
+            raise unknown_key(key, name) from None
 
     async def plan_replay(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -129,14 +129,16 @@ def check(
             filled["backend"] = backend
         if failure:
             failures.append(failure)
+    failures += _wrong_folders(filled)
     stream = None
     try:
         stream = with_canonical_options(Stream.model_validate(filled, by_alias=True, by_name=False))
     except ValidationError as error:
-        failures += [f for f in failures_of(error, Stream, InvalidStream.code) if not _explained(f.path, unknown)]
+        found = failures_of(error, Stream, InvalidStream.code)
+        failures += [f for f in found if not _explained(f.path, unknown) and f.path not in _paths(failures)]
     if "owner" in filled:
         failures.append(Failure("owner", "is not known here", InvalidStream.code))
-    failures += _unsupported(filled, unknown)
+    failures += [f for f in _unsupported(filled, unknown) if f.path not in _paths(failures)]
     if stream is not None and not failures:
         failures += _address_failures(stream, config)
         failures += () if unknown else _declaration_failures(stream, config)
@@ -157,6 +159,18 @@ def _with_known_kind(endpoint: object) -> object:
         return endpoint
     uri = strip(endpoint.get("uri"))
     return endpoint if isinstance(uri, str) and uri.startswith("s3:") else {**endpoint, "kind": EndpointKind.S3.value}
+
+
+def _wrong_folders(inputs: Mapping[str, Any]) -> Iterator[Failure]:
+    for end in ("source", "destination"):
+        endpoint = inputs.get(end)
+        if isinstance(endpoint, Mapping) and endpoint.get("kind") == FOLDER_KIND:
+            reason = "is a folder, and the uri is in a bucket; write s3"
+            yield Failure(f"{end}.kind", reason, InvalidStream.code)
+
+
+def _paths(failures: Iterable[Failure]) -> set[str]:
+    return {failure.path for failure in failures}
 
 
 _DEFAULT_NAMING = NameRule(NameMode.PROPOSE)
@@ -216,5 +230,4 @@ def _declaration_failures(stream: Stream, config: ProviderConfig) -> Iterable[Fa
 def _unsupported(inputs: Mapping[str, Any], unknown: frozenset[str]) -> Iterable[Failure]:
     """Yield failures for what the backend's engine cannot do, and for invalid references."""
     for error in unsupported(inputs, unknown):
-        reason = f"{error.message}; {error.fix}" if error.fix else error.message
-        yield Failure(error.property or "", reason, error.code)
+        yield Failure(error.property or "", error.message, error.code, error.fix)

@@ -32,7 +32,8 @@ class StreamId:
         if len(parts) != 3 or not all(parts) or parts[0] not in REGISTRY:
             raise InvalidStream(
                 f"{text!r} is not the id of a stream",
-                fix=f"write <backend>/<region or default>/<name>; backends are {', '.join(REGISTRY)}",
+                fix="use the output id of the resource, or write <backend>/<region, or default>/<name>, such as "
+                "litestream/default/orders",
             )
         return cls(*parts)
 

@@ -713,6 +713,8 @@ const (
 	EndpointKindNats = EndpointKind("nats")
 	// A Kafka cluster.
 	EndpointKindKafka = EndpointKind("kafka")
+	// a folder on the agent's host, `file:///absolute/path`: another word for `s3` with such a uri.
+	EndpointKindFile = EndpointKind("file")
 )
 
 func (EndpointKind) ElementType() reflect.Type {
@@ -843,6 +845,7 @@ func (o EndpointKindPtrOutput) ToStringPtrOutputWithContext(ctx context.Context)
 //	EndpointKindS3
 //	EndpointKindNats
 //	EndpointKindKafka
+//	EndpointKindFile
 type EndpointKindInput interface {
 	pulumi.Input
 

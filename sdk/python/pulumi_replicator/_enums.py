@@ -133,6 +133,10 @@ class EndpointKind(_builtins.str, Enum):
     """
     A Kafka cluster.
     """
+    FILE = "file"
+    """
+    a folder on the agent's host, `file:///absolute/path`: another word for `s3` with such a uri.
+    """
 
 
 @pulumi.type_token("replicator:index:Mode")

@@ -24,8 +24,8 @@ from replicator.backends.kafka_connect.record import (
     refuse_unfinished,
 )
 from replicator.backends.kafka_connect.stream_store import StreamStore
-from replicator.backends.shared.replay_keys import refuse_reuse
-from replicator.errors import ReplayNotFound, ReplayRefused, ReplicatorError
+from replicator.backends.shared.replay_keys import refuse_reuse, unknown_key
+from replicator.errors import ReplayRefused, ReplicatorError
 from replicator.model import Checkpoint, DesiredState, StreamState
 from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
 
@@ -56,7 +56,7 @@ class ReplayExecutor:
     async def progress(self, deployed: DeployedStream, key: str) -> ReplayProgress:
         """Return the progress of the replay with a key; raise `ReplayNotFound` if it does not exist."""
         if deployed.record.replay_record(key) is None:
-            raise ReplayNotFound(f"no replay has the key {key!r}", stream=deployed.name)
+            raise unknown_key(key, deployed.name)
         record = self.settled(deployed, await self._recipe.positions(deployed.record))
         replay_record = record.replay_record(key)
         assert replay_record is not None

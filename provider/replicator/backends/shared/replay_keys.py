@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replicator.errors import ReplayKeyReused
+from replicator.errors import ReplayKeyReused, ReplayNotFound
 from replicator.model import Checkpoint, format_time
 from replicator.replicator import ReplayMethod, ReplayProgress
 
@@ -32,4 +32,11 @@ def refuse_reuse(
         stream=known.stream,
         property="idempotencyKey",
         fix="use another idempotencyKey for another replay",
+    )
+
+
+def unknown_key(key: str, stream: str) -> ReplayNotFound:
+    """Return the error for a key that no replay of the stream has."""
+    return ReplayNotFound(
+        f"no replay has the key {key!r}", stream=stream, fix="correct the key, or start a replay with it"
     )

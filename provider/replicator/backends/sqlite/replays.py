@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from replicator.backends.shared.replay_keys import refuse_reuse
+from replicator.backends.shared.replay_keys import refuse_reuse, unknown_key
 from replicator.backends.sqlite import copies, litestream_errors
 from replicator.backends.sqlite.grants import Gate
 from replicator.backends.sqlite.litestream import CommandLine, EngineError, LtxFile
@@ -27,7 +27,6 @@ from replicator.capabilities import LITESTREAM as CAPABILITIES
 from replicator.capabilities import No
 from replicator.errors import (
     InvalidStream,
-    ReplayNotFound,
     ReplayNotRetained,
     ReplayRefused,
     Unsupported,
@@ -223,7 +222,7 @@ def find(record: StreamRecord, key: str) -> ReplayProgress:
     try:
         return record.replays[key]
     except KeyError:
-        raise ReplayNotFound(f"no replay has the key {key!r}", stream=record.name) from None
+        raise unknown_key(key, record.name) from None
 
 
 async def as_found(replay: ReplayProgress) -> ReplayProgress:

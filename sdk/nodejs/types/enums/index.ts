@@ -111,6 +111,10 @@ export const EndpointKind = {
      * A Kafka cluster.
      */
     Kafka: "kafka",
+    /**
+     * a folder on the agent's host, `file:///absolute/path`: another word for `s3` with such a uri.
+     */
+    File: "file",
 } as const;
 
 /**
