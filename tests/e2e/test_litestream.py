@@ -125,6 +125,27 @@ def test_one_copy_then_purge(here: World, make_project: Make) -> None:
     assert (here.find("once"), here.keys("once"), "once" in here.side_folders()) == (None, [], False)
 
 
+def test_a_folder_may_have_the_kind_file(here: World, make_project: Make, tmp_path: Path) -> None:
+    """Two spellings of one declaration: the state has one of them, and neither is a change of the other."""
+    project = make_project("folder")
+    here.database("folder")
+    folder = {"kind": "s3", "uri": f"file://{tmp_path}/replica"}
+    here.grant(folder["uri"])
+    folder["authRef"] = "env://SHOP_*"
+    inputs = here.inputs("folder", destination=folder)
+    here.write(project, inputs)
+    project.up(SKIP)
+    made = project.resources()["main"]
+    here.write(project, {**inputs, "destination": {**folder, "kind": "file"}})
+    assert project.preview(CLEAN).done("main") == ["same"]
+    assert project.up(SKIP).done("main") == ["same"]
+    assert project.refresh(SKIP, CLEAN).done("main") == ["same"]
+    project.run("destroy", "--yes", SKIP)
+    project.up(SKIP)
+    again = project.resources()["main"]
+    assert (again["id"], again["inputs"]["destination"]) == (made["id"], folder)
+
+
 def test_import(here: World, make_project: Make) -> None:
     database = here.database("legacy")
     inputs = here.inputs("legacy")
