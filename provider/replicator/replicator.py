@@ -287,6 +287,9 @@ class Replicator(Protocol):
     async def get_replay(self, name: str, key: str) -> ReplayProgress:
         """Return the record of a replay; raise `ReplayNotFound` if it does not exist."""
 
+    async def list_replays(self, name: str) -> list[ReplayProgress]:
+        """Return the records of a stream's replays that are kept, the newest first."""
+
     async def plan_replay(
         self,
         name: str,

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from replicator.cli.options import again
 from replicator.cli.output import rough
-from replicator.cli.status import _cells, _show
+from replicator.cli.status import _cells, show_statuses
 from replicator.model import Checkpoint, StreamState, StreamStatus, format_size
+from replicator.replicator import Description
 
 from tests.agent.support import Host, call, caught_up
 from tests.engines import add_rows, make_database
@@ -38,8 +39,12 @@ def test_json_is_a_list_of_statuses_with_null_for_unknown(live: Host) -> None:
     code, out, _ = look(live, "orders", "--json")
     assert code == 0
     [found] = json.loads(out)
-    assert found.pop("findings") == []
-    status = StreamStatus.model_validate(found)
+    assert found["findings"] == []
+    assert (found["id"], found["backend"], found["owner"]) == ("litestream/default/orders", "litestream", "urn:orders")
+    assert found["source"] == {"kind": "sqlite", "uri": f"sqlite://{live.database()}"}
+    assert found["destination"]["uri"] == f"file://{live.folder}/replicas/orders"
+    more = {"id", "backend", "owner", "source", "destination", "findings"}
+    status = StreamStatus.model_validate({key: value for key, value in found.items() if key not in more})
     assert (status.name, status.state, status.lag_events) == ("orders", StreamState.RUNNING, 0)
     assert status.last_checkpoint is not None and status.last_checkpoint.lsn is not None
     assert found["bytesReplicated"] is None
@@ -106,7 +111,7 @@ def test_a_failure_is_shown_whole(host: Host) -> None:
 
 def test_what_is_unknown_is_a_dash() -> None:
     now = datetime(2026, 1, 31, tzinfo=UTC)
-    assert _cells(StreamStatus(name="a", state=StreamState.SNAPSHOT), now) == ["-", "-", "-", "-", "-"]
+    assert _cells(StreamStatus(name="a", state=StreamState.SNAPSHOT), now) == ("a", "snapshot", *["-"] * 5)
 
 
 @pytest.mark.parametrize(
@@ -122,17 +127,32 @@ def test_a_command_that_is_named_leads_to_the_same_place(backend: str, address: 
     assert again(backend, address) == options
 
 
-@pytest.mark.parametrize(("terminal", "shown"), [(True, False), (False, True)])
+@pytest.mark.parametrize(
+    ("terminal", "wide", "shown"), [(True, False, False), (True, True, True), (False, False, True)]
+)
 def test_a_long_position_is_cut_on_a_terminal_alone(
-    terminal: bool, shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    terminal: bool, wide: bool, shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     if terminal:
         monkeypatch.setenv("FORCE_COLOR", "1")
     lsn = ";".join(f"topic-{number}=1,2,3" for number in range(100))
-    _show([StreamStatus(name="a", state=StreamState.RUNNING, last_checkpoint=Checkpoint(lsn=lsn), lag_events=7)])
+    status = StreamStatus(name="a", state=StreamState.RUNNING, last_checkpoint=Checkpoint(lsn=lsn), lag_events=7)
+    show_statuses({"memory/default/a": Description(stream=None, status=status)}, wide=wide, several=False)
     out = capsys.readouterr().out
     assert (lsn in out, "7" in out) == (shown, True)
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_colours_are_left_out_where_the_environment_says_so(
+    no_color: str, coloured: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    failed = StreamStatus(name="a", state=StreamState.FAILED)
+    show_statuses({"memory/default/a": Description(stream=None, status=failed)}, wide=False, several=False)
+    assert ("\x1b[31mfailed" in capsys.readouterr().out) is coloured
 
 
 @pytest.mark.parametrize(
@@ -155,4 +175,4 @@ def test_sizes_have_units(count: int, text: str) -> None:
 )
 def test_a_lag_with_waiting_events_is_never_shown_as_none(events: int, seconds: float | None, shown: str) -> None:
     status = StreamStatus(name="a", state=StreamState.RUNNING, lag_events=events, lag_seconds=seconds)
-    assert _cells(status, datetime.now(UTC))[0] == shown
+    assert _cells(status, datetime.now(UTC))[2] == shown

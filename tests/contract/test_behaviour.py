@@ -400,6 +400,7 @@ async def test_a_replay_runs_once_for_its_key(given: Given) -> None:
     start, target = await given.replicated("orders"), given.places.copy()
     with pytest.raises(ReplayNotFound):
         await given.replicator.get_replay("orders", "k")
+    assert await given.replicator.list_replays("orders") == []
     method = given.places.replay_method
     begun = await given.replicator.replay("orders", start, key="k", method=method, target=target)
 
@@ -409,6 +410,7 @@ async def test_a_replay_runs_once_for_its_key(given: Given) -> None:
     await until(ended, what="the replay has ended")
     done = await given.replicator.get_replay("orders", "k")
     assert (done.state.value, done.started_at, done.error) == ("done", begun.started_at, None)
+    assert await given.replicator.list_replays("orders") == [done]
     assert await given.replicator.replay("orders", start, key="k", method=method, target=target) == done
     with pytest.raises(ReplayKeyReused):
         await given.replicator.replay("orders", Checkpoint(lsn="0" * 15 + "f"), key="k", target=target)

@@ -146,6 +146,10 @@ class Recorder:
         await self._note("replay", name=name, start=start, key=key, method=method, target=target)
         return PROGRESS
 
+    async def list_replays(self, name: str) -> list[ReplayProgress]:
+        await self._note("list_replays", name=name)
+        return [PROGRESS]
+
     async def get_replay(self, name: str, key: str) -> ReplayProgress:
         await self._note("get_replay", name=name, key=key)
         return PROGRESS

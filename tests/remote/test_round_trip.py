@@ -75,6 +75,7 @@ CASES = [
         PROGRESS,
     ),
     Case("get_replay", {"name": "orders", "key": "k"}, PROGRESS),
+    Case("list_replays", {"name": "orders"}, [PROGRESS]),
     Case("get_replay", {"name": "orders", "key": "../a b/ü?x=1#y%2F."}, PROGRESS),
     Case("plan_replay", {"name": "orders", "start": START}, PLAN, _DEFAULTS),
     Case("plan_replay", {"name": "orders", "start": START, "method": ReplayMethod.RESEED, "target": "t"}, PLAN),

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from replicator.backends.shared.ownership import may_remove, settle_owner
 from replicator.backends.shared.projections import Projections
-from replicator.backends.shared.replay_keys import refuse_reuse, unknown_key
+from replicator.backends.shared.replay_keys import newest_first, refuse_reuse, unknown_key
 from replicator.backends.shared.reservations import Reservations
 from replicator.capabilities import MEMORY, No
 from replicator.errors import (
@@ -172,6 +172,9 @@ class MemoryReplicator(Projections):
             return self._record(name).replays[key]
         except KeyError:
             raise unknown_key(key, name) from None
+
+    async def list_replays(self, name: str) -> list[ReplayProgress]:
+        return newest_first(self._record(name).replays.values())
 
     async def plan_replay(
         self,

@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound="Replicator")
 
 
-def opened(backend: str, address: str | None) -> Replicator:
+def opened(backend: str, address: str | None, region: str = "default") -> Replicator:
     """Return the Replicator of a backend, at the address that `block_of` finds."""
     from replicator.lifecycle.connections import open_replicator
 
-    block = block_of(backend, address)
+    block = block_of(backend, address, region)
     return open_replicator(backend, block.address or "", block)
 
 
-def connected(backend: str, address: str | None) -> aclosing[Replicator]:
+def connected(backend: str, address: str | None, region: str = "default") -> aclosing[Replicator]:
     """Return the same as a context manager that closes it."""
-    return aclosing(opened(backend, address))
+    return aclosing(opened(backend, address, region))
 
 
-def block_of(backend: str, given: str | None) -> BackendConfig:
+def block_of(backend: str, given: str | None, region: str = "default") -> BackendConfig:
     """Return a backend's configuration, with the given address, else that of the provider's environment variable.
 
     The default is this host's own agent. Raise `InvalidConfig` if the address is invalid, and if the variable is
-    invalid or has no address for all regions.
+    invalid or has no address for the region.
     """
     import os
 
@@ -48,7 +48,7 @@ def block_of(backend: str, given: str | None) -> BackendConfig:
     ignored = given is not None and at.via_agent  # an agent has no other setting than its address
     environ = {variable: text} if (text := os.environ.get(variable)) and not ignored else {}
     config = configured({}, environ=environ)
-    found = given or config.find(at, "default") or (default_address() if at.via_agent and not environ else None)
+    found = given or config.find(at, region) or (default_address() if at.via_agent and not environ else None)
     if given is not None and at.via_agent:
         parse_address(given)
     elif given is not None:
@@ -56,7 +56,8 @@ def block_of(backend: str, given: str | None) -> BackendConfig:
         if failures:
             raise InvalidConfig(failures[0].reason, property="address", fix=f"write one such as {at.example}")
     if found is None:
-        lacks = "has no address that stands for all regions" if environ else f"is not set, and says where {backend} is"
+        place = "that stands for all regions" if region == "default" else f"for the region {region}"
+        lacks = f"has no address {place}" if environ else f"is not set, and says where {backend} is"
         raise InvalidConfig(f"{variable} {lacks}", property="address", fix=f"choose one: --address {at.example}")
     return config.block(at).model_copy(update={"address": found, "regions": {}})
 

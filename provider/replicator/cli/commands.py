@@ -7,6 +7,7 @@ import typer
 from replicator.cli.adopt import adopt
 from replicator.cli.adopt_connector import adopt_connector
 from replicator.cli.agent import agent
+from replicator.cli.describe import describe, replays
 from replicator.cli.doctor import doctor
 from replicator.cli.exits import help_text
 from replicator.cli.import_ import import_streams
@@ -15,6 +16,8 @@ from replicator.cli.list import list_streams
 from replicator.cli.replay import replay
 from replicator.cli.serve import serve
 from replicator.cli.status import pause, resume, status
+from replicator.cli.version import version_option
+from replicator.cli.wait import wait
 
 app = typer.Typer(
     name="replicator",
@@ -25,10 +28,11 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain text takes half the time
 )
 
+app.callback()(version_option)
 app.command("list")(list_streams)
 app.command("import")(import_streams)
 app.command("adopt")(adopt_connector)
-for command in (status, doctor, pause, resume, replay, serve):
+for command in (status, describe, wait, doctor, pause, resume, replay, replays, serve):
     app.command()(command)
 agent.command()(init)
 agent.command()(adopt)

@@ -18,7 +18,7 @@ class Exit(IntEnum):
         return member
 
     DONE = 0, "done; for status commands and doctor: all is well"
-    FAILED = 1, "an error, which is on stderr; a replay or a stream that failed; something that doctor found"
+    FAILED = 1, "an error, which is on stderr; a failed replay or stream; a wait in vain; something that doctor found"
     USAGE = 2, "a wrong command line; nothing was done"
     NO_AGENT = 3, "agent status and agent dial-stdio: no agent runs"
     NO_PERMISSION = 4, "agent dial-stdio: no permission on the agent's socket"

@@ -2,84 +2,121 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption, JsonOption
-from replicator.cli.output import UNKNOWN, say, say_json, say_table, words
+import typer
+
+from replicator.cli.exits import Exit
+from replicator.cli.options import (
+    DEFAULT_BACKEND,
+    AddressOption,
+    AllOption,
+    BackendOption,
+    JsonOption,
+    Output,
+    OutputOption,
+    StateOption,
+    form_of,
+    parse_states,
+)
+from replicator.cli.output import UNKNOWN, say, say_data, words
+from replicator.cli.status import STYLES, tell_away
+from replicator.cli.streams import Found, connections_of, listed, owner_of
+from replicator.cli.table import Column, show
 
 if TYPE_CHECKING:
-    from replicator.lifecycle.function_types import ListedStream, ListedStreams, StatusFailure
-    from replicator.replicator import Unmanaged
+    from replicator.lifecycle.connections import Connections
+    from replicator.replicator import Description, Unmanaged
 
 
 def list_streams(
-    backend: BackendOption = DEFAULT_BACKEND, address: AddressOption = None, as_json: JsonOption = False
+    backend: BackendOption = DEFAULT_BACKEND,
+    address: AddressOption = None,
+    everywhere: AllOption = False,
+    states: StateOption = None,
+    output: OutputOption = Output.TABLE,
+    json_only: JsonOption = False,
 ) -> None:
     """List streams, and who manages each.
 
     The owner is shown as PROJECT/STACK/RESOURCE; `-` stands for a stream that no resource manages and that can be
-    imported. Connectors that are no streams, and that `replicator adopt` may take over, follow as `not managed`.
+    imported. Connectors that are no streams, and that `replicator adopt` may take over, follow as `not managed`. The
+    state is that of the engine's objects: a running stream may be catching up, which `replicator status` tells.
     """
     import asyncio
 
-    found = asyncio.run(listed(backend, address))
-    others = asyncio.run(_unmanaged(backend, address))
-    if as_json:
-        rows = [item.model_dump(mode="json") for item in (*found.streams, *found.failures)]
-        say_json([*rows, *({**item.model_dump(mode="json"), "unmanaged": True} for item in others)])
-    elif found.streams or found.failures:
-        say_table(_HEADING, [*map(_row, found.streams), *map(_unreadable_row, found.failures)])
+    form, wanted = form_of(output, json_only), parse_states(states)
+    found, others = asyncio.run(_ask(connections_of(backend, address, everywhere=everywhere)))
+    found = found.in_states(wanted)
+    others = [] if wanted else others
+    if form in (Output.JSON, Output.YAML):
+        rows = [_json(id, item) for id, item in found.streams.items()]
+        more = [{**item.model_dump(mode="json"), "unmanaged": True} for item in others]
+        away = [{"backend": at.backend, "region": at.region, "error": str(why)} for at, why in found.away.items()]
+        say_data([*rows, *more, *away], as_yaml=form is Output.YAML)
+    elif form is Output.NAME:
+        for id in found.streams:
+            say(id)
     else:
-        say("there are no streams")
-    for item in found.failures:
-        say(f"{item.stream}: {item.message} [{item.code}]")
-    for other in () if as_json else others:
-        say(f"not managed: {other.name} ({other.what}, {other.state})")
+        _tell(found, others, wide=form is Output.WIDE)
+    tell_away(found)
+    if found.away:
+        raise typer.Exit(Exit.FAILED)
 
 
-async def listed(backend: str, address: str | None) -> ListedStreams:
-    """Return the streams of one engine, sorted by id."""
-    from replicator.cli.clients import block_of
-    from replicator.lifecycle.config import ProviderConfig
-    from replicator.lifecycle.connections import Connections
-    from replicator.lifecycle.function_types import ListStreamsArgs
-    from replicator.lifecycle.functions import list_streams
+async def _ask(connections: Connections) -> tuple[Found, list[Unmanaged]]:
+    """Return the streams, and what runs at the engines and is no stream. Under an agent, nothing else does."""
+    from replicator.backends import REGISTRY
+    from replicator.lifecycle.connections import StreamId
 
-    connections = Connections(ProviderConfig(backends={backend: block_of(backend, address)}))
     try:
-        return await list_streams(connections, ListStreamsArgs(backend=backend))
+        found = await listed(connections)
+        others: list[Unmanaged] = []
+        for at in found.places:
+            if not REGISTRY[at.backend].via_agent and at not in found.away:
+                others += await connections.replicator(StreamId(at.backend, at.region, "*")).unmanaged()
+        return found, others
     finally:
         await connections.aclose()
 
 
-async def _unmanaged(backend: str, address: str | None) -> list[Unmanaged]:
-    """Return what runs at an engine and is no stream. Under an agent, nothing does."""
-    from replicator.backends import REGISTRY
-    from replicator.cli.clients import connected
-
-    if REGISTRY[backend].via_agent:
-        return []
-    async with connected(backend, address) as client:
-        return await client.unmanaged()
-
-
-_HEADING = ("name", "state", "mode", "source", "destination", "owner")
-
-
-def _row(item: ListedStream) -> tuple[str, ...]:
-    ends = (item.source.uri, item.destination.uri)
-    return (item.name, words(item.state), item.mode, *ends, _owner(item.owner))
+def _tell(found: Found, others: list[Unmanaged], *, wide: bool) -> None:
+    if found.streams:
+        columns = (*_COLUMNS, *((Column("id"),) if wide else ()))
+        rows = [(*_row(item), *((id,) if wide else ())) for id, item in found.streams.items()]
+        show(columns, rows, STYLES, whole=wide)
+    elif not found.away:
+        say("there are no streams")
+    for item in found.streams.values():
+        if item.declaration is None:
+            say(f"{item.name}: {item.findings[0].message} [{item.findings[0].code}]")
+    for other in others:
+        say(f"not managed: {other.name} ({other.what}, {other.state})")
 
 
-def _unreadable_row(item: StatusFailure) -> tuple[str, ...]:
-    name = item.stream.rpartition("/")[2]
-    return (name, "failed", *[UNKNOWN] * (len(_HEADING) - 2))
+_COLUMNS = (
+    Column("name", cut=True),
+    Column("state"),
+    Column("mode", leave_out=1),
+    Column("source", cut=True, leave_out=3),
+    Column("destination", cut=True, leave_out=2),
+    Column("owner", cut=True, leave_out=4),
+)
 
 
-def _owner(urn: str | None) -> str:
-    from replicator.lifecycle.check import Identity
+def _row(item: Description) -> tuple[str, ...]:
+    stream, state = item.declaration, words(item.status.state)
+    if stream is None:
+        return (item.name, state, *[UNKNOWN] * (len(_COLUMNS) - 2))
+    owner = owner_of(stream) or UNKNOWN
+    return (item.name, state, stream.mode, stream.source.uri, stream.destination.uri, owner)
 
-    if urn is None:
-        return UNKNOWN
-    owner = Identity.of_urn(urn)
-    return f"{owner.project}/{owner.stack}/{owner.name}" if owner.project else urn
+
+def _json(id: str, item: Description) -> dict[str, Any]:
+    """Return a stream as `listStreams` does; where its record cannot be read, why."""
+    from replicator.lifecycle.function_types import StatusFailure
+    from replicator.lifecycle.functions import listed_stream
+
+    if item.declaration is None:
+        return StatusFailure.of(id, item.findings[0]).model_dump(mode="json")
+    return listed_stream(item.declaration, item.status).model_dump(mode="json")

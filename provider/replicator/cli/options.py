@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shlex
 from datetime import timedelta
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from replicator.backends import REGISTRY
+
+if TYPE_CHECKING:
+    from replicator.model import StreamState
 
 
 def parse_backend(value: str) -> str:
@@ -71,3 +75,57 @@ AddressOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Output(StrEnum):
+    """The form of a listing: a table that fits the terminal, all of it, data for programs, or ids alone."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+OutputOption = Annotated[
+    Output,
+    typer.Option(
+        "--output",
+        "-o",
+        help="The form: table fits the terminal, wide cuts nothing and has more columns, json and yaml are for "
+        "programs, name prints ids alone.",
+    ),
+]
+AllOption = Annotated[
+    bool,
+    typer.Option("--all", help="Every backend and region that the variables REPLICATOR_… configure."),
+]
+StateOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--state",
+        help="Only streams in this state: running, paused, failed, catching_up or snapshot. It may be repeated.",
+        metavar="STATE",
+        show_default=False,
+    ),
+]
+NameArgument = Annotated[str, typer.Argument(help="The stream's name, or its id.", metavar="NAME")]
+
+
+def parse_states(given: list[str] | None) -> list[StreamState]:
+    """Return states; raise `BadParameter` for a word that is none."""
+    from replicator.model import StreamState
+
+    found = [text.replace("-", "_") for text in given or []]
+    for text in found:
+        if text not in list(StreamState):
+            known = ", ".join(StreamState)
+            raise typer.BadParameter(f"{text!r} is not a state; there are {known}", param_hint="--state")
+    return [StreamState(text) for text in found]
+
+
+def form_of(output: Output, as_json: bool) -> Output:
+    """Return the form that two options say; `--json` is short for `--output json`."""
+    if as_json and output not in (Output.TABLE, Output.JSON):
+        raise typer.BadParameter(f"contradicts --output {output}", param_hint="--json")
+    return Output.JSON if as_json else output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -28,12 +28,14 @@ def say_json(value: Any) -> None:
     say(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def say_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print aligned columns without truncation; a terminal may wrap lines."""
-    lines = [heading, *rows]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(heading))]
-    for line in lines:
-        say("  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+def say_data(value: Any, *, as_yaml: bool) -> None:
+    """Print plain JSON values as JSON or as YAML."""
+    if not as_yaml:
+        say_json(value)
+        return
+    import yaml
+
+    say(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip("\n"))
 
 
 def words(value: str) -> str:

@@ -11,9 +11,9 @@ import typer
 
 from replicator.cli.clients import address_of, opened, session
 from replicator.cli.exits import Exit
-from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption
+from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption, NameArgument
 from replicator.cli.output import say, sentence, showing, words
-from replicator.cli.status import NameArgument
+from replicator.cli.streams import named
 
 if TYPE_CHECKING:
     from replicator.model import Checkpoint
@@ -68,11 +68,12 @@ def replay(
     """
     from replicator.replicator import ReplayMethod, ReplayState
 
-    target = _on_its_host(target, backend, address)
-    request = _Request(name, _start(lsn, time), ReplayMethod(method), target, key)
+    at = named(name, backend)
+    target = _on_its_host(target, at.backend, address)
+    request = _Request(at.name, _start(lsn, time), ReplayMethod(method), target, key)
     if not plan and not yes and not sys.stdin.isatty():
         raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
-    with session(opened(backend, address)) as (runner, client):
+    with session(opened(at.backend, address, at.region)) as (runner, client):
         known = None if plan else runner.run(_find(client, request))
         if known is None:
             _show_plan(runner.run(_plan(client, request)))

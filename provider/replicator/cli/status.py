@@ -2,73 +2,174 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from replicator.cli.clients import connected
 from replicator.cli.exits import Exit
-from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption, JsonOption, again
-from replicator.cli.output import UNKNOWN, rough, say, say_json, showing, words
+from replicator.cli.options import (
+    DEFAULT_BACKEND,
+    AddressOption,
+    AllOption,
+    BackendOption,
+    JsonOption,
+    NameArgument,
+    Output,
+    OutputOption,
+    StateOption,
+    again,
+    form_of,
+    parse_duration,
+    parse_states,
+)
+from replicator.cli.output import UNKNOWN, rough, say, say_data, showing, words
+from replicator.cli.streams import Found, as_json, connections_of, measured, named, owner_of
+from replicator.cli.table import Column, show
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
     from datetime import datetime
 
-    from replicator.model import StreamStatus
-    from replicator.replicator import Description, Finding
+    from replicator.lifecycle.connections import Connections
+    from replicator.model import StreamState, StreamStatus
+    from replicator.replicator import Description
 
-NameArgument = Annotated[str, typer.Argument(help="The stream's name.", metavar="NAME")]
-
-_COLOURS = {"running": "green", "failed": "red"}
-_PIPE_WIDTH = 100_000
-_CHECKPOINT_WIDTH = 40  # on a terminal; the checkpoint of a mirror has a number for each partition
+STYLES = {"running": "green", "failed": "red", "paused": "yellow", "catching up": "yellow", "snapshot": "yellow"}
 
 
 def status(
     name: Annotated[
-        str | None, typer.Argument(help="One stream; all of them, if left out.", metavar="[NAME]", show_default=False)
+        str | None,
+        typer.Argument(help="One stream, by name or id; else all of them.", metavar="[NAME]", show_default=False),
     ] = None,
     backend: BackendOption = DEFAULT_BACKEND,
     address: AddressOption = None,
-    as_json: JsonOption = False,
+    everywhere: AllOption = False,
+    states: StateOption = None,
+    output: OutputOption = Output.TABLE,
+    json_only: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing; the exit code answers.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again and again, until ^C.")] = False,
+    every: Annotated[
+        timedelta,
+        typer.Option(
+            help="For --watch: the time between two looks.",
+            parser=parse_duration,
+            metavar="DURATION",
+            show_default="2s",
+        ),
+    ] = timedelta(seconds=2),
 ) -> None:
     """Show state and lag of streams, measured now. What the engine cannot tell is shown as `-`.
 
-    With a name, what else is known of that stream follows. The exit code is 1 where a stream has failed, and where no
-    stream has the name.
+    With a name, what else is known of that stream follows. The exit code is 1 where a stream has failed, where no
+    stream has the name, and where one of several engines does not answer.
     """
-    import asyncio
-
-    from replicator.model import StreamState
-
-    async def body() -> list[Description]:
-        async with connected(backend, address) as client:
-            found = await client.describe(None if name is None else [name])
-            if name is not None and not found:
-                await client.get_status(name)  # raises with the engine's own message
-            return sorted(found, key=lambda item: item.name)
-
-    found = asyncio.run(body())
-    if as_json:
-        say_json([{**item.status.model_dump(mode="json"), "findings": _json(item.findings)} for item in found])
-    elif not found:
-        say("there are no streams")
-    else:
-        _tell(found, whole=name is not None)
-    if any(item.status.state is StreamState.FAILED for item in found):
+    form = form_of(output, json_only)
+    if watch and (quiet or form not in (Output.TABLE, Output.WIDE)):
+        raise typer.BadParameter("shows tables alone", param_hint="--watch")
+    if name is not None and everywhere:
+        raise typer.BadParameter("is for all streams; one has its id", param_hint="--all")
+    query = _Query(name, backend, address, everywhere, parse_states(states))
+    if watch:
+        _watch(query, form, every)
+    found = query.ask()
+    if not quiet:
+        _tell(found, form, query)
+    if found.away or any(item.status.state == "failed" for item in found.streams.values()):
         raise typer.Exit(Exit.FAILED)
 
 
-def _tell(found: Sequence[Description], *, whole: bool) -> None:
-    """Print the table, and the findings.
+class _Query:
+    """What one command asks for."""
+
+    def __init__(
+        self, name: str | None, backend: str, address: str | None, everywhere: bool, states: list[StreamState]
+    ) -> None:
+        self.one = None if name is None else named(name, backend)
+        self.everywhere = everywhere
+        self._states = states
+        at = self.one.backend if self.one else backend
+        region = self.one.region if self.one else "default"
+        self._open: Callable[[], Connections] = lambda: connections_of(
+            at, address, everywhere=everywhere, region=region
+        )
+
+    def ask(self) -> Found:
+        import asyncio
+
+        return asyncio.run(self._ask()).in_states(self._states)
+
+    async def _ask(self) -> Found:
+        connections = self._open()
+        try:
+            return await measured(connections, self.one.name if self.one else None)
+        finally:
+            await connections.aclose()
+
+
+def _watch(query: _Query, form: Output, every: timedelta) -> None:
+    """Show the streams until ^C. An engine that does not answer is told, and asked again."""
+    import time
+
+    from rich.console import Console
+
+    from replicator.errors import ReplicatorError
+
+    console = Console()
+    try:
+        while True:
+            try:
+                found = query.ask()
+            except ReplicatorError as error:
+                console.clear()
+                say(f"error: {error}")
+            else:
+                console.clear()
+                _tell(found, form, query)
+            if not console.is_terminal:
+                say("")
+            time.sleep(every.total_seconds())
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _tell(found: Found, form: Output, query: _Query) -> None:
+    """Print the streams in one form. Engines that do not answer are told in words, or as rows of data."""
+    if form in (Output.JSON, Output.YAML):
+        rows = [as_json(id, item) for id, item in found.streams.items()]
+        away = [{"backend": at.backend, "region": at.region, "error": str(why)} for at, why in found.away.items()]
+        say_data([*rows, *away], as_yaml=form is Output.YAML)
+        return
+    if form is Output.NAME:
+        for id in found.streams:
+            say(id)
+    elif found.streams:
+        show_statuses(found.streams, wide=form is Output.WIDE, several=query.everywhere)
+        _tell_findings(found, whole=query.one is not None)
+    elif not found.away:
+        say("there are no streams")
+    tell_away(found)
+
+
+def tell_away(found: Found) -> None:
+    """Print why engines did not answer, on stderr."""
+    import sys
+
+    for place, error in found.away.items():
+        print(f"error: {place}: {error}", file=sys.stderr)
+
+
+def _tell_findings(found: Found, *, whole: bool) -> None:
+    """Print the findings.
 
     :param whole: also those that ask for no attention.
     """
     from replicator.replicator import Severity
 
-    _show([item.status for item in found])
-    for item in found:
+    for item in found.streams.values():
         for finding in item.findings:
             # The status has what cannot be read as its last error.
             if finding.message != item.status.last_error and (whole or finding.severity is not Severity.INFO):
@@ -77,25 +178,23 @@ def _tell(found: Sequence[Description], *, whole: bool) -> None:
                     say(f"  → {finding.fix}")
 
 
-def _json(findings: Sequence[Finding]) -> list[dict[str, object]]:
-    return [finding.model_dump(mode="json", exclude_none=True) for finding in findings]
-
-
 def pause(name: NameArgument, backend: BackendOption = DEFAULT_BACKEND, address: AddressOption = None) -> None:
     """Stop moving data and keep the checkpoint. The next refresh in Pulumi shows it."""
     import asyncio
 
     from replicator.capabilities import route_of
 
-    async def body() -> list[Description]:
-        async with connected(backend, address) as client:
-            await client.pause(name)
-            return await client.describe([name])
+    at = named(name, backend)
 
-    with showing(f"pausing {name}"):
+    async def body() -> list[Description]:
+        async with connected(at.backend, address, at.region) as client:
+            await client.pause(at.name)
+            return await client.describe([at.name])
+
+    with showing(f"pausing {at.name}"):
         found = asyncio.run(body())
     routes = [route_of(item.declaration) for item in found if item.declaration is not None]
-    say(f"{name} is paused." + "".join(f" While it is: {route.pause_cost}." for route in routes if route))
+    say(f"{at.name} is paused." + "".join(f" While it is: {route.pause_cost}." for route in routes if route))
     say(f"Go on with: replicator resume {name}{again(backend, address)}")
 
 
@@ -103,50 +202,57 @@ def resume(name: NameArgument, backend: BackendOption = DEFAULT_BACKEND, address
     """Go on from the checkpoint. Nothing is lost; where that cannot be, it is refused, with what is gone."""
     import asyncio
 
+    at = named(name, backend)
+
     async def body() -> StreamStatus:
-        async with connected(backend, address) as client:
-            await client.resume(name)
-            return await client.get_status(name)
+        async with connected(at.backend, address, at.region) as client:
+            await client.resume(at.name)
+            return await client.get_status(at.name)
 
-    with showing(f"resuming {name}"):
+    with showing(f"resuming {at.name}"):
         found = asyncio.run(body())
-    say(f"{name} is {words(found.state)}{f': {found.last_error}' if found.last_error else ''}")
+    say(f"{at.name} is {words(found.state)}{f': {found.last_error}' if found.last_error else ''}")
 
 
-def _show(found: list[StreamStatus]) -> None:
+_COLUMNS = (
+    Column("name", cut=True),
+    Column("state"),
+    Column("lag", "right"),
+    Column("behind", "right", leave_out=4),
+    Column("checkpoint", cut=True, leave_out=3),
+    Column("last event", leave_out=2),
+    Column("errors/h", "right", leave_out=1),
+)
+_WIDE = (Column("id"), Column("owner"), Column("source"), Column("destination"))
+_BACKEND = Column("backend", leave_out=5)
+
+
+def show_statuses(found: dict[str, Description], *, wide: bool, several: bool) -> None:
+    """Print the table of streams, and their last errors.
+
+    :param found: by id.
+    :param wide: cut nothing, and show more columns.
+    :param several: they are of several engines, so a column names the backend.
+    """
     from datetime import UTC, datetime
 
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     now = datetime.now(UTC)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE_WIDTH)  # a pipe has no width, so nothing is truncated
-    for heading, side in _COLUMNS:
-        limit = _CHECKPOINT_WIDTH if heading == "checkpoint" and console.is_terminal else None
-        table.add_column(heading, justify=side, no_wrap=True, max_width=limit)
-    for item in found:
-        text = ", ".join(filter(None, (words(item.state), item.upload)))
-        state = Text(text, style=_COLOURS.get(item.state, "yellow"))
-        table.add_row(Text(item.name), state, *map(Text, _cells(item, now)))
-    console.print(table)
-    for item in found:
-        if item.last_error is not None:
-            console.print(Text(f"last error of {item.name}: {item.last_error}"), soft_wrap=True)
+    columns = (*_COLUMNS, *(_WIDE if wide else ()), *((_BACKEND,) if several else ()))
+    rows = [
+        (*_cells(item.status, now), *(_more(id, item) if wide else ()), *((id.partition("/")[0],) if several else ()))
+        for id, item in found.items()
+    ]
+    show(columns, rows, STYLES, whole=wide)
+    for item in found.values():
+        if item.status.last_error is not None:
+            say(f"last error of {item.name}: {item.status.last_error}")
 
 
-_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
-    ("name", "left"),
-    ("state", "left"),
-    ("lag", "right"),
-    ("behind", "right"),
-    ("checkpoint", "left"),
-    ("last event", "left"),
-    ("errors/h", "right"),
-)
+def _more(id: str, item: Description) -> tuple[str, ...]:
+    stream = item.declaration
+    if stream is None:
+        return (id, *[UNKNOWN] * 3)
+    return (id, owner_of(stream) or UNKNOWN, stream.source.uri, stream.destination.uri)
 
 
 def _lag(item: StreamStatus) -> str:
@@ -156,12 +262,14 @@ def _lag(item: StreamStatus) -> str:
     return "<0.1 s" if short else f"{item.lag_seconds:.1f} s"  # beside waiting events, 0.0 would contradict them
 
 
-def _cells(item: StreamStatus, now: datetime) -> list[str]:
+def _cells(item: StreamStatus, now: datetime) -> tuple[str, ...]:
     checkpoint = item.last_checkpoint
-    return [
+    return (
+        item.name,
+        ", ".join(filter(None, (words(item.state), item.upload))),
         _lag(item),
         UNKNOWN if item.lag_events is None else str(item.lag_events),
         (checkpoint and checkpoint.lsn) or UNKNOWN,
         UNKNOWN if item.last_event is None else f"{rough(now - item.last_event)} ago",
         UNKNOWN if item.errors_last_hour is None else str(item.errors_last_hour),
-    ]
+    )

@@ -87,7 +87,7 @@ async def list_streams(connections: Connections, args: ListStreamsArgs) -> Liste
     streams = {id: item for id, item in items.items() if item.declaration is not None}
     failures = (StatusFailure.of(id, item.findings[0]) for id, item in items.items() if id not in streams)
     return ListedStreams(
-        streams=tuple(_listed(item.stream, item.status) for item in streams.values()), failures=tuple(failures)
+        streams=tuple(listed_stream(item.stream, item.status) for item in streams.values()), failures=tuple(failures)
     )
 
 
@@ -96,7 +96,8 @@ def import_entry(stream: Stream) -> ImportEntry:
     return ImportEntry(name=stream.name, id=str(StreamId.of(stream)))
 
 
-def _listed(stream: Stream, status: StreamStatus) -> ListedStream:
+def listed_stream(stream: Stream, status: StreamStatus) -> ListedStream:
+    """Return a stream as `list_streams` has it."""
     entry = import_entry(stream)
     return ListedStream(
         id=entry.id,

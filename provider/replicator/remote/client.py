@@ -105,6 +105,9 @@ class RemoteReplicator:
     async def get_replay(self, name: str, key: str) -> ReplayProgress:
         return await self._call(routes.GET_REPLAY, name=name, key=key)
 
+    async def list_replays(self, name: str) -> list[ReplayProgress]:
+        return await self._call(routes.LIST_REPLAYS, name=name)
+
     async def plan_replay(
         self,
         name: str,

@@ -255,6 +255,12 @@ GET_REPLAY: Operation[ReplayProgress] = Operation(
     f"{_STREAM}/replays/{{key:path}}",
     ReplayProgress,
 )
+LIST_REPLAYS: Operation[list[ReplayProgress]] = Operation(
+    "list_replays",
+    "GET",
+    f"{_STREAM}/replays",
+    list[ReplayProgress],
+)
 PLAN_REPLAY: Operation[ReplayPlan] = Operation("plan_replay", "POST", f"{_STREAM}/replay-plan", ReplayPlan, PlanBody)
 PREFLIGHT: Operation[list[Finding]] = Operation(
     "preflight",
@@ -296,6 +302,7 @@ OPERATIONS: tuple[Operation[Any], ...] = (
     RESUME,
     REPLAY,
     GET_REPLAY,
+    LIST_REPLAYS,
     PLAN_REPLAY,
     PREFLIGHT,
     DESCRIBE,

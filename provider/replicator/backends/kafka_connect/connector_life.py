@@ -421,6 +421,9 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
     async def get_replay(self, name: str, key: str) -> ReplayProgress:
         return await self._replays.progress(await self._streams.found(name), key)
 
+    async def list_replays(self, name: str) -> list[ReplayProgress]:
+        return await self._replays.every(await self._streams.found(name))
+
     async def plan_replay(
         self,
         name: str,

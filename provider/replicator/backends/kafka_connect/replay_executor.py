@@ -24,7 +24,7 @@ from replicator.backends.kafka_connect.record import (
     refuse_unfinished,
 )
 from replicator.backends.kafka_connect.stream_store import StreamStore
-from replicator.backends.shared.replay_keys import refuse_reuse, unknown_key
+from replicator.backends.shared.replay_keys import newest_first, refuse_reuse, unknown_key
 from replicator.errors import ReplayRefused, ReplicatorError
 from replicator.model import Checkpoint, DesiredState, StreamState
 from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
@@ -57,12 +57,14 @@ class ReplayExecutor:
         """Return the progress of the replay with a key; raise `ReplayNotFound` if it does not exist."""
         if deployed.record.replay_record(key) is None:
             raise unknown_key(key, deployed.name)
+        return next(replay for replay in await self.every(deployed) if replay.key == key)
+
+    async def every(self, deployed: DeployedStream) -> list[ReplayProgress]:
+        """Return the progress of each replay on record, the newest first."""
         record = self.settled(deployed, await self._recipe.positions(deployed.record))
-        replay_record = record.replay_record(key)
-        assert replay_record is not None
-        if replay_record.progress.finished_at is not None or not (why := deployed.standstill):
-            return replay_record.progress
-        return replay_record.progress.model_copy(update={"error": why})
+        halted = {"error": deployed.standstill} if deployed.standstill else {}
+        found = (replay_record.progress for replay_record in record.replays)
+        return newest_first(item if item.finished_at else item.model_copy(update=halted) for item in found)
 
     def settled(self, deployed: DeployedStream, stored: Positions) -> StreamRecord:
         """Return the record with finished replays marked. Reads do not write it: that would restart the connector."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from replicator.errors import ReplayKeyReused, ReplayNotFound
 from replicator.model import Checkpoint, format_time
 from replicator.replicator import ReplayMethod, ReplayProgress
@@ -33,6 +35,11 @@ def refuse_reuse(
         property="idempotencyKey",
         fix="use another idempotencyKey for another replay",
     )
+
+
+def newest_first(replays: Iterable[ReplayProgress]) -> list[ReplayProgress]:
+    """Return replays by the time of their start."""
+    return sorted(replays, key=lambda replay: replay.started_at, reverse=True)
 
 
 def unknown_key(key: str, stream: str) -> ReplayNotFound:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from replicator import authref
 from replicator.backends.shared.ownership import is_replaced, may_remove, settle_owner
 from replicator.backends.shared.projections import Projections
+from replicator.backends.shared.replay_keys import newest_first
 from replicator.backends.shared.supported import checked, refused
 from replicator.backends.sqlite import adopt, preflight, replays
 from replicator.backends.sqlite import database as db
@@ -339,6 +340,10 @@ class SqliteDriver(Projections):
 
     async def get_replay(self, name: str, key: str) -> ReplayProgress:
         return await replays.as_found(replays.find(self._manager.record(name), key))
+
+    async def list_replays(self, name: str) -> list[ReplayProgress]:
+        kept = self._manager.record(name).replays.values()
+        return newest_first(await asyncio.gather(*map(replays.as_found, kept)))
 
     # --- watching ------------------------------------------------------------------------------------------------
 
