@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pydantic import Field
 
 from replicator.errors import BY_CODE, InvalidStream, ReplicatorError
-from replicator.model import Checkpoint, Instant, Model, Owner, Stream, StreamState, StreamStatus
+from replicator.model import Checkpoint, Endpoint, Instant, Model, Owner, Stream, StreamState, StreamStatus
 
 
 class Severity(StrEnum):
@@ -183,6 +183,28 @@ class Adoption(Model):
     newest: Checkpoint | None = None
 
 
+class Takeover(Model):
+    """A destination that another agent wrote to, and what a takeover begins there.
+
+    :param former: the id of the agent that claims it; `None` where nobody does.
+    :param ours: the agent that answers claims it already, without a stream.
+    :param host: the host of the former agent, as its claim says; so are `stream`, `owner` and `claimed_at`.
+    :param newest: the newest position that is there; `None` where nothing is.
+    :param next_prefix: where the next stream writes. What is there stays, and can be restored.
+    :param same: whether the given database has the content of the newest position; `None` if none was given.
+    """
+
+    former: str | None = None
+    ours: bool = False
+    host: str | None = None
+    stream: str | None = None
+    owner: str | None = None
+    claimed_at: Instant | None = None
+    newest: Checkpoint | None = None
+    next_prefix: str
+    same: bool | None = None
+
+
 class Unmanaged(Model):
     """What runs at an engine, could be a stream of the backend, and is none.
 
@@ -243,6 +265,22 @@ class Replicator(Protocol):
         Only this method may write to a place that holds data without a record. No resource owns the stream: an import
         claims it. With `dry_run`, change nothing, and raise what would be raised, except if the other manager still
         runs. Idempotent.
+        """
+
+    async def look_at_destination(self, destination: Endpoint, database: Endpoint | None = None) -> Takeover:
+        """Return what `take_over` would replace and begin. Changes nothing.
+
+        :param database: is compared with the newest point at the destination; that restores a copy, and removes it.
+        :raises Unsupported: nothing claims destinations of this backend.
+        """
+
+    async def take_over(self, destination: Endpoint, former: str | None) -> None:
+        """Take a destination over from an agent that is gone, for the next stream that its owner declares there.
+
+        The claim is replaced atomically, and only if it is still that of `former`. Idempotent.
+
+        :raises DestinationInUse: the claim has changed, or a stream of this agent has the destination.
+        :raises Unsupported: nothing claims destinations of this backend.
         """
 
     async def unmanaged(self) -> list[Unmanaged]:

@@ -71,6 +71,7 @@ ADOPTION = Adoption(known=False, objects=3, newest=START)
 FINDING = Finding(
     severity=Severity.WARNING, code="RPL-SOURCE-LOCKED", message="a writer holds it", property="source.uri"
 )
+TAKEOVER = Takeover(former="a" * 32, host="db1", stream="orders", next_prefix="s3://bucket/orders/r2", same=True)
 UNMANAGED = Unmanaged(name="orders", what="PostgresConnector", state="RUNNING")
 PROPOSAL = Proposal(stream=make_stream(), kept=("tasks.max",), findings=(FINDING,), effects=("restarts once",))
 DESCRIPTION = Description(
@@ -107,6 +108,13 @@ class Recorder:
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
         await self._note("adopt_stream", stream=stream, dry_run=dry_run)
         return ADOPTION
+
+    async def look_at_destination(self, destination: Endpoint, database: Endpoint | None = None) -> Takeover:
+        await self._note("look_at_destination", destination=destination, database=database)
+        return TAKEOVER
+
+    async def take_over(self, destination: Endpoint, former: str | None) -> None:
+        await self._note("take_over", destination=destination, former=former)
 
     async def unmanaged(self) -> list[Unmanaged]:
         await self._note("unmanaged")

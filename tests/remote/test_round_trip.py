@@ -29,6 +29,7 @@ from tests.remote.support import (
     PROPOSAL,
     START,
     STATUS,
+    TAKEOVER,
     UNMANAGED,
     Recorder,
     connected,
@@ -54,6 +55,14 @@ CASES = [
     Case("upsert_stream", {"stream": make_stream()}),
     Case("adopt_stream", {"stream": make_stream()}, ADOPTION, {"dry_run": False}),
     Case("adopt_stream", {"stream": make_stream(), "dry_run": True}, ADOPTION),
+    Case("look_at_destination", {"destination": make_stream().destination}, TAKEOVER, {"database": None}),
+    Case(
+        "look_at_destination",
+        {"destination": make_stream().destination, "database": make_stream().source},
+        TAKEOVER,
+    ),
+    Case("take_over", {"destination": make_stream().destination, "former": "a" * 32}),
+    Case("take_over", {"destination": make_stream().destination, "former": None}),
     Case("unmanaged", {}, [UNMANAGED]),
     Case(
         "propose",

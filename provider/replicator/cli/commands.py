@@ -16,6 +16,7 @@ from replicator.cli.list import list_streams
 from replicator.cli.replay import replay
 from replicator.cli.serve import serve
 from replicator.cli.status import pause, resume, status
+from replicator.cli.takeover import takeover
 from replicator.cli.version import version_option
 from replicator.cli.wait import wait
 
@@ -36,4 +37,5 @@ for command in (status, describe, wait, doctor, pause, resume, replay, replays, 
     app.command()(command)
 agent.command()(init)
 agent.command()(adopt)
+agent.command()(takeover)
 app.add_typer(agent)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from replicator.errors import AgentFault, AgentVersion, InvalidStream, ReplicatorError
 from replicator.http_unix import Response
-from replicator.model import TEXT_LIMIT, Checkpoint, Owner, Stream, StreamStatus
+from replicator.model import TEXT_LIMIT, Checkpoint, Endpoint, Owner, Stream, StreamStatus
 from replicator.progress import tell
 from replicator.remote import routes, versions
 from replicator.remote.connection import Connection
@@ -27,6 +27,7 @@ from replicator.replicator import (
     ReplayMethod,
     ReplayPlan,
     ReplayProgress,
+    Takeover,
     Unmanaged,
 )
 
@@ -69,6 +70,12 @@ class RemoteReplicator:
 
     async def adopt_stream(self, stream: Stream, *, dry_run: bool = False) -> Adoption:
         return await self._call(routes.ADOPT_STREAM, stream=stream, dry_run=dry_run)
+
+    async def look_at_destination(self, destination: Endpoint, database: Endpoint | None = None) -> Takeover:
+        return await self._call(routes.LOOK_AT_DESTINATION, destination=destination, database=database)
+
+    async def take_over(self, destination: Endpoint, former: str | None) -> None:
+        return await self._call(routes.TAKE_OVER, destination=destination, former=former)
 
     async def unmanaged(self) -> list[Unmanaged]:
         return await self._call(routes.UNMANAGED)

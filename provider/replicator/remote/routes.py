@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
 
-from replicator.model import TEXT_LIMIT, Checkpoint, Instant, Model, Owner, Stream, StreamStatus, Text
+from replicator.model import TEXT_LIMIT, Checkpoint, Endpoint, Instant, Model, Owner, Stream, StreamStatus, Text
 from replicator.replicator import (
     Adoption,
     Description,
@@ -23,6 +23,7 @@ from replicator.replicator import (
     ReplayMethod,
     ReplayPlan,
     ReplayProgress,
+    Takeover,
     Unmanaged,
 )
 
@@ -113,6 +114,20 @@ class AdoptBody(StreamBody):
     dry_run: bool = False
 
 
+class LookAtDestinationBody(Model):
+    """A destination, and a database to compare with it."""
+
+    destination: Endpoint
+    database: Endpoint | None = None
+
+
+class TakeOverBody(Model):
+    """A destination, and the agent that has to claim it."""
+
+    destination: Endpoint
+    former: Text | None = None
+
+
 class ProposeBody(Model):
     """Something that runs at an engine, and what it does not tell of the ends."""
 
@@ -197,6 +212,20 @@ ADOPT_STREAM: Operation[Adoption] = Operation(
     "/v1/{kind}/adoptions",
     Adoption,
     AdoptBody,
+)
+LOOK_AT_DESTINATION: Operation[Takeover] = Operation(
+    "look_at_destination",
+    "POST",
+    "/v1/{kind}/destinations/look",
+    Takeover,
+    LookAtDestinationBody,
+)
+TAKE_OVER: Operation[None] = Operation(
+    "take_over",
+    "POST",
+    "/v1/{kind}/destinations/take-over",
+    type(None),
+    TakeOverBody,
 )
 UNMANAGED: Operation[list[Unmanaged]] = Operation(
     "unmanaged",
@@ -293,6 +322,8 @@ IDENTITY: Operation[str | None] = Operation(
 OPERATIONS: tuple[Operation[Any], ...] = (
     UPSERT_STREAM,
     ADOPT_STREAM,
+    LOOK_AT_DESTINATION,
+    TAKE_OVER,
     UNMANAGED,
     PROPOSE,
     DELETE_STREAM,

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from replicator.errors import StreamNotFound, Unsupported
-from replicator.model import Stream, StreamStatus
-from replicator.replicator import Description, EndHints, Proposal, Unmanaged
+from replicator.model import Endpoint, Stream, StreamStatus
+from replicator.replicator import Description, EndHints, Proposal, Takeover, Unmanaged
 
 
 class Projections(ABC):
@@ -22,6 +22,18 @@ class Projections(ABC):
     @abstractmethod
     def not_found(self, name: str) -> StreamNotFound:
         """Return the error for a stream that does not exist."""
+
+    async def look_at_destination(self, destination: Endpoint, database: Endpoint | None = None) -> Takeover:
+        raise self._claims_nothing()
+
+    async def take_over(self, destination: Endpoint, former: str | None) -> None:
+        raise self._claims_nothing()
+
+    def _claims_nothing(self) -> Unsupported:
+        return Unsupported(
+            f"{self.kind} claims no destinations, so there is nothing to take over",
+            fix="declare the stream, and run pulumi up",
+        )
 
     async def unmanaged(self) -> list[Unmanaged]:
         return []

@@ -8,6 +8,7 @@ person removes it.
 from __future__ import annotations
 
 import logging
+import shlex
 import socket
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from pydantic import Field, ValidationError
 
 from replicator.backends.sqlite import litestream_errors
-from replicator.backends.sqlite.layout import CLAIM
+from replicator.backends.sqlite.layout import CLAIM, TAKEOVER
 from replicator.backends.sqlite.locations import parse_location
 from replicator.backends.sqlite.objects import NotConditional
 from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3Credentials
@@ -91,6 +92,63 @@ class Claims:
         if held is not None:
             self._refuse_other(held, place, stream)
 
+    async def find(self, stream: Stream) -> Claim | None:
+        """Return the claim on the destination."""
+        place, credentials = parse_location(stream), await self._identify(stream)
+        try:
+            return await self._read(place, credentials, stream)
+        except ReplicaError as error:
+            raise litestream_errors.of_replica(error, stream.name) from error
+
+    async def replace(self, stream: Stream, former: str | None, wanted: Claim) -> None:
+        """Replace the claim of another agent, if it is still that agent's; idempotent for this one.
+
+        A lock object makes it atomic among agents that take over; the former agent writes its claim only when one of
+        its streams changes.
+
+        :param former: the id of the agent that has to hold the claim; `None` where nobody may.
+        :raises DestinationInUse: another agent holds it by now, or takes it over at this moment.
+        """
+        place, credentials = parse_location(stream), await self._identify(stream)
+        try:
+            await self._lock(place, credentials, wanted, stream)
+            try:
+                held = await self._read(place, credentials, stream)
+                if held is not None and held.agent == self._agent:
+                    return
+                if (None if held is None else held.agent) != former:
+                    raise DestinationInUse(
+                        f"the claim on {place} has changed: {_holder(held)}",
+                        stream=stream.name,
+                        property="destination.uri",
+                        fix="look again before you take it over",
+                    )
+                await place.write_object(CLAIM, _content(wanted), credentials)
+                _log.info("stream %s: took %s over from the agent %s", wanted.stream, place, former)
+            finally:
+                await place.remove_object(TAKEOVER, credentials)
+        except ReplicaError as error:
+            raise litestream_errors.of_replica(error, stream.name) from error
+
+    async def _lock(
+        self, place: ReplicaLocation, credentials: S3Credentials | None, wanted: Claim, stream: Stream
+    ) -> None:
+        try:
+            if await place.create_object(TAKEOVER, _content(wanted), credentials):
+                return
+        except NotConditional:
+            self._note(place, conditional=False)
+            return
+        content = await place.read_object(TAKEOVER, credentials)
+        if content is not None and (other := _claim_in(content)) is not None and other.agent == self._agent:
+            return  # an earlier attempt was interrupted
+        raise DestinationInUse(
+            f"another agent takes {place} over at this moment",
+            stream=stream.name,
+            property="destination.uri",
+            fix=f"try again; or, where that attempt was given up, delete {place}/{TAKEOVER}",
+        )
+
     async def release(self, stream: Stream) -> None:
         """Remove the claim if this agent holds it."""
         place, credentials = parse_location(stream), await self._identify(stream)
@@ -116,15 +174,16 @@ class Claims:
 
     async def _read(self, place: ReplicaLocation, credentials: S3Credentials | None, stream: Stream) -> Claim | None:
         content = await place.read_object(CLAIM, credentials)
-        try:
-            return None if content is None else Claim.model_validate_json(content)
-        except ValidationError:
-            raise DestinationInUse(
-                f"{place} holds an object {CLAIM} that cannot be read as a claim",
-                stream=stream.name,
-                property="destination.uri",
-                fix=f"choose another prefix; or, where nothing else writes there, delete {place}/{CLAIM}",
-            ) from None
+        if content is None:
+            return None
+        if (claim := _claim_in(content)) is not None:
+            return claim
+        raise DestinationInUse(
+            f"{place} holds an object {CLAIM} that cannot be read as a claim",
+            stream=stream.name,
+            property="destination.uri",
+            fix=f"choose another prefix; or, where nothing else writes there, delete {place}/{CLAIM}",
+        )
 
     async def _create(self, place: ReplicaLocation, credentials: S3Credentials | None, wanted: Claim) -> bool:
         content = _content(wanted)
@@ -157,13 +216,26 @@ class Claims:
         if held.agent == self._agent:
             return
         owner = f", which {held.owner} manages" if held.owner else ""
+        auth = f" --auth-ref {shlex.quote(stream.destination.auth_ref)}" if stream.destination.auth_ref else ""
         raise DestinationInUse(
             f"{place} is claimed by the agent {held.agent} on host {held.host}, for its stream {held.stream!r}{owner}, "
             f"since {held.claimed_at:%Y-%m-%d %H:%M} UTC",
             stream=stream.name,
             property="destination.uri",
-            fix=f"choose another prefix; or, where that agent is gone for good, delete {place}/{CLAIM} and try again",
+            fix=f"choose another prefix; or, where that agent is gone for good, run replicator agent takeover "
+            f"{shlex.quote(stream.destination.uri)}{auth}",
         )
+
+
+def _claim_in(content: bytes) -> Claim | None:
+    try:
+        return Claim.model_validate_json(content)
+    except ValidationError:
+        return None
+
+
+def _holder(held: Claim | None) -> str:
+    return "nobody holds it" if held is None else f"the agent {held.agent} on host {held.host} holds it"
 
 
 def _content(claim: Claim) -> bytes:

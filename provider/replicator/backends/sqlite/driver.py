@@ -18,7 +18,7 @@ from replicator.backends.shared.ownership import is_replaced, may_remove, settle
 from replicator.backends.shared.projections import Projections
 from replicator.backends.shared.replay_keys import newest_first
 from replicator.backends.shared.supported import checked, refused
-from replicator.backends.sqlite import adopt, preflight, replays
+from replicator.backends.sqlite import adopt, preflight, replays, takeover
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite.daemon_pool import Launch
 from replicator.backends.sqlite.dialect import LITESTREAM
@@ -38,8 +38,8 @@ from replicator.backends.sqlite.stream_lock import StreamLock, StreamLocks
 from replicator.backends.sqlite.stream_manager import StreamManager, engine_settings, not_found
 from replicator.backends.sqlite.targets import check_target, target_path
 from replicator.errors import Category, EngineUnavailable, RecordUnreadable, ReplicatorError, StreamNotFound
-from replicator.model import Checkpoint, Mode, Owner, Stream, StreamStatus
-from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
+from replicator.model import Checkpoint, Endpoint, Mode, Owner, Stream, StreamStatus
+from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity, Takeover
 
 LOOK_EVERY = 2.0
 """Seconds between two checks of files and uploads."""
@@ -195,6 +195,16 @@ class SqliteDriver(Projections):
                 async with self._reconciler.reservations.hold(stream):
                     await adopt.take_over(self._reconciler, self._manager, lock, stream, record, ours=self._folder)
             return found
+
+    async def look_at_destination(self, destination: Endpoint, database: Endpoint | None = None) -> Takeover:
+        return await takeover.look(self._reconciler, destination, database, folder=self._folder)
+
+    async def take_over(self, destination: Endpoint, former: str | None) -> None:
+        await self._whole(self._take_over(destination, former))
+
+    async def _take_over(self, destination: Endpoint, former: str | None) -> None:
+        async with self._locks.hold(f"takeover/{destination.uri}"):
+            await takeover.take(self._reconciler, destination, former)
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
         return await self._whole(self._delete(name, owner))

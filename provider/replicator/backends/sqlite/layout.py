@@ -12,7 +12,12 @@ from dataclasses import dataclass
 CLAIM = "replicator-claim.json"
 """The agent's claim on the destination, beside the engine's files."""
 
-_CLAIM = re.compile(rf"{re.escape(CLAIM)}(?:\.[0-9a-f]{{32}})?")  # in a folder, a claim is written beside its place
+TAKEOVER = "replicator-takeover.json"
+"""The lock of an agent that replaces another agent's claim."""
+
+_CLAIM = re.compile(  # in a folder, each is written beside its place
+    rf"(?:{re.escape(CLAIM)}|{re.escape(TAKEOVER)})(?:\.[0-9a-f]{{32}})?"
+)
 
 _GENERATION = r"(?:r[1-9][0-9]*/)?"
 _FILE = r"[0-9a-f]{16}-[0-9a-f]{16}\.ltx"
@@ -66,7 +71,7 @@ class Purged:
 
 
 def is_claim(name: str) -> bool:
-    """Tell whether a name, relative to the prefix or the folder, is a claim, or one that is being written."""
+    """Tell whether a name, relative to the prefix or the folder, is a claim or a lock, or is being written to be one."""
     return _CLAIM.fullmatch(name) is not None
 
 

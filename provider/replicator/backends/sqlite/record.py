@@ -120,11 +120,13 @@ class Tombstone(Stored):
     :param destination: the destination in the spelling of `identity.Identity`; in version 1, the URI without its query,
         so that the store of a bucket is unknown.
     :param last_txid: the last transaction, if all are known to be uploaded.
+    :param for_anyone: a person gave the destination to whoever declares it next.
     """
 
     destination: str
     name: str
     owner: Owner | None = None
+    for_anyone: bool = False
     generation: int
     last_txid: str | None = None
     removed_at: Instant

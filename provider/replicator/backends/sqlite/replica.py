@@ -25,7 +25,6 @@ from replicator.backends.sqlite import objects
 from replicator.backends.sqlite.handles import Untrusted, opened, path_of
 from replicator.backends.sqlite.hosts import form_to_write, is_address, is_region
 from replicator.backends.sqlite.layout import (
-    CLAIM,
     STARTS_IN_BUCKET,
     STARTS_IN_FOLDER,
     Purged,
@@ -271,8 +270,8 @@ class S3Location(ReplicaLocation):
         await self._in_thread(credentials, lambda s3: s3.delete_object(Bucket=self.bucket, Key=key))
 
     def _list(self, s3: S3Client) -> PrefixContents:
-        claim = f"{self.prefix}/{CLAIM}"
-        return _contents((item["Key"], item["LastModified"]) for item in self._objects(s3) if item["Key"] != claim)
+        found = ((item["Key"], item["LastModified"]) for item in self._objects(s3))
+        return _contents((key, modified) for key, modified in found if not is_claim(key.removeprefix(f"{self.prefix}/")))
 
     def _purge(self, s3: S3Client) -> Purged:
         names = [item["Key"].removeprefix(f"{self.prefix}/") for item in self._objects(s3)]

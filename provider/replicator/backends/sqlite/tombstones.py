@@ -44,6 +44,23 @@ class Tombstones:
             )
         )
 
+    async def save_taken_over(self, stream: Stream, claim: Claim | None, generation: int) -> None:
+        """Let the former owner's stream begin a generation at the destination of `stream`.
+
+        :param claim: the former one; without an owner in it, the next stream that is declared there may begin.
+        """
+        owner = Owner(urn=claim.owner) if claim is not None and claim.owner else None
+        await self._store.save_tombstone(
+            Tombstone(
+                destination=await _key(stream),
+                name=claim.stream if claim is not None else stream.name,
+                owner=owner,
+                for_anyone=owner is None,
+                generation=generation,
+                removed_at=datetime.now(UTC),
+            )
+        )
+
     async def find(self, stream: Stream) -> Tombstone | None:
         """Return the tombstone of the stream's destination; one of version 1 may belong to another store."""
         return self._store.tombstone(await _key(stream)) or self._store.tombstone(_key_of_version_1(stream))
@@ -66,7 +83,8 @@ class Tombstones:
         if tombstone is None:
             preflight.refuse_objects(stream, parse_location(stream), await self._contents(stream))
             return None
-        may, unsure = _may_come_back(stream.owner, tombstone.owner), await _is_unsure(stream, tombstone)
+        may = tombstone.for_anyone or _may_come_back(stream.owner, tombstone.owner)
+        unsure = await _is_unsure(stream, tombstone)
         if may and not unsure and tombstone.last_txid is None:
             return tombstone  # an interrupted upload may or may not have arrived
         if not (await self._contents(stream)).objects:
