@@ -23,6 +23,7 @@ from replicator.replicator import (
     ReplayProgress,
     ReplayState,
     Severity,
+    Takeover,
     Unmanaged,
 )
 from starlette.types import ASGIApp

@@ -38,7 +38,8 @@ def describe(
 ) -> None:
     """Show all that is known of one stream.
 
-    That is its state, declaration, objects at the engine, findings and replays. The exit code is 1 where the stream has failed, and where no stream has the name.
+    That is its state, declaration, objects at the engine, findings and replays. The exit code is 1 where the stream has
+    failed, and where no stream has the name.
     """
     import asyncio
 

@@ -46,9 +46,9 @@ def takeover(
 ) -> None:
     """Take over a destination whose former agent is gone for good.
 
-    It shows who claims the destination, and asks. Then this host's agent has the claim. The next `pulumi up` that declares
-    the stream here begins with a whole copy under a prefix of its own; what is there stays, and `replicator restore` can
-    restore it. A former agent that comes back finds the claim changed and stops that stream.
+    It shows who claims the destination, and asks. Then this host's agent has the claim. The next `pulumi up` that
+    declares the stream here begins with a whole copy under a prefix of its own; what is there stays, and `replicator
+    restore` can restore it. A former agent that comes back finds the claim changed and stops that stream.
 
     Run it on the host of the new agent, after `replicator restore`.
     """
@@ -69,7 +69,7 @@ def takeover(
             return
         if found.same is False and not accept_difference:
             raise typer.BadParameter(
-                "the database has other content; restore it, or accept that", param_hint="--accept-difference"
+                "the database has other content: restore it again, or accept the difference", param_hint="--accept-difference"
             )
         if not yes:
             _confirm(found)
@@ -117,9 +117,9 @@ def _plan(url: str, database: Path | None, found: Takeover) -> Iterator[str]:
         owner = f", which {found.owner} manages" if found.owner else ""
         since = f" since {format_time(found.claimed_at)}" if found.claimed_at else ""
         yield f"The agent {found.former} on host {found.host} claims it{since}, for its stream {found.stream!r}{owner}."
-        yield f"If that agent still runs, it stops the stream within 5 minutes. Its later changes are not in {database}."
+        yield "If that agent still runs, it stops that stream within 5 minutes; its uploads until then are kept apart."
     if found.same is not None:
-        yield f"{database} has {'the content' if found.same else 'not the content'} of that transaction."
+        yield f"{database} {'has' if found.same else 'does not have'} the content of that transaction."
     yield f"The next stream there begins with a whole copy under {found.next_prefix}. What is there stays."
 
 

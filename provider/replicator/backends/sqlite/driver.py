@@ -39,7 +39,16 @@ from replicator.backends.sqlite.stream_manager import StreamManager, engine_sett
 from replicator.backends.sqlite.targets import check_target, target_path
 from replicator.errors import Category, EngineUnavailable, RecordUnreadable, ReplicatorError, StreamNotFound
 from replicator.model import Checkpoint, Endpoint, Mode, Owner, Stream, StreamStatus
-from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity, Takeover
+from replicator.replicator import (
+    Adoption,
+    Description,
+    Finding,
+    ReplayMethod,
+    ReplayPlan,
+    ReplayProgress,
+    Severity,
+    Takeover,
+)
 
 LOOK_EVERY = 2.0
 """Seconds between two checks of files and uploads."""
@@ -55,6 +64,7 @@ _THREADS = 64
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+_TAKEOVER = "takeover/"  # no name of a stream
 
 
 class SqliteDriver(Projections):
@@ -197,13 +207,14 @@ class SqliteDriver(Projections):
             return found
 
     async def look_at_destination(self, destination: Endpoint, database: Endpoint | None = None) -> Takeover:
-        return await takeover.look(self._reconciler, destination, database, folder=self._folder)
+        async with self._locks.hold(_TAKEOVER):
+            return await takeover.look(self._reconciler, destination, database, folder=self._folder)
 
     async def take_over(self, destination: Endpoint, former: str | None) -> None:
         await self._whole(self._take_over(destination, former))
 
     async def _take_over(self, destination: Endpoint, former: str | None) -> None:
-        async with self._locks.hold(f"takeover/{destination.uri}"):
+        async with self._locks.hold(_TAKEOVER):
             await takeover.take(self._reconciler, destination, former)
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:

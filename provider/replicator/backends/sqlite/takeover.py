@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from replicator.backends.sqlite import database as db
@@ -33,7 +33,7 @@ async def look(reconciler: Reconciler, destination: Endpoint, database: Endpoint
     """Return what a takeover would replace and begin. Changes nothing at the destination.
 
     :param database: is compared with the newest point of the replica, if given.
-    :param folder: for the restored copy, which is removed.
+    :param folder: for the restored copy, which is removed. The caller lets nobody else use it.
     :raises DestinationInUse: a stream of this agent has the destination.
     """
     stream = stand_in(destination, database)
@@ -98,7 +98,8 @@ async def _is_same(
     await reconciler.gate.admit(reconciler.gate.check_source, stream)
     path = check_source_path(stream)
     command: CommandLine = reconciler.daemons.command_line(credentials)
-    work = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="takeover-", dir=folder))
+    work = folder / "takeover"
+    await asyncio.to_thread(_make_empty, work)
     try:
         await command.restore(place_of(stream, generation).url_for_engine(), work / "copy.db")
         return await db.content_hash(work / "copy.db") == await db.content_hash(path)
@@ -108,3 +109,10 @@ async def _is_same(
         raise litestream_errors.of_database(error, stream.name) from error
     finally:
         await asyncio.to_thread(shutil.rmtree, work)
+
+
+def _make_empty(folder: Path) -> None:
+    """Make a folder, without what an agent that was killed left in it."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+    folder.mkdir(0o700, parents=True)

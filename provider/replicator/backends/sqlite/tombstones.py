@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from replicator.backends.shared.identity import FILES, Look
 from replicator.backends.sqlite import preflight
+from replicator.backends.sqlite.claims import Claim
 from replicator.backends.sqlite.litestream import format_txid
 from replicator.backends.sqlite.locations import parse_location, place_of
 from replicator.backends.sqlite.record import FORMAT, Store, StreamRecord, Tombstone
