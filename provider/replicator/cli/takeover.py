@@ -69,7 +69,8 @@ def takeover(
             return
         if found.same is False and not accept_difference:
             raise typer.BadParameter(
-                "the database has other content: restore it again, or accept the difference", param_hint="--accept-difference"
+                "the database has other content: restore it again, or accept the difference",
+                param_hint="--accept-difference",
             )
         if not yes:
             _confirm(found)

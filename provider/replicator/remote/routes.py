@@ -125,7 +125,7 @@ class TakeOverBody(Model):
     """A destination, and the agent that has to claim it."""
 
     destination: Endpoint
-    former: Text | None = None
+    former: Text | None
 
 
 class ProposeBody(Model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import tempfile
 import time
 import uuid
@@ -100,7 +101,7 @@ async def test_another_agent_is_refused_as_long_as_the_replica_stays(
         words = f"is claimed by the agent {held['agent']} on host {held['host']}, for its stream 'orders'"
         with pytest.raises(DestinationInUse, match=words) as error:
             await second.driver.upsert_stream(other)
-        assert CLAIM in str(error.value.fix)
+        assert f"replicator agent takeover {shlex.quote(uri)}" in str(error.value.fix)
         (found,) = await second.driver.preflight(other)
         assert (found.code, found.severity) == (DestinationInUse.code, Severity.ERROR)
         with pytest.raises(DestinationInUse, match=words):

@@ -8,7 +8,6 @@ person removes it.
 from __future__ import annotations
 
 import logging
-import shlex
 import socket
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from replicator.backends.sqlite import litestream_errors
 from replicator.backends.sqlite.layout import CLAIM, TAKEOVER
-from replicator.backends.sqlite.locations import parse_location
+from replicator.backends.sqlite.locations import parse_location, takeover_command
 from replicator.backends.sqlite.objects import NotConditional
 from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3Credentials
 from replicator.errors import DestinationInUse
@@ -216,14 +215,12 @@ class Claims:
         if held.agent == self._agent:
             return
         owner = f", which {held.owner} manages" if held.owner else ""
-        auth = f" --auth-ref {shlex.quote(stream.destination.auth_ref)}" if stream.destination.auth_ref else ""
         raise DestinationInUse(
             f"{place} is claimed by the agent {held.agent} on host {held.host}, for its stream {held.stream!r}{owner}, "
             f"since {held.claimed_at:%Y-%m-%d %H:%M} UTC",
             stream=stream.name,
             property="destination.uri",
-            fix=f"choose another prefix; or, where that agent is gone for good, run replicator agent takeover "
-            f"{shlex.quote(stream.destination.uri)}{auth}",
+            fix=f"choose another prefix; or, where that agent is gone for good, run {takeover_command(stream)}",
         )
 
 

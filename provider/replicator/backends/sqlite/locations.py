@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -78,6 +79,13 @@ def place_of(stream: Stream, generation: int) -> ReplicaLocation:
 def location_of(record: StreamRecord) -> ReplicaLocation:
     """Return the location to which the stream writes now."""
     return place_of(record.stream, record.generation)
+
+
+def takeover_command(stream: Stream) -> str:
+    """Return the command that takes the destination over, as pasted into a shell."""
+    at = stream.destination
+    auth = f" --auth-ref {shlex.quote(at.auth_ref)}" if at.auth_ref else ""
+    return f"replicator agent takeover {shlex.quote(at.uri)}{auth}"
 
 
 async def same_place(one: Stream, other: Stream) -> bool:

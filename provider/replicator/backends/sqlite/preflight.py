@@ -8,7 +8,7 @@ from pathlib import Path
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite import litestream_errors, wal
 from replicator.backends.sqlite.disk_space import room_for, size_of
-from replicator.backends.sqlite.locations import parse_location, source_path
+from replicator.backends.sqlite.locations import parse_location, source_path, takeover_command
 from replicator.backends.sqlite.record import FileId, StreamRecord
 from replicator.backends.sqlite.replica import PrefixContents, ReplicaError, ReplicaLocation, S3Credentials
 from replicator.errors import Category, CopiesAgain, DestinationInUse, ReplicatorError
@@ -50,7 +50,8 @@ def refuse_objects(stream: Stream, location: ReplicaLocation, found: PrefixConte
         f"{location} holds {count} that no stream of this agent wrote{newest}",
         stream=stream.name,
         property="destination.uri",
-        fix="choose an empty prefix; two writers on one prefix leave only one database restorable",
+        fix="choose an empty prefix; two writers on one prefix leave only one database restorable"
+        + (f". Where their writer is gone for good, run {takeover_command(stream)}" if newest else ""),
     )
 
 
