@@ -50,6 +50,7 @@ def parse_duration(value: str | timedelta) -> timedelta:
     return duration
 
 
+NameArgument = Annotated[str, typer.Argument(help="The stream's name.", metavar="NAME")]
 BackendOption = Annotated[
     str,
     typer.Option(

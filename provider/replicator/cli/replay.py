@@ -11,9 +11,8 @@ import typer
 
 from replicator.cli.clients import address_of, opened, session
 from replicator.cli.exits import Exit
-from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption
+from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption, NameArgument
 from replicator.cli.output import say, sentence, showing, words
-from replicator.cli.status import NameArgument
 
 if TYPE_CHECKING:
     from replicator.model import Checkpoint

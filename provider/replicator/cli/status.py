@@ -8,7 +8,7 @@ import typer
 
 from replicator.cli.clients import connected
 from replicator.cli.exits import Exit
-from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption, JsonOption, again
+from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption, JsonOption, NameArgument, again
 from replicator.cli.output import UNKNOWN, rough, say, say_json, showing, words
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from replicator.model import StreamStatus
     from replicator.replicator import Description, Finding
-
-NameArgument = Annotated[str, typer.Argument(help="The stream's name.", metavar="NAME")]
 
 _COLOURS = {"running": "green", "failed": "red"}
 _PIPE_WIDTH = 100_000

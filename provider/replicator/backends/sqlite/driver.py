@@ -17,7 +17,7 @@ from replicator import authref
 from replicator.backends.shared.ownership import is_replaced, may_remove, settle_owner
 from replicator.backends.shared.projections import Projections
 from replicator.backends.shared.supported import checked, refused
-from replicator.backends.sqlite import adopt, preflight, replays
+from replicator.backends.sqlite import adopt, preflight, replays, stream_log
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite.daemon_pool import Launch
 from replicator.backends.sqlite.dialect import LITESTREAM
@@ -38,7 +38,16 @@ from replicator.backends.sqlite.stream_manager import StreamManager, engine_sett
 from replicator.backends.sqlite.targets import check_target, target_path
 from replicator.errors import Category, EngineUnavailable, RecordUnreadable, ReplicatorError, StreamNotFound
 from replicator.model import Checkpoint, Mode, Owner, Stream, StreamStatus
-from replicator.replicator import Adoption, Description, Finding, ReplayMethod, ReplayPlan, ReplayProgress, Severity
+from replicator.replicator import (
+    Adoption,
+    Description,
+    Finding,
+    LogLines,
+    ReplayMethod,
+    ReplayPlan,
+    ReplayProgress,
+    Severity,
+)
 
 LOOK_EVERY = 2.0
 """Seconds between two checks of files and uploads."""
@@ -240,6 +249,9 @@ class SqliteDriver(Projections):
 
     async def identity(self) -> str | None:
         return None  # an address names one host, whose agent has one registry
+
+    async def log(self, name: str, *, after: str | None = None, lines: int = 100) -> LogLines:
+        return await stream_log.read(self._reconciler, self._manager.record(name), after, lines)
 
     async def pause(self, name: str) -> None:
         await self._whole(self._locked(name, self._manager.pause))
