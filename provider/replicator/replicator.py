@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pydantic import Field
 
 from replicator.errors import BY_CODE, InvalidStream, ReplicatorError
-from replicator.model import Checkpoint, Endpoint, Instant, Model, Owner, Stream, StreamState, StreamStatus
+from replicator.model import Checkpoint, Endpoint, Instant, Model, Owner, Stream, StreamState, StreamStatus, Text
 
 
 class Severity(StrEnum):
@@ -218,6 +218,28 @@ class Unmanaged(Model):
     state: str
 
 
+LOG_LINES = 1000
+"""The most lines of one answer of `log`."""
+
+LOG_BYTES = 256 * 1024
+"""The most bytes of UTF-8 in the lines of one answer of `log`."""
+
+
+class LogLines(Model):
+    """A part of the engine's log of one stream, redacted.
+
+    :param lines: as they are in the engine's log, oldest first; at most `LOG_LINES` lines and `LOG_BYTES` bytes.
+    :param cursor: where the part ends, for the next call. Only the backend can read it.
+    :param gap: why lines between the given cursor and the first line may be missing; `None` if none are.
+    :param note: what else to know about the log, such as why the stream has no process; `None` if nothing.
+    """
+
+    lines: tuple[str, ...]
+    cursor: Text
+    gap: str | None = None
+    note: str | None = None
+
+
 class EndHints(Model):
     """What the engine's configuration cannot tell of one end of a stream; each overrides what it tells.
 
@@ -304,6 +326,15 @@ class Replicator(Protocol):
 
     async def get_status(self, name: str) -> StreamStatus:
         """Return the status of one stream, measured now."""
+
+    async def log(self, name: str, *, after: str | None = None, lines: int = 100) -> LogLines:
+        """Return the last lines of the engine's log about a stream, and no line about another stream.
+
+        :param after: the cursor of an earlier answer. Return the first lines after it then. If the log was begun anew
+            since, return the first lines that there are.
+        :param lines: how many lines at most, 0 to `LOG_LINES`.
+        :raises Unsupported: the engine tells no log.
+        """
 
     async def pause(self, name: str) -> None:
         """Stop moving data and keep the checkpoint. Idempotent."""

@@ -134,7 +134,7 @@ async def test_lines_are_redacted_in_memory_and_in_a_private_file(make: Make, tm
     await eventually(lambda: "up" in log_of(tmp_path))
     text = log_of(tmp_path)
     assert "key=*** out" in text and "key=*** err" in text
-    assert "hunter2" not in text and "hunter2" not in repr(vars(supervisor._log))
+    assert "hunter2" not in text and "hunter2" not in repr(vars(supervisor.log))
     assert sorted(supervisor.said)[:2] == ["key=*** err", "key=*** out"]
     assert stat.S_IMODE((tmp_path / "child-0.log").stat().st_mode) == 0o600
 

@@ -208,3 +208,11 @@ async def test_what_is_no_lsn(memory: MemoryReplicator, lsn: str) -> None:
     with pytest.raises(InvalidStream):
         await memory.upsert_stream(stream(name="bills", destination=BILLS, startFrom={"lsn": lsn}))
     assert [item.name for item in await memory.list_streams()] == ["orders"]
+
+
+async def test_the_log_is_empty(memory: MemoryReplicator) -> None:
+    with pytest.raises(StreamNotFound):
+        await memory.log("orders")
+    await memory.upsert_stream(stream())
+    found = await memory.log("orders")
+    assert found.lines == (await memory.log("orders", after=found.cursor)).lines == ()

@@ -81,7 +81,7 @@ def test_a_word_that_is_no_state_is_refused(live: Host) -> None:
     assert "'broken' is not a state; there are running, paused, failed" in " ".join(err.split())
 
 
-@pytest.mark.parametrize("command", ["status", "describe", "replays", "pause", "resume"])
+@pytest.mark.parametrize("command", ["status", "describe", "logs", "replays", "pause", "resume"])
 def test_a_stream_has_its_id_as_a_name(command: str, live: Host) -> None:
     assert call(command, ID, "--address", live.address)[0] == 0
 

@@ -48,6 +48,13 @@ def test_status_pause_and_resume(address: str) -> None:
     assert call("resume", "orders", "--address", address) == (0, "orders is running\n", "")
 
 
+def test_logs(address: str, far: Host) -> None:
+    code, out, err = call("logs", "orders", "--address", address)
+    assert (code, err) == (0, "")
+    assert out == call("logs", "orders", "--address", far.address)[1]
+    assert "control socket listening" in out
+
+
 def test_a_replay_logs_in_once(address: str, there: Sshd, far: Host) -> None:
     before, target = there.logins(), far.folder / "copy.db"
     [found] = json.loads(call("status", "--json", "--address", address)[1])

@@ -357,6 +357,21 @@ async def test_listing_description_and_status_agree(given: Given) -> None:
     assert await given.replicator.describe(["nobody"]) == []
 
 
+async def test_a_log_has_lines_and_a_cursor_or_says_where_it_is(given: Given) -> None:
+    with pytest.raises(StreamNotFound):
+        await given.replicator.log("orders")
+    await given.made()
+    if given.replicator.kind in BY_NAME:
+        with pytest.raises(Unsupported, match=r"its connectors are on 127\.0\.0\.1:[0-9]+") as caught:
+            await given.replicator.log("orders")
+        assert "lines with the name of a connector of the stream: orders" in str(caught.value.fix)
+        return
+    found = await given.replicator.log("orders")
+    assert len(found.lines) <= 100
+    assert found.gap is found.note is None
+    assert (await given.replicator.log("orders", after=found.cursor)).gap is None
+
+
 async def test_an_adopted_stream_has_no_owner_until_an_import_claims_it(given: Given) -> None:
     stream = given.stream()
     if given.replicator.kind in BY_NAME:

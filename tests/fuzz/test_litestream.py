@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from replicator.backends.sqlite.daemon_process import Control, DaemonProcess, ReplicationJob
 from replicator.backends.sqlite.health import Health
 from replicator.backends.sqlite.litestream import EngineError
+from replicator.backends.sqlite.process_log import KeptLines
 from replicator.backends.sqlite.record import StreamRecord
 from replicator.backends.sqlite.replica import parse_replica
 from replicator.backends.sqlite.status import ask, status_of
@@ -75,6 +76,7 @@ class Away:
     last_error: str | None = None
     pid: int | None = None
     said = ()
+    log: KeptLines
 
     async def start(self) -> None: ...
 

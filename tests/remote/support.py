@@ -17,6 +17,7 @@ from replicator.replicator import (
     Description,
     EndHints,
     Finding,
+    LogLines,
     Proposal,
     ReplayMethod,
     ReplayPlan,
@@ -73,6 +74,7 @@ FINDING = Finding(
     severity=Severity.WARNING, code="RPL-SOURCE-LOCKED", message="a writer holds it", property="source.uri"
 )
 TAKEOVER = Takeover(former="a" * 32, host="db1", stream="orders", next_prefix="s3://bucket/orders/r2", same=True)
+LOG = LogLines(lines=("first", 'quote " and ü'), cursor="c.2", gap="begun anew", note="it is paused")
 UNMANAGED = Unmanaged(name="orders", what="PostgresConnector", state="RUNNING")
 PROPOSAL = Proposal(stream=make_stream(), kept=("tasks.max",), findings=(FINDING,), effects=("restarts once",))
 DESCRIPTION = Description(
@@ -136,6 +138,10 @@ class Recorder:
     async def get_status(self, name: str) -> StreamStatus:
         await self._note("get_status", name=name)
         return STATUS
+
+    async def log(self, name: str, *, after: str | None = None, lines: int = 100) -> LogLines:
+        await self._note("log", name=name, after=after, lines=lines)
+        return LOG
 
     async def pause(self, name: str) -> None:
         await self._note("pause", name=name)

@@ -24,6 +24,7 @@ from tests.remote.support import (
     DESCRIPTION,
     FINDING,
     HINT,
+    LOG,
     PLAN,
     PROGRESS,
     PROPOSAL,
@@ -75,6 +76,8 @@ CASES = [
     Case("get_status", {"name": "orders"}, STATUS),
     Case("get_status", {"name": "Not a name? #%2F ü"}, STATUS),
     Case("get_status", {"name": ".."}, STATUS),
+    Case("log", {"name": "orders"}, LOG, {"after": None, "lines": 100}),
+    Case("log", {"name": "orders", "after": "c.1", "lines": 0}, LOG),
     Case("pause", {"name": "orders"}),
     Case("resume", {"name": "orders"}),
     Case("replay", {"name": "orders", "start": START, "key": "k"}, PROGRESS, _DEFAULTS),
@@ -137,6 +140,8 @@ async def test_without_a_socket(in_process: tuple[Recorder, RemoteReplicator]) -
         ("get_replay", {"name": "a", "key": ""}, "key"),
         ("get_replay", {"name": "a", "key": "k\n"}, "key"),
         ("replay", {"name": "a", "start": START, "key": "k\n"}, "key"),
+        ("log", {"name": "a", "lines": 1001}, "lines"),
+        ("log", {"name": "a", "after": ""}, "after"),
     ],
 )
 async def test_what_no_path_can_hold_is_refused_before_it_is_sent(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from replicator.backends.memory import MemoryReplicator
-from replicator.errors import OwnedByAnother, RecordUnreadable
+from replicator.errors import AgentVersion, OwnedByAnother, RecordUnreadable
 from replicator.lifecycle import apply
 from replicator.lifecycle.connections import Connections, StreamId
 from replicator.lifecycle.wait import Limits
@@ -105,6 +105,14 @@ async def test_an_older_agent_is_asked_in_its_protocol_from_the_second_call_on(o
     client = RemoteReplicator("memory", old_agent, start_hint="")
     assert (await client.info()).protocol == 1
     assert await client.list_streams() == []
+    await client.aclose()
+
+
+async def test_an_older_agent_has_no_log_and_the_error_says_what_to_upgrade(old_agent: str) -> None:
+    client = RemoteReplicator("memory", old_agent, start_hint="")
+    with pytest.raises(AgentVersion, match="has no operation POST /v1/memory/streams/orders/log") as caught:
+        await client.log("orders")
+    assert caught.value.fix == "install the same version of replicator-provider on both sides"
     await client.aclose()
 
 

@@ -19,13 +19,13 @@ class Child(Supervisor):
         try:
             await super().start()
         except (SupervisorError, OSError) as error:
-            self._log.close()
+            self.log.close()
             raise EngineError("start", None, str(error)) from error
 
     async def stop(self) -> None:
         """End the process and close its log."""
         await super().stop()
-        self._log.close()
+        self.log.close()
 
 
 def launcher(redact: Callable[[str], str]) -> Launch:
@@ -37,6 +37,7 @@ def launcher(redact: Callable[[str], str]) -> Launch:
         *,
         folder: Path,
         marker: str,
+        edit: Callable[[str], str],
         before_start: Callable[[], Awaitable[None]],
         on_start: Callable[[], Awaitable[None]],
     ) -> Child:
@@ -44,6 +45,7 @@ def launcher(redact: Callable[[str], str]) -> Launch:
             argv,
             env,
             log=LineLog(folder / LOG, redact=redact),
+            edit=edit,
             pid_file=folder / "pid",
             marker=marker,
             before_start=before_start,

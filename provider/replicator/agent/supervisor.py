@@ -17,6 +17,7 @@ import fcntl
 import json
 import logging
 import os
+import secrets
 import signal
 import time
 from collections import deque
@@ -26,6 +27,7 @@ from enum import Enum
 from pathlib import Path
 
 from replicator.agent.private_log import PrivateRotatingFile
+from replicator.backends.sqlite.process_log import KeptLine, Position
 from replicator.backoff import Backoff
 from replicator.lockfile import open_private
 from replicator.pdeathsig import die_with_parent
@@ -64,33 +66,50 @@ class Restarts:
 
 
 class LineLog:
-    """A log with the last lines in memory, and all lines in a rotating file of mode 0600; both are redacted."""
+    """A log with the last lines in memory, and all lines in a rotating file of mode 0600; both are redacted.
+
+    :ivar end: the position after the last line. It has an id of this log, which an earlier one of the file has not.
+    """
 
     def __init__(
         self,
         path: Path,
         *,
         redact: Callable[[str], str] = str,
-        keep: int = 500,
+        keep: int = 1000,
         max_bytes: int = 2_000_000,
         backups: int = 3,
     ) -> None:
         self._redact = redact
-        self._recent: deque[str] = deque(maxlen=keep)
+        self._recent: deque[KeptLine] = deque(maxlen=keep)
         self._file = PrivateRotatingFile(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
+        self.end = Position(secrets.token_hex(8), 0, *self._end_of_file())
 
     def write(self, line: str) -> str:
         """Add one line, and return it as it is kept: redacted, and cut after 4,000 characters."""
         text = self._redact(line)  # before the cut, which could leave half a secret
         if len(text) > _LINE:
             text = text[:_LINE] + "…"
-        self._recent.append(text)
         self._file.handle(logging.makeLogRecord({"msg": text}))
+        self.end = Position(self.end.log, self.end.number + 1, *self._end_of_file())
+        self._recent.append(KeptLine(text, self.end))
         return text
 
     def tail(self, count: int = 20) -> list[str]:
         """Return the last `count` lines, oldest first."""
-        return list(self._recent)[-count:]
+        return [line.text for line in self._recent][-count:]
+
+    def lines(self) -> list[KeptLine]:
+        """Return the lines in memory, oldest first."""
+        return list(self._recent)
+
+    def _end_of_file(self) -> tuple[int, int]:
+        """Return the inode and the size in bytes of the file; 0 where a full disk has prevented its creation."""
+        try:
+            info = Path(self._file.baseFilename).stat()
+        except OSError:
+            return 0, 0
+        return info.st_ino, info.st_size
 
     def close(self) -> None:
         """Close the file."""
@@ -106,6 +125,7 @@ class Supervisor:
         env: Mapping[str, str],
         *,
         log: LineLog,
+        edit: Callable[[str], str] = str,
         pid_file: Path,
         marker: str,
         on_start: Callable[[], Awaitable[None]],
@@ -115,6 +135,7 @@ class Supervisor:
     ) -> None:
         """Create a supervisor. `argv[0]` is an absolute path; `env` is the child's complete environment.
 
+        `edit` is called with each line of the child's output, and returns it as it is kept.
         `before_start` is awaited before each start; if it fails, the start fails.
         `marker` is a part of the command line that only this child has, such as the path of its configuration.
         `stop_timeout` is the time in seconds between SIGTERM and SIGKILL.
@@ -123,7 +144,8 @@ class Supervisor:
             raise ValueError("the marker is not in the command line")
         self._argv = list(argv)
         self._env = dict(env)
-        self._log = log
+        self.log = log
+        self._edit = edit
         self._pid_file = pid_file
         self._marker = marker
         self._on_start = on_start
@@ -257,7 +279,7 @@ class Supervisor:
 
     def _failed(self, text: str) -> None:
         self.last_error = text
-        self._log.write(f"not started: {text}")
+        self.log.write(f"not started: {text}")
 
     async def _terminate(self, process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -> None:
         process.send_signal(signal.SIGTERM)
@@ -284,7 +306,7 @@ class Supervisor:
             self._hear(rest.decode(errors="replace"))
 
     def _hear(self, line: str) -> None:
-        self.said.append(self._log.write(line))
+        self.said.append(self.log.write(self._edit(line)))
 
     async def _become(self, state: ChildState) -> None:
         async with self._changed:

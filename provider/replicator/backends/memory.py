@@ -29,6 +29,7 @@ from replicator.replicator import (
     Adoption,
     Description,
     Finding,
+    LogLines,
     ReplayMethod,
     ReplayPlan,
     ReplayProgress,
@@ -125,6 +126,11 @@ class MemoryReplicator(Projections):
 
     async def get_status(self, name: str) -> StreamStatus:
         return self._status(self._record(name))
+
+    async def log(self, name: str, *, after: str | None = None, lines: int = 100) -> LogLines:
+        """Return an empty log: there is no engine that writes one."""
+        self._record(name)
+        return LogLines(lines=(), cursor="empty")
 
     async def pause(self, name: str) -> None:
         record = self._record(name)

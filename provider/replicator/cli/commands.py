@@ -13,6 +13,7 @@ from replicator.cli.exits import help_text
 from replicator.cli.import_ import import_streams
 from replicator.cli.init import init
 from replicator.cli.list import list_streams
+from replicator.cli.logs import logs
 from replicator.cli.replay import replay
 from replicator.cli.serve import serve
 from replicator.cli.status import pause, resume, status
@@ -33,7 +34,7 @@ app.callback()(version_option)
 app.command("list")(list_streams)
 app.command("import")(import_streams)
 app.command("adopt")(adopt_connector)
-for command in (status, describe, wait, doctor, pause, resume, replay, replays, serve):
+for command in (status, describe, logs, wait, doctor, pause, resume, replay, replays, serve):
     app.command()(command)
 agent.command()(init)
 agent.command()(adopt)

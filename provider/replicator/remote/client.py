@@ -23,6 +23,7 @@ from replicator.replicator import (
     Description,
     EndHints,
     Finding,
+    LogLines,
     Proposal,
     ReplayMethod,
     ReplayPlan,
@@ -91,6 +92,9 @@ class RemoteReplicator:
 
     async def get_status(self, name: str) -> StreamStatus:
         return await self._call(routes.GET_STATUS, name=name)
+
+    async def log(self, name: str, *, after: str | None = None, lines: int = 100) -> LogLines:
+        return await self._call(routes.LOG, name=name, after=after, lines=lines)
 
     async def pause(self, name: str) -> None:
         return await self._call(routes.PAUSE, name=name)

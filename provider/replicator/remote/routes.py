@@ -15,10 +15,12 @@ from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
 
 from replicator.model import TEXT_LIMIT, Checkpoint, Endpoint, Instant, Model, Owner, Stream, StreamStatus, Text
 from replicator.replicator import (
+    LOG_LINES,
     Adoption,
     Description,
     EndHints,
     Finding,
+    LogLines,
     Proposal,
     ReplayMethod,
     ReplayPlan,
@@ -162,6 +164,13 @@ class DescribeBody(Model):
     names: list[Text] | None = None
 
 
+class LogBody(Model):
+    """The cursor after which lines are asked for, and how many of them."""
+
+    after: Text | None = None
+    lines: Annotated[int, Field(ge=0, le=LOG_LINES)] = 100
+
+
 class Fault(Model):
     """An error as it travels: the parts of a `ReplicatorError`."""
 
@@ -259,6 +268,13 @@ GET_STATUS: Operation[StreamStatus] = Operation(
     f"{_STREAM}/status",
     StreamStatus,
 )
+LOG: Operation[LogLines] = Operation(
+    "log",
+    "POST",
+    f"{_STREAM}/log",
+    LogLines,
+    LogBody,
+)
 PAUSE: Operation[None] = Operation(
     "pause",
     "POST",
@@ -329,6 +345,7 @@ OPERATIONS: tuple[Operation[Any], ...] = (
     DELETE_STREAM,
     LIST_STREAMS,
     GET_STATUS,
+    LOG,
     PAUSE,
     RESUME,
     REPLAY,

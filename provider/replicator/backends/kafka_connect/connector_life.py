@@ -20,6 +20,7 @@ from replicator.backends.kafka_connect.record import StreamRecord
 from replicator.backends.kafka_connect.replay_executor import ReplayExecutor, given_up_all
 from replicator.backends.kafka_connect.reservations import PendingChanges
 from replicator.backends.kafka_connect.stream_store import StreamStore
+from replicator.backends.kafka_connect.worker_log import traces_of
 from replicator.backends.shared.declarations import canonical, with_canonical_options
 from replicator.backends.shared.ownership import may_remove, refuse_elsewhere, settle_owner
 from replicator.backends.shared.projections import Projections
@@ -37,6 +38,7 @@ from replicator.replicator import (
     Description,
     EndHints,
     Finding,
+    LogLines,
     Proposal,
     ReplayMethod,
     ReplayPlan,
@@ -325,6 +327,9 @@ class ConnectorLife(Projections, Generic[Facts, Start, Positions]):
             await self._states.resume(await self._streams.found(name))
 
     # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def log(self, name: str, *, after: str | None = None, lines: int = 100) -> LogLines:
+        return traces_of(await self._streams.found(name), after, lines)
 
     async def describe(self, names: Sequence[str] | None = None) -> list[Description]:
         return await self._identified(await self._described(names))

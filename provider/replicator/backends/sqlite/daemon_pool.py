@@ -40,6 +40,7 @@ from replicator.backends.sqlite.litestream import (
     EngineTimeout,
     EngineUnreachable,
 )
+from replicator.backends.sqlite.process_log import with_path
 from replicator.backends.sqlite.replica import ReplicaError, S3Credentials, S3Location, engine_environment
 from replicator.backends.sqlite.uploads import newest_upload
 from replicator.lockfile import open_private
@@ -97,6 +98,11 @@ class DaemonPool:
     def of(self, name: str) -> DaemonProcess | None:
         """Return the process that replicates a stream, or `None`."""
         return self._daemons.get(self._of.get(name, ""))
+
+    def last_of(self, job: ReplicationJob) -> tuple[DaemonProcess | None, Path]:
+        """Return the process that a job would run in, `None` if there is none now, and the log file in its folder."""
+        key = self._key(job)
+        return next((daemon for daemon in self._alive if daemon.key == key), None), self._folder / key / LOG
 
     def moving(self, name: str) -> bool:
         """Tell whether the stream is being attached or detached now."""
@@ -258,7 +264,7 @@ class DaemonPool:
             released = Released(error=error)
         finally:
             await held.release()
-        daemon.offered.discard(job.database)
+        daemon.release(job.database)
         return released
 
     async def _let_go_alone(self, daemon: DaemonProcess, job: ReplicationJob) -> Released:
@@ -422,6 +428,7 @@ class DaemonPool:
             engine_environment(job.credentials),
             folder=folder,
             marker=str(config),
+            edit=lambda line: with_path(line, daemon.named),
             before_start=before_start,
             on_start=on_start,
         )

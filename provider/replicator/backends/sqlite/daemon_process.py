@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 from replicator.backends.shared.single_flight import SingleFlight
 from replicator.backends.sqlite import wal
 from replicator.backends.sqlite.database import DatabaseError
+from replicator.backends.sqlite.dialect import LITESTREAM
 from replicator.backends.sqlite.litestream import (
     ControlClient,
     EngineError,
@@ -23,7 +25,8 @@ from replicator.backends.sqlite.litestream import (
     whole_number,
 )
 from replicator.backends.sqlite.positions import transaction_file
-from replicator.backends.sqlite.replica import ReplicaError, ReplicaLocation, S3Credentials
+from replicator.backends.sqlite.process_log import KeptLines
+from replicator.backends.sqlite.replica import FolderLocation, ReplicaError, ReplicaLocation, S3Credentials
 from replicator.backends.sqlite.traffic import Traffic
 from replicator.backends.sqlite.uploads import Arrivals, Upload, newest_upload, next_file, next_upload
 from replicator.backends.sqlite.wal_checks import WalChecks, whole_look
@@ -37,6 +40,7 @@ _WATCH_EVERY = 1.0  # seconds; as often as the engine looks
 _TAKE_WITHIN = 10.0  # seconds; to take a large WAL is more than to answer
 _ENDLESS = 7 * 86_400.0  # seconds; what moves no data is ended before
 _WRITES_WITHIN = 5.0
+_READ_WITHIN = 10.0  # seconds; what was printed before an answer is read soon after it
 _LARGE = 64 * 1024 * 1024  # bytes; the engine reads them in some tenths of a second
 
 
@@ -51,6 +55,10 @@ class Supervised(Protocol):
     pid: int | None
 
     @property
+    def log(self) -> KeptLines:
+        """The last lines of its output over all of its starts, redacted."""
+
+    @property
     def said(self) -> Collection[str]:
         """The last lines of its output since its start, redacted."""
 
@@ -60,7 +68,10 @@ class Supervised(Protocol):
 
 
 class Launch(Protocol):
-    """The agent's way to start a child; it awaits `before_start` and `on_start` around each start."""
+    """The agent's way to start a child; it awaits `before_start` and `on_start` around each start.
+
+    It keeps each line of the output as `edit` returns it.
+    """
 
     def __call__(
         self,
@@ -69,6 +80,7 @@ class Launch(Protocol):
         *,
         folder: Path,
         marker: str,
+        edit: Callable[[str], str],
         before_start: Callable[[], Awaitable[None]],
         on_start: Callable[[], Awaitable[None]],
     ) -> Supervised: ...
@@ -173,6 +185,7 @@ class DaemonProcess:
         self.entered: dict[str, int] = {}
         self.looks: dict[str, WalChecks] = {}
         self.offered: set[Path] = set()
+        self._released: dict[Path, float] = {}
         self.failure: Exception | None = None
         self.failed = asyncio.Event()
         self.taken: dict[str, Taken] = {}
@@ -219,6 +232,28 @@ class DaemonProcess:
         self.entered[job.name] = start
         self.looks[job.name] = WalChecks()
         self._arrivals[job.name] = Arrivals()
+
+    def named(self, file_name: str) -> dict[Path, list[Path]]:
+        """Return the databases with a file name that the output may be about, each with the paths that belong to it.
+
+        One that was released counts for some seconds more.
+        """
+        since = time.monotonic() - _READ_WITHIN
+        self._released = {path: at for path, at in self._released.items() if at > since}
+        replicas = {job.database: job.location for job in self.jobs.values() if job.database.name == file_name}
+        found = {}
+        for path in self.offered | replicas.keys() | self._released.keys():
+            if path.name != file_name:
+                continue
+            replica = replicas.get(path)
+            found[path] = [path, LITESTREAM.side_folder_of(path)]
+            found[path] += [replica.folder] if isinstance(replica, FolderLocation) else []
+        return found
+
+    def release(self, database: Path) -> None:
+        """Note that the process has let go of a database."""
+        self.offered.discard(database)
+        self._released[database] = time.monotonic()
 
     def leave(self, name: str) -> None:
         """Forget a stream."""

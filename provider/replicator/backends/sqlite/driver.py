@@ -18,7 +18,7 @@ from replicator.backends.shared.ownership import is_replaced, may_remove, settle
 from replicator.backends.shared.projections import Projections
 from replicator.backends.shared.replay_keys import newest_first
 from replicator.backends.shared.supported import checked, refused
-from replicator.backends.sqlite import adopt, preflight, replays, takeover
+from replicator.backends.sqlite import adopt, preflight, replays, stream_log, takeover
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite.daemon_pool import Launch
 from replicator.backends.sqlite.dialect import LITESTREAM
@@ -43,6 +43,7 @@ from replicator.replicator import (
     Adoption,
     Description,
     Finding,
+    LogLines,
     ReplayMethod,
     ReplayPlan,
     ReplayProgress,
@@ -262,6 +263,9 @@ class SqliteDriver(Projections):
 
     async def identity(self) -> str | None:
         return None  # an address names one host, whose agent has one registry
+
+    async def log(self, name: str, *, after: str | None = None, lines: int = 100) -> LogLines:
+        return await stream_log.read(self._reconciler, self._manager.record(name), after, lines)
 
     async def pause(self, name: str) -> None:
         await self._whole(self._locked(name, self._manager.pause))
