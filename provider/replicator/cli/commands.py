@@ -13,12 +13,14 @@ from replicator.cli.import_ import import_streams
 from replicator.cli.init import init
 from replicator.cli.list import list_streams
 from replicator.cli.replay import replay
+from replicator.cli.restore import restore
 from replicator.cli.serve import serve
 from replicator.cli.status import pause, resume, status
 
 app = typer.Typer(
     name="replicator",
-    help="Replication streams: list, see, pause, resume, replay and adopt them; run an agent; find what is wrong.",
+    help="Replication streams: list, see, pause, resume, replay, restore and adopt them; run an agent; "
+    "find what is wrong.",
     epilog=help_text(),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -28,7 +30,7 @@ app = typer.Typer(
 app.command("list")(list_streams)
 app.command("import")(import_streams)
 app.command("adopt")(adopt_connector)
-for command in (status, doctor, pause, resume, replay, serve):
+for command in (status, doctor, pause, resume, replay, restore, serve):
     app.command()(command)
 agent.command()(init)
 agent.command()(adopt)

@@ -15,6 +15,7 @@ CLAIM = "replicator-claim.json"
 _CLAIM = re.compile(rf"{re.escape(CLAIM)}(?:\.[0-9a-f]{{32}})?")  # in a folder, a claim is written beside its place
 
 _GENERATION = r"(?:r[1-9][0-9]*/)?"
+_NUMBERED = re.compile(r"r([1-9][0-9]{0,5})")
 _FILE = r"[0-9a-f]{16}-[0-9a-f]{16}\.ltx"
 _IN_BUCKET = re.compile(rf"{_GENERATION}[0-9a-f]{{4}}/{_FILE}")
 _IN_FOLDER = re.compile(rf"{_GENERATION}ltx/[0-9]/{_FILE}(?:\.tmp)?")  # an interrupted write leaves `.tmp`
@@ -32,6 +33,12 @@ def level_in_bucket(level: int) -> str:
 def level_in_folder(level: int) -> str:
     """Return the same prefix below a folder."""
     return f"ltx/{level}"
+
+
+def generations_among(names: Iterable[str]) -> list[int]:
+    """Return the generations that a replica may have, oldest first, from the names of the folders in it."""
+    later = {int(match[1]) for name in names if (match := _NUMBERED.fullmatch(name))}
+    return sorted({1} | later)
 
 
 STARTS_IN_BUCKET = tuple(f"{level_in_bucket(level)}/{_FIRST}" for level in _LEVELS)

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from replicator.backends.sqlite import objects
-from replicator.backends.sqlite.handles import Untrusted, opened, path_of
+from replicator.backends.sqlite.handles import Untrusted, names_in, opened, path_of
 from replicator.backends.sqlite.hosts import form_to_write, is_address, is_region
 from replicator.backends.sqlite.layout import (
     CLAIM,
     STARTS_IN_BUCKET,
     STARTS_IN_FOLDER,
     Purged,
+    generations_among,
     in_bucket,
     is_claim,
     level_in_bucket,
@@ -154,6 +155,17 @@ class ReplicaLocation(ABC):
         """Tell whether a restore finds a file to begin with: one that starts at the first transaction."""
 
     @abstractmethod
+    async def generations(self, credentials: S3Credentials | None) -> list[int]:
+        """Return the generations that may be at this location, oldest first. The first one is always named.
+
+        Raise ReplicaError.
+        """
+
+    @abstractmethod
+    async def read_start(self, level: int, name: str, credentials: S3Credentials | None) -> bytes | None:
+        """Return the first bytes of a transaction file, or `None` if it does not exist. Raise ReplicaError."""
+
+    @abstractmethod
     async def arrived(self, name: str, credentials: S3Credentials | None) -> int | None:
         """Return the bytes that have arrived of the named transaction file, which the engine is writing.
 
@@ -240,6 +252,13 @@ class S3Location(ReplicaLocation):
         prefixes = [f"{self.prefix}/{start}" for start in STARTS_IN_BUCKET]
         return await self._in_thread(credentials, lambda s3: objects.is_any_in_bucket(s3, self.bucket, prefixes))
 
+    async def generations(self, credentials: S3Credentials | None) -> list[int]:
+        return generations_among(await self._in_thread(credentials, self._folders))
+
+    async def read_start(self, level: int, name: str, credentials: S3Credentials | None) -> bytes | None:
+        key = f"{self.prefix}/{level_in_bucket(level)}/{name}"
+        return await self._in_thread(credentials, lambda s3: objects.read_from_bucket(s3, self.bucket, key))
+
     async def arrived(self, name: str, credentials: S3Credentials | None) -> int | None:
         key = f"{self.prefix}/{level_in_bucket(0)}/{name}"
         return await self._in_thread(credentials, lambda s3: objects.parts_in_bucket(s3, self.bucket, key))
@@ -273,6 +292,13 @@ class S3Location(ReplicaLocation):
     def _list(self, s3: S3Client) -> PrefixContents:
         claim = f"{self.prefix}/{CLAIM}"
         return _contents((item["Key"], item["LastModified"]) for item in self._objects(s3) if item["Key"] != claim)
+
+    def _folders(self, s3: S3Client) -> list[str]:
+        pages = s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=f"{self.prefix}/r", Delimiter="/"
+        )
+        found = [item["Prefix"] for page in pages for item in page.get("CommonPrefixes", [])]
+        return [prefix.removeprefix(f"{self.prefix}/").rstrip("/") for prefix in found]
 
     def _purge(self, s3: S3Client) -> Purged:
         names = [item["Key"].removeprefix(f"{self.prefix}/") for item in self._objects(s3)]
@@ -377,6 +403,26 @@ class FolderLocation(ReplicaLocation):
 
     async def has_start(self, credentials: S3Credentials | None) -> bool:
         return await self._in_thread(lambda: any(any(self.folder.glob(f"{start}*")) for start in STARTS_IN_FOLDER))
+
+    async def generations(self, credentials: S3Credentials | None) -> list[int]:
+        def names() -> list[str]:
+            try:
+                with opened(self.folder) as folder:
+                    return names_in(folder)
+            except FileNotFoundError:
+                return []
+
+        return generations_among(await self._in_thread(names))
+
+    async def read_start(self, level: int, name: str, credentials: S3Credentials | None) -> bytes | None:
+        def read() -> bytes | None:
+            try:
+                with opened(self.folder / level_in_folder(level)) as folder:
+                    return objects.read_from_folder(folder, name)
+            except FileNotFoundError:
+                return None
+
+        return await self._in_thread(read)
 
     async def arrived(self, name: str, credentials: S3Credentials | None) -> int | None:
         return await self._in_thread(lambda: objects.size_in_folder(self.folder / level_in_folder(0) / f"{name}.tmp"))
