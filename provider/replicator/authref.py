@@ -83,6 +83,7 @@ class Reader(NamedTuple):
 
 
 PULUMI = Reader("pulumi", "")
+COMMAND = Reader("this command", "")
 AGENT = Reader("the agent", " and restart it (systemctl restart, or replicator agent stop and replicator agent start)")
 
 

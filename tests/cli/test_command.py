@@ -47,7 +47,7 @@ def complete(*words: str) -> list[str]:
 
 
 def test_a_shell_completes_commands_and_backends() -> None:
-    assert sorted(complete("re")) == ["replay", "replays", "resume"]
+    assert sorted(complete("re")) == ["replay", "replays", "restore", "resume"]
     assert sorted(complete("agent", "sta")) == ["start", "status"]
     assert complete("status", "--backend", "lite") == ["litestream"]
 

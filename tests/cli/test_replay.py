@@ -73,7 +73,7 @@ def test_a_copy_is_exact_and_the_same_command_again_joins_it(live: Host) -> None
 
     code, _, err = replay(live, *request, "--key", "another")
     assert code == 1
-    assert "exists, and a replay writes over nothing" in err
+    assert "exists, and nothing is written over" in err
     target.unlink()
     code, out, _ = replay(live, *request)
     gone = f"the copy was written to {target}, and was removed since; a replay with another key writes it again"

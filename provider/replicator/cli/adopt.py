@@ -14,7 +14,7 @@ import typer
 from replicator.cli.agent import SocketOption
 from replicator.cli.clients import agent_client, session
 from replicator.cli.exits import Exit
-from replicator.cli.options import JsonOption
+from replicator.cli.options import JsonOption, YesOption, ask, need_terminal
 from replicator.cli.output import say, say_json, showing
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ WATCH = 3.0
 def adopt(
     config: Annotated[Path, typer.Argument(help="Its litestream.yml.", metavar="CONFIG")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     auth_ref: Annotated[
         str | None,
         typer.Option(
@@ -67,8 +67,8 @@ def adopt(
     """
     from replicator.remote.address import default_socket
 
-    if not (dry_run or yes or sys.stdin.isatty()):
-        raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
+    if not dry_run and not yes:
+        need_terminal()
     address = f"unix://{(socket or default_socket()).absolute()}"
     with session(agent_client(address)) as (runner, client):
         work = _Work(runner, client, config.absolute())
@@ -78,7 +78,7 @@ def adopt(
             return
         if work.lacking and not yes:
             work.show_lacking(as_json=False)
-            _ask("Add them?")
+            ask("Add them?")
         with work.granted():
             _carry_out(work, dry_run=dry_run, yes=yes, as_json=as_json)
 
@@ -97,16 +97,10 @@ def _carry_out(work: _Work, *, dry_run: bool, yes: bool, as_json: bool) -> None:
         if running:
             raise still_running(running)
         if not yes:
-            _ask("Do it?")
+            ask("Do it?")
         work.take_over(quiet=as_json)
     if as_json:
         say_json(work.plain(running))
-
-
-def _ask(question: str) -> None:
-    if not typer.confirm(question):
-        say("Nothing was done.")
-        raise typer.Exit(Exit.FAILED)
 
 
 class _Work:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from replicator.cli.clients import opened, session
-from replicator.cli.exits import Exit
-from replicator.cli.options import AddressOption, BackendOption, JsonOption, again
+from replicator.cli.options import AddressOption, BackendOption, JsonOption, again, ask, need_terminal
 from replicator.cli.output import say, say_json, sentence, showing
 from replicator.errors import EngineRefused, ReplicatorError
 
@@ -68,8 +66,8 @@ def adopt_connector(
     """
     from replicator.replicator import EndHints
 
-    if not (dry_run or yes or sys.stdin.isatty()):
-        raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
+    if not dry_run and not yes:
+        need_terminal()
     reads = EndHints(uri=source, region=source_region, auth_ref=source_auth_ref, admin_auth_ref=source_admin_auth_ref)
     writes = EndHints(uri=destination, region=destination_region, auth_ref=destination_auth_ref)
     known = False
@@ -78,9 +76,8 @@ def adopt_connector(
         if not as_json:
             _show(found)
         if not dry_run:
-            if not yes and not typer.confirm("Do it?"):
-                say("Nothing was done.")
-                raise typer.Exit(Exit.FAILED)
+            if not yes:
+                ask("Do it?")
             _refuse_other_plan(found, runner.run(client.propose(name, reads, writes)))
             with showing(f"taking over {name}"):
                 known = runner.run(client.adopt_stream(found.stream)).known

@@ -15,6 +15,7 @@ from replicator.cli.init import init
 from replicator.cli.list import list_streams
 from replicator.cli.logs import logs
 from replicator.cli.replay import replay
+from replicator.cli.restore import restore
 from replicator.cli.serve import serve
 from replicator.cli.status import pause, resume, status
 from replicator.cli.takeover import takeover
@@ -23,7 +24,8 @@ from replicator.cli.wait import wait
 
 app = typer.Typer(
     name="replicator",
-    help="Replication streams: list, see, pause, resume, replay and adopt them; run an agent; find what is wrong.",
+    help="Replication streams: list, see, pause, resume, replay, restore and adopt them; run an agent; "
+    "find what is wrong.",
     epilog=help_text(),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -34,7 +36,7 @@ app.callback()(version_option)
 app.command("list")(list_streams)
 app.command("import")(import_streams)
 app.command("adopt")(adopt_connector)
-for command in (status, describe, logs, wait, doctor, pause, resume, replay, replays, serve):
+for command in (status, describe, logs, wait, doctor, pause, resume, replay, replays, restore, serve):
     app.command()(command)
 agent.command()(init)
 agent.command()(adopt)

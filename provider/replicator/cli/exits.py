@@ -18,11 +18,15 @@ class Exit(IntEnum):
         return member
 
     DONE = 0, "done; for status commands and doctor: all is well"
-    FAILED = 1, "an error, which is on stderr; a failed replay or stream; a wait in vain; something that doctor found"
+    FAILED = (
+        1,
+        "an error, which is on stderr; a failed replay or stream; a wait in vain; a restored database with faults; "
+        "something that doctor found",
+    )
     USAGE = 2, "a wrong command line; nothing was done"
     NO_AGENT = 3, "agent status and agent dial-stdio: no agent runs"
     NO_PERMISSION = 4, "agent dial-stdio: no permission on the agent's socket"
-    INTERRUPTED = 130, "^C; a replay that has begun goes on at the agent"
+    INTERRUPTED = 130, "^C; a replay that has begun goes on at the agent, and a restore leaves nothing"
 
 
 def help_text() -> str:

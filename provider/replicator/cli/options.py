@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from replicator.backends import REGISTRY
+from replicator.cli.exits import Exit
+from replicator.cli.output import say
 
 if TYPE_CHECKING:
-    from replicator.model import StreamState
+    from replicator.model import Checkpoint, StreamState
 
 
 def parse_backend(value: str) -> str:
@@ -54,6 +57,36 @@ def parse_duration(value: str | timedelta) -> timedelta:
     return duration
 
 
+def parse_start(lsn: str | None, time: str | None) -> Checkpoint | None:
+    """Parse the options of a position and a time; return `None` without both."""
+    from pydantic import ValidationError
+
+    from replicator.model import Checkpoint
+
+    if lsn is not None and time is not None:
+        raise typer.BadParameter("say where to start, by one of them", param_hint="--lsn / --time")
+    if lsn is None and time is None:
+        return None
+    try:
+        return Checkpoint.model_validate({"lsn": lsn} if time is None else {"wall": time})
+    except ValidationError as error:
+        text = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise typer.BadParameter(text, param_hint="--lsn" if time is None else "--time") from None
+
+
+def need_terminal() -> None:
+    """Refuse a question that nobody could answer."""
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
+
+
+def ask(question: str) -> None:
+    """Ask, and end the command if the answer is no."""
+    if not typer.confirm(question):
+        say("Nothing was done.")
+        raise typer.Exit(Exit.FAILED)
+
+
 BackendOption = Annotated[
     str,
     typer.Option(
@@ -74,6 +107,8 @@ AddressOption = Annotated[
         show_default="that of $REPLICATOR_LITESTREAM, else this host's agent",
     ),
 ]
+PlanOption = Annotated[bool, typer.Option("--plan", help="Only say what would happen.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -7,10 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from replicator.cli.exits import Exit
 from replicator.errors import ReplicatorError
+
+if TYPE_CHECKING:
+    from replicator.model import Checkpoint
 
 UNKNOWN = "-"
 """The text for a value that the engine cannot tell."""
@@ -58,6 +61,14 @@ def rough(time: timedelta) -> str:
 def sentence(text: str) -> str:
     """Return a clause as a sentence."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def point(at: Checkpoint) -> str:
+    """Return a position with its time, as far as both are known."""
+    from replicator.model import format_time
+
+    parts = [at.lsn, at.wall and format_time(at.wall)]
+    return f"{parts[0]} ({parts[1]})" if all(parts) else str(parts[0] or parts[1])
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +10,18 @@ import typer
 
 from replicator.cli.clients import address_of, opened, session
 from replicator.cli.exits import Exit
-from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption, NameArgument
-from replicator.cli.output import say, sentence, showing, words
+from replicator.cli.options import (
+    DEFAULT_BACKEND,
+    AddressOption,
+    BackendOption,
+    NameArgument,
+    PlanOption,
+    YesOption,
+    ask,
+    need_terminal,
+    parse_start,
+)
+from replicator.cli.output import point, say, sentence, showing, words
 from replicator.cli.streams import named
 
 if TYPE_CHECKING:
@@ -56,8 +65,8 @@ def replay(
             show_default="made from the arguments",
         ),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Only say what would happen.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    plan: PlanOption = False,
+    yes: YesOption = False,
     backend: BackendOption = DEFAULT_BACKEND,
     address: AddressOption = None,
 ) -> None:
@@ -71,8 +80,8 @@ def replay(
     at = named(name, backend)
     target = _on_its_host(target, at.backend, address)
     request = _Request(at.name, _start(lsn, time), ReplayMethod(method), target, key)
-    if not plan and not yes and not sys.stdin.isatty():
-        raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
+    if not plan and not yes:
+        need_terminal()
     with session(opened(at.backend, address, at.region)) as (runner, client):
         known = None if plan else runner.run(_find(client, request))
         if known is None:
@@ -80,9 +89,8 @@ def replay(
             if plan:
                 return
             say(f"Its key is {request.key}.")
-            if not yes and not typer.confirm("Do it?"):
-                say("Nothing was done.")
-                raise typer.Exit(Exit.FAILED)
+            if not yes:
+                ask("Do it?")
         elif known.state is ReplayState.RUNNING:
             say(f"Joining the replay {request.key}, which began {_when(known)}.")
         else:
@@ -128,17 +136,10 @@ class _Request:
 
 
 def _start(lsn: str | None, time: str | None) -> Checkpoint:
-    from pydantic import ValidationError
-
-    from replicator.model import Checkpoint
-
-    if (lsn is None) == (time is None):
+    start = parse_start(lsn, time)
+    if start is None:
         raise typer.BadParameter("say where to start, by one of them", param_hint="--lsn / --time")
-    try:
-        return Checkpoint.model_validate({"lsn": lsn} if time is None else {"wall": time})
-    except ValidationError as error:
-        text = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise typer.BadParameter(text, param_hint="--lsn" if time is None else "--time") from None
+    return start
 
 
 async def _find(client: Replicator, request: _Request) -> ReplayProgress | None:
@@ -179,11 +180,11 @@ def _show_plan(plan: ReplayPlan) -> None:
 def _sentences(plan: ReplayPlan) -> Iterator[str]:
     from replicator.model import format_size
 
-    yield f"Replay of {plan.stream} by {words(plan.method)}, from {_place(plan.resolved)}."
+    yield f"Replay of {plan.stream} by {words(plan.method)}, from {point(plan.resolved)}."
     if plan.start.lsn != plan.resolved.lsn and plan.start.wall != plan.resolved.wall:
-        yield f"That is where it can start for {_place(plan.start)}, which was asked for."
+        yield f"That is where it can start for {point(plan.start)}, which was asked for."
     if plan.earliest is not None and plan.latest is not None:
-        yield f"Retained is what lies between {_place(plan.earliest)} and {_place(plan.latest)}."
+        yield f"Retained is what lies between {point(plan.earliest)} and {point(plan.latest)}."
     if plan.events is not None:
         yield f"It emits {plan.events} events."
     if plan.bytes is not None:
@@ -191,10 +192,3 @@ def _sentences(plan: ReplayPlan) -> Iterator[str]:
     if plan.duplicates:
         yield "The destination gets again what it holds already."
     yield from map(sentence, plan.effects)
-
-
-def _place(point: Checkpoint) -> str:
-    from replicator.model import format_time
-
-    parts = [point.lsn, point.wall and format_time(point.wall)]
-    return f"{parts[0]} ({parts[1]})" if all(parts) else str(parts[0] or parts[1])

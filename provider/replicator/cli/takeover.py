@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +10,8 @@ import typer
 from replicator.cli.agent import SocketOption
 from replicator.cli.clients import agent_client, session
 from replicator.cli.exits import Exit
-from replicator.cli.options import JsonOption
-from replicator.cli.output import say, say_json
+from replicator.cli.options import JsonOption, YesOption, ask, need_terminal
+from replicator.cli.output import point, say, say_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +36,7 @@ def takeover(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     accept_difference: Annotated[
         bool, typer.Option("--accept-difference", help="Go on where the database has other content.")
     ] = False,
@@ -54,8 +53,8 @@ def takeover(
     """
     from replicator.remote.address import default_socket
 
-    if not (dry_run or yes or sys.stdin.isatty()):
-        raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
+    if not (dry_run or yes):
+        need_terminal()
     destination, source = _destination(url, auth_ref), _source(database)
     address = f"unix://{(socket or default_socket()).absolute()}"
     with session(agent_client(address)) as (runner, client):
@@ -108,8 +107,7 @@ def _plan(url: str, database: Path | None, found: Takeover) -> Iterator[str]:
     if found.newest is None:
         yield f"{url} holds no transaction."
     else:
-        time = f" ({format_time(found.newest.wall)})" if found.newest.wall else ""
-        yield f"The newest transaction at {url} is {found.newest.lsn}{time}."
+        yield f"The newest transaction at {url} is {point(found.newest)}."
     if found.ours:
         yield "This host's agent claims it already, without a stream."
     elif found.former is None:
@@ -127,9 +125,7 @@ def _plan(url: str, database: Path | None, found: Takeover) -> Iterator[str]:
 def _confirm(found: Takeover) -> None:
     """Ask for the name of the host that is gone, which nobody types by accident."""
     if found.host is None or found.ours:
-        agreed = typer.confirm("Take it over?")
-    else:
-        agreed = typer.prompt(f"To take it over, type the name of the host that is gone ({found.host})") == found.host
-    if not agreed:
+        ask("Take it over?")
+    elif typer.prompt(f"To take it over, type the name of the host that is gone ({found.host})") != found.host:
         say("Nothing was done.")
         raise typer.Exit(Exit.FAILED)

@@ -5,6 +5,7 @@ Names are resolved once; every later step uses descriptors.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import secrets
@@ -27,6 +28,7 @@ PARTS = ("-wal", "-shm", "-journal")
 Admit = Callable[[Path], None]
 
 _PRIVATE = 0o600
+_ALONE = "restore"  # as a key: folders that are used by one process and removed by it
 _MAGIC = b"SQLite format 3\0"
 
 
@@ -42,13 +44,21 @@ class Work:
     target: Path
     parent: int
     handle: int
-    stream: str
+    stream: str | None
     admit: Admit
 
     @property
     def path(self) -> Path:
         """Return the folder through its descriptor, so that a child can start in it even if the name is swapped."""
         return Path(f"/proc/self/fd/{self.handle}")
+
+    def size(self) -> int:
+        """Return the bytes that are written so far."""
+        sizes = 0
+        for name in names_in(self.handle):
+            with suppress(FileNotFoundError):  # it got another name since
+                sizes += os.stat(name, dir_fd=self.handle, follow_symlinks=False).st_size
+        return sizes
 
     def is_published(self) -> bool:
         """Tell whether an earlier, interrupted run has already linked the target."""
@@ -64,8 +74,11 @@ class Work:
         self._clear()
         return False
 
-    def publish(self, source: Path) -> None:
-        """Give the copy the mode and owner of its source, then link it to its name, which must be free."""
+    def publish(self, source: Path | None = None) -> None:
+        """Give the copy the mode and owner of its source, then link it to its name, which must be free.
+
+        Without a source the copy is private to this user.
+        """
         file = os.open(NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.handle)
         try:
             info = os.fstat(file)
@@ -88,7 +101,7 @@ class Work:
             os.link(NAME, self.target.name, src_dir_fd=self.handle, dst_dir_fd=self.parent, follow_symlinks=False)
         except FileExistsError:
             raise ReplayRefused(
-                f"{self.target} appeared meanwhile, and a replay writes over nothing", stream=self.stream
+                f"{self.target} appeared meanwhile, and nothing is written over", stream=self.stream
             ) from None
         except OSError as error:
             raise EngineRefused(f"{self.target} cannot be made: {error.strerror}", stream=self.stream) from None
@@ -120,26 +133,39 @@ def work_folder(target: Path, key: str, stream: str, admit: Admit = lambda _: No
     """
     with _folder_of(target, stream) as parent:
         admit(path_of(parent) / target.name)
-        name = next(_left(parent, target, key), None)
-        if name is None:
-            name = f"{_prefix(target, key)}{secrets.token_hex(4)}"
-            try:
-                os.mkdir(name, 0o700, dir_fd=parent)
-            except OSError as error:
-                raise EngineRefused(
-                    f"nothing can be made in {target.parent}: {error.strerror}", stream=stream, property="target"
-                ) from None
-        handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-        try:
+        name = next(_left(parent, target, key), None) or _made(parent, target, key, stream)
+        with _entered(name, parent) as handle:
             info = os.fstat(handle)
             if info.st_uid != os.geteuid() or info.st_mode & 0o077:
                 raise ReplayRefused(f"the folder {target.parent / name} is another user's", stream=stream)
             yield Work(target, parent, handle, stream, admit)
-        finally:
-            os.close(handle)
 
 
-def refuse_occupied(target: Path, stream: str) -> None:
+@contextmanager
+def own_folder(target: Path, stream: str | None) -> Iterator[Work]:
+    """Open a folder for a copy that one process makes; it is removed at the end. Blocks briefly.
+
+    What killed processes left for the same target is removed too. Raise as `work_folder` does.
+    """
+    with _folder_of(target, stream) as parent:
+        for name in list(_left(parent, target, _ALONE)):
+            with suppress(FileNotFoundError), _entered(name, parent) as handle:
+                if _locked(handle):
+                    rmtree(name, dir_fd=parent)
+        with ExitStack() as stack:
+            while True:
+                name = _made(parent, target, _ALONE, stream)
+                handle = stack.enter_context(_entered(name, parent))
+                # Another process that cleans up may have seen the folder before it was locked.
+                if _locked(handle) and _is_there(name, parent):
+                    break
+            try:
+                yield Work(target, parent, handle, stream, lambda _: None)
+            finally:
+                rmtree(name, dir_fd=parent)
+
+
+def refuse_occupied(target: Path, stream: str | None) -> None:
     """Raise `ReplayRefused` where a copy cannot get its name, or would not be alone there.
 
     Another user may write to its folder or to one above it, the name is taken, or a SQLite side file exists.
@@ -147,7 +173,7 @@ def refuse_occupied(target: Path, stream: str) -> None:
     with _folder_of(target, stream) as parent:
         try:
             if _is_there(target.name, parent):
-                raise _occupied(f"{target} exists, and a replay writes over nothing", stream)
+                raise _occupied(f"{target} exists, and nothing is written over", stream)
             _refuse_beside(target, parent, stream)
         except OSError as error:
             raise InvalidStream(
@@ -162,7 +188,7 @@ def tidy(target: Path, key: str) -> None:
             rmtree(name, dir_fd=parent)
 
 
-def _refuse_beside(target: Path, parent: int, stream: str) -> None:
+def _refuse_beside(target: Path, parent: int, stream: str | None) -> None:
     for ending in PARTS:
         if _is_there(f"{target.name}{ending}", parent):
             raise _occupied(f"{target}{ending} exists, and SQLite would read it into the copy", stream)
@@ -176,12 +202,12 @@ def _is_there(name: str, folder: int) -> bool:
     return True
 
 
-def _occupied(why: str, stream: str) -> ReplayRefused:
+def _occupied(why: str, stream: str | None) -> ReplayRefused:
     return ReplayRefused(why, stream=stream, property="target", fix="remove it first, or name another path")
 
 
 @contextmanager
-def _folder_of(target: Path, stream: str) -> Iterator[int]:
+def _folder_of(target: Path, stream: str | None) -> Iterator[int]:
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(opened(target.parent, alone=True))
@@ -190,13 +216,43 @@ def _folder_of(target: Path, stream: str) -> Iterator[int]:
                 f"{error.strerror}, who could put another file in the place of the copy",
                 stream=stream,
                 property="target",
-                fix="write to a folder that, with all above it, only root or the agent's user may write to",
+                fix="write to a folder that, with all above it, only root or the user who makes the copy may write to",
             ) from None
         except OSError as error:
             raise SourceMissing(
                 f"the folder {target.parent} cannot be opened: {error.strerror}", stream=stream, property="target"
             ) from None
         yield folder
+
+
+def _made(parent: int, target: Path, key: str, stream: str | None) -> str:
+    """Make a new folder for a copy; return its name."""
+    name = f"{_prefix(target, key)}{secrets.token_hex(4)}"
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except OSError as error:
+        raise EngineRefused(
+            f"nothing can be made in {target.parent}: {error.strerror}", stream=stream, property="target"
+        ) from None
+    return name
+
+
+@contextmanager
+def _entered(name: str, parent: int) -> Iterator[int]:
+    handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _locked(folder: int) -> bool:
+    """Lock an open folder for as long as it is open; return False if another process has the lock."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _left(parent: int, target: Path, key: str) -> Iterator[str]:
@@ -213,9 +269,11 @@ def _prefix(target: Path, key: str) -> str:
     return f".replay-{digest[:12]}-"
 
 
-def _take_after(file: int, source: Path) -> None:
+def _take_after(file: int, source: Path | None) -> None:
     """Give a file the mode and owner of its source; where that is not allowed, keep it private to this user."""
     os.fchmod(file, _PRIVATE)
+    if source is None:
+        return
     try:
         info = source.lstat()
         if not stat.S_ISREG(info.st_mode):

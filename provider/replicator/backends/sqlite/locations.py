@@ -122,29 +122,40 @@ class Identities:
         if stream.destination.auth_ref is None:
             return None
         try:
-            ref = authref.parse(stream.destination.auth_ref)
-            found = await asyncio.to_thread(
-                authref.resolve, ref, KEY_PAIR, required=KEY_PAIR, environ=self._environ, reader=authref.AGENT
-            )
-            self._refuse_secret_id(found["accessKeyId"])
+            found = await key_pair(stream.destination.auth_ref, self._environ, authref.AGENT, secrets=self._secrets)
         except ReplicatorError as error:
             raise type(error)(
                 error.message, stream=stream.name, property="destination.authRef", fix=error.fix
             ) from None
-        for field in KEY_PAIR:
-            self._redact.add(found[field])
-        self._secrets.add(found["secretAccessKey"])
-        return S3Credentials(found["accessKeyId"], found["secretAccessKey"])
+        for value in (found.access_key_id, found.secret_access_key):
+            self._redact.add(value)
+        self._secrets.add(found.secret_access_key)
+        return found
 
-    def _refuse_secret_id(self, key_id: str) -> None:
-        """Raise if the key id, which is sent in clear, is the secret of a reference, or cannot be an id."""
-        if self._secrets.hides(key_id):
-            raise SecretExposed(
-                "what it names as access key id is what a reference of this agent uses as a secret",
-                fix="name the entry that holds the id",
-            )
-        if not _KEY_ID.fullmatch(key_id):
-            raise SecretExposed(
-                "what it names as access key id is none: an id has letters, digits and . _ @ ~ + -, and no other",
-                fix="name the entry that holds the id",
-            )
+
+async def key_pair(
+    reference: str, environ: Mapping[str, str], reader: authref.Reader, *, secrets: authref.Redactor
+) -> S3Credentials:
+    """Return the key pair that a reference names. Raise what `authref.resolve` raises.
+
+    :param secrets: hides the secrets of other references.
+    """
+    found = await asyncio.to_thread(
+        authref.resolve, authref.parse(reference), KEY_PAIR, required=KEY_PAIR, environ=environ, reader=reader
+    )
+    _refuse_secret_id(found["accessKeyId"], secrets)
+    return S3Credentials(found["accessKeyId"], found["secretAccessKey"])
+
+
+def _refuse_secret_id(key_id: str, secrets: authref.Redactor) -> None:
+    """Raise if the key id, which is sent in clear, is the secret of a reference, or cannot be an id."""
+    if secrets.hides(key_id):
+        raise SecretExposed(
+            "what it names as access key id is what a reference of this agent uses as a secret",
+            fix="name the entry that holds the id",
+        )
+    if not _KEY_ID.fullmatch(key_id):
+        raise SecretExposed(
+            "what it names as access key id is none: an id has letters, digits and . _ @ ~ + -, and no other",
+            fix="name the entry that holds the id",
+        )

@@ -33,7 +33,7 @@ class Position:
         return f"{prefix}{format_txid(self.txid)}"
 
     @classmethod
-    def parse(cls, text: str, stream: str) -> Position:
+    def parse(cls, text: str, stream: str | None) -> Position:
         """Parse an LSN; raise `InvalidStream` if it is invalid."""
         match = _LSN.fullmatch(text)
         if match is None:
@@ -59,10 +59,17 @@ def batch_time(database: Path, txid: int) -> datetime | None:
     """
     try:
         with transaction_file(database, txid).open("rb") as file:
-            header = file.read(_TIME.size + _TIME_AT)
-        (milliseconds,) = _TIME.unpack_from(header, _TIME_AT)
+            return header_time(file.read(_TIME.size + _TIME_AT))
+    except OSError:
+        return None
+
+
+def header_time(content: bytes) -> datetime | None:
+    """Return the time in the header of a transaction file, or `None` if there is none."""
+    try:
+        (milliseconds,) = _TIME.unpack_from(content, _TIME_AT)
         return datetime.fromtimestamp(milliseconds / 1000, UTC)
-    except (OSError, struct.error, ValueError, OverflowError):
+    except (struct.error, ValueError, OverflowError):
         return None
 
 

@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,67 +18,49 @@ from typing import Any
 from replicator.backends.shared.replay_keys import refuse_reuse, unknown_key
 from replicator.backends.sqlite import copies, litestream_errors
 from replicator.backends.sqlite.grants import Gate
-from replicator.backends.sqlite.litestream import CommandLine, EngineError, LtxFile
-from replicator.backends.sqlite.locations import source_path
+from replicator.backends.sqlite.history import History
+from replicator.backends.sqlite.litestream import CommandLine, LtxFile
+from replicator.backends.sqlite.locations import parse_location, source_path
 from replicator.backends.sqlite.positions import Position, batch_time
 from replicator.backends.sqlite.record import StreamRecord
-from replicator.backends.sqlite.replica import ReplicaLocation
 from replicator.capabilities import LITESTREAM as CAPABILITIES
 from replicator.capabilities import No
 from replicator.errors import (
     InvalidStream,
-    ReplayNotRetained,
     ReplayRefused,
     Unsupported,
 )
-from replicator.model import Checkpoint, Mode, format_time
+from replicator.model import Checkpoint, Mode
 from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
-
-_CLOCKS_DIFFER = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
     """The sources of a replay.
 
-    :param base: the location of the first generation.
     :param check_target: returns the path of a copy for a stream and a target; raises where it may not be written.
     :param gate: the check of the policy.
     """
 
-    command: CommandLine
-    base: ReplicaLocation
+    history: History
     check_target: Callable[[str, str | None], Path]
     gate: Gate
 
-    def url(self, generation: int) -> str:
-        """Return the engine's URL of one generation."""
-        place = self.base if generation == 1 else self.base.child(f"r{generation}")
-        return place.url_for_engine()
 
+def history_of(record: StreamRecord, command: CommandLine) -> History:
+    """Return what the destination of a stream retains. Times are exact while their files are kept at the database."""
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """The restorable points of one generation.
+    async def time_of(generation: int, file: LtxFile) -> datetime | None:
+        return batch_time(source_path(record.stream), file.max_txid) if generation == record.generation else None
 
-    :param database: the database that has the newest files beside it, for the current generation.
-    """
-
-    generation: int
-    files: list[LtxFile]
-    database: Path | None = None
-
-    @property
-    def points(self) -> list[LtxFile]:
-        """Return one file for each restorable point, oldest first."""
-        first = min((file.max_txid for file in self.files if file.min_txid == 1), default=None)
-        ends = {file.max_txid: file for file in self.files if first is not None and file.max_txid >= first}
-        return [ends[txid] for txid in sorted(ends)]
-
-    def checkpoint(self, file: LtxFile) -> Checkpoint:
-        """Return a point with its time: in milliseconds if known here, else in seconds."""
-        here = batch_time(self.database, file.max_txid) if self.database else None
-        return Checkpoint(lsn=str(Position(self.generation, file.max_txid)), wall=here or file.created)
+    return History(
+        command,
+        parse_location(record.stream),
+        range(1, record.generation + 1),
+        time_of=time_of,
+        meaning=partial(litestream_errors.meaning, stream=record.name),
+        stream=record.name,
+    )
 
 
 # --- Plans -----------------------------------------------------------------------------------------------------------
@@ -104,20 +86,19 @@ async def plan(
         refuse_paused(record)
         return _plan_reseed(record, start, target)
     path = await asyncio.to_thread(sources.check_target, record.name, target)
-    kept, txid, size = await _resolve(record, sources, start)
-    points = kept.points
-    at = next(file for file in points if file.max_txid == txid)
+    found = await sources.history.resolve(start)
+    points = await sources.history.points(found.position.generation)
     return ReplayPlan(
         stream=record.name,
         method=method,
         start=start,
-        resolved=kept.checkpoint(at),
+        resolved=await sources.history.checkpoint(found.position),
         target=str(path),
-        bytes=size,
-        earliest=kept.checkpoint(points[0]),
-        latest=kept.checkpoint(points[-1]),
+        bytes=found.size,
+        earliest=await sources.history.checkpoint(points[0]),
+        latest=await sources.history.checkpoint(points[-1]),
         effects=(
-            f"the database as of transaction {Position(kept.generation, txid)} is written to {path} on its host",
+            f"the database as of transaction {found.position} is written to {path} on its host",
             "the stream and its destination stay as they are",
         ),
     )
@@ -144,74 +125,6 @@ def refuse_paused(record: StreamRecord) -> None:
     """Refuse a re-seed of a paused stream: it is the first upload under a new prefix, and a pause stops uploads."""
     if record.paused and record.stream.mode is not Mode.SNAPSHOT:
         raise ReplayRefused("it is paused", stream=record.name, fix="resume it first")
-
-
-async def _resolve(record: StreamRecord, sources: Sources, start: Checkpoint) -> tuple[_Kept, int, int]:
-    """Return the generation, the last transaction, and the bytes to read of a restore to `start`."""
-    if start.lsn is not None:
-        position = Position.parse(start.lsn, record.name)
-        if position.generation > record.generation:
-            raise _not_retained(record, start, _Kept(position.generation, []))
-        kept = await _kept(record, sources, position.generation)
-        return await _ask(record, sources, start, kept, txid=position.txid)
-    assert start.wall is not None
-    if start.wall > datetime.now(UTC) + _CLOCKS_DIFFER:
-        raise ReplayRefused("the time is in the future", stream=record.name, property="start.wall")
-    kept = await _kept(record, sources, record.generation)
-    while True:
-        try:
-            # The engine restores what is older than a time; a checkpoint's own time has to include it.
-            return await _ask(record, sources, start, kept, timestamp=start.wall + timedelta(milliseconds=1))
-        except ReplayNotRetained:
-            # The engine refuses a time after the last change, though the database has not changed since.
-            if kept.points and start.wall >= kept.points[-1].created:
-                return await _ask(record, sources, start, kept, txid=kept.points[-1].max_txid)
-            if kept.generation == 1:
-                raise
-        kept = await _kept(record, sources, kept.generation - 1)
-
-
-async def _kept(record: StreamRecord, sources: Sources, generation: int) -> _Kept:
-    try:
-        files = await sources.command.ltx(sources.url(generation))
-    except EngineError as error:
-        raise litestream_errors.meaning(error.text, record.name) from error
-    return _Kept(generation, files, source_path(record.stream) if generation == record.generation else None)
-
-
-async def _ask(
-    record: StreamRecord, sources: Sources, start: Checkpoint, kept: _Kept, **point: Any
-) -> tuple[_Kept, int, int]:
-    try:
-        found = await sources.command.plan_restore(sources.url(kept.generation), **point)
-    except EngineError as error:
-        refused = "no matching backup" in error.text or "timestamp does not exist" in error.text
-        raise (
-            _not_retained(record, start, kept) if refused else litestream_errors.meaning(error.text, record.name)
-        ) from error
-    if not any(file.max_txid == found.max_txid for file in kept.points):
-        raise _not_retained(record, start, kept)
-    return kept, found.max_txid, sum(file.size for file in found.files)
-
-
-def _not_retained(record: StreamRecord, start: Checkpoint, kept: _Kept) -> ReplayNotRetained:
-    points = kept.points
-    wanted = start.lsn or (start.wall and f"{start.wall:%Y-%m-%dT%H:%M:%SZ}")
-    if not points:
-        return ReplayNotRetained(f"{wanted} is not retained, and neither is anything else there", stream=record.name)
-    if start.lsn is not None:
-        txid = Position.parse(start.lsn, record.name).txid
-        before = [file for file in points if file.max_txid < txid][-1:]
-        after = [file for file in points if file.max_txid > txid][:1]
-    else:
-        before, after = [], points[:1]
-    near = " and ".join(f"{at.lsn} ({at.wall and format_time(at.wall)})" for at in map(kept.checkpoint, before + after))
-    return ReplayNotRetained(
-        f"{wanted} is not retained; the nearest points are {near}",
-        stream=record.name,
-        property="start",
-        fix="start at one of them; agent run --replay-window says how long each transaction is kept",
-    )
 
 
 # --- Records ---------------------------------------------------------------------------------------------------------
@@ -305,12 +218,7 @@ async def copy(record: StreamRecord, sources: Sources, replay: ReplayProgress) -
     target, admit = Path(replay.target), partial(sources.gate.check_copy, record.name)
     with copies.work_folder(target, replay.key, record.name, admit) as work:
         if not await asyncio.to_thread(work.is_published):
-            try:
-                await sources.command.restore(
-                    sources.url(position.generation), Path(copies.NAME), txid=position.txid, folder=work.path
-                )
-            except EngineError as error:
-                raise litestream_errors.meaning(error.text, record.name) from error
+            await sources.history.write(position, work)
             await asyncio.to_thread(work.publish, source_path(record.stream))
     return {"state": "done", "message": f"the database as of {position} is at {target}"}
 

@@ -42,18 +42,23 @@ def check_target(stream: str, target: str | None, *, gate: Gate, state: Path) ->
     if not path.is_absolute() or path.name in ("", ".."):
         raise InvalidStream("must be the absolute path of a file on the agent's host", stream=stream, property="target")
     gate.check_copy(stream, path)
-    for ending in copies.PARTS:
-        if path.name.endswith(ending):
-            database = path.with_name(path.name.removesuffix(ending))
-            raise _refused(
-                f"SQLite takes a file of this name for a part of {database}", stream, "give it another ending"
-            )
+    refuse_part(path, stream)
     if path.is_relative_to(state.resolve()):
         raise _refused(f"{path} is in the agent's state folder", stream, "write elsewhere")
     for other in gate.declared():
         _refuse_places_of(other, path, stream)
     copies.refuse_occupied(path, stream)
     return path
+
+
+def refuse_part(path: Path, stream: str | None) -> None:
+    """Raise `ReplayRefused` where SQLite takes a file of this name for a part of another database."""
+    for ending in copies.PARTS:
+        if path.name.endswith(ending):
+            database = path.with_name(path.name.removesuffix(ending))
+            raise _refused(
+                f"SQLite takes a file of this name for a part of {database}", stream, "give it another ending"
+            )
 
 
 def _refuse_places_of(other: Stream, path: Path, stream: str) -> None:
@@ -67,5 +72,5 @@ def _refuse_places_of(other: Stream, path: Path, stream: str) -> None:
             raise _refused(f"{path} is in the replica of stream {other.name!r}", stream, "write elsewhere")
 
 
-def _refused(why: str, stream: str, fix: str) -> ReplayRefused:
+def _refused(why: str, stream: str | None, fix: str) -> ReplayRefused:
     return ReplayRefused(why, stream=stream, property="target", fix=fix)
