@@ -62,7 +62,7 @@ def test_the_next_stream_begins_beside_what_is_there(host: Host, gone: Host) -> 
     code, out, err = take_over(host, gone, "--database", str(database), "--yes")
     assert (code, err) == (0, "")
     assert f"{database} has the content of that transaction." in out
-    assert out.endswith("and run:\n  pulumi up --refresh\n")
+    assert out.endswith("and run:\n  pulumi up --refresh --run-program\n")
 
     stream = host.stream(destination={"kind": "s3", "uri": place(gone)})
 

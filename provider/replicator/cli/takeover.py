@@ -76,7 +76,7 @@ def takeover(
         runner.run(client.take_over(destination, found.former))
     if not as_json:
         say("done: this host's agent has the claim. Declare the stream with this agent's address, and run:")
-        say("  pulumi up --refresh")
+        say("  pulumi up --refresh --run-program")
 
 
 def _destination(url: str, auth_ref: str | None) -> Endpoint:
