@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from replicator.cli.takeover import _plan
+from replicator.cli.agent_takeover import _plan
 from replicator.model import Checkpoint
 from replicator.replicator import Takeover
 

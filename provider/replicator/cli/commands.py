@@ -7,6 +7,7 @@ import typer
 from replicator.cli.adopt import adopt
 from replicator.cli.adopt_connector import adopt_connector
 from replicator.cli.agent import agent
+from replicator.cli.agent_takeover import takeover
 from replicator.cli.describe import describe, replays
 from replicator.cli.doctor import doctor
 from replicator.cli.exits import help_text
@@ -18,7 +19,6 @@ from replicator.cli.replay import replay
 from replicator.cli.restore import restore
 from replicator.cli.serve import serve
 from replicator.cli.status import pause, resume, status
-from replicator.cli.takeover import takeover
 from replicator.cli.version import version_option
 from replicator.cli.wait import wait
 

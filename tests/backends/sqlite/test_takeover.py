@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from replicator.backends.sqlite import guards, takeover
+from replicator.backends.sqlite import claim_takeover, guards
 from replicator.backends.sqlite.database import content_hash
 from replicator.backends.sqlite.layout import CLAIM, TAKEOVER
 from replicator.backends.sqlite.litestream import Binary, CommandLine
@@ -218,7 +218,7 @@ async def test_a_takeover_that_is_cut_off_is_completed_by_the_same_call(
         patched.setattr(owner, name, cut_off)
         patched.setattr(type(parse_replica(uri)), "remove_object", cut_off)  # the lock stays
         with suppress(KeyboardInterrupt):
-            await takeover.take(second.driver._reconciler, destination(uri), agent.store.agent_id)
+            await claim_takeover.take(second.driver._reconciler, destination(uri), agent.store.agent_id)
     assert await parse_replica(uri).read_object(TAKEOVER, credentials) is not None
     await second.driver.take_over(destination(uri), agent.store.agent_id)
     assert await parse_replica(uri).read_object(TAKEOVER, credentials) is None

@@ -18,7 +18,7 @@ from replicator.backends.shared.ownership import is_replaced, may_remove, settle
 from replicator.backends.shared.projections import Projections
 from replicator.backends.shared.replay_keys import newest_first
 from replicator.backends.shared.supported import checked, refused
-from replicator.backends.sqlite import adopt, preflight, replays, stream_log, takeover
+from replicator.backends.sqlite import adopt, claim_takeover, preflight, replays, stream_log
 from replicator.backends.sqlite import database as db
 from replicator.backends.sqlite.daemon_pool import Launch
 from replicator.backends.sqlite.dialect import LITESTREAM
@@ -208,14 +208,14 @@ class SqliteDriver(Projections):
 
     async def look_at_destination(self, destination: Endpoint, database: Endpoint | None = None) -> Takeover:
         async with self._locks.hold(_TAKEOVER):
-            return await takeover.look(self._reconciler, destination, database, folder=self._folder)
+            return await claim_takeover.look(self._reconciler, destination, database, folder=self._folder)
 
     async def take_over(self, destination: Endpoint, former: str | None) -> None:
         await self._whole(self._take_over(destination, former))
 
     async def _take_over(self, destination: Endpoint, former: str | None) -> None:
         async with self._locks.hold(_TAKEOVER):
-            await takeover.take(self._reconciler, destination, former)
+            await claim_takeover.take(self._reconciler, destination, former)
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
         return await self._whole(self._delete(name, owner))
