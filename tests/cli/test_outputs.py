@@ -158,3 +158,24 @@ def test_watch_shows_tables_alone(live: Host) -> None:
 def test_the_version() -> None:
     code, out, err = call("--version")
     assert (code, out, err) == (0, "replicator 0.2.0\n", "")
+
+
+@pytest.mark.parametrize("command", ["status", "list", "describe orders", "status -o json", "status -o name"])
+def test_a_reader_that_stops_ends_the_command_without_a_word(command: str, live: Host) -> None:
+    script = f"{COMMAND} {command} --address {live.address} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("command", ["status", "list", "describe orders", "status -o yaml"])
+def test_a_full_disk_is_an_error(command: str, live: Host) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [COMMAND, *command.split(), "--address", live.address],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "error: the output cannot be written: No space left on device\n")

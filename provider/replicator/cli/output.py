@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,15 @@ _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def say(line: str) -> None:
-    """Print a line without buffering, also into a pipe."""
-    print(line, flush=True)
+    """Print a line without buffering, also into a pipe. End the command if it cannot be written."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes the rest when it ends
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(Exit.READER_GONE) from None
+        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        raise SystemExit(Exit.FAILED) from None
 
 
 def say_json(value: Any) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from typing import Literal
+
+from replicator.cli.output import say
 
 _GAP = "  "
 _COMFORTABLE = 16
@@ -37,12 +40,15 @@ def show(
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
-    for line in lines(columns, rows, console.width if console.is_terminal and not whole else None):
+    terminal = Console()
+    for line in lines(columns, rows, terminal.width if terminal.is_terminal and not whole else None):
         text = Text(line)
         for word, style in styles.items():
             text.highlight_regex(rf"(?<=  ){word}\b", style)
-        console.print(text, no_wrap=True, overflow="ignore", crop=False, soft_wrap=True)
+        rendered = StringIO()  # rich itself fails on a pipe or a disk that takes no more
+        sheet = Console(file=rendered, force_terminal=terminal.is_terminal, highlight=False)
+        sheet.print(text, no_wrap=True, overflow="ignore", crop=False, soft_wrap=True)
+        say(rendered.getvalue().rstrip("\n"))
 
 
 def lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
