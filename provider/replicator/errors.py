@@ -376,8 +376,8 @@ class DestinationDenied(ReplicatorError):
 class DestinationInUse(ReplicatorError):
     """Another stream or agent writes to the destination, or another writer's data is there.
 
-    Choose an empty prefix. Where another litestream replicates the database, stop it. The claim of an agent that is
-    gone for good can be deleted by hand; the error names it. For a replica that a litestream of your own wrote,
+    Choose an empty prefix. Where another litestream replicates the database, stop it. Where the agent that claims it is
+    gone for good, [`replicator agent takeover`](recovery.md#recover-from-a-lost-host) takes it over. For a replica that a litestream of your own wrote,
     `replicator agent adopt` carries it on. Of two mirrors that write one topic, exclude it in one.
     """
 

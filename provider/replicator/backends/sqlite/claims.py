@@ -1,8 +1,8 @@
 """The claim on a destination: an object beside the data that names the agent that writes there.
 
 An agent's registry holds only its own streams; the claim informs other agents. The store creates it atomically, so
-only one of two agents that start at the same moment gets it. It never expires. A purge, a create that is undone, or a
-person removes it.
+only one of two agents that start at the same moment gets it. It never expires. A purge or a create that is undone
+removes it, and a takeover replaces it.
 """
 
 from __future__ import annotations
