@@ -150,6 +150,7 @@ _PAGES = {
     "the page on secrets": "secrets.md",
     "the page on the agent": "agent.md#from-another-host",
     "`replicator agent adopt`": "litestream.md#taking-over-a-litestream-that-you-run-yourself",
+    "`replicator agent takeover`": "recovery.md#recover-from-a-lost-host",
 }
 """What the docstrings call other pages."""
 

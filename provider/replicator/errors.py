@@ -377,7 +377,7 @@ class DestinationInUse(ReplicatorError):
     """Another stream or agent writes to the destination, or another writer's data is there.
 
     Choose an empty prefix. Where another litestream replicates the database, stop it. Where the agent that claims it is
-    gone for good, [`replicator agent takeover`](recovery.md#recover-from-a-lost-host) takes it over. For a replica that a litestream of your own wrote,
+    gone for good, `replicator agent takeover` takes it over. For a replica that a litestream of your own wrote,
     `replicator agent adopt` carries it on. Of two mirrors that write one topic, exclude it in one.
     """
 
