@@ -189,6 +189,7 @@ class Takeover(Model):
     :param former: the id of the agent that claims it; `None` where nobody does.
     :param ours: the agent that answers claims it already, without a stream.
     :param host: the host of the former agent, as its claim says; so are `stream`, `owner` and `claimed_at`.
+    :param own_stream: the stream of the agent that answers, if it wrote there before and lost the destination.
     :param newest: the newest position that is there; `None` where nothing is.
     :param next_prefix: where the next stream writes. What is there stays, and can be restored.
     :param same: whether the given database has the content of the newest position; `None` if none was given.
@@ -200,6 +201,7 @@ class Takeover(Model):
     stream: str | None = None
     owner: str | None = None
     claimed_at: Instant | None = None
+    own_stream: str | None = None
     newest: Checkpoint | None = None
     next_prefix: str
     same: bool | None = None

@@ -479,3 +479,13 @@ def test_of_two_restores_to_one_target_one_wins(large: str, target: Path) -> Non
     again = target.parent.parent / "again.db"
     assert call("restore", large, "--to", str(again), "--yes")[0] == 0
     assert hash_of(target) == hash_of(again)
+
+
+@pytest.mark.parametrize("folder", [".orders.db-litestream", "state/registry/copies"])
+def test_a_folder_that_an_engine_or_an_agent_removes_is_no_target(folder: str, tmp_path: Path) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    if folder.startswith("state"):
+        (tmp_path / "state" / "registry" / "agent-id").touch()
+    code, _, err = call("restore", f"file://{tmp_path}/replica", "--to", str(tmp_path / folder / "x.db"), "--yes")
+    assert code == 1
+    assert "is a folder of litestream" in err if folder.startswith(".") else "is the state folder of an agent" in err

@@ -33,6 +33,9 @@ def gone() -> Iterator[Host]:
         yield made
 
 
+HERE = socket.gethostname()
+
+
 def place(gone: Host) -> str:
     return f"file://{gone.folder}/replicas/orders"
 
@@ -59,7 +62,7 @@ def test_the_next_stream_begins_beside_what_is_there(host: Host, gone: Host) -> 
     database = host.database()
     restored = asyncio.run(gone.restore())
     shutil.copy(restored, database)
-    code, out, err = take_over(host, gone, "--database", str(database), "--yes")
+    code, out, err = take_over(host, gone, "--database", str(database), "--lost-host", HERE)
     assert (code, err) == (0, "")
     assert f"{database} has the content of that transaction." in out
     assert out.endswith("and run:\n  pulumi up --refresh --run-program\n")
@@ -74,9 +77,9 @@ def test_the_next_stream_begins_beside_what_is_there(host: Host, gone: Host) -> 
     assert call("wait", "orders", "--address", host.address)[0] == 0
     objects = json.loads(call("describe", "orders", "--address", host.address, "--json")[1])["engineObjects"]
     assert objects["replica"] == f"{place(gone)}/r2"
-    code, _, err = take_over(host, gone, "--yes")
+    code, _, err = take_over(host, gone, "--lost-host", HERE)
     assert code == 1
-    assert "error: " in err
+    assert "error: destination.uri: this agent replicates its stream 'orders' to" in err
 
 
 def test_a_database_with_other_content_is_taken_only_on_purpose(host: Host, gone: Host) -> None:
@@ -84,13 +87,13 @@ def test_a_database_with_other_content_is_taken_only_on_purpose(host: Host, gone
     database = host.database()
     shutil.copy(asyncio.run(gone.restore()), database)
     add_rows(database, 1)
-    code, out, err = take_over(host, gone, "--database", str(database), "--yes")
+    code, out, err = take_over(host, gone, "--database", str(database), "--lost-host", HERE)
     assert code == 2
     assert f"{database} does not have the content of that transaction." in out
     assert "--accept-difference" in err
     (_, claimed, *_) = take_over(host, gone, "--dry-run")[1].splitlines()
     assert "urn:orders manages" in claimed
-    assert take_over(host, gone, "--database", str(database), "--yes", "--accept-difference")[0] == 0
+    assert take_over(host, gone, "--database", str(database), "--lost-host", HERE, "--accept-difference")[0] == 0
 
 
 def test_without_a_terminal_it_asks_nobody(host: Host, gone: Host) -> None:
@@ -98,6 +101,17 @@ def test_without_a_terminal_it_asks_nobody(host: Host, gone: Host) -> None:
     code, out, err = take_over(host, gone)
     assert (code, out) == (2, "")
     assert "there is no terminal to ask on" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "code"), [(["--yes"], 2), (["--lost-host", "another-host"], 1), (["--yes", "--lost-host", "another"], 1)]
+)
+def test_only_the_name_of_the_lost_host_confirms_it(more: list[str], code: int, host: Host, gone: Host) -> None:
+    host.start()
+    found, out, err = take_over(host, gone, *more)
+    assert found == code
+    assert "name the host that is gone" in err if code == 2 else f"the claim names the host {HERE}" in out
+    assert "urn:orders manages" in take_over(host, gone, "--dry-run")[1]
 
 
 def test_as_json(host: Host, gone: Host) -> None:

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_lost_host(make_project: Make, tmp_path: Path) -> None:
             assert new.content("orders") == held
 
             program(new)
-            taken = on(new, takeover, url, "--socket", str(new.host.socket), "--yes")
+            taken = on(new, takeover, url, "--socket", str(new.host.socket), "--lost-host", socket.gethostname())
             assert f"{new.host.database('orders')} has the content of that transaction." in taken
             assert "which urn:pulumi:dev::recovery::replicator:index:Stream::main manages." in taken
 

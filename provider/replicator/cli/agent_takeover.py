@@ -36,6 +36,10 @@ def takeover(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    lost_host: Annotated[
+        str | None,
+        typer.Option("--lost-host", help="The host that is gone, as the claim names it.", metavar="HOST"),
+    ] = None,
     yes: YesOption = False,
     accept_difference: Annotated[
         bool, typer.Option("--accept-difference", help="Go on where the database has other content.")
@@ -53,7 +57,7 @@ def takeover(
     """
     from replicator.remote.address import default_socket
 
-    if not (dry_run or yes):
+    if not (dry_run or yes or lost_host):
         need_terminal()
     destination, source = _destination(url, auth_ref), _source(database)
     address = f"unix://{(socket or default_socket()).absolute()}"
@@ -71,10 +75,13 @@ def takeover(
                 "the database has other content: restore it again, or accept the difference",
                 param_hint="--accept-difference",
             )
-        if not yes:
-            _confirm(found)
+        _confirm(found, lost_host, yes=yes)
         runner.run(client.take_over(destination, found.former))
-    if not as_json:
+    if as_json:
+        return
+    if found.own_stream is not None:
+        say(f"done: this host's agent has the claim, and its stream {found.own_stream!r} goes on.")
+    else:
         say("done: this host's agent has the claim. Declare the stream with this agent's address, and run:")
         say("  pulumi up --refresh --run-program")
 
@@ -119,13 +126,19 @@ def _plan(url: str, database: Path | None, found: Takeover) -> Iterator[str]:
         yield "If that agent still runs, it stops that stream within 5 minutes; its uploads until then are kept apart."
     if found.same is not None:
         yield f"{database} {'has' if found.same else 'does not have'} the content of that transaction."
-    yield f"The next stream there begins with a whole copy under {found.next_prefix}. What is there stays."
+    begins = f"This agent's stream {found.own_stream!r}" if found.own_stream else "The next stream there"
+    yield f"{begins} begins with a whole copy under {found.next_prefix}. What is there stays."
 
 
-def _confirm(found: Takeover) -> None:
-    """Ask for the name of the host that is gone, which nobody types by accident."""
+def _confirm(found: Takeover, lost_host: str | None, *, yes: bool) -> None:
+    """Have a person name the host that is gone, which nobody types by accident; `--yes` does not stand for it."""
     if found.host is None or found.ours:
-        ask("Take it over?")
-    elif typer.prompt(f"To take it over, type the name of the host that is gone ({found.host})") != found.host:
-        say("Nothing was done.")
+        if not yes:
+            ask("Take it over?")
+        return
+    if lost_host is None and yes:
+        raise typer.BadParameter("an agent claims it; name the host that is gone", param_hint="--lost-host")
+    text = f"To take it over, type the name of the host that is gone ({found.host})"
+    if (lost_host or typer.prompt(text)) != found.host:
+        say(f"Nothing was done: the claim names the host {found.host}.")
         raise typer.Exit(Exit.FAILED)

@@ -15,7 +15,7 @@ from replicator.backends.sqlite.layout import CLAIM, TAKEOVER
 from replicator.backends.sqlite.litestream import Binary, CommandLine
 from replicator.backends.sqlite.replica import S3Credentials, parse_replica
 from replicator.backends.sqlite.tombstones import Tombstones
-from replicator.errors import DestinationInUse
+from replicator.errors import DestinationInUse, DestinationMissing
 from replicator.model import Checkpoint, Endpoint, EndpointKind, Owner, Stream, StreamState
 from replicator.replicator import ReplayMethod
 
@@ -218,7 +218,7 @@ async def test_a_takeover_that_is_cut_off_is_completed_by_the_same_call(
         patched.setattr(owner, name, cut_off)
         patched.setattr(type(parse_replica(uri)), "remove_object", cut_off)  # the lock stays
         with suppress(KeyboardInterrupt):
-            await claim_takeover.take(second.driver._reconciler, destination(uri), agent.store.agent_id)
+            await claim_takeover.take(second.driver._reconciler, destination(uri), agent.store.agent_id, None)
     assert await parse_replica(uri).read_object(TAKEOVER, credentials) is not None
     await second.driver.take_over(destination(uri), agent.store.agent_id)
     assert await parse_replica(uri).read_object(TAKEOVER, credentials) is None
@@ -262,3 +262,63 @@ async def test_an_agent_takes_over_nothing_from_itself(agent: Agent, database: P
     with pytest.raises(DestinationInUse):
         await agent.driver.take_over(destination(uri), agent.store.agent_id)
     await caught_up(agent.driver, "orders")
+
+
+async def test_the_first_agent_takes_its_stream_back(
+    agent: Agent, second: Agent, database: Path, uri: str, command_line: CommandLine, tmp_path: Path
+) -> None:
+    """The second host is lost too; the stream of the first agent, which had stopped, begins a generation of its own."""
+    stream = declare("orders", database, uri)
+    await lost(agent, stream, database)
+    path = await restored(command_line, uri, tmp_path / "new.db")
+    await second.driver.take_over(destination(uri), agent.store.agent_id)
+    await second.driver.upsert_stream(moved(stream, path))
+    await caught_up(second.driver, "orders")
+    second_held = await content_hash(path)
+    await agent.start()
+    await state_is(agent.driver, "orders", StreamState.FAILED)
+    with pytest.raises(DestinationInUse) as refused:
+        await agent.driver.resume("orders")
+    assert "run replicator agent takeover" in str(refused.value.fix)
+    await second.stop()
+
+    seen = await agent.driver.look_at_destination(destination(uri))
+    assert (seen.own_stream, seen.former) == ("orders", second.store.agent_id)
+    assert seen.next_prefix.endswith("/r3")
+    await agent.driver.take_over(destination(uri), seen.former)
+    add_rows(database, 4)
+    await caught_up(agent.driver, "orders")
+    url = await replica_url(agent.driver, "orders")
+    assert url.partition("?")[0].endswith("/r3")
+    assert await restored_hash(command_line, url, tmp_path / "copy.db") == await content_hash(database)
+    place, mark, query = uri.partition("?")
+    between = parse_replica(f"{place}/r2{mark}{query}").url_for_engine()
+    assert await restored_hash(command_line, between, tmp_path / "between.db") == second_held
+    await second.start()
+    await state_is(second.driver, "orders", StreamState.FAILED)
+
+
+async def test_a_part_of_a_replica_is_not_taken_over(agent: Agent, second: Agent, database: Path, uri: str) -> None:
+    await lost(agent, declare("orders", database, uri), database)
+    place, mark, query = uri.partition("?")
+    for part in ("r2", "ltx", "r2/0000", "r2/ltx/0"):
+        inside = destination(f"{place}/{part}{mark}{query}")
+        with pytest.raises(DestinationInUse, match="is a part of the replica at") as refused:
+            await second.driver.look_at_destination(inside)
+        assert refused.value.fix == f"take over the whole: {uri}"
+        assert refused.value.stream is None
+        with pytest.raises(DestinationInUse, match="is a part of the replica at"):
+            await second.driver.take_over(inside, None)
+
+
+async def test_a_place_without_a_replica_is_not_taken_over(
+    agent: Agent, second: Agent, database: Path, uri: str
+) -> None:
+    """Such as a mistyped URL, or the folder around the destinations of others."""
+    place, mark, query = uri.partition("?")
+    await lost(agent, declare("orders", database, f"{place}/shop/orders{mark}{query}"), database)
+    for other in (uri, f"{place}/shop{mark}{query}"):
+        with pytest.raises(DestinationMissing, match="there is neither a claim nor a replica at"):
+            await second.driver.look_at_destination(destination(other), source(database))
+        with pytest.raises(DestinationMissing):
+            await second.driver.take_over(destination(other), None)

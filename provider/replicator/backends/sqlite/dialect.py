@@ -27,6 +27,11 @@ class Dialect:
         """Return the folder that the engine keeps beside `database`."""
         return database.with_name(self.side_folder.format(name=database.name))
 
+    def is_side_folder(self, folder: Path) -> bool:
+        """Tell whether a folder has the name of one that the engine keeps beside a database."""
+        before, _, after = self.side_folder.partition("{name}")
+        return folder.name.startswith(before) and folder.name.endswith(after)
+
     def transactions_of(self, database: Path) -> Path:
         """Return the folder beside `database` in which the engine keeps single transactions for a while."""
         return self.side_folder_of(database) / "ltx" / "0"

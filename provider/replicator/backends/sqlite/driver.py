@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -65,6 +65,17 @@ _THREADS = 64
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _TAKEOVER = "takeover/"  # no name of a stream
+
+
+@contextmanager
+def _of_no_stream() -> Iterator[None]:
+    """Raise errors of a takeover without the name of its stand-in."""
+    try:
+        yield
+    except ReplicatorError as error:
+        if error.stream == claim_takeover.STAND_IN:
+            error.stream = None
+        raise
 
 
 class SqliteDriver(Projections):
@@ -208,14 +219,25 @@ class SqliteDriver(Projections):
 
     async def look_at_destination(self, destination: Endpoint, database: Endpoint | None = None) -> Takeover:
         async with self._locks.hold(_TAKEOVER):
-            return await claim_takeover.look(self._reconciler, destination, database, folder=self._folder)
+            with _of_no_stream():
+                return await claim_takeover.look(self._reconciler, destination, database, folder=self._folder)
 
     async def take_over(self, destination: Endpoint, former: str | None) -> None:
         await self._whole(self._take_over(destination, former))
 
     async def _take_over(self, destination: Endpoint, former: str | None) -> None:
         async with self._locks.hold(_TAKEOVER):
-            await claim_takeover.take(self._reconciler, destination, former)
+            with _of_no_stream():
+                own = await claim_takeover.own_stream(self._reconciler, destination)
+                if own is None:
+                    await claim_takeover.take(self._reconciler, destination, former, None)
+                    return
+            async with self._locks.hold(own.name) as lock:
+                record = self._manager.record(own.name)
+                with _of_no_stream():
+                    await claim_takeover.take(self._reconciler, destination, former, record)
+                if not record.paused:
+                    await self._reconciler.try_attach(lock, self._manager.record(own.name))
 
     async def delete_stream(self, name: str, *, owner: Owner | None = None) -> bool:
         return await self._whole(self._delete(name, owner))

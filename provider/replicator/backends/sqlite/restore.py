@@ -27,7 +27,7 @@ from replicator.backends.sqlite.replica import (
     engine_environment,
     parse_replica,
 )
-from replicator.backends.sqlite.targets import refuse_part, target_path
+from replicator.backends.sqlite.targets import refuse_folders_of_engines, refuse_part, target_path
 from replicator.errors import (
     DestinationDenied,
     DestinationMissing,
@@ -46,6 +46,7 @@ from replicator.progress import tell
 
 _LOOK_EVERY = 1.0  # seconds between two looks at how much is written
 _MOST = 500  # characters of a text of the engine
+_FULL = re.compile(r"no space left|disk.*full", re.IGNORECASE)
 _DAMAGE = re.compile(r"decode|checksum|non-contiguous", re.IGNORECASE)
 _BY_URL: dict[str, str | None] = {"destination.uri": "URL", "destination.authRef": "--auth-ref"}
 """What the errors of a stream's properties are about, where a URL is given."""
@@ -151,6 +152,7 @@ class Restore:
             raise InvalidStream("must be the path of a file", stream=stream, property="target")
         refuse_part(target, stream)
         copies.refuse_occupied(target, stream)
+        refuse_folders_of_engines(target, stream)
         if isinstance(place, FolderLocation) and target.is_relative_to(place.folder.resolve()):
             raise ReplayRefused(
                 f"{target} is in the replica", stream=stream, property="target", fix="write to another folder"
@@ -202,7 +204,7 @@ class Restore:
     def _meaning(self, text: str) -> ReplicatorError:
         """Return the error for a text of the engine, which here reads the destination alone."""
         stream, line = self._replica.stream, " ".join(self._redact(text).split())
-        if not _DAMAGE.search(line):
+        if not _DAMAGE.search(line) or _FULL.search(line):
             error = litestream_errors.meaning(line, stream)
             if isinstance(error, SourceDenied):
                 return DestinationDenied(error.message, stream=stream, property="destination.uri")

@@ -61,6 +61,18 @@ def refuse_part(path: Path, stream: str | None) -> None:
             )
 
 
+def refuse_folders_of_engines(path: Path, stream: str | None) -> None:
+    """Raise `ReplayRefused` where a file would be removed with the folder that it is in; without a list of streams.
+
+    That is the folder that an engine keeps beside a database, and the state folder of an agent.
+    """
+    for folder in path.parents:
+        if LITESTREAM.is_side_folder(folder):
+            raise _refused(f"{folder} is a folder of litestream", stream, "write to another folder")
+        if (folder / "registry" / "agent-id").exists():
+            raise _refused(f"{folder} is the state folder of an agent", stream, "write to another folder")
+
+
 def _refuse_places_of(other: Stream, path: Path, stream: str) -> None:
     database = source_path(other)
     live = database.parent.resolve() / database.name
