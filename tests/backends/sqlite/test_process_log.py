@@ -81,6 +81,7 @@ def test_any_other_line_stays(given: str) -> None:
         (line("signal received", signal=15), True),
         ("Error: cannot open", True),
         ("not started: /b/app.db is locked", False),
+        (line("no databases specified in configuration"), False),  # at each start of a process that gets them later
     ],
 )
 def test_a_line_is_shown_where_it_names_the_database_or_none(given: str, shown: bool) -> None:

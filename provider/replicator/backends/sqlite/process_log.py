@@ -20,6 +20,8 @@ from replicator.replicator import LogLines
 ANEW = "the agent or the stream's litestream process was started again, and the log begins anew"
 LOST = "the agent did not keep all lines"
 
+_EXPECTED = '"msg":"no databases specified in configuration"'
+"""litestream calls it an error. The agent registers databases over the control socket, so a start has none."""
 _DB = re.compile(r'"db":("(?:[^"\\]|\\.)*")')
 _CURSOR = re.compile(r"([0-9a-f]*)\.([0-9]{1,18})\.([0-9]{1,20})\.([0-9]{1,18})")
 _READ_MOST = 1024 * 1024  # bytes of a log file that are read at once
@@ -83,6 +85,8 @@ class LineFilter:
 
     def shows(self, line: str) -> bool:
         """Tell whether a line is about the database, or names no database."""
+        if _EXPECTED in line:
+            return False
         named = _named(line)
         if named is not None:
             return named == str(self._database)
