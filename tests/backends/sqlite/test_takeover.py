@@ -322,3 +322,12 @@ async def test_a_place_without_a_replica_is_not_taken_over(
             await second.driver.look_at_destination(destination(other), source(database))
         with pytest.raises(DestinationMissing):
             await second.driver.take_over(destination(other), None)
+
+
+async def test_a_stream_of_the_agent_is_seen_whatever_its_name(agent: Agent, database: Path, uri: str) -> None:
+    place, mark, query = uri.partition("?")
+    await agent.driver.upsert_stream(declare("takeover", database, f"{place}/a{mark}{query}"))
+    await caught_up(agent.driver, "takeover")
+    with pytest.raises(DestinationInUse) as refused:
+        await agent.driver.take_over(destination(uri), None)
+    assert "'takeover'" in str(refused.value)

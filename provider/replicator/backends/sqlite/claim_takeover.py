@@ -23,7 +23,10 @@ from replicator.errors import DestinationInUse, DestinationMissing, InvalidStrea
 from replicator.model import Checkpoint, Endpoint, EndpointKind, Stream
 from replicator.replicator import Takeover
 
-STAND_IN = "takeover"
+STAND_IN = "takeover/"
+"""A name that no stream can have, so that it hides none from the rules."""
+_UNKNOWN = "unknown"
+"""The name of a former stream that no claim tells."""
 _NO_DATABASE = Endpoint(kind=EndpointKind.SQLITE, uri="sqlite:///dev/null")
 _PART = re.compile(r"/(?:r[1-9][0-9]*|ltx(?:/[0-9])?|[0-9a-f]{4})/*(?=$|\?)")
 """The end of a URI that may name a part of a replica: a generation, or a level in it."""
@@ -31,7 +34,8 @@ _PART = re.compile(r"/(?:r[1-9][0-9]*|ltx(?:/[0-9])?|[0-9a-f]{4})/*(?=$|\?)")
 
 def stand_in(destination: Endpoint, database: Endpoint | None) -> Stream:
     """Return a stream for the rules of sources and destinations; it is never recorded."""
-    return Stream(name=STAND_IN, source=database or _NO_DATABASE, destination=destination)
+    made = Stream(name=_UNKNOWN, source=database or _NO_DATABASE, destination=destination)
+    return made.model_copy(update={"name": STAND_IN})
 
 
 async def own_stream(reconciler: Reconciler, destination: Endpoint) -> StreamRecord | None:
@@ -85,12 +89,12 @@ async def take(reconciler: Reconciler, destination: Endpoint, former: str | None
     ours = Claim(
         agent=reconciler.store.agent_id,
         host=socket.gethostname(),
-        stream=own.name if own else held.stream if held else stream.name,
+        stream=own.name if own else held.stream if held else _UNKNOWN,
         owner=recorded if own else held.owner if held else None,
     )
     await reconciler.guards.claims.replace(stream, former, ours)
     if own is None:
-        await reconciler.tombstones.save_taken_over(stream, held, generation + 1)
+        await reconciler.tombstones.save_taken_over(stream, ours, generation + 1)
     else:
         begins = {"generation": generation + 1, "reset_due": True, "reseed_due": False, "reached": None}
         await reconciler.store.put(own.model_copy(update=begins))

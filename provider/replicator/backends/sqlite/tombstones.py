@@ -45,16 +45,16 @@ class Tombstones:
             )
         )
 
-    async def save_taken_over(self, stream: Stream, claim: Claim | None, generation: int) -> None:
+    async def save_taken_over(self, stream: Stream, claim: Claim, generation: int) -> None:
         """Let the former owner's stream begin a generation at the destination of `stream`.
 
-        :param claim: the former one; without an owner in it, the next stream that is declared there may begin.
+        :param claim: names that stream; without an owner in it, the next stream that is declared there may begin.
         """
-        owner = Owner(urn=claim.owner) if claim is not None and claim.owner else None
+        owner = Owner(urn=claim.owner) if claim.owner else None
         await self._store.save_tombstone(
             Tombstone(
                 destination=await _key(stream),
-                name=claim.stream if claim is not None else stream.name,
+                name=claim.stream,
                 owner=owner,
                 for_anyone=owner is None,
                 generation=generation,
