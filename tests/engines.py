@@ -7,6 +7,8 @@ ports, keep their data below a folder that the caller gives, and are ended by th
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import json
 import os
 import secrets
@@ -61,13 +63,45 @@ def find_engine(name: str) -> Path:
     return Path(found)
 
 
+class _Ports:
+    """The ports that this process gives to servers.
+
+    They are below the range that Linux takes outgoing connections' ports from: such a connection could take a server's
+    port while the server restarts. A process owns a block of ports as long as it lives, by listening on the first one,
+    and gives each port once before it begins again.
+    """
+
+    def __init__(self, first: int = 10_000, last: int = 32_500, block: int = 500) -> None:
+        for base in range(first, last, block):
+            self._claim = socket.socket()
+            try:
+                self._claim.bind(("127.0.0.1", base))
+                self._claim.listen()
+                break
+            except OSError:
+                self._claim.close()
+        else:
+            raise EngineNotReady(f"every block of ports from {first} to {last} is taken")
+        self._next = itertools.cycle(range(base + 1, base + block))
+        self._size = block - 1
+
+    def take(self) -> int:
+        for port in itertools.islice(self._next, self._size):
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: TIME_WAIT is free
+                probe.bind(("127.0.0.1", port))
+                return port
+        raise EngineNotReady("no port is free")
+
+
+@functools.cache
+def _ports() -> _Ports:
+    return _Ports()
+
+
 def free_ports(count: int) -> list[int]:
-    """`count` different TCP ports of 127.0.0.1 that were free a moment ago."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """`count` different TCP ports of 127.0.0.1 that were free a moment ago, and that no other test process is given."""
+    return [_ports().take() for _ in range(count)]
 
 
 class S3Server:
