@@ -127,7 +127,7 @@ def test_a_wait_in_vain_says_how_to_see_why(live: Host) -> None:
         code, _, err = call("wait", "orders", "--timeout", "1s", "--address", live.address)
         assert code == 1
         assert "the wait for caught up took longer than 1 s; nothing was undone" in err
-        assert f"or see why: replicator describe orders --address {live.address}" in err
+        assert f"or see why: replicator describe --address {live.address} orders" in err
         waiting = subprocess.Popen(
             [COMMAND, "wait", "orders", "--address", live.address], stderr=subprocess.PIPE, text=True
         )

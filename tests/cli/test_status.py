@@ -7,9 +7,9 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from replicator.cli.options import again
 from replicator.cli.output import rough
 from replicator.cli.status import _cells, show_statuses
+from replicator.cli.where import Where
 from replicator.model import Checkpoint, StreamState, StreamStatus, format_size
 from replicator.replicator import Description
 
@@ -56,7 +56,7 @@ def test_a_stream_that_is_not_there_ends_with_1(live: Host) -> None:
         1,
         "",
         "error: stream 'nothing': the agent has no such stream [RPL-STREAM-NOTFOUND]\n"
-        "  → see what is there: replicator list\n",
+        f"  → see what is there: replicator list --address {live.address}\n",
     )
 
 
@@ -78,7 +78,7 @@ def test_pause_says_what_it_costs_and_resume_loses_nothing(live: Host) -> None:
     assert (code, err) == (0, "")
     first, last = out.splitlines()
     assert first.startswith("orders is paused. While it is: the replica stands still")
-    assert last == f"Go on with: replicator resume orders --address {live.address}"
+    assert last == f"Go on with: replicator resume --address {live.address} orders"
     add_rows(live.database(), 5)
     line = look(live)[1].splitlines()[1].split()
     assert line[:4] == ["orders", "paused", "-", "-"]
@@ -117,14 +117,15 @@ def test_what_is_unknown_is_a_dash() -> None:
 @pytest.mark.parametrize(
     ("backend", "address", "options"),
     [
-        ("litestream", None, ""),
-        ("litestream", "ssh://app@db.example", " --address ssh://app@db.example"),
+        (None, None, ""),
+        (None, "ssh://app@db.example", " --address ssh://app@db.example"),
         ("kafka-mirror", "http://w:8083", " --backend kafka-mirror --address http://w:8083"),
         ("memory", "unix:///a b.sock", " --backend memory --address 'unix:///a b.sock'"),
     ],
 )
-def test_a_command_that_is_named_leads_to_the_same_place(backend: str, address: str | None, options: str) -> None:
-    assert again(backend, address) == options
+def test_a_hint_leads_to_the_same_place(backend: str | None, address: str | None, options: str) -> None:
+    hint = Where(backend, address).hint("see replicator list, and go on with: replicator resume orders")
+    assert hint == f"see replicator list{options}, and go on with: replicator resume{options} orders"
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from replicator.cli.clients import opened, session
-from replicator.cli.options import AddressOption, BackendOption, JsonOption, again, ask, need_terminal
+from replicator.cli.options import AddressOption, JsonOption, StackOption, ask, need_terminal, parse_backend
 from replicator.cli.output import say, say_json, sentence, showing
+from replicator.cli.streams import engine_of
+from replicator.cli.where import Where
 from replicator.errors import EngineRefused, ReplicatorError
 
 if TYPE_CHECKING:
@@ -52,8 +53,11 @@ def adopt_connector(
     destination_region: Annotated[str | None, _region("destination")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    backend: BackendOption = "debezium",
+    backend: Annotated[
+        str, typer.Option("--backend", help="The backend of the connector.", parser=parse_backend, metavar="NAME")
+    ] = "debezium",
     address: AddressOption = None,
+    stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take over a connector of Debezium or MirrorMaker 2 that you created yourself.
@@ -64,6 +68,7 @@ def adopt_connector(
 
     For databases that litestream replicates, see `replicator agent adopt`.
     """
+    from replicator.lifecycle.connections import StreamId
     from replicator.replicator import EndHints
 
     if not dry_run and not yes:
@@ -71,21 +76,23 @@ def adopt_connector(
     reads = EndHints(uri=source, region=source_region, auth_ref=source_auth_ref, admin_auth_ref=source_admin_auth_ref)
     writes = EndHints(uri=destination, region=destination_region, auth_ref=destination_auth_ref)
     known = False
-    with _as_options(), session(opened(backend, address)) as (runner, client):
-        found = runner.run(client.propose(name, reads, writes))
+    where = Where(backend, address, stack)
+    with _as_options(), engine_of(where, StreamId(backend, "default", name)) as one:
+        client = one.client
+        found = one.run(client.propose(name, reads, writes))
         if not as_json:
             _show(found)
         if not dry_run:
             if not yes:
                 ask("Do it?")
-            _refuse_other_plan(found, runner.run(client.propose(name, reads, writes)))
+            _refuse_other_plan(found, one.run(client.propose(name, reads, writes)))
             with showing(f"taking over {name}"):
-                known = runner.run(client.adopt_stream(found.stream)).known
+                known = one.run(client.adopt_stream(found.stream)).known
     if as_json:
         say_json(found.model_dump(mode="json"))
     elif not dry_run:
         say(f"{name} is a stream already" if known else f"took over {name}")
-        say(f"  → replicator import{again(backend, address)}   # writes the program that manages it")
+        say(f"  → {where.hint('replicator import')}   # writes the program that manages it")
 
 
 _OPTIONS = {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
+    from typing import Any
 
     from replicator.backends.settings import BackendConfig
     from replicator.remote.client import RemoteReplicator
@@ -17,24 +18,23 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound="Replicator")
 
 
-def opened(backend: str, address: str | None, region: str = "default") -> Replicator:
-    """Return the Replicator of a backend, at the address that `block_of` finds."""
+def connected(backend: str, address: str) -> aclosing[Replicator]:
+    """Return the Replicator of a backend at an address, as a context manager that closes it."""
     from replicator.lifecycle.connections import open_replicator
 
-    block = block_of(backend, address, region)
-    return open_replicator(backend, block.address or "", block)
+    block = block_of(backend, address)
+    return aclosing(open_replicator(backend, address, block))
 
 
-def connected(backend: str, address: str | None, region: str = "default") -> aclosing[Replicator]:
-    """Return the same as a context manager that closes it."""
-    return aclosing(opened(backend, address, region))
+def block_of(
+    backend: str, given: str | None, region: str = "default", settings: Mapping[str, Any] | None = None
+) -> BackendConfig:
+    """Return a backend's configuration, with the given address, else that of the settings or the environment variable.
 
+    The default is this host's own agent. Raise `InvalidConfig` if the address is invalid, and if the settings are
+    invalid or have no address for the region.
 
-def block_of(backend: str, given: str | None, region: str = "default") -> BackendConfig:
-    """Return a backend's configuration, with the given address, else that of the provider's environment variable.
-
-    The default is this host's own agent. Raise `InvalidConfig` if the address is invalid, and if the variable is
-    invalid or has no address for the region.
+    :param settings: those of a stack.
     """
     import os
 
@@ -47,8 +47,9 @@ def block_of(backend: str, given: str | None, region: str = "default") -> Backen
     variable = all_settings()[at.config_key].variable
     ignored = given is not None and at.via_agent  # an agent has no other setting than its address
     environ = {variable: text} if (text := os.environ.get(variable)) and not ignored else {}
-    config = configured({}, environ=environ)
-    found = given or config.find(at, region) or (default_address() if at.via_agent and not environ else None)
+    config = configured(settings or {}, environ=environ)
+    known = bool(environ or settings)
+    found = given or config.find(at, region) or (default_address() if at.via_agent and not known else None)
     if given is not None and at.via_agent:
         parse_address(given)
     elif given is not None:
@@ -57,8 +58,9 @@ def block_of(backend: str, given: str | None, region: str = "default") -> Backen
             raise InvalidConfig(failures[0].reason, property="address", fix=f"write one such as {at.example}")
     if found is None:
         place = "that stands for all regions" if region == "default" else f"for the region {region}"
-        lacks = f"has no address {place}" if environ else f"is not set, and says where {backend} is"
-        raise InvalidConfig(f"{variable} {lacks}", property="address", fix=f"choose one: --address {at.example}")
+        lacks = f"has no address {place}" if known else f"is not set, and says where {backend} is"
+        where = f"replicator:{at.config_key}" if settings else variable
+        raise InvalidConfig(f"{where} {lacks}", property="address", fix=f"choose one: --address {at.example}")
     return config.block(at).model_copy(update={"address": found, "regions": {}})
 
 

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from replicator.cli.clients import connected
 from replicator.cli.exits import Exit
 from replicator.cli.options import (
-    DEFAULT_BACKEND,
     AddressOption,
     BackendOption,
     JsonOption,
     NameArgument,
     Output,
     OutputOption,
+    StackOption,
     form_of,
 )
 from replicator.cli.output import UNKNOWN, counted, rough, say, say_data, words
-from replicator.cli.streams import Named, Place, as_json, described, id_of, named, owner_of
+from replicator.cli.streams import One, Place, as_json, described, id_of, one_stream, owner_of
 from replicator.cli.table import Column, lines, show
+from replicator.cli.where import Where
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 def describe(
     name: NameArgument,
-    backend: BackendOption = DEFAULT_BACKEND,
+    backend: BackendOption = None,
     address: AddressOption = None,
+    stack: StackOption = None,
     output: OutputOption = Output.TABLE,
     json_only: JsonOption = False,
 ) -> None:
@@ -41,24 +42,24 @@ def describe(
     That is its state, declaration, objects at the engine, findings and replays. The exit code is 1 where the stream has
     failed, and where no stream has the name.
     """
-    import asyncio
-
-    form, at = _form(output, json_only), named(name, backend)
-    found, replays = asyncio.run(_look(at, address))
-    id = str(id_of(found, Place(at.backend, at.region)))
+    form, where = _form(output, json_only), Where(backend, address, stack)
+    with one_stream(where, name) as one:
+        found, replays = one.run(_look(one))
+        id = str(id_of(found, Place(one.id.backend, one.id.region)))
     if form in (Output.JSON, Output.YAML):
         say_data(_data(id, found, replays), as_yaml=form is Output.YAML)
     else:
         for line in _described(id, found, replays):
-            say(line)
+            say(where.hint(line))
     if found.status.state == "failed":
         raise typer.Exit(Exit.FAILED)
 
 
 def replays(
     name: NameArgument,
-    backend: BackendOption = DEFAULT_BACKEND,
+    backend: BackendOption = None,
     address: AddressOption = None,
+    stack: StackOption = None,
     output: OutputOption = Output.TABLE,
     json_only: JsonOption = False,
 ) -> None:
@@ -66,21 +67,15 @@ def replays(
 
     An engine's record holds a bounded number of them.
     """
-    import asyncio
-
-    form, at = _form(output, json_only), named(name, backend)
-
-    async def body() -> list[ReplayProgress]:
-        async with connected(at.backend, address, at.region) as client:
-            return await client.list_replays(at.name)
-
-    found = asyncio.run(body())
+    form = _form(output, json_only)
+    with one_stream(Where(backend, address, stack), name) as one:
+        found = one.run(one.client.list_replays(one.name))
     if form in (Output.JSON, Output.YAML):
         say_data([item.model_dump(mode="json") for item in found], as_yaml=form is Output.YAML)
     elif found:
         show(_REPLAYS, [_row(item) for item in found], {"failed": "red"}, whole=form is Output.WIDE)
     else:
-        say(f"{at.name} has no replays")
+        say(f"{one.name} has no replays")
 
 
 def _form(output: Output, json_only: bool) -> Output:
@@ -90,10 +85,9 @@ def _form(output: Output, json_only: bool) -> Output:
     return form
 
 
-async def _look(at: Named, address: str | None) -> tuple[Description, list[ReplayProgress]]:
-    async with connected(at.backend, address, at.region) as client:
-        found = await described(client, at.name)
-        return found, [] if found.declaration is None else await client.list_replays(at.name)
+async def _look(one: One) -> tuple[Description, list[ReplayProgress]]:
+    found = await described(one.client, one.name)
+    return found, [] if found.declaration is None else await one.client.list_replays(one.name)
 
 
 def _data(id: str, found: Description, replays: list[ReplayProgress]) -> dict[str, Any]:

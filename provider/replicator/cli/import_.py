@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from replicator.backends import REGISTRY
-from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption
+from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption, StackOption
 from replicator.cli.output import counted, say
+from replicator.cli.streams import listed
+from replicator.cli.where import Where
 
 if TYPE_CHECKING:
     from replicator.model import Stream
@@ -36,8 +38,9 @@ def import_streams(
         bool,
         typer.Option("--managed", help="Also streams that a resource manages, for a stack whose state was lost."),
     ] = False,
-    backend: BackendOption = DEFAULT_BACKEND,
+    backend: BackendOption = None,
     address: AddressOption = None,
+    stack: StackOption = None,
 ) -> None:
     """Write a program that declares the streams of an engine, and the file that imports them.
 
@@ -49,7 +52,9 @@ def import_streams(
 
     from replicator.errors import InvalidConfig
 
-    found = asyncio.run(_overview(backend, address))
+    where = Where(backend, address, stack)
+    with where.hints():
+        found = asyncio.run(_overview(where))
     streams = [item.stream for item in found if item.declaration is not None]
     for item in found:
         if item.declaration is None:
@@ -70,15 +75,20 @@ def import_streams(
         (out / name).write_text(text, "utf-8")
     say(f"wrote {' and '.join(str(out / name) for name in files)}: {counted(len(wanted), 'stream')}")
     if address:
-        say(f"  → pulumi config set --path replicator:{REGISTRY[backend].config_key}.address {address}")
+        key = REGISTRY[backend or DEFAULT_BACKEND].config_key
+        say(f"  → pulumi config set --path replicator:{key}.address {address}")
     say(f"  → pulumi import --file {out / BULK} --generate-code=false --protect=false")
 
 
-async def _overview(backend: str, address: str | None) -> list[Description]:
-    from replicator.cli.clients import connected
-
-    async with connected(backend, address) as client:
-        return sorted(await client.overview(), key=lambda item: item.name)
+async def _overview(where: Where) -> list[Description]:
+    connections = where.connections()
+    try:
+        found = await listed(connections)
+    finally:
+        await connections.aclose()
+    for error in found.away.values():
+        raise error  # a program that lacks streams of one engine would be taken for whole
+    return list(found.streams.values())
 
 
 def _bulk(streams: list[Stream]) -> dict[str, Any]:

@@ -8,21 +8,22 @@ import typer
 
 from replicator.cli.exits import Exit
 from replicator.cli.options import (
-    DEFAULT_BACKEND,
     AddressOption,
     AllOption,
     BackendOption,
     JsonOption,
     Output,
     OutputOption,
+    StackOption,
     StateOption,
     form_of,
     parse_states,
 )
 from replicator.cli.output import UNKNOWN, say, say_data, words
 from replicator.cli.status import STYLES, tell_away
-from replicator.cli.streams import Found, connections_of, listed, owner_of
+from replicator.cli.streams import Found, listed, owner_of
 from replicator.cli.table import Column, show
+from replicator.cli.where import Where
 
 if TYPE_CHECKING:
     from replicator.lifecycle.connections import Connections
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 
 
 def list_streams(
-    backend: BackendOption = DEFAULT_BACKEND,
+    backend: BackendOption = None,
     address: AddressOption = None,
+    stack: StackOption = None,
     everywhere: AllOption = False,
     states: StateOption = None,
     output: OutputOption = Output.TABLE,
@@ -46,7 +48,11 @@ def list_streams(
     import asyncio
 
     form, wanted = form_of(output, json_only), parse_states(states)
-    found, others = asyncio.run(_ask(connections_of(backend, address, everywhere=everywhere)))
+    if everywhere and (backend or address):
+        raise typer.BadParameter("names every backend and region itself", param_hint="--all")
+    where = Where(backend, address, stack)
+    with where.hints():
+        found, others = asyncio.run(_ask(where.connections(everywhere=everywhere)))
     found = found.in_states(wanted)
     others = [] if wanted else others
     if form in (Output.JSON, Output.YAML):

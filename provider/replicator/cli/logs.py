@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replicator.cli.clients import opened, session
 from replicator.cli.exits import Exit
-from replicator.cli.options import DEFAULT_BACKEND, AddressOption, BackendOption, NameArgument
+from replicator.cli.options import AddressOption, BackendOption, NameArgument, StackOption
 from replicator.cli.output import say
-from replicator.cli.streams import named
+from replicator.cli.streams import one_stream
+from replicator.cli.where import Where
 
 if TYPE_CHECKING:
     from replicator.replicator import LogLines, Replicator
@@ -26,8 +26,9 @@ def logs(
     name: NameArgument,
     lines: Annotated[int, typer.Option("--lines", help="How many of the last lines.", min=0, max=MOST_LINES)] = 100,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until ^C.")] = False,
-    backend: BackendOption = DEFAULT_BACKEND,
+    backend: BackendOption = None,
     address: AddressOption = None,
+    stack: StackOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print lines as they are in the log.")] = False,
 ) -> None:
     """Show what the engine logged about a stream.
@@ -36,10 +37,9 @@ def logs(
     databases; its lines that name none of them belong to each stream. Of Kafka Connect, only the errors of failed
     connectors and tasks can be shown: its own log is on the worker's host.
     """
-    at = named(name, backend)
-    with session(opened(at.backend, address, at.region)) as (runner, client):
+    with one_stream(Where(backend, address, stack), name) as one:
         try:
-            runner.run(_print(client, at.name, lines, follow, _Show(as_json)))
+            one.run(_print(one.client, one.name, lines, follow, _Show(as_json)))
         except KeyboardInterrupt:
             raise typer.Exit(Exit.INTERRUPTED) from None
 

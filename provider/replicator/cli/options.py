@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from datetime import timedelta
 from enum import StrEnum
@@ -26,12 +25,6 @@ def parse_backend(value: str) -> str:
 
 
 DEFAULT_BACKEND = "litestream"
-
-
-def again(backend: str, address: str | None) -> str:
-    """Return the options that direct another command to the same address, with a space before each."""
-    kind = "" if backend == DEFAULT_BACKEND else f" --backend {backend}"
-    return kind + (f" --address {shlex.quote(address)}" if address else "")
 
 
 def parse_wait(value: str | timedelta) -> timedelta:
@@ -88,13 +81,24 @@ def ask(question: str) -> None:
 
 
 BackendOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--backend",
         help="The backend of the stream.",
         parser=parse_backend,
         metavar="NAME",
         autocompletion=lambda: sorted(REGISTRY),
+        show_default=f"those that the stack configures, else {DEFAULT_BACKEND}",
+    ),
+]
+StackOption = Annotated[
+    str | None,
+    typer.Option(
+        "--stack",
+        "-s",
+        help="In the folder of a Pulumi project: the stack whose configuration says where the engines are.",
+        metavar="NAME",
+        show_default="the one that is selected",
     ),
 ]
 AddressOption = Annotated[
@@ -104,7 +108,7 @@ AddressOption = Annotated[
         help="Where the agent listens, such as unix:///run/replicator/agent.sock or ssh://user@host; or an engine's "
         "own address, such as http://connect.example:8083.",
         metavar="ADDRESS",
-        show_default="that of $REPLICATOR_LITESTREAM, else this host's agent",
+        show_default="the stack's, else that of $REPLICATOR_LITESTREAM, else this host's agent",
     ),
 ]
 PlanOption = Annotated[bool, typer.Option("--plan", help="Only say what would happen.")]
@@ -133,7 +137,7 @@ OutputOption = Annotated[
 ]
 AllOption = Annotated[
     bool,
-    typer.Option("--all", help="Every backend and region that the variables REPLICATOR_… configure."),
+    typer.Option("--all", help="Every backend and region that the stack or the variables REPLICATOR_… configure."),
 ]
 StateOption = Annotated[
     list[str] | None,
@@ -144,7 +148,9 @@ StateOption = Annotated[
         show_default=False,
     ),
 ]
-NameArgument = Annotated[str, typer.Argument(help="The stream's name, or its id.", metavar="NAME")]
+NameArgument = Annotated[
+    str, typer.Argument(help="The stream's id or name, or the name of its resource.", metavar="NAME")
+]
 
 
 def parse_states(given: list[str] | None) -> list[StreamState]:

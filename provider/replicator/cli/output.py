@@ -34,6 +34,11 @@ def say(line: str) -> None:
         raise SystemExit(Exit.FAILED) from None
 
 
+def note(text: str) -> None:
+    """Print what a person has to know beside the result, on stderr."""
+    print(f"note: {text}", file=sys.stderr, flush=True)
+
+
 def say_json(value: Any) -> None:
     """Print plain JSON values."""
     say(json.dumps(value, indent=2, ensure_ascii=False))

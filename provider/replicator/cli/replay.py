@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replicator.cli.clients import address_of, opened, session
 from replicator.cli.exits import Exit
 from replicator.cli.options import (
-    DEFAULT_BACKEND,
     AddressOption,
     BackendOption,
     NameArgument,
     PlanOption,
+    StackOption,
     YesOption,
     ask,
     need_terminal,
     parse_start,
 )
 from replicator.cli.output import point, say, sentence, showing, words
-from replicator.cli.streams import named
+from replicator.cli.streams import One, one_stream
+from replicator.cli.where import Where
 
 if TYPE_CHECKING:
     from replicator.model import Checkpoint
@@ -67,8 +67,9 @@ def replay(
     ] = None,
     plan: PlanOption = False,
     yes: YesOption = False,
-    backend: BackendOption = DEFAULT_BACKEND,
+    backend: BackendOption = None,
     address: AddressOption = None,
+    stack: StackOption = None,
 ) -> None:
     """Replay a stream from a position or a time.
 
@@ -77,15 +78,15 @@ def replay(
     """
     from replicator.replicator import ReplayMethod, ReplayState
 
-    at = named(name, backend)
-    target = _on_its_host(target, at.backend, address)
-    request = _Request(at.name, _start(lsn, time), ReplayMethod(method), target, key)
+    start, where = _start(lsn, time), Where(backend, address, stack)
     if not plan and not yes:
         need_terminal()
-    with session(opened(at.backend, address, at.region)) as (runner, client):
-        known = None if plan else runner.run(_find(client, request))
+    with one_stream(where, name) as one:
+        client = one.client
+        request = _Request(one.name, start, ReplayMethod(method), _on_its_host(target, one, where), key)
+        known = None if plan else one.run(_find(client, request))
         if known is None:
-            _show_plan(runner.run(_plan(client, request)))
+            _show_plan(one.run(_plan(client, request)))
             if plan:
                 return
             say(f"Its key is {request.key}.")
@@ -96,7 +97,7 @@ def replay(
         else:
             say(f"The replay {request.key} ran already; it began {_when(known)}. Another --key runs it anew.")
         try:
-            ended = runner.run(_run(client, request))
+            ended = one.run(_run(client, request))
         except KeyboardInterrupt:
             say("\nIf the replay had begun, the same command again joins it and sees its end.")
             raise typer.Exit(Exit.INTERRUPTED) from None
@@ -105,14 +106,14 @@ def replay(
         raise typer.Exit(Exit.FAILED)
 
 
-def _on_its_host(target: str | None, backend: str, address: str | None) -> str | None:
+def _on_its_host(target: str | None, one: One, where: Where) -> str | None:
     """Return the absolute target: a path may be relative only on this host."""
     from replicator.backends import REGISTRY
     from replicator.remote.address import UnixAddress, parse_address
 
-    if target is None or "://" in target or Path(target).is_absolute() or not REGISTRY[backend].via_agent:
+    if target is None or "://" in target or Path(target).is_absolute() or not REGISTRY[one.id.backend].via_agent:
         return target
-    if isinstance(parse_address(address_of(backend, address)), UnixAddress):
+    if isinstance(parse_address(where.address_of(one.id)), UnixAddress):
         return str(Path(target).absolute())
     raise typer.BadParameter("write an absolute path; it is on the agent's host", param_hint="--target")
 

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replicator.cli.clients import address_of, connected
 from replicator.cli.exits import Exit
 from replicator.cli.options import (
     DEFAULT_BACKEND,
     AddressOption,
     PlanOption,
+    StackOption,
     YesOption,
     ask,
     need_terminal,
     parse_start,
 )
 from replicator.cli.output import point, say, showing
-from replicator.cli.streams import described, named
+from replicator.cli.streams import described, one_stream
+from replicator.cli.where import Where
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -36,7 +37,7 @@ def restore(
         str,
         typer.Argument(
             help="The destination.uri of a stream, such as s3://bucket/prefix?region=eu-central-1 or file:///folder; "
-            "or the name or id of a stream that an agent has.",
+            "or the id or name of a stream that an agent has, or the name of its resource.",
             metavar="URL|NAME",
         ),
     ],
@@ -60,6 +61,7 @@ def restore(
     plan: PlanOption = False,
     yes: YesOption = False,
     address: AddressOption = None,
+    stack: StackOption = None,
 ) -> None:
     """Restore a SQLite database from a litestream destination to a new file on this host.
 
@@ -75,7 +77,8 @@ def restore(
         need_terminal()
     try:
         with asyncio.Runner() as runner, _ended_by_signals():
-            work, found = runner.run(_plan(replica, auth_ref, to.absolute(), start, address))
+            origin = _origin(replica, auth_ref, address, stack)
+            work, found = runner.run(_plan(origin, to.absolute(), start))
             _show(replica, found, start)
             if plan:
                 return
@@ -91,15 +94,18 @@ def restore(
         raise typer.Exit(Exit.FAILED)
 
 
-async def _plan(
-    replica: str, auth_ref: str | None, target: Path, start: Checkpoint | None, address: str | None
-) -> tuple[Restore, Plan]:
+def _origin(replica: str, auth_ref: str | None, address: str | None, stack: str | None) -> Replica:
+    from replicator.backends.sqlite.restore import Replica
+
+    return Replica(replica, auth_ref) if "://" in replica else _declared(replica, auth_ref, address, stack)
+
+
+async def _plan(origin: Replica, target: Path, start: Checkpoint | None) -> tuple[Restore, Plan]:
     import os
 
-    from replicator.backends.sqlite.restore import Replica, Restore
+    from replicator.backends.sqlite.restore import Restore
 
     with showing("reading what is there"):
-        origin = Replica(replica, auth_ref) if "://" in replica else await _declared(replica, auth_ref, address)
         work = Restore(origin, target, os.environ)
         return work, await work.plan(start)
 
@@ -109,21 +115,21 @@ async def _run(work: Restore, plan: Plan) -> list[str]:
         return await work.run(plan)
 
 
-async def _declared(name: str, auth_ref: str | None, address: str | None) -> Replica:
+def _declared(name: str, auth_ref: str | None, address: str | None, stack: str | None) -> Replica:
     """Return the replica of a stream that an agent has."""
     from replicator.backends.sqlite.restore import Replica
     from replicator.errors import AgentUnreachable, ReplayRefused
     from replicator.remote.address import SshAddress, parse_address
 
-    at = named(name, DEFAULT_BACKEND)
+    where = Where(DEFAULT_BACKEND, address, stack)
     try:
-        async with connected(at.backend, address, at.region) as client:
-            found = await described(client, at.name)
+        with one_stream(where, name) as one:
+            found = one.run(described(one.client, one.name))
     except AgentUnreachable as error:
         fix = f"{error.fix}; or give the stream's destination.uri, which needs no agent: replicator restore s3://…"
         raise type(error)(error.message, fix=fix) from error
     destination = found.stream.destination
-    elsewhere = isinstance(parse_address(address_of(DEFAULT_BACKEND, address)), SshAddress)
+    elsewhere = isinstance(parse_address(where.address_of(one.id)), SshAddress)
     if elsewhere and destination.uri.startswith("file:"):
         raise ReplayRefused(
             f"{destination.uri} is a folder of the agent's host",

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replicator.cli.clients import connected
 from replicator.cli.exits import Exit
 from replicator.cli.options import (
-    DEFAULT_BACKEND,
     AddressOption,
     AllOption,
     BackendOption,
@@ -18,21 +16,20 @@ from replicator.cli.options import (
     NameArgument,
     Output,
     OutputOption,
+    StackOption,
     StateOption,
-    again,
     form_of,
     parse_duration,
     parse_states,
 )
 from replicator.cli.output import UNKNOWN, rough, say, say_data, showing, words
-from replicator.cli.streams import Found, as_json, connections_of, measured, named, owner_of
+from replicator.cli.streams import Found, Place, as_json, described, id_of, measured, one_stream, owner_of
 from replicator.cli.table import Column, show
+from replicator.cli.where import Where
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
 
-    from replicator.lifecycle.connections import Connections
     from replicator.model import StreamState, StreamStatus
     from replicator.replicator import Description
 
@@ -44,8 +41,9 @@ def status(
         str | None,
         typer.Argument(help="One stream, by name or id; else all of them.", metavar="[NAME]", show_default=False),
     ] = None,
-    backend: BackendOption = DEFAULT_BACKEND,
+    backend: BackendOption = None,
     address: AddressOption = None,
+    stack: StackOption = None,
     everywhere: AllOption = False,
     states: StateOption = None,
     output: OutputOption = Output.TABLE,
@@ -72,7 +70,9 @@ def status(
         raise typer.BadParameter("shows tables alone", param_hint="--watch")
     if name is not None and everywhere:
         raise typer.BadParameter("is for all streams; one has its id", param_hint="--all")
-    query = _Query(name, backend, address, everywhere, parse_states(states))
+    if everywhere and (backend or address):
+        raise typer.BadParameter("names every backend and region itself", param_hint="--all")
+    query = _Query(name, Where(backend, address, stack), everywhere=everywhere, states=parse_states(states))
     if watch:
         _watch(query, form, every)
     found = query.ask()
@@ -85,29 +85,31 @@ def status(
 class _Query:
     """What one command asks for."""
 
-    def __init__(
-        self, name: str | None, backend: str, address: str | None, everywhere: bool, states: list[StreamState]
-    ) -> None:
-        self.one = None if name is None else named(name, backend)
-        self.everywhere = everywhere
+    def __init__(self, name: str | None, where: Where, *, everywhere: bool, states: list[StreamState]) -> None:
+        self.name = name
+        self.where = where
+        self._everywhere = everywhere
         self._states = states
-        at = self.one.backend if self.one else backend
-        region = self.one.region if self.one else "default"
-        self._open: Callable[[], Connections] = lambda: connections_of(
-            at, address, everywhere=everywhere, region=region
-        )
 
     def ask(self) -> Found:
         import asyncio
 
-        return asyncio.run(self._ask()).in_states(self._states)
+        found = asyncio.run(self._ask_all()) if self.name is None else self._ask_one(self.name)
+        return found.in_states(self._states)
 
-    async def _ask(self) -> Found:
-        connections = self._open()
-        try:
-            return await measured(connections, self.one.name if self.one else None)
-        finally:
-            await connections.aclose()
+    def _ask_one(self, name: str) -> Found:
+        with one_stream(self.where, name) as one:
+            item = one.run(described(one.client, one.name))
+            place = Place(one.id.backend, one.id.region)
+            return Found({str(id_of(item, place)): item}, {}, (place,))
+
+    async def _ask_all(self) -> Found:
+        with self.where.hints():
+            connections = self.where.connections(everywhere=self._everywhere)
+            try:
+                return await measured(connections)
+            finally:
+                await connections.aclose()
 
 
 def _watch(query: _Query, form: Output, every: timedelta) -> None:
@@ -147,8 +149,8 @@ def _tell(found: Found, form: Output, query: _Query) -> None:
         for id in found.streams:
             say(id)
     elif found.streams:
-        show_statuses(found.streams, wide=form is Output.WIDE, several=query.everywhere)
-        _tell_findings(found, whole=query.one is not None)
+        show_statuses(found.streams, wide=form is Output.WIDE, several=found.of_several())
+        _tell_findings(found, query.where, whole=query.name is not None)
     elif not found.away:
         say("there are no streams")
     tell_away(found)
@@ -162,7 +164,7 @@ def tell_away(found: Found) -> None:
         print(f"error: {place}: {error}", file=sys.stderr)
 
 
-def _tell_findings(found: Found, *, whole: bool) -> None:
+def _tell_findings(found: Found, where: Where, *, whole: bool) -> None:
     """Print the findings.
 
     :param whole: also those that ask for no attention.
@@ -175,43 +177,34 @@ def _tell_findings(found: Found, *, whole: bool) -> None:
             if finding.message != item.status.last_error and (whole or finding.severity is not Severity.INFO):
                 say(f"{finding.severity} of {item.name}: {finding.message} [{finding.code}]")
                 if finding.fix:
-                    say(f"  → {finding.fix}")
+                    say(f"  → {where.hint(finding.fix)}")
 
 
-def pause(name: NameArgument, backend: BackendOption = DEFAULT_BACKEND, address: AddressOption = None) -> None:
+def pause(
+    name: NameArgument, backend: BackendOption = None, address: AddressOption = None, stack: StackOption = None
+) -> None:
     """Stop moving data and keep the checkpoint. The next refresh in Pulumi shows it."""
-    import asyncio
-
     from replicator.capabilities import route_of
 
-    at = named(name, backend)
-
-    async def body() -> list[Description]:
-        async with connected(at.backend, address, at.region) as client:
-            await client.pause(at.name)
-            return await client.describe([at.name])
-
-    with showing(f"pausing {at.name}"):
-        found = asyncio.run(body())
-    routes = [route_of(item.declaration) for item in found if item.declaration is not None]
-    say(f"{at.name} is paused." + "".join(f" While it is: {route.pause_cost}." for route in routes if route))
-    say(f"Go on with: replicator resume {name}{again(backend, address)}")
+    where = Where(backend, address, stack)
+    with one_stream(where, name) as one:
+        with showing(f"pausing {one.name}"):
+            one.run(one.client.pause(one.name))
+            found = one.run(one.client.describe([one.name]))
+        routes = [route_of(item.declaration) for item in found if item.declaration is not None]
+        say(f"{one.name} is paused." + "".join(f" While it is: {route.pause_cost}." for route in routes if route))
+        say(where.hint(f"Go on with: replicator resume {name}"))
 
 
-def resume(name: NameArgument, backend: BackendOption = DEFAULT_BACKEND, address: AddressOption = None) -> None:
+def resume(
+    name: NameArgument, backend: BackendOption = None, address: AddressOption = None, stack: StackOption = None
+) -> None:
     """Go on from the checkpoint. Nothing is lost; where that cannot be, it is refused, with what is gone."""
-    import asyncio
-
-    at = named(name, backend)
-
-    async def body() -> StreamStatus:
-        async with connected(at.backend, address, at.region) as client:
-            await client.resume(at.name)
-            return await client.get_status(at.name)
-
-    with showing(f"resuming {at.name}"):
-        found = asyncio.run(body())
-    say(f"{at.name} is {words(found.state)}{f': {found.last_error}' if found.last_error else ''}")
+    with one_stream(Where(backend, address, stack), name) as one:
+        with showing(f"resuming {one.name}"):
+            one.run(one.client.resume(one.name))
+            found = one.run(one.client.get_status(one.name))
+        say(f"{one.name} is {words(found.state)}{f': {found.last_error}' if found.last_error else ''}")
 
 
 _COLUMNS = (

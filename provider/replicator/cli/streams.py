@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from replicator.cli.options import DEFAULT_BACKEND
-
 if TYPE_CHECKING:
+    import asyncio
+
+    from replicator.cli.where import Where
     from replicator.errors import ReplicatorError
+    from replicator.lifecycle.check import Identity
     from replicator.lifecycle.connections import Connections, StreamId
     from replicator.model import Stream, StreamState
     from replicator.replicator import Description, Replicator
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,10 @@ class Found:
     away: dict[Place, ReplicatorError]
     places: tuple[Place, ...] = ()
 
+    def of_several(self) -> bool:
+        """Tell whether more than one engine was asked."""
+        return len(self.places) > 1
+
     def in_states(self, states: Iterable[StreamState]) -> Found:
         """Return the same with the streams in some states alone; with all of them if `states` is empty."""
         wanted = set(states)
@@ -47,56 +57,125 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """A stream as a command line names it: by its name, or by its id."""
+class One:
+    """The stream that a command is about, with the connection to its engine."""
 
-    name: str
-    backend: str
-    region: str = "default"
+    id: StreamId
+    client: Replicator
+    _runner: asyncio.Runner
+
+    @property
+    def name(self) -> str:
+        """The name of the stream at its engine."""
+        return self.id.name
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        """Run one call of the command. Its progress goes where the caller shows it."""
+        return self._runner.run(call, context=copy_context())
 
 
-def named(text: str, backend: str) -> Named:
-    """Return the stream that a command line names; a resource's id has a backend of its own."""
+@contextmanager
+def one_stream(where: Where, text: str) -> Iterator[One]:
+    """Find the stream that a command line names, and stay connected to its engine.
+
+    :param text: its id, its name, or the name of its resource.
+    :raises StreamNotFound: no stream has the name.
+    :raises typer.BadParameter: several have it.
+    """
+    known = _parse_id(text, where.backend) if "/" in text else None
+    with _connected(where, known) as (runner, connections):
+        at = known or runner.run(_find(connections, text, where))
+        yield One(at, connections.replicator(at), runner)
+
+
+@contextmanager
+def engine_of(where: Where, at: StreamId) -> Iterator[One]:
+    """Stay connected to the engine that has a stream, or that is to have it."""
+    with _connected(where, at) as (runner, connections):
+        yield One(at, connections.replicator(at), runner)
+
+
+@contextmanager
+def _connected(where: Where, at: StreamId | None) -> Iterator[tuple[asyncio.Runner, Connections]]:
+    import asyncio
+
+    with asyncio.Runner() as runner, where.hints():
+        connections = where.connections(at)
+        try:
+            yield runner, connections
+        finally:
+            runner.run(connections.aclose())
+
+
+def _parse_id(text: str, backend: str | None) -> StreamId:
     from replicator.errors import InvalidStream
     from replicator.lifecycle.connections import StreamId
 
-    if "/" not in text:
-        return Named(text, backend)
     try:
         at = StreamId.parse(text)
     except InvalidStream as error:
         raise typer.BadParameter(str(error.fix), param_hint="NAME") from None
-    if backend not in (at.backend, DEFAULT_BACKEND):
+    if backend not in (at.backend, None):
         raise typer.BadParameter(f"{text} is a stream of {at.backend}", param_hint="--backend")
-    return Named(at.name, at.backend, at.region)
+    return at
 
 
-def connections_of(backend: str, address: str | None, *, everywhere: bool, region: str = "default") -> Connections:
-    """Return the connections to one engine, or to all that are configured. Raise `InvalidConfig`."""
-    import os
+async def _find(connections: Connections, name: str, where: Where) -> StreamId:
+    """Return the stream with a name, or whose resource has it. In a project's folder, its stack's streams go first."""
+    from replicator.lifecycle.connections import StreamId
 
-    from replicator.cli.clients import block_of
-    from replicator.lifecycle.config import ProviderConfig, configured
-    from replicator.lifecycle.connections import Connections
+    declared, away = await _ask_each(connections, lambda client: client.list_streams())
+    owners = {StreamId.of(stream): _owner(stream) for streams in declared.values() for stream in streams}
+    matching = [at for at, owner in owners.items() if name in (at.name, owner and owner.name)]
+    if where.stack is not None:
+        stack = (where.stack.project, where.stack.stack)
+        own = [at for at in matching if (owner := owners[at]) and (owner.project, owner.stack) == stack]
+        matching = own or matching
+    if not matching:  # a listing lacks streams whose record cannot be read
+        described, _ = await _ask_each(connections, lambda client: client.describe([name]))
+        matching = [StreamId(at.backend, at.region, name) for at, found in described.items() if found]
+    if len(matching) > 1:
+        raise typer.BadParameter(
+            f"{name!r} is the name of several streams or resources; give an id: {', '.join(map(str, matching))}",
+            param_hint="NAME",
+        )
+    if matching:
+        return matching[0]
+    for error in away.values():
+        raise error
+    known = {at.name for at in owners} | {owner.name for owner in owners.values() if owner}
+    raise await _not_found(connections, name, list(declared), known)
 
-    if not everywhere:
-        return Connections(ProviderConfig(backends={backend: block_of(backend, address, region)}))
-    if address is not None or backend != DEFAULT_BACKEND:
-        raise typer.BadParameter("names every backend and region itself", param_hint="--all")
-    return Connections(configured({}, environ=os.environ))
+
+async def _not_found(connections: Connections, name: str, places: list[Place], known: set[str]) -> ReplicatorError:
+    """Return the error for a name that no stream has, in the words of the engine if only one was asked."""
+    from replicator.errors import StreamNotFound
+    from replicator.lifecycle.connections import StreamId
+    from replicator.lifecycle.failure import closest
+
+    text = f"neither {' nor '.join(map(str, places))} has such a stream"
+    if len(places) == 1:
+        at = StreamId(places[0].backend, places[0].region, name)
+        try:
+            await connections.replicator(at).get_status(name)
+        except StreamNotFound as error:
+            text = error.message
+    meant = closest(name, known)
+    fix = "see what is there: replicator list"
+    return StreamNotFound(text, stream=name, fix=f"did you mean {meant}? {fix}" if meant else fix)
 
 
-async def measured(connections: Connections, name: str | None = None) -> Found:
-    """Return every stream with its status, measured now; only one, if it has a name.
+def _owner(stream: Stream) -> Identity | None:
+    """Return the resource that owns a stream, if it has a URN."""
+    from replicator.lifecycle.check import Identity
 
-    :raises StreamNotFound: no stream has the name.
-    """
+    owner = Identity.of_urn(stream.owner.urn) if stream.owner is not None else None
+    return owner if owner is not None and owner.project else None
 
-    async def ask(at: StreamId) -> list[Description]:
-        client = connections.replicator(at)
-        return await client.describe() if name is None else [await described(client, name)]
 
-    return await _asked(connections, ask)
+async def measured(connections: Connections) -> Found:
+    """Return every stream with its status, measured now."""
+    return await _asked(connections, lambda client: client.describe())
 
 
 async def described(client: Replicator, name: str) -> Description:
@@ -112,31 +191,39 @@ async def described(client: Replicator, name: str) -> Description:
 
 async def listed(connections: Connections) -> Found:
     """Return every stream from the listings of the engines alone."""
-    return await _asked(connections, lambda at: connections.replicator(at).overview())
+    return await _asked(connections, lambda client: client.overview())
 
 
-async def _asked(connections: Connections, ask: Callable[[StreamId], Awaitable[list[Description]]]) -> Found:
+async def _asked(connections: Connections, ask: Callable[[Replicator], Awaitable[list[Description]]]) -> Found:
+    answers, away = await _ask_each(connections, ask)
+    streams = {str(id_of(item, place)): item for place, items in answers.items() for item in items}
+    ordered = dict(sorted(streams.items(), key=lambda item: (item[1].name, item[0])))
+    return Found(ordered, away, tuple(_places(connections)))
+
+
+async def _ask_each(
+    connections: Connections, ask: Callable[[Replicator], Awaitable[list[T]]]
+) -> tuple[dict[Place, list[T]], dict[Place, ReplicatorError]]:
+    """Ask every engine at once; return the answers, and the errors. If the only engine has an error, raise it."""
     import asyncio
 
     from replicator.errors import ReplicatorError
     from replicator.lifecycle.connections import StreamId
 
-    places = _places(connections)
-    answers = await asyncio.gather(
-        *(ask(StreamId(place.backend, place.region, "*")) for place in places), return_exceptions=True
-    )
-    streams: dict[str, Description] = {}
+    clients = {at: connections.replicator(StreamId(at.backend, at.region, "*")) for at in _places(connections)}
+    results = await asyncio.gather(*map(ask, clients.values()), return_exceptions=True)
+    answers: dict[Place, list[T]] = {}
     away: dict[Place, ReplicatorError] = {}
-    for place, answer in zip(places, answers, strict=True):
-        if isinstance(answer, ReplicatorError):
-            away[place] = answer
-        elif isinstance(answer, BaseException):
-            raise answer
+    for place, result in zip(clients, results, strict=True):
+        if isinstance(result, ReplicatorError):
+            away[place] = result
+        elif isinstance(result, BaseException):
+            raise result
         else:
-            streams |= {str(id_of(item, place)): item for item in answer}
-    if len(places) == len(away) == 1:
+            answers[place] = result
+    if len(clients) == len(away) == 1:
         raise next(iter(away.values()))
-    return Found(dict(sorted(streams.items(), key=lambda item: (item[1].name, item[0]))), away, tuple(places))
+    return answers, away
 
 
 def _places(connections: Connections) -> list[Place]:

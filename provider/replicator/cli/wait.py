@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from replicator.cli.clients import connected
 from replicator.cli.exits import Exit
 from replicator.cli.options import (
-    DEFAULT_BACKEND,
     AddressOption,
     BackendOption,
     NameArgument,
-    again,
+    StackOption,
     parse_duration,
 )
 from replicator.cli.output import say, showing, words
-from replicator.cli.streams import Named, described, named
+from replicator.cli.streams import One, described, one_stream
+from replicator.cli.where import Where
 
 if TYPE_CHECKING:
     from replicator.model import StreamStatus
@@ -45,32 +44,31 @@ def wait(
         timedelta,
         typer.Option(help="How long to wait.", parser=parse_duration, metavar="DURATION", show_default="10m"),
     ] = timedelta(minutes=10),
-    backend: BackendOption = DEFAULT_BACKEND,
+    backend: BackendOption = None,
     address: AddressOption = None,
+    stack: StackOption = None,
 ) -> None:
     """Wait until a stream runs, or has caught up. Changes nothing.
 
     The exit code is 1 where the stream has failed, is paused, or does not get there in time.
     """
-    import asyncio
-
     from replicator.errors import WaitTimeout
 
-    at = named(name, backend)
+    where = Where(backend, address, stack)
     try:
-        with showing(f"waiting for {at.name}"):
-            found = asyncio.run(_wait(at, address, goal, timeout.total_seconds()))
+        with one_stream(where, name) as one, showing(f"waiting for {one.name}"):
+            found = one.run(_wait(one, goal, timeout.total_seconds()))
     except WaitTimeout as error:
-        error.fix = f"wait longer with --timeout, or see why: replicator describe {name}{again(backend, address)}"
+        error.fix = where.hint(f"wait longer with --timeout, or see why: replicator describe {name}")
         raise
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
-    say(f"{at.name} is {words(found.state)}{f': {found.last_error}' if found.last_error else ''}")
+    say(f"{one.name} is {words(found.state)}{f': {found.last_error}' if found.last_error else ''}")
     if found.state in ("failed", "paused"):
         raise typer.Exit(Exit.FAILED)
 
 
-async def _wait(at: Named, address: str | None, goal: Goal, seconds: float) -> StreamStatus:
+async def _wait(one: One, goal: Goal, seconds: float) -> StreamStatus:
     from replicator.lifecycle.wait import Limits, wait_for_stream
     from replicator.model import WaitFor
     from replicator.progress import tell
@@ -78,8 +76,7 @@ async def _wait(at: Named, address: str | None, goal: Goal, seconds: float) -> S
     async def progress(text: str) -> None:
         tell(text)
 
-    async with connected(at.backend, address, at.region) as client:
-        found = await described(client, at.name)
-        limits = Limits(seconds)
-        async with limits.within(f"the wait for {words(goal)}", at.name, progress):
-            return await wait_for_stream(client, found.stream.model_copy(update={"wait_for": WaitFor(goal)}), limits)
+    found = await described(one.client, one.name)
+    limits = Limits(seconds)
+    async with limits.within(f"the wait for {words(goal)}", one.name, progress):
+        return await wait_for_stream(one.client, found.stream.model_copy(update={"wait_for": WaitFor(goal)}), limits)

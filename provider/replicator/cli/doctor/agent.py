@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from replicator import __version__
 from replicator.cli.clients import agent_client, find_agent
 from replicator.cli.doctor.look import WHEEL, Look
-from replicator.cli.options import again
 from replicator.cli.output import counted
+from replicator.cli.where import Where
 from replicator.errors import ReplicatorError
 from replicator.model import StreamState
 from replicator.remote.address import is_default
@@ -143,9 +143,9 @@ async def _look_at_streams(client: RemoteReplicator) -> Look:
     failed = sorted(item.name for item in found if item.status.state is StreamState.FAILED)
     if not failed:
         return Look("streams", f"{counted(len(found), 'stream')}, and none has failed")
-    at = again("litestream", None if is_default(client.address) else client.address)
-    names = ", ".join(failed)
-    return Look("streams", f"{len(failed)} of {len(found)} failed: {names}", f"replicator status {failed[0]}{at}")
+    here = Where(None, None if is_default(client.address) else client.address)
+    names, fix = ", ".join(failed), here.hint(f"replicator status {failed[0]}")
+    return Look("streams", f"{len(failed)} of {len(found)} failed: {names}", fix)
 
 
 def _socket(address: str) -> str:

@@ -17,10 +17,10 @@ from typing import Any
 
 from replicator import __version__
 from replicator.cli.doctor.look import WHEEL, Look
+from replicator.cli.stack import project_file
 from replicator.home import known_home
 
 BINARY = "pulumi-resource-replicator"
-_PROJECT_FILES = ("Pulumi.yaml", "Pulumi.yml", "Pulumi.json")
 _ANSWER_WITHIN = 30.0
 
 
@@ -38,7 +38,7 @@ class _Plugin:
 
 def look_at_plugin(project: Path, environ: Mapping[str, str]) -> list[Look]:
     """Check the plugin that Pulumi starts in the folder `project`, and others that it might start elsewhere."""
-    file = _project_file(project)
+    file = project_file(project)
     named = _named_folder(file) if file else None
     if named is not None and not _is_program(named / BINARY):
         return [Look("plugin", f"{file} names the folder {named}, which holds no {BINARY}", _name_it(file))]
@@ -110,15 +110,6 @@ def _first_line(process: subprocess.Popen[bytes]) -> str:
 
 
 # --- where Pulumi searches -------------------------------------------------------------------------------------------
-
-
-def _project_file(folder: Path) -> Path | None:
-    """Return the project file of a folder: Pulumi searches it and its parents."""
-    for place in (folder, *folder.parents):
-        for name in _PROJECT_FILES:
-            if (place / name).is_file():
-                return place / name
-    return None
 
 
 def _named_folder(file: Path) -> Path | None:
