@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.e2e.conftest import Make
 from tests.e2e.memory import Memory, serving
@@ -94,15 +96,21 @@ import pulumi_replicator as replicator
 agents = replicator.Provider(
     "agents", memory=replicator.BackendConfigArgs(address={address!r}, regions={{"us": {address!r}}}), preflight="warn"
 )
-replicator.Stream("main", backend="memory", source={source!r}, destination={destination!r},
+orders = replicator.Stream("main", backend="memory", source={source!r}, destination={destination!r},
     opts=pulumi.ResourceOptions(provider=agents))
+{functions}
+pulumi.export("states", [now.state, same.state])
 """
 NODE = """
 import * as replicator from "@pulumi-replicator/replicator";
 
 const memory = {{ address: {address}, regions: {{ us: {address} }} }};
-const provider = new replicator.Provider("agents", {{ memory, preflight: replicator.Preflight.Warn }});
-new replicator.Stream("main", {{ backend: "memory", source: {source}, destination: {destination} }}, {{ provider }});
+const agents = new replicator.Provider("agents", {{ memory, preflight: replicator.Preflight.Warn }});
+const orders = new replicator.Stream(
+    "main", {{ backend: "memory", source: {source}, destination: {destination} }}, {{ provider: agents }},
+);
+{functions}
+export const states = [now.state, same.state];
 """
 GO = """
 package main
@@ -125,12 +133,17 @@ func main() {{
 		if err != nil {{
 			return err
 		}}
-		_, err = replicator.NewStream(ctx, "main", &replicator.StreamArgs{{
+		orders, err := replicator.NewStream(ctx, "main", &replicator.StreamArgs{{
 			Backend:     pulumi.String("memory"),
 			Source:      &replicator.EndpointArgs{{Kind: replicator.EndpointKindPostgres, Uri: source}},
 			Destination: &replicator.EndpointArgs{{Kind: replicator.EndpointKindKafka, Uri: destination}},
 		}}, pulumi.Provider(agents))
-		return err
+		if err != nil {{
+			return err
+		}}
+		{functions}
+		ctx.Export("states", pulumi.Array{{now.State(), same.State()}})
+		return nil
 	}})
 }}
 """
@@ -141,19 +154,25 @@ def of_example(language: str, *names: str) -> dict[str, str]:
     return {name: (ROOT / "examples" / f"litestream-{language}" / name).read_text() for name in names}
 
 
+def of_page(language: str) -> str:
+    """What docs/configuration.md writes in a language about functions with a provider of the program."""
+    section = (ROOT / "docs" / "configuration.md").read_text().partition("### Functions with a provider")[2]
+    return section.partition(f"```{language}\n")[2].partition("```")[0]
+
+
 def _write_python(project: Project, address: str, inputs: dict[str, Any]) -> None:
-    project.write_python(PYTHON.format(address=address, **inputs))
+    project.write_python(PYTHON.format(address=address, functions=of_page("python"), **inputs))
 
 
 def _write_node(project: Project, address: str, inputs: dict[str, Any]) -> None:
     values = {key: json.dumps(value) for key, value in {"address": address, **inputs}.items()}
     beside = of_example("typescript", "package.json", "tsconfig.json")
-    project.write_files("nodejs", {"index.ts": NODE.format(**values), **beside})
+    project.write_files("nodejs", {"index.ts": NODE.format(functions=of_page("typescript"), **values), **beside})
 
 
 def _write_go(project: Project, address: str, inputs: dict[str, Any]) -> None:
     uris = {end: json.dumps(inputs[end]["uri"]) for end in ("source", "destination")}
-    text = GO.format(address=json.dumps(address), **uris)
+    text = GO.format(address=json.dumps(address), functions=of_page("go"), **uris)
     project.write_files("go", {"main.go": text, **of_example("go", "go.mod", "go.sum")})
 
 
@@ -164,12 +183,42 @@ def _write_go(project: Project, address: str, inputs: dict[str, Any]) -> None:
 def test_a_provider_of_an_sdk(
     write: Callable[[Project, str, dict[str, Any]], None], memory: Memory, make_project: Make
 ) -> None:
-    """Python and TypeScript send the block as JSON text, Go as an object."""
+    """Python and TypeScript send the block as JSON text, Go as an object. Functions with it find the stream."""
     project = make_project(f"sdk-{write.__name__.rpartition('_')[2]}")
     write(project, memory.address, {key: value for key, value in stream(project).items() if key != "backend"})
     prepare(project)
     ran = looked(memory, project.preview)
     assert ran.done("main") == ["create"]
+    project.up("--skip-preview")
+    assert project.outputs()["states"] == ["running", "running"]
+
+
+@pytest.mark.parametrize("option", ["provider", "parent"])
+def test_a_function_with_the_provider_of_its_stream(option: str, memory: Memory, make_project: Make) -> None:
+    project = make_project(f"asks-{option}")
+    block = of_page("yaml")
+    options = re.findall(r"\{(provider|parent): (\"[^\"]+\")\}", block)
+    assert [name for name, _ in options] == ["provider", "parent"]
+    variables = yaml.safe_load(block)["variables"]
+    variables["now"]["fn::invoke"]["options"] = {option: json.loads(dict(options)[option])}
+    resources = {
+        "agents": {"type": "pulumi:providers:replicator", "properties": {"memory": {"address": memory.address}}},
+        "orders": {
+            "type": "replicator:index:Stream",
+            "properties": stream(project),
+            "options": {"provider": "${agents}"},
+        },
+    }
+    project.write_yaml({"variables": variables, "resources": resources, "outputs": {"state": "${now.state}"}})
+    project.up("--skip-preview")
+    assert project.outputs() == {"state": "running"}
+
+    del variables["now"]["fn::invoke"]["options"]
+    project.write_yaml({"variables": variables, "resources": resources, "outputs": {"state": "${now.state}"}})
+    ran = project.up("--skip-preview", check=False)
+    assert ran.code != 0
+    said = " ".join(" ".join(ran.said("error")).split())
+    assert "if the stream has a provider of its own, give the function the same: options provider or parent" in said
 
 
 # --- a wrong one, and its way out ------------------------------------------------------------------------------------

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator
 
 import pytest
+import yaml
 from replicator.model import token_digest
 
 from tests.e2e.conftest import Make
 from tests.e2e.ledger import Ledger, recording
 from tests.e2e.ways import LONG, WAYS, orders
-from tests.pulumi import Project
+from tests.pulumi import ROOT, Project
 
 SKIP = "--skip-preview"
 CLEAN = "--expect-no-changes"
+PAGE = ROOT / "docs" / "rename.md"
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +117,12 @@ def test_a_move_between_stacks(ledger: Ledger, make_project: Make) -> None:
     name, inputs = "moved-from-orders", orders(old, "orders")
     WAYS["plugin"].write(old, {"orders": inputs})
     old.up(SKIP)
-    places = [f"organization/{project.name}/{project.stack}" for project in (old, new)]
     moved = old.resources()["orders"]["urn"]
-    old.run("state", "move", moved, "--source", places[0], "--dest", places[1], "--yes")
+    [line] = re.findall(r"^\$ pulumi (.+)$", section("Split a stack"), re.MULTILINE)
+    line = line.replace("::shop::", f"::{old.name}::").replace("/shop/", f"/{old.name}/")
+    words = shlex.split(line.replace("/billing/", f"/{new.name}/"))
+    assert moved in words
+    old.run(*words, "--yes")
 
     WAYS["plugin"].write(new, {"orders": inputs})
     planned = new.preview()
@@ -130,6 +137,66 @@ def test_a_move_between_stacks(ledger: Ledger, make_project: Make) -> None:
     assert ledger.entries("moved-") == [("made", name, True)]
     new.destroy(SKIP)
     assert ledger.entries("moved-") == [("made", name, True), ("removed", name, True)]
+
+
+def section(title: str) -> str:
+    """A section of docs/rename.md."""
+    return PAGE.read_text().partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_the_page_on_an_alias_and_a_parent(ledger: Ledger, make_project: Make) -> None:
+    """docs/rename.md: what its aliases say is one update each, and no stream is made or removed."""
+    project = make_project("page")
+    project.configure("replicator:memory", {"address": ledger.address})
+    inputs, shop = orders(project, "orders"), orders(project, "shop")
+    WAYS["plugin"].write(project, {"orders": inputs, "shop": shop})
+    project.up(SKIP)
+    created = ledger.entries(project.name)
+    name = f"{project.name}-orders"
+
+    written = yaml.safe_load(section("Rename a resource").partition("```yaml\n")[2].partition("```")[0])
+    WAYS["plugin"].write(project, {"sales": inputs, "shop": shop}, {"sales": written["resources"]["sales"]["options"]})
+    planned = project.preview()
+    assert planned.done("sales") == ["update"]
+    line = section("Rename a resource").partition("```\n ~")[2].partition("\n")[0]
+    assert f"~{line}" in planned.stdout
+    project.up(SKIP)
+    owned_by(project, "sales", ledger, name)
+
+    block = section("Change the parent").partition("```yaml\n")[2].partition("```")[0]
+    WAYS["plugin"].write(project, {"sales": inputs, "shop": shop}, {"sales": yaml.safe_load(block)["options"]})
+    assert project.preview().done("sales") == ["update"]
+    project.up(SKIP)
+    parented = owned_by(project, "sales", ledger, name)
+    assert "replicator:index:Stream$replicator:index:Stream::sales" in parented
+    assert ledger.entries(project.name) == created
+
+    commands = re.findall(r"^\$ pulumi (.+)$", section("Rename a stack"), re.MULTILINE)
+    assert commands == ["stack rename prod", "up"]
+    project.run(*commands[0].split(), "--stack", project.stack)
+    project.stack = "prod"
+    assert project.preview().done("sales") == ["update"]
+    project.up(SKIP)
+    owned_by(project, "sales", ledger, name)
+    assert ledger.entries(project.name) == created
+    project.destroy(SKIP)
+
+
+def test_the_page_on_a_replacement(ledger: Ledger, make_project: Make) -> None:
+    """docs/rename.md: its two commands remove the stream and create it."""
+    project = make_project("shop")
+    project.configure("replicator:memory", {"address": ledger.address})
+    WAYS["plugin"].write(project, {"orders": orders(project, "orders")})
+    project.up(SKIP)
+    destroy, up = (
+        shlex.split(line) for line in re.findall(r"^\$ pulumi (.+)$", section("Replace a stream"), re.MULTILINE)
+    )
+    assert destroy[-1] == project.resources()["orders"]["urn"]
+    project.operate(*destroy, SKIP)
+    project.operate(*up, SKIP)
+    made, removed = ("made", "shop-orders", True), ("removed", "shop-orders", True)
+    assert ledger.entries("shop-") == [made, removed, made]
+    project.destroy(SKIP)
 
 
 def owned_by(project: Project, resource: str, ledger: Ledger, name: str) -> str:

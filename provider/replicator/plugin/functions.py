@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from replicator.errors import InvalidStream, Unsupported
+from replicator.errors import AgentUnreachable, InvalidConfig, InvalidStream, StreamNotFound, Unsupported
 from replicator.lifecycle import functions
 from replicator.lifecycle.connections import Connections
 from replicator.lifecycle.failure import Failure, failures_of
@@ -39,6 +39,9 @@ class Invocation:
     engine: PulumiDiagnostics
 
 
+_OWN_PROVIDER = "if the stream has a provider of its own, give the function the same: options provider or parent"
+"""A function without these options asks the default provider, which may be configured for another engine or none."""
+
 Result = tuple[dict[str, Any], list[Failure]]
 A = TypeVar("A", bound=Model)
 
@@ -53,7 +56,12 @@ def _function(
             parsed = arguments.model_validate(raw)
         except ValidationError as error:
             return {}, failures_of(error, arguments, InvalidStream.code)
-        return (await call(invocation, parsed)).wire(), []
+        try:
+            return (await call(invocation, parsed)).wire(), []
+        except (InvalidConfig, AgentUnreachable, StreamNotFound) as error:
+            if invocation.connections.config.origin.resource is None:
+                error.fix = f"{error.fix}; or, {_OWN_PROVIDER}" if error.fix else _OWN_PROVIDER
+            raise
 
     return run
 
@@ -83,6 +91,8 @@ async def _status(invocation: Invocation, args: GetStreamStatusArgs) -> Model:
     found = await functions.get_stream_status(invocation.connections, args)
     if found.failure is not None:
         text = f"the status of {args.stream} is not known: {found.failure.message} [{found.failure.code}]"
+        if found.failure.code == AgentUnreachable.code and invocation.connections.config.origin.resource is None:
+            text = f"{text}\n  → {_OWN_PROVIDER}"
         await invocation.engine.warn_once("", text)
     return found
 

@@ -50,7 +50,7 @@ async def test_a_deleted_copy_is_told_with_the_replay_that_brings_it_back(bed: M
     assert f"{bed.copy_of(topic)} is not at the destination, and 10 offsets of {topic}/0 were copied" in error
     lsn = re.search(r'replicator replay (\S+) --lsn "([^"]+)"', error)
     assert lsn is not None
-    assert lsn[1] == name
+    assert lsn[1] == f"kafka-mirror/default/{name}"
     await bed.driver.replay(name, Checkpoint(lsn=lsn[2]), key="again")
     await bed.driver.resume(name)
     await bed.caught_up(name)

@@ -208,7 +208,7 @@ def test_the_replay_begins_where_the_stream_did_and_takes_what_is_lost_alone(
 ) -> None:
     record = StreamRecord(stream=declare(mode="cdc"), starts=starts)
     found = status_of(deployed(record), at(stored), Seen(source, there), NOON)
-    assert f'replicator replay orders --lsn "{lsn}" --backend' in str(found.last_error)
+    assert f'replicator replay kafka-mirror/default/orders --lsn "{lsn}"' in str(found.last_error)
 
 
 @pytest.mark.parametrize("source", [seen("", hidden={"orders"}), seen("orders=5", untold={"orders"})])

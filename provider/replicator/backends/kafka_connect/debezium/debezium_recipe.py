@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from replicator.backends import stream_id
 from replicator.backends.kafka_connect.cluster import RECENT, ConnectCluster, Connector, Offset
 from replicator.backends.kafka_connect.cluster_clients import ClusterClients
 from replicator.backends.kafka_connect.debezium import (
@@ -576,7 +577,7 @@ class DebeziumRecipe:
             return  # by a delete that was interrupted, and may have reset the position since
         position, why = (await self.positions(record)).source, None
         if bookmarks.rewinds_to(record) is not None:
-            why, fix = "a replay was interrupted", f"run replicator resume {stream.name}"
+            why, fix = "a replay was interrupted", f"run replicator resume {stream_id(stream)}"
         elif position.in_snapshot or (position.lsn is None and stream.mode is Mode.SNAPSHOT_THEN_CDC):
             why, fix = "the stream is still reading its tables", "wait until its state is no longer snapshot"
         if why:

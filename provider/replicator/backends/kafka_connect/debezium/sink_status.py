@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from replicator.backends import stream_id
 from replicator.backends.kafka.positions import checkpoint
 from replicator.backends.kafka_connect.cluster import Connector
 from replicator.backends.kafka_connect.debezium.details import topics_of
@@ -17,8 +18,8 @@ from replicator.model import Checkpoint, StreamState, StreamStatus, format_time
 from replicator.replicator import Description, Finding, Severity
 
 _RESNAPSHOT = (
-    "read the rows once more, which brings all but deletes: replicator replay {name} --method resnapshot --time {now} "
-    "--backend debezium --address WORKER_URL; rows that were deleted meanwhile stay at the destination"
+    "read the rows once more, which brings all but deletes: replicator replay {id} --method resnapshot --time {now}; "
+    "rows that were deleted meanwhile stay at the destination"
 )
 
 
@@ -36,7 +37,7 @@ def lost_changes(record: StreamRecord, sink: SinkProgress) -> ReplayNotRetained 
     return ReplayNotRetained(
         f"changes are lost between source and destination: {lost}",
         stream=record.stream.name,
-        fix=_RESNAPSHOT.format(name=record.stream.name, now=format_time(datetime.now(UTC))),
+        fix=_RESNAPSHOT.format(id=stream_id(record.stream), now=format_time(datetime.now(UTC))),
     )
 
 

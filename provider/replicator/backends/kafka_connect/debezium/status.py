@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from replicator.backends import stream_id
 from replicator.backends.kafka_connect.debezium import bookmarks
 from replicator.backends.kafka_connect.debezium.details import details_of, publication_of, slot_of
 from replicator.backends.kafka_connect.debezium.positions import Position
@@ -164,12 +165,12 @@ def lost_position(
         return SourcePosition(
             f"{why}: a replay was interrupted while it re-created the slot",
             stream=stream.name,
-            fix=f"run replicator resume {stream.name}, which finishes the replay; nothing is lost",
+            fix=f"run replicator resume {stream_id(stream)}, which finishes the replay; nothing is lost",
         )
     holds = at is not None and any(not item.is_lost and (item.confirmed or 0) <= at for item in marked.values())
     held = (
-        f"replay from this position, which a bookmark holds, so that nothing is lost: replicator replay {stream.name} "
-        f"--lsn {write_lsn(at)} --method log_rewind. Otherwise, "
+        f"replay from this position, which a bookmark holds, so that nothing is lost: replicator replay "
+        f"{stream_id(stream)} --lsn {write_lsn(at)} --method log_rewind. Otherwise, "
         if holds and at is not None
         else ""
     )

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from replicator.backends import stream_id
 from replicator.backends.kafka.admin import KafkaAdmin
 from replicator.backends.kafka.positions import Offsets, Partition, checkpoint, read, write
 from replicator.backends.kafka_connect.mirror.source_view import SourceView
@@ -110,7 +111,7 @@ def refuse_gaps(
             stream=record.stream.name,
             property=property,
             fix="replay it from what is retained, which says what is lost: "
-            f'replicator replay {record.stream.name} --lsn "{first}" --backend kafka-mirror --address WORKER_URL',
+            f'replicator replay {stream_id(record.stream)} --lsn "{first}"',
         )
 
 

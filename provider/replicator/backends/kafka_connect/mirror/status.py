@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from replicator.backends import stream_id
 from replicator.backends.kafka.admin import Topic
 from replicator.backends.kafka.positions import Offsets, Partition, checkpoint, read, write
 from replicator.backends.kafka_connect.cluster import Offset
 from replicator.backends.kafka_connect.deployed import DeployedStream
 from replicator.backends.kafka_connect.mirror.cluster_identity import AGAIN
-from replicator.backends.kafka_connect.mirror.connector_configs import BACKEND
 from replicator.backends.kafka_connect.mirror.copies import Copies, lacking, lost, replay_start
 from replicator.backends.kafka_connect.mirror.source_view import READ_WITHIN, SourceView, copied_until, lag_of
 from replicator.backends.kafka_connect.mirror.topics import Naming, some
@@ -189,10 +189,7 @@ def _replay_of(deployed: DeployedStream, partitions: Collection[Partition], sour
     """Return how to copy partitions again."""
     lsn = write(replay_start(deployed.record, source, partitions)) or ""
     start = f'--lsn "{lsn}"' if len(lsn) <= _LSN_SHOWN else "--lsn with the offsets to begin at"
-    return (
-        f"to copy what the source still has once more: replicator replay {deployed.name} {start} --backend {BACKEND} "
-        "--address WORKER_URL"
-    )
+    return f"to copy what the source still has once more: replicator replay {stream_id(deployed.record.stream)} {start}"
 
 
 def _waits(
