@@ -13,6 +13,7 @@ shop = replicator.Stream(
         "auth_ref": "env://SHOP_*",
     },
     checkpoint_interval="5s",
+    # To remove the stream: pulumi config set protected false && pulumi up, then pulumi destroy.
     deletion_protection=config.get_bool("protected") is not False,
     opts=pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create="5m")),
 )

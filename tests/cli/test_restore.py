@@ -437,15 +437,31 @@ def large(host: Host) -> str:
     return f"file://{host.folder}/replicas/orders"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_an_interrupted_restore_leaves_nothing(large: str, target: Path, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [COMMAND, "restore", large, "--to", str(target), "--yes"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+@pytest.mark.parametrize(
+    ("number", "at_sigint"),
+    [
+        (signal.SIGINT, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_IGN),
+        (signal.SIGHUP, signal.SIG_DFL),
+        (signal.SIGKILL, signal.SIG_DFL),
+    ],
+)
+def test_an_interrupted_restore_leaves_nothing(
+    large: str, target: Path, number: signal.Signals, at_sigint: signal.Handlers
+) -> None:
+    """A shell without job control starts what it runs in the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, at_sigint)
+    try:
+        process = subprocess.Popen(
+            [COMMAND, "restore", large, "--to", str(target), "--yes"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     wait_until(lambda: any(target.parent.glob(".replay-*/copy.db*")), what="it writes", timeout=30)
     process.send_signal(number)
     out, _ = process.communicate(timeout=30)

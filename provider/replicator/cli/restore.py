@@ -157,6 +157,8 @@ def _ended_by_signals() -> Iterator[None]:
     """Treat SIGTERM, and SIGHUP of a lost terminal, like ^C, so that nothing is left."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background of a script
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.raise_signal(signal.SIGINT)
 
     numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]

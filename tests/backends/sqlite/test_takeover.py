@@ -20,7 +20,7 @@ from replicator.model import Checkpoint, Endpoint, EndpointKind, Owner, Stream, 
 from replicator.replicator import ReplayMethod
 
 from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, finished, replica_url, restored_hash, state_is
-from tests.engines import add_rows, make_database
+from tests.engines import S3Server, add_rows, make_database
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
@@ -122,7 +122,7 @@ async def test_an_agent_that_comes_back_stops_and_writes_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(guards, "CLAIM_EVERY", 0.5)
+    monkeypatch.setattr(guards, "_WITHIN", 60.0)  # a busy store is not one that is away
     stream = declare("orders", database, uri)
     held = await lost(agent, stream, database)
     await second.driver.take_over(destination(uri), agent.store.agent_id)
@@ -137,6 +137,27 @@ async def test_an_agent_that_comes_back_stops_and_writes_nothing(
     await caught_up(second.driver, "orders")
     url = await replica_url(second.driver, "orders")
     assert await restored_hash(command_line, url, tmp_path / "copy.db") == await content_hash(path)
+
+
+async def test_an_agent_that_comes_back_while_the_store_is_away_stops_when_it_answers(
+    agent: Agent, second: Agent, database: Path, s3: S3Server, place: str, command_line: CommandLine, tmp_path: Path
+) -> None:
+    """It cannot know of the takeover before, so it begins; what it uploads until then is in the old prefix."""
+    stream = declare("orders", database, place)
+    held = await lost(agent, stream, database)
+    await second.driver.take_over(destination(place), agent.store.agent_id)
+    path = await restored(command_line, place, tmp_path / "new.db")
+    await second.driver.upsert_stream(moved(stream, path))
+    await caught_up(second.driver, "orders")
+    with s3.frozen():
+        await agent.start()
+        assert agent.pids != []
+    failed = await state_is(agent.driver, "orders", StreamState.FAILED, timeout=30)
+    assert f"is claimed by the agent {second.store.agent_id}" in str(failed.last_error)
+    assert agent.pids == []
+    await caught_up(second.driver, "orders")
+    url = await replica_url(second.driver, "orders")
+    assert await restored_hash(command_line, url, tmp_path / "copy.db") == await content_hash(path) == held
 
 
 async def test_an_agent_that_still_runs_stops_and_its_changes_are_apart(

@@ -1,7 +1,7 @@
 """The invariants of a running stream: one writer per database and destination, and a restorable replica.
 
 Each is checked before a process takes the database over, and again while it runs. A check that the store does not
-answer stops nothing.
+answer stops nothing; a claim is checked again as soon as the store answers.
 """
 
 from __future__ import annotations
@@ -70,11 +70,10 @@ class Guards:
 
         Raise where another process replicates the database, or another agent has claimed the destination.
         """
-        self._due("claim", record.name, CLAIM_EVERY)
         try:
             await self.refuse_others(record.stream)
             if record.phase is not Phase.ACTIVE:
-                await self.claims.take(record.stream)
+                await self._claim(record)
                 return record
             starts = await self._seen(self._claimed_and_whole(record), otherwise=None)
         except ReplicatorError as error:
@@ -90,8 +89,14 @@ class Guards:
         return record
 
     async def _claimed_and_whole(self, record: StreamRecord) -> bool | None:
-        await self.claims.take(record.stream)
+        await self._claim(record)
         return await self._starts(record)
+
+    async def _claim(self, record: StreamRecord) -> None:
+        """Take or check the claim. Without an answer, it is due again as soon as the store answers."""
+        self._looked["claim", record.name] = time.monotonic() - CLAIM_EVERY + _STORE_AGAIN
+        await self.claims.take(record.stream)
+        self._looked["claim", record.name] = time.monotonic()
 
     async def _seen(self, look: Awaitable[T], *, otherwise: T) -> T:
         """Return the result of a request to the store, or `otherwise` if the store does not answer in time."""
@@ -119,8 +124,8 @@ class Guards:
         await self._ask_store(record)
         lost = False
         try:
-            if self._due("claim", record.name, CLAIM_EVERY):
-                await self._seen(self.claims.take(record.stream), otherwise=False)
+            if _store_of(record) not in self._unanswered and self._due("claim", record.name, CLAIM_EVERY):
+                await self._seen(self._claim(record), otherwise=None)
             if self._due("start", record.name, START_EVERY):
                 starts = await self._seen(self._starts(record), otherwise=None)
                 lost = _is_lost(record, starts)
