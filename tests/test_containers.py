@@ -183,7 +183,7 @@ class Box:
 
 @pytest.fixture
 def box() -> Iterator[Box]:
-    if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("setpriv") is None:
+    if not _may_unshare():
         pytest.skip("namespaces and another user need root, unshare and setpriv")
     with _folder() as root:
         made = Box(root)
@@ -191,6 +191,14 @@ def box() -> Iterator[Box]:
             yield made
         finally:
             made.close()
+
+
+def _may_unshare() -> bool:
+    """Whether this process may make namespaces and be another user; root in a container often may not."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("setpriv") is None:
+        return False
+    command = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @contextmanager
