@@ -131,8 +131,8 @@ def _look_at_policy(address: str, found: Info) -> list[Look]:
     if granted is None:
         none = missing(Path(path))
         return [Look("policy", f"{none.message} [{none.code}]", none.fix, warning=True)]
-    counts = (len(granted.source), len(granted.destination), len(granted.replay))
-    return [Look("policy", "{} grants {} sources, {} destinations, {} folders of copies".format(path, *counts))]
+    parts = {"source": granted.source, "destination": granted.destination, "replay folder": granted.replay}
+    return [Look("policy", f"{path} grants {', '.join(counted(len(items), noun) for noun, items in parts.items())}")]
 
 
 async def _look_at_streams(client: RemoteReplicator) -> Look:
