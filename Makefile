@@ -16,8 +16,8 @@ FIND_PYTHON = for python in $(or $(PYTHON),python3 python3.13 python3.12 python3
 	fi
 
 # What tests need of Debian: an ssh server, what shows it a user of its own where root runs the tests, for Kafka the
-# runtime of Java and what collects its jars, and PostgreSQL's server.
-DEBIAN_PACKAGES := openssh-server libnss-wrapper openjdk-17-jre-headless maven postgresql
+# runtime of Java and what collects its jars, and PostgreSQL's server; and the compilers that build Vale.
+DEBIAN_PACKAGES := openssh-server libnss-wrapper openjdk-17-jre-headless maven postgresql g++
 # What an installed server of PostgreSQL would make and start by itself, unless this says that it should not.
 CREATE_CLUSTER := /etc/postgresql-common/createcluster.conf
 
@@ -31,7 +31,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-deps: ## Install the Debian packages that tests need (as root)
+deps: ## Install the Debian packages that tests and checks need (as root)
 	@missing=$$(for package in $(DEBIAN_PACKAGES); do \
 	  dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed || echo "$$package"; \
 	done); \
@@ -62,12 +62,13 @@ lock: ## Renew requirements.lock from pyproject.toml (needs uv)
 	UV_PYTHON_DOWNLOADS=never uv export --quiet --format requirements.txt --locked --no-emit-workspace --no-header \
 	  -o requirements.lock
 
-check: venv ## Format, lint, types, layers and names
+check: venv ## Format, lint, types, layers, names and prose; builds Vale first (1 to 3 minutes, once)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/names.py
+	$(BIN)/python tools/prose.py
 
 unit: venv ## The fast tests: no engine, no Pulumi CLI
 	$(PYTEST) -m "not cli and not engine and not proof" tests

@@ -86,7 +86,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize("reason", REFUSALS)
 def test_a_refusal_says_why_and_what_would_work(reason: str) -> None:
-    hint = re.search(r"(?:^|[;,] )(use|leave|declare|set|give) ", reason)
+    hint = re.search(r"(?:^|[;,.] )(use|leave|declare|set|give) ", reason, re.IGNORECASE)
     assert hint, "no way out is named"
     named = re.search(r"\buse (\w+)", reason)
     words = {word.value for enum in (Mode, Conflict, ReplayMethod, Drain) for word in enum}

@@ -100,8 +100,9 @@ def capabilities_page() -> str:
         lines += _section("replay methods", {str(key): cell for key, cell in route.replay.items()})
         lines += _section("other properties", {str(key): cell for key, cell in route.features.items()})
         if row.options is not None:
-            listed = ", ".join(f"`{option}` ({type})" for option, type in sorted(row.options.items()))
-            lines.append(f"\n`options` takes {listed}. Text that spells such a value means that value.")
+            lines += ["\n### options\n", "A text that is a value of the type means that value.\n"]
+            lines += ["| option | type |", "|---|---|"]
+            lines += [f"| `{option}` | {type} |" for option, type in sorted(row.options.items())]
         lines += ["\n### what a change does\n", "| change of | verdict | what happens |", "|---|---|---|"]
         lines += [
             f"| `{path}` | {effect.verdict.value} | {effect.text} |"
@@ -177,6 +178,7 @@ def cli_page() -> str:
     command = typer.main.get_command(app)
     text: str = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="replicator"), name="replicator")
     text = re.sub(r"(?<=: )(.+)\.\.\.$", lambda cut: _whole(command, cut[1]), text, flags=re.MULTILINE)
+    text = re.sub(r"  \[(?=default|env var|required)", " [", text)
     usage = text.replace("# `replicator`", "# The command `replicator`", 1).replace(help_text(), _EXITS, 1)
     return re.sub(r"\n{3,}", "\n\n", usage).rstrip() + "\n"
 

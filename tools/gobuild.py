@@ -62,12 +62,13 @@ class GoModule:
     """A folder with a go.mod whose `tool` lines name the programs to build.
 
     `expected` is how long a cold build takes on two cores, for people. `scripts` are files of the Pulumi SDK, by their
-    path in it, that have to lie beside the programs.
+    path in it, that have to lie beside the programs. A module with `native` has parts in C and C++.
     """
 
     folder: Path
     expected: str
     scripts: tuple[str, ...] = ()
+    native: bool = False
 
     @cached_property
     def gomod(self) -> str:
@@ -95,13 +96,19 @@ class GoModule:
     @property
     def flags(self) -> list[str]:
         # Without a version the CLI prints an empty line for `pulumi version` and the Automation API refuses it.
-        return ["-trimpath", "-ldflags", f"-s -w -X {SDK}/go/common/version.Version={self.sdk_version}"]
+        version = f" -X {SDK}/go/common/version.Version={self.sdk_version}" if SDK in self.gomod else ""
+        return ["-trimpath", "-ldflags", f"-s -w{version}"]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The variables of the build, as far as they are the same on each machine."""
+        return GO_SETTINGS | ({"CGO_ENABLED": "1"} if self.native else {})
 
     @property
     def stamp(self) -> str:
         """What the build depends on, as a hash. The patch release of Go is left out: it may change under a cache."""
         digest = hashlib.sha256()
-        facts = [self.flags, GO_SETTINGS, self.scripts, platform.system(), platform.machine()]
+        facts = [self.flags, self.settings, self.scripts, platform.system(), platform.machine()]
         digest.update(json.dumps(facts, sort_keys=True).encode())
         sources = [self.folder / "go.mod", self.folder / "go.sum", *sorted(self.folder.rglob("*.go"))]
         for source in sources:
@@ -150,9 +157,10 @@ class Cache:
         target = self.folder(module)
         if not complete(target, module.files):
             names = ", ".join(module.programs)
+            compilers = _compilers(names) if module.native else {}
             with self._fresh(target) as temp:
                 command = [str(go), "build", *module.flags, "-o", f"{temp}/", "tool"]
-                run(f"building {names} ({module.expected})", command, module.folder)
+                run(f"building {names} ({module.expected})", command, module.folder, **module.settings, **compilers)
                 if module.scripts:
                     find = [str(go), "list", "-m", "-f", "{{.Dir}}", SDK]
                     sdk = Path(run("finding the Pulumi SDK", find, module.folder).strip().splitlines()[-1])
@@ -278,6 +286,21 @@ def run(what: str, command: Sequence[str], folder: Path, **variables: str) -> st
             raise BuildError(f"{what}: `{' '.join(command[:3])} …` ended with status {status}. Its last lines:\n{tail}")
         say(f"  done in {time.monotonic() - started:.0f} s")
         return out.read()
+
+
+def _compilers(names: str) -> dict[str, str]:
+    """The variables that name the compilers of C and C++. Raises BuildError where one is missing."""
+    found = {}
+    for variable, candidates in {"CC": ("gcc", "clang", "cc"), "CXX": ("g++", "clang++", "c++")}.items():
+        own = os.environ.get(variable)
+        compiler = own or next((each for each in candidates if shutil.which(each)), None)
+        if compiler is None:
+            missing = f"there is no {' and no '.join(candidates)} on PATH"
+            raise BuildError(
+                f"Building {names} needs a C and a C++ compiler; {missing}. Install one; on Debian: make deps"
+            )
+        found[variable] = compiler
+    return found
 
 
 def _go_version(go: str) -> Version | None:

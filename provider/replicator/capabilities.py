@@ -236,6 +236,12 @@ MEMORY = Capabilities(
     automatic=False,
 )
 
+
+def _sentence(text: str) -> str:
+    """Return a text as a sentence that follows another one."""
+    return text[:1].upper() + text[1:]
+
+
 _PAGES = "litestream ships pages of the database file, not rows"
 _RESTART = (
     "its litestream process starts again; nothing is lost, the lag grows for some seconds. If the application restarts "
@@ -269,10 +275,10 @@ _SQLITE_TO_S3 = Route(
     },
     features={
         Feature.INCLUDE_EXCLUDE: No(
-            f"{_PAGES}, so a stream is one whole database file; leave it out, or use a database of its own"
+            f"{_PAGES}, so a stream is one whole database file. Leave it out, or use a database of its own"
         ),
         Feature.FILTER: No(
-            f"{_PAGES}, so it cannot leave rows out; leave filter out, and filter where the copy is read"
+            f"{_PAGES}, so it cannot leave rows out. Leave filter out, and filter where the copy is read"
         ),
         Feature.CHECKPOINT_INTERVAL: Yes("the stream then has a litestream process of its own"),
         Feature.PURGE_DESTINATION: Yes("removes the transaction files of litestream, and nothing else"),
@@ -282,17 +288,17 @@ _SQLITE_TO_S3 = Route(
         Feature.WAIT_CAUGHT_UP: Yes(),
         Feature.BOOKMARKS: No("the replica keeps its own history; leave it out, and use copy with a time"),
         Feature.KEEP_BOOKMARK: No(
-            "litestream always begins with a snapshot, and goes on from no position; leave it out"
+            "litestream always begins with a snapshot, and continues from no position; leave it out"
         ),
         Feature.OPTIONS: Yes("the stream then has a litestream process of its own"),
     },
     default_interval="1s",
     lag_unit="transaction file (one upload; it may hold many commits)",
     lag_resolution=timedelta(seconds=1),
-    pause_cost="the replica stands still, and what is written meanwhile is in no backup until the stream resumes; if "
+    pause_cost="the replica stands still, and what is written meanwhile is in no backup until the stream resumes. If "
     "the application restarts its WAL meanwhile, the resume uploads the whole database again",
     removal="the replica stays and can be restored; the side directory beside the database is removed",
-    access=Effect(Verdict.RESTARTS, f"it is the same place, reached in another way; {_RESTART}"),
+    access=Effect(Verdict.RESTARTS, f"only the way to the place changes; {_RESTART}"),
     changes={
         **_SAFE_CHANGES,
         "destination.region": Effect(Verdict.SAFE, ""),
@@ -328,7 +334,7 @@ LITESTREAM = Capabilities(
 )
 
 _RECORDS = "MirrorMaker 2 copies every record of a topic as it is"
-_REWRITE = "the mirror stops and goes on from its checkpoint; nothing is lost, the lag grows for some seconds"
+_REWRITE = "the mirror restarts from its checkpoint; nothing is lost, the lag grows for some seconds"
 _OTHER_NAMES = "the topics at the destination get other names, and are filled from the beginning; the old ones stay"
 
 _KAFKA_TO_KAFKA = Route(
@@ -337,7 +343,7 @@ _KAFKA_TO_KAFKA = Route(
     modes={
         Mode.SNAPSHOT_THEN_CDC: Yes("from the first record that the source retains, unless startFrom says otherwise"),
         Mode.CDC: Yes("from the end of the source, unless startFrom says otherwise"),
-        Mode.SNAPSHOT: No("a mirror has no end: records go on to come; use snapshot_then_cdc"),
+        Mode.SNAPSHOT: No("a mirror has no end, because records keep coming; use snapshot_then_cdc"),
     },
     conflicts={
         Conflict.SOURCE_WINS: Yes(),
@@ -354,7 +360,7 @@ _KAFKA_TO_KAFKA = Route(
     replay={
         ReplayMethod.LOG_REWIND: Yes("the source's log is read again, and its records are appended once more"),
         ReplayMethod.COPY: No("a mirror writes to the topics that it has; use log_rewind, or a stream of its own"),
-        ReplayMethod.RESEED: No("a topic is a log and is not written anew; use log_rewind from the earliest offset"),
+        ReplayMethod.RESEED: No("a topic is a log and is not written again; use log_rewind from the earliest offset"),
         ReplayMethod.SINK_REWIND: No(
             "the destination is the log itself; set back the offsets of its consumers there, or use log_rewind"
         ),
@@ -384,23 +390,24 @@ _KAFKA_TO_KAFKA = Route(
     default_interval="1m",
     lag_unit="offset, most often one record",
     pause_cost="the source's retention runs on, and what it deletes before the stream resumes is lost to the mirror",
-    removal="the topics at the destination stay; the stored offsets are removed, so the same stream begins anew",
+    removal="the topics at the destination stay; the stored offsets are removed, so the same stream begins from "
+    "the start",
     changes={
         **_SAFE_CHANGES,
         "ownerUrn": Effect(Verdict.RESTARTS, f"the record in its connector names the resource; {_REWRITE}"),
         "source.uri": Effect(
             Verdict.RE_SNAPSHOTS,
-            "topics of another cluster are copied from the beginning, beside what is there; other brokers of the same "
-            "cluster go on from the checkpoint",
+            "topics of another cluster are copied from the beginning, beside what is there. With other brokers of the "
+            "same cluster the mirror continues from its checkpoint",
         ),
         "destination.uri": Effect(
             Verdict.RE_SNAPSHOTS,
-            "another cluster is filled from the beginning, and the old topics stay where they are; other brokers of "
-            "the same cluster go on from the checkpoint",
+            "another cluster is filled from the beginning, and the old topics stay where they are. With other "
+            "brokers of the same cluster the mirror continues from its checkpoint",
         ),
         "source.region": Effect(Verdict.RE_SNAPSHOTS, _OTHER_NAMES),
         "mode": Effect(Verdict.SAFE, ""),
-        "include": Effect(Verdict.RESTARTS, f"topics that are new in it are copied from the beginning; {_REWRITE}"),
+        "include": Effect(Verdict.RESTARTS, f"new topics in it are copied from the beginning; {_REWRITE}"),
         "exclude": Effect(Verdict.RESTARTS, _REWRITE),
         "source.authRef": Effect(Verdict.RESTARTS, _REWRITE),
         "destination.authRef": Effect(Verdict.RESTARTS, _REWRITE),
@@ -455,9 +462,10 @@ KAFKA_MIRROR = Capabilities(
 )
 
 _LOG = "Debezium reads the write-ahead log"
-_CONNECTOR = "the connector stops and goes on from its position; nothing is lost, the lag grows for some seconds"
-_READ_AGAIN = "its rows are read while the changes go on, and arrive as records of a snapshot"
-_NEW_SLOT = "a new replication slot is made, and a first snapshot taken, unless mode is cdc; the old slot is dropped"
+_CONNECTOR = "the connector restarts from its position; nothing is lost, the lag grows for some seconds"
+_READ_AGAIN = "Its rows are read while changes continue, and arrive as records of a snapshot, unless mode is cdc"
+_ALL_AGAIN = "the new filter applies to changes at once. Unless mode is cdc, every table is read again under it"
+_NEW_SLOT = "A new replication slot is made, and a first snapshot taken, unless mode is cdc; the old slot is dropped"
 
 _POSTGRES_TO_KAFKA = Route(
     managed_at="destination",
@@ -521,34 +529,33 @@ _POSTGRES_TO_KAFKA = Route(
     changes={
         **_SAFE_CHANGES,
         "ownerUrn": Effect(Verdict.RESTARTS, f"the record in its connector names the resource; {_CONNECTOR}"),
-        "source.uri": Effect(Verdict.RE_SNAPSHOTS, f"another database is another source: {_NEW_SLOT}"),
+        "source.uri": Effect(Verdict.RE_SNAPSHOTS, f"another database is another source. {_NEW_SLOT}"),
         "source.region": Effect(Verdict.SAFE, ""),
         "destination.uri": Effect(
-            Verdict.RE_SNAPSHOTS, f"another cluster is filled from the beginning: {_NEW_SLOT}; the old topics stay"
+            Verdict.RE_SNAPSHOTS, f"another cluster is filled from the beginning. {_NEW_SLOT}. The old topics stay"
         ),
         "mode": Effect(
             Verdict.RE_SNAPSHOTS,
-            "between snapshot and the others the stream begins again; between cdc and snapshot_then_cdc it goes on",
+            "between snapshot and the others the stream begins again; between cdc and snapshot_then_cdc it continues",
         ),
         "include": Effect(
             Verdict.RE_SNAPSHOTS,
-            f"a table that is new in it joins: {_READ_AGAIN}, unless mode is cdc; a table that leaves keeps its topic",
+            f"a table that is new in it joins. {_READ_AGAIN}. A table that leaves keeps its topic",
         ),
         "exclude": Effect(
             Verdict.RE_SNAPSHOTS,
-            f"a table that is new in the stream joins: {_READ_AGAIN}, unless mode is cdc; a table that leaves keeps "
-            "its topic",
+            f"a table that is new in the stream joins. {_READ_AGAIN}. A table that leaves keeps its topic",
         ),
         "filter": Effect(
             Verdict.RE_SNAPSHOTS,
-            "the new filter holds for changes at once, and every table is read again under it, unless mode is cdc: "
-            f"{_READ_AGAIN}; rows that it no longer passes stay in the topics as they are",
+            f"{_ALL_AGAIN}, while changes continue, and its rows arrive as records of a snapshot. "
+            "Rows that it no longer passes stay in the topics as they are",
         ),
         "startFrom": Effect(Verdict.SAFE, ""),
         "bookmarks": Effect(
             Verdict.RESTARTS,
-            "a bookmark that you add marks the position of this update, and the server keeps its WAL from there on; "
-            f"one that you remove is dropped, and no replay can start there any more; {_CONNECTOR}",
+            "a bookmark that you add marks the position of this update, and the server keeps its WAL from there on. "
+            f"One that you remove is dropped, and no replay can start there any more. {_sentence(_CONNECTOR)}",
         ),
         "onDelete": Effect(Verdict.RESTARTS, _CONNECTOR),
         "checkpointInterval": Effect(Verdict.RESTARTS, _CONNECTOR),
@@ -558,15 +565,15 @@ _POSTGRES_TO_KAFKA = Route(
         "destination.adminAuthRef": Effect(Verdict.SAFE, ""),
         "options": Effect(Verdict.RESTARTS, _CONNECTOR),
         'options["topic.prefix"]': Effect(
-            Verdict.RE_SNAPSHOTS, f"the topics get other names, and are filled from the beginning: {_NEW_SLOT}"
+            Verdict.RE_SNAPSHOTS, f"the topics get other names, and are filled from the beginning. {_NEW_SLOT}"
         ),
     },
-    access=Effect(Verdict.RESTARTS, f"it is the same place, reached in another way; {_CONNECTOR}"),
+    access=Effect(Verdict.RESTARTS, f"only the way to the place changes; {_CONNECTOR}"),
 )
 
 _ROWS = "the sink writes each row as the source has it"
-_WITH_SINK = "Debezium and its sink go on from their positions; nothing is lost, the lag grows for some seconds"
-_ROWS_AGAIN = "its rows are read while the changes go on, and written over those of the same key"
+_WITH_SINK = "Debezium and its sink restart from their positions; nothing is lost, the lag grows for some seconds"
+_ROWS_AGAIN = "Its rows are read while changes continue, and written over those of the same key, unless mode is cdc"
 
 _POSTGRES_TO_POSTGRES = Route(
     managed_at="destination",
@@ -607,36 +614,35 @@ _POSTGRES_TO_POSTGRES = Route(
     },
     default_interval="10s",
     lag_unit="change",
-    pause_cost="the replication slot holds the WAL of the pause, of the whole server, on the disk of the source; and "
-    "what the topics between no longer retain when the stream resumes is lost",
-    removal="the tables at the destination stay as they are; slot, publication, positions and the topics between are "
+    pause_cost="the replication slot holds the WAL of the pause, of the whole server, on the disk of the source. "
+    "What the topics between no longer retain when the stream resumes is lost",
+    removal="the tables at the destination stay as they are. Slot, publication, positions and the topics between are "
     "removed, so the same stream begins with a new snapshot",
     changes={
         **_SAFE_CHANGES,
         "ownerUrn": Effect(Verdict.RESTARTS, f"the record in its connector names the resource; {_WITH_SINK}"),
         "source.uri": Effect(
             Verdict.RE_SNAPSHOTS,
-            f"another database is another source: {_NEW_SLOT}; rows of the old one stay at the destination",
+            f"another database is another source. {_NEW_SLOT}. Rows of the old one stay at the destination",
         ),
         "source.region": Effect(Verdict.SAFE, ""),
         "destination.uri": Effect(
-            Verdict.RE_SNAPSHOTS, f"another database is filled from the beginning: {_NEW_SLOT}; the old tables stay"
+            Verdict.RE_SNAPSHOTS, f"another database is filled from the beginning. {_NEW_SLOT}. The old tables stay"
         ),
         "mode": _POSTGRES_TO_KAFKA.changes["mode"],
         "include": Effect(
             Verdict.RE_SNAPSHOTS,
-            f"a table that is new in it joins: {_ROWS_AGAIN}, unless mode is cdc; a table that leaves stays as it is "
-            "at the destination",
+            f"a table that is new in it joins. {_ROWS_AGAIN}. A table that leaves stays as it is at the destination",
         ),
         "exclude": Effect(
             Verdict.RE_SNAPSHOTS,
-            f"a table that is new in the stream joins: {_ROWS_AGAIN}, unless mode is cdc; a table that leaves stays as "
-            "it is at the destination",
+            f"a table that is new in the stream joins. {_ROWS_AGAIN}. A table that leaves stays as it is at the "
+            "destination",
         ),
         "filter": Effect(
             Verdict.RE_SNAPSHOTS,
-            "the new filter holds for changes at once, and every table is read again under it, unless mode is cdc: "
-            f"{_ROWS_AGAIN}; rows that it no longer passes stay at the destination as they are",
+            f"{_ALL_AGAIN}, while changes continue, and its rows are written over those of the same key. "
+            "Rows that it no longer passes stay at the destination as they are",
         ),
         "checkpointInterval": Effect(Verdict.RESTARTS, _WITH_SINK),
         "source.authRef": Effect(Verdict.RESTARTS, _WITH_SINK),
@@ -646,13 +652,13 @@ _POSTGRES_TO_POSTGRES = Route(
         "options": Effect(Verdict.RESTARTS, _WITH_SINK),
         'options["topic.prefix"]': Effect(
             Verdict.RE_SNAPSHOTS,
-            f"the topics between get other names: {_NEW_SLOT}; the old topics are removed with the stream",
+            f"the topics between get other names. {_NEW_SLOT}. The old topics are removed with the stream",
         ),
     },
-    access=Effect(Verdict.RESTARTS, f"it is the same place, reached in another way; {_WITH_SINK}"),
+    access=Effect(Verdict.RESTARTS, f"only the way to the place changes; {_WITH_SINK}"),
 )
 
-_SINK_ONLY = "the sink stops and goes on from its offsets; nothing is lost, the lag grows for some seconds"
+_SINK_ONLY = "the sink restarts from its offsets; nothing is lost, the lag grows for some seconds"
 _TOPIC_AGAIN = "its records are written from the start on"
 
 _KAFKA_TO_POSTGRES = Route(
@@ -661,7 +667,7 @@ _KAFKA_TO_POSTGRES = Route(
     modes={
         Mode.SNAPSHOT_THEN_CDC: Yes("from the first record that the topics retain, unless startFrom says otherwise"),
         Mode.CDC: Yes("from the end of the topics, unless startFrom says otherwise"),
-        Mode.SNAPSHOT: No("a topic has no end: records go on to come; use snapshot_then_cdc"),
+        Mode.SNAPSHOT: No("a topic has no end, because records keep coming; use snapshot_then_cdc"),
     },
     conflicts={
         Conflict.SOURCE_WINS: Yes("a row that was changed at the destination is overwritten by its next record"),
@@ -703,13 +709,14 @@ _KAFKA_TO_POSTGRES = Route(
     lag_unit="offset, most often one record",
     pause_cost="the topics' retention runs on, and what it deletes before the stream resumes is lost",
     removal="the tables at the destination stay as they are; the stored offsets are removed, so the same stream "
-    "begins again from its start",
+    "begins from its start",
     changes={
         **_SAFE_CHANGES,
         "ownerUrn": Effect(Verdict.RESTARTS, f"the record in its connector names the resource; {_SINK_ONLY}"),
         "source.uri": Effect(
             Verdict.RE_SNAPSHOTS,
-            "topics of another cluster are written from the start on; other brokers of the same cluster go on",
+            "topics of another cluster are written from the start on. With other brokers of the same cluster the sink "
+            "continues from its offsets",
         ),
         "source.region": Effect(Verdict.SAFE, ""),
         "destination.uri": Effect(
@@ -730,7 +737,8 @@ _KAFKA_TO_POSTGRES = Route(
         "destination.adminAuthRef": Effect(Verdict.SAFE, ""),
         "options": Effect(Verdict.RESTARTS, _SINK_ONLY),
         'options["collection.name.format"]': Effect(
-            Verdict.RESTARTS, f"records go to the other table from now on, and the old one stays; {_SINK_ONLY}"
+            Verdict.RESTARTS,
+            f"records go to the other table from now on, and the old one stays. {_sentence(_SINK_ONLY)}",
         ),
     },
 )

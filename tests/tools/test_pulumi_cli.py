@@ -13,17 +13,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from tools import pulumi_cli, sdks
+from tools import prose, pulumi_cli, sdks
 from tools.gobuild import GO_LOCK, Cache, GoModule, cache_root, parse_version
 
 SCRIPT = Path(pulumi_cli.__file__)
 FILES = sorted(name for module in pulumi_cli.MODULES for name in module.files)
-MODULES = (*pulumi_cli.MODULES, sdks.MODULE)
+MODULES = (*pulumi_cli.MODULES, sdks.MODULE, prose.MODULE)
 CLI_VERSION = pulumi_cli.MODULES[0].sdk_version
 FAKE_GO = """#!/bin/sh
 module=$(basename "$PWD")
@@ -210,10 +210,10 @@ def test_the_pinned_go_may_build_every_module() -> None:
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.folder.name)
 def test_a_stamp_is_the_same_in_every_checkout_and_follows_the_sources(module: GoModule, tmp_path: Path) -> None:
     def copy() -> GoModule:
-        return GoModule(tmp_path / "checkout", "another expectation", module.scripts)
+        return replace(module, folder=tmp_path / "checkout", expected="another expectation")
 
     shutil.copytree(module.folder, copy().folder)
-    assert copy().stamp == module.stamp == GoModule(module.folder, module.expected, module.scripts).stamp
+    assert copy().stamp == module.stamp
 
     stamps = [module.stamp]
     for name in ("go.mod", "go.sum", "gensdk/main.go"):
@@ -222,7 +222,8 @@ def test_a_stamp_is_the_same_in_every_checkout_and_follows_the_sources(module: G
         with changed.open("a") as file:
             file.write("// changed\n")
         stamps.append(copy().stamp)
-    stamps.append(GoModule(copy().folder, module.expected, ("one/more",)).stamp)
+    stamps.append(replace(copy(), scripts=("one/more",)).stamp)
+    stamps.append(replace(copy(), native=not module.native).stamp)
     assert len(set(stamps)) == len(stamps)
 
 

@@ -131,8 +131,12 @@ def _look_at_policy(address: str, found: Info) -> list[Look]:
     if granted is None:
         none = missing(Path(path))
         return [Look("policy", f"{none.message} [{none.code}]", none.fix, warning=True)]
-    parts = {"source": granted.source, "destination": granted.destination, "replay folder": granted.replay}
-    return [Look("policy", f"{path} grants {', '.join(counted(len(items), noun) for noun, items in parts.items())}")]
+    numbers = {
+        "source": len(granted.source),
+        "destination": len(granted.destination),
+        "replay folder": len(granted.replay),
+    }
+    return [Look("policy", f"{path} grants {', '.join(counted(number, noun) for noun, number in numbers.items())}")]
 
 
 async def _look_at_streams(client: RemoteReplicator) -> Look:
