@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, Python looks in tools/ alone
 
 from tests.engines import S3Server, s3_server
-from tools.stage import Stage, Writer, find_cli, note, say, show
+from tools.stage import Stage, Writer, find_cli, lag, note, program_of, say, show
 
 
 class Orders(Writer):
@@ -53,8 +53,8 @@ class Demo(Stage):
 
     # --- the program -------------------------------------------------------------------------------------------------
 
-    def declare(self, *, prefix: str = "eu/orders", **more: Any) -> None:
-        """Write Pulumi.yaml."""
+    def declare(self, *, prefix: str = "eu/orders", **more: Any) -> dict[str, Any]:
+        """Write Pulumi.yaml, and return the stream's properties."""
         stream = {
             "name": "orders",
             "source": {"kind": "sqlite", "uri": f"sqlite://{self.database}"},
@@ -85,17 +85,20 @@ class Demo(Stage):
             },
         }
         self.write("shop", program)
+        return stream
 
     # --- the story ---------------------------------------------------------------------------------------------------
 
     def tell(self, writer: Writer) -> None:
         say("A shop writes orders to an SQLite database, some 40 a second.")
         writer.write()
-        say("Its infrastructure code declares a stream to S3. What would happen?")
-        self.declare()
+        say("The program declares a stream of it to S3:")
+        for line in program_of("orders", self.declare(), self.folder):
+            note(line)
+        say("What would happen?")
         self.pulumi("stack", "init", "dev")
         show(self.pulumi("preview"))
-        say("Make it so.")
+        say("Create it.")
         show(self.pulumi("up", "--yes", "--skip-preview"))
         self.watch_lag(writer)
         lsn, orders, wanted = self.remember(writer)
@@ -105,18 +108,15 @@ class Demo(Stage):
         self.remove(writer)
 
     def watch_lag(self, writer: Writer) -> None:
-        say("Orders go on. The lag, once a second, while they do:")
+        say("The shop keeps writing. The lag, once a second:")
         for _ in range(4):
             time.sleep(1)
             now = self.now()
-            note(
-                f"{writer.orders:5d} orders   state {now['state']}   lag {now.get('lagSeconds')} s"
-                f"   {now.get('lagEvents')} uploads behind"
-            )
+            note(f"{writer.orders:5d} orders   state {now['state']}   lag {lag(now)}   {behind(now.get('lagEvents'))}")
 
     def remember(self, writer: Writer) -> tuple[str, int, str]:
         """Let the writer rest until everything is replicated; the position and the content at it."""
-        say("Remember this moment: everything is replicated, and the content has a hash.")
+        say("The shop rests until everything is replicated. This is the position, and a hash of the content:")
         writer.rest()
         deadline = time.monotonic() + 20
         while (now := self.now()).get("lagEvents") != 0:
@@ -133,31 +133,33 @@ class Demo(Stage):
         show(self.pulumi("up", "--yes"))
         writer.write()
         time.sleep(1)
-        say("Orders were written meanwhile. Resume: nothing of them is lost.")
+        say("The shop wrote orders meanwhile. Resume: they are uploaded.")
         self.declare()
         show(self.pulumi("up", "--yes", "--skip-preview"))
         writer.rest()
 
     def replay(self, lsn: str, orders: int, wanted: str) -> None:
-        say(f"Somebody asks for the database as it was at {orders} orders. First the plan:")
+        say(f"What would a replay to the position with {orders} orders do?")
         copy = self.folder / "as-it-was.db"
         address = ("--address", f"unix://{self.socket}")
-        show(self.replicator("replay", "orders", "--lsn", lsn, "--target", str(copy), "--plan", *address))
-        say("Then the replay, into a file of its own:")
-        show(self.replicator("replay", "orders", "--lsn", lsn, "--target", str(copy), "--yes", *address))
+        plan = self.replicator("replay", "orders", "--lsn", lsn, "--target", str(copy), "--plan", *address)
+        show(plan)
+        say("Run it. It writes a new file:")
+        ran = self.replicator("replay", "orders", "--lsn", lsn, "--target", str(copy), "--yes", *address)
+        show(ran.removeprefix(plan))
         found = content(copy)
         note(f"content {found[:16]}…: {'the same' if found == wanted else 'NOT THE SAME'}")
         if found != wanted:
             sys.exit("the replay does not hold what the database held")
 
     def risky_change(self) -> None:
-        say("A colleague moves the destination. Review sees what that means before it happens:")
+        say("Another change: the destination gets another prefix. The preview says what that does to the data:")
         self.declare(prefix="eu/orders-2")
         show(self.pulumi("preview"))
         self.declare()
 
     def remove(self, writer: Writer) -> None:
-        say("Remove it. The replica stays, and nothing else does.")
+        say("Remove it. Only the replica stays.")
         writer.end()
         show(self.pulumi("destroy", "--yes", "--skip-preview"))
         objects = len(self.s3.keys("backups"))
@@ -165,6 +167,11 @@ class Demo(Stage):
         note(f"{objects} objects of the replica in the bucket; beside the database: {beside or 'nothing'}")
         if beside or not objects:
             sys.exit("something is left that should not be, or the replica is gone")
+
+
+def behind(uploads: int | None) -> str:
+    """A lag in words."""
+    return "lag not known" if uploads is None else f"{uploads} upload{'' if uploads == 1 else 's'} behind"
 
 
 def content(database: Path) -> str:

@@ -25,7 +25,7 @@ from tools.kafka.cluster import Broker, Worker
 from tools.kafka.jars import collect
 from tools.kafka.process import find_jars
 from tools.postgres import SUPERUSER, Postgres
-from tools.stage import Stage, Writer, find_cli, note, say, show
+from tools.stage import Stage, Writer, find_cli, lag, note, say, show
 
 NAME = "orders"
 TOPIC = "orders.shop.orders"
@@ -120,7 +120,7 @@ class Demo(Stage):
     def tell(self, writer: Writer) -> None:
         say("A shop writes orders to the table shop.orders, some 40 a second.")
         writer.write()
-        say("Its infrastructure code declares a stream of the orders of the EU to Kafka. What would happen?")
+        say("The program declares a stream of the orders of the EU to Kafka. What would happen?")
         self.declare(filter=EU)
         self.pulumi("stack", "init", "dev")
         show(self.pulumi("preview", check=False))
@@ -129,7 +129,7 @@ class Demo(Stage):
         self.sql(IDENTITY)
         self.declare(filter=EU, waitFor="caught_up")
         show(self.pulumi("up", "--yes", "--skip-preview"))
-        say("Orders go on. The state and the lag, once a second, and a change as it arrives:")
+        say("The shop keeps writing. The state and the lag, once a second, and a change as it arrives:")
         self.watch(writer, 3)
         self.latest()
         self.pause_and_resume(writer)
@@ -140,9 +140,7 @@ class Demo(Stage):
         for _ in range(seconds):
             time.sleep(1)
             now = self.status(NAME, *self.options)
-            lag = now.get("lagSeconds")
-            shown = "not known" if lag is None else f"{lag:.1f} s"
-            note(f"{writer.orders:5d} orders   state {now['state']}   lag {shown}")
+            note(f"{writer.orders:5d} orders   state {now['state']}   lag {lag(now)}")
 
     def latest(self) -> None:
         value = next(found for found in reversed(self.values()) if found["op"] == "u")
@@ -152,24 +150,24 @@ class Demo(Stage):
         say("Pause it in code. The preview says what that costs.")
         self.declare(filter=EU, desiredState="paused")
         show(self.pulumi("up", "--yes", "--suppress-outputs"))
-        say("Orders go on, and the slot holds what is written meanwhile.")
+        say("The shop keeps writing, and the slot holds its changes.")
         self.watch(writer, 2)
         show(self.replicator("status", NAME, *self.options))
         writer.rest()
-        say("Resume. It goes on where it stopped.")
+        say("Resume. It continues where it stopped.")
         self.declare(filter=EU, waitFor="caught_up")
         show(self.pulumi("up", "--yes", "--skip-preview"))
         self.compare(EU)
 
     def widen(self) -> None:
-        say("All regions are wanted. The preview says what becomes of the rows that are there already.")
+        say("The filter is removed. The preview says what becomes of the rows that are there already.")
         self.sql("ANALYZE shop.orders")
         self.declare(waitFor="caught_up")
         show(self.pulumi("up", "--yes", "--suppress-outputs"))
         self.compare("true")
 
     def remove(self) -> None:
-        say("Remove it. The topic stays, and nothing else does.")
+        say("Remove it. Only the topic stays.")
         show(self.pulumi("destroy", "--yes", "--skip-preview"))
         left = self.sql(
             "SELECT 'slot ' || slot_name FROM pg_replication_slots UNION ALL "

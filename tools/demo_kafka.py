@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script, Pyt
 from tests.kafka import Record, consume, make_topic, plain
 from tools.kafka.jars import collect
 from tools.kafka.pair import Pair, running_pair
-from tools.stage import Stage, Writer, find_cli, note, say, show
+from tools.stage import Stage, Writer, find_cli, lag, note, say, show
 
 TOPIC = "orders"
 COPY = f"us-east.{TOPIC}"
@@ -103,14 +103,14 @@ class Demo(Stage):
     def tell(self, writer: Writer) -> None:
         say(f"A shop in us-east produces to the topic {TOPIC}, some 40 records a second.")
         writer.write()
-        say("Its infrastructure code declares a mirror to us-west. What would happen?")
+        say("The program declares a mirror to us-west. What would happen?")
         self.declare()
         self.pulumi("stack", "init", "dev")
         show(self.pulumi("preview"))
-        say("Make it so, and wait until what the source held then is at the destination. The lag is an output.")
+        say("Create it, and wait until what the source held then is at the destination. The lag is an output.")
         self.declare(waitFor="caught_up")
         show(self.pulumi("up", "--yes", "--skip-preview"))
-        say("Orders go on. The lag, once a second, while they do:")
+        say("The shop keeps writing. The lag, once a second:")
         self.watch(writer, 3)
         self.pause_and_resume(writer)
         self.replay()
@@ -121,33 +121,30 @@ class Demo(Stage):
         for _ in range(seconds):
             time.sleep(1)
             now = self.now()
-            note(
-                f"{writer.orders:5d} orders   state {now['state']}   lag {now.get('lagEvents')} records, "
-                f"{now.get('lagSeconds')} s"
-            )
+            note(f"{writer.orders:5d} orders   state {now['state']}   lag {now.get('lagEvents')} records, {lag(now)}")
 
     def pause_and_resume(self, writer: Writer) -> None:
         say("Pause it in code. The preview says what that costs.")
         self.declare(desiredState="paused")
         show(self.pulumi("up", "--yes"))
-        say("Orders go on, and the lag grows.")
+        say("The shop keeps writing, and the lag grows.")
         self.watch(writer, 3)
         writer.rest()
-        say(f"Resume. It goes on where it stopped, and all {writer.orders} orders arrive.")
+        say(f"Resume. It continues where it stopped, and all {writer.orders} orders arrive.")
         self.declare(waitFor="caught_up")
         show(self.pulumi("up", "--yes", "--skip-preview"))
         self.compare(self.source())
 
     def replay(self) -> None:
         start = ",".join(str(len(records) // 2) for records in self.source())
-        say("The newer half is wanted in us-west once more. First the plan of a replay:")
+        say("What would a replay of the newer half do?")
         self.caught_up()
         words = ("replay", TOPIC, "--lsn", f"{TOPIC}={start}")
         plan = self.replicator(*words, "--plan", *self.options)
         show(plan)
         planned = re.search(r"It emits ([0-9]+) events", plan)
         assert planned
-        say("Then the replay:")
+        say("Run it:")
         show(self.replicator(*words, "--yes", *self.options).removeprefix(plan))
         self.caught_up()
         source = self.source()
@@ -159,13 +156,13 @@ class Demo(Stage):
             sys.exit("the plan was wrong")
 
     def loop(self) -> None:
-        say("A colleague gives the source's own brokers as the destination. Review sees it before it happens:")
+        say("A mistake: the destination is the source's own cluster. The preview refuses it:")
         self.declare(destination=self.pair.east.bootstrap)
         show(self.pulumi("preview", check=False))
         self.declare()
 
     def remove(self) -> None:
-        say("Remove it. The topics and their records stay, and nothing else does.")
+        say("Remove it. Only the topics and their records stay.")
         show(self.pulumi("destroy", "--yes", "--skip-preview"))
         connectors = httpx.get(f"{self.pair.west.connect}/connectors", trust_env=False).json()
         kept = len(consume(plain(self.pair.west.bootstrap), COPY))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,8 +14,17 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(sys.executable).parent
+
+_STEP = re.compile(
+    r" ?[-+~]{1,2} +(?P<resource>\S+:\S+:\S+ \S+) [a-z ]+?(?: \([0-9.]+m?s\))?(?: \[diff: [^]]*\])?"
+    r"(?=;| [a-z]+:| \d+ mess| $|$)"
+)
+"""A step of Pulumi's, without the message at its end."""
+_MESSAGE = re.compile(r"    \S+:\S+:\S+ \S+  ")
 
 NOISE = (
     "Previewing ",
@@ -41,9 +51,42 @@ def note(text: str) -> None:
 
 def show(text: str) -> None:
     """What a command printed, without what does not matter here."""
+    for line in told_once(text):
+        note(line)
+
+
+def told_once(text: str) -> list[str]:
+    """The lines that matter: of each resource its last step, whose message stands under Diagnostics again."""
+    found: list[str] = []
+    steps: dict[str, int] = {}
     for line in text.splitlines():
-        if line.strip() and not line.strip().startswith(NOISE):
-            note(line)
+        step = _STEP.match(line)
+        if step is not None and step["resource"] in steps:
+            found[steps[step["resource"]]] = step[0].rstrip()
+        elif step is not None:
+            steps[step["resource"]] = len(found)
+            found.append(step[0].rstrip())
+        elif line.strip() and not _MESSAGE.match(line) and not line.strip().startswith(NOISE):
+            found.append(line)
+            if line.startswith("Resources:"):
+                steps.clear()  # what follows a preview is the update
+    return found
+
+
+def lag(now: Mapping[str, Any]) -> str:
+    """The lag of a status; it is not 0 where something waits."""
+    seconds = now.get("lagSeconds")
+    if seconds is None:
+        return "not known"
+    return "<0.1 s" if now.get("lagEvents") and seconds < 0.05 else f"{seconds:.1f} s"
+
+
+def program_of(resource: str, properties: Mapping[str, Any], folder: Path) -> list[str]:
+    """A stream as a YAML program declares it, with paths as commands show them."""
+    text = yaml.safe_dump(
+        {resource: {"type": "replicator:index:Stream", "properties": dict(properties)}}, sort_keys=False
+    )
+    return text.replace(str(folder), "…").splitlines()
 
 
 def find_cli() -> Path:
