@@ -220,18 +220,23 @@ def test_a_missing_variable_is_named_and_no_value_shows(text: str, required: tup
 @pytest.mark.parametrize(
     ("text", "reader", "fix"),
     [
-        ("env://S3_*", PULUMI, "set S3_ACCESS_KEY_ID in the environment of pulumi on web-1"),
+        ("env://S3_*", PULUMI, "set S3_ACCESS_KEY_ID in the environment of pulumi on web-1, or correct the reference"),
         (
             "env://S3_*",
             AGENT,
-            "set S3_ACCESS_KEY_ID in the environment of the agent on web-1 and restart it (systemctl restart, or "
-            "replicator agent stop and replicator agent start)",
+            "set S3_ACCESS_KEY_ID in the environment of the agent on web-1, or correct the reference. A new variable "
+            "needs a restart of the agent: systemctl restart, or replicator agent stop and replicator agent start",
         ),
-        ("file://{folder}/s3", AGENT, "add accessKeyId and secretAccessKey to {folder}/s3 on web-1"),
+        (
+            "file://{folder}/s3",
+            AGENT,
+            "add accessKeyId and secretAccessKey to {folder}/s3 on web-1, or correct the reference",
+        ),
         (
             "dir://{folder}",
             AGENT,
-            "write accessKeyId and secretAccessKey in {folder} on web-1, each with the value alone",
+            "write accessKeyId and secretAccessKey in {folder} on web-1, each with the value alone, or correct the "
+            "reference",
         ),
     ],
 )
@@ -242,7 +247,7 @@ def test_the_fix_names_the_process_and_the_host(
     (tmp_path / "s3").write_text("other=1\n")
     with pytest.raises(SecretNotFound) as caught:
         resolve(parse(text.format(folder=tmp_path)), S3_REQUIRED, required=S3_REQUIRED, environ=ENVIRON, reader=reader)
-    assert caught.value.fix == f"{fix.format(folder=tmp_path)}, or correct the reference"
+    assert caught.value.fix == fix.format(folder=tmp_path)
 
 
 @pytest.mark.parametrize(

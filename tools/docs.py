@@ -158,8 +158,8 @@ _PAGES = {
 OF_THE_PLUGIN = {
     PropertyError.code: (
         "A property cannot be carried over Pulumi's wire format.",
-        "Give the property a value of another kind, as the error says: text in place of a file, a string in place of a "
-        "number that is too large.",
+        "Give the property a value of another kind, as the error says. Examples are text in place of a file, and a "
+        "string in place of a number that is too large.",
     ),
     "RPL-PLUGIN-PYTHON": (
         "A plugin that was installed from a tarball finds no Python of the version that it is made for.",

@@ -34,7 +34,7 @@ SCHEMA = ROOT / "schema.json"
 EXAMPLES = ROOT / "tests" / "golden" / "errors.json"
 CATALOGUE = ROOT / "provider" / "replicator" / "errors.py"
 
-_CODE = re.compile(r"(?<![\w'\"])(?:'[^']*'|\"[^\"]*\")|[^\s`]*[/_=*{}<>|\[\]][^\s`]*|`[^`]*`")
+_CODE = re.compile(r"(?<![\w'\"])(?:'[^']*'|\"[^\"]*\")|`[^`]*`|[^\s`]*[/_=*{}<>|\[\]](?:[^\s`]*[^\s`.,;:?!])?")
 _SUBJECT = re.compile(r"^(?:stream '[^']*': )?(?:[a-zA-Z][\w.]*: )?")
 _CODE_OF_ERROR = re.compile(r" \[RPL-[A-Z-]+\]")
 

@@ -75,7 +75,7 @@ class AuthRef:
 class Reader(NamedTuple):
     """The process that resolves references, as its users call it.
 
-    :param restart: how it gets another environment.
+    :param restart: how it gets another environment, as a sentence that follows another one.
     """
 
     name: str
@@ -84,7 +84,11 @@ class Reader(NamedTuple):
 
 PULUMI = Reader("pulumi", "")
 COMMAND = Reader("this command", "")
-AGENT = Reader("the agent", " and restart it (systemctl restart, or replicator agent stop and replicator agent start)")
+AGENT = Reader(
+    "the agent",
+    ". A new variable needs a restart of the agent: systemctl restart, or replicator agent stop and replicator agent "
+    "start",
+)
 
 
 class _Unreadable(Exception):
@@ -235,8 +239,7 @@ def resolve(
             "; ".join(scheme.missing.format(name=name, path=ref.path) for name in missing),
             fix=scheme.provide.format(
                 names=_listed(missing), path=ref.path, reader=reader.name, host=host, restart=reader.restart
-            )
-            + ", or correct the reference",
+            ),
         )
     if ref.fields:
         _refuse_a_secret_as_id(ref, values, environ)
@@ -353,7 +356,7 @@ _SCHEMES: dict[str, _Scheme] = {
         keyed=False,
         expects="env://NAME for one variable, or env://PREFIX_* for several (letters, digits and _)",
         missing="the environment variable {name} is not set, or holds no UTF-8 text",
-        provide="set {names} in the environment of {reader} on {host}{restart}",
+        provide="set {names} in the environment of {reader} on {host}, or correct the reference{restart}",
         entry=_env_entry,
         read=lambda ref, names, environ: environ,
     ),
@@ -363,7 +366,7 @@ _SCHEMES: dict[str, _Scheme] = {
         keyed=True,
         expects="file:///absolute/path (without %), or file:///absolute/path#key for one of its values",
         missing="the file {path} has no text under the key {name}",
-        provide="add {names} to {path} on {host}",
+        provide="add {names} to {path} on {host}, or correct the reference",
         entry=_entry_as_written,
         read=_read_file,
     ),
@@ -373,7 +376,7 @@ _SCHEMES: dict[str, _Scheme] = {
         keyed=True,
         expects="dir:///absolute/path (without %), or dir:///absolute/path#name for one of its files",
         missing="the directory {path} has no file {name}, or nothing is in it",
-        provide="write {names} in {path} on {host}, each with the value alone",
+        provide="write {names} in {path} on {host}, each with the value alone, or correct the reference",
         entry=_entry_as_written,
         read=_read_dir,
     ),

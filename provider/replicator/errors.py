@@ -49,7 +49,7 @@ ReplicatorError
 ├── ReplayNotRetained        RPL-REPLAY-RETENTION   the start is no longer kept
 ├── ReplayKeyReused          RPL-REPLAY-KEY         the key belongs to another replay
 ├── ReplayNotFound           RPL-REPLAY-NOTFOUND    no replay has this key
-├── ReplayFailed             RPL-REPLAY-FAILED      a replay began and did not come to its end
+├── ReplayFailed             RPL-REPLAY-FAILED      a replay began and did not finish
 ├── WaitTimeout              RPL-WAIT-TIMEOUT       a wait ran out of time
 └── WaitCancelled            RPL-WAIT-CANCELLED     a wait was cancelled
 """
@@ -111,8 +111,8 @@ class InvalidStream(ReplicatorError):
 class StreamNotFound(ReplicatorError):
     """The engine answered, and has no such stream.
 
-    Look at what is there with `replicator list`. What somebody removed at the engine, `pulumi refresh` takes out of the
-    state, and the next `pulumi up` makes it again.
+    Look at what is there with `replicator list`. If the stream was removed at the engine, `pulumi refresh` takes it out
+    of the state, and the next `pulumi up` creates it again.
     """
 
     code = "RPL-STREAM-NOTFOUND"
@@ -162,7 +162,7 @@ class OwnedByAnother(ReplicatorError):
 
 
 class RecordUnreadable(ReplicatorError):
-    """The engine's side has a record of the stream that this release cannot read: it is damaged, or a later release or
+    """The engine's side has a record of the stream that this release cannot read. It is damaged, or a later release or
     another backend wrote it. The stream counts as failed, and nothing writes over the record.
 
     Upgrade replicator-provider where a later release wrote it. Restore a damaged record from a backup. Where the name
@@ -198,7 +198,7 @@ class SecretNotFound(ReplicatorError):
     """An authRef is well formed but names nothing where it is resolved.
 
     Provide the variable or the key to the agent, which resolves it on its host. The agent reads its environment when it
-    starts, so a new variable needs a restart of the agent; a file is read when the stream starts. For a mirror, the
+    starts, so a new variable needs a restart of the agent. A file is read when the stream starts. For a mirror, the
     Connect worker resolves it by its `config.providers`, and Pulumi's host for its own questions.
     """
 
@@ -229,8 +229,8 @@ class PolicyRefused(ReplicatorError):
 
 
 class PolicyUnusable(ReplicatorError):
-    """The policy file of the agent cannot be read, or other users may change it. The agent refuses to start with it;
-    an agent that runs grants nothing new until the file is right.
+    """The policy file of the agent cannot be read, or other users may change it. The agent refuses to start with it; an
+    agent that runs grants nothing new until the file is right.
 
     Correct what the error names. The agent reads the file again by itself.
     """
@@ -274,8 +274,8 @@ class SourceFormat(ReplicatorError):
 class SourceLocked(ReplicatorError):
     """A writer holds the source longer than we wait.
 
-    End the transaction that holds the database. A stream that was running goes on by itself then; a create or an update
-    has to be run again.
+    End the transaction that holds the database. A stream that was running then continues by itself; a create or an
+    update has to be run again.
     """
 
     code = "RPL-SOURCE-LOCKED"
@@ -307,7 +307,7 @@ class SourceSwapped(ReplicatorError):
 class SourceFull(ReplicatorError):
     """No space is left where the source or its side files live.
 
-    Free space on the database's disk. A stream that failed goes on by itself then.
+    Free space on the database's disk. A stream that failed then continues by itself.
     """
 
     code = "RPL-SOURCE-FULL"
@@ -316,7 +316,7 @@ class SourceFull(ReplicatorError):
 
 class SourceSetup(ReplicatorError):
     """The database lacks what a stream needs of it: a publication, a replication slot, the identity of rows, a right or
-    a setting; or another stream has an object of that name.
+    a setting. Or another stream has an object of that name.
 
     Run the SQL that the error prints as a role that may. With `adminAuthRef`, the provider makes publication and helper
     tables itself.
@@ -327,7 +327,7 @@ class SourceSetup(ReplicatorError):
 
 
 class SourceLimit(ReplicatorError):
-    """The database has no replication slot, WAL sender or connection left, or a slot holds so much WAL that the server
+    """The database has no replication slot, WAL sender or connection left. Or a slot holds so much WAL that the server
     is about to remove it. Kafka Connect takes a connector past the limit, and its task fails afterwards.
 
     Raise the setting that the error names, and restart the server; or drop slots that nothing reads. Resume or remove a
@@ -339,10 +339,10 @@ class SourceLimit(ReplicatorError):
 
 
 class SourcePosition(ReplicatorError):
-    """The database can no longer send the changes after the stream's position: the replication slot was dropped, made
-    again or moved, or the server removed WAL that it needed. Changes are lost to the stream.
+    """The database can no longer send the changes after the stream's position. The replication slot was dropped,
+    re-created or moved, or the server removed WAL that it needed. Changes are lost to the stream.
 
-    Remove the stream and make it again, with a new slot and a new snapshot: `pulumi destroy --target URN`, then
+    Remove the stream and create it again, with a new slot and a new snapshot: `pulumi destroy --target URN`, then
     `pulumi up`. Rows that were deleted at the source meanwhile stay at the destination.
     """
 
@@ -378,7 +378,7 @@ class DestinationInUse(ReplicatorError):
 
     Choose an empty prefix. Where another litestream replicates the database, stop it. Where the agent that claims it is
     gone for good, `replicator agent takeover` takes it over. For a replica that a litestream of your own wrote,
-    `replicator agent adopt` carries it on. Of two mirrors that write one topic, exclude it in one.
+    `replicator agent adopt` continues it. Of two mirrors that write one topic, exclude it in one.
     """
 
     code = "RPL-DEST-INUSE"
@@ -387,7 +387,7 @@ class DestinationInUse(ReplicatorError):
 
 class DestinationSetup(ReplicatorError):
     """The database that a stream writes to lacks what the stream needs of it: a table, a key, a column, a type or a
-    right; or a table there has something that would make writes fail, such as a foreign key.
+    right. Or a table there has something that would make writes fail, such as a foreign key.
 
     Run the SQL that the error prints as a role that may. With `adminAuthRef`, the provider makes tables and columns
     itself.
@@ -411,7 +411,7 @@ class CopiesAgain(ReplicatorError):
 class GroupsNotSynced(ReplicatorError):
     """How far the offsets of consumer groups follow a mirror. It stands beside a status and fails no change.
 
-    As a warning it means that a consumer cannot go on at the destination: no group matches, or no checkpoint was
+    As a warning it means that a consumer cannot continue at the destination: no group matches, or no checkpoint was
     written. Do what the text says. As information it has the number of groups and the time of the last checkpoint.
     """
 
@@ -422,7 +422,7 @@ class GroupsNotSynced(ReplicatorError):
 class EngineUnavailable(ReplicatorError):
     """The engine, or the store that it needs, did not answer. It says nothing about the stream.
 
-    Do the same again when it answers. A stream that runs goes on by itself.
+    Run the command again when it answers. A stream that runs continues by itself.
     """
 
     code = "RPL-ENGINE-DOWN"
@@ -432,7 +432,7 @@ class EngineUnavailable(ReplicatorError):
 class EngineRefused(ReplicatorError):
     """The engine answered with an error; its text is quoted.
 
-    Mend what the engine says, and do the same again.
+    Fix what the engine says, and run the command again.
     """
 
     code = "RPL-ENGINE-REFUSED"
@@ -561,7 +561,8 @@ class ReplayNotRetained(ReplicatorError):
     """The start of the replay is no longer retained; the text names the nearest kept points.
 
     Start at one of those. The agent's `--replay-window` keeps single transactions longer, from then on; a mirror's
-    source keeps what the retention of its topics says. A mirror that cannot go on without a gap goes on by a replay.
+    source keeps what the retention of its topics says. A mirror that cannot continue without a gap continues by a
+    replay.
     """
 
     code = "RPL-REPLAY-RETENTION"
@@ -589,9 +590,9 @@ class ReplayNotFound(ReplicatorError):
 
 
 class ReplayFailed(ReplicatorError):
-    """A replay began and did not come to its end; its record says why.
+    """A replay began and did not finish; its record says why.
 
-    Mend the cause, and replay under another key: the old one keeps its failure. A `ReplayRun` gets another key by a
+    Fix the cause, and replay under another key: the old one keeps its failure. A `ReplayRun` gets another key by a
     change of its `triggers`.
     """
 
@@ -600,10 +601,10 @@ class ReplayFailed(ReplicatorError):
 
 
 class WaitTimeout(ReplicatorError):
-    """A wait ran out of time, or what it waits for does not go on by itself; nothing was undone.
+    """A wait ran out of time, or what it waits for does not continue by itself; nothing was undone.
 
     Look at the stream with `replicator status`. Where it only needs longer, raise `customTimeouts`, and run `pulumi up`
-    again, which goes on with what is there.
+    again, which continues with what is there.
     """
 
     code = "RPL-WAIT-TIMEOUT"
@@ -613,7 +614,7 @@ class WaitTimeout(ReplicatorError):
 class WaitCancelled(ReplicatorError):
     """A wait was cancelled; nothing was undone.
 
-    Run the same command again. It goes on with what is there.
+    Run the same command again. It continues with what is there.
     """
 
     code = "RPL-WAIT-CANCELLED"

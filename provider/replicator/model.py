@@ -274,7 +274,7 @@ class OnDelete(StrEnum):
 
     :param remove: nothing.
     :param keepBookmark: the position that it has reached, from which a later stream of the same name can continue. The
-        source keeps every change from there on until that stream takes the bookmark, or somebody drops it.
+        source keeps every change from there on until that stream takes the bookmark, or the bookmark is dropped.
     """
 
     REMOVE = "remove"
@@ -286,7 +286,7 @@ class StreamState(StrEnum):
 
     :param running: it moves data.
     :param paused: it stands still, because it was asked to.
-    :param failed: it cannot go on; `lastError` says why.
+    :param failed: it cannot continue; `lastError` says why.
     :param catching_up: it moves data, and is behind.
     :param snapshot: it makes a copy.
     """
@@ -438,7 +438,7 @@ class Stream(Model):
     :param filter: which records pass: an SQL predicate or a JSONPath, as the backend says.
     :param conflict: which side wins where both hold a version of a record.
     :param checkpoint_interval: time between checkpoints, such as `"10s"`; left out, the engine's own.
-    :param desired_state: whether it should move data. A pause by somebody else shows as a change of this.
+    :param desired_state: whether it should move data. A pause by another user shows as a change of this.
     :param start_from: where a new stream begins.
     :param wait_for: what a create or update waits for.
     :param deletion_protection: refuse to delete it.
@@ -446,7 +446,7 @@ class Stream(Model):
     :param drain_before_delete: what a delete does with changes that are not at the destination yet; `skip` is for a
         destination that is gone. The delete goes by what the last update recorded.
     :param bookmarks: names of positions from which a replay can start. A name that you add marks the position of that
-        update, and the source keeps every change from there on; one that you remove is dropped.
+        update, and the source keeps every change from there on. One that you remove is dropped.
     :param on_delete: what a delete leaves at the source. The delete goes by what the last update recorded.
     :param options: the engine's own settings, for what has no property here. Text that spells a value is that value.
     """

@@ -103,8 +103,8 @@ class ReplayState(StrEnum):
     """The state of a replay.
 
     :param running: it has begun.
-    :param done: it came to its end.
-    :param failed: it did not come to its end.
+    :param done: it finished.
+    :param failed: it did not finish.
     """
 
     RUNNING = "running"
@@ -115,7 +115,7 @@ class ReplayState(StrEnum):
 class ReplayProgress(Model):
     """The engine side's record of one replay, kept under its idempotency key.
 
-    :param error: why it failed; while it is running, why it does not go on by itself.
+    :param error: why it failed; while it is running, why it does not continue by itself.
     """
 
     key: str
@@ -186,7 +186,7 @@ class Adoption(Model):
 class Takeover(Model):
     """A destination that another agent wrote to, and what a takeover begins there.
 
-    :param former: the id of the agent that claims it; `None` where nobody does.
+    :param former: the id of the agent that claims it; `None` where none does.
     :param ours: the agent that answers claims it already, without a stream.
     :param host: the host of the former agent, as its claim says; so are `stream`, `owner` and `claimed_at`.
     :param own_stream: the stream of the agent that answers, if it wrote there before and lost the destination.

@@ -34,7 +34,7 @@ export function getStreamStatus(args: GetStreamStatusArgs, opts?: pulumi.InvokeO
 
 export interface GetStreamStatusArgs {
     /**
-     * Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program goes on with a warning. Default: `false`.
+     * Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program continues with a warning. Default: `false`.
      */
     required?: boolean;
     /**
@@ -131,7 +131,7 @@ export function getStreamStatusOutput(args: GetStreamStatusOutputArgs, opts?: pu
 
 export interface GetStreamStatusOutputArgs {
     /**
-     * Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program goes on with a warning. Default: `false`.
+     * Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program continues with a warning. Default: `false`.
      */
     required?: pulumi.Input<boolean | undefined>;
     /**

@@ -90,7 +90,7 @@ export class ReplayRun extends pulumi.CustomResource {
      */
     declare public /*out*/ readonly events: pulumi.Output<number | undefined>;
     /**
-     * When it came to its end.
+     * When it finished.
      */
     declare public /*out*/ readonly finishedAt: pulumi.Output<string | undefined>;
     /**

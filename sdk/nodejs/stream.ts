@@ -84,7 +84,7 @@ export class Stream extends pulumi.CustomResource {
      */
     declare public readonly backend: pulumi.Output<string>;
     /**
-     * Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
+     * Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on. One that you remove is dropped.
      */
     declare public readonly bookmarks: pulumi.Output<string[] | undefined>;
     /**
@@ -100,7 +100,7 @@ export class Stream extends pulumi.CustomResource {
      */
     declare public readonly deletionProtection: pulumi.Output<boolean>;
     /**
-     * Whether it should move data. A pause by somebody else shows as a change of this.
+     * Whether it should move data. A pause by another user shows as a change of this.
      */
     declare public readonly desiredState: pulumi.Output<enums.DesiredState>;
     /**
@@ -253,7 +253,7 @@ export interface StreamArgs {
      */
     backend?: pulumi.Input<string | enums.Backend | undefined>;
     /**
-     * Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
+     * Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on. One that you remove is dropped.
      */
     bookmarks?: pulumi.Input<pulumi.Input<string>[] | undefined>;
     /**
@@ -269,7 +269,7 @@ export interface StreamArgs {
      */
     deletionProtection?: pulumi.Input<boolean | undefined>;
     /**
-     * Whether it should move data. A pause by somebody else shows as a change of this. Default: `running`.
+     * Whether it should move data. A pause by another user shows as a change of this. Default: `running`.
      */
     desiredState?: pulumi.Input<enums.DesiredState | undefined>;
     /**

@@ -151,7 +151,7 @@ async def test_outputs_have_pythons_names(engine: Engine) -> None:
 async def test_trouble_ends_the_program(engine: Engine) -> None:
     engine.trouble = ["the stream failed: no space"]
     dynamic.Stream("orders", source=SOURCE, destination=SOURCE)
-    with pytest.raises(pulumi.RunError, match=r"^orders is made, and not well: the stream failed: no space$"):
+    with pytest.raises(pulumi.RunError, match=r"^orders is created, and unhealthy: the stream failed: no space$"):
         await pulumi.runtime.stack.wait_for_rpcs()
 
 

@@ -144,7 +144,7 @@ def test_a_stream_that_is_not_well_is_made_and_tells_why(provider: StreamProvide
     assert heard.told == [
         (
             "WARNING",
-            "the last run left this stream unwell; this update tries again: the stream failed: no space",
+            "the stream was unhealthy after the last run; this update tries again: the stream failed: no space",
             URN,
         )
     ]

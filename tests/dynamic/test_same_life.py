@@ -228,7 +228,9 @@ LIVES: Mapping[str, tuple[Step, ...]] = {
     ),
     "an unwell create": (
         Step(UP, "create", FAILED, change={"options": {"fail": "no space"}}),
-        Step(PREVIEW, "update", FAILED, warns=("the last run left this stream unwell; this update tries again",)),
+        Step(
+            PREVIEW, "update", FAILED, warns=("the stream was unhealthy after the last run; this update tries again",)
+        ),
         Step(UP, "update", FAILED),
         Step(UP, "update", change={"options": ...}),
         Step(PREVIEW, "same"),

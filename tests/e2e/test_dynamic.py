@@ -101,13 +101,13 @@ def test_a_stream_that_is_not_well_is_in_the_state(make: Make, memory: Memory) -
     assert failed.code != 0
     state = project.resources()["main"]
     name = state["inputs"]["name"]
-    assert "error: main is made, and not well: the stream failed: no space left" in failed.text
+    assert "error: main is created, and unhealthy: the stream failed: no space left" in failed.text
     assert "Traceback" not in failed.text
     assert state["outputs"]["trouble"] == ["the stream failed: no space left"]
     planned = project.preview()
     assert planned.done("main") == ["update"]
     assert planned.said("warning", "main") == [
-        "the last run left this stream unwell; this update tries again: the stream failed: no space left"
+        "the stream was unhealthy after the last run; this update tries again: the stream failed: no space left"
     ]
     write(project)
     project.up("--skip-preview")

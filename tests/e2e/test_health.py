@@ -28,7 +28,7 @@ def test_made_but_not_well(memory: Memory, make_project: Make) -> None:
 
     again = project.preview("--expect-no-changes", check=False)
     assert again.code == 7
-    why = "the last run left this stream unwell; this update tries again: the stream failed: disk is full"
+    why = "the stream was unhealthy after the last run; this update tries again: the stream failed: disk is full"
     assert why in again.said("warning", "main")
 
     tries = memory.effects()["upsert_stream"]

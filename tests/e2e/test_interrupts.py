@@ -74,7 +74,7 @@ def interrupt_while_it_works(slow: Memory, project: Project) -> None:
     process.send_signal(signal.SIGINT)
     text = finish(process)
     assert process.returncode == 1, text
-    assert "cancelled during the change; the engine goes on [RPL-WAIT-CANCELLED]" in text
+    assert "cancelled during the change; the engine continues [RPL-WAIT-CANCELLED]" in text
     deployment = project.deployment()
     assert not deployment.get("pending_operations")
     (state,) = [item for item in deployment["resources"] if item["type"] == "replicator:index:Stream"]
@@ -224,7 +224,7 @@ def test_waits_end_on_time_out_and_interrupt(tmp_path: Path, make_project: Make)
         text = finish(process)
         assert time.monotonic() - asked < 3
         assert process.returncode == 1, text
-        assert "cancelled while waiting for caught_up; the engine goes on [RPL-WAIT-CANCELLED]" in text
+        assert "cancelled while waiting for caught_up; the engine continues [RPL-WAIT-CANCELLED]" in text
         deployment = project.deployment()
         assert not deployment.get("pending_operations")
         assert project.resources()["main"]["id"] == state["id"]

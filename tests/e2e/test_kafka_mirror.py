@@ -275,7 +275,7 @@ REFUSALS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "a filter": ({"filter": "id > 3"}, "filter: "),
     "brokers that are away": (
         {"source": {"kind": "kafka", "region": "us-east", "uri": "kafka://127.0.0.1:{free}"}},
-        "source.uri: whether this mirror would loop cannot be seen: ",
+        "source.uri: whether this mirror would loop is unknown: ",
     ),
     "another's connector": ({"name": "m-strange"}, "the Connect cluster has a connector of this name"),
 }

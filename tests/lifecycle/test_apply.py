@@ -163,7 +163,7 @@ async def test_what_somebody_else_removes_meanwhile(connections: Connections, wa
         watched._records.pop(name)
 
     watched.resume = nothing  # type: ignore[method-assign]
-    with pytest.raises(StreamNotFound, match="removed by somebody else meanwhile"):
+    with pytest.raises(StreamNotFound, match="removed by another process meanwhile"):
         await create(connections)
 
 

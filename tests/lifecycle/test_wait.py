@@ -127,7 +127,7 @@ async def test_catching_up_is_by_partition(answers: list[Parts], looks: int) -> 
 
 
 async def test_a_stream_that_is_removed_meanwhile_ends_the_wait() -> None:
-    with pytest.raises(StreamNotFound, match="removed by somebody else"):
+    with pytest.raises(StreamNotFound, match="removed by another process"):
         await wait_for_stream(Watched(), stream(waitFor="caught_up"), Limits(5))
 
 
@@ -178,7 +178,7 @@ async def test_a_call_that_hangs_has_a_moment_after_a_cancel(monkeypatch: pytest
     monkeypatch.setattr(wait, "_LAST_CALL", 0.05)
     cancelled = asyncio.Event()
     asyncio.get_running_loop().call_later(0.02, cancelled.set)
-    with pytest.raises(WaitCancelled, match="cancelled during the change; the engine goes on"):
+    with pytest.raises(WaitCancelled, match="cancelled during the change; the engine continues"):
         async with Limits(600, cancelled).within("the change", "orders"):
             await asyncio.Event().wait()
 
@@ -245,11 +245,11 @@ async def test_a_replay_is_seen_to_its_end(states: list[str], last: str) -> None
 async def test_cancel_leaves_a_replay_to_the_engine() -> None:
     cancelled = asyncio.Event()
     cancelled.set()
-    with pytest.raises(WaitCancelled, match="cancelled while waiting for the replay; the engine goes on"):
+    with pytest.raises(WaitCancelled, match="cancelled while waiting for the replay; the engine continues"):
         await wait_for_replay(Scripted("running"), progress("running"), Limits(5, cancelled))
 
 
 async def test_a_replay_that_does_not_go_on_ends_the_wait_with_the_reason() -> None:
     standing = progress("running").model_copy(update={"error": "the stream is paused"})
-    with pytest.raises(WaitTimeout, match="does not go on: the stream is paused"):
+    with pytest.raises(WaitTimeout, match="does not continue: the stream is paused"):
         await wait_for_replay(Scripted("running"), standing, Limits(5))

@@ -81,7 +81,10 @@ async def test_the_next_update_mends_it_and_its_preview_says_why(provider: Provi
     assert (await provider.diff(given, given)).changes == pb.DiffResponse.DIFF_NONE
     await provider.update(ID, given, outputs, given, preview=True)
     (warning,) = provider.engine.warnings
-    assert warning == "the last run left this stream unwell; this update tries again: the stream failed: no space left"
+    assert (
+        warning
+        == "the stream was unhealthy after the last run; this update tries again: the stream failed: no space left"
+    )
     _, _, _, reasons = init_failure(await failing(provider.update(ID, given, outputs, given)))
     assert reasons == ["the stream failed: no space left"]
     new = await provider.checked(old=given)
@@ -103,7 +106,7 @@ async def test_a_cancel_during_a_wait_gives_the_id_at_once(operation: str) -> No
         assert time.monotonic() - began < 0.5
         assert (id, inputs) == (ID, new)
         assert outputs["ownerToken"]
-        assert reasons[0].startswith("stream 'orders': cancelled while waiting for caught_up; the engine goes on")
+        assert reasons[0].startswith("stream 'orders': cancelled while waiting for caught_up; the engine continues")
         await ended(provider)
 
 

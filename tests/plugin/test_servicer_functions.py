@@ -125,7 +125,9 @@ async def test_a_replay_that_runs_on_is_waited_for_and_a_cancel_ends_the_wait(pr
     await provider.cancel()
     error = await call
     assert error.code() is grpc.StatusCode.CANCELLED
-    assert "cancelled while waiting for the replay; the engine goes on [RPL-WAIT-CANCELLED]" in (error.details() or "")
+    assert "cancelled while waiting for the replay; the engine continues [RPL-WAIT-CANCELLED]" in (
+        error.details() or ""
+    )
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ async def test_a_host_that_accepts_and_says_nothing(
     host.configure(f"Port {taken_port}")
     monkeypatch.setattr(ssh_process, "OPEN_WITHIN", 1.0)
     error = await refused(host.address(path), HostUnreachable)
-    assert error.message == "db.example let nobody in within 1 s"
+    assert error.message == "db.example accepted no login within 1 s"
 
 
 @pytest.mark.parametrize(

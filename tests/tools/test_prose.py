@@ -65,6 +65,8 @@ def test_an_error(vale: Path, form: str) -> None:
     assert sorted(each.rule for each in found) == FOUND
     assert {each.place for each in found} == {"RPL-A-B"}
     assert prose.check(vale, prose.errors("errors.json", {"RPL-A-B": form.format(WORDS_25)})) == []
+    two = WORDS_25.replace("one copy.", f"/srv/agent.toml. {WORDS_25}")
+    assert prose.check(vale, prose.errors("errors.json", {"RPL-A-B": form.format(two)})) == []
 
 
 def test_what_an_error_quotes_is_no_prose(vale: Path) -> None:
@@ -97,6 +99,16 @@ def test_a_docstring_of_the_catalogue(vale: Path) -> None:
 )
 def test_what_is_no_prose_is_left_alone(vale: Path, tmp_path: Path, text: str) -> None:
     assert rules(vale, at(tmp_path / "page.md", text)) == []
+
+
+@pytest.mark.parametrize(
+    "begin", ["`The agent` daemon", "`The` **`agent`**", "(The agent)", "The *agent*", "The\nagent"]
+)
+@pytest.mark.parametrize("before", ["", "Text. ", "See `code`. "])
+def test_a_sentence_is_measured_from_its_start(vale: Path, tmp_path: Path, before: str, begin: str) -> None:
+    for sentence, found in ((LONG, ["SentenceLength"]), (WORDS_25, [])):
+        text = f"{before}{sentence.replace('The agent', begin, 1)}"
+        assert rules(vale, at(tmp_path / "page.md", text)) == found, text
 
 
 def test_each_finding_has_its_line(vale: Path, tmp_path: Path) -> None:

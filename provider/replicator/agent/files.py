@@ -83,7 +83,7 @@ def remove(path: Path, stream: str | None) -> None:
 def _fault(path: Path, done: str, error: OSError, stream: str | None = None) -> AgentFault:
     hint = "free space on its disk" if error.errno in _FULL else "look at it, and at the rights of the agent's user"
     return AgentFault(
-        f"{path} cannot be {done}: {error.strerror or error}", stream=stream, fix=f"{hint}; then do the same again"
+        f"{path} cannot be {done}: {error.strerror or error}", stream=stream, fix=f"{hint}; then run the command again"
     )
 
 

@@ -117,7 +117,7 @@ class PolicyFile:
         if self._path.exists() and not over:
             raise InvalidConfig(
                 f"{self._path} exists, and is not written over",
-                fix="see replicator agent init --dry-run for what it would hold, or write it anew with --force",
+                fix="see replicator agent init --dry-run for what it would hold, or replace it with --force",
             )
         text = _HEAD + ("".join(f"\n{line}\n" for line in lines) or _EXAMPLE)
         with suppress(OSError):  # the write reports the fault
@@ -168,7 +168,7 @@ class PolicyFile:
         prefix = f"the agent's policy file {self._path}"
         return PolicyUnusable(
             problem if problem.startswith(prefix) else f"{prefix} {_clause(problem)}",
-            fix="correct the file; root or the agent's user owns it and its folders, and nobody else may write to them",
+            fix="correct the file; root or the agent's user owns it and its folders, and no other user may write there",
         )
 
 

@@ -138,4 +138,4 @@ def _wire(value: Any, key: str) -> Any:
 def _fail_on(resource_name: str, trouble: Sequence[str]) -> None:
     """End the program if the stream was created but is unhealthy; it is in the state by then."""
     if trouble:
-        raise pulumi.RunError(f"{resource_name} is made, and not well: {'; '.join(trouble)}")
+        raise pulumi.RunError(f"{resource_name} is created, and unhealthy: {'; '.join(trouble)}")

@@ -84,7 +84,7 @@ async def make_it_so(
         found = await replicator.describe([stream.name])
     connections.changing(at)
     if not found:
-        raise StreamNotFound("it was there, and was removed by somebody else meanwhile", stream=stream.name)
+        raise StreamNotFound("it was there, and was removed by another process meanwhile", stream=stream.name)
     return replace(_outcome(at, found[0]), token=_held_token(owner, found[0].stream.owner))
 
 

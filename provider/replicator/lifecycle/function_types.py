@@ -27,7 +27,7 @@ class GetStreamStatusArgs(Model):
 
     :param stream: the stream's id, `<backend>/<region or "default">/<name>`.
     :param required: fail if the engine does not answer. Left out, the report then has `failure` and no other value, and
-        the program goes on with a warning.
+        the program continues with a warning.
     """
 
     stream: Text
@@ -268,7 +268,7 @@ class ReplayRunOutputs(ReplayRunInputs):
     :param events: changes that were emitted, in the backend's unit.
     :param bytes: bytes that were read.
     :param started_at: when the engine began.
-    :param finished_at: when it came to its end.
+    :param finished_at: when it finished.
     :param message: what the engine says about the run.
     """
 
@@ -286,9 +286,9 @@ class ReplayOutcomeState(StrEnum):
     """The outcome of a replay.
 
     :param planned: a preview: nothing was done.
-    :param running: it has begun, and goes on at the engine.
-    :param done: it came to its end.
-    :param failed: it did not come to its end; `error` says why.
+    :param running: it has begun, and continues at the engine.
+    :param done: it finished.
+    :param failed: it did not finish; `error` says why.
     """
 
     PLANNED = "planned"

@@ -50,7 +50,7 @@ Values = dict[str, Any]
 LAST_LOOK = 2.0
 """Seconds for reading the result after a cancel or a timeout; the Pulumi engine kills after 5."""
 
-_UNSEEN = "what was done at the engine cannot be seen; pulumi up completes it, and pulumi destroy removes the stream"
+_UNSEEN = "what was done at the engine is unknown; pulumi up completes it, and pulumi destroy removes the stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class StreamResource:
 
     async def _say_why_unchanged(self, urn: str, id: str) -> None:
         """Explain an update without differences, as the CLI does not: the stream was unhealthy after the last run."""
-        text = "the last run left this stream unwell; this update tries again"
+        text = "the stream was unhealthy after the last run; this update tries again"
         try:
             found = await apply.read(self._connections, StreamId.parse(id))
         except ReplicatorError as error:

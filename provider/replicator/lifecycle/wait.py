@@ -47,7 +47,7 @@ class Limits:
             await asyncio.wait_for(self.cancelled.wait(), seconds)
         except TimeoutError:
             return
-        raise WaitCancelled(f"cancelled while {what}; the engine goes on", stream=stream, fix="run pulumi up again")
+        raise WaitCancelled(f"cancelled while {what}; the engine continues", stream=stream, fix="run pulumi up again")
 
 
 @asynccontextmanager
@@ -69,7 +69,7 @@ async def _within(
             raise
         if cancelled.is_set():
             raise WaitCancelled(
-                f"cancelled during {what}; the engine goes on",
+                f"cancelled during {what}; the engine continues",
                 stream=stream,
                 fix="run the same command again, which is safe",
             ) from None
@@ -124,7 +124,7 @@ async def wait_for_stream(replicator: Replicator, stream: Stream, limits: Limits
 async def _look(replicator: Replicator, name: str) -> Description:
     found = await replicator.describe([name])
     if not found:
-        raise StreamNotFound("it was removed by somebody else meanwhile", stream=name)
+        raise StreamNotFound("it was removed by another process meanwhile", stream=name)
     return found[0]
 
 
@@ -164,9 +164,9 @@ async def wait_for_replay(replicator: Replicator, started: ReplayProgress, limit
     while replay.state is ReplayState.RUNNING:
         if replay.error is not None:
             raise WaitTimeout(
-                f"the replay is recorded, and does not go on: {replay.error}",
+                f"the replay is recorded, and does not continue: {replay.error}",
                 stream=replay.stream,
-                fix="fix that, and run the same command again, which goes on with it",
+                fix="fix that, and run the same command again, which continues it",
             )
         tell(replay.message or "replaying")
         await limits.pause(_POLL, "waiting for the replay", replay.stream)

@@ -129,7 +129,7 @@ def build_app(
                     AgentUnreachable(
                         f"the agent stopped before {operation.method} ended; a part of it may have happened",
                         stream=stream,
-                        fix="start the agent and do the same again, which is safe",
+                        fix="start the agent and run the command again, which is safe",
                     )
                 )
             except Exception as error:

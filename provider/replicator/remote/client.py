@@ -201,7 +201,7 @@ class RemoteReplicator:
         try:
             goes_on = routes.Accepted.model_validate_json(reply.content)
         except ValidationError as error:
-            raise self._unreadable("an operation that goes on") from error
+            raise self._unreadable("an operation that continues") from error
         if goes_on.progress:
             tell(goes_on.progress)
         try:

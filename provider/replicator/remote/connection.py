@@ -157,7 +157,7 @@ class Connection:
         return AgentUnreachable(
             f"the agent at {self.address} broke the connection before it answered ({error}); "
             "the call may have happened",
-            fix="do the same again, which is safe; if it stays so, read the agent's log",
+            fix="run the command again, which is safe; if it stays so, read the agent's log",
         )
 
 

@@ -125,7 +125,7 @@ def _give(path: Path, group: grp.struct_group) -> None:
             path.rmdir() if path.is_dir() else path.unlink()
         raise InvalidConfig(
             f"{path} cannot be given to the group {group.gr_name!r}, in which this user is not: {error.strerror}",
-            fix=f"make this user a member of {group.gr_name}, and log in anew; or choose another --socket-group",
+            fix=f"make this user a member of {group.gr_name}, and log in again; or choose another --socket-group",
         ) from error
 
 

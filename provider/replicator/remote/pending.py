@@ -64,7 +64,7 @@ class Pending:
         self._sweep()
         if len(self._by_id) >= MOST:
             work.close()
-            raise AgentFault(f"{MOST} operations go on at the agent already", fix="do the same again in some minutes")
+            raise AgentFault(f"{MOST} operations already run at the agent", fix="run the command again in some minutes")
         pending = _Pending()
         with told_to(pending.hear):
             pending.task = asyncio.create_task(work)

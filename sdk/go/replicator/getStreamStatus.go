@@ -49,7 +49,7 @@ func GetStreamStatus(ctx *pulumi.Context, args *GetStreamStatusArgs, opts ...pul
 }
 
 type GetStreamStatusArgs struct {
-	// Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program goes on with a warning. Default: `false`.
+	// Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program continues with a warning. Default: `false`.
 	Required *bool `pulumi:"required"`
 	// The stream's id, `<backend>/<region or "default">/<name>`.
 	Stream string `pulumi:"stream"`
@@ -93,7 +93,7 @@ func GetStreamStatusOutput(ctx *pulumi.Context, args GetStreamStatusOutputArgs, 
 }
 
 type GetStreamStatusOutputArgs struct {
-	// Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program goes on with a warning. Default: `false`.
+	// Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program continues with a warning. Default: `false`.
 	Required pulumi.BoolPtrInput `pulumi:"required"`
 	// The stream's id, `<backend>/<region or "default">/<name>`.
 	Stream pulumi.StringInput `pulumi:"stream"`

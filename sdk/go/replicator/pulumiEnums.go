@@ -1057,7 +1057,7 @@ type OnDelete string
 const (
 	// Nothing.
 	OnDeleteRemove = OnDelete("remove")
-	// The position that it has reached, from which a later stream of the same name can continue. The source keeps every change from there on until that stream takes the bookmark, or somebody drops it.
+	// The position that it has reached, from which a later stream of the same name can continue. The source keeps every change from there on until that stream takes the bookmark, or the bookmark is dropped.
 	OnDeleteKeepBookmark = OnDelete("keepBookmark")
 )
 
@@ -1576,11 +1576,11 @@ type ReplayOutcomeState string
 const (
 	// A preview: nothing was done.
 	ReplayOutcomeStatePlanned = ReplayOutcomeState("planned")
-	// It has begun, and goes on at the engine.
+	// It has begun, and continues at the engine.
 	ReplayOutcomeStateRunning = ReplayOutcomeState("running")
-	// It came to its end.
+	// It finished.
 	ReplayOutcomeStateDone = ReplayOutcomeState("done")
-	// It did not come to its end; `error` says why.
+	// It did not finish; `error` says why.
 	ReplayOutcomeStateFailed = ReplayOutcomeState("failed")
 )
 
@@ -1673,9 +1673,9 @@ type ReplayState string
 const (
 	// It has begun.
 	ReplayStateRunning = ReplayState("running")
-	// It came to its end.
+	// It finished.
 	ReplayStateDone = ReplayState("done")
-	// It did not come to its end.
+	// It did not finish.
 	ReplayStateFailed = ReplayState("failed")
 )
 
@@ -1865,7 +1865,7 @@ const (
 	StreamStateEnumRunning = StreamStateEnum("running")
 	// It stands still, because it was asked to.
 	StreamStateEnumPaused = StreamStateEnum("paused")
-	// It cannot go on; `lastError` says why.
+	// It cannot continue; `lastError` says why.
 	StreamStateEnumFailed = StreamStateEnum("failed")
 	// It moves data, and is behind.
 	StreamStateEnumCatchingUp = StreamStateEnum("catching_up")

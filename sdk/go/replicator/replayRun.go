@@ -71,7 +71,7 @@ type ReplayRun struct {
 	Bytes pulumi.Float64PtrOutput `pulumi:"bytes"`
 	// Changes that were emitted, in the backend's unit.
 	Events pulumi.Float64PtrOutput `pulumi:"events"`
-	// When it came to its end.
+	// When it finished.
 	FinishedAt pulumi.StringPtrOutput `pulumi:"finishedAt"`
 	// The idempotency key, made from the resource's URN and its inputs.
 	Key pulumi.StringOutput `pulumi:"key"`
@@ -270,7 +270,7 @@ func (o ReplayRunOutput) Events() pulumi.Float64PtrOutput {
 	return o.ApplyT(func(v *ReplayRun) pulumi.Float64PtrOutput { return v.Events }).(pulumi.Float64PtrOutput)
 }
 
-// When it came to its end.
+// When it finished.
 func (o ReplayRunOutput) FinishedAt() pulumi.StringPtrOutput {
 	return o.ApplyT(func(v *ReplayRun) pulumi.StringPtrOutput { return v.FinishedAt }).(pulumi.StringPtrOutput)
 }

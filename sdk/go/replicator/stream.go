@@ -65,7 +65,7 @@ type Stream struct {
 
 	// The engine's backend; left out, the only one that fits. A change replaces the stream.
 	Backend pulumi.StringOutput `pulumi:"backend"`
-	// Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
+	// Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on. One that you remove is dropped.
 	Bookmarks pulumi.StringArrayOutput `pulumi:"bookmarks"`
 	// Time between checkpoints, such as `"10s"`; left out, the engine's own.
 	CheckpointInterval pulumi.StringPtrOutput `pulumi:"checkpointInterval"`
@@ -73,7 +73,7 @@ type Stream struct {
 	Conflict ConflictOutput `pulumi:"conflict"`
 	// Refuse to delete it.
 	DeletionProtection pulumi.BoolOutput `pulumi:"deletionProtection"`
-	// Whether it should move data. A pause by somebody else shows as a change of this.
+	// Whether it should move data. A pause by another user shows as a change of this.
 	DesiredState DesiredStateOutput `pulumi:"desiredState"`
 	// Where it goes. One stream writes there, and nothing else.
 	Destination EndpointOutput `pulumi:"destination"`
@@ -169,7 +169,7 @@ func StreamExists(ctx *pulumi.Context,
 type streamArgs struct {
 	// The engine's backend; left out, the only one that fits. A change replaces the stream.
 	Backend *string `pulumi:"backend"`
-	// Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
+	// Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on. One that you remove is dropped.
 	Bookmarks []string `pulumi:"bookmarks"`
 	// Time between checkpoints, such as `"10s"`; left out, the engine's own.
 	CheckpointInterval *string `pulumi:"checkpointInterval"`
@@ -177,7 +177,7 @@ type streamArgs struct {
 	Conflict *Conflict `pulumi:"conflict"`
 	// Refuse to delete it. Default: `false`.
 	DeletionProtection *bool `pulumi:"deletionProtection"`
-	// Whether it should move data. A pause by somebody else shows as a change of this. Default: `running`.
+	// Whether it should move data. A pause by another user shows as a change of this. Default: `running`.
 	DesiredState *DesiredState `pulumi:"desiredState"`
 	// Where it goes. One stream writes there, and nothing else.
 	Destination Endpoint `pulumi:"destination"`
@@ -211,7 +211,7 @@ type streamArgs struct {
 type StreamArgs struct {
 	// The engine's backend; left out, the only one that fits. A change replaces the stream.
 	Backend pulumi.StringPtrInput
-	// Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
+	// Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on. One that you remove is dropped.
 	Bookmarks pulumi.StringArrayInput
 	// Time between checkpoints, such as `"10s"`; left out, the engine's own.
 	CheckpointInterval pulumi.StringPtrInput
@@ -219,7 +219,7 @@ type StreamArgs struct {
 	Conflict ConflictPtrInput
 	// Refuse to delete it. Default: `false`.
 	DeletionProtection pulumi.BoolPtrInput
-	// Whether it should move data. A pause by somebody else shows as a change of this. Default: `running`.
+	// Whether it should move data. A pause by another user shows as a change of this. Default: `running`.
 	DesiredState DesiredStatePtrInput
 	// Where it goes. One stream writes there, and nothing else.
 	Destination EndpointInput
@@ -341,7 +341,7 @@ func (o StreamOutput) Backend() pulumi.StringOutput {
 	return o.ApplyT(func(v *Stream) pulumi.StringOutput { return v.Backend }).(pulumi.StringOutput)
 }
 
-// Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
+// Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on. One that you remove is dropped.
 func (o StreamOutput) Bookmarks() pulumi.StringArrayOutput {
 	return o.ApplyT(func(v *Stream) pulumi.StringArrayOutput { return v.Bookmarks }).(pulumi.StringArrayOutput)
 }
@@ -361,7 +361,7 @@ func (o StreamOutput) DeletionProtection() pulumi.BoolOutput {
 	return o.ApplyT(func(v *Stream) pulumi.BoolOutput { return v.DeletionProtection }).(pulumi.BoolOutput)
 }
 
-// Whether it should move data. A pause by somebody else shows as a change of this.
+// Whether it should move data. A pause by another user shows as a change of this.
 func (o StreamOutput) DesiredState() DesiredStateOutput {
 	return o.ApplyT(func(v *Stream) DesiredStateOutput { return v.DesiredState }).(DesiredStateOutput)
 }

@@ -169,7 +169,7 @@ class OnDelete(_builtins.str, Enum):
     """
     KEEP_BOOKMARK = "keepBookmark"
     """
-    The position that it has reached, from which a later stream of the same name can continue. The source keeps every change from there on until that stream takes the bookmark, or somebody drops it.
+    The position that it has reached, from which a later stream of the same name can continue. The source keeps every change from there on until that stream takes the bookmark, or the bookmark is dropped.
     """
 
 
@@ -234,15 +234,15 @@ class ReplayOutcomeState(_builtins.str, Enum):
     """
     RUNNING = "running"
     """
-    It has begun, and goes on at the engine.
+    It has begun, and continues at the engine.
     """
     DONE = "done"
     """
-    It came to its end.
+    It finished.
     """
     FAILED = "failed"
     """
-    It did not come to its end; `error` says why.
+    It did not finish; `error` says why.
     """
 
 
@@ -257,11 +257,11 @@ class ReplayState(_builtins.str, Enum):
     """
     DONE = "done"
     """
-    It came to its end.
+    It finished.
     """
     FAILED = "failed"
     """
-    It did not come to its end.
+    It did not finish.
     """
 
 
@@ -299,7 +299,7 @@ class StreamState(_builtins.str, Enum):
     """
     FAILED = "failed"
     """
-    It cannot go on; `lastError` says why.
+    It cannot continue; `lastError` says why.
     """
     CATCHING_UP = "catching_up"
     """

@@ -225,7 +225,7 @@ def get_stream_status(required: Optional[_builtins.bool] = None,
     pulumi.export("lastError", orders.last_error)
     ```
 
-    :param _builtins.bool required: Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program goes on with a warning. Default: `false`.
+    :param _builtins.bool required: Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program continues with a warning. Default: `false`.
     :param _builtins.str stream: The stream's id, `<backend>/<region or "default">/<name>`.
     """
     __args__ = dict()
@@ -267,7 +267,7 @@ def get_stream_status_output(required: pulumi.Input[Optional[Optional[_builtins.
     pulumi.export("lastError", orders.last_error)
     ```
 
-    :param _builtins.bool required: Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program goes on with a warning. Default: `false`.
+    :param _builtins.bool required: Fail if the engine does not answer. Left out, the report then has `failure` and no other value, and the program continues with a warning. Default: `false`.
     :param _builtins.str stream: The stream's id, `<backend>/<region or "default">/<name>`.
     """
     __args__ = dict()

@@ -313,7 +313,7 @@ class ReplayRun(pulumi.CustomResource):
     @pulumi.getter(name="finishedAt")
     def finished_at(self) -> pulumi.Output[Optional[_builtins.str]]:
         """
-        When it came to its end.
+        When it finished.
         """
         return pulumi.get(self, "finished_at")
 

@@ -47,11 +47,11 @@ class StreamArgs:
         :param pulumi.Input['EndpointArgs'] destination: Where it goes. One stream writes there, and nothing else.
         :param pulumi.Input['EndpointArgs'] source: Where the data comes from.
         :param pulumi.Input[Union[_builtins.str, 'Backend']] backend: The engine's backend; left out, the only one that fits. A change replaces the stream.
-        :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] bookmarks: Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
+        :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] bookmarks: Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on. One that you remove is dropped.
         :param pulumi.Input[_builtins.str] checkpoint_interval: Time between checkpoints, such as `"10s"`; left out, the engine's own.
         :param pulumi.Input['Conflict'] conflict: Which side wins where both hold a version of a record. Default: `source_wins`.
         :param pulumi.Input[_builtins.bool] deletion_protection: Refuse to delete it. Default: `false`.
-        :param pulumi.Input['DesiredState'] desired_state: Whether it should move data. A pause by somebody else shows as a change of this. Default: `running`.
+        :param pulumi.Input['DesiredState'] desired_state: Whether it should move data. A pause by another user shows as a change of this. Default: `running`.
         :param pulumi.Input['Drain'] drain_before_delete: What a delete does with changes that are not at the destination yet; `skip` is for a destination that is gone. The delete goes by what the last update recorded. Default: `flush`.
         :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] exclude: What is left out of that.
         :param pulumi.Input[_builtins.str] filter: Which records pass: an SQL predicate or a JSONPath, as the backend says.
@@ -141,7 +141,7 @@ class StreamArgs:
     @pulumi.getter
     def bookmarks(self) -> pulumi.Input[Optional[Sequence[pulumi.Input[_builtins.str]]]]:
         """
-        Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
+        Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on. One that you remove is dropped.
         """
         return pulumi.get(self, "bookmarks")
 
@@ -189,7 +189,7 @@ class StreamArgs:
     @pulumi.getter(name="desiredState")
     def desired_state(self) -> pulumi.Input[Optional['DesiredState']]:
         """
-        Whether it should move data. A pause by somebody else shows as a change of this. Default: `running`.
+        Whether it should move data. A pause by another user shows as a change of this. Default: `running`.
         """
         return pulumi.get(self, "desired_state")
 
@@ -393,11 +393,11 @@ class Stream(pulumi.CustomResource):
         :param str resource_name: The name of the resource.
         :param pulumi.ResourceOptions opts: Options for the resource.
         :param pulumi.Input[Union[_builtins.str, 'Backend']] backend: The engine's backend; left out, the only one that fits. A change replaces the stream.
-        :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] bookmarks: Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
+        :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] bookmarks: Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on. One that you remove is dropped.
         :param pulumi.Input[_builtins.str] checkpoint_interval: Time between checkpoints, such as `"10s"`; left out, the engine's own.
         :param pulumi.Input['Conflict'] conflict: Which side wins where both hold a version of a record. Default: `source_wins`.
         :param pulumi.Input[_builtins.bool] deletion_protection: Refuse to delete it. Default: `false`.
-        :param pulumi.Input['DesiredState'] desired_state: Whether it should move data. A pause by somebody else shows as a change of this. Default: `running`.
+        :param pulumi.Input['DesiredState'] desired_state: Whether it should move data. A pause by another user shows as a change of this. Default: `running`.
         :param pulumi.Input[Union['EndpointArgs', 'EndpointArgsDict', 'outputs.Endpoint']] destination: Where it goes. One stream writes there, and nothing else.
         :param pulumi.Input['Drain'] drain_before_delete: What a delete does with changes that are not at the destination yet; `skip` is for a destination that is gone. The delete goes by what the last update recorded. Default: `flush`.
         :param pulumi.Input[Sequence[pulumi.Input[_builtins.str]]] exclude: What is left out of that.
@@ -589,7 +589,7 @@ class Stream(pulumi.CustomResource):
     @pulumi.getter
     def bookmarks(self) -> pulumi.Output[Optional[Sequence[_builtins.str]]]:
         """
-        Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on; one that you remove is dropped.
+        Names of positions from which a replay can start. A name that you add marks the position of that update, and the source keeps every change from there on. One that you remove is dropped.
         """
         return pulumi.get(self, "bookmarks")
 
@@ -621,7 +621,7 @@ class Stream(pulumi.CustomResource):
     @pulumi.getter(name="desiredState")
     def desired_state(self) -> pulumi.Output['DesiredState']:
         """
-        Whether it should move data. A pause by somebody else shows as a change of this.
+        Whether it should move data. A pause by another user shows as a change of this.
         """
         return pulumi.get(self, "desired_state")
 

@@ -395,9 +395,9 @@ WRONG: dict[str, tuple[dict[str, str], str]] = {
         {"destination": "s3://shop/orders", "authRef": "env://HALF_*"},
         "error: destination.authRef: the environment variable HALF_ACCESS_KEY_ID is not set, or holds no UTF-8 text; "
         "the environment variable HALF_SECRET_ACCESS_KEY is not set, or holds no UTF-8 text [RPL-AUTH-NOTFOUND]; "
-        f"set HALF_ACCESS_KEY_ID and HALF_SECRET_ACCESS_KEY in the environment of the agent on {socket.gethostname()} "
-        "and restart it (systemctl restart, or replicator agent stop and replicator agent start), or correct the "
-        "reference",
+        f"set HALF_ACCESS_KEY_ID and HALF_SECRET_ACCESS_KEY in the environment of the agent on {socket.gethostname()}, "
+        "or correct the reference. A new variable needs a restart of the agent: systemctl restart, or replicator agent "
+        "stop and replicator agent start",
     ),
 }
 

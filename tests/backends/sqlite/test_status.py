@@ -155,9 +155,9 @@ async def test_the_worst_part_decides() -> None:
     assert (await status(record(), answer(1), moving=True)).state is StreamState.SNAPSHOT
     assert (await status(record(copy_due=True, paused=True), None)).last_error == "its snapshot is not made yet"
     unfinished = await status(record(phase=Phase.CREATING), None)
-    assert (unfinished.state, unfinished.last_error) == (StreamState.FAILED, "it is half made")
+    assert (unfinished.state, unfinished.last_error) == (StreamState.FAILED, "it is partially created")
     assert (await status(record(phase=Phase.CREATING), None, moving=True)).state is StreamState.SNAPSHOT
-    assert (await status(record(phase=Phase.DELETING), None, moving=True)).last_error == "it is half removed"
+    assert (await status(record(phase=Phase.DELETING), None, moving=True)).last_error == "it is partially removed"
 
 
 async def test_a_pause_keeps_the_checkpoint_that_was_reached() -> None:

@@ -207,7 +207,7 @@ async def test_an_agent_that_ends_in_a_create_is_finished_by_the_next_upsert(
     driver = await agent.start()
     record = agent.store.get("orders")
     if record is not None and record.phase is Phase.CREATING:
-        assert (await driver.get_status("orders")).last_error == "it is half made"
+        assert (await driver.get_status("orders")).last_error == "it is partially created"
     await driver.upsert_stream(stream)
     await assert_equal(agent, command_line, database)
 

@@ -34,7 +34,7 @@ KEPT_REPLAYS = 20
 CONFIG_LIMIT = 512 * 1024
 """Maximum bytes of a connector's configuration, as Connect writes it. Its producer accepts 1 MiB, and a task's
 configuration is one record too, which also names each partition."""
-UNFINISHED = "it is half made: where it begins is not set yet, which pulumi up does"
+UNFINISHED = "its creation is incomplete: the start position is not set; run pulumi up to finish it"
 _LONG_START = 256  # maximum characters of a start that is kept in full
 
 

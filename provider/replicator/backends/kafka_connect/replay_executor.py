@@ -30,7 +30,7 @@ from replicator.model import Checkpoint, DesiredState, StreamState
 from replicator.replicator import ReplayMethod, ReplayPlan, ReplayProgress, ReplayState
 
 _SOME_KEY = "x" * 64
-_RESUMED = "the connector was resumed by somebody else before the offsets were set back"
+_RESUMED = "the connector was resumed by hand before the offsets were set back"
 
 
 class ReplayExecutor:

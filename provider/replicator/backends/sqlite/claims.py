@@ -78,7 +78,7 @@ class Claims:
             f"other agents claim {place} at this moment",
             stream=stream.name,
             property="destination.uri",
-            fix="choose another prefix, or do the same again",
+            fix="choose another prefix, or try again",
         )
 
     async def check(self, stream: Stream) -> None:
@@ -232,7 +232,7 @@ def _claim_in(content: bytes) -> Claim | None:
 
 
 def _holder(held: Claim | None) -> str:
-    return "nobody holds it" if held is None else f"the agent {held.agent} on host {held.host} holds it"
+    return "no agent holds it" if held is None else f"the agent {held.agent} on host {held.host} holds it"
 
 
 def _content(claim: Claim) -> bytes:

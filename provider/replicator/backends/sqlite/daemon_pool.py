@@ -312,7 +312,7 @@ class DaemonPool:
         raise DatabaseLocked(
             job.database,
             "a transaction has kept the WAL for 5 s, and it was restarted while litestream was away; "
-            "to go on now would lose what was written meanwhile",
+            "to continue now would lose what was written meanwhile",
         )
 
     async def _goes_on(self, held: wal.Hold, job: ReplicationJob) -> bool:

@@ -199,8 +199,8 @@ class Gate:
 def missing(path: Path) -> PolicyMissing:
     """Return the error for a missing policy."""
     return PolicyMissing(
-        f"the agent has no policy file {path}, so a program that is only previewed may name any secret of its host and "
-        "any endpoint to send it to",
+        f"the agent has no policy file {path}. So a program that is only previewed may name any secret of its host, "
+        "and any endpoint to send it to",
         fix="run on the agent's host: replicator agent init",
     )
 

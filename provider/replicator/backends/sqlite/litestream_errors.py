@@ -52,7 +52,7 @@ _MEANINGS: tuple[tuple[str, type[ReplicatorError], str, str], ...] = (
         r"connection refused|deadline exceeded|no such host|timeout|timed out|connection reset|EOF|StatusCode: 5\d\d",
         EngineUnavailable,
         "destination.uri",
-        "the stream goes on by itself when the store answers again",
+        "the stream continues by itself when the store answers again",
     ),
 )
 

@@ -95,7 +95,7 @@ async def copies_again(record: StreamRecord, stream: Stream, file: FileId, *, re
         text = f"re-snapshots, {size}: {why}, so the whole database is copied"
     else:
         text = f"may re-snapshot, {size}: if the application restarts its WAL before litestream holds it, the whole "
-        text += "database is copied; else only what is new is uploaded"
+        text += "database is copied. Else only what is new is uploaded"
     error = CopiesAgain(text, property="desiredState" if resumes else None)
     return [Finding.of(error, Severity.WARNING if why else Severity.INFO)]
 

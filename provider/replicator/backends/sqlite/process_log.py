@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 from replicator.backends.shared.log_bounds import fitting_first, fitting_last
 from replicator.replicator import LogLines
 
-ANEW = "the agent or the stream's litestream process was started again, and the log begins anew"
+ANEW = "the agent or the stream's litestream process was started again, and the log begins again"
 LOST = "the agent did not keep all lines"
 
 _EXPECTED = '"msg":"no databases specified in configuration"'

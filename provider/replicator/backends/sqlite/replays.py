@@ -76,7 +76,7 @@ async def plan(
                 "says where the copy goes; litestream cannot emit events again",
                 stream=record.name,
                 property="target",
-                fix="give a path on the agent's host, or the method reseed to fill the destination anew",
+                fix="give a path on the agent's host, or the method reseed to fill the destination again",
             )
         method = ReplayMethod.COPY
     cell = CAPABILITIES.route(record.stream).replay[method]

@@ -183,4 +183,7 @@ def _state(
 def _half_way(record: StreamRecord, health: Health, moving: bool) -> tuple[StreamState, str | None]:
     if record.phase is Phase.CREATING and moving and not health.error:
         return StreamState.SNAPSHOT, None
-    return StreamState.FAILED, health.error or f"it is half {'made' if record.phase is Phase.CREATING else 'removed'}"
+    return (
+        StreamState.FAILED,
+        health.error or f"it is partially {'created' if record.phase is Phase.CREATING else 'removed'}",
+    )

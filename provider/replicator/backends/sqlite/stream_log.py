@@ -71,7 +71,7 @@ def _why_detached(reconciler: Reconciler, record: StreamRecord, *, from_file: bo
     if record.stream.mode is Mode.SNAPSHOT and not record.copy_due:
         return f"no litestream process replicates it: it made its one copy{where}"
     if record.paused:
-        return f"no litestream process replicates it: it is paused{where}; go on with: replicator resume {name}"
+        return f"no litestream process replicates it: it is paused{where}; continue with: replicator resume {name}"
     if health.error:
         return f"no litestream process replicates it: {health.error}{where}"
     return f"no litestream process replicates it{where}; see: replicator status {name}"

@@ -293,8 +293,8 @@ class StreamManager:
 
     def _refuse_unfinished(self, record: StreamRecord) -> None:
         if record.phase is not Phase.ACTIVE:
-            half = "made" if record.phase is Phase.CREATING else "removed"
-            raise EngineRefused(f"it is half {half}", stream=record.name, fix="run pulumi up, which finishes that")
+            done = "created" if record.phase is Phase.CREATING else "removed"
+            raise EngineRefused(f"it is partially {done}", stream=record.name, fix="run pulumi up, which finishes that")
 
 
 def _remove_folder(folder: Path) -> None:

@@ -85,8 +85,8 @@ class Forwarding:
         if reason is Why.LISTENS and not answered:
             return ForwardingRefused(
                 f"{self._host} lets this login forward nothing to {self._socket}, where an agent listens",
-                fix=f"{_INSTALL}; or for this login, sshd_config needs AllowTcpForwarding local, "
-                "AllowStreamLocalForwarding yes, no DisableForwarding and no PermitOpen; after restrict its key needs "
+                fix=f"{_INSTALL}. Or let sshd_config have, for this login, AllowTcpForwarding local, "
+                "AllowStreamLocalForwarding yes, no DisableForwarding and no PermitOpen. After restrict its key needs "
                 "port-forwarding",
             )
         fault = no_connection(self._host, self._socket, reason, self._start_hint)

@@ -78,7 +78,7 @@ class SshProcess:
         if self.said():
             return self.fault()
         return HostUnreachable(
-            f"{self._address.host} let nobody in within {OPEN_WITHIN:g} s",
+            f"{self._address.host} accepted no login within {OPEN_WITHIN:g} s",
             fix="see that the host runs, and try again",
         )
 

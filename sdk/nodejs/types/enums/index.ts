@@ -148,7 +148,7 @@ export const OnDelete = {
      */
     Remove: "remove",
     /**
-     * The position that it has reached, from which a later stream of the same name can continue. The source keeps every change from there on until that stream takes the bookmark, or somebody drops it.
+     * The position that it has reached, from which a later stream of the same name can continue. The source keeps every change from there on until that stream takes the bookmark, or the bookmark is dropped.
      */
     KeepBookmark: "keepBookmark",
 } as const;
@@ -216,15 +216,15 @@ export const ReplayOutcomeState = {
      */
     Planned: "planned",
     /**
-     * It has begun, and goes on at the engine.
+     * It has begun, and continues at the engine.
      */
     Running: "running",
     /**
-     * It came to its end.
+     * It finished.
      */
     Done: "done",
     /**
-     * It did not come to its end; `error` says why.
+     * It did not finish; `error` says why.
      */
     Failed: "failed",
 } as const;
@@ -240,11 +240,11 @@ export const ReplayState = {
      */
     Running: "running",
     /**
-     * It came to its end.
+     * It finished.
      */
     Done: "done",
     /**
-     * It did not come to its end.
+     * It did not finish.
      */
     Failed: "failed",
 } as const;
@@ -284,7 +284,7 @@ export const StreamState = {
      */
     Paused: "paused",
     /**
-     * It cannot go on; `lastError` says why.
+     * It cannot continue; `lastError` says why.
      */
     Failed: "failed",
     /**

@@ -71,7 +71,7 @@ def test_another_word_is_refused() -> None:
 
 
 def test_what_is_not_seen_is_told_with_the_way_to_say_it() -> None:
-    with pytest.raises(SourceDenied, match="loop cannot be seen: no way in") as error:
+    with pytest.raises(SourceDenied, match="loop is unknown: no way in") as error:
         side_of(declare(), ClusterPair(DARK, WEST), "west")
     assert "options worker.cluster: destination" in str(error.value.fix)
 

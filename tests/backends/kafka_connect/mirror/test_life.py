@@ -254,7 +254,7 @@ async def test_a_resume_that_cannot_look_for_a_gap_is_refused(bed: MirrorEnv, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(ClusterClients, "brokers", away)
-        with pytest.raises(EngineUnavailable, match="without a gap cannot be seen: the brokers are away") as refused:
+        with pytest.raises(EngineUnavailable, match="without a gap is unknown: the brokers are away") as refused:
             await bed.driver.resume(stream.name)
         assert (refused.value.stream, refused.value.fix) == (stream.name, "start them")
         await bed.driver.resume(blind.name)  # nobody can tell from here, as it was said
@@ -279,13 +279,13 @@ async def test_a_unfinished_stream_runs_only_when_its_start_is_set(
         with pytest.raises(EngineUnavailable):
             await bed.driver.upsert_stream(stream)
     half = await bed.driver.get_status(stream.name)
-    assert (half.state, "half made" in str(half.last_error)) == (StreamState.PAUSED, True)
+    assert (half.state, "creation is incomplete" in str(half.last_error)) == (StreamState.PAUSED, True)
     for call in (
         bed.driver.resume(stream.name),
         bed.driver.replay(stream.name, Checkpoint(lsn=f"{topic}=0"), key="k"),
         bed.driver.plan_replay(stream.name, Checkpoint(lsn=f"{topic}=0")),
     ):
-        with pytest.raises(ReplayRefused, match="half made"):
+        with pytest.raises(ReplayRefused, match="creation is incomplete"):
             await call
     await bed.driver.upsert_stream(stream)
     bed.produce(topic, records(10, 12))

@@ -239,7 +239,7 @@ async def test_a_replay_that_somebody_resumed_before_it_was_applied_is_given_up(
     await bed.arrived(topic, 12)
     given_up = await bed.driver.replay(name, start, key="k")
     assert given_up.state is ReplayState.FAILED
-    assert "resumed by somebody else" in str(given_up.error)
+    assert "resumed by hand" in str(given_up.error)
     assert await bed.driver.replay(name, start, key="k") == given_up
     await bed.caught_up(name)
     assert bed.copied(topic) == records(0, 12)

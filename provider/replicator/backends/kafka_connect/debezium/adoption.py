@@ -81,7 +81,7 @@ _FINDINGS = (
 """What is worth saying of settings that stay as they are: a pattern, and a text with their names."""
 
 _OBJECTS = (
-    "the stream goes on with the replication slot {} and the publication {}; a delete of the stream drops the slot, "
+    "the stream continues with the replication slot {} and the publication {}; a delete of the stream drops the slot, "
     "and leaves the publication"
 )
 

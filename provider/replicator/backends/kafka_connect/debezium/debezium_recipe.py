@@ -345,7 +345,7 @@ class DebeziumRecipe:
         self, stream: Stream, facts: Facts, claim: StreamRecord, deployed: DeployedStream | None
     ) -> list[Finding]:
         if facts.source is None:
-            text = "the source does not answer; this change does not need it, and the stream goes on when it does"
+            text = "the source does not answer; this change does not need it, and the stream continues when it does"
             return [
                 Finding(severity=Severity.WARNING, code=EngineUnavailable.code, message=text, property="source.uri")
             ]
@@ -560,7 +560,7 @@ class DebeziumRecipe:
             await self._objects.look(record.stream, details_of(record))
         except ReplicatorError as error:
             raise type(error)(
-                f"its slot cannot be dropped, and would hold WAL for ever: {error.message}",
+                f"its slot cannot be dropped, and would hold WAL forever: {error.message}",
                 stream=record.stream.name,
                 property=error.property,
                 fix=f"{error.fix}; or, if the database is gone for good, delete the connector {record.stream.name} "
@@ -779,7 +779,7 @@ def _no_slot(record: StreamRecord) -> SourcePosition:
 def _refuse_blind_wait(stream: Stream, *, has_helpers: bool) -> None:
     if stream.wait_for is WaitFor.CAUGHT_UP and stream.mode is not Mode.SNAPSHOT and not has_helpers:
         raise InvalidStream(
-            "whether it has caught up cannot be seen: it has no table for heartbeats, and a quiet source sends nothing",
+            "whether it has caught up is unknown: it has no table for heartbeats, and a quiet source sends nothing",
             property="waitFor",
             fix="name a role that may make tables with source.adminAuthRef; or write waitFor: running",
         )

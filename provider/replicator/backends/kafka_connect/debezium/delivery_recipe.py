@@ -212,7 +212,7 @@ class DeliveryRecipe:
         self, stream: Stream, facts: DeliveryFacts, claim: StreamRecord, deployed: DeployedStream | None
     ) -> list[Finding]:
         if facts.topics is None:
-            text = "an end does not answer; this change does not need it, and the stream goes on when it does"
+            text = "an end does not answer; this change does not need it, and the stream continues when it does"
             code = EngineUnavailable.code
             return [Finding(severity=Severity.WARNING, code=code, message=text, property="source.uri")]
         known = delivery_details(deployed.record).tables if deployed and not deployed.record.creating else {}

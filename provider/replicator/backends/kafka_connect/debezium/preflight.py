@@ -28,7 +28,7 @@ Side = Literal["source", "destination"]
 def unseen_gap(stream: str, error: ReplicatorError) -> EngineUnavailable:
     """Return the error of a stream that stays as it is, since what it would go on from does not answer."""
     return EngineUnavailable(
-        f"whether it can go on without a gap cannot be seen: {error.message}",
+        f"whether it can continue without a gap is unknown: {error.message}",
         stream=stream,
         property=error.property,
         fix=error.fix,

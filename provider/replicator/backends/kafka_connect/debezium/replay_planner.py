@@ -107,7 +107,7 @@ def _effects(record: StreamRecord, rows: int | None, leftovers: str) -> tuple[st
         f"rows that were deleted since the start are not sent again, and {leftovers}",
         f"each row of {tables} table{'s' if tables > 1 else ''} is sent as it is now, as a record of a snapshot: "
         f"{count}{passing}",
-        "the connector stops for some seconds; changes go on while the tables are read",
+        "the connector stops for some seconds; changes continue while the tables are read",
     )
 
 

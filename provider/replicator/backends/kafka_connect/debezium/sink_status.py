@@ -24,8 +24,8 @@ _RESNAPSHOT = (
 
 
 _AGAIN = (
-    "remove the stream and make it again, which writes what the topics have: pulumi destroy --target with its URN, "
-    "then pulumi up; rows whose delete is lost stay at the destination"
+    "remove the stream and create it again, which writes what the topics have: pulumi destroy --target with its URN, "
+    "then pulumi up. Rows whose delete is lost stay at the destination"
 )
 
 

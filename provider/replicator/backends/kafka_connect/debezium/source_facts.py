@@ -168,7 +168,7 @@ def _refuse_server(server: Server) -> None:
 def _refuse_role(stream: Stream, role: Role) -> None:
     if not role.replicates and stream.mode is not Mode.SNAPSHOT:
         raise SourceSetup(
-            f"the role {shown(role.name)} may not stream changes; Debezium would retry for ever, and its connector "
+            f"the role {shown(role.name)} may not stream changes; Debezium would retry forever, and its connector "
             "would count as running",
             property="source.authRef" if stream.source.auth_ref else "source.uri",
             fix=f"ALTER ROLE {quoted(role.name)} REPLICATION",

@@ -350,7 +350,7 @@ def _refuse_unfit(stream: Stream, details: DebeziumDetails, found: FoundObjects)
     if found.note is not None:
         raise SourceSetup(
             f"the publication {publication.name} belongs to a stream {found.note.stream!r} that this Connect cluster "
-            "does not have: it is of another one, or somebody deleted its connector",
+            "does not have: it is of another one, or its connector was deleted",
             property="name",
             fix="give this stream another name; or, if nothing needs what is left of that one: "
             + "; ".join(_removal_sql(stream)),

@@ -21,11 +21,11 @@ from replicator.model import DesiredState, Mode, Stream, StreamState, StreamStat
 from replicator.replicator import Finding, Severity
 
 AGAIN = (
-    "remove the stream and make it again, with a new slot and a new snapshot: pulumi destroy --target with its URN, "
-    "then pulumi up; rows that were deleted meanwhile stay at the destination"
+    "remove the stream and create it again, with a new slot and a new snapshot: pulumi destroy --target with its URN, "
+    "then pulumi up. Rows that were deleted meanwhile stay at the destination"
 )
-"""The way out if changes are lost."""
-COPY_AGAIN = "remove the stream and make it again: pulumi destroy --target with its URN, then pulumi up"
+"""The fix if changes are lost."""
+COPY_AGAIN = "remove the stream and create it again: pulumi destroy --target with its URN, then pulumi up"
 """The way to another copy of a stream of mode snapshot."""
 
 
@@ -244,7 +244,7 @@ def _held(slot: Slot, rate: float | None) -> Iterator[Finding]:
         message=f"the replication slot {slot.name} holds {format_size(max(0, slot.held))} of WAL{behind} "
         f"(wal_status {slot.wal_status}){slot.room}{growing}",
         property="source.uri",
-        fix="resume the stream, or see why it does not go on; raise max_slot_wal_keep_size"
+        fix="resume the stream, or see why it does not continue; raise max_slot_wal_keep_size"
         if slot.is_endangered
         else None,
     )
@@ -272,7 +272,7 @@ def _waits(deployed: DeployedStream, position: Position, slot: Slot | None) -> I
         yield UNFINISHED
         return
     if deployed.connector.stopped and stream.desired_state is DesiredState.RUNNING:
-        yield "its connector is stopped: a change was interrupted, or somebody stopped it; run pulumi up --refresh"
+        yield "its connector is stopped: a change was interrupted, or it was stopped by hand; run pulumi up --refresh"
         return
     at_changes = stream.mode is not Mode.SNAPSHOT and position.lsn is not None and not position.in_snapshot
     if at_changes and deployed.state is StreamState.RUNNING and _is_unread(slot):

@@ -75,7 +75,7 @@ async def propose(clients: MirrorClients, connector: Connector, source: EndHints
         findings=tuple(_findings(config, taken, matching_topics(stream, topics))),
         effects=(
             RESTART,
-            "the topics at the destination keep their names, and the mirror goes on from its offsets",
+            "the topics at the destination keep their names, and the mirror continues from its offsets",
             "connectors for group offsets and heartbeats of these clusters stay as they are, and belong to no stream",
         ),
     )
@@ -208,7 +208,7 @@ def _findings(config: Mapping[str, str], taken: list[str], matched: list[str]) -
             "include",
         )
     if config.get("emit.offset-syncs.enabled", "true") == "true":
-        yield told("it goes on to write its offset syncs, which the stream does not read", "options")
+        yield told("it still writes its offset syncs, which the stream does not read", "options")
     if names := sorted(key for key in config if re.fullmatch(r"transforms|predicates", key)):
         yield told(f"{' and '.join(names)} may change records, or the topics that they are written to", "options")
 

@@ -194,7 +194,7 @@ def side_of(stream: Stream, view: ClusterPair, worker: str) -> Side:
     for end, found in view.unseen.items():
         if said is None and view.known_id(end) is None:
             raise type(found)(
-                f"whether this mirror would loop cannot be seen: {found.message}",
+                f"whether this mirror would loop is unknown: {found.message}",
                 property=found.property or f"{end}.uri",
                 fix=f"{found.fix or 'let this host reach the brokers'}; or say on which cluster the Connect cluster "
                 f"keeps its topics: options {WORKER_CLUSTER}: destination",

@@ -182,7 +182,7 @@ class MirrorRecipe(ConnectOnly[Facts]):
             if WORKER_CLUSTER in record.stream.options:
                 return
             raise type(error)(
-                f"whether it can go on without a gap cannot be seen: {error.message}",
+                f"whether it can continue without a gap is unknown: {error.message}",
                 stream=record.stream.name,
                 property=error.property,
                 fix=error.fix,

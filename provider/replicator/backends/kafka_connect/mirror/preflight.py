@@ -89,7 +89,7 @@ async def warnings(ends: MirrorClients, stream: Stream, view: ClusterPair, *, ne
     found = []
     for end, error in view.unseen.items():
         instead = "its recorded id holds" if end in view.recorded else "options are taken at their word"
-        text = f"the {end} cannot be seen from here, so {instead}: {error.message}"
+        text = f"the {end} cannot be read from here, so {instead}: {error.message}"
         found.append(Finding(severity=Severity.WARNING, code=error.code, message=text, property=error.property))
     names = await _topics(ends, stream, "source", view)
     if names is not None and not matching_topics(stream, names):
@@ -177,7 +177,7 @@ def _refuse_blind_wait(stream: Stream, view: ClusterPair) -> None:
     waits = stream.wait_for is WaitFor.CAUGHT_UP and stream.desired_state is DesiredState.RUNNING
     if waits and isinstance(view.source, ReplicatorError):
         raise InvalidStream(
-            f"whether it has caught up cannot be seen: {view.source.message}",
+            f"whether it has caught up is unknown: {view.source.message}",
             stream=stream.name,
             property="waitFor",
             fix=f"{view.source.fix or 'let this host reach the brokers'}; or write waitFor: running",
@@ -215,5 +215,5 @@ async def _cost_of_pause(ends: MirrorClients, stream: Stream, topics: Collection
         return []
     first = min(limits, key=lambda name: (limits[name], name))
     kept = format_duration(timedelta(milliseconds=limits[first]))
-    text = f"while it is paused, the source goes on to delete: {first} keeps a record for {kept} at most"
+    text = f"while it is paused, the source still deletes records: {first} keeps a record for {kept} at most"
     return [Finding(severity=Severity.WARNING, code=ReplayNotRetained.code, message=text, property="desiredState")]

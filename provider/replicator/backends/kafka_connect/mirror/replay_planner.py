@@ -107,7 +107,7 @@ def refuse_gaps(
     if lost := gaps(record, stored, source):
         first = write({**(asked or {}), **{at: source.earliest.get(at, 0) for at in lost}})
         raise ReplayNotRetained(
-            f"it cannot go on without a gap: {describe_gaps(lost)}",
+            f"it cannot continue without a gap: {describe_gaps(lost)}",
             stream=record.stream.name,
             property=property,
             fix="replay it from what is retained, which says what is lost: "

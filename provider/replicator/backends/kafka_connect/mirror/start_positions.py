@@ -116,10 +116,10 @@ class StartPositions:
         if lost := gaps(record, kept, source):
             retained = {at: source.earliest.get(at, 0) if at in lost else kept.get(at, 0) for at in source.latest}
             raise ReplayNotRetained(
-                f"a connector of this name was deleted, and it cannot go on where that one was: {describe_gaps(lost)}",
+                f"a connector of this name was deleted, and it cannot continue where that was: {describe_gaps(lost)}",
                 stream=stream.name,
                 property="startFrom",
-                fix=f'to go on without these records, declare startFrom: {{lsn: "{write(retained)}"}}; to copy all '
+                fix=f'to continue without these records, declare startFrom: {{lsn: "{write(retained)}"}}; to copy all '
                 "that the source retains, declare startFrom: earliest",
             )
 

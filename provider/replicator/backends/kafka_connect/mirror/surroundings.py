@@ -49,7 +49,7 @@ class Surroundings:
         """Return warnings about unknown mirrors that may copy the same topics, or copy them back."""
         elsewhere, errors = await self._peers.look()
         texts = [
-            (error.code, f"whether a mirror elsewhere brings back what this one copies cannot be seen: {error.message}")
+            (error.code, f"whether a mirror elsewhere brings back what this one copies is unknown: {error.message}")
             for error in errors
         ]
         route = Route.of(mine)
@@ -109,7 +109,7 @@ def _doubts(mine: Route, foreign: ForeignMirrors) -> list[str]:
                 refuse_circle(mine, [replace(other, source=mine.destination)], None)
             except InvalidStream as error:
                 found.append(
-                    f"which cluster answers at {other.source.bootstrap} cannot be seen; if it is this destination, "
+                    f"which cluster answers at {other.source.bootstrap} is unknown; if it is this destination, "
                     f"{error.message}"
                 )
     return found
