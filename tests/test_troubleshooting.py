@@ -51,7 +51,9 @@ def unseen() -> str:
 def gap() -> str:
     """What a mirror says whose source has deleted what comes next."""
     with pytest.raises(ReplayNotRetained) as raised:
-        refuse_gaps(StreamRecord(stream=declare()), at("orders=40"), seen("orders=200", "orders=100"))
+        refuse_gaps(
+            StreamRecord(stream=declare(backend="kafka-mirror")), at("orders=40"), seen("orders=200", "orders=100")
+        )
     return str(raised.value)
 
 

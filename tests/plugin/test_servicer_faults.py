@@ -15,6 +15,7 @@ from replicator.errors import AgentUnreachable
 from replicator.model import Stream, StreamState
 from replicator.plugin._proto import pb
 from replicator.plugin.codec import Secret
+from replicator.plugin.functions import OWN_PROVIDER
 from replicator.replicator import Description, Finding, Severity
 
 from tests.lifecycle.builders import S3, Clock, Watched
@@ -192,7 +193,8 @@ async def test_an_agent_that_is_down() -> None:
         ):
             error = await failing(call)
             assert error.code() is grpc.StatusCode.UNAVAILABLE
-            assert (error.details() or "").endswith("nothing listens at unix:///mem [RPL-AGENT-DOWN]\n  → start it")
+            text = "nothing listens at unix:///mem [RPL-AGENT-DOWN]\n  → start it"
+            assert (error.details() or "").removesuffix(f"; or, {OWN_PROVIDER}").endswith(text)
 
 
 @pytest.mark.parametrize("preview", [True, False])
@@ -207,7 +209,7 @@ async def test_a_status_that_cannot_be_had_ends_no_program(preview: bool) -> Non
                 "failure": {"stream": ID, "code": "RPL-AGENT-DOWN", "message": "nothing listens at unix:///mem"},
             }
         (warning,) = provider.engine.logs
-        told = f"the status of {ID} is not known: nothing listens at unix:///mem [RPL-AGENT-DOWN]"
+        told = f"the status of {ID} is not known: nothing listens at unix:///mem [RPL-AGENT-DOWN]\n  → {OWN_PROVIDER}"
         assert warning[1:] == (told, "")
 
 

@@ -12,7 +12,7 @@ from replicator.capabilities import TABLE
 from replicator.errors import AgentUnreachable
 from replicator.model import Owner
 from replicator.plugin.codec import UNKNOWN, Secret
-from replicator.plugin.functions import FUNCTIONS
+from replicator.plugin.functions import FUNCTIONS, OWN_PROVIDER
 from replicator.replicator import ReplayProgress, ReplayState
 
 from tests.lifecycle.builders import S3, SQLITE, URN, Clock, Watched, stream
@@ -53,7 +53,8 @@ async def test_a_batch_of_statuses_is_one_listing(provider: Provider) -> None:
 async def test_the_status_of_a_stream_that_is_not_there(provider: Provider) -> None:
     error = await failing(provider.invoke("getStreamStatus", {"stream": "memory/default/nope"}))
     assert error.code() is grpc.StatusCode.NOT_FOUND
-    assert error.details() == "stream 'nope': memory has no such stream [RPL-STREAM-NOTFOUND]"
+    told = f"stream 'nope': memory has no such stream [RPL-STREAM-NOTFOUND]\n  → {OWN_PROVIDER}"
+    assert error.details() == told
 
 
 async def test_a_plan(provider: Provider) -> None:

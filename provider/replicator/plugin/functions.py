@@ -39,7 +39,7 @@ class Invocation:
     engine: PulumiDiagnostics
 
 
-_OWN_PROVIDER = "if the stream has a provider of its own, give the function the same: options provider or parent"
+OWN_PROVIDER = "if the stream has a provider of its own, give the function the same: options provider or parent"
 """A function without these options asks the default provider, which may be configured for another engine or none."""
 
 Result = tuple[dict[str, Any], list[Failure]]
@@ -60,7 +60,7 @@ def _function(
             return (await call(invocation, parsed)).wire(), []
         except (InvalidConfig, AgentUnreachable, StreamNotFound) as error:
             if invocation.connections.config.origin.resource is None:
-                error.fix = f"{error.fix}; or, {_OWN_PROVIDER}" if error.fix else _OWN_PROVIDER
+                error.fix = f"{error.fix}; or, {OWN_PROVIDER}" if error.fix else OWN_PROVIDER
             raise
 
     return run
@@ -92,7 +92,7 @@ async def _status(invocation: Invocation, args: GetStreamStatusArgs) -> Model:
     if found.failure is not None:
         text = f"the status of {args.stream} is not known: {found.failure.message} [{found.failure.code}]"
         if found.failure.code == AgentUnreachable.code and invocation.connections.config.origin.resource is None:
-            text = f"{text}\n  → {_OWN_PROVIDER}"
+            text = f"{text}\n  → {OWN_PROVIDER}"
         await invocation.engine.warn_once("", text)
     return found
 
