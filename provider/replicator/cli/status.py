@@ -199,7 +199,7 @@ def pause(name: NameArgument, backend: BackendOption = DEFAULT_BACKEND, address:
 
 
 def resume(name: NameArgument, backend: BackendOption = DEFAULT_BACKEND, address: AddressOption = None) -> None:
-    """Go on from the checkpoint. Nothing is lost; where that cannot be, it is refused, with what is gone."""
+    """Continue from the checkpoint. Nothing is lost; where that cannot be, it is refused, with what is gone."""
     import asyncio
 
     at = named(name, backend)
