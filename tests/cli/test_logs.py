@@ -129,7 +129,7 @@ def test_a_stream_without_a_process_shows_what_its_last_one_left_and_what_to_do(
     assert paused.startswith(running) and "litestream shut down" in paused
     assert err == (
         "no litestream process replicates it: it is paused; the lines are from the log file of its last process; "
-        "go on with: replicator resume orders\n"
+        "continue with: replicator resume orders\n"
     )
     for file in host.state.rglob("litestream.log*"):
         file.unlink()

@@ -56,12 +56,12 @@ def adopt(
     """Take over the databases of a litestream that you run yourself.
 
     It shows a plan and asks. Then the agent replicates each database to the prefix that it has, with its history, as a
-    stream that no resource manages; `replicator import` takes it into Pulumi. What cannot be carried over is refused
+    stream that no resource manages. `replicator import` takes it into Pulumi. What cannot be carried over is refused
     and named, before anything is done.
 
     Run it on the agent's host, with the variables that litestream had, after you have stopped litestream. It is refused
-    while one runs that it can see: by the locks and processes of this host, the control socket, and new files in the
-    prefix. An idle one on another host, or in a container that this host does not show, it cannot see.
+    while it sees one run: by locks and processes of this host, the control socket, or new files in the prefix.
+    An idle one on another host, or in a container that this host does not show, it cannot see.
 
     Where the agent has a policy, it adds the lines for what it takes over, and shows them first.
     """

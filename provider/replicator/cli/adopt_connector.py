@@ -63,7 +63,7 @@ def adopt_connector(
     """Take over a connector of Debezium or MirrorMaker 2 that you created yourself.
 
     It shows a plan and asks. Then the connector is a stream that no resource manages; `replicator import` takes it into
-    Pulumi. Its offsets, replication slot, publication and topics stay, and so does every setting that a stream cannot
+    Pulumi. Its offsets, replication slot, publication and topics stay. So does every setting that a stream cannot
     express, such as a login: the value stays in the connector, and is not shown.
 
     For databases that litestream replicates, see `replicator agent adopt`.

@@ -42,7 +42,7 @@ def takeover(
     ] = None,
     yes: YesOption = False,
     accept_difference: Annotated[
-        bool, typer.Option("--accept-difference", help="Go on where the database has other content.")
+        bool, typer.Option("--accept-difference", help="Continue where the database has other content.")
     ] = False,
     socket: SocketOption = None,
     as_json: JsonOption = False,
@@ -50,7 +50,7 @@ def takeover(
     """Take over a destination whose former agent is gone for good.
 
     It shows who claims the destination, and asks. Then this host's agent has the claim. The next `pulumi up` that
-    declares the stream here begins with a whole copy under a prefix of its own; what is there stays, and `replicator
+    declares the stream here begins with a whole copy under a prefix of its own. What is there stays, and `replicator
     restore` can restore it. A former agent that comes back finds the claim changed and stops that stream.
 
     Run it on the host of the new agent, after `replicator restore`.

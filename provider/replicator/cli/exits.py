@@ -27,7 +27,7 @@ class Exit(IntEnum):
     NO_AGENT = 3, "agent status and agent dial-stdio: no agent runs"
     NO_PERMISSION = 4, "agent dial-stdio: no permission on the agent's socket"
     READER_GONE = 141, "whoever read the output closed it, as head does"
-    INTERRUPTED = 130, "^C; a replay that has begun goes on at the agent, and a restore leaves nothing"
+    INTERRUPTED = 130, "^C; a replay that has begun continues at the agent, and a restore leaves nothing"
 
 
 def help_text() -> str:

@@ -25,7 +25,7 @@ _POLL_SECONDS = 1.0
 def logs(
     name: NameArgument,
     lines: Annotated[int, typer.Option("--lines", help="How many of the last lines.", min=0, max=MOST_LINES)] = 100,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until ^C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue with new lines until ^C.")] = False,
     backend: BackendOption = None,
     address: AddressOption = None,
     stack: StackOption = None,

@@ -67,7 +67,7 @@ def restore(
 
     A URL needs no agent, so it works where the database's host is lost. It says what would be restored, asks, writes
     the file, and runs SQLite's integrity check on it. It only reads the destination, also while an agent writes there,
-    and writes over no file; where it fails or is interrupted, no file is left. The exit code is 1 where it failed, and
+    and writes over no file. Where it fails or is interrupted, no file is left. The exit code is 1 where it failed, and
     where the check found faults.
     """
     import asyncio

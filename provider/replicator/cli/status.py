@@ -199,7 +199,7 @@ def pause(
 def resume(
     name: NameArgument, backend: BackendOption = None, address: AddressOption = None, stack: StackOption = None
 ) -> None:
-    """Go on from the checkpoint. Nothing is lost; where that cannot be, it is refused, with what is gone."""
+    """Continue from the checkpoint. Nothing is lost; where that cannot be, it is refused, with what is gone."""
     with one_stream(Where(backend, address, stack), name) as one:
         with showing(f"resuming {one.name}"):
             one.run(one.client.resume(one.name))

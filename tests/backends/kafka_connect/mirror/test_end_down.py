@@ -61,7 +61,7 @@ async def test_a_stream_whose_source_is_down_is_paused_and_deleted(
     paused = stream.model_copy(update={"desired_state": DesiredState.PAUSED, "wait_for": WaitFor.CAUGHT_UP})
     found = await bed.driver.preflight(paused)
     assert [(item.severity, item.message.partition(":")[0]) for item in found] == [
-        (Severity.WARNING, "the source cannot be seen from here, so its recorded id holds")
+        (Severity.WARNING, "the source cannot be read from here, so its recorded id holds")
     ]
     await bed.driver.upsert_stream(paused)
     began = time.monotonic()
