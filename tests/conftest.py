@@ -45,6 +45,7 @@ LONGEST_FIRST = (
     "tests/backends/kafka_connect/debezium/test_processes.py",
     "tests/backends/sqlite/test_drain.py",
     "tests/e2e/test_debezium_sink.py",
+    "tests/e2e/test_mirror_topics.py",
     "tests/faults/mirror/test_processes.py",
     "tests/backends/kafka_connect/debezium/test_position.py",
     "tests/e2e/test_dynamic.py",

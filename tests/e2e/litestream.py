@@ -153,17 +153,17 @@ class World:
         """The hash of what a reader sees in a database."""
         return asyncio.run(content_hash(self.host.database(name)))
 
-    def restored(self, prefix: str) -> str:
+    def restored(self, prefix: str, bucket: str = BUCKET) -> str:
         """The hash of what the engine itself restores."""
-        return self.restore(prefix, lambda database: asyncio.run(content_hash(database)))
+        return self.restore(prefix, lambda database: asyncio.run(content_hash(database)), bucket)
 
-    def restore(self, prefix: str, look: Callable[[Path], T]) -> T:
+    def restore(self, prefix: str, look: Callable[[Path], T], bucket: str = BUCKET) -> T:
         """Look at what the engine itself restores."""
         owner = S3Credentials(self.s3.owner.access_key_id, self.s3.owner.secret_access_key)
         engine = CommandLine(find_engine("litestream"), engine_environment(owner))
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "restored.db"
-            asyncio.run(engine.restore(self.s3.url(BUCKET, prefix), output))
+            asyncio.run(engine.restore(self.s3.url(bucket, prefix), output))
             return look(output)
 
     def start_agent(self) -> None:

@@ -36,8 +36,8 @@ def restore(
     replica: Annotated[
         str,
         typer.Argument(
-            help="The destination.uri of a stream, such as s3://bucket/prefix?region=eu-central-1 or file:///folder; "
-            "or the id or name of a stream that an agent has, or the name of its resource.",
+            help="The destination.uri of a stream, such as s3://bucket/prefix?region=eu-central-1 or file:///folder. "
+            "Or a stream of an agent, by its id, its name, or the name of its resource.",
             metavar="URL|NAME",
         ),
     ],
