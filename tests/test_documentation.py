@@ -94,8 +94,11 @@ def commands(text: str) -> Iterator[list[str]]:
     """The words after each `replicator` in code that a person types."""
     for token in parts(text):
         if token.type == "code_inline" or (token.type == "fence" and token.info in SHELL):
+            typed = "$ " if token.info == "console" else ""  # the other lines of a console are what commands print
             for line in token.content.splitlines():
-                command = re.search(r"(?:^|/|(?<!resource) )replicator (\w[^#|;`]*)", line.partition("  #")[0])
+                command = line.startswith(typed) and re.search(
+                    r"(?:^|/|(?<!resource) )replicator (\w[^#|;`]*)", line.partition("  #")[0]
+                )
                 if command:
                     yield command[1].split()
 

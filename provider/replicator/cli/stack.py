@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,23 +87,25 @@ def _read(file: Path, name: str | None) -> StackConfig:
 
 def _pulumi(*commands: list[str]) -> list[str]:
     """Return what commands of Pulumi print. They run at once, ask nothing, and need no passphrase."""
-    program = shutil.which("pulumi")
-    if program is None:
-        raise _NotRead("there is no pulumi on PATH")
     environ = {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"}
-    running = [
-        subprocess.Popen(
-            [program, "--non-interactive", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environ,
-            text=True,
-        )
-        for command in commands
-    ]
+    running: list[subprocess.Popen[str]] = []
     try:
+        for command in commands:
+            running.append(
+                subprocess.Popen(
+                    ["pulumi", "--non-interactive", *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env=environ,
+                    text=True,
+                )
+            )
         ended = [process.communicate(timeout=_ANSWER_WITHIN) for process in running]
+    except FileNotFoundError:
+        raise _NotRead("there is no pulumi on PATH") from None
+    except OSError as error:
+        raise _NotRead(f"pulumi does not start: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise _NotRead(f"pulumi does not answer within {_ANSWER_WITHIN:g} s") from None
     finally:
