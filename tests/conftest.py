@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
@@ -21,6 +22,9 @@ from replicator.lifecycle.config import all_settings
 if TYPE_CHECKING:
     from tools.kafka.pair import Pair
     from tools.postgres import Postgres
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for a job in the background of a script; programs inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SKIPPABLE_IN_CI: frozenset[str] = frozenset()
 """Node ids of tests that CI may skip, each with its reason beside it."""
