@@ -87,6 +87,7 @@ class ReplayExecutor:
         self, deployed: DeployedStream, start: Checkpoint, method: ReplayMethod, target: str | None
     ) -> ReplayPlan:
         """Return the effects of a replay; raise what it would raise."""
+        _refuse_resumed(deployed)
         resolved, stored = await self.resolve(deployed, start, method, target)
         self._recorded(deployed, resolved, stored, _SOME_KEY, start)
         paused = deployed.state is StreamState.PAUSED
@@ -108,6 +109,7 @@ class ReplayExecutor:
                 stream=deployed.name,
                 fix="run that one again with its own key, which finishes it",
             )
+        _refuse_resumed(deployed)
         self._recorded(deployed, *await self.resolve(deployed, start, method, target), key, start)
         ran = deployed.connector.state is ConnectorState.RUNNING
         try:
@@ -171,6 +173,18 @@ class ReplayExecutor:
             await self._states.resume(await self._streams.found(deployed.name))
             deployed = await self._streams.found(deployed.name)
         return deployed
+
+
+def _refuse_resumed(deployed: DeployedStream) -> None:
+    """Raise where a replay would leave a running stream stopped: after it, a stream is in its declared state."""
+    paused = deployed.record.stream.desired_state is DesiredState.PAUSED
+    if paused and deployed.connector.state is ConnectorState.RUNNING:
+        raise ReplayRefused(
+            "it was resumed by hand, but its declaration says paused, so it would not run after the replay",
+            stream=deployed.name,
+            property="desiredState",
+            fix="set desiredState to running and run pulumi up; or pause it first, and resume it after the replay",
+        )
 
 
 def given_up_all(record: StreamRecord, why: str) -> StreamRecord:

@@ -265,6 +265,24 @@ async def test_a_paused_stream_stays_so_behind_its_replay(bed: MirrorEnv) -> Non
     assert bed.copied(topic) == records(0, 10) + records(6, 10)
 
 
+async def test_a_stream_that_was_resumed_by_hand_is_not_stopped_by_a_replay(bed: MirrorEnv) -> None:
+    topic = bed.topic()
+    bed.produce(topic, records(0, 10))
+    stream = await bed.made(topic)
+    name = stream.name
+    await bed.caught_up(name)
+    await bed.driver.upsert_stream(stream.model_copy(update={"desired_state": DesiredState.PAUSED}))
+    await bed.driver.resume(name)
+    start = Checkpoint(lsn=f"{topic}=6")
+    with pytest.raises(ReplayRefused, match="it was resumed by hand, but its declaration says paused"):
+        await bed.driver.plan_replay(name, start)
+    with pytest.raises(ReplayRefused, match="it was resumed by hand"):
+        await bed.driver.replay(name, start, key="k")
+    bed.produce(topic, records(10, 15))
+    await bed.caught_up(name)
+    assert bed.copied(topic) == bed.original(topic)
+
+
 async def test_a_replay_whose_record_is_too_long_is_refused_before_anything_stops(
     bed: MirrorEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
