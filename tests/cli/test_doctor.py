@@ -299,7 +299,7 @@ def test_a_stream_that_has_failed_is_a_problem(host: Host) -> None:
     database.rename(database.with_suffix(".away"))
     wait_until(lambda: not looked(host).well, timeout=15, what="the agent sees that the file is gone")
     assert looked(host).found == "1 of 1 failed: orders"
-    assert looked(host).fix == f"replicator status --address {host.address} orders"
+    assert looked(host).fix == f"replicator status --address {host.address} litestream/default/orders"
 
 
 def looked(host: Host) -> Look:

@@ -99,7 +99,7 @@ def test_outside_of_a_stack_a_name_of_two_is_refused(
     assert ran.returncode == 2
     said = " ".join(ran.stderr.replace("│", " ").split())
     assert "'orders' is the name of several streams or resources; give an id:" in said
-    assert all(id in said for id in ids)
+    assert f"{ids[0]} (of shop/dev/orders), {ids[1]} (of shop/prod/orders)" in said
     assert all(memory.status(id.rpartition("/")[2]).state == "running" for id in ids)
 
 
@@ -123,6 +123,30 @@ def test_a_secret_block_is_not_read(make_project: Make, memory: Memory) -> None:
     given = in_folder(project, "list", variables={"REPLICATOR_MEMORY": json.dumps({"address": memory.address})})
     assert given.returncode == 0
     assert notes(given) == []
+
+
+def test_the_owner_as_a_listing_shows_it(stacks: dict[str, Project]) -> None:
+    stream = stacks["prod"].outputs()["name"]
+    ran = in_folder(stacks["dev"], "replays", "shop/prod/orders")
+    assert ran.stdout == f"{stream} has no replays\n"
+
+
+def test_a_change_is_not_sent_to_another_engine_than_the_stacks(
+    make_project: Make, memory: Memory, stacks: dict[str, Project], tmp_path: Path
+) -> None:
+    stream = stacks["dev"].outputs()["name"]
+    unread = Project(tmp_path / "unread", name="unread")
+    unread.write_yaml({})
+    variables = {"REPLICATOR_MEMORY": json.dumps({"address": memory.address})}
+    for words in (("pause", stream), ("replay", stream, "--lsn", "1", "--yes")):
+        refused = in_folder(unread, *words, "--backend", "memory", variables=variables)
+        assert refused.returncode == 1
+        assert "is not used: pulumi says: no stack selected" in refused.stderr
+        assert "→ say which engine is meant: --address, or --stack" in refused.stderr
+    hidden = make_project("hidden-too")
+    hidden.run("config", "set", "--secret", BACKEND, json.dumps({"address": memory.address}))
+    assert "is secret, and is not read" in in_folder(hidden, "pause", stream).stderr
+    assert memory.status(stream).state == "running"
 
 
 def test_a_stack_that_cannot_be_read(make_project: Make, memory: Memory, tmp_path: Path) -> None:

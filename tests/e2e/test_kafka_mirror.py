@@ -402,7 +402,7 @@ def test_the_command(here: World, make_project: Make, tmp_path: Path) -> None:
     first, last = here.command("pause", "m-command").splitlines()
     assert first == f"m-command is paused. While it is: {KAFKA_MIRROR.routes[0].pause_cost}."
     where = ["--backend", "kafka-mirror", "--address", here.address]
-    assert last.split() == ["Go", "on", "with:", "replicator", "resume", "m-command", *where]
+    assert last.split() == ["Go", "on", "with:", "replicator", "resume", *where, "m-command"]
     here.produce(topic, orders(10, 15))
     status = here.status("m-command")
     assert (status["state"], status["lagEvents"]) == ("paused", 5)

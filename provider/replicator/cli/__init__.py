@@ -12,8 +12,11 @@ def main() -> None:
         from replicator.cli.dial import fast
 
         fast(sys.argv[3:])
-    from replicator.cli.commands import app
-    from replicator.cli.output import errors_for_people
+    try:
+        from replicator.cli.commands import app
+        from replicator.cli.output import errors_for_people
 
-    with errors_for_people():
-        app()
+        with errors_for_people():
+            app()
+    except KeyboardInterrupt:  # before a command has begun
+        sys.exit(130)

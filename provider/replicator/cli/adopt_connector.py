@@ -76,7 +76,7 @@ def adopt_connector(
     reads = EndHints(uri=source, region=source_region, auth_ref=source_auth_ref, admin_auth_ref=source_admin_auth_ref)
     writes = EndHints(uri=destination, region=destination_region, auth_ref=destination_auth_ref)
     known = False
-    where = Where(backend, address, stack)
+    where = Where(backend, address, stack, changes=not dry_run)
     with _as_options(), engine_of(where, StreamId(backend, "default", name)) as one:
         client = one.client
         found = one.run(client.propose(name, reads, writes))

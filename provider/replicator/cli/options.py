@@ -70,12 +70,17 @@ def parse_start(lsn: str | None, time: str | None) -> Checkpoint | None:
 def need_terminal() -> None:
     """Refuse a question that nobody could answer."""
     if not sys.stdin.isatty():
-        raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
+        raise typer.BadParameter("there is no terminal to ask on; give --yes", param_hint="--yes")
 
 
 def ask(question: str) -> None:
     """Ask, and end the command if the answer is no."""
-    if not typer.confirm(question):
+    try:
+        agreed = typer.confirm(question)
+    except typer.Abort:
+        say("")
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    if not agreed:
         say("Nothing was done.")
         raise typer.Exit(Exit.FAILED)
 

@@ -78,7 +78,7 @@ def replay(
     """
     from replicator.replicator import ReplayMethod, ReplayState
 
-    start, where = _start(lsn, time), Where(backend, address, stack)
+    start, where = _start(lsn, time), Where(backend, address, stack, changes=not plan)
     if not plan and not yes:
         need_terminal()
     with one_stream(where, name) as one:

@@ -48,14 +48,18 @@ def project_file(folder: Path) -> Path | None:
     return None
 
 
-def read_stack(name: str | None) -> StackConfig | None:
+def read_stack(name: str | None, *, needed: bool = False) -> StackConfig | None:
     """Return the settings of the stack that is selected here; `None` if this is no project's folder.
 
     Where Pulumi does not tell them, a note says why, and the result is `None`.
 
     :param name: another stack.
+    :param needed: raise where Pulumi does not tell them.
     :raises typer.BadParameter: the stack was named, and cannot be read.
+    :raises InvalidConfig: the settings are needed, and cannot be read.
     """
+    from replicator.errors import InvalidConfig
+
     file = project_file(Path.cwd())
     if file is None:
         if name is not None:
@@ -66,7 +70,12 @@ def read_stack(name: str | None) -> StackConfig | None:
     except _NotRead as error:
         if name is not None:
             raise typer.BadParameter(str(error), param_hint="--stack") from None
-        note(f"the configuration of the project {file} is not used: {error}")
+        text = f"the configuration of the project {file} is not used: {error}"
+        if needed:
+            raise InvalidConfig(
+                text, property="address", fix="say which engine is meant: --address, or --stack"
+            ) from None
+        note(text)
         return None
 
 

@@ -186,7 +186,7 @@ def pause(
     """Stop moving data and keep the checkpoint. The next refresh in Pulumi shows it."""
     from replicator.capabilities import route_of
 
-    where = Where(backend, address, stack)
+    where = Where(backend, address, stack, changes=True)
     with one_stream(where, name) as one:
         with showing(f"pausing {one.name}"):
             one.run(one.client.pause(one.name))
@@ -200,7 +200,7 @@ def resume(
     name: NameArgument, backend: BackendOption = None, address: AddressOption = None, stack: StackOption = None
 ) -> None:
     """Continue from the checkpoint. Nothing is lost; where that cannot be, it is refused, with what is gone."""
-    with one_stream(Where(backend, address, stack), name) as one:
+    with one_stream(Where(backend, address, stack, changes=True), name) as one:
         with showing(f"resuming {one.name}"):
             one.run(one.client.resume(one.name))
             found = one.run(one.client.get_status(one.name))

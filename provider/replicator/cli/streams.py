@@ -82,7 +82,9 @@ def one_stream(where: Where, text: str) -> Iterator[One]:
     :raises StreamNotFound: no stream has the name.
     :raises typer.BadParameter: several have it.
     """
-    known = _parse_id(text, where.backend) if "/" in text else None
+    if not text:
+        raise typer.BadParameter("is empty", param_hint="NAME")
+    known = _parse_id(text, where.backend) if "/" in text and not _is_owner(text) else None
     with _connected(where, known) as (runner, connections):
         at = known or runner.run(_find(connections, text, where))
         yield One(at, connections.replicator(at), runner)
@@ -107,6 +109,14 @@ def _connected(where: Where, at: StreamId | None) -> Iterator[tuple[asyncio.Runn
             runner.run(connections.aclose())
 
 
+def _is_owner(text: str) -> bool:
+    """Tell whether a text is PROJECT/STACK/RESOURCE, as a listing shows owners, and no id."""
+    from replicator.backends import REGISTRY
+
+    parts = text.split("/")
+    return len(parts) == 3 and all(parts) and parts[0] not in REGISTRY
+
+
 def _parse_id(text: str, backend: str | None) -> StreamId:
     from replicator.errors import InvalidStream
     from replicator.lifecycle.connections import StreamId
@@ -126,7 +136,7 @@ async def _find(connections: Connections, name: str, where: Where) -> StreamId:
 
     declared, away = await _ask_each(connections, lambda client: client.list_streams())
     owners = {StreamId.of(stream): _owner(stream) for streams in declared.values() for stream in streams}
-    matching = [at for at, owner in owners.items() if name in (at.name, owner and owner.name)]
+    matching = [at for at, owner in owners.items() if name in (at.name, owner and owner.name, owner and _shown(owner))]
     if where.stack is not None:
         stack = (where.stack.project, where.stack.stack)
         own = [at for at in matching if (owner := owners[at]) and (owner.project, owner.stack) == stack]
@@ -136,7 +146,8 @@ async def _find(connections: Connections, name: str, where: Where) -> StreamId:
         matching = [StreamId(at.backend, at.region, name) for at, found in described.items() if found]
     if len(matching) > 1:
         raise typer.BadParameter(
-            f"{name!r} is the name of several streams or resources; give an id: {', '.join(map(str, matching))}",
+            f"{name!r} is the name of several streams or resources; give an id: "
+            + ", ".join(f"{at} (of {_shown(owner)})" if (owner := owners.get(at)) else str(at) for at in matching),
             param_hint="NAME",
         )
     if matching:
@@ -163,6 +174,10 @@ async def _not_found(connections: Connections, name: str, places: list[Place], k
     meant = closest(name, known)
     fix = "see what is there: replicator list"
     return StreamNotFound(text, stream=name, fix=f"did you mean {meant}? {fix}" if meant else fix)
+
+
+def _shown(owner: Identity) -> str:
+    return f"{owner.project}/{owner.stack}/{owner.name}"
 
 
 def _owner(stream: Stream) -> Identity | None:
@@ -264,4 +279,4 @@ def owner_of(stream: Stream) -> str | None:
     if stream.owner is None:
         return None
     owner = Identity.of_urn(stream.owner.urn)
-    return f"{owner.project}/{owner.stack}/{owner.name}" if owner.project else stream.owner.urn
+    return _shown(owner) if owner.project else stream.owner.urn

@@ -25,12 +25,19 @@ _HINTED = re.compile(r"\breplicator (status|list|describe|wait|logs|pause|resume
 
 
 class Where:
-    """The options of one command that say where engines are."""
+    """The options of one command that say where engines are.
 
-    def __init__(self, backend: str | None, address: str | None, stack: str | None = None) -> None:
+    :param changes: the command changes a stream. It is refused, and not sent to another engine, where the configuration
+        of the stack cannot be read.
+    """
+
+    def __init__(
+        self, backend: str | None, address: str | None, stack: str | None = None, *, changes: bool = False
+    ) -> None:
         self.backend = backend
         self.address = address
         self._stack = stack
+        self._changes = changes
         self._noted: set[str] = set()
 
     def hint(self, text: str) -> str:
@@ -56,7 +63,7 @@ class Where:
         from replicator.backends import REGISTRY
 
         complete = self.address is not None and REGISTRY[self.backend or DEFAULT_BACKEND].via_agent
-        return None if complete and self._stack is None else read_stack(self._stack)
+        return None if complete and self._stack is None else read_stack(self._stack, needed=self._changes)
 
     def connections(self, at: StreamId | None = None, *, everywhere: bool = False) -> Connections:
         """Return connections to the engines that the options select.
@@ -115,23 +122,23 @@ class Where:
                 continue
             text = f"replicator:{key} of {self.stack} is secret, and is not read"
             fix = f"--backend {backend.kind} --address {backend.example}"
-            if needed:
+            if needed or self._changes:
                 raise InvalidConfig(text, property="address", fix=f"give the address: {fix}")
             self._note(f"{text}; to reach {backend.kind}, add {fix}")
         return {key: value for key, value in self.stack.settings.items() if key in wanted}
 
     def _told(self, config: ProviderConfig) -> ProviderConfig:
-        """Tell which engines the stack's configuration names."""
+        """Tell which engines are asked, if a stack configures any."""
         from replicator.backends import REGISTRY
 
-        if self.stack is not None and self.address is None:
-            places = [
-                f"{kind} at {_places(block)}"
-                for kind, block in config.backends.items()
-                if REGISTRY[kind].config_key in self.stack.settings
-            ]
-            if places:
-                self._note(f"{self.stack}: {'; '.join(places)}")
+        backends = [REGISTRY[kind] for kind in config.kinds()]
+        if (
+            self.stack is not None
+            and self.address is None
+            and any(backend.config_key in self.stack.settings for backend in backends)
+        ):
+            places = [f"{backend.kind} at {_places(config.block(backend))}" for backend in backends]
+            self._note(f"{self.stack}: {'; '.join(places)}")
         return config
 
     def _note(self, text: str) -> None:

@@ -21,6 +21,7 @@ from replicator.replicator import ReplayMethod
 
 from tests.backends.sqlite.agents import URN, Agent, caught_up, declare, finished, replica_url, restored_hash, state_is
 from tests.engines import S3Server, add_rows, make_database
+from tests.waiting import until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
@@ -113,6 +114,10 @@ async def test_a_lost_host_is_replaced_and_nothing_is_lost(
     assert await content_hash(copy) == held
 
 
+async def _ended(agent: Agent) -> bool:
+    return agent.pids == []
+
+
 async def test_an_agent_that_comes_back_stops_and_writes_nothing(
     agent: Agent,
     second: Agent,
@@ -132,7 +137,7 @@ async def test_an_agent_that_comes_back_stops_and_writes_nothing(
     await agent.start()
     failed = await state_is(agent.driver, "orders", StreamState.FAILED)
     assert f"is claimed by the agent {second.store.agent_id}" in str(failed.last_error)
-    assert agent.pids == []
+    await until(lambda: _ended(agent), what="no litestream runs")
     assert await restored_hash(command_line, parse_replica(uri).url_for_engine(), tmp_path / "old.db") == held
     await caught_up(second.driver, "orders")
     url = await replica_url(second.driver, "orders")
@@ -154,7 +159,7 @@ async def test_an_agent_that_comes_back_while_the_store_is_away_stops_when_it_an
         assert agent.pids != []
     failed = await state_is(agent.driver, "orders", StreamState.FAILED, timeout=30)
     assert f"is claimed by the agent {second.store.agent_id}" in str(failed.last_error)
-    assert agent.pids == []
+    await until(lambda: _ended(agent), what="its litestream has ended")
     await caught_up(second.driver, "orders")
     url = await replica_url(second.driver, "orders")
     assert await restored_hash(command_line, url, tmp_path / "copy.db") == await content_hash(path) == held

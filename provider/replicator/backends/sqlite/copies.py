@@ -203,7 +203,7 @@ def _is_there(name: str, folder: int) -> bool:
 
 
 def _occupied(why: str, stream: str | None) -> ReplayRefused:
-    return ReplayRefused(why, stream=stream, property="target", fix="remove it first, or name another path")
+    return ReplayRefused(why, stream=stream, property="target", fix="name another path, or move what is there aside")
 
 
 @contextmanager

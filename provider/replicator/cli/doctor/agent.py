@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replicator import __version__
+from replicator.backends import stream_id
 from replicator.cli.clients import agent_client, find_agent
 from replicator.cli.doctor.look import WHEEL, Look
 from replicator.cli.output import counted
@@ -144,12 +145,14 @@ async def _look_at_streams(client: RemoteReplicator) -> Look:
         found = await client.describe()
     except ReplicatorError as error:
         return Look("streams", f"{error.message} [{error.code}]", error.fix or "replicator status")
-    failed = sorted(item.name for item in found if item.status.state is StreamState.FAILED)
+    failed = {item.name: item for item in found if item.status.state is StreamState.FAILED}
     if not failed:
         return Look("streams", f"{counted(len(found), 'stream')}, and none has failed")
     here = Where(None, None if is_default(client.address) else client.address)
-    names, fix = ", ".join(failed), here.hint(f"replicator status {failed[0]}")
-    return Look("streams", f"{len(failed)} of {len(found)} failed: {names}", fix)
+    first = min(failed)
+    stream = failed[first].declaration
+    fix = here.hint(f"replicator status {stream_id(stream) if stream else first}")
+    return Look("streams", f"{len(failed)} of {len(found)} failed: {', '.join(sorted(failed))}", fix)
 
 
 def _socket(address: str) -> str:
